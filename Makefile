@@ -1,0 +1,16 @@
+.PHONY: check test demo docs
+
+check:
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports --config setup.cfg
+
+test:
+	pytest
+
+demo:
+	skcalib demo
+
+docs:
+	sphinx-build -W --keep-going -b html docs docs/_build/html

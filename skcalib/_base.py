@@ -1,0 +1,114 @@
+"""What all calibrators share: input checks, labels, prediction through the map."""
+
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+import numpy as np
+
+from skcalib._maps import evaluate
+from skcalib._sklearn_compat import fit_context
+from skcalib._validation import check_calibration_set, check_logits
+
+
+def _has_calibrated_logits(calibrator):
+    return calibrator._has_logits
+
+
+class BaseCalibrator(ClassifierMixin, BaseEstimator):
+    """Base of the calibrators: a subclass adds a fit and a map.
+
+    ``_fit_calibration(data)`` sets the learned attributes from a `CalibrationData`;
+    ``_calibration_map()`` writes them down as a `CalibrationMap`.
+    """
+
+    # Whether the map ends in a softmax, whose argument `decision_function` returns.
+    _has_logits = True
+    # Whether the predicted class is always that of the largest logit.
+    _keeps_class = False
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Learn the calibration from logits and true classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits of held-out samples. A single column is the log-odds of the second
+            class. May be a `numpy.memmap` larger than memory.
+
+        y : array-like of shape (n_samples,)
+            True classes; see the parameter `classes`.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights equal repeated rows.
+
+        Returns
+        -------
+        self : object
+            The fitted calibrator.
+        """
+        self.classes_, data = check_calibration_set(
+            self, X, y, sample_weight, self.classes
+        )
+        self._fit_calibration(data)
+        return self
+
+    def predict_proba(self, X):
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits, in the layout seen by `fit`.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities in the order of `classes_`; float32 for float32 logits,
+            float64 otherwise.
+        """
+        check_is_fitted(self)
+        source = check_logits(self, X, reset=False)
+        return evaluate(self._calibration_map(), source)
+
+    def predict(self, X):
+        """Return the class of the largest calibrated probability.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits, in the layout seen by `fit`.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        check_is_fitted(self)
+        source = check_logits(self, X, reset=False)
+        if self._keeps_class:
+            # Straight from the logits: rounding must not make new ties.
+            scores = source.read(slice(0, source.shape[0]))
+        else:
+            scores = evaluate(self._calibration_map(), source)
+        return self.classes_[np.argmax(scores, axis=1)]
+
+    @available_if(_has_calibrated_logits)
+    def decision_function(self, X):
+        """Return calibrated logits, whose softmax `predict_proba` gives.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits, in the layout seen by `fit`.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes) or (n_samples,)
+            Calibrated logits; for two classes the log-odds of the second.
+        """
+        check_is_fitted(self)
+        source = check_logits(self, X, reset=False)
+        logits = evaluate(self._calibration_map().logits, source)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits

@@ -1,0 +1,17 @@
+"""Blocks of rows, the form in which every fit and every prediction reads its data."""
+
+from skcalib._blocks._data import CalibrationData, Statistic
+from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
+from skcalib._blocks._sources import ArraySource, MemmapSource, open_source
+
+__all__ = [
+    "BLOCK_ELEMENTS",
+    "ArraySource",
+    "CalibrationData",
+    "MemmapSource",
+    "Statistic",
+    "map_blocks",
+    "open_source",
+    "row_slices",
+    "sum_blocks",
+]

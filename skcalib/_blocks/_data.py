@@ -1,0 +1,52 @@
+"""A calibration set: logits, class codes and weights, read in blocks of rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._blocks._rows import BLOCK_ELEMENTS, row_slices, sum_blocks
+from skcalib._blocks._sources import ArraySource
+
+Statistic = Callable[[NDArray[Any], NDArray[np.intp], NDArray[np.float64]], Any]
+
+
+class CalibrationData:
+    """What a fit sees: a source of logits, `codes` (0..K-1) and `weight` (sum 1).
+
+    A solver asks for sums over rows of a `statistic` of one block and never for the
+    rows themselves; so it does not know where they lie, nor how many threads read them.
+    """
+
+    def __init__(
+        self,
+        source: ArraySource,
+        codes: NDArray[np.intp],
+        weight: NDArray[np.float64],
+    ) -> None:
+        self.source = source
+        self.codes = codes
+        self.weight = weight / weight.sum()
+        self.n_samples, self.n_classes = source.shape
+
+    def sum(self, statistic: Statistic, *, block_elements: int = BLOCK_ELEMENTS) -> Any:
+        """Sum ``statistic(logits, codes, weight)`` over all blocks of rows."""
+
+        def of_block(rows: slice) -> Any:
+            return statistic(
+                self.source.read(rows), self.codes[rows], self.weight[rows]
+            )
+
+        slices = row_slices(self.n_samples, self.n_classes, block_elements)
+        return sum_blocks(of_block, slices)
+
+    @property
+    def logits(self) -> NDArray[Any]:
+        """All logits in memory, for methods that sort."""
+        return self.source.read(slice(0, self.n_samples))
+
+    def subset(self, rows: NDArray[np.intp]) -> "CalibrationData":
+        """Copy the rows of these indices, with the weights rescaled to sum to 1."""
+        source = ArraySource(self.source.take(rows))
+        return CalibrationData(source, self.codes[rows], self.weight[rows])

@@ -1,0 +1,63 @@
+"""Blocks of rows: how an array is cut, and how work on the pieces runs in threads."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from skcalib._sklearn_compat import n_threads
+
+# A block of this many numbers and its temporaries stay in a core's own cache.
+BLOCK_ELEMENTS = 1 << 16
+
+
+def row_slices(
+    n_rows: int, n_columns: int, block_elements: int = BLOCK_ELEMENTS
+) -> list[slice]:
+    """Cut `n_rows` rows into slices of about `block_elements` numbers."""
+    step = max(1, block_elements // max(1, n_columns))
+    return [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
+
+
+def map_blocks(
+    function: Callable[[slice], Any], slices: Sequence[slice]
+) -> Iterator[Any]:
+    """Yield ``function(rows)`` for each slice, in order, computed by threads.
+
+    Only a few results wait at any time, so that large ones do not pile up.
+    """
+    threads = min(n_threads(), len(slices))
+    if threads < 2:
+        yield from map(function, slices)
+        return
+    pending: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for rows in slices:
+                pending.append(pool.submit(function, rows))
+                if len(pending) > 2 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def sum_blocks(function: Callable[[slice], Any], slices: Sequence[slice]) -> Any:
+    """Sum ``function(rows)`` over the slices; a tuple is summed entry by entry.
+
+    The order of addition is the order of the slices, whatever the number of threads,
+    so the same machine gives the same sum. The first result is added to in place.
+    """
+    results = map_blocks(function, slices)
+    total = next(results)
+    if not isinstance(total, tuple):
+        for result in results:
+            total += result
+        return total
+    sums = list(total)
+    for result in results:
+        for i, part in enumerate(result):
+            sums[i] += part
+    return tuple(sums)

@@ -1,0 +1,40 @@
+"""Calibration maps: fitted calibrators written down as data."""
+
+from skcalib._maps._numpy import LARGEST_LOGIT, evaluate
+from skcalib._maps._operations import (
+    Affine,
+    BetaLink,
+    CalibrationMap,
+    Log,
+    LogOdds,
+    LogSigmoid,
+    LogSoftmax,
+    Lookup,
+    Mixture,
+    Operation,
+    Renormalise,
+    ReplaceTop,
+    Scale,
+    Softmax,
+    Table,
+)
+
+__all__ = [
+    "LARGEST_LOGIT",
+    "Affine",
+    "BetaLink",
+    "CalibrationMap",
+    "Log",
+    "LogOdds",
+    "LogSigmoid",
+    "LogSoftmax",
+    "Lookup",
+    "Mixture",
+    "Operation",
+    "Renormalise",
+    "ReplaceTop",
+    "Scale",
+    "Softmax",
+    "Table",
+    "evaluate",
+]

@@ -1,0 +1,129 @@
+"""The NumPy evaluator of calibration maps."""
+
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._blocks import ArraySource, map_blocks, row_slices
+from skcalib._maps import _operations as ops
+from skcalib._numerics import log_odds, log_sigmoid, log_softmax_, softmax_, split_top
+
+# Larger logits are cut to this size, which no difference between two rows survives
+# anyway; products with any sensible coefficient then stay finite.
+LARGEST_LOGIT = 1e60
+
+Block = NDArray[np.float64]
+
+
+def evaluate(calibration_map: ops.CalibrationMap, source: ArraySource) -> NDArray[Any]:
+    """Map all rows of `source`; float32 in gives float32 out."""
+    n_rows, n_columns = source.shape
+    out = np.empty((n_rows, n_columns), dtype=source.dtype)
+
+    def fill(rows: slice) -> None:
+        block = np.array(source.read(rows), dtype=np.float64, order="C")
+        np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
+        out[rows] = evaluate_block(calibration_map, block)
+
+    for _ in map_blocks(fill, row_slices(n_rows, n_columns)):
+        pass
+    return out
+
+
+def evaluate_block(calibration_map: ops.CalibrationMap, x: Block) -> Block:
+    """Map one block of rows, which may be overwritten."""
+    for operation in calibration_map.operations:
+        x = apply(operation, x)
+    return x
+
+
+@singledispatch
+def apply(operation: Any, x: Block) -> Block:
+    """Compute one operation on a block, which may be overwritten."""
+    raise TypeError(f"No NumPy form of the operation {type(operation).__name__}.")
+
+
+@apply.register
+def _(operation: ops.Scale, x: Block) -> Block:
+    x *= operation.factor
+    return x
+
+
+@apply.register
+def _(operation: ops.Affine, x: Block) -> Block:
+    x = x * operation.coef if operation.coef.ndim == 1 else x @ operation.coef.T
+    x += operation.intercept
+    return x
+
+
+@apply.register
+def _(operation: ops.Softmax, x: Block) -> Block:
+    return softmax_(x)
+
+
+@apply.register
+def _(operation: ops.LogSoftmax, x: Block) -> Block:
+    return log_softmax_(x)
+
+
+@apply.register
+def _(operation: ops.Log, x: Block) -> Block:
+    return np.log(x, out=x)
+
+
+@apply.register
+def _(operation: ops.LogSigmoid, x: Block) -> Block:
+    return log_sigmoid(x)
+
+
+@apply.register
+def _(operation: ops.LogOdds, x: Block) -> Block:
+    return log_odds(x)
+
+
+@apply.register
+def _(operation: ops.BetaLink, x: Block) -> Block:
+    log_p = log_sigmoid(x)
+    # ln(1 - p) = ln p - log-odds
+    return operation.a * log_p - operation.b * (log_p - x) + operation.c
+
+
+@apply.register
+def _(operation: ops.Lookup, x: Block) -> Block:
+    if len(operation.tables) == 1:
+        return look_up(operation.tables[0], x)
+    for k, table in enumerate(operation.tables):
+        x[:, k] = look_up(table, x[:, k])
+    return x
+
+
+@apply.register
+def _(operation: ops.ReplaceTop, x: Block) -> Block:
+    top, top_log_odds, rest = split_top(x)
+    proba = look_up(operation.table, top_log_odds)
+    rest *= (1 - proba)[:, np.newaxis]
+    rest[np.arange(x.shape[0]), top] = proba
+    return rest
+
+
+@apply.register
+def _(operation: ops.Mixture, x: Block) -> Block:
+    total = np.full_like(x, operation.constant)
+    for weight, part in zip(operation.weights, operation.parts, strict=True):
+        total += weight * evaluate_block(part, x.copy())
+    return total
+
+
+@apply.register
+def _(operation: ops.Renormalise, x: Block) -> Block:
+    x /= x.sum(axis=1, keepdims=True)
+    return x
+
+
+def look_up(table: ops.Table, x: Block) -> Block:
+    """Evaluate `table` at every entry of `x`."""
+    if table.kind == "linear":
+        return np.interp(x, table.knots, table.values)
+    return table.values[np.searchsorted(table.knots, x, side="left")]

@@ -1,0 +1,60 @@
+"""Pure array functions on rows of logits; those that end in ``_`` overwrite `x`."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def softmax_(x: NDArray[Any]) -> NDArray[Any]:
+    """Replace each row by its softmax."""
+    x -= x.max(axis=1, keepdims=True)
+    np.exp(x, out=x)
+    x /= x.sum(axis=1, keepdims=True)
+    return x
+
+
+def log_softmax_(x: NDArray[Any]) -> NDArray[Any]:
+    """Replace each row by the logarithm of its softmax."""
+    x -= x.max(axis=1, keepdims=True)
+    x -= np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return x
+
+
+def log_sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+    """Logarithm of the logistic function, without overflow or cancellation."""
+    return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
+
+
+def split_top(
+    x: NDArray[Any],
+) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
+    """Split each row into its first largest entry and the rest.
+
+    Returns the column `top`, its one-vs-rest log-odds ``x_top - log sum exp(rest)``
+    and ``rest``, the softmax of the other columns (0 at `top`). Nothing cancels
+    when the probability of `top` is within rounding of 1.
+    """
+    rows = np.arange(x.shape[0])
+    top = x.argmax(axis=1)
+    largest = x[rows, top]
+    rest = x.copy()
+    rest[rows, top] = -np.inf
+    second = rest.max(axis=1)
+    rest -= second[:, np.newaxis]
+    np.exp(rest, out=rest)
+    total = rest.sum(axis=1)
+    rest /= total[:, np.newaxis]
+    return top, (largest - second) - np.log(total), rest
+
+
+def log_odds(x: NDArray[Any]) -> NDArray[Any]:
+    """One-vs-rest log-odds ``x_k - log(sum of exp(x_j), j != k)`` of every column."""
+    top, top_log_odds, rest = split_top(x)
+    rows = np.arange(x.shape[0])
+    largest = x[rows, top][:, np.newaxis]
+    # exp(-top_log_odds) is the mass of the rest in units of the largest entry.
+    others = np.exp(-top_log_odds)[:, np.newaxis] * (1 - rest)
+    result = (x - largest) - np.log1p(others)
+    result[rows, top] = top_log_odds
+    return result

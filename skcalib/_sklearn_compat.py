@@ -1,0 +1,32 @@
+"""The private scikit-learn names that skcalib uses, gathered in one place."""
+
+from sklearn.base import _fit_context
+from sklearn.metrics._scorer import _Scorer
+from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
+from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight
+
+fit_context = _fit_context
+check_sample_weight = _check_sample_weight
+Scorer = _Scorer
+
+
+def n_threads() -> int:
+    """Count the threads that scikit-learn's own parallel loops would use here.
+
+    Follows ``OMP_NUM_THREADS``, the processors granted to a container, and the
+    limits that joblib sets in its worker processes.
+    """
+    return int(_openmp_effective_n_threads())
+
+
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "Options",
+    "Scorer",
+    "StrOptions",
+    "check_sample_weight",
+    "fit_context",
+    "n_threads",
+]

@@ -1,0 +1,1 @@
+"""Solvers: from a `CalibrationData` to the parameters of a method."""

@@ -1,0 +1,147 @@
+r"""One temperature by log-loss: Newton's method on the logarithm of beta = 1/T.
+
+With t = beta (z - max z) and E, Var under softmax(t), the derivatives of the mean loss
+with respect to log beta are mean(E[t] - t_y) and mean(Var[t] + E[t] - t_y). The loss is
+convex in beta, so the sign of the slope says on which side the optimum lies, and a
+bracket keeps Newton's steps safe.
+"""
+
+from functools import partial
+from math import exp, log, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._blocks import CalibrationData
+from skcalib._solvers._result import Result
+
+# How many numbers a subsample holds: enough for a starting point within a per cent.
+SUBSAMPLE_ELEMENTS = 1 << 18
+# The search stays within this factor of the typical distance of the two top logits.
+REACH = 1e3
+# Terms below exp(-FLOOR) of the largest are nothing; cut, their products stay finite.
+FLOOR = 200.0
+
+NO_ERRORS = (
+    "every calibration sample is classified without error, so the loss falls for ever "
+    "as the temperature goes to 0; more or harder calibration samples are needed"
+)
+NO_INFORMATION = (
+    "the logits do not point at the true classes, so the loss falls for ever as the "
+    "temperature grows; check the order of the columns"
+)
+ALL_EQUAL = "the logits of each row are equal, so every temperature gives the same"
+
+
+def fit_temperature(
+    data: CalibrationData, *, tol: float = 1e-10, max_iter: int = 100
+) -> Result:
+    """Minimise the log-loss over T > 0; `tol` is the absolute error of log T."""
+    sample = subsample(data)
+    gap = typical_gap(sample)
+    if gap == 0:
+        return Result(np.ones(1), log(data.n_classes), 0, False, ALL_EQUAL)
+    start = -log(gap)
+    bracket = (start - log(REACH), start + log(REACH))
+    if sample is not data:
+        trial = _newton(sample, start, bracket, 1e-6, max_iter)
+        start = -log(trial.x[0]) if trial.converged else start
+    return _newton(data, start, bracket, tol, max_iter)
+
+
+def _newton(
+    data: CalibrationData,
+    log_beta: float,
+    bracket: tuple[float, float],
+    tol: float,
+    max_iter: int,
+) -> Result:
+    lower, upper = bracket
+    converged = False
+    n_iter = 0
+    while not converged and n_iter < max_iter:
+        n_iter += 1
+        loss, slope, curvature, misses = data.sum(partial(_statistic, exp(log_beta)))
+        if misses == 0:
+            return _result(upper, loss, slope, n_iter, NO_ERRORS)
+        if slope > 0:
+            upper = log_beta
+        else:
+            lower = log_beta
+        newton = log_beta - slope / curvature if curvature > 0 else np.inf
+        inside = lower < newton < upper
+        step = (newton if inside else (lower + upper) / 2) - log_beta
+        log_beta += step
+        # Newton squares the error: a step this short leaves less than tol.
+        converged = abs(step) <= (sqrt(tol) if inside else tol)
+    if log_beta - bracket[0] < 0.01:
+        return _result(log_beta, loss, slope, n_iter, NO_INFORMATION)
+    message = "converged" if converged else f"max_iter={max_iter} was reached"
+    return _result(log_beta, loss, slope, n_iter, message)
+
+
+def _result(
+    log_beta: float, loss: float, slope: float, n_iter: int, message: str
+) -> Result:
+    converged = message == "converged"
+    x = np.array([exp(-log_beta)])
+    return Result(x, float(loss), n_iter, converged, message, abs(float(slope)))
+
+
+def _statistic(
+    beta: float, logits: NDArray, codes: NDArray, weight: NDArray
+) -> NDArray[np.float64]:
+    """Sum loss, slope, curvature and misses of one block, in log beta."""
+    t, t_label = scaled_logits(logits, codes, beta)
+    exp_t = np.exp(t)
+    total = exp_t.sum(axis=1, dtype=np.float64)
+    exp_t *= t
+    mean = exp_t.sum(axis=1, dtype=np.float64) / total
+    square = np.einsum("ij,ij->i", exp_t, t) / total
+    slope = mean - t_label
+    rows = np.stack(
+        [np.log(total) - t_label, slope, square - mean**2 + slope, t_label < 0]
+    )
+    return rows @ weight
+
+
+def scaled_logits(
+    logits: NDArray, codes: NDArray, beta: float
+) -> tuple[NDArray, NDArray[np.float64]]:
+    """Return ``beta * (z - max z)``, cut at -FLOOR, and that of the label, uncut."""
+    largest = logits.max(axis=1, keepdims=True)
+    own = np.take_along_axis(logits, codes[:, np.newaxis], axis=1)
+    t_label = beta * (own.astype(np.float64) - largest)[:, 0]
+    with np.errstate(over="ignore"):
+        t = logits - largest
+        t *= t.dtype.type(beta) if _is_normal(beta, t.dtype) else beta
+    np.maximum(t, -FLOOR, out=t)
+    return t, t_label
+
+
+def _is_normal(beta: float, dtype: np.dtype) -> bool:
+    info = np.finfo(dtype)
+    return bool(info.tiny <= beta <= info.max)
+
+
+def subsample(data: CalibrationData) -> CalibrationData:
+    """Every m-th row, so that about SUBSAMPLE_ELEMENTS numbers remain."""
+    step = data.n_samples * data.n_classes // SUBSAMPLE_ELEMENTS
+    if step < 4:
+        return data
+    return data.subset(np.arange(0, data.n_samples, step))
+
+
+def typical_gap(data: CalibrationData) -> float:
+    """Median distance of the two largest logits of a row, the unit of the search.
+
+    Unlike the spread of all logits it ignores columns masked by -1e30. Where most
+    rows tie, the mean distance, and if that is 0 too, the mean spread takes its place.
+    """
+    logits = data.logits
+    n_rows = min(data.n_samples, max(1, SUBSAMPLE_ELEMENTS // data.n_classes))
+    top = np.sort(logits[:n_rows].astype(np.float64), axis=1)
+    gap = top[:, -1] - top[:, -2]
+    spread = top[:, -1] - top[:, 0]
+    candidates = (np.median(gap), gap.mean(), spread.mean())
+    return float(next((value for value in candidates if value > 0), 0.0))

@@ -1,0 +1,20 @@
+"""Checks of user input, with errors that say what came and what is needed."""
+
+from skcalib._validation._from_proba import logits_from_proba
+from skcalib._validation._logits import (
+    check_calibration_set,
+    check_logits,
+    check_weight,
+    encode_labels,
+)
+from skcalib._validation._proba import check_proba, check_proba_rows
+
+__all__ = [
+    "check_calibration_set",
+    "check_logits",
+    "check_proba",
+    "check_proba_rows",
+    "check_weight",
+    "encode_labels",
+    "logits_from_proba",
+]

@@ -1,0 +1,174 @@
+"""Checks of the logits, labels and weights that reach a calibrator."""
+
+import numpy as np
+from sklearn.utils import check_array
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
+
+from skcalib._blocks import (
+    ArraySource,
+    CalibrationData,
+    map_blocks,
+    open_source,
+    row_slices,
+)
+from skcalib._sklearn_compat import check_sample_weight
+
+
+def check_logits(estimator, X, *, reset):
+    """Return the block source of `X`, after its shape, type and values are checked.
+
+    `X` is (n, K), or (n,) and (n, 1) with the log-odds of the second class.
+    """
+    name = type(estimator).__name__
+    if not isinstance(X, np.memmap):
+        one_dimensional = getattr(X, "ndim", None) == 1 or (
+            isinstance(X, (list, tuple)) and len(X) > 0 and np.ndim(X[0]) == 0
+        )
+        converted = check_array(
+            X,
+            dtype=[np.float64, np.float32],
+            ensure_all_finite=False,
+            ensure_2d=not one_dimensional,
+            estimator=estimator,
+            input_name="X",
+        )
+    else:
+        converted = X
+        if X.ndim not in (1, 2) or X.shape[0] == 0 or X.dtype.kind not in "fiub":
+            raise ValueError(
+                f"X is a memory-mapped array of shape {X.shape} and dtype {X.dtype}; "
+                f"{name} needs numbers of shape (n_samples, n_classes), n_samples > 0."
+            )
+    columns = converted.reshape(-1, 1) if converted.ndim == 1 else converted
+    # Sets or checks n_features_in_ and feature_names_in_.
+    validate_data(
+        estimator,
+        X if converted.ndim == 2 else columns,
+        reset=reset,
+        skip_check_array=True,
+    )
+    source = open_source(converted)
+    check_finite(source, name)
+    return source
+
+
+def check_finite(source: ArraySource, name: str) -> None:
+    """Refuse NaN and infinity, naming the first row that holds one."""
+
+    def first_bad_row(rows):
+        block = source.read(rows)
+        if np.isfinite(block).all():
+            return None
+        bad = ~np.isfinite(block)
+        row = int(bad.any(axis=1).argmax())
+        return rows.start + row, block[row, bad[row].argmax()]
+
+    for found in map_blocks(first_bad_row, row_slices(*source.shape)):
+        if found is not None:
+            row, value = found
+            raise ValueError(
+                f"Input X contains {'NaN' if np.isnan(value) else 'infinity'}: row {row} "
+                f"holds {value}. {name} needs finite logits; remove or mend such rows, "
+                "and pass probabilities through skcalib.logits_from_proba."
+            )
+
+
+def encode_labels(estimator, y, n_columns, classes):
+    """Return ``(classes_, codes)``: the label of each column, the column of each row."""
+    name = type(estimator).__name__
+    y = column_or_1d(y, warn=True)
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError(
+            f"Input y contains NaN or infinity. {name} needs class labels."
+        )
+    check_classification_targets(y)
+    present, codes = np.unique(y, return_inverse=True)
+    if classes is not None:
+        return _encode_named(name, present, codes, n_columns, classes)
+    if _are_column_numbers(present, n_columns):
+        classes_ = np.arange(n_columns, dtype=present.dtype)
+        return classes_, y.astype(np.intp, copy=False)
+    if present.shape[0] == n_columns:
+        return present, codes.astype(np.intp, copy=False)
+    raise ValueError(
+        f"X has {n_columns} columns but y has {present.shape[0]} classes "
+        f"({_preview(present)}). {name} needs one column of logits per class, or a "
+        "single column for a binary problem. If some classes never occur in y, name "
+        "them all in the order of the columns: classes=[...]."
+    )
+
+
+def _encode_named(name, present, codes, n_columns, classes):
+    classes = np.asarray(classes)
+    if classes.ndim != 1 or classes.shape[0] != n_columns:
+        raise ValueError(
+            f"classes has shape {classes.shape} but X has {n_columns} columns. {name} "
+            "needs one entry of classes per column, in the order of the columns."
+        )
+    column_of = {label: k for k, label in enumerate(classes.tolist())}
+    if len(column_of) != n_columns:
+        raise ValueError(f"classes names a class twice: {_preview(classes)}.")
+    unknown = [label for label in present.tolist() if label not in column_of]
+    if unknown:
+        raise ValueError(
+            f"y holds labels that classes does not name: {_preview(unknown)}. "
+            f"classes is {_preview(classes)}."
+        )
+    columns = np.array([column_of[label] for label in present.tolist()], dtype=np.intp)
+    return classes, columns[codes]
+
+
+def _are_column_numbers(present, n_columns):
+    integer = present.dtype.kind in "iu"
+    return integer and present[0] >= 0 and present[-1] < n_columns
+
+
+def _preview(labels, limit=6):
+    labels = list(np.asarray(labels).tolist())
+    shown = ", ".join(repr(label) for label in labels[:limit])
+    return f"[{shown}{', ...' if len(labels) > limit else ''}]"
+
+
+def check_weight(sample_weight, y):
+    """Return float64 weights, non-negative and not all zero; ones by default."""
+    weight = check_sample_weight(sample_weight, y, dtype=np.float64)
+    if (weight < 0).any():
+        row = int((weight < 0).argmax())
+        raise ValueError(
+            f"sample_weight holds a negative value: {weight[row]} in row {row}. "
+            "Negative values in sample_weight have no meaning here."
+        )
+    if not weight.any():
+        raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")
+    return weight
+
+
+def check_calibration_set(estimator, X, y, sample_weight, classes):
+    """Validate everything `fit` is given; return ``(classes_, CalibrationData)``."""
+    name = type(estimator).__name__
+    if y is None:
+        raise ValueError(
+            f"{name} requires y to be passed, but the target y is None. "
+            "Pass the true class of each row."
+        )
+    source = check_logits(estimator, X, reset=True)
+    n_samples, n_columns = source.shape
+    check_consistent_length(X, y)
+    classes_, codes = encode_labels(estimator, y, n_columns, classes)
+    weight = check_weight(sample_weight, codes)
+    used = weight > 0
+    present = np.unique(codes[used])
+    if present.shape[0] < 2:
+        raise ValueError(
+            f"y holds one class only: {classes_[present[0]]!r}. {name} needs at least "
+            "two classes among the samples with positive weight."
+        )
+    data = CalibrationData(source, codes, weight)
+    if not used.all():
+        data = data.subset(np.flatnonzero(used))
+    return classes_, data

@@ -1,0 +1,135 @@
+"""Temperature scaling: one number divides all logits."""
+
+import warnings
+from numbers import Integral, Real
+
+from sklearn.exceptions import ConvergenceWarning
+
+from skcalib._base import BaseCalibrator
+from skcalib._maps import CalibrationMap, Scale, Softmax
+from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature_search import search_temperature
+
+
+class TemperatureScaling(BaseCalibrator):
+    r"""Divide the logits by one learned temperature.
+
+    Finds :math:`T > 0` that minimises the negative log-likelihood of
+    :math:`\operatorname{softmax}(z / T)` [1]_, or another objective. The predicted
+    class never changes.
+
+    Parameters
+    ----------
+    objective : {"log_loss", "focal", "brier", "ece"}, default="log_loss"
+        What the temperature minimises on the calibration set: the negative
+        log-likelihood; the focal loss :math:`-(1 - p_y)^\gamma \ln p_y` [2]_; the
+        squared distance of the probabilities to the one-hot label; or the expected
+        calibration error in 15 equal-width bins, by trying every temperature from
+        0.001 to 5 in steps of 0.001 as in the comparisons of [3]_.
+
+    gamma : float, default=1.0
+        Exponent of the focal loss; 0 gives the log-loss. Only for
+        ``objective="focal"``.
+
+    tol : float, default=1e-10
+        Absolute tolerance on :math:`\log T`. Not used by ``objective="ece"``, and
+        "focal" and "brier" reach 1e-8 at best.
+
+    max_iter : int, default=100
+        Largest number of iterations.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default integer labels in
+        ``range(n_columns)`` are column numbers; other labels are matched to the
+        columns in sorted order.
+
+    Attributes
+    ----------
+    temperature_ : float
+        The learned temperature; above 1 when the classifier is over-confident.
+
+    loss_ : float
+        Value of the objective at `temperature_` on the calibration set.
+
+    n_iter_ : int
+        Iterations used.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If no temperature is best: all samples are classified without error, or the
+        logits carry no information. The best point found is kept.
+
+    Notes
+    -----
+    The log-loss is convex in :math:`1/T` and is solved by a safeguarded Newton method
+    that starts from a subsample of the rows. The search covers the typical distance
+    of the two largest logits of a row times 0.001 to 1,000. The focal and Brier
+    objectives need not be convex: a coarse grid over the same range finds the valley,
+    which is then searched within. Small training losses on few samples are easily
+    reached at extreme temperatures; prefer the log-loss unless there is a reason.
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun & Weinberger. "On Calibration of Modern Neural Networks",
+       ICML 2017. https://arxiv.org/abs/1706.04599
+    .. [2] Lin, Goyal, Girshick, He & Dollar. "Focal Loss for Dense Object Detection",
+       ICCV 2017. https://arxiv.org/abs/1708.02002
+    .. [3] Tang, Chen & Ho. "Neural Clamping: Joint Input Perturbation and Temperature
+       Scaling for Neural Network Calibration", TMLR 2024.
+       https://arxiv.org/abs/2209.11604
+
+    Examples
+    --------
+    >>> from skcalib import TemperatureScaling
+    >>> logits = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]
+    >>> ts = TemperatureScaling().fit(logits, y=[0, 0, 1, 1])
+    >>> ts.predict_proba([[4.0, 0.0]]).round(2)
+    array([[0.75, 0.25]])
+    """
+
+    _parameter_constraints: dict = {
+        "objective": [StrOptions({"log_loss", "focal", "brier", "ece"})],
+        "gamma": [Interval(Real, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "classes": ["array-like", None],
+    }
+
+    _keeps_class = True
+
+    def __init__(
+        self, *, objective="log_loss", gamma=1.0, tol=1e-10, max_iter=100, classes=None
+    ):
+        self.objective = objective
+        self.gamma = gamma
+        self.tol = tol
+        self.max_iter = max_iter
+        self.classes = classes
+
+    def _fit_calibration(self, data):
+        options = {"tol": self.tol, "max_iter": self.max_iter}
+        focal_is_log_loss = self.objective == "focal" and self.gamma == 0
+        if self.objective == "log_loss" or focal_is_log_loss:
+            result = fit_temperature(data, **options)
+        else:
+            result = search_temperature(data, self.objective, self.gamma, **options)
+        if not result.converged:
+            warnings.warn(
+                f"TemperatureScaling stopped early: {result.message}.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self.temperature_ = float(result.x[0])
+        self.loss_ = result.loss
+        self.n_iter_ = result.n_iter
+
+    def _calibration_map(self):
+        return CalibrationMap(Scale(1 / self.temperature_), Softmax())

@@ -1,0 +1,5 @@
+"""Errors and warnings with a meaning of their own in skcalib."""
+
+
+class ModelFormatError(ValueError):
+    """A model file cannot be read, or holds no classifier that can be calibrated."""
