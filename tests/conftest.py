@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: drawn calibration sets, and logits of real networks."""
+"""Fixtures that tests share: drawn calibration sets, logits of real networks."""
 
 import os
 from pathlib import Path
