@@ -2,12 +2,21 @@
 
 from sklearn.base import _fit_context
 from sklearn.metrics._scorer import _Scorer
+from sklearn.utils import _safe_indexing
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
-from sklearn.utils._param_validation import HasMethods, Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    Options,
+    StrOptions,
+    validate_params,
+)
+from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
 fit_context = _fit_context
+check_method_params = _check_method_params
 check_sample_weight = _check_sample_weight
+safe_indexing = _safe_indexing
 Scorer = _Scorer
 
 
@@ -26,7 +35,10 @@ __all__ = [
     "Options",
     "Scorer",
     "StrOptions",
+    "check_method_params",
     "check_sample_weight",
     "fit_context",
     "n_threads",
+    "safe_indexing",
+    "validate_params",
 ]
