@@ -1,0 +1,92 @@
+"""Checks of labels: their kinds, missing classes, and the order of the columns."""
+
+import numpy as np
+
+from skcalib.testing._tools import draw_logits, fresh, require, require_close
+
+
+def _require_labels(fitted, X, expected_classes):
+    classes = np.asarray(fitted.classes_)
+    require(
+        classes.tolist() == list(expected_classes),
+        f"classes_ is {classes.tolist()}, expected {list(expected_classes)}.",
+    )
+    predicted = set(np.asarray(fitted.predict(X)).tolist())
+    unknown = predicted - set(classes.tolist())
+    require(not unknown, f"predict returned {unknown}, which classes_ does not hold.")
+
+
+def check_kinds_of_labels(calibrator):
+    """Integers, strings and booleans stand for the columns in sorted order."""
+    X, y = draw_logits()
+    expected = fresh(calibrator).fit(X, y).predict_proba(X)
+    for names in ([1, 2, 3], [-5, 0, 1000], ["a", "b", "c"], [0.0, 1.0, 2.0]):
+        fitted = fresh(calibrator).fit(X, np.array(names)[y])
+        _require_labels(fitted, X, names)
+        require_close(fitted.predict_proba(X), expected, f"labels {names}", atol=1e-9)
+    X, y = draw_logits(n_classes=2)
+    expected = fresh(calibrator).fit(X, y).predict_proba(X)
+    for names in ([False, True], [-1, 1], ["no", "yes"]):
+        fitted = fresh(calibrator).fit(X, np.array(names)[y])
+        _require_labels(fitted, X, names)
+        require_close(fitted.predict_proba(X), expected, f"labels {names}", atol=1e-9)
+
+
+def check_column_numbers(calibrator):
+    """Integers below the number of columns are column numbers; some may be missing."""
+    X, y = draw_logits(n_classes=5)
+    some = np.isin(y, [1, 3, 4])
+    fitted = fresh(calibrator).fit(X[some], y[some])
+    _require_labels(fitted, X, range(5))
+    proba = fitted.predict_proba(X)
+    require(proba.shape == X.shape, f"missing classes give shape {proba.shape}.")
+    require(np.isfinite(proba).all(), "missing classes give NaN.")
+
+
+def check_fewer_samples_than_classes(calibrator):
+    """Fit a calibration set smaller than the number of classes."""
+    X, y = draw_logits(n_samples=60, n_classes=20)
+    few = np.arange(10)
+    fitted = fresh(calibrator).fit(X[few], y[few])
+    proba = fitted.predict_proba(X)
+    require(proba.shape == X.shape, f"few samples give shape {proba.shape}.")
+    require(np.isfinite(proba).all(), "few samples give NaN.")
+    error = np.abs(proba.sum(axis=1) - 1).max()
+    require(error <= 1e-6, f"few samples give rows that miss 1 by {error:.3g}.")
+
+
+def check_classes_parameter(calibrator):
+    """`classes` names the columns, in any order, with or without missing classes."""
+    X, y = draw_logits()
+    expected = fresh(calibrator).fit(X, y).predict_proba(X)
+    for names in (["c", "a", "b"], [7, 3, 5], [2, 0, 1]):
+        fitted = fresh(calibrator, classes=names).fit(X, np.array(names)[y])
+        _require_labels(fitted, X, names)
+        require_close(fitted.predict_proba(X), expected, f"classes={names}", atol=1e-9)
+    some = y != 1
+    names = ["c", "a", "b"]
+    fitted = fresh(calibrator, classes=names).fit(X[some], np.array(names)[y[some]])
+    _require_labels(fitted, X, names)
+
+
+def check_order_of_classes(calibrator):
+    """Columns in another order give the same probabilities in that order."""
+    X, y = draw_logits(n_classes=4)
+    order = np.array([2, 0, 3, 1])
+    expected = fresh(calibrator).fit(X, y).predict_proba(X)
+    permuted = fresh(calibrator, classes=order).fit(X[:, order], y)
+    require_close(
+        permuted.predict_proba(X[:, order]),
+        expected[:, order],
+        "columns in another order",
+        atol=1e-5,
+    )
+
+
+CHECKS = (
+    check_kinds_of_labels,
+    check_column_numbers,
+    check_fewer_samples_than_classes,
+    check_classes_parameter,
+    check_order_of_classes,
+)
