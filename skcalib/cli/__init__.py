@@ -1,0 +1,22 @@
+"""The `skcalib` command: calibrate, evaluate and compare from the command line."""
+
+import sys
+
+from skcalib._optional import import_optional
+from skcalib.cli._errors import MISSING_PACKAGE
+
+
+def main() -> None:
+    """Run the `skcalib` command; the entry point of the console script."""
+    try:
+        for package in ("typer", "rich"):
+            import_optional(package, "The skcalib command")
+    except ImportError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(MISSING_PACKAGE)
+    from skcalib.cli._app import app
+
+    app(prog_name="skcalib")
+
+
+__all__ = ["main"]

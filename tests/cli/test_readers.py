@@ -1,0 +1,215 @@
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from skcalib.cli._errors import DataError
+from skcalib.cli._readers import Request, read_labels, read_rows
+
+LOGITS = np.array([[1.5, -2.0, 0.25], [0.0, 3.0, -1e4], [2.0, 1.0, 0.5]])
+LABELS = np.array([2, 0, 1])
+
+
+@pytest.fixture
+def write_csv(tmp_path):
+    def write(text):
+        path = tmp_path / "table.csv"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def write_npz(folder, **arrays):
+    path = folder / "arrays.npz"
+    np.savez(path, **arrays)
+    return path
+
+
+def test_npy_holds_the_values_and_is_mapped_not_read(tmp_path):
+    np.save(tmp_path / "logits.npy", LOGITS)
+    rows = read_rows(tmp_path / "logits.npy", Request("logits"))
+    assert_array_equal(rows.values, LOGITS)
+    assert rows.labels is None
+    assert isinstance(rows.values, np.memmap)
+
+
+@pytest.mark.parametrize("name", ["logits", "Logits", "scores"])
+@pytest.mark.parametrize("label_name", ["y", "labels", "ground_truth"])
+def test_npz_arrays_are_found_by_their_usual_names(tmp_path, name, label_name):
+    path = write_npz(
+        tmp_path, **{name: LOGITS, label_name: LABELS, "cal_idx": np.arange(2)}
+    )
+    rows = read_rows(path, Request("logits"))
+    assert_array_equal(rows.values, LOGITS)
+    assert_array_equal(rows.labels, LABELS)
+
+
+def test_npz_keys_go_before_usual_names(tmp_path):
+    path = write_npz(tmp_path, logits=LOGITS, other=-LOGITS, y=LABELS, z=LABELS[::-1])
+    rows = read_rows(path, Request("logits", "other", "z"))
+    assert_array_equal(rows.values, -LOGITS)
+    assert_array_equal(rows.labels, LABELS[::-1])
+
+
+def test_the_only_array_of_an_npz_needs_no_name(tmp_path):
+    path = write_npz(tmp_path, arr_0=LOGITS)
+    assert_array_equal(read_rows(path, Request("logits")).values, LOGITS)
+
+
+def test_probabilities_are_never_taken_for_logits_or_back(tmp_path):
+    path = write_npz(tmp_path, probabilities=np.full((3, 3), 1 / 3), y=LABELS)
+    with pytest.raises(DataError, match=r"probabilities \(float64, shape \(3, 3\)\)"):
+        read_rows(path, Request("logits"))
+
+
+def test_a_wrong_key_is_answered_with_the_names(tmp_path):
+    path = write_npz(tmp_path, resnet20=LOGITS, y=LABELS)
+    with pytest.raises(DataError, match=r"no 'resnet' for .* resnet20, y"):
+        read_rows(path, Request("logits", "resnet"))
+
+
+def test_two_usual_names_are_not_chosen_between(tmp_path):
+    path = write_npz(tmp_path, logits=LOGITS, scores=LOGITS, y=LABELS)
+    with pytest.raises(DataError, match=r"logits, scores\. Choose one with --logits-k"):
+        read_rows(path, Request("logits"))
+
+
+def test_csv_with_a_header_has_its_labels_in_a_column(write_csv):
+    path = write_csv("a,label,b\n1.5,cat,-2\n0,dog,3e2\n")
+    rows = read_rows(path, Request("logits"))
+    assert_array_equal(rows.values, [[1.5, -2], [0, 300]])
+    assert_array_equal(rows.labels, ["cat", "dog"])
+
+
+def test_csv_columns_are_chosen_and_ordered_by_the_key(write_csv):
+    path = write_csv("id,b,a,target\n7,1,2,0\n8,3,4,1\n")
+    rows = read_rows(path, Request("logits", "a, b"))
+    assert_array_equal(rows.values, [[2, 1], [4, 3]])
+    assert_array_equal(rows.labels, [0, 1])
+    assert rows.labels.dtype == np.int64
+
+
+def test_csv_without_a_header_is_all_values(write_csv):
+    rows = read_rows(write_csv("1,2\n3,4\n"), Request("logits"))
+    assert_array_equal(rows.values, [[1, 2], [3, 4]])
+    assert rows.labels is None
+
+
+def test_the_numbered_header_of_pandas_is_no_row(write_csv):
+    rows = read_rows(write_csv("0,1\n3,4\n5,6\n"), Request("logits"))
+    assert_array_equal(rows.values, [[3, 4], [5, 6]])
+
+
+def test_labels_that_start_with_zero_are_no_header(write_csv):
+    assert_array_equal(read_labels(write_csv("0\n1\n1\n"), None), [0, 1, 1])
+
+
+def test_quoted_labels_may_hold_commas_and_hashes(write_csv):
+    path = write_csv('label\n"cat, black"\n"#dog"\n')
+    assert_array_equal(read_labels(path, None), ["cat, black", "#dog"])
+
+
+def test_parquet_reads_like_csv(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(LOGITS, columns=["a", "b", "c"])
+    frame["label"] = ["cat", "dog", "cat"]
+    frame.to_parquet(tmp_path / "table.parquet")
+    rows = read_rows(tmp_path / "table.parquet", Request("logits"))
+    assert_array_equal(rows.values, LOGITS)
+    assert_array_equal(rows.labels, ["cat", "dog", "cat"])
+
+
+def test_a_parquet_column_of_lists_is_a_matrix(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    table = pyarrow.table({"logits": list(LOGITS), "y": LABELS})
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(table, tmp_path / "table.parquet")
+    rows = read_rows(tmp_path / "table.parquet", Request("logits"))
+    assert_array_equal(rows.values, LOGITS)
+    assert_array_equal(rows.labels, LABELS)
+
+
+def test_a_missing_value_in_parquet_is_refused(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3, 4], "y": ["cat", None]})
+    frame.to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(DataError, match="'y' misses 1 values"):
+        read_rows(tmp_path / "table.parquet", Request("logits"))
+
+
+class Payload:
+    def __reduce__(self):
+        return print, ("code from the file has run",)
+
+
+@pytest.mark.parametrize("name", ["evil.npy", "evil.npz"])
+def test_python_objects_are_refused_without_running_code(tmp_path, capsys, name):
+    payload = np.array([Payload()], dtype=object)
+    if name.endswith("npy"):
+        np.save(tmp_path / name, payload, allow_pickle=True)
+    else:
+        np.savez(tmp_path / name, logits=payload)
+    with pytest.raises(DataError, match="could run code"):
+        read_rows(tmp_path / name, Request("logits"))
+    (tmp_path / name).write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(DataError, match="could run code"):
+        read_rows(tmp_path / name, Request("logits"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("a,b\n", "has a header but no rows"),
+        ("a,b\n1,x\n", "could not convert string 'x'"),
+        ("a,b\n1,2\n3\n", "cannot be read"),
+        (",a,b\n0,1,2\n", "Column 1 .* has no name.*index=False"),
+    ],
+)
+def test_broken_csv_files(write_csv, text, message):
+    with pytest.raises(DataError, match=message):
+        read_rows(write_csv(text), Request("logits"))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".parquet"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04garbage", b"\x93NUMPY\x01"])
+def test_broken_binary_files(tmp_path, suffix, content):
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"broken{suffix}"):
+        read_rows(path, Request("logits"))
+
+
+def test_files_named_after_the_wrong_format(tmp_path):
+    np.savez(tmp_path / "a.npz", logits=LOGITS)
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    with pytest.raises(DataError, match="not a NumPy file of numbers"):
+        read_rows(tmp_path / "a.npy", Request("logits"))
+    np.save(tmp_path / "b.npy", LOGITS)
+    (tmp_path / "b.npy").rename(tmp_path / "b.npz")
+    with pytest.raises(DataError, match=r"let its name end in \.npy"):
+        read_rows(tmp_path / "b.npz", Request("logits"))
+
+
+def test_missing_files_and_unknown_endings(tmp_path):
+    with pytest.raises(DataError, match=r"There is no file .*nothing\.npz"):
+        read_rows(tmp_path / "nothing.npz", Request("logits"))
+    with pytest.raises(DataError, match=r"'\.pkl'; .* \.npy, \.npz, \.csv, \.parquet"):
+        read_rows(tmp_path / "logits.pkl", Request("logits"))
+
+
+def test_text_is_not_taken_for_logits(tmp_path):
+    path = write_npz(tmp_path, logits=np.array([["1", "2"]]))
+    with pytest.raises(DataError, match="logits of type <U1; they must be numbers"):
+        read_rows(path, Request("logits"))
+
+
+def test_labels_are_one_column(tmp_path):
+    np.save(tmp_path / "one_hot.npy", np.eye(3))
+    with pytest.raises(DataError, match=r"shape \(3, 3\); labels are one"):
+        read_labels(tmp_path / "one_hot.npy", None)
+    np.save(tmp_path / "column.npy", LABELS[:, np.newaxis])
+    assert_array_equal(read_labels(tmp_path / "column.npy", None), LABELS)
