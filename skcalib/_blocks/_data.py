@@ -15,6 +15,9 @@ Statistic = Callable[[NDArray[Any], NDArray[np.intp], NDArray[np.float64]], Any]
 class CalibrationData:
     """What a fit sees: a source of logits, `codes` (0..K-1) and `weight` (sum 1).
 
+    `total_weight` is the sum before the division: the effective number of samples,
+    which equals the number of rows where all weights are 1.
+
     A solver asks for sums over rows of a `statistic` of one block and never for the
     rows themselves; so it does not know where they lie, nor how many threads read them.
     """
@@ -27,7 +30,8 @@ class CalibrationData:
     ) -> None:
         self.source = source
         self.codes = codes
-        self.weight = weight / weight.sum()
+        self.total_weight = float(weight.sum())
+        self.weight = weight / self.total_weight
         self.n_samples, self.n_classes = source.shape
 
     def sum(self, statistic: Statistic, *, block_elements: int = BLOCK_ELEMENTS) -> Any:
@@ -49,4 +53,5 @@ class CalibrationData:
     def subset(self, rows: NDArray[np.intp]) -> "CalibrationData":
         """Copy the rows of these indices, with the weights rescaled to sum to 1."""
         source = ArraySource(self.source.take(rows))
-        return CalibrationData(source, self.codes[rows], self.weight[rows])
+        weight = self.weight[rows] * self.total_weight
+        return CalibrationData(source, self.codes[rows], weight)

@@ -1,6 +1,6 @@
 """What a solver reports back; the estimator decides what to warn about."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,3 +16,7 @@ class Result:
     converged: bool
     message: str
     gradient_norm: float = 0.0
+
+    def at(self, x: NDArray[np.float64]) -> "Result":
+        """Return the same report for the parameters `x` that the solution stands for."""
+        return replace(self, x=x)

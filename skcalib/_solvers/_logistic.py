@@ -1,0 +1,328 @@
+"""Logistic regressions of every class against the rest, all at once.
+
+Each class has a few features of the row (one or two) and an intercept, so a Newton step
+is the solution of a 2x2 or 3x3 system, and one pass over the data serves all classes.
+Where coefficients must not be negative, the step minimises the quadratic model under
+that constraint: the few sets of coefficients that may be zero are all tried.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._blocks import CalibrationData
+from skcalib._solvers._result import Result
+from skcalib._solvers._temperature import fit_temperature
+
+Block = NDArray[np.float64]
+Sums = tuple[Block, Block, Block]
+
+# Larger logits are cut, as in prediction; their squares then stay finite.
+LARGEST_LOGIT = 1e60
+# The Armijo rule: the share of the predicted decrease that a step must bring.
+SUFFICIENT = 1e-4
+# Rounding errors of the loss, relative; smaller increases are no increases.
+NOISE = 1e-14
+# The loss of a class, relative to its weight, below which nothing is left to gain.
+SEPARATED = 1e-6
+# Half the usual block, since a dozen temporaries of its size are in use.
+BLOCK_ELEMENTS = 1 << 15
+
+
+@dataclass(frozen=True)
+class LogisticModel:
+    """What is fitted: ``log-odds of q_k = coef_k . features_k + intercept_k``.
+
+    `features` maps (n, K) logits to (n_features, n, K) values. `low` and `high` are
+    the targets of the rows of other classes and of the own class, one for each class.
+    A feature whose standard deviation is not above `smallest_scale` is a constant.
+    The search starts from `start`, the coefficients of every class with intercept 0,
+    or without it from the constant that fits best.
+    """
+
+    features: Callable[[Block], Block]
+    n_features: int
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    non_negative: bool = False
+    intercept: bool = True
+    smallest_scale: float = 0.0
+    start: float | None = None
+
+    @property
+    def free_sets(self) -> list[list[int]]:
+        """The sets of parameters that may differ from zero together."""
+        m = self.n_features
+        always = [m] if self.intercept else []
+        sizes = range(m + 1) if self.non_negative else [m]
+        return [
+            [*some, *always] for size in sizes for some in combinations(range(m), size)
+        ]
+
+
+def fit_logistic(
+    data: CalibrationData,
+    model: LogisticModel,
+    columns: NDArray[np.intp],
+    *,
+    tol: float,
+    max_iter: int,
+) -> Result:
+    """Minimise the log-loss of every class in `columns` against the rest.
+
+    ``result.x`` is (n_columns, n_features + 1), the intercept last. A class has
+    converged when its next step would gain less than `tol`, relative to its weight.
+    """
+    return _Newton(data, model, columns).run(tol, max_iter)
+
+
+def class_weights(data: CalibrationData) -> NDArray[np.float64]:
+    """Share of every class in the calibration set; 0 where it never occurs."""
+    return np.bincount(data.codes, data.weight, data.n_classes).astype(np.float64)
+
+
+def temperature_start(data: CalibrationData) -> float | None:
+    """Coefficient of the log-odds that temperature scaling would give, a good start."""
+    result = fit_temperature(data, tol=1e-2)
+    return 1 / float(result.x[0]) if result.converged else None
+
+
+class _Newton:
+    """Damped Newton steps in standardised features, for each class its own."""
+
+    def __init__(
+        self, data: CalibrationData, model: LogisticModel, columns: NDArray[np.intp]
+    ) -> None:
+        self.data, self.model, self.columns = data, model, columns
+        self.centre, self.scale = _moments(data, model, columns)
+        own = class_weights(data)[columns]
+        self.mass = np.minimum(own, 1 - own)
+        low, high = model.low[columns], model.high[columns]
+        self.hard_targets = low == 0
+        mean = low + (high - low) * own if model.intercept else np.full_like(own, 0.5)
+        # The best constant, in case its loss is below that of the start.
+        self.theta = np.zeros((own.shape[0], model.n_features + 1))
+        self.theta[:, -1] = np.log(mean) - np.log1p(-mean)
+        self.loss = -mean * np.log(mean) - (1 - mean) * np.log1p(-mean)
+        self.direction = self._start() - self.theta
+        self.step = np.ones(own.shape[0])
+        self.gain = np.zeros(own.shape[0])
+        self.residual = np.zeros(own.shape[0])
+
+    def _start(self) -> Block:
+        if self.model.start is None:
+            return self.theta
+        start = np.zeros_like(self.theta)
+        varies = np.isfinite(self.scale)
+        coef = np.where(varies, self.model.start, 0)
+        start[:, :-1] = (coef * np.where(varies, self.scale, 0)).T
+        start[:, -1] = (coef * self.centre).sum(axis=0)
+        return start
+
+    def run(self, tol: float, max_iter: int) -> Result:
+        todo = np.arange(self.columns.shape[0])
+        separated = np.zeros(todo.shape[0], dtype=bool)
+        n_iter = 0
+        while todo.size and n_iter < max_iter:
+            n_iter += 1
+            rejected = self._advance(todo)
+            if n_iter == 1:
+                # Back to the constant, whose loss is now measured like all others.
+                self.step[rejected] = 0
+                self.loss[rejected] = np.inf
+                continue
+            self.step[rejected] /= 2
+            lost = self.hard_targets & (self.loss <= SEPARATED * self.mass)
+            done = ~lost & (self.gain <= tol * self.mass)
+            done[rejected] = False
+            # Newton squares the error, so the last step needs no look.
+            finished = todo[done[todo]]
+            self.theta[finished] += self.direction[finished]
+            separated |= lost
+            todo = todo[~(done | lost)[todo]]
+        failed = np.union1d(np.flatnonzero(separated), todo)
+        return Result(
+            x=self._raw_parameters(),
+            loss=float(self.loss.sum()),
+            n_iter=n_iter,
+            converged=not failed.size,
+            message=_message(self.columns[failed], todo.size, max_iter),
+            gradient_norm=float(self.residual.max(initial=0)),
+        )
+
+    def _advance(self, todo: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Take the step of each class and find the next one.
+
+        Returns the classes whose step does not lower the loss, and is not taken.
+        """
+        step = self.step[todo]
+        trial = self.theta[todo] + step[:, np.newaxis] * self.direction[todo]
+        loss, gradient, hessian = self._sums(trial, todo)
+        promised = SUFFICIENT * step * self.gain[todo]
+        accept = loss <= self.loss[todo] - promised + NOISE * loss
+        good = todo[accept]
+        self.theta[good] = trial[accept]
+        self.loss[good] = loss[accept]
+        self.direction[good], self.gain[good] = _newton_step(
+            self.theta[good], gradient[accept], hessian[accept], self.model
+        )
+        self.residual[good] = _residual(self.theta[good], gradient[accept], self.model)
+        self.step[good] = 1.0
+        return todo[~accept]
+
+    def _sums(self, theta: Block, todo: NDArray[np.intp]) -> Sums:
+        """Loss, gradient and Hessian at `theta` of the problems `todo`."""
+        columns = self.columns[todo]
+        centre, scale = self.centre[:, todo], self.scale[:, todo]
+        low, high = self.model.low[columns], self.model.high[columns]
+
+        def of_block(logits: NDArray, codes: NDArray, weight: NDArray) -> Sums:
+            x = _features(self.model, logits, columns)
+            x -= centre[:, np.newaxis]
+            x /= scale[:, np.newaxis]
+            target = np.where(codes[:, np.newaxis] == columns, high, low)
+            return _logistic_sums(x, target, weight, theta)
+
+        result: Sums = self.data.sum(of_block, block_elements=BLOCK_ELEMENTS)
+        return result
+
+    def _raw_parameters(self) -> Block:
+        coef = self.theta[:, :-1] / self.scale.T
+        shift = (coef * self.centre.T).sum(axis=1)
+        return np.column_stack([coef, self.theta[:, -1] - shift])
+
+
+def _features(
+    model: LogisticModel, logits: NDArray, columns: NDArray[np.intp]
+) -> Block:
+    block = np.array(logits, dtype=np.float64, order="C")
+    np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
+    features = model.features(block)
+    if columns.shape[0] == features.shape[2]:
+        return features
+    return features[:, :, columns]
+
+
+def _moments(
+    data: CalibrationData, model: LogisticModel, columns: NDArray[np.intp]
+) -> tuple[Block, Block]:
+    """Centre and scale of each feature, by which the fit is well conditioned.
+
+    Without an intercept nothing may be moved, and the scale is measured from 0.
+    """
+    first = _features(model, data.source.read(slice(0, 1)), columns)
+    origin = first if model.intercept else np.zeros_like(first)
+
+    def of_block(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray:
+        x = _features(model, logits, columns) - origin
+        return np.stack([weight @ x, weight @ (x * x)])
+
+    mean, square = data.sum(of_block, block_elements=BLOCK_ELEMENTS)
+    centre = origin[:, 0] + mean if model.intercept else np.zeros_like(mean)
+    spread = square - mean**2 if model.intercept else square
+    scale = np.sqrt(np.maximum(spread, 0))
+    # A constant feature becomes 0 / inf: no slope, no curvature, coefficient 0.
+    return centre, np.where(scale > model.smallest_scale, scale, np.inf)
+
+
+def _logistic_sums(x: Block, target: Block, weight: NDArray, theta: Block) -> Sums:
+    """Sum loss, gradient and Hessian over the rows of one block.
+
+    `x` is (n_features, n, A), `target` (n, A) and `theta` (A, n_features + 1).
+    """
+    m = x.shape[0]
+    u = x[0] * theta[:, 0]
+    u += theta[:, m]
+    for j in range(1, m):
+        u += x[j] * theta[:, j]
+    exp_u = np.exp(-np.abs(u))
+    total = exp_u + 1
+    inverse = 1 / total
+    loss = np.log(total, out=total)
+    loss += np.maximum(u, 0)
+    loss -= target * u
+    exp_u *= inverse
+    exp_u *= inverse
+    curvature = np.multiply(exp_u, weight[:, np.newaxis], out=exp_u)
+    # The logistic function is 1/2 + sign(u) (1/(1 + exp(-|u|)) - 1/2).
+    inverse -= 0.5
+    slope = np.copysign(inverse, u, out=inverse)
+    slope += 0.5
+    slope -= target
+    slope *= weight[:, np.newaxis]
+    n_problems = theta.shape[0]
+    gradient = np.empty((n_problems, m + 1))
+    hessian = np.empty((n_problems, m + 1, m + 1))
+    gradient[:, m] = slope.sum(axis=0)
+    hessian[:, m, m] = curvature.sum(axis=0)
+    for j in range(m):
+        gradient[:, j] = np.einsum("ij,ij->j", slope, x[j])
+        bent = curvature * x[j]
+        hessian[:, j, m] = hessian[:, m, j] = bent.sum(axis=0)
+        for i in range(j + 1):
+            hessian[:, i, j] = hessian[:, j, i] = np.einsum("ij,ij->j", bent, x[i])
+    return weight @ loss, gradient, hessian
+
+
+def _newton_step(
+    theta: Block, gradient: Block, hessian: Block, model: LogisticModel
+) -> tuple[Block, NDArray[np.float64]]:
+    """Minimise the quadratic model under the constraints.
+
+    Returns the steps and the gains -gradient.step, twice what the model promises.
+    """
+    size = theta.shape[1]
+    # Barely changes a step, but lets flat directions be solved for.
+    damping = 1e-13 * np.trace(hessian, axis1=1, axis2=2) + np.finfo(float).tiny
+    hessian = hessian + damping[:, np.newaxis, np.newaxis] * np.eye(size)
+    best = np.zeros_like(theta)
+    best_value = np.full(theta.shape[0], np.inf)
+    for free in model.free_sets:
+        step = -theta
+        right = gradient + np.einsum("kij,kj->ki", hessian, _without(step, free))
+        system = hessian[np.ix_(range(theta.shape[0]), free, free)]
+        step[:, free] = -np.linalg.solve(system, right[:, free, np.newaxis])[..., 0]
+        curved = np.einsum("ki,kij,kj->k", step, hessian, step)
+        value = np.einsum("ki,ki->k", gradient, step) + curved / 2
+        if model.non_negative:
+            value[(theta + step < 0)[:, :-1].any(axis=1)] = np.inf
+        better = value < best_value
+        best[better] = step[better]
+        best_value[better] = value[better]
+    return best, -np.einsum("ki,ki->k", gradient, best)
+
+
+def _without(step: Block, free: list[int]) -> Block:
+    fixed = step.copy()
+    fixed[:, free] = 0
+    return fixed
+
+
+def _residual(
+    theta: Block, gradient: Block, model: LogisticModel
+) -> NDArray[np.float64]:
+    """Largest violation of the conditions of optimality."""
+    violation = np.abs(gradient)
+    if model.non_negative:
+        at_bound = theta[:, :-1] <= 0
+        falling = np.maximum(-gradient[:, :-1], 0)
+        violation[:, :-1] = np.where(at_bound, falling, violation[:, :-1])
+    if not model.intercept:
+        violation[:, -1] = 0
+    return violation.max(axis=1, initial=0)
+
+
+def _message(failed: NDArray[np.intp], n_unfinished: int, max_iter: int) -> str:
+    if not failed.size:
+        return "converged"
+    if n_unfinished:
+        reason = f"max_iter={max_iter} was reached"
+    else:
+        reason = (
+            "the scores tell them from the rest without error, so no optimum exists"
+        )
+    shown = ", ".join(str(k) for k in failed[:6]) + (", ..." if failed.size > 6 else "")
+    return f"{reason} (columns {shown})"

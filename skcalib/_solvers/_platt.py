@@ -1,0 +1,55 @@
+"""Platt scaling: a logistic regression on one score for each class."""
+
+import numpy as np
+
+from skcalib._blocks import CalibrationData
+from skcalib._numerics import log_odds
+from skcalib._solvers._logistic import (
+    Block,
+    LogisticModel,
+    class_weights,
+    fit_logistic,
+    temperature_start,
+)
+from skcalib._solvers._result import Result
+
+
+def fit_platt(
+    data: CalibrationData,
+    *,
+    on_log_odds: bool,
+    smooth_targets: bool,
+    tol: float = 1e-8,
+    max_iter: int = 100,
+) -> Result:
+    """Fit slopes and intercepts; ``result.x`` is (n_classes, 2).
+
+    Two classes have one problem, that of the second on the log-odds.
+    """
+    n_classes = data.n_classes
+    own = class_weights(data) * data.total_weight
+    rest = data.total_weight - own
+    smooth_low, smooth_high = 1 / (rest + 2), (own + 1) / (own + 2)
+    low = smooth_low if smooth_targets else np.zeros(n_classes)
+    high = smooth_high if smooth_targets else np.ones(n_classes)
+    features = _log_odds if on_log_odds or n_classes == 2 else _logits
+    start = temperature_start(data) if features is _log_odds else None
+    model = LogisticModel(features, 1, low, high, start=start)
+
+    x = np.zeros((n_classes, 2))
+    # A class that never occurs has one target only, which its intercept meets.
+    x[:, 1] = np.log(smooth_low) - np.log1p(-smooth_low)
+    present = np.flatnonzero(own) if n_classes > 2 else np.array([1])
+    result = fit_logistic(data, model, present, tol=tol, max_iter=max_iter)
+    x[present] = result.x
+    if n_classes == 2:
+        x[0] = x[1] * (1, -1)
+    return result.at(x)
+
+
+def _log_odds(logits: Block) -> Block:
+    return log_odds(logits)[np.newaxis]
+
+
+def _logits(logits: Block) -> Block:
+    return logits[np.newaxis]

@@ -1,0 +1,123 @@
+"""Beta calibration: a three-parameter curve for every class against the rest."""
+
+import warnings
+from numbers import Integral, Real
+
+from sklearn.exceptions import ConvergenceWarning
+
+from skcalib._base import BaseCalibrator
+from skcalib._maps import BetaLink, CalibrationMap, LogOdds, LogSigmoid, Softmax
+from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._solvers._beta import fit_beta
+
+
+class BetaCalibration(BaseCalibrator):
+    r"""Fit a beta curve to the probability of every class, then normalise.
+
+    For each class against the rest, with probability :math:`p`, finds
+    :math:`a, b \ge 0` and :math:`c` of
+    :math:`\operatorname{logit} q = a \ln p - b \ln(1 - p) + c` that minimise the
+    log-loss [1]_; the :math:`q` of a row are then divided by their sum. Two classes
+    need one curve and no division. The identity is :math:`a = b = 1, c = 0`.
+
+    Parameters
+    ----------
+    variant : {"abm", "am", "ab"}, default="abm"
+        Three free parameters; two with :math:`a = b`; or two with
+        :math:`c = (a - b) \ln 2`, which leaves :math:`p = 1/2` where it is.
+
+    tol : float, default=1e-8
+        A class has converged when the next step would lower its log-loss by less than
+        this, relative to its share of the samples.
+
+    max_iter : int, default=100
+        Largest number of iterations.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default integer labels in
+        ``range(n_columns)`` are column numbers; other labels are matched to the
+        columns in sorted order.
+
+    Attributes
+    ----------
+    a_ : ndarray of shape (n_classes,)
+        Coefficient of :math:`\ln p` of each class.
+
+    b_ : ndarray of shape (n_classes,)
+        Coefficient of :math:`-\ln(1 - p)` of each class.
+
+    c_ : ndarray of shape (n_classes,)
+        Intercept of each class.
+
+    n_iter_ : int
+        Iterations used, each one pass over the data.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If a class is told from the rest without error, so that no curve is steep
+        enough. The last point is kept.
+
+    Notes
+    -----
+    The constraints are part of the problem that is solved: each step of Newton's
+    method minimises its quadratic model over :math:`a, b \ge 0`. (The reference
+    implementation drops a feature with a negative coefficient and fits again.)
+
+    A class that never occurs in the calibration set keeps its probability before
+    normalisation. Logarithms that vary by less than 1e-8 over the calibration set get
+    coefficient 0.
+
+    References
+    ----------
+    .. [1] Kull, Silva Filho & Flach. "Beta calibration: a well-founded and easily
+       implemented improvement on logistic calibration for binary classifiers",
+       AISTATS 2017. https://proceedings.mlr.press/v54/kull17a.html
+
+    Examples
+    --------
+    >>> from skcalib import BetaCalibration
+    >>> log_odds = [-3.0, -1.0, 0.5, 1.0, 2.0, 3.0]
+    >>> beta = BetaCalibration(variant="am").fit(log_odds, [0, 1, 0, 0, 1, 1])
+    >>> beta.predict_proba([-2.0, 0.0, 2.0]).round(2)
+    array([[0.81, 0.19],
+           [0.57, 0.43],
+           [0.3 , 0.7 ]])
+    """
+
+    _parameter_constraints: dict = {
+        "variant": [StrOptions({"abm", "am", "ab"})],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "classes": ["array-like", None],
+    }
+
+    def __init__(self, *, variant="abm", tol=1e-8, max_iter=100, classes=None):
+        self.variant = variant
+        self.tol = tol
+        self.max_iter = max_iter
+        self.classes = classes
+
+    def _fit_calibration(self, data):
+        result = fit_beta(
+            data, variant=self.variant, tol=self.tol, max_iter=self.max_iter
+        )
+        if not result.converged:
+            warnings.warn(
+                f"BetaCalibration stopped early: {result.message}.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self.a_, self.b_, self.c_ = result.x.T.copy()
+        self.n_iter_ = result.n_iter
+
+    def _calibration_map(self):
+        link = BetaLink(self.a_, self.b_, self.c_)
+        # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
+        return CalibrationMap(LogOdds(), link, LogSigmoid(), Softmax())

@@ -1,0 +1,136 @@
+"""Platt scaling: a logistic curve for every class against the rest."""
+
+import warnings
+from numbers import Integral, Real
+
+from sklearn.exceptions import ConvergenceWarning
+
+from skcalib._base import BaseCalibrator
+from skcalib._maps import Affine, CalibrationMap, LogOdds, LogSigmoid, Softmax
+from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._solvers._platt import fit_platt
+
+
+class PlattScaling(BaseCalibrator):
+    r"""Fit a logistic curve to the score of every class, then normalise.
+
+    For each class :math:`k` against the rest, finds the slope :math:`a_k` and intercept
+    :math:`b_k` of :math:`\operatorname{logit} q_k = a_k s_k + b_k` that minimise the
+    log-loss [1]_; the :math:`q_k` of a row are then divided by their sum. Two classes
+    need one curve, on the log-odds, and no division.
+
+    Parameters
+    ----------
+    score : {"log_odds", "logit"}, default="log_odds"
+        The score :math:`s_k`: the log-odds :math:`z_k - \ln \sum_{j \ne k} e^{z_j}` of
+        the class against the rest, or the raw logit :math:`z_k`. A logit alone says
+        little where only differences of logits carry meaning, as in most networks.
+
+    smooth_targets : bool, default=True
+        Fit to Platt's targets :math:`(n_k + 1)/(n_k + 2)` for the :math:`n_k` samples
+        of the class and :math:`1/(n - n_k + 2)` for the others instead of 1 and 0.
+        They make the optimum finite whatever the data.
+
+    tol : float, default=1e-8
+        A class has converged when the next step would lower its log-loss by less than
+        this, relative to its share of the samples.
+
+    max_iter : int, default=100
+        Largest number of iterations.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default integer labels in
+        ``range(n_columns)`` are column numbers; other labels are matched to the
+        columns in sorted order.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes,)
+        Slope of each class; for two classes both are the same.
+
+    intercept_ : ndarray of shape (n_classes,)
+        Intercept of each class; for two classes they differ in sign.
+
+    n_iter_ : int
+        Iterations used, each one pass over the data.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If ``smooth_targets=False`` and the scores of a class are told from the rest
+        without error, so that no slope is steep enough. The last point is kept.
+
+    Notes
+    -----
+    All classes are solved at once by Newton's method. A class that never occurs in the
+    calibration set gets the constant :math:`1/(n + 2)` before normalisation, also
+    without smoothed targets. Weights count as samples in the smoothed targets.
+
+    References
+    ----------
+    .. [1] Platt. "Probabilistic Outputs for Support Vector Machines and Comparisons to
+       Regularized Likelihood Methods", Advances in Large Margin Classifiers, 1999.
+
+    Examples
+    --------
+    >>> from skcalib import PlattScaling
+    >>> logits = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]
+    >>> platt = PlattScaling(smooth_targets=False)
+    >>> platt.fit(logits + [[0.0, 4.0]], y=[0, 0, 1, 1, 0])
+    PlattScaling(smooth_targets=False)
+    >>> platt.predict_proba([[4.0, 0.0]]).round(2)
+    array([[0.67, 0.33]])
+    """
+
+    _parameter_constraints: dict = {
+        "score": [StrOptions({"log_odds", "logit"})],
+        "smooth_targets": ["boolean"],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "classes": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        *,
+        score="log_odds",
+        smooth_targets=True,
+        tol=1e-8,
+        max_iter=100,
+        classes=None,
+    ):
+        self.score = score
+        self.smooth_targets = smooth_targets
+        self.tol = tol
+        self.max_iter = max_iter
+        self.classes = classes
+
+    def _fit_calibration(self, data):
+        result = fit_platt(
+            data,
+            on_log_odds=self.score == "log_odds",
+            smooth_targets=self.smooth_targets,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+        if not result.converged:
+            warnings.warn(
+                f"PlattScaling stopped early: {result.message}.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self.coef_, self.intercept_ = result.x.T.copy()
+        self.n_iter_ = result.n_iter
+
+    def _calibration_map(self):
+        affine = Affine(self.coef_, self.intercept_)
+        # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
+        if self.score == "log_odds" or self.coef_.shape[0] == 2:
+            return CalibrationMap(LogOdds(), affine, LogSigmoid(), Softmax())
+        return CalibrationMap(affine, LogSigmoid(), Softmax())

@@ -1,0 +1,267 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.optimize import minimize
+from scipy.special import expit, logsumexp, softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from skcalib._numerics import log_odds
+from skcalib.calibrators import PlattScaling
+
+
+def one_vs_rest_log_odds(logits):
+    """Compute from the formula, with a sum of its own for every class."""
+    columns = range(logits.shape[1])
+    rest = [logsumexp(np.delete(logits, k, axis=1), axis=1) for k in columns]
+    return logits - np.stack(rest, axis=1)
+
+
+def reference_fit(score, target):
+    """Minimise the cross-entropy to `target` over slope and intercept, slowly."""
+
+    def loss(parameters):
+        u = parameters[0] * score + parameters[1]
+        return np.mean(np.logaddexp(0, u) - target * u)
+
+    return minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-9})
+
+
+@pytest.mark.parametrize("score", ["log_odds", "logit"])
+def test_each_class_is_an_unpenalised_logistic_regression(calibration_set, score):
+    logits, y = calibration_set
+    platt = PlattScaling(score=score, smooth_targets=False).fit(logits, y)
+    scores = logits if score == "logit" else one_vs_rest_log_odds(logits)
+    for k in range(4):
+        reference = LogisticRegression(C=1e12, tol=1e-10, solver="newton-cholesky")
+        reference.fit(scores[:, [k]], y == k)
+        assert platt.coef_[k] == pytest.approx(reference.coef_[0, 0], rel=1e-6)
+        assert platt.intercept_[k] == pytest.approx(reference.intercept_[0], rel=1e-6)
+
+
+def test_smoothed_targets_are_those_of_the_paper(calibration_set):
+    logits, y = calibration_set
+    platt = PlattScaling().fit(logits, y)
+    scores = one_vs_rest_log_odds(logits)
+    for k in range(4):
+        n_own = np.sum(y == k)
+        high, low = (n_own + 1) / (n_own + 2), 1 / (y.size - n_own + 2)
+        best = reference_fit(scores[:, k], np.where(y == k, high, low)).x
+        assert_allclose([platt.coef_[k], platt.intercept_[k]], best, atol=1e-5)
+
+
+def test_binary_fit_recovers_the_logistic_that_drew_the_labels():
+    rng = np.random.default_rng(0)
+    z = rng.normal(scale=3, size=40_000)
+    y = (rng.random(z.size) < expit(0.4 * z - 1)).astype(int)
+    platt = PlattScaling().fit(z, y)
+    assert platt.coef_[1] == pytest.approx(0.4, abs=0.02)
+    assert platt.intercept_[1] == pytest.approx(-1, abs=0.05)
+
+
+def test_curves_have_the_right_mean_on_the_calibration_set(calibration_set):
+    logits, y = calibration_set
+    platt = PlattScaling(smooth_targets=False).fit(logits, y)
+    scores = one_vs_rest_log_odds(logits)
+    residual = expit(platt.coef_ * scores + platt.intercept_) - np.eye(4)[y]
+    assert_allclose(residual.mean(axis=0), 0, atol=1e-9)
+    assert_allclose((residual * scores).mean(axis=0), 0, atol=1e-8)
+
+
+def test_probabilities_are_the_normalised_sigmoids(calibration_set):
+    logits, y = calibration_set
+    platt = PlattScaling().fit(logits, y)
+    q = expit(platt.coef_ * one_vs_rest_log_odds(logits) + platt.intercept_)
+    expected = q / q.sum(axis=1, keepdims=True)
+    assert_allclose(platt.predict_proba(logits), expected, atol=1e-12)
+
+
+def test_binary_result_is_exactly_the_logistic(binary_calibration_set):
+    z, y = binary_calibration_set
+    platt = PlattScaling().fit(z, y)
+    expected = expit(platt.coef_[1] * z + platt.intercept_[1])
+    assert_allclose(platt.predict_proba(z)[:, 1], expected, rtol=1e-12)
+    assert_allclose(
+        platt.decision_function(z), platt.coef_[1] * z + platt.intercept_[1], rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("score", ["log_odds", "logit"])
+def test_binary_shapes_mean_the_same(binary_calibration_set, score):
+    z, y = binary_calibration_set
+    columns = np.column_stack([np.full_like(z, 5.0), z + 5.0])
+    expected = PlattScaling(score=score).fit(z, y).predict_proba(z)
+    for X in (z[:, np.newaxis], columns):
+        platt = PlattScaling(score=score).fit(X, y)
+        assert_allclose(platt.predict_proba(X), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("score", ["log_odds", "logit"])
+def test_binary_slope_scales_with_the_units(binary_calibration_set, score, factor):
+    z, y = binary_calibration_set
+    unit = PlattScaling(score=score).fit(z, y)
+    scaled = PlattScaling(score=score).fit(factor * z, y)
+    assert scaled.coef_[1] == pytest.approx(unit.coef_[1] / factor, rel=1e-6)
+    assert scaled.intercept_[1] == pytest.approx(unit.intercept_[1], rel=1e-6)
+
+
+def test_raw_logits_may_have_any_scale_and_origin(calibration_set):
+    logits, y = calibration_set
+    unit = PlattScaling(score="logit").fit(logits, y).predict_proba(logits)
+    moved = 1e7 * logits + 1e9
+    platt = PlattScaling(score="logit").fit(moved, y)
+    assert_allclose(platt.predict_proba(moved), unit, atol=1e-6)
+
+
+def test_log_odds_ignore_a_constant_added_to_a_row(calibration_set):
+    logits, y = calibration_set
+    shift = np.random.default_rng(0).normal(scale=10, size=(y.size, 1))
+    expected = PlattScaling().fit(logits, y).predict_proba(logits)
+    shifted = PlattScaling().fit(logits + shift, y).predict_proba(logits + shift)
+    assert_allclose(shifted, expected, atol=1e-9)
+
+
+def test_order_of_classes_and_samples_does_not_matter(calibration_set):
+    logits, y = calibration_set
+    rng = np.random.default_rng(0)
+    rows, columns = rng.permutation(y.size), rng.permutation(4)
+    expected = PlattScaling().fit(logits, y).predict_proba(logits)
+    permuted = logits[rows][:, columns]
+    labels = np.argsort(columns)[y[rows]]
+    proba = PlattScaling().fit(permuted, labels).predict_proba(permuted)
+    assert_allclose(proba, expected[rows][:, columns], atol=1e-8)
+
+
+@pytest.mark.parametrize("smooth_targets", [True, False])
+def test_integer_weights_equal_repetition(calibration_set, smooth_targets):
+    logits, y = calibration_set
+    weight = np.random.default_rng(0).integers(0, 4, y.size)
+    platt = PlattScaling(smooth_targets=smooth_targets)
+    weighted = platt.fit(logits, y, sample_weight=weight).predict_proba(logits)
+    platt.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
+    assert_allclose(platt.predict_proba(logits), weighted, atol=1e-8)
+
+
+@pytest.mark.parametrize("smooth_targets", [True, False])
+def test_a_class_that_never_occurs_gets_a_small_constant(smooth_targets):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 5))
+    y = rng.integers(0, 4, 200)
+    platt = PlattScaling(smooth_targets=smooth_targets).fit(logits, y)
+    assert platt.coef_[4] == 0
+    assert expit(platt.intercept_[4]) == pytest.approx(1 / 202)
+
+
+def test_fewer_samples_than_classes_is_enough():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20, 50))
+    platt = PlattScaling().fit(logits, rng.integers(0, 50, 20))
+    assert_allclose(platt.predict_proba(logits).sum(axis=1), 1)
+
+
+def test_separable_classes_without_smoothing_warn_and_stay_finite():
+    z = np.array([-3.0, -2.0, 1.0, 2.0])
+    platt = PlattScaling(smooth_targets=False)
+    with pytest.warns(ConvergenceWarning, match="without error"):
+        platt.fit(z, [0, 0, 1, 1])
+    assert np.isfinite(platt.coef_).all()
+    assert platt.predict_proba(z)[2, 1] > 0.999
+
+
+def test_separable_classes_with_smoothing_have_an_optimum():
+    z = np.array([-2.0, -2.0, 2.0, 2.0])
+    platt = PlattScaling().fit(z, [0, 0, 1, 1])
+    # One score per class, so the curve meets the targets 1/4 and 3/4.
+    assert_allclose(platt.predict_proba(z)[:, 1], [0.25, 0.25, 0.75, 0.75], atol=1e-6)
+
+
+def test_two_samples_are_enough():
+    platt = PlattScaling().fit([[1.0, 0.0, 0.0], [0.0, 2.0, 1.0]], [0, 1])
+    assert np.isfinite(platt.predict_proba([[0.0, 0.0, 9.0]])).all()
+
+
+def test_equal_logits_give_the_class_shares():
+    y = [0, 1, 1, 0, 1, 1]
+    platt = PlattScaling(smooth_targets=False).fit(np.zeros((6, 2)), y)
+    assert_allclose(platt.predict_proba([[0.0, 0.0]]), [[1 / 3, 2 / 3]], atol=1e-9)
+    assert platt.coef_[1] == 0
+
+
+@pytest.mark.parametrize("score", ["log_odds", "logit"])
+def test_extreme_logits_give_finite_rows(calibration_set, score):
+    platt = PlattScaling(score=score).fit(*calibration_set)
+    extreme = np.array([[1e4, 0, 0, 0], [-1e30, 1e30, 0, 1], [1e300, 0, 0, -1e300]])
+    proba = platt.predict_proba(extreme)
+    assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
+
+
+def test_one_huge_logit_in_the_calibration_set_does_no_harm_to_finiteness():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(100, 3))
+    logits[0, 0] = 1e300
+    platt = PlattScaling().fit(logits, rng.integers(0, 3, 100))
+    assert np.isfinite(platt.coef_).all()
+    assert np.isfinite(platt.predict_proba(logits)).all()
+
+
+def test_slopes_may_be_negative():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=500)
+    y = (rng.random(500) < expit(-z)).astype(int)
+    assert PlattScaling().fit(z, y).coef_[1] < -0.5
+
+
+def test_iteration_limit_warns_and_keeps_the_best_point(calibration_set):
+    logits, y = calibration_set
+    platt = PlattScaling(max_iter=1)
+    with pytest.warns(ConvergenceWarning, match="max_iter=1 was reached"):
+        platt.fit(logits, y)
+    assert log_loss(y, platt.predict_proba(logits)) < np.log(4)
+
+
+def test_unknown_score_is_refused(calibration_set):
+    with pytest.raises(ValueError, match="score"):
+        PlattScaling(score="margin").fit(*calibration_set)
+
+
+def test_loss_on_a_real_network_is_at_or_below_that_of_scikit_learn(cifar10):
+    logits, y = cifar10.X_cal.astype(np.float64), cifar10.y_cal
+    platt = PlattScaling(score="logit", smooth_targets=False).fit(logits, y)
+    for k in range(10):
+        rival = LogisticRegression(C=1e10, tol=1e-8).fit(logits[:, [k]], y == k)
+        theirs = log_loss(y == k, rival.predict_proba(logits[:, [k]]))
+        q = expit(platt.coef_[k] * logits[:, k] + platt.intercept_[k])
+        assert log_loss(y == k, q) <= theirs + 1e-9
+
+
+def test_log_odds_calibrate_a_real_network_and_raw_logits_do_not(cifar100):
+    raw = log_loss(cifar100.y_test, softmax(cifar100.X_test.astype(np.float64), axis=1))
+    losses = {}
+    for score in ("log_odds", "logit"):
+        platt = PlattScaling(score=score).fit(cifar100.X_cal, cifar100.y_cal)
+        proba = platt.predict_proba(cifar100.X_test.astype(np.float64))
+        losses[score] = log_loss(cifar100.y_test, proba)
+    assert losses["log_odds"] < raw < losses["logit"]
+
+
+def test_float32_stays_float32_and_agrees(calibration_set):
+    logits, y = calibration_set
+    platt = PlattScaling().fit(logits.astype(np.float32), y)
+    single = platt.predict_proba(logits.astype(np.float32))
+    assert single.dtype == np.float32
+    double = PlattScaling().fit(logits, y).predict_proba(logits)
+    assert_allclose(single, double, atol=1e-5)
+
+
+def test_a_row_is_mapped_alike_alone_and_in_a_batch(calibration_set):
+    logits, y = calibration_set
+    platt = PlattScaling().fit(logits, y)
+    alone = np.vstack([platt.predict_proba(row[np.newaxis]) for row in logits[:20]])
+    assert_allclose(alone, platt.predict_proba(logits)[:20], rtol=1e-12)
+
+
+def test_library_log_odds_agree_with_the_formula(calibration_set):
+    logits, _ = calibration_set
+    assert_allclose(log_odds(logits.copy()), one_vs_rest_log_odds(logits), atol=1e-12)
