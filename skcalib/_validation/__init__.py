@@ -7,13 +7,18 @@ from skcalib._validation._logits import (
     check_weight,
     encode_labels,
 )
-from skcalib._validation._proba import check_proba, check_proba_rows
+from skcalib._validation._proba import (
+    check_proba,
+    check_proba_rows,
+    check_top_label,
+)
 
 __all__ = [
     "check_calibration_set",
     "check_logits",
     "check_proba",
     "check_proba_rows",
+    "check_top_label",
     "check_weight",
     "encode_labels",
     "logits_from_proba",

@@ -1,0 +1,45 @@
+"""Measures of calibration, their scorers, and a report with intervals."""
+
+from skcalib.metrics._entropy import predictive_entropy
+from skcalib.metrics._ks import ks_calibration_error
+from skcalib.metrics._report import (
+    CalibrationReport,
+    MetricEstimate,
+    calibration_report,
+)
+from skcalib.metrics._scorers import (
+    aece_scorer,
+    ece_scorer,
+    entropy_scorer,
+    get_scorer,
+    get_scorer_names,
+    sce_scorer,
+)
+from skcalib.metrics._smooth import smooth_calibration_error
+from skcalib.metrics._static import static_calibration_error
+from skcalib.metrics._top_label import (
+    adaptive_expected_calibration_error,
+    expected_calibration_error,
+    maximum_calibration_error,
+    root_mean_squared_calibration_error,
+)
+
+__all__ = [
+    "CalibrationReport",
+    "MetricEstimate",
+    "adaptive_expected_calibration_error",
+    "aece_scorer",
+    "calibration_report",
+    "ece_scorer",
+    "entropy_scorer",
+    "expected_calibration_error",
+    "get_scorer",
+    "get_scorer_names",
+    "ks_calibration_error",
+    "maximum_calibration_error",
+    "predictive_entropy",
+    "root_mean_squared_calibration_error",
+    "sce_scorer",
+    "smooth_calibration_error",
+    "static_calibration_error",
+]

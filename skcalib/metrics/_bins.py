@@ -1,0 +1,177 @@
+"""Per-bin sums: the only place where confidences meet bin edges."""
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class BinStats:
+    """Sums of the weights, of the confidences and of the hits in every bin.
+
+    The sums of two sets of rows add up to those of both sets together.
+    """
+
+    weight: Floats
+    confidence: Floats
+    hit: Floats
+
+    def __add__(self, other: "BinStats") -> "BinStats":
+        return BinStats(
+            self.weight + other.weight,
+            self.confidence + other.confidence,
+            self.hit + other.hit,
+        )
+
+    @property
+    def share(self) -> Floats:
+        """Share of the total weight that lies in each bin."""
+        return self.weight / self.weight.sum()
+
+    @property
+    def gap(self) -> Floats:
+        """Mean confidence minus accuracy of each bin; 0 where a bin is empty."""
+        return self.mean_confidence - self.accuracy
+
+    @property
+    def mean_confidence(self) -> Floats:
+        """Mean confidence of each bin; 0 where a bin is empty."""
+        return _ratio(self.confidence, self.weight)
+
+    @property
+    def accuracy(self) -> Floats:
+        """Mean hit of each bin; 0 where a bin is empty."""
+        return _ratio(self.hit, self.weight)
+
+    @property
+    def mean_gap(self) -> float:
+        """Mean over the rows of the absolute gap of their bin."""
+        gaps = np.abs(self.confidence - self.hit).sum()
+        return float(gaps / self.weight.sum())
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    out = np.zeros_like(numerator)
+    return np.divide(numerator, denominator, out=out, where=denominator > 0)
+
+
+def check_n_bins(n_bins: int) -> int:
+    """Refuse anything but a whole number of bins, at least 1."""
+    if not isinstance(n_bins, Integral) or isinstance(n_bins, bool) or n_bins < 1:
+        raise ValueError(f"n_bins={n_bins!r} is not a whole number of at least 1.")
+    return int(n_bins)
+
+
+def check_strategy(strategy: str) -> str:
+    """Refuse a binning that does not exist."""
+    if strategy not in ("uniform", "quantile"):
+        raise ValueError(
+            f"strategy={strategy!r} is not known; use 'uniform' for bins of equal "
+            "width or 'quantile' for bins of equal mass."
+        )
+    return strategy
+
+
+def uniform_edges(n_bins: int) -> Floats:
+    """Return the inner edges of `n_bins` bins of equal width on [0, 1]."""
+    return np.arange(1, n_bins) / n_bins
+
+
+def bin_stats(
+    confidence: NDArray[Any], hit: NDArray[Any], weight: Floats, edges: Floats
+) -> BinStats:
+    """Sum weights, confidences and hits per bin; bins are closed on the right."""
+    index = np.searchsorted(edges, confidence, side="left")
+    n_bins = edges.shape[0] + 1
+    return BinStats(
+        sum_by_index(index, weight, n_bins),
+        sum_by_index(index, weight * confidence, n_bins),
+        sum_by_index(index, weight * hit, n_bins),
+    )
+
+
+def sum_by_index(index: NDArray[np.intp], values: NDArray[Any], size: int) -> Floats:
+    """Sum the values of equal index; `size` sums."""
+    return np.bincount(index, values, size).astype(np.float64, copy=False)
+
+
+@dataclass(frozen=True, eq=False)
+class RankedScores:
+    """Scores in ascending order, their hits, and where runs of equal scores end."""
+
+    order: NDArray[np.intp]
+    confidence: Floats
+    hit: NDArray[Any]
+    ends: NDArray[np.intp]
+
+
+def rank_scores(confidence: NDArray[Any], hit: NDArray[Any]) -> RankedScores:
+    """Sort scores and hits by score."""
+    order = np.argsort(confidence)
+    ranked = confidence[order]
+    ends = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.shape[0] - 1)
+    return RankedScores(order, ranked, hit[order], ends)
+
+
+def cumulate(ranked: RankedScores, weight: Floats) -> BinStats:
+    """Cumulate the sums, from zero on, at the end of each run of equal scores.
+
+    `weight` is in the order of the scores. Rows of equal score count together, so
+    the order in which they came has no influence.
+    """
+    sums = []
+    for values in (weight, weight * ranked.confidence, weight * ranked.hit):
+        cumulated = np.zeros(ranked.ends.shape[0] + 1)
+        cumulated[1:] = np.cumsum(values)[ranked.ends]
+        sums.append(cumulated)
+    return BinStats(*sums)
+
+
+def equal_mass_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinStats:
+    """Sum over `n_bins` bins of equal mass, split by rank.
+
+    A run of equal scores that an edge cuts gives every bin its share of the run's
+    hits, in proportion to the mass.
+    """
+    sums = cumulate(ranked, weight)
+    edges = _mass_edges(weight, n_bins)
+    return BinStats(
+        *(
+            np.diff(np.interp(edges, sums.weight, values))
+            for values in (sums.weight, sums.confidence, sums.hit)
+        )
+    )
+
+
+def _mass_edges(weight: Floats, n_bins: int) -> Floats:
+    """Cumulated weights at which one bin ends and the next begins.
+
+    Whole weights are repetitions: the parts of n rows differ by one row at most, the
+    larger ones first. Other weights are cut into parts of exactly equal mass.
+    """
+    total = weight.sum()
+    parts = np.arange(n_bins + 1)
+    if np.array_equal(weight, np.rint(weight)):
+        size, larger = divmod(total, n_bins)
+        return parts * size + np.minimum(parts, larger)
+    return parts * (total / n_bins)
+
+
+def top_label_stats(
+    confidence: Floats,
+    hit: NDArray[Any],
+    weight: Floats,
+    *,
+    n_bins: int,
+    strategy: str,
+) -> BinStats:
+    """Sum per bin, by either binning."""
+    if check_strategy(strategy) == "uniform":
+        return bin_stats(confidence, hit, weight, uniform_edges(n_bins))
+    ranked = rank_scores(confidence, hit)
+    return equal_mass_stats(ranked, weight[ranked.order], n_bins)

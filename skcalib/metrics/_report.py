@@ -1,0 +1,305 @@
+"""All metrics of a classifier at once, each with a bootstrap interval."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from html import escape
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_random_state
+
+from skcalib._optional import import_optional
+from skcalib._validation import check_proba
+from skcalib.metrics._bins import Floats, check_n_bins
+from skcalib.metrics._resampling import RowStatistics, evaluate
+
+METRICS = {
+    "accuracy": "Accuracy",
+    "nll": "Log loss",
+    "brier": "Brier score",
+    "entropy": "Entropy",
+    "ece": "ECE",
+    "aece": "AECE (equal mass)",
+    "sce": "SCE (class-wise)",
+    "mce": "Maximum CE",
+    "rmsce": "Root mean squared CE",
+    "ks": "KS error",
+    "smooth_ece": "Smooth ECE",
+}
+
+# Weights of as many replicates as fit into this many numbers are drawn at once.
+CHUNK_ELEMENTS = 1 << 21
+
+
+class MetricEstimate(NamedTuple):
+    """A metric and the ends of its interval, None where none was asked for."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class CalibrationReport(Mapping[str, MetricEstimate]):
+    """Metrics by name, as `calibration_report` returns them.
+
+    ``report["ece"]`` is a `MetricEstimate`, a tuple (value, low, high).
+
+    Attributes
+    ----------
+    n_samples, n_classes : int
+        Shape of the probabilities.
+
+    n_bins : int
+        Number of bins of the binned metrics.
+
+    n_bootstrap : int
+        Number of bootstrap replicates.
+
+    confidence_level : float
+        Level of the intervals.
+    """
+
+    def __init__(
+        self,
+        estimates: dict[str, MetricEstimate],
+        *,
+        n_samples: int,
+        n_classes: int,
+        n_bins: int,
+        n_bootstrap: int,
+        confidence_level: float,
+    ) -> None:
+        self._estimates = estimates
+        self.n_samples = n_samples
+        self.n_classes = n_classes
+        self.n_bins = n_bins
+        self.n_bootstrap = n_bootstrap
+        self.confidence_level = confidence_level
+
+    def __getitem__(self, name: str) -> MetricEstimate:
+        return self._estimates[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._estimates)
+
+    def __len__(self) -> int:
+        return len(self._estimates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers and strings only, ready for JSON.
+
+        Returns
+        -------
+        report : dict
+            The attributes, and under "metrics" a dict (value, low, high) by name.
+        """
+        return {
+            "n_samples": self.n_samples,
+            "n_classes": self.n_classes,
+            "n_bins": self.n_bins,
+            "n_bootstrap": self.n_bootstrap,
+            "confidence_level": self.confidence_level,
+            "metrics": {name: e._asdict() for name, e in self._estimates.items()},
+        }
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            One row a metric, columns value, low and high.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = import_optional("pandas", "CalibrationReport.to_frame")
+        frame = pandas.DataFrame(
+            list(self._estimates.values()),
+            index=pandas.Index(list(self._estimates), name="metric"),
+            columns=list(MetricEstimate._fields),
+        )
+        return frame.astype(float)
+
+    @property
+    def _title(self) -> str:
+        title = (
+            f"Calibration on {self.n_samples:,} samples of {self.n_classes:,} classes"
+        )
+        if self.n_bootstrap:
+            title += f", {self.confidence_level:.4g} bootstrap intervals"
+        return title
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        for name, (value, low, high) in self._estimates.items():
+            interval = "" if low is None else f"[{low:.4f}, {high:.4f}]"
+            yield METRICS[name], f"{value:.4f}", interval
+
+    def __str__(self) -> str:
+        width = max(len(METRICS[name]) for name in self)
+        lines = [f"{a:<{width}}  {b:>8}  {c}".rstrip() for a, b, c in self._rows()]
+        return "\n".join([self._title, "", *lines])
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={self[name].value:.4g}" for name in self)
+        return f"CalibrationReport({values})"
+
+    def _repr_html_(self) -> str:
+        head = "<tr><th>Metric</th><th>Value</th><th>Interval</th></tr>"
+        body = "".join(
+            f"<tr><td>{escape(a)}</td><td>{b}</td><td>{c}</td></tr>"
+            for a, b, c in self._rows()
+        )
+        caption = f"<caption>{escape(self._title)}</caption>"
+        return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def calibration_report(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    *,
+    n_bins: int = 15,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    metrics: Iterable[str] | None = None,
+    n_bootstrap: int = 1000,
+    confidence_level: float = 0.95,
+    random_state: int | np.random.RandomState | None = None,
+) -> CalibrationReport:
+    """Compute all metrics of predicted probabilities, with bootstrap intervals.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True classes.
+
+    y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+        Predicted probabilities; a single column is that of the second class.
+
+    n_bins : int, default=15
+        Number of bins of the binned metrics.
+
+    labels : array-like of shape (n_classes,), default=None
+        Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Non-negative weights; integer weights give the values of repeated rows.
+
+    metrics : iterable of str, default=None
+        Which metrics, in order; by default all: "accuracy", "nll", "brier",
+        "entropy", "ece", "aece", "sce", "mce", "rmsce", "ks", "smooth_ece".
+
+    n_bootstrap : int, default=1000
+        Number of bootstrap replicates; 0 gives values without intervals.
+
+    confidence_level : float, default=0.95
+        Level of the intervals, between 0 and 1.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the bootstrap; an int gives the same intervals every time.
+
+    Returns
+    -------
+    report : CalibrationReport
+        Mapping from the name of a metric to (value, low, high), with `to_frame`,
+        `to_dict` and a printed form.
+
+    Raises
+    ------
+    ValueError
+        See `expected_calibration_error`; also for the name of an unknown metric.
+
+    Notes
+    -----
+    Intervals run between percentiles of the metric over resampled rows. They hold the
+    classifier fixed and say how far another test set of this size could move the
+    metric. Errors that average absolute gaps are biased upwards in small samples, and
+    resampling adds to this bias, so an interval may lie above the value itself.
+
+    "nll" and "brier" follow `sklearn.metrics.log_loss` and `brier_score_loss`: the
+    Brier score is the sum over the classes, halved for two classes.
+
+    Examples
+    --------
+    >>> from skcalib.metrics import calibration_report
+    >>> y_proba = [[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]
+    >>> report = calibration_report(
+    ...     [0, 1, 1, 1], y_proba, metrics=["accuracy", "ece"], random_state=0
+    ... )
+    >>> report["accuracy"].value
+    0.75
+    >>> sorted(report)
+    ['accuracy', 'ece']
+    """
+    names = _check_names(metrics)
+    _check_bootstrap(n_bootstrap, confidence_level)
+    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    rows = RowStatistics(proba, codes, check_n_bins(n_bins))
+    value = evaluate(rows, weight[np.newaxis], names)
+    low, high = _intervals(
+        rows, weight, names, n_bootstrap, confidence_level, random_state
+    )
+    return CalibrationReport(
+        {k: MetricEstimate(float(value[k][0]), low[k], high[k]) for k in names},
+        n_samples=proba.shape[0],
+        n_classes=proba.shape[1],
+        n_bins=rows.n_bins,
+        n_bootstrap=int(n_bootstrap),
+        confidence_level=float(confidence_level),
+    )
+
+
+def _check_names(metrics: Iterable[str] | None) -> list[str]:
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics={metrics!r} is a string; pass a list of names.")
+    names = list(METRICS if metrics is None else metrics)
+    unknown = [name for name in names if name not in METRICS]
+    if unknown or not names:
+        raise ValueError(
+            f"metrics holds unknown names: {unknown}. Known are {list(METRICS)}."
+            if unknown
+            else "metrics is empty; name at least one."
+        )
+    return names
+
+
+def _check_bootstrap(n_bootstrap: int, confidence_level: float) -> None:
+    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 0:
+        raise ValueError(f"n_bootstrap={n_bootstrap!r} is not a whole number from 0.")
+    if not 0 < confidence_level < 1:
+        raise ValueError(
+            f"confidence_level={confidence_level!r} is not between 0 and 1; "
+            "95 % is 0.95."
+        )
+
+
+def _intervals(
+    rows: RowStatistics,
+    weight: Floats,
+    names: list[str],
+    n_bootstrap: int,
+    confidence_level: float,
+    random_state: Any,
+) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    if n_bootstrap == 0:
+        return dict.fromkeys(names), dict.fromkeys(names)
+    random = check_random_state(random_state)
+    n_rows = weight.shape[0]
+    chunk = max(1, CHUNK_ELEMENTS // n_rows)
+    parts = []
+    for start in range(0, n_bootstrap, chunk):
+        weights = np.empty((min(chunk, n_bootstrap - start), n_rows))
+        for row in weights:
+            drawn = random.randint(0, n_rows, n_rows)
+            row[:] = np.bincount(drawn, minlength=n_rows) * weight
+        parts.append(evaluate(rows, weights, names))
+    tail = (1 - confidence_level) / 2
+    low: dict[str, float | None] = {}
+    high: dict[str, float | None] = {}
+    for name in names:
+        draws = np.concatenate([part[name] for part in parts])
+        low[name], high[name] = np.quantile(draws, [tail, 1 - tail]).tolist()
+    return low, high

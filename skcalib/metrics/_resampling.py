@@ -1,0 +1,163 @@
+"""What a bootstrap replicate needs: statistics of each row, computed once.
+
+A replicate is a vector of weights (how often each row was drawn). Every metric is a
+function of these weights and of statistics that do not change, so that nothing is
+sorted, normalised or taken the logarithm of again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from skcalib._blocks import row_slices
+from skcalib.metrics._bins import (
+    BinStats,
+    Floats,
+    RankedScores,
+    bin_stats,
+    equal_mass_stats,
+    rank_scores,
+    uniform_edges,
+)
+from skcalib.metrics._classwise import exact_edges, upper_entries
+from skcalib.metrics._entropy import entropy_of_rows
+from skcalib.metrics._ks import largest_cumulated_gap
+from skcalib.metrics._smooth import smooth_error
+from skcalib.metrics._top_label import largest_gap, root_mean_squared_gap
+
+
+@dataclass(frozen=True, eq=False)
+class RowStatistics:
+    """Statistics of each row; those of `ranked` are in the order of confidence."""
+
+    proba: NDArray[Any]
+    codes: NDArray[np.intp]
+    n_bins: int
+
+    @cached_property
+    def ranked(self) -> RankedScores:
+        """Confidences and hits, sorted."""
+        top = self.proba.argmax(axis=1)
+        confidence = self.proba[np.arange(top.shape[0]), top].astype(np.float64)
+        return rank_scores(confidence, (top == self.codes).astype(np.float64))
+
+    @cached_property
+    def own(self) -> Floats:
+        """Probability of the true class."""
+        rows = np.arange(self.codes.shape[0])
+        return self.proba[rows, self.codes].astype(np.float64)
+
+    @cached_property
+    def log_loss(self) -> Floats:
+        """Minus the log of `own`, cut off as scikit-learn does."""
+        return -np.log(np.maximum(self.own, np.finfo(self.proba.dtype).eps))
+
+    @cached_property
+    def brier(self) -> Floats:
+        """Squared distance to the true class; half of it for two classes."""
+        squares = np.einsum("ij,ij->i", self.proba, self.proba, dtype=np.float64)
+        distance = squares - 2 * self.own + 1
+        return distance / 2 if self.proba.shape[1] == 2 else distance
+
+    @cached_property
+    def entropy(self) -> Floats:
+        """Entropy in nats."""
+        return entropy_of_rows(self.proba)
+
+    @cached_property
+    def class_residuals(self) -> csr_array:
+        """Hit minus probability by row and class-bin cell, first bins left short.
+
+        To a cell of a first bin the row's whole probability has still to be counted:
+        it is zero almost everywhere else, and a dense product does it faster.
+        """
+        n_rows, n_classes = self.proba.shape
+        edges = exact_edges(self.n_bins, self.proba.dtype)
+        rows, cells, values = [], [], []
+        for part in row_slices(n_rows, n_classes):
+            row, column, value, index = upper_entries(self.proba[part], edges)
+            rows += [row + part.start] * 2
+            cells += [column * self.n_bins + index, column * self.n_bins]
+            values += [-value, value]
+        rows.append(np.arange(n_rows))
+        own_bin = np.searchsorted(edges, self.proba[rows[-1], self.codes])
+        cells.append(self.codes * self.n_bins + own_bin)
+        values.append(np.ones(n_rows))
+        data = (np.concatenate(values), (np.concatenate(cells), np.concatenate(rows)))
+        return csr_array(data, shape=(n_classes * self.n_bins, n_rows))
+
+    def static_errors(self, weights: Floats) -> Floats:
+        """Return the static calibration error for each row of `weights`."""
+        n_classes = self.proba.shape[1]
+        weights = weights / weights.sum(axis=1, keepdims=True)
+        totals = weights.astype(self.proba.dtype) @ self.proba
+        residuals = self.class_residuals @ weights.T
+        residuals[:: self.n_bins] -= totals.T
+        return np.abs(residuals).sum(axis=0) / n_classes
+
+
+@dataclass(frozen=True, eq=False)
+class Replicate:
+    """The rows counted with these weights, in the order of confidence."""
+
+    rows: RowStatistics
+    weight: Floats
+
+    @cached_property
+    def bins(self) -> BinStats:
+        """Sums over bins of equal width."""
+        ranked = self.rows.ranked
+        edges = uniform_edges(self.rows.n_bins)
+        return bin_stats(ranked.confidence, ranked.hit, self.weight, edges)
+
+    @property
+    def mass_bins(self) -> BinStats:
+        """Sums over bins of equal mass."""
+        return equal_mass_stats(self.rows.ranked, self.weight, self.rows.n_bins)
+
+
+def _smooth(replicate: Replicate) -> float:
+    ranked = replicate.rows.ranked
+    return smooth_error(ranked.confidence, ranked.hit, replicate.weight)
+
+
+# Means over rows: all replicates are one product.
+ROW_MEANS: dict[str, Callable[[RowStatistics], Floats]] = {
+    "nll": lambda rows: rows.log_loss,
+    "brier": lambda rows: rows.brier,
+    "entropy": lambda rows: rows.entropy,
+}
+
+# Functions of the weighted, ranked rows.
+RANKED_METRICS: dict[str, Callable[[Replicate], float]] = {
+    "accuracy": lambda r: float(r.bins.hit.sum() / r.bins.weight.sum()),
+    "ece": lambda r: r.bins.mean_gap,
+    "aece": lambda r: r.mass_bins.mean_gap,
+    "mce": lambda r: largest_gap(r.bins),
+    "rmsce": lambda r: root_mean_squared_gap(r.bins),
+    "ks": lambda r: largest_cumulated_gap(r.rows.ranked, r.weight),
+    "smooth_ece": _smooth,
+}
+
+
+def evaluate(
+    rows: RowStatistics, weights: Floats, metrics: list[str]
+) -> dict[str, Floats]:
+    """Compute each metric for every row of `weights`, which has one column a row."""
+    values: dict[str, Floats] = {}
+    ranked_weights = weights[:, rows.ranked.order]
+    replicates = [Replicate(rows, weight) for weight in ranked_weights]
+    for name in metrics:
+        if name == "sce":
+            values[name] = rows.static_errors(weights)
+        elif name in ROW_MEANS:
+            values[name] = weights @ ROW_MEANS[name](rows) / weights.sum(axis=1)
+        else:
+            metric = RANKED_METRICS[name]
+            values[name] = np.array([metric(replicate) for replicate in replicates])
+    return values

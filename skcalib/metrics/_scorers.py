@@ -1,0 +1,131 @@
+"""Scorers: calibration metrics as scikit-learn's model selection calls them."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.metrics import get_scorer as get_sklearn_scorer
+from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
+
+from skcalib._sklearn_compat import Scorer
+from skcalib.metrics._entropy import predictive_entropy
+from skcalib.metrics._ks import ks_calibration_error
+from skcalib.metrics._smooth import smooth_calibration_error
+from skcalib.metrics._static import static_calibration_error
+from skcalib.metrics._top_label import (
+    adaptive_expected_calibration_error,
+    expected_calibration_error,
+    maximum_calibration_error,
+    root_mean_squared_calibration_error,
+)
+
+
+class CalibrationScorer(Scorer):
+    """Call ``scorer(estimator, X, y)`` for minus a metric of its probabilities.
+
+    The metric is told the class of each column, ``labels=estimator.classes_``, so a
+    fold that lacks a class still scores.
+    """
+
+    def __init__(self, metric: Callable[..., float]) -> None:
+        super().__init__(metric, -1, {}, "predict_proba")
+
+    def _score(
+        self, method_caller: Any, estimator: Any, X: Any, y_true: Any, **kwargs: Any
+    ) -> float:
+        # The tuple gives these scorers an entry of their own in the cache that several
+        # metrics share. Of a binary problem it holds the second class, while the entry
+        # of the plain name may hold the `pos_label` of another metric.
+        y_proba = method_caller(estimator, ("predict_proba",), X)
+        kwargs = {"labels": estimator.classes_, **kwargs}
+        return float(self._sign * self._score_func(y_true, y_proba, **kwargs))
+
+    def __repr__(self) -> str:
+        return f"CalibrationScorer({self._score_func.__name__})"
+
+
+ece_scorer = CalibrationScorer(expected_calibration_error)
+aece_scorer = CalibrationScorer(adaptive_expected_calibration_error)
+sce_scorer = CalibrationScorer(static_calibration_error)
+entropy_scorer = CalibrationScorer(predictive_entropy)
+
+_SCORERS = {
+    "neg_adaptive_expected_calibration_error": aece_scorer,
+    "neg_expected_calibration_error": ece_scorer,
+    "neg_ks_calibration_error": CalibrationScorer(ks_calibration_error),
+    "neg_maximum_calibration_error": CalibrationScorer(maximum_calibration_error),
+    "neg_predictive_entropy": entropy_scorer,
+    "neg_root_mean_squared_calibration_error": CalibrationScorer(
+        root_mean_squared_calibration_error
+    ),
+    "neg_smooth_calibration_error": CalibrationScorer(smooth_calibration_error),
+    "neg_static_calibration_error": sce_scorer,
+}
+
+
+def get_scorer(scoring: Any) -> Any:
+    """Return the scorer of a name: skcalib's own or any of scikit-learn's.
+
+    Parameters
+    ----------
+    scoring : str, callable or None
+        A name that `get_scorer_names` lists. A callable, or None, is returned as is.
+
+    Returns
+    -------
+    scorer : callable
+        Called as ``scorer(estimator, X, y)``; higher is better. A name gives a new
+        copy each time.
+
+    Raises
+    ------
+    ValueError
+        If no scorer has this name.
+
+    See Also
+    --------
+    get_scorer_names : All names.
+
+    Notes
+    -----
+    Calibration errors are better when lower, so scorers return minus the metric and
+    their names start with ``neg_``. This includes the entropy: of two classifiers that
+    are equally well calibrated the surer one says more. Alone it rewards
+    over-confidence, so score with it beside a calibration error, never in its place.
+
+    Examples
+    --------
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from skcalib import TemperatureScaling
+    >>> from skcalib.datasets import make_logits
+    >>> from skcalib.metrics import get_scorer
+    >>> logits, y = make_logits(random_state=0)
+    >>> scorer = get_scorer("neg_expected_calibration_error")
+    >>> cross_val_score(TemperatureScaling(), logits, y, scoring=scorer).shape
+    (5,)
+    """
+    if isinstance(scoring, str) and scoring in _SCORERS:
+        return copy.deepcopy(_SCORERS[scoring])
+    if isinstance(scoring, str) and scoring not in get_sklearn_scorer_names():
+        raise ValueError(
+            f"{scoring!r} is not the name of a scorer. "
+            "skcalib.metrics.get_scorer_names() lists all names."
+        )
+    return get_sklearn_scorer(scoring)
+
+
+def get_scorer_names() -> list[str]:
+    """List the names that `get_scorer` takes.
+
+    Returns
+    -------
+    names : list of str
+        skcalib's own names and scikit-learn's, sorted.
+
+    Examples
+    --------
+    >>> from skcalib.metrics import get_scorer_names
+    >>> "neg_expected_calibration_error" in get_scorer_names()
+    True
+    """
+    return sorted({*_SCORERS, *get_sklearn_scorer_names()})
