@@ -1,0 +1,1 @@
+"""The runtimes of networks: torch and ONNX, each imported when first used."""

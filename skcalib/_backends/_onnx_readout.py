@@ -1,0 +1,328 @@
+"""Finding the logits in an ONNX classifier: which tensor, and how to read it."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from skcalib._backends._onnx_graph import (
+    CLASSIFIERS,
+    GraphIndex,
+    attribute,
+    class_labels,
+    tensor_names,
+    unused_name,
+)
+from skcalib._optional import import_optional
+from skcalib.exceptions import ModelFormatError
+
+# Probabilities below this are not told apart from zero before their logarithm.
+PROBA_FLOOR = 1e-12
+_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+
+Kind = Literal["logits", "log_odds", "proba", "raw"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How to read logits from a network.
+
+    `tensor` is read. Its `kind` says what it holds: "logits", "log_odds" (one column
+    for the second class), "proba", or "raw" (logits, unless data show probabilities).
+    `score` is the tensor of the model's own scores, before any ZipMap, and `output`
+    the graph output that serves them, None if the model serves labels only.
+    `path` holds all tensors between, from which labels may have been made.
+    """
+
+    tensor: str
+    kind: Kind
+    score: str
+    output: str | None
+    path: frozenset[str] = field(default=frozenset(), repr=False)
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether an operator of the graph says what the tensor holds."""
+        return self.kind != "raw"
+
+
+def find_readout(model: Any, output: str | None = None) -> Readout:
+    """Find the logits behind the scores that `model` serves.
+
+    A linear classifier hides its scores inside one operator: nodes that compute them
+    are then added to `model`, which is changed in place.
+    """
+    index = GraphIndex(model.graph)
+    if output is not None:
+        return _read_named(index, output)
+    found = [_read_output(index, value) for value in model.graph.output]
+    scores = [readout for readout in found if readout is not None]
+    served = [readout for readout in scores if readout.output is not None]
+    return _choose(index, served or scores)
+
+
+def _read_named(index: GraphIndex, name: str) -> Readout:
+    for value in index.graph.output:
+        if value.name == name:
+            readout = _read_output(index, value)
+            if readout is None:
+                raise ModelFormatError(
+                    f"The output {name!r} holds no scores of a classifier: it is no "
+                    "floating-point tensor with a row a sample and a column a class."
+                )
+            return readout
+    if index.producer(name) is None:
+        raise ModelFormatError(
+            f"The model has no output or inner tensor named {name!r}; its outputs are "
+            f"{[value.name for value in index.graph.output]}."
+        )
+    return _walk(index, name, output=None)
+
+
+def _read_output(index: GraphIndex, value: Any) -> Readout | None:
+    """Read one graph output: scores, a ZipMap of them, or labels; else None."""
+    kind = value.type.WhichOneof("value")
+    origin, node = index.origin(value.name)
+    if node is not None and node.op_type == "ZipMap":
+        return _walk(index, node.input[0], output=value.name)
+    if node is not None and node.op_type == "ArgMax":
+        return _walk(index, node.input[0], output=None)
+    if node is not None and node.op_type in CLASSIFIERS and origin == node.output[0]:
+        scores = node.output[1] if len(node.output) > 1 else ""
+        return _walk(index, scores, output=None) if scores else None
+    if kind == "tensor_type" and _may_be_scores(value.type.tensor_type):
+        return _walk(index, value.name, output=value.name)
+    return None
+
+
+def _may_be_scores(tensor_type: Any) -> bool:
+    """Whether a tensor is floating-point, and (n,), (n, K) or (n, K, 1, 1)."""
+    onnx = import_optional("onnx", "Reading an ONNX model")
+    floats = {onnx.TensorProto.DataType.Value(name) for name in _FLOATS}
+    if tensor_type.elem_type not in floats:
+        return False
+    if not tensor_type.HasField("shape"):
+        return True
+    dims = tensor_type.shape.dim
+    return len(dims) >= 1 and all(dim.dim_value in (0, 1) for dim in dims[2:])
+
+
+def _choose(index: GraphIndex, readouts: list[Readout]) -> Readout:
+    outputs = [value.name for value in index.graph.output]
+    if not readouts:
+        raise ModelFormatError(
+            f"The model is no classifier that skcalib can read: none of its outputs "
+            f"{outputs} is a floating-point tensor with a row a sample and a column a "
+            "class. Pass output= with the name of the tensor that holds the logits."
+        )
+    certain = [readout for readout in readouts if readout.is_certain]
+    for group in (certain, readouts):
+        if len({readout.tensor for readout in group}) == 1:
+            return group[0]
+    names = [readout.output or readout.score for readout in readouts]
+    raise ModelFormatError(
+        f"The model has several outputs that could be its scores: {names}. "
+        "Name the right one: output=..."
+    )
+
+
+def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
+    """Walk back from the scores to the logits."""
+    path: list[str] = []
+    end = Readout(score, "raw", score, output)
+    tensor = score
+    normalised = False
+    while True:
+        pairs = list(index.upstream(tensor))
+        path.extend(name for name, _ in pairs)
+        _, node = pairs[-1]
+        if node is None:
+            break
+        if node.op_type == "Normalizer" and attribute(node, "norm", "MAX") == "L1":
+            tensor, normalised = node.input[0], True
+            continue
+        found = _read_node(index, node, pairs[-1][0])
+        if found is not None:
+            tensor, kind = found
+            if normalised and kind == "log_odds":
+                kind, tensor = "proba", score
+            end = replace(end, tensor=tensor, kind=kind)
+        break
+    if normalised and not end.is_certain:
+        end = replace(end, kind="proba")
+    return replace(end, path=frozenset([*path, end.tensor]))
+
+
+def _read_node(index: GraphIndex, node: Any, tensor: str) -> tuple[str, Kind] | None:
+    """Say what the maker of the scores was given: ``(tensor, kind)``."""
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        return node.input[0], "logits"
+    if node.op_type == "Sigmoid":
+        return node.input[0], "log_odds"
+    if node.op_type in ("Div", "Mul"):
+        found = _spelt_softmax(index, node)
+        return (found, "logits") if found else None
+    if node.op_type == "Concat" and len(node.input) == 2:
+        found = _spelt_binary(index, node)
+        return (found, "log_odds") if found else None
+    if node.op_type == "LinearClassifier" and tensor == node.output[1]:
+        if attribute(node, "post_transform", "NONE") == "SOFTMAX":
+            found = _linear_scores(index, node)
+            return (found, "logits") if found else (tensor, "proba")
+        return (tensor, "raw")
+    return None
+
+
+def _spelt_softmax(index: GraphIndex, node: Any) -> str | None:
+    """Recognise exp(x) / sum(exp(x)), with or without x less its maximum."""
+    exp, total = index.origin(node.input[0])[1], index.origin(node.input[1])[1]
+    if node.op_type == "Mul" and total is not None:
+        if total.op_type != "Reciprocal":
+            return None
+        total = index.origin(total.input[0])[1]
+    if exp is None or total is None:
+        return None
+    if exp.op_type != "Exp" or total.op_type not in ("ReduceSum", "ReduceL1"):
+        return None
+    if index.origin(total.input[0])[1] is not exp:
+        return None
+    _, inner = index.origin(exp.input[0])
+    if inner is not None and inner.op_type == "Sub":
+        largest = index.origin(inner.input[1])[1]
+        while largest is not None and largest.op_type in ("Max", "Where"):
+            largest = index.origin(largest.input[-1])[1]
+        if largest is not None and largest.op_type == "ReduceMax":
+            return str(inner.input[0])
+    return str(exp.input[0])
+
+
+def _spelt_binary(index: GraphIndex, node: Any) -> str | None:
+    """Recognise the two columns (1 - p, p) with p = sigmoid(z)."""
+    _, first = index.origin(node.input[0])
+    _, second = index.origin(node.input[1])
+    if first is None or second is None:
+        return None
+    if first.op_type != "Sub" or second.op_type != "Sigmoid":
+        return None
+    one = index.constant(first.input[0])
+    if one is None or one.size != 1 or one.reshape(-1)[0] != 1:
+        return None
+    return str(second.input[0]) if index.origin(first.input[1])[1] is second else None
+
+
+def _linear_scores(index: GraphIndex, node: Any) -> str | None:
+    """Add nodes that compute the scores of a LinearClassifier; return their name."""
+    onnx = import_optional("onnx", "Reading an ONNX model")
+    coef = np.asarray(attribute(node, "coefficients", []), dtype=np.float32)
+    intercept = np.asarray(attribute(node, "intercepts", []), dtype=np.float32)
+    n_classes = len(class_labels(node))
+    if n_classes < 2 or intercept.size != n_classes or coef.size % n_classes:
+        return None
+    graph = index.graph
+    taken = tensor_names(graph)
+    names = {
+        key: unused_name(f"{node.output[1]}_{key}", taken)
+        for key in ("float", "coef", "intercept", "product", "logits")
+    }
+    for key, value in (
+        ("coef", coef.reshape(n_classes, -1).T),
+        ("intercept", intercept),
+    ):
+        tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value), names[key])
+        graph.initializer.append(tensor)
+    new = [
+        ("Cast", [node.input[0]], "float", {"to": onnx.TensorProto.FLOAT}),
+        ("MatMul", [names["float"], names["coef"]], "product", {}),
+        ("Add", [names["product"], names["intercept"]], "logits", {}),
+    ]
+    place = next(i for i, other in enumerate(graph.node) if other is node)
+    for op, inputs, key, attributes in reversed(new):
+        made = onnx.helper.make_node(op, inputs, [names[key]], names[key], **attributes)
+        graph.node.insert(place, made)
+    return names["logits"]
+
+
+def read_logits(readout: Readout, values: np.ndarray, n_rows: int) -> np.ndarray:
+    """Turn the values of the tensor that was read into (n_rows, n_columns) logits."""
+    values = as_columns(values, n_rows, readout.tensor)
+    if readout.kind != "proba":
+        return values if values.dtype == np.float64 else values.astype(np.float32)
+    if values.dtype == np.float16:
+        raise ModelFormatError(
+            f"The tensor {readout.tensor!r} holds probabilities in half precision, too "
+            "coarse to calibrate: everything below 6e-8 is zero and all above 0.9998 "
+            "is 1. Name the tensor that holds the logits (output=...), or export the "
+            "model in single precision."
+        )
+    proba = np.maximum(values.astype(np.float64), PROBA_FLOOR)
+    if proba.shape[1] > 1:
+        return np.log(proba)
+    return np.log(proba) - np.log(
+        np.maximum(1 - values.astype(np.float64), PROBA_FLOOR)
+    )
+
+
+def as_columns(values: np.ndarray, n_rows: int, name: str) -> np.ndarray:
+    """Lay out (n,), (n, K) or (n, K, 1, 1) values as (n, columns)."""
+    trailing = values.shape[2:] if values.ndim > 2 else ()
+    if values.ndim == 0 or values.shape[0] != n_rows or any(d != 1 for d in trailing):
+        raise ModelFormatError(
+            f"The tensor {name!r} has shape {values.shape} for {n_rows} rows of input; "
+            "a classifier's scores have one row a sample and one column a class. "
+            "Name the tensor that holds the logits: output=..."
+        )
+    if values.dtype.kind != "f":
+        raise ModelFormatError(
+            f"The tensor {name!r} has type {values.dtype}; logits are floating-point."
+        )
+    return values.reshape(n_rows, -1)
+
+
+def confirm_readout(
+    readout: Readout, values: np.ndarray, score: np.ndarray, n_rows: int
+) -> Readout:
+    """Check what the graph said on data, and settle what it could not say."""
+    values = as_columns(values, n_rows, readout.tensor)
+    if readout.kind == "log_odds" and values.shape[1] > 1:
+        return _refuse_independent(readout, values.shape[1])
+    if readout.kind == "raw":
+        return replace(readout, kind="proba" if _are_proba(values) else "logits")
+    if readout.kind == "logits" and readout.tensor != readout.score:
+        served = as_columns(score, n_rows, readout.score).astype(np.float64)
+        if not _same_proba(values.astype(np.float64), served, score.dtype):
+            kind: Kind = "proba" if _are_proba(served) else "logits"
+            return replace(readout, tensor=readout.score, kind=kind)
+    return readout
+
+
+def _refuse_independent(readout: Readout, n_columns: int) -> Readout:
+    raise ModelFormatError(
+        f"The output {readout.output or readout.score!r} holds {n_columns} independent "
+        "sigmoids, whose rows are no distribution over classes. If each sample has "
+        "exactly one class, name the tensor before the sigmoid as the logits: "
+        f"output={readout.tensor!r}."
+    )
+
+
+def _are_proba(values: np.ndarray) -> bool:
+    """Whether all rows are non-negative and sum to 1."""
+    values = values.astype(np.float64)
+    tolerance = 1e-3 * values.shape[1] ** 0.5
+    sums = values.sum(axis=1)
+    inside = bool((values >= 0).all() and (values <= 1 + tolerance).all())
+    if values.shape[1] == 1:
+        # A single column cannot show it by its sum, so ask for many rows.
+        return inside and values.shape[0] >= 8 and bool((values <= 1).all())
+    return inside and bool((np.abs(sums - 1) <= tolerance).all())
+
+
+def _same_proba(logits: np.ndarray, served: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether softmax(logits) is what the model serves, or its logarithm."""
+    if logits.shape != served.shape:
+        return False
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    proba = np.exp(shifted)
+    proba /= proba.sum(axis=1, keepdims=True)
+    if (served < 0).any():
+        served = np.exp(served)
+    return bool(np.abs(proba - served).max() <= (1e-2 if dtype == np.float16 else 1e-4))

@@ -1,0 +1,109 @@
+"""Label outputs of a classifier, and how to make them follow other scores."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from skcalib._backends._onnx_graph import (
+    CLASSIFIERS,
+    PASSING,
+    GraphIndex,
+    attribute,
+    class_labels,
+)
+from skcalib._backends._onnx_readout import Readout
+from skcalib._optional import import_optional
+from skcalib.export._builder import NodeBuilder
+
+# Operators that look up a label by its number, which is their second input.
+_LOOKING_UP = frozenset({"ArrayFeatureExtractor", "Gather"})
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """A graph output with labels: `origin` decides, `chain` carries to the output."""
+
+    output: str
+    origin: Any
+    chain: tuple[Any, ...]
+
+
+def find_labels(index: GraphIndex, readout: Readout) -> list[LabelSource]:
+    """Find the outputs whose labels were made from the scores of `readout`."""
+    onnx = import_optional("onnx", "Writing an ONNX model")
+    kinds = onnx.TensorProto
+    found = []
+    for value in index.graph.output:
+        if value.type.tensor_type.elem_type not in (
+            kinds.INT32,
+            kinds.INT64,
+            kinds.STRING,
+            kinds.FLOAT,
+        ):
+            continue
+        source = _trace(index, value.name, readout)
+        if source is not None and value.name != readout.output:
+            found.append(source)
+    return found
+
+
+def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | None:
+    chain: list[Any] = []
+    tensor = output
+    while (node := index.producer(tensor)) is not None:
+        if node.op_type in PASSING:
+            tensor = node.input[0]
+        elif node.op_type in _LOOKING_UP:
+            tensor = node.input[1]
+        else:
+            break
+        chain.append(node)
+    if node is None:
+        return None
+    if node.op_type == "ArgMax":
+        related = {name for name, _ in index.upstream(node.input[0])} & readout.path
+        axis = attribute(node, "axis", 0)
+        decided = bool(related) and axis in (1, -1)
+    else:
+        decided = (
+            node.op_type in CLASSIFIERS
+            and tensor == node.output[0]
+            and node.output[1] in readout.path
+        )
+    return LabelSource(output, node, tuple(reversed(chain))) if decided else None
+
+
+def relabel(source: LabelSource, build: NodeBuilder, scores: str) -> None:
+    """Make the labels follow `scores`, (n, K), under their own name."""
+    old = source.origin.output[0]
+    source.origin.output[0] = build.name(f"{old}_uncalibrated")
+    _decide(source.origin, build, scores, output=old)
+
+
+def label_beside(source: LabelSource, build: NodeBuilder, scores: str) -> str:
+    """Make labels that follow `scores` beside the old ones; return their name."""
+    renamed = {source.origin.output[0]: _decide(source.origin, build, scores)}
+    last = renamed[source.origin.output[0]]
+    for node in source.chain:
+        twin = type(node).FromString(node.SerializeToString())
+        twin.name = build.name(f"{node.op_type}_node")
+        for i, name in enumerate(node.input):
+            twin.input[i] = renamed.get(name, name)
+        last = renamed[node.output[0]] = build.name(f"{node.output[0]}_calibrated")
+        twin.output[0] = last
+        build.nodes.append(twin)
+    return last
+
+
+def _decide(
+    node: Any, build: NodeBuilder, scores: str, output: str | None = None
+) -> str:
+    """Write the decision of `node` anew, from `scores`."""
+    if node.op_type == "ArgMax":
+        keepdims = attribute(node, "keepdims", 1)
+        # Old opsets know ArgMax in single precision only.
+        single = build.cast(scores, np.float32)
+        return build.op("ArgMax", single, output=output, axis=1, keepdims=keepdims)
+    classes = np.asarray(class_labels(node))
+    return build.labels(build.cast(scores, np.float32), classes, output=output)

@@ -1,0 +1,112 @@
+"""What the frozen networks share: they are shared by clones and never fitted."""
+
+import copy
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+)
+
+from skcalib._sklearn_compat import fit_context
+
+
+class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Base of the transformers from inputs to the logits of a trained network.
+
+    A subclass has `_check(X)` and `_compute(X)`, which return the logits of the first
+    batch and of all rows, and names the parameter that holds its network in `_network`.
+    """
+
+    _network = ""
+
+    def __sklearn_clone__(self):
+        """Make an equal estimator that shares the network."""
+        twin = type(self)(**self.get_params(deep=False))
+        for name in ("_metadata_request", "_sklearn_output_config"):
+            if name in vars(self):
+                setattr(twin, name, copy.deepcopy(vars(self)[name]))
+        return twin
+
+    def __sklearn_is_fitted__(self):
+        """Whether `transform` works: always, the network has been trained."""
+        return True
+
+    def __sklearn_tags__(self):
+        """Tags: nothing to fit, inputs of any number of dimensions."""
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Check that the network takes `X`; nothing is learned.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Inputs of the network. Only the first batch is looked at.
+
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            This transformer.
+        """
+        self._n_features_out = self._check(X).shape[1]
+        return self
+
+    def transform(self, X):
+        """Return the network's logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Inputs of the network. A `numpy.memmap` is read batch by batch.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes) or (n_samples, 1)
+            Logits; a single column is the log-odds of the second class.
+        """
+        self._validate_params()
+        return self._refuse_nan(self._compute(X))
+
+    def _refuse_nan(self, logits):
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            raise ValueError(
+                f"The network gave {logits[row][~np.isfinite(logits[row])][0]} for row "
+                f"{row} of X ({(~finite).sum()} of {len(finite)} rows are not finite). "
+                "Check that X is scaled as in training and holds no NaN."
+            )
+        return logits
+
+    def __repr__(self, N_CHAR_MAX=700):
+        """Show the parameters, without megabytes of weights."""
+        brief = type(self)(**self.get_params(deep=False))
+        setattr(brief, self._network, _Brief(getattr(self, self._network)))
+        return super(FrozenLogits, brief).__repr__(N_CHAR_MAX)
+
+
+class _Brief:
+    """Stands for a network where estimators are printed."""
+
+    def __init__(self, network):
+        self._network = network
+
+    def __repr__(self):
+        network = self._network
+        if isinstance(network, bytes | bytearray):
+            return f"<{len(network)} bytes>"
+        if isinstance(network, str) or hasattr(network, "get_params"):
+            return repr(network)
+        if hasattr(network, "__fspath__"):
+            return repr(network.__fspath__())
+        return f"<{type(network).__name__}>"

@@ -1,0 +1,233 @@
+"""Each operation gives the same numbers in Python, ONNX and torch."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import BaseEstimator
+
+from skcalib import _maps as ops
+from skcalib._blocks import ArraySource
+from skcalib._maps import CalibrationMap
+from skcalib.export import to_onnx
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+K = 7
+
+
+class Tiny(BaseEstimator):
+    """The least that an export needs of a calibrator."""
+
+    def __init__(self, *operations, n_features=K, classes=None):
+        self._map = CalibrationMap(*operations)
+        self.n_features_in_ = n_features
+        n_classes = max(2, n_features)
+        self.classes_ = np.arange(n_classes) if classes is None else classes
+
+    def fit(self, X, y=None):
+        return self
+
+    def get_params(self, deep=True):
+        return {}
+
+    def _calibration_map(self):
+        return self._map
+
+    def python(self, logits):
+        columns = logits
+        if self.n_features_in_ == 1:
+            columns = np.hstack([np.zeros_like(logits), logits])
+        return ops.evaluate(self._map, ArraySource(columns))
+
+    def onnx(self, logits):
+        model = to_onnx(self, dtype=logits.dtype)
+        return run(model, logits)[0]
+
+
+def run(model, logits):
+    session = ort.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    return session.run(None, {"logits": logits})
+
+
+def ascending(rng, n):
+    return np.cumsum(rng.uniform(0.05, 1.0, n)) - n / 4
+
+
+def linear_table(rng, n):
+    return ops.Table(ascending(rng, n), np.sort(rng.uniform(0.01, 1, n)), "linear")
+
+
+def constant_table(rng, n):
+    values = np.sort(rng.uniform(0.01, 1, n + 1))
+    return ops.Table(ascending(rng, n), values, "constant")
+
+
+def operations(rng):
+    """Maps that between them use every operation, with drawn numbers."""
+    lengths = rng.integers(2, 40, K)
+    mixed = [
+        (linear_table if k % 2 else constant_table)(rng, n)
+        for k, n in enumerate(lengths)
+    ]
+    matrix = ops.Affine(np.eye(K) + rng.normal(0, 0.3, (K, K)), rng.normal(size=K))
+    vector = ops.Affine(rng.uniform(0.5, 2, K), rng.normal(size=K))
+    scale = ops.Scale(float(rng.uniform(0.2, 3)))
+    beta = ops.BetaLink(rng.uniform(0, 2, K), rng.uniform(0, 2, K), rng.normal(size=K))
+    parts = (CalibrationMap(scale, ops.Softmax()), CalibrationMap(ops.Softmax()))
+    return {
+        "scale": [scale, ops.Softmax()],
+        "vector": [vector, ops.Softmax()],
+        "matrix": [matrix, ops.Softmax()],
+        "log_softmax": [ops.LogSoftmax(), matrix, ops.Softmax()],
+        "log_of_mixture": [
+            ops.Mixture((0.9,), (CalibrationMap(scale, ops.Softmax()),), 0.1 / K),
+            ops.Log(),
+            matrix,
+            ops.Softmax(),
+        ],
+        "mixture": [ops.Mixture((0.5, 0.3), parts, 0.2 / K)],
+        "log_odds": [ops.LogOdds(), vector, ops.LogSigmoid(), ops.Softmax()],
+        "beta": [ops.LogOdds(), beta, ops.LogSigmoid(), ops.Softmax()],
+        "linear": [
+            ops.LogOdds(),
+            ops.Lookup(tuple(linear_table(rng, n) for n in lengths)),
+            ops.Renormalise(),
+        ],
+        "constant": [
+            ops.Lookup(tuple(constant_table(rng, n) for n in lengths)),
+            ops.Renormalise(),
+        ],
+        "mixed_tables": [ops.Lookup(tuple(mixed)), ops.Renormalise()],
+        "shared_table": [ops.Lookup((linear_table(rng, 1000),)), ops.Renormalise()],
+        "one_knot": [
+            ops.Lookup((ops.Table(np.zeros(1), np.array([0.2, 0.7]), "constant"),)),
+            ops.Renormalise(),
+        ],
+        "no_knot": [
+            ops.Lookup((ops.Table(np.empty(0), np.array([0.2]), "constant"),)),
+            ops.Renormalise(),
+        ],
+        "one_point": [
+            ops.Lookup((ops.Table(np.zeros(1), np.array([0.2]), "linear"),)),
+            ops.Renormalise(),
+        ],
+        "replace_top": [ops.ReplaceTop(linear_table(rng, 20))],
+        "replace_top_pieces": [ops.ReplaceTop(constant_table(rng, 20))],
+    }
+
+
+NAMES = sorted(operations(np.random.default_rng(0)))
+EXTREME = np.array(
+    [
+        [1e4, -1e4, 0, 3, 2, 1, 0],
+        [-1e30, 0, 0, 0, 0, 0, 0],
+        [1e30, 1, 2, 3, 4, 5, 6],
+        [0, 0, 0, 0, 0, 0, 0],
+        [1e30, 1e30, 1e30, 1e30, 1e30, 1e30, 1e30],
+        [3, 3, 1, 1, 1, 1, 1],
+    ]
+)
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("dtype", "atol"), [(np.float32, 1e-6), (np.float64, 1e-12)])
+def test_onnx_gives_the_numbers_of_python(name, seed, dtype, atol):
+    rng = np.random.default_rng(seed)
+    calibrator = Tiny(*operations(rng)[name])
+    logits = rng.uniform(-50, 50, (200, K)).astype(dtype)
+    logits[:100] /= 20
+    proba = calibrator.onnx(logits)
+    assert proba.dtype == dtype
+    assert_allclose(proba, calibrator.python(logits), rtol=0, atol=atol)
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_extreme_logits_give_the_same_normalised_rows(name, dtype):
+    calibrator = Tiny(*operations(np.random.default_rng(0))[name])
+    logits = EXTREME.astype(dtype)
+    if "matrix" in name or name == "log_of_mixture":
+        logits = logits[np.abs(logits).max(axis=1) < 1e5]
+    proba = calibrator.onnx(logits)
+    assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
+    assert_allclose(proba, calibrator.python(logits), rtol=0, atol=1e-6)
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize("kind", ["linear", "constant"])
+def test_a_table_is_exact_at_and_beside_its_knots(kind):
+    rng = np.random.default_rng(0)
+    table = {"linear": linear_table, "constant": constant_table}[kind](rng, 37)
+    knots = np.concatenate(
+        [
+            np.nextafter(table.knots, -np.inf),
+            table.knots,
+            np.nextafter(table.knots, np.inf),
+            [-1e300, 1e300],
+        ]
+    )
+    logits = np.stack([np.zeros_like(knots), knots], axis=1)
+    tables = (ops.Table(np.zeros(1), np.ones(2), "constant"), table)
+    calibrator = Tiny(ops.Lookup(tables), n_features=2)
+    exact = table.kind == "constant"
+    assert_allclose(
+        calibrator.onnx(logits),
+        calibrator.python(logits),
+        rtol=0,
+        atol=0 if exact else 1e-14,
+    )
+
+
+@pytest.mark.onnx
+def test_a_single_column_is_the_log_odds_of_the_second_class():
+    calibrator = Tiny(ops.Scale(0.5), ops.Softmax(), n_features=1)
+    z = np.array([[-3.0], [0.0], [2.0], [1e30]])
+    expected = 1 / (1 + np.exp(-z[:, 0] / 2))
+    assert_allclose(calibrator.onnx(z)[:, 1], expected, rtol=1e-12)
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize(
+    "classes",
+    [
+        np.array(["ant", "bee", "cat"]),
+        np.array(["ant", "bee", "cat"], dtype=object),
+        np.array([3, 5, 9], dtype=np.int32),
+        np.array([0.5, 1.5, 2.5]),
+    ],
+)
+def test_labels_come_from_the_classes(classes):
+    calibrator = Tiny(ops.Softmax(), n_features=3, classes=classes)
+    logits = np.array([[0, 2, 1], [3, 3, 1], [0, 0, 0.5]], dtype=np.float32)
+    _, labels = run(to_onnx(calibrator), logits)
+    assert labels.tolist() == classes[[1, 0, 2]].tolist()
+
+
+def test_labels_without_a_type_in_onnx_are_refused():
+    calibrator = Tiny(ops.Softmax(), n_features=2, classes=np.array([None, 1]))
+    with pytest.raises(ValueError, match="Encode the labels before"):
+        to_onnx(calibrator)
+
+
+def test_other_types_than_single_and_double_are_refused():
+    with pytest.raises(ValueError, match="is neither numpy"):
+        to_onnx(Tiny(ops.Softmax()), dtype=np.float16)
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize("opset", [9, 11, 12, 13, 17, 18, 21])
+def test_every_operation_runs_in_old_and_new_opsets(opset, monkeypatch):
+    monkeypatch.setattr("skcalib.export._to_onnx._OPSET", opset)
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 4, (50, K))
+    for operation in operations(rng).values():
+        calibrator = Tiny(*operation)
+        assert_allclose(
+            calibrator.onnx(logits), calibrator.python(logits), rtol=0, atol=1e-12
+        )
