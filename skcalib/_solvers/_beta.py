@@ -8,13 +8,13 @@ import numpy as np
 from skcalib._blocks import CalibrationData
 from skcalib._numerics import log_odds, log_sigmoid
 from skcalib._solvers._logistic import (
-    Block,
     LogisticModel,
     class_weights,
     fit_logistic,
     temperature_start,
 )
 from skcalib._solvers._result import Result
+from skcalib._solvers._scores import Block
 
 Variant = Literal["abm", "am", "ab"]
 

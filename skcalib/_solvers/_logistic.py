@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
 from skcalib._solvers._result import Result
+from skcalib._solvers._scores import Block, cut_logits
 from skcalib._solvers._temperature import fit_temperature
 
-Block = NDArray[np.float64]
 Sums = tuple[Block, Block, Block]
 
-# Larger logits are cut, as in prediction; their squares then stay finite.
-LARGEST_LOGIT = 1e60
 # The Armijo rule: the share of the predicted decrease that a step must bring.
 SUFFICIENT = 1e-4
 # Rounding errors of the loss, relative; smaller increases are no increases.
@@ -198,9 +196,7 @@ class _Newton:
 def _features(
     model: LogisticModel, logits: NDArray, columns: NDArray[np.intp]
 ) -> Block:
-    block = np.array(logits, dtype=np.float64, order="C")
-    np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
-    features = model.features(block)
+    features = model.features(cut_logits(logits))
     if columns.shape[0] == features.shape[2]:
         return features
     return features[:, :, columns]

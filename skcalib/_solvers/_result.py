@@ -18,5 +18,5 @@ class Result:
     gradient_norm: float = 0.0
 
     def at(self, x: NDArray[np.float64]) -> "Result":
-        """Return the same report for the parameters `x` that the solution stands for."""
+        """Return the same report with other parameters, computed from these."""
         return replace(self, x=x)

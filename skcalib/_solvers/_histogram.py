@@ -1,0 +1,115 @@
+"""Histogram binning: the share of hits in bins of the score."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, logit
+
+from skcalib._blocks import CalibrationData, map_blocks, row_slices
+from skcalib._solvers._scores import BLOCK_ELEMENTS, Scores
+
+Floats = NDArray[np.float64]
+
+# Slack in comparing sums of weights with a share of their total.
+ROUNDING = 1e-9
+
+
+class Histogram(NamedTuple):
+    """A step function: value i between edge i-1, not included, and edge i."""
+
+    edges: Floats
+    values: Floats
+
+
+def fit_histogram(
+    data: CalibrationData,
+    scores: Scores,
+    *,
+    n_bins: int,
+    strategy: Literal["uniform", "quantile"],
+    smoothing: float,
+) -> list[Histogram]:
+    """Fit one histogram to each column of scores.
+
+    The value of a bin is its share of hits after `smoothing` samples are added that
+    hit as often as the middle of the bin says; without any sample it is that middle.
+    """
+    edges = (
+        _uniform_edges(data, scores, n_bins)
+        if strategy == "uniform"
+        else _quantile_edges(data, scores, n_bins)
+    )
+    total, hits = _counts(data, scores, edges, n_bins)
+    histograms = [
+        Histogram(edge, _values(edge, t, h, smoothing))
+        for edge, t, h in zip(edges, total, hits, strict=True)
+    ]
+    if len(histograms) == 2:
+        histograms[0] = _mirrored(histograms[1])
+    return histograms
+
+
+def _uniform_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[Floats]:
+    score, _ = scores(data.source.read(slice(0, 1)), data.codes[:1])
+    edges = logit(np.arange(1, n_bins) / n_bins)
+    return [edges] * score.shape[1]
+
+
+def _quantile_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[Floats]:
+    """Cut the sorted samples of each column into parts of equal weight."""
+
+    def read(rows: slice) -> NDArray[Any]:
+        return scores(data.source.read(rows), data.codes[rows])[0].T
+
+    slices = row_slices(data.n_samples, data.n_classes, BLOCK_ELEMENTS)
+    columns = np.concatenate(list(map_blocks(read, slices)), axis=1)
+    return [_cut(column, data.weight, n_bins) for column in columns]
+
+
+def _cut(score: Floats, weight: Floats, n_bins: int) -> Floats:
+    """Edges halfway between distinct scores; equal scores are never parted."""
+    level, index = np.unique(score, return_inverse=True)
+    mass = np.cumsum(np.bincount(index, weight, level.shape[0]))
+    share = np.arange(1, n_bins) / n_bins * mass[-1]
+    last = np.unique(mass.searchsorted(share - ROUNDING, side="left"))
+    last = last[last < level.shape[0] - 1]
+    below, above = level[last], level[last + 1]
+    middle = below + (above - below) / 2
+    # Halfway between neighbouring floats may round up to the higher one.
+    return np.where(middle < above, middle, below)
+
+
+def _counts(
+    data: CalibrationData, scores: Scores, edges: list[Floats], n_bins: int
+) -> NDArray[np.float64]:
+    """Count samples and hits in each bin of each column, (2, n_columns, n_bins)."""
+
+    def of_block(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray:
+        score, hit = scores(logits, codes)
+        counts = np.empty((2, len(edges), n_bins))
+        for k, edge in enumerate(edges):
+            index = edge.searchsorted(score[:, k], side="left")
+            counts[0, k] = np.bincount(index, weight, n_bins)
+            own = hit[:, k]
+            counts[1, k] = np.bincount(index[own], weight[own], n_bins)
+        return counts
+
+    counts: NDArray[np.float64] = data.sum(of_block, block_elements=BLOCK_ELEMENTS)
+    return counts * data.total_weight
+
+
+def _values(edges: Floats, total: Floats, hits: Floats, smoothing: float) -> Floats:
+    n_bins = edges.shape[0] + 1
+    bounds = np.concatenate([[0], expit(edges), [1]])
+    middle = (bounds[:-1] + bounds[1:]) / 2
+    total, hits = total[:n_bins] + smoothing, hits[:n_bins] + smoothing * middle
+    share = np.divide(hits, total, out=middle, where=total > 0)
+    return np.minimum(share, 1)
+
+
+def _mirrored(histogram: Histogram) -> Histogram:
+    """Give 1 - q at minus the score."""
+    # Bins closed on the right become closed on the left: the edge itself moves up.
+    edges = np.nextafter(-histogram.edges[::-1], -np.inf)
+    return Histogram(edges, 1 - histogram.values[::-1])

@@ -1,0 +1,132 @@
+"""Isotonic regression of hits on scores, in memory of the size of the hits.
+
+Between the scores of two neighbouring hits lie only misses. The solution is constant
+over such a run, so a run is pooled into its weight and its ends; the regression is then
+solved on at most two groups a hit and one more, however many the misses.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from skcalib._blocks import CalibrationData, map_blocks, row_slices
+from skcalib._solvers._scores import (
+    BLOCK_ELEMENTS,
+    Block,
+    Hits,
+    Scores,
+    cut_logits,
+)
+
+Floats = NDArray[np.float64]
+
+
+class Curve(NamedTuple):
+    """A non-decreasing function: straight lines between knots, constant beyond."""
+
+    knots: Floats
+    values: Floats
+
+
+class _Pool(NamedTuple):
+    """Weight, lowest and highest score of the groups that a block has samples in."""
+
+    group: NDArray[np.intp]
+    total: Floats
+    low: Floats
+    high: Floats
+
+
+def fit_isotonic(
+    data: CalibrationData, scores: Scores, *, factor: float = 1.0, shared: bool = False
+) -> list[Curve]:
+    """Fit one curve to each column of scores of ``factor * logits``.
+
+    With `shared`, fit one curve to the scores of all columns together.
+    """
+    slices = row_slices(data.n_samples, data.n_classes, BLOCK_ELEMENTS)
+
+    def read(rows: slice) -> tuple[Block, Hits, Floats]:
+        logits = cut_logits(data.source.read(rows))
+        score, hit = scores(logits * factor, data.codes[rows])
+        weight = data.weight[rows]
+        if shared:
+            weight = np.repeat(weight, score.shape[1])
+            score, hit = score.reshape(-1, 1), hit.reshape(-1, 1)
+        return np.ascontiguousarray(score.T), np.ascontiguousarray(hit.T), weight
+
+    def hits_of(rows: slice) -> list[tuple[Floats, Floats]]:
+        score, hit, weight = read(rows)
+        return [(s[h], weight[h]) for s, h in zip(score, hit, strict=True)]
+
+    groups = [_Groups(*parts) for parts in _gather(map_blocks(hits_of, slices))]
+
+    def pools_of(rows: slice) -> list[_Pool]:
+        score, _, weight = read(rows)
+        return [g.pool(s, weight) for g, s in zip(groups, score, strict=True)]
+
+    for pools in map_blocks(pools_of, slices):
+        for group, pool in zip(groups, pools, strict=True):
+            group.add(pool)
+    return [group.solve() for group in groups]
+
+
+def _gather(
+    blocks: Iterator[Sequence[tuple[Floats, Floats]]],
+) -> Iterator[tuple[Floats, Floats]]:
+    """Join the hits of all blocks, curve by curve."""
+    for parts in zip(*blocks, strict=True):
+        scores, weights = zip(*parts, strict=True)
+        yield np.concatenate(scores), np.concatenate(weights)
+
+
+class _Groups:
+    """The samples of one curve, pooled at and between the scores of its hits.
+
+    Group 2j+1 lies at the j-th distinct score of a hit, group 2j between it and the
+    one before.
+    """
+
+    def __init__(self, hit_score: Floats, hit_weight: Floats) -> None:
+        self.level, index = np.unique(hit_score, return_inverse=True)
+        n_levels = self.level.shape[0]
+        self.hits = np.zeros(2 * n_levels + 1)
+        self.hits[1::2] = np.bincount(index, hit_weight, n_levels)
+        self.total = np.zeros_like(self.hits)
+        self.low = np.full_like(self.hits, np.inf)
+        self.high = np.full_like(self.hits, -np.inf)
+
+    def pool(self, score: Floats, weight: Floats) -> _Pool:
+        """Pool the samples of one block."""
+        order = np.argsort(score)
+        score = score[order]
+        bounds = np.empty(self.total.shape[0] + 1, dtype=np.intp)
+        bounds[0], bounds[-1] = 0, score.shape[0]
+        bounds[1:-1:2] = score.searchsorted(self.level, side="left")
+        bounds[2:-1:2] = score.searchsorted(self.level, side="right")
+        group = np.flatnonzero(bounds[:-1] < bounds[1:])
+        start, stop = bounds[group], bounds[group + 1]
+        total = np.add.reduceat(weight[order], start)
+        return _Pool(group, total, score[start], score[stop - 1])
+
+    def add(self, pool: _Pool) -> None:
+        """Add the samples of one block."""
+        group = pool.group
+        self.total[group] += pool.total
+        self.low[group] = np.minimum(self.low[group], pool.low)
+        self.high[group] = np.maximum(self.high[group], pool.high)
+
+    def solve(self) -> Curve:
+        """Solve by pooling adjacent violators; knots are the ends of flat pieces."""
+        used = self.total > 0
+        total = self.total[used]
+        mean = np.minimum(self.hits[used] / total, 1)
+        solution: Any = isotonic_regression(mean, weights=total)
+        first, last = solution.blocks[:-1], solution.blocks[1:] - 1
+        ends = np.column_stack([self.low[used][first], self.high[used][last]])
+        values = np.repeat(np.clip(solution.x[first], 0, 1), 2)
+        knots, distinct = np.unique(ends, return_index=True)
+        return Curve(knots, values[distinct])

@@ -1,0 +1,41 @@
+"""Scores that non-parametric methods sort or bin: log-odds of one class or the top one.
+
+The log-odds order the samples as the probabilities do, but tell apart probabilities
+that differ from 1 by less than rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._numerics import log_odds, split_top
+
+# Larger logits are cut, as in prediction, so that no difference or square overflows.
+LARGEST_LOGIT = 1e60
+# Large blocks: each of the columns is sorted or binned by itself.
+BLOCK_ELEMENTS = 1 << 21
+
+Block = NDArray[np.float64]
+Hits = NDArray[np.bool_]
+# Takes logits and class codes of a block to (n, n_curves) scores and whether they hit.
+Scores = Callable[[NDArray[Any], NDArray[np.intp]], tuple[Block, Hits]]
+
+
+def one_vs_rest(logits: NDArray[Any], codes: NDArray[np.intp]) -> tuple[Block, Hits]:
+    """Log-odds of every class, and which class is the true one."""
+    score = log_odds(cut_logits(logits))
+    return score, codes[:, np.newaxis] == np.arange(logits.shape[1])
+
+
+def top_label(logits: NDArray[Any], codes: NDArray[np.intp]) -> tuple[Block, Hits]:
+    """Log-odds of the predicted class, and whether it is the true one."""
+    top, score, _ = split_top(cut_logits(logits))
+    return score[:, np.newaxis], (top == codes)[:, np.newaxis]
+
+
+def cut_logits(logits: NDArray[Any]) -> Block:
+    """Copy the logits to float64, cut to a size whose differences are finite."""
+    block = np.array(logits, dtype=np.float64, order="C")
+    return np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)

@@ -1,0 +1,260 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit, logit, softmax
+from sklearn.metrics import log_loss
+
+from skcalib._blocks import CalibrationData, open_source
+from skcalib._solvers import _histogram
+from skcalib._solvers._scores import one_vs_rest
+from skcalib.calibrators import HistogramBinning
+
+METHODS = ["one_vs_rest", "top_label"]
+STRATEGIES = ["uniform", "quantile"]
+
+
+def normalise(rows):
+    return rows / rows.sum(axis=1, keepdims=True)
+
+
+def reference_bins(proba, hit, edges, n_bins):
+    """Average the hits of each bin (lo, hi], one bin at a time."""
+    bounds = np.concatenate([[-np.inf], edges, [np.inf]])
+    result = np.empty_like(proba)
+    for low, high in pairwise(bounds):
+        inside = (proba > low) & (proba <= high)
+        if inside.any():
+            result[inside] = hit[inside].mean()
+    return result
+
+
+def test_uniform_bins_are_averages_of_hits(calibration_set):
+    logits, y = calibration_set
+    proba = softmax(logits, axis=1)
+    edges = np.arange(1, 15) / 15
+    curves = [reference_bins(proba[:, k], y == k, edges, 15) for k in range(4)]
+    binning = HistogramBinning().fit(logits, y)
+    expected = normalise(np.stack(curves, axis=1))
+    assert_allclose(binning.predict_proba(logits), expected, atol=1e-12)
+
+
+def test_quantile_bins_are_averages_of_equally_many_samples(binary_calibration_set):
+    z, y = binary_calibration_set
+    binning = HistogramBinning(n_bins=12, strategy="quantile").fit(z, y)
+    order = np.argsort(z)
+    expected = np.empty(z.size)
+    for part in np.split(order, 12):
+        expected[part] = y[part].mean()
+    assert_allclose(binning.predict_proba(z)[:, 1], expected, atol=1e-12)
+
+
+def test_top_label_replaces_the_confidence(calibration_set):
+    logits, y = calibration_set
+    proba = softmax(logits, axis=1)
+    top, rows = proba.argmax(axis=1), np.arange(y.size)
+    edges = np.arange(1, 10) / 10
+    confidence = reference_bins(proba.max(axis=1), top == y, edges, 10)
+    binning = HistogramBinning(n_bins=10, method="top_label").fit(logits, y)
+    result = binning.predict_proba(logits)
+    assert_allclose(result[rows, top], confidence, atol=1e-12)
+    rest = np.where(np.arange(4) == top[:, None], 0, proba)
+    result[rows, top] = 0
+    assert_allclose(result, (1 - confidence)[:, None] * normalise(rest), atol=1e-12)
+
+
+def test_bins_are_closed_on_the_right():
+    # p = 1/2 exactly is the last probability of the lower of two bins.
+    z = [-1.0, 0.0, 0.0, 1.0, 2.0]
+    binning = HistogramBinning(n_bins=2).fit(z, [0, 0, 1, 1, 1])
+    assert_array_equal(binning.edges_[1], [0.0])
+    assert_allclose(binning.values_[1], [1 / 3, 1])
+    proba = binning.predict_proba(z)
+    assert_allclose(proba[:, 1], [1 / 3, 1 / 3, 1 / 3, 1, 1])
+    assert_allclose(proba[:, 0], 1 - proba[:, 1], atol=1e-90)
+
+
+def test_edges_are_log_odds_of_equal_steps():
+    binning = HistogramBinning(n_bins=4).fit([-1.0, 1.0], [0, 1])
+    assert_allclose(binning.edges_[1], logit([0.25, 0.5, 0.75]), atol=1e-15)
+
+
+def test_a_bin_without_samples_gives_its_middle():
+    binning = HistogramBinning(n_bins=4).fit([-3.0, 3.0], [0, 1])
+    assert_allclose(binning.values_[1], [0, 0.375, 0.625, 1])
+
+
+def test_equal_scores_are_never_parted():
+    z = np.repeat([0.0, 1.0, 2.0], [5, 1, 2])
+    y = [0, 0, 0, 0, 1, 0, 1, 1]
+    binning = HistogramBinning(n_bins=4, strategy="quantile").fit(z, y)
+    # A quarter and a half of the samples both end among the five zeros.
+    assert_allclose(binning.edges_[1], [0.5, 1.5])
+    assert_allclose(binning.values_[1], [0.2, 0, 1])
+
+
+def test_quantile_edges_part_neighbouring_floats():
+    low = np.nextafter(1.0, 0)
+    z = np.array([low, low, 1.0, 1.0])
+    binning = HistogramBinning(n_bins=2, strategy="quantile").fit(z, [0, 0, 1, 1])
+    assert_allclose(binning.predict_proba(z)[:, 1], [0, 0, 1, 1], atol=1e-90)
+
+
+def test_smoothing_adds_samples_at_the_middle():
+    z = [-3.0, -3.0, -3.0, 3.0]
+    binning = HistogramBinning(n_bins=2, smoothing=2).fit(z, [0, 0, 1, 1])
+    # (1 + 2 * 1/4) / (3 + 2) and (1 + 2 * 3/4) / (1 + 2)
+    assert_allclose(binning.values_[1], [0.3, 2.5 / 3])
+
+
+def test_smoothing_counts_weights_as_samples():
+    z = [-3.0, -3.0, -3.0, 3.0]
+    binning = HistogramBinning(n_bins=2, smoothing=2)
+    binning.fit(z, [0, 0, 1, 1], sample_weight=[10, 10, 10, 10])
+    assert_allclose(binning.values_[1], [10.5 / 32, 11.5 / 12])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_integer_weights_equal_repetition(calibration_set, strategy, method):
+    logits, y = calibration_set
+    weight = np.random.default_rng(0).integers(0, 4, y.size)
+    binning = HistogramBinning(strategy=strategy, method=method, smoothing=1.0)
+    weighted = binning.fit(logits, y, sample_weight=weight).predict_proba(logits)
+    binning.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
+    assert_allclose(binning.predict_proba(logits), weighted, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_order_of_classes_and_samples_does_not_matter(
+    calibration_set, strategy, method
+):
+    logits, y = calibration_set
+    rng = np.random.default_rng(0)
+    rows, columns = rng.permutation(y.size), rng.permutation(4)
+    options = {"strategy": strategy, "method": method}
+    expected = HistogramBinning(**options).fit(logits, y).predict_proba(logits)
+    permuted = logits[rows][:, columns] + 3.7
+    binning = HistogramBinning(**options).fit(permuted, np.argsort(columns)[y[rows]])
+    proba = binning.predict_proba(permuted)
+    assert_allclose(proba, expected[rows][:, columns], atol=1e-12)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_blocks_of_rows_do_not_change_the_bins(calibration_set, monkeypatch, strategy):
+    logits, y = calibration_set
+    data = CalibrationData(open_source(logits), y, np.ones(y.size))
+    options = {"n_bins": 7, "strategy": strategy, "smoothing": 0.5}
+    whole = _histogram.fit_histogram(data, one_vs_rest, **options)
+    monkeypatch.setattr(_histogram, "BLOCK_ELEMENTS", 28)
+    pieces = _histogram.fit_histogram(data, one_vs_rest, **options)
+    for one, other in zip(whole, pieces, strict=True):
+        assert_array_equal(one.edges, other.edges)
+        assert_allclose(one.values, other.values, atol=1e-14)
+
+
+def test_a_row_that_all_bins_send_to_0_keeps_its_probabilities():
+    # All rows are sure of a class and right; an equal row is in bins without hits.
+    logits = 9 * np.eye(3)
+    binning = HistogramBinning(n_bins=2).fit(logits, [0, 1, 2])
+    row = np.array([[0.1, 0.0, -0.1]])
+    assert_allclose(binning.predict_proba(row), softmax(row, axis=1), rtol=1e-12)
+
+
+def test_a_class_that_never_occurs_gets_0_where_it_was_seen_to_miss():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 4))
+    binning = HistogramBinning(n_bins=3).fit(logits, rng.integers(0, 3, 300))
+    assert_array_equal(binning.values_[3][:2], 0)
+    assert_allclose(binning.predict_proba(logits).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_small_sets_are_enough(strategy, method):
+    rng = np.random.default_rng(0)
+    for shape in [(2, 3), (20, 50)]:
+        logits = rng.normal(size=shape)
+        y = np.arange(shape[0]) % shape[1]
+        binning = HistogramBinning(strategy=strategy, method=method).fit(logits, y)
+        assert_allclose(binning.predict_proba(logits).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_equal_logits_give_the_class_shares(strategy, method):
+    binning = HistogramBinning(strategy=strategy, method=method)
+    binning.fit(np.zeros((6, 2)), [0, 0, 1, 1, 1, 1])
+    assert_allclose(binning.predict_proba([[0.0, 0.0]]), [[1 / 3, 2 / 3]])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_one_bin_gives_the_class_shares(calibration_set, strategy):
+    logits, y = calibration_set
+    binning = HistogramBinning(n_bins=1, strategy=strategy).fit(logits, y)
+    shares = np.bincount(y) / y.size
+    assert_allclose(binning.predict_proba(logits[:3]), [shares] * 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("factor", [1e-12, 1e4, 1e300])
+def test_logits_of_any_size_fit(calibration_set, strategy, method, factor):
+    logits, y = calibration_set
+    binning = HistogramBinning(strategy=strategy, method=method)
+    binning.fit(logits * factor, y)
+    extreme = np.array([[1e4, 0, 0, 0], [-1e30, 1e30, 0, 1], [1e300, 0, 0, -1e300]])
+    for X in (logits * factor, extreme, np.zeros((1, 4))):
+        assert_allclose(binning.predict_proba(X).sum(axis=1), 1, atol=1e-12)
+
+
+def test_float32_stays_float32_and_agrees(calibration_set):
+    logits = calibration_set[0].astype(np.float32)
+    binning = HistogramBinning().fit(logits, calibration_set[1])
+    single = binning.predict_proba(logits)
+    assert single.dtype == np.float32
+    assert_allclose(single, binning.predict_proba(logits.astype(float)), atol=1e-6)
+
+
+def test_a_row_is_mapped_alike_alone_and_in_a_batch(calibration_set):
+    logits, y = calibration_set
+    binning = HistogramBinning(strategy="quantile").fit(logits, y)
+    alone = np.vstack([binning.predict_proba(row[np.newaxis]) for row in logits[:20]])
+    assert_allclose(alone, binning.predict_proba(logits)[:20], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"n_bins": 0}, "n_bins"),
+        ({"strategy": "kmeans"}, "strategy"),
+        ({"method": "shared"}, "method"),
+        ({"smoothing": -1.0}, "smoothing"),
+    ],
+)
+def test_wrong_parameters_are_refused(calibration_set, options, name):
+    with pytest.raises(ValueError, match=name):
+        HistogramBinning(**options).fit(*calibration_set)
+
+
+def test_there_are_no_calibrated_logits(calibration_set):
+    assert not hasattr(HistogramBinning().fit(*calibration_set), "decision_function")
+
+
+def test_smoothed_bins_calibrate_a_real_network(cifar10):
+    X = cifar10.X_test.astype(np.float64)
+    before = log_loss(cifar10.y_test, softmax(X, axis=1))
+    binning = HistogramBinning(strategy="quantile", smoothing=1.0)
+    binning.fit(cifar10.X_cal, cifar10.y_cal)
+    assert log_loss(cifar10.y_test, binning.predict_proba(X)) < before
+
+
+def test_values_of_quantile_bins_follow_the_truth():
+    rng = np.random.default_rng(0)
+    z = rng.normal(scale=2, size=50_000)
+    y = (rng.random(z.size) < expit(z / 2)).astype(int)
+    binning = HistogramBinning(n_bins=20, strategy="quantile").fit(z, y)
+    proba = binning.predict_proba(z)[:, 1]
+    assert np.abs(proba - expit(z / 2)).mean() < 0.02
