@@ -1,0 +1,466 @@
+"""Reliability diagrams: how often the classifier is right when it says it is sure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from skcalib._optional import import_optional
+from skcalib._validation import check_proba, check_top_label
+from skcalib.metrics._bins import (
+    bin_stats,
+    check_n_bins,
+    check_strategy,
+    equal_mass_stats,
+    rank_scores,
+    uniform_edges,
+)
+
+# Told apart with every common form of colour blindness, and in grey.
+COLOURS = {
+    "point": "#0072b2",
+    "gap": "#e69f00",
+    "band": "#dcdcdc",
+    "histogram": "#808080",
+    "ink": "#333333",
+}
+# The histogram lies below the diagram, between these heights.
+HISTOGRAM_BASE, HISTOGRAM_TOP = -0.3, -0.1
+
+
+@dataclass(eq=False)
+class ReliabilityDisplay:
+    """Reliability diagram with gaps, consistency band and confidence histogram.
+
+    Make one with `from_estimator` or `from_predictions`; every argument is kept as
+    an attribute.
+
+    Parameters
+    ----------
+    accuracy : ndarray of shape (n_bins,)
+        How often the predicted class (or the class `class_`) was right in each bin;
+        NaN where a bin is empty.
+
+    confidence : ndarray of shape (n_bins,)
+        Mean probability in each bin; NaN where a bin is empty.
+
+    share : ndarray of shape (n_bins,)
+        Share of the samples in each bin; sums to 1.
+
+    histogram : ndarray of shape (n_bins,)
+        Share of the samples in bins of equal width.
+
+    error : float
+        Mean absolute gap between accuracy and confidence.
+
+    error_name : str, default="ECE"
+        What this error is called.
+
+    band : tuple of two ndarrays of shape (n_bins,), default=None
+        Ends of the range in which the accuracy of a calibrated classifier would lie.
+
+    class_ : object, default=None
+        The class in question; None means the predicted class.
+
+    name : str, default=None
+        Name of the classifier, shown as the title.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the diagram.
+
+    figure_ : matplotlib Figure
+        Figure that holds the axes.
+
+    See Also
+    --------
+    skcalib.metrics.expected_calibration_error : The number that goes with it.
+
+    Examples
+    --------
+    >>> from skcalib.plotting import ReliabilityDisplay
+    >>> y_proba = [[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]
+    >>> display = ReliabilityDisplay.from_predictions([0, 1, 1, 1], y_proba)
+    >>> round(display.error, 3)
+    0.35
+    """
+
+    accuracy: np.ndarray
+    confidence: np.ndarray
+    share: np.ndarray
+    histogram: np.ndarray
+    error: float
+    error_name: str = "ECE"
+    band: tuple[np.ndarray, np.ndarray] | None = None
+    class_: object = None
+    name: str | None = None
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, name=None, ax=None, **options):
+        """Draw the diagram of a fitted classifier or calibrator.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with `predict_proba` and `classes_`.
+
+        X : array-like
+            Input of the estimator: held-out samples, or logits for a calibrator.
+
+        y : array-like of shape (n_samples,)
+            True classes.
+
+        name : str, default=None
+            Title; the name of the estimator's class by default.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
+
+        **options : dict
+            Passed on to `from_predictions`.
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+            The drawn display.
+        """
+        return cls.from_predictions(
+            y,
+            estimator.predict_proba(X),
+            labels=estimator.classes_,
+            name=type(estimator).__name__ if name is None else name,
+            ax=ax,
+            **options,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true,
+        y_proba,
+        *,
+        n_bins=15,
+        strategy="uniform",
+        class_=None,
+        labels=None,
+        sample_weight=None,
+        n_bootstrap=500,
+        confidence_level=0.95,
+        random_state=0,
+        name=None,
+        ax=None,
+        **options,
+    ):
+        """Draw the diagram of predicted probabilities.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True classes.
+
+        y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
+                (n_samples, 1)
+            Predicted probabilities; a single column is that of the second class.
+
+        n_bins : int, default=15
+            Number of bins.
+
+        strategy : {"uniform", "quantile"}, default="uniform"
+            Bins of equal width or of equal mass.
+
+        class_ : object, default=None
+            Compare the probability of this class with how often it occurs. By
+            default the largest probability with how often its class is right.
+
+        labels : array-like of shape (n_classes,), default=None
+            Class of each column of `y_proba`; see
+            `skcalib.metrics.expected_calibration_error`.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights give the bars of repeated rows.
+
+        n_bootstrap : int, default=500
+            Number of draws behind the consistency band; 0 leaves it out.
+
+        confidence_level : float, default=0.95
+            Share of the draws that the band covers in each bin.
+
+        random_state : int, RandomState instance or None, default=0
+            Seed of the band.
+
+        name : str, default=None
+            Title.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
+
+        **options : dict
+            Passed on to `plot`.
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+            The drawn display.
+
+        Notes
+        -----
+        The band draws the truth of every sample anew with the probability that the
+        classifier states, and shows where the accuracies then lie: bars that end
+        inside agree with calibration, bin by bin.
+        """
+        rows = _rows_of(y_true, y_proba, labels, sample_weight, class_)
+        bins = _Bins(*rows, check_n_bins(n_bins), check_strategy(strategy))
+        filled = bins.stats.weight > 0
+        display = cls(
+            accuracy=np.where(filled, bins.stats.accuracy, np.nan),
+            confidence=np.where(filled, bins.stats.mean_confidence, np.nan),
+            share=bins.stats.share,
+            histogram=bins.histogram,
+            error=bins.stats.mean_gap,
+            error_name=_error_name(strategy, class_),
+            band=bins.band(n_bootstrap, confidence_level, random_state),
+            class_=class_,
+            name=name,
+        )
+        return display.plot(ax=ax, **options)
+
+    @classmethod
+    def compare(cls, y_true, y_probas, *, axes=None, **options):
+        """Draw several classifiers side by side, such as before and after calibration.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True classes.
+
+        y_probas : dict of str to array-like
+            Predicted probabilities by title.
+
+        axes : sequence of matplotlib Axes, default=None
+            As many as there are titles; by default those of a new figure.
+
+        **options : dict
+            Passed on to `from_predictions`.
+
+        Returns
+        -------
+        displays : list of ReliabilityDisplay
+            One for each title, in order.
+
+        Examples
+        --------
+        >>> from skcalib.plotting import ReliabilityDisplay
+        >>> before, after = ReliabilityDisplay.compare(
+        ...     [0, 1, 1], {"before": [0.1, 0.9, 0.2], "after": [0.3, 0.7, 0.4]}
+        ... )
+        >>> after.name
+        'after'
+        """
+        if not isinstance(y_probas, Mapping) or not y_probas:
+            raise TypeError("y_probas needs a dict from titles to probabilities.")
+        if axes is None:
+            axes = _new_axes(len(y_probas))
+        axes = np.ravel(axes)
+        if axes.shape[0] != len(y_probas):
+            raise ValueError(
+                f"{len(y_probas)} classifiers need as many axes, not {axes.shape[0]}."
+            )
+        displays = []
+        for (name, y_proba), ax in zip(y_probas.items(), axes, strict=True):
+            options["legend"] = not displays
+            display = cls.from_predictions(y_true, y_proba, name=name, ax=ax, **options)
+            if displays:
+                ax.set_ylabel("")
+            displays.append(display)
+        return displays
+
+    def plot(self, ax=None, *, name=None, legend=True):
+        """Draw the diagram.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on, and nothing else is touched; by default those of a new
+            figure.
+
+        name : str, default=None
+            Title; that of the display by default.
+
+        legend : bool, default=True
+            Whether to explain the colours.
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+            The display itself.
+        """
+        if ax is None:
+            (ax,) = _new_axes(1)
+        self._draw_histogram(ax)
+        self._draw_gaps(ax)
+        self._dress(ax, self.name if name is None else name)
+        if legend:
+            ax.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.7)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _draw_gaps(self, ax):
+        ax.plot(
+            [0, 1],
+            [0, 1],
+            color=COLOURS["ink"],
+            lw=1,
+            ls=(0, (5, 3)),
+            label="calibrated",
+        )
+        filled = np.isfinite(self.accuracy)
+        x, accuracy = self.confidence[filled], self.accuracy[filled]
+        if self.band is not None:
+            low, high = self.band
+            ax.fill_between(
+                x,
+                low[filled],
+                high[filled],
+                color=COLOURS["band"],
+                lw=0,
+                label="range of chance",
+            )
+        ax.vlines(x, x, accuracy, color=COLOURS["gap"], lw=5, alpha=0.75, label="gap")
+        ax.plot(
+            x,
+            accuracy,
+            "o",
+            color=COLOURS["point"],
+            markeredgecolor="white",
+            markersize=7,
+            label=self._outcome,
+            clip_on=False,
+            zorder=3,
+        )
+
+    def _draw_histogram(self, ax):
+        room = HISTOGRAM_TOP - HISTOGRAM_BASE
+        n_bins = self.histogram.shape[0]
+        ax.bar(
+            x=np.arange(n_bins) / n_bins,
+            width=1 / n_bins,
+            height=self.histogram / self.histogram.max() * room,
+            bottom=HISTOGRAM_BASE,
+            align="edge",
+            color=COLOURS["histogram"],
+            edgecolor="white",
+            linewidth=0.6,
+        )
+        ax.axhline(0, color=COLOURS["ink"], lw=0.8)
+
+    @property
+    def _outcome(self):
+        return "accuracy" if self.class_ is None else "frequency"
+
+    def _dress(self, ax, name):
+        ax.set(xlim=(0, 1), ylim=(HISTOGRAM_BASE, 1), aspect="equal")
+        error = f"{self.error_name} {100 * self.error:.2f} %"
+        ax.set_title(error if name is None else f"{name}: {error}")
+        ax.set_xlabel(
+            "confidence" if self.class_ is None else f"probability of {self.class_}"
+        )
+        ticks = np.linspace(0, 1, 6)
+        ax.set_yticks(
+            [HISTOGRAM_BASE, HISTOGRAM_TOP, *ticks],
+            [
+                "0 %",
+                f"{100 * self.histogram.max():.0f} %",
+                *(f"{t:.1f}" for t in ticks),
+            ],
+        )
+        middle = (0.5 - HISTOGRAM_BASE) / (1 - HISTOGRAM_BASE)
+        ax.set_ylabel(self._outcome, y=middle)
+        on_the_left = self.histogram.argmax() >= self.histogram.shape[0] / 2
+        ax.text(
+            0.02 if on_the_left else 0.98,
+            HISTOGRAM_TOP,
+            "samples",
+            ha="left" if on_the_left else "right",
+            va="top",
+            fontsize="small",
+            color=COLOURS["histogram"],
+        )
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+
+
+def _error_name(strategy, class_):
+    if class_ is not None:
+        return "mean gap"
+    return "ECE" if strategy == "uniform" else "AECE"
+
+
+def _new_axes(n_axes):
+    pyplot = import_optional("matplotlib.pyplot", "ReliabilityDisplay")
+    size = (4.4 * n_axes, 5.4)
+    _, axes = pyplot.subplots(1, n_axes, figsize=size, layout="constrained")
+    return np.ravel(axes)
+
+
+def _rows_of(y_true, y_proba, labels, sample_weight, class_):
+    """Probability, hit and weight of each row, for the top label or one class."""
+    if class_ is None:
+        return check_top_label(y_true, y_proba, labels, sample_weight)
+    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    if labels is not None:
+        columns = np.flatnonzero(np.asarray(labels) == class_)
+    else:
+        columns = codes[np.asarray(y_true) == class_]
+    if columns.shape[0] == 0:
+        raise ValueError(
+            f"class_={class_!r} is not a class of y_true. Pass one of the labels, and "
+            "name the classes of all columns if it never occurs: labels=[...]."
+        )
+    column = columns[0]
+    return proba[:, column].astype(np.float64), codes == column, weight
+
+
+class _Bins:
+    """The rows, sorted and ready to be summed per bin for any outcome."""
+
+    def __init__(self, confidence, hit, weight, n_bins, strategy):
+        self._ranked = rank_scores(confidence, hit)
+        self._weight = weight[self._ranked.order]
+        self._n_bins = n_bins
+        self._strategy = strategy
+        self.stats = self._sum(self._ranked.hit)
+
+    def _sum(self, hit):
+        ranked = replace(self._ranked, hit=hit)
+        if self._strategy == "quantile":
+            return equal_mass_stats(ranked, self._weight, self._n_bins)
+        edges = uniform_edges(self._n_bins)
+        return bin_stats(ranked.confidence, hit, self._weight, edges)
+
+    @property
+    def histogram(self):
+        """Share of the weight in bins of equal width."""
+        confidence, hit = self._ranked.confidence, self._ranked.hit
+        edges = uniform_edges(self._n_bins)
+        return bin_stats(confidence, hit, self._weight, edges).share
+
+    def band(self, n_bootstrap, confidence_level, random_state):
+        """Range of each bin's accuracy when outcomes follow the probabilities."""
+        if n_bootstrap == 0:
+            return None
+        random = check_random_state(random_state)
+        confidence = self._ranked.confidence
+        draws = np.stack(
+            [
+                self._sum(random.random_sample(confidence.shape[0]) < confidence).hit
+                for _ in range(n_bootstrap)
+            ]
+        )
+        tail = (1 - confidence_level) / 2
+        weight = self.stats.weight
+        ends = np.quantile(draws, [tail, 1 - tail], axis=0)
+        ratio = np.full_like(ends, np.nan)
+        low, high = np.divide(ends, weight, out=ratio, where=weight > 0)
+        return low, high
