@@ -25,6 +25,8 @@ class GraphIndex:
             name: node for node in graph.node for name in node.output if name
         }
         self.initializers = {tensor.name: tensor for tensor in graph.initializer}
+        # Scores written out beside the linear classifiers that hide them.
+        self.linear_scores: dict[str, str] = {}
 
     def producer(self, tensor: str) -> Any:
         """Return the node that computes `tensor`, or None."""

@@ -144,8 +144,8 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
         found = _read_node(index, node, pairs[-1][0])
         if found is not None:
             tensor, kind = found
-            if normalised and kind == "log_odds":
-                kind, tensor = "proba", score
+            if normalised and kind != "logits":
+                tensor, kind = score, "proba"
             end = replace(end, tensor=tensor, kind=kind)
         break
     if normalised and not end.is_certain:
@@ -213,6 +213,8 @@ def _spelt_binary(index: GraphIndex, node: Any) -> str | None:
 def _linear_scores(index: GraphIndex, node: Any) -> str | None:
     """Add nodes that compute the scores of a LinearClassifier; return their name."""
     onnx = import_optional("onnx", "Reading an ONNX model")
+    if node.output[1] in index.linear_scores:
+        return index.linear_scores[node.output[1]]
     coef = np.asarray(attribute(node, "coefficients", []), dtype=np.float32)
     intercept = np.asarray(attribute(node, "intercepts", []), dtype=np.float32)
     n_classes = len(class_labels(node))
@@ -239,6 +241,7 @@ def _linear_scores(index: GraphIndex, node: Any) -> str | None:
     for op, inputs, key, attributes in reversed(new):
         made = onnx.helper.make_node(op, inputs, [names[key]], names[key], **attributes)
         graph.node.insert(place, made)
+    index.linear_scores[node.output[1]] = names["logits"]
     return names["logits"]
 
 

@@ -108,7 +108,7 @@ def calibrate_onnx_model(
     calibrated = parse_model(source)
     readout = find_readout(calibrated, output)
     settled = getattr(frozen, "readout_", None)
-    if settled is None or settled.score != readout.score:
+    if settled is None or settled.path != readout.path:
         settled = network.confirm_on_probe()
     surgery = _Surgery(calibrated, calibrator, settled, network.tensor_types())
     if keep_original:

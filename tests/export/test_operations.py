@@ -8,10 +8,11 @@ from sklearn.base import BaseEstimator
 from skcalib import _maps as ops
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap
-from skcalib.export import to_onnx
+from skcalib.export import to_onnx, to_torch
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
+torch = pytest.importorskip("torch")
 
 K = 7
 
@@ -43,6 +44,10 @@ class Tiny(BaseEstimator):
     def onnx(self, logits):
         model = to_onnx(self, dtype=logits.dtype)
         return run(model, logits)[0]
+
+    def torch(self, logits):
+        with torch.no_grad():
+            return to_torch(self)(torch.from_numpy(logits)).numpy()
 
 
 def run(model, logits):
@@ -132,36 +137,42 @@ EXTREME = np.array(
 )
 
 
-@pytest.mark.onnx
+BACKENDS = [
+    pytest.param("onnx", marks=pytest.mark.onnx),
+    pytest.param("torch", marks=pytest.mark.torch),
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("dtype", "atol"), [(np.float32, 1e-6), (np.float64, 1e-12)])
-def test_onnx_gives_the_numbers_of_python(name, seed, dtype, atol):
+def test_exports_give_the_numbers_of_python(backend, name, seed, dtype, atol):
     rng = np.random.default_rng(seed)
     calibrator = Tiny(*operations(rng)[name])
     logits = rng.uniform(-50, 50, (200, K)).astype(dtype)
     logits[:100] /= 20
-    proba = calibrator.onnx(logits)
+    proba = getattr(calibrator, backend)(logits)
     assert proba.dtype == dtype
     assert_allclose(proba, calibrator.python(logits), rtol=0, atol=atol)
 
 
-@pytest.mark.onnx
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_extreme_logits_give_the_same_normalised_rows(name, dtype):
+def test_extreme_logits_give_the_same_normalised_rows(backend, name, dtype):
     calibrator = Tiny(*operations(np.random.default_rng(0))[name])
     logits = EXTREME.astype(dtype)
     if "matrix" in name or name == "log_of_mixture":
         logits = logits[np.abs(logits).max(axis=1) < 1e5]
-    proba = calibrator.onnx(logits)
+    proba = getattr(calibrator, backend)(logits)
     assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
     assert_allclose(proba, calibrator.python(logits), rtol=0, atol=1e-6)
 
 
-@pytest.mark.onnx
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["linear", "constant"])
-def test_a_table_is_exact_at_and_beside_its_knots(kind):
+def test_a_table_is_exact_at_and_beside_its_knots(backend, kind):
     rng = np.random.default_rng(0)
     table = {"linear": linear_table, "constant": constant_table}[kind](rng, 37)
     knots = np.concatenate(
@@ -177,19 +188,19 @@ def test_a_table_is_exact_at_and_beside_its_knots(kind):
     calibrator = Tiny(ops.Lookup(tables), n_features=2)
     exact = table.kind == "constant"
     assert_allclose(
-        calibrator.onnx(logits),
+        getattr(calibrator, backend)(logits),
         calibrator.python(logits),
         rtol=0,
         atol=0 if exact else 1e-14,
     )
 
 
-@pytest.mark.onnx
-def test_a_single_column_is_the_log_odds_of_the_second_class():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_single_column_is_the_log_odds_of_the_second_class(backend):
     calibrator = Tiny(ops.Scale(0.5), ops.Softmax(), n_features=1)
     z = np.array([[-3.0], [0.0], [2.0], [1e30]])
     expected = 1 / (1 + np.exp(-z[:, 0] / 2))
-    assert_allclose(calibrator.onnx(z)[:, 1], expected, rtol=1e-12)
+    assert_allclose(getattr(calibrator, backend)(z)[:, 1], expected, rtol=1e-12)
 
 
 @pytest.mark.onnx
@@ -231,3 +242,54 @@ def test_every_operation_runs_in_old_and_new_opsets(opset, monkeypatch):
         assert_allclose(
             calibrator.onnx(logits), calibrator.python(logits), rtol=0, atol=1e-12
         )
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_flow_through_every_torch_operation(name):
+    calibrator = Tiny(*operations(np.random.default_rng(0))[name])
+    rng = np.random.default_rng(1)
+    logits = torch.from_numpy(rng.normal(0, 2, (5, K))).requires_grad_()
+    module = to_torch(calibrator)
+    if "constant" in name or "knot" in name or "one_point" in name:
+        # Flat pieces have the gradient zero, or none at all.
+        assert torch.isfinite(module(logits)).all()
+        return
+    assert torch.autograd.gradcheck(module, logits, eps=1e-6, atol=1e-5)
+
+
+@pytest.mark.torch
+def test_a_torch_module_keeps_its_precision_and_follows_the_device():
+    rng = np.random.default_rng(0)
+    module = to_torch(Tiny(*operations(rng)["mixed_tables"]))
+    assert not list(module.parameters())
+    assert {b.dtype for b in module.half().buffers()} == {torch.float64}
+    assert {b.device.type for b in module.to("meta").buffers()} == {"meta"}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_short_types_come_out_in_single_precision(dtype):
+    module = to_torch(Tiny(ops.Softmax()))
+    assert module(torch.zeros(2, K, dtype=dtype)).dtype == torch.float32
+
+
+@pytest.mark.torch
+def test_a_torch_module_refuses_other_shapes_and_types():
+    module = to_torch(Tiny(ops.Softmax()))
+    with pytest.raises(ValueError, match="fitted on 7 columns"):
+        module(torch.zeros(2, K + 1))
+    with pytest.raises(TypeError, match="floating point is needed"):
+        module(torch.zeros(2, K, dtype=torch.int64))
+
+
+@pytest.mark.torch
+def test_a_torch_module_can_be_saved_and_loaded(tmp_path):
+    rng = np.random.default_rng(0)
+    calibrator = Tiny(*operations(rng)["mixed_tables"])
+    first, second = to_torch(calibrator), to_torch(calibrator)
+    torch.save(first.state_dict(), tmp_path / "calibration.pt")
+    state = torch.load(tmp_path / "calibration.pt", weights_only=True)
+    second.load_state_dict(state)
+    logits = torch.from_numpy(rng.normal(size=(5, K)))
+    assert torch.equal(first(logits), second(logits))

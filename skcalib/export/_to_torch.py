@@ -1,0 +1,51 @@
+"""A fitted calibrator as a torch module."""
+
+import importlib
+from typing import Any
+
+from skcalib._optional import import_optional
+from skcalib.export._to_onnx import check_calibrator
+
+
+def to_torch(calibrator: Any) -> Any:
+    """Turn a fitted calibrator into a torch module from logits to probabilities.
+
+    Parameters
+    ----------
+    calibrator : estimator
+        A fitted calibrator of skcalib.
+
+    Returns
+    -------
+    module : torch.nn.Module
+        Maps logits of shape (n, n_columns), or log-odds of shape (n,), to probabilities
+        of shape (n, n_classes): float64 for float64, float32 for every other
+        floating-point type. Its numbers are float64 buffers that move between devices
+        and are not trained. Gradients with respect to the logits flow where the map
+        has any.
+
+    See Also
+    --------
+    to_onnx : The same for ONNX.
+
+    Notes
+    -----
+    The arithmetic runs in float64, so that the module agrees with Python; a device that
+    lacks float64 (Apple's MPS) cannot hold it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skcalib import TemperatureScaling
+    >>> from skcalib.export import to_torch
+    >>> logits = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]
+    >>> module = to_torch(TemperatureScaling().fit(logits, [0, 0, 1, 1]))
+    >>> module(torch.tensor([[4.0, 0.0]])).numpy().round(2)
+    array([[0.75, 0.25]], dtype=float32)
+    """
+    import_optional("torch", "Exporting to torch")
+    check_calibrator(calibrator)
+    operations = importlib.import_module("skcalib.export._torch_operations")
+    return operations.Calibration(
+        calibrator._calibration_map(), int(calibrator.n_features_in_)
+    )

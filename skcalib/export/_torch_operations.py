@@ -1,0 +1,267 @@
+"""The torch form of calibration maps: a small module for each operation."""
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from skcalib import _maps as ops
+from skcalib.export._tables import PackedTables, pack_tables
+
+
+class Calibration(nn.Module):
+    """Logits to probabilities, computed in float64 and given in the type of the input.
+
+    Its numbers stay in float64 whatever type the module is asked to take; they do move
+    between devices.
+    """
+
+    def __init__(self, calibration_map: ops.CalibrationMap, n_features: int) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.operations = _sequence(calibration_map)
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map (n, n_features) logits, or (n,) log-odds, to (n, n_classes)."""
+        if not logits.is_floating_point():
+            raise TypeError(f"The logits are {logits.dtype}; floating point is needed.")
+        x = logits.reshape(-1, 1) if logits.ndim == 1 else logits
+        if x.ndim != 2 or x.shape[1] != self.n_features:
+            raise ValueError(
+                f"The logits have shape {tuple(logits.shape)}; the calibration was "
+                f"fitted on {self.n_features} columns."
+            )
+        x = x.to(torch.float64).clamp(-ops.LARGEST_LOGIT, ops.LARGEST_LOGIT)
+        if self.n_features == 1:
+            x = torch.cat([torch.zeros_like(x), x], dim=1)
+        proba: Tensor = self.operations(x)
+        wide = logits.dtype == torch.float64
+        return proba if wide else proba.to(torch.float32)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Calibration":
+        # What `.to`, `.cuda` and `.half` call: follow the device, not the type.
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(fn(tensor).device)
+
+        return super()._apply(move, recurse)
+
+
+def _sequence(calibration_map: ops.CalibrationMap) -> nn.Sequential:
+    return nn.Sequential(*(as_module(op) for op in calibration_map.operations))
+
+
+def _tensor(array: Any) -> Tensor:
+    return torch.from_numpy(np.array(array, dtype=np.float64))
+
+
+@singledispatch
+def as_module(operation: Any) -> nn.Module:
+    """Build the module of one operation, from (n, K) to (n, K) in float64."""
+    raise TypeError(f"No torch form of the operation {type(operation).__name__}.")
+
+
+class Numbers(nn.Module):
+    """Base of the operations that hold numbers: buffers, not parameters."""
+
+    def __init__(self, **numbers: Any) -> None:
+        super().__init__()
+        for name, value in numbers.items():
+            self.register_buffer(name, _tensor(value))
+
+
+class Scale(Numbers):
+    """See `skcalib._maps.Scale`."""
+
+    factor: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        return x * self.factor
+
+
+class Affine(Numbers):
+    """See `skcalib._maps.Affine`."""
+
+    coef: Tensor
+    intercept: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        product = x * self.coef if self.coef.ndim == 1 else x @ self.coef.T
+        return product + self.intercept
+
+
+class Log(nn.Module):
+    """See `skcalib._maps.Log`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        return torch.log(x)
+
+
+class LogOdds(nn.Module):
+    """See `skcalib._maps.LogOdds`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        is_top, largest, top_log_odds, rest = _split_top(x)
+        others = torch.exp(-top_log_odds) * (1 - rest)
+        below = (x - largest) - torch.log1p(others)
+        return torch.where(is_top, top_log_odds, below)
+
+
+class BetaLink(Numbers):
+    """See `skcalib._maps.BetaLink`."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        log_p = logsigmoid(x)
+        return self.a * log_p - self.b * (log_p - x) + self.c
+
+
+class Lookup(Numbers):
+    """See `skcalib._maps.Lookup`; `tables` are packed as in `PackedTables`."""
+
+    knots: Tensor
+    start: Tensor
+    rise: Tensor
+    origin: Tensor
+    width: Tensor
+
+    def __init__(self, tables: PackedTables) -> None:
+        names = ("knots", "start", "rise", "origin", "width")
+        super().__init__(**{name: getattr(tables, name) for name in names})
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        if self.knots.shape[0] == 1:
+            piece = torch.searchsorted(self.knots[0], x.detach().contiguous())
+        else:
+            columns = x.detach().T.contiguous()
+            piece = torch.searchsorted(self.knots, columns).T
+        row = torch.arange(self.knots.shape[0], device=x.device)
+        index = piece + row * self.start.shape[1]
+        share = (x - self.origin.view(-1)[index]) / self.width.view(-1)[index]
+        return self.start.view(-1)[index] + share * self.rise.view(-1)[index]
+
+
+class ReplaceTop(nn.Module):
+    """See `skcalib._maps.ReplaceTop`."""
+
+    def __init__(self, table: ops.Table) -> None:
+        super().__init__()
+        self.look_up = Lookup(pack_tables([table]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        is_top, _, top_log_odds, rest = _split_top(x)
+        proba = self.look_up(top_log_odds)
+        return torch.where(is_top, proba, rest * (1 - proba))
+
+
+class Mixture(Numbers):
+    """See `skcalib._maps.Mixture`."""
+
+    weights: Tensor
+    constant: Tensor
+
+    def __init__(self, operation: ops.Mixture) -> None:
+        super().__init__(weights=operation.weights, constant=operation.constant)
+        self.parts = nn.ModuleList(_sequence(part) for part in operation.parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        mapped: Sequence[Tensor] = [part(x) for part in self.parts]
+        total = torch.zeros_like(x) + self.constant
+        for weight, part in zip(self.weights, mapped, strict=True):
+            total = total + weight * part
+        return total
+
+
+class Renormalise(nn.Module):
+    """See `skcalib._maps.Renormalise`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        return x / x.sum(dim=1, keepdim=True)
+
+
+def _split_top(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return ``(is_top, largest, top_log_odds, rest)``; see `skcalib._numerics`."""
+    largest, top = x.max(dim=1, keepdim=True)
+    # Among equal entries the first counts, which max does not promise on every device.
+    top = (x == largest).to(torch.int8).argmax(dim=1, keepdim=True)
+    is_top = torch.arange(x.shape[1], device=x.device) == top
+    others = x.masked_fill(is_top, -torch.inf)
+    second = others.amax(dim=1, keepdim=True)
+    rest = torch.exp(others - second)
+    total = rest.sum(dim=1, keepdim=True)
+    return is_top, largest, (largest - second) - torch.log(total), rest / total
+
+
+@as_module.register
+def _(operation: ops.Scale) -> nn.Module:
+    return Scale(factor=operation.factor)
+
+
+@as_module.register
+def _(operation: ops.Affine) -> nn.Module:
+    return Affine(coef=operation.coef, intercept=operation.intercept)
+
+
+@as_module.register
+def _(operation: ops.Softmax) -> nn.Module:
+    return nn.Softmax(dim=1)
+
+
+@as_module.register
+def _(operation: ops.LogSoftmax) -> nn.Module:
+    return nn.LogSoftmax(dim=1)
+
+
+@as_module.register
+def _(operation: ops.Log) -> nn.Module:
+    return Log()
+
+
+@as_module.register
+def _(operation: ops.LogSigmoid) -> nn.Module:
+    return nn.LogSigmoid()
+
+
+@as_module.register
+def _(operation: ops.LogOdds) -> nn.Module:
+    return LogOdds()
+
+
+@as_module.register
+def _(operation: ops.BetaLink) -> nn.Module:
+    return BetaLink(a=operation.a, b=operation.b, c=operation.c)
+
+
+@as_module.register
+def _(operation: ops.Lookup) -> nn.Module:
+    return Lookup(pack_tables(operation.tables))
+
+
+@as_module.register
+def _(operation: ops.ReplaceTop) -> nn.Module:
+    return ReplaceTop(operation.table)
+
+
+@as_module.register
+def _(operation: ops.Mixture) -> nn.Module:
+    return Mixture(operation)
+
+
+@as_module.register
+def _(operation: ops.Renormalise) -> nn.Module:
+    return Renormalise()

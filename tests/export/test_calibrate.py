@@ -1,0 +1,600 @@
+"""Small classifiers that end in every usual way: read, calibrated and run again."""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.pipeline import make_pipeline
+
+from skcalib.calibrators import BetaCalibration, TemperatureScaling
+from skcalib.exceptions import ModelFormatError
+from skcalib.export import calibrate_onnx_model
+from skcalib.frozen import OnnxLogits
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.onnx
+
+FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+INT64, STRING = onnx.TensorProto.INT64, onnx.TensorProto.STRING
+K, D = 4, 5
+WEIGHT = np.random.default_rng(1).normal(size=(D, K)).astype(np.float32) * 2
+BINARY = WEIGHT[:, :1]
+NAMES = ["ant", "bee", "cat", "dog"]
+
+
+def node(op, inputs, outputs, **attributes):
+    return onnx.helper.make_node(op, inputs, outputs, **attributes)
+
+
+def info(name, shape, element=FLOAT):
+    return onnx.helper.make_tensor_value_info(name, element, shape)
+
+
+def model(nodes, outputs, *, inputs=None, opset=17, constants=None, ir_version=8):
+    constants = {"W": WEIGHT, "one": np.float32([1.0]), **(constants or {})}
+    used = {name for made in nodes for name in made.input}
+    for made in nodes:
+        for attribute in made.attribute:
+            used |= {n for inner in attribute.g.node for n in inner.input}
+    graph = onnx.helper.make_graph(
+        nodes,
+        "test",
+        inputs or [info("x", ["n", D])],
+        outputs,
+        [
+            onnx.numpy_helper.from_array(value, name)
+            for name, value in constants.items()
+            if name in used
+        ],
+    )
+    opsets = [
+        onnx.helper.make_opsetid("", opset),
+        onnx.helper.make_opsetid("ai.onnx.ml", 2),
+    ]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+
+
+LINEAR = node("MatMul", ["x", "W"], ["z"])
+SOFTMAX = node("Softmax", ["z"], ["p"], axis=1)
+
+
+def zipmap(**labels):
+    return onnx.helper.make_node(
+        "ZipMap", ["p"], ["maps"], domain="ai.onnx.ml", **labels
+    )
+
+
+def maps_info(key=INT64):
+    value = onnx.helper.make_tensor_type_proto(FLOAT, None)
+    entry = onnx.helper.make_map_type_proto(key, value)
+    kind = onnx.helper.make_sequence_type_proto(entry)
+    return onnx.helper.make_value_info("maps", kind)
+
+
+def linear_classifier(post_transform):
+    return onnx.helper.make_node(
+        "LinearClassifier",
+        ["x"],
+        ["label", "raw"],
+        domain="ai.onnx.ml",
+        coefficients=WEIGHT.T.ravel().tolist(),
+        intercepts=[0.1, -0.2, 0.3, 0.0],
+        classlabels_strings=NAMES,
+        post_transform=post_transform,
+    )
+
+
+def forest():
+    # Two stumps on the first two features, with leaf weights for all four classes.
+    leaf = {"nodes_falsenodeids": 0, "nodes_truenodeids": 0}
+    rows = [
+        (0, 0, "BRANCH_LEQ", 0, 0.0, 1, 2),
+        (0, 1, "LEAF", 0, 0.0, *leaf.values()),
+        (0, 2, "LEAF", 0, 0.0, *leaf.values()),
+        (1, 0, "BRANCH_LEQ", 1, 0.3, 1, 2),
+        (1, 1, "LEAF", 0, 0.0, *leaf.values()),
+        (1, 2, "LEAF", 0, 0.0, *leaf.values()),
+    ]
+    keys = ["treeids", "nodeids", "modes", "featureids", "values"]
+    keys += ["truenodeids", "falsenodeids"]
+    columns = zip(*rows, strict=True)
+    nodes = {f"nodes_{k}": list(v) for k, v in zip(keys, columns, strict=True)}
+    leaves = np.array([[5, 3, 1, 1], [0, 2, 7, 1], [4, 0, 4, 2], [1, 1, 2, 6]]) / 20
+    places = [(0, 1), (0, 2), (1, 1), (1, 2)]
+    return onnx.helper.make_node(
+        "TreeEnsembleClassifier",
+        ["x"],
+        ["label", "p"],
+        domain="ai.onnx.ml",
+        **nodes,
+        class_treeids=[t for t, _ in places for _ in range(K)],
+        class_nodeids=[i for _, i in places for _ in range(K)],
+        class_ids=list(range(K)) * 4,
+        class_weights=leaves.ravel().tolist(),
+        classlabels_int64s=[10, 20, 30, 40],
+        post_transform="NONE",
+    )
+
+
+def spelt(shift=True, reciprocal=False):
+    axes = {"axes": [1], "keepdims": 1}
+    nodes = [LINEAR]
+    if shift:
+        nodes += [
+            node("ReduceMax", ["z"], ["m"], **axes),
+            node("Sub", ["z", "m"], ["d"]),
+        ]
+    nodes += [
+        node("Exp", ["d" if shift else "z"], ["e"]),
+        node("ReduceSum", ["e"], ["s"], **axes),
+    ]
+    if reciprocal:
+        nodes += [node("Reciprocal", ["s"], ["r"]), node("Mul", ["e", "r"], ["p"])]
+    else:
+        nodes.append(node("Div", ["e", "s"], ["p"]))
+    return model(nodes, [info("p", ["n", K])], opset=12)
+
+
+def sigmoid(*tail, shape):
+    nodes = [node("MatMul", ["x", "B"], ["z"]), node("Sigmoid", ["z"], ["q"]), *tail]
+    return model(nodes, [info("p", shape)], constants={"B": BINARY})
+
+
+def constant_weights():
+    value = onnx.numpy_helper.from_array(WEIGHT)
+    weights = node("Constant", [], ["V"], value=value)
+    return model(
+        [weights, node("MatMul", ["x", "V"], ["z"]), SOFTMAX], [info("p", ["n", K])]
+    )
+
+
+def labels_by_number():
+    nodes = [
+        LINEAR,
+        SOFTMAX,
+        zipmap(classlabels_strings=NAMES),
+        node("ArgMax", ["p"], ["top"], axis=1, keepdims=1),
+        onnx.helper.make_node(
+            "ArrayFeatureExtractor", ["names", "top"], ["wide"], domain="ai.onnx.ml"
+        ),
+        node("Reshape", ["wide", "flat"], ["label"]),
+    ]
+    constants = {"names": np.array(NAMES, dtype=object), "flat": np.array([-1])}
+    outputs = [info("label", ["n"], STRING), maps_info(STRING)]
+    return model(nodes, outputs, constants=constants)
+
+
+def inner_graph():
+    """An If whose branches read the scores from outside."""
+    inner = onnx.helper.make_graph(
+        [node("Identity", ["p"], ["inside"])], "branch", [], [info("inside", None)]
+    )
+    yes = onnx.numpy_helper.from_array(np.array(True))
+    nodes = [
+        LINEAR,
+        SOFTMAX,
+        node("Constant", [], ["yes"], value=yes),
+        node("If", ["yes"], ["copy"], then_branch=inner, else_branch=inner),
+        node("Softplus", ["copy"], ["soft"]),
+        node("Cast", ["soft"], ["number"], to=INT64),
+    ]
+    return model(nodes, [info("p", ["n", K]), info("number", ["n", K], INT64)])
+
+
+class Case(NamedTuple):
+    """A model, the kind of its readout, and the tensor that is read."""
+
+    model: object
+    kind: str
+    tensor: str
+    output: str | None = None
+
+
+PROBA = [info("p", ["n", K])]
+CASES = {
+    "logits": Case(model([LINEAR], [info("z", ["n", K])]), "logits", "z"),
+    "softmax": Case(model([LINEAR, SOFTMAX], PROBA), "logits", "z"),
+    "softmax_opset_9": Case(model([LINEAR, SOFTMAX], PROBA, opset=9), "logits", "z"),
+    "softmax_opset_21": Case(model([LINEAR, SOFTMAX], PROBA, opset=21), "logits", "z"),
+    "ir_version_3": Case(
+        model(
+            [
+                node("Constant", [], ["V"], value=onnx.numpy_helper.from_array(WEIGHT)),
+                node("MatMul", ["x", "V"], ["z"]),
+                SOFTMAX,
+            ],
+            PROBA,
+            ir_version=3,
+            opset=9,
+        ),
+        "logits",
+        "z",
+    ),
+    "softmax_identity_cast": Case(
+        model(
+            [
+                LINEAR,
+                SOFTMAX,
+                node("Identity", ["p"], ["i"]),
+                node("Cast", ["i"], ["wide"], to=onnx.TensorProto.DOUBLE),
+            ],
+            [info("wide", ["n", K], onnx.TensorProto.DOUBLE)],
+        ),
+        "logits",
+        "z",
+    ),
+    "log_softmax": Case(
+        model([LINEAR, node("LogSoftmax", ["z"], ["p"], axis=1)], PROBA), "logits", "z"
+    ),
+    "spelt": Case(spelt(), "logits", "z"),
+    "spelt_without_shift": Case(spelt(shift=False), "logits", "z"),
+    "spelt_with_reciprocal": Case(spelt(reciprocal=True), "logits", "z"),
+    "unknown_last_operator": Case(
+        model([LINEAR, SOFTMAX, node("Relu", ["p"], ["r"])], [info("r", ["n", K])]),
+        "proba",
+        "r",
+    ),
+    "sigmoid": Case(
+        sigmoid(node("Identity", ["q"], ["p"]), shape=["n", 1]), "log_odds", "z"
+    ),
+    "sigmoid_one_dimensional": Case(
+        sigmoid(
+            node("Flatten", ["q"], ["f"]), node("Squeeze", ["f"], ["p"]), shape=["n"]
+        ),
+        "log_odds",
+        "z",
+    ),
+    "sigmoid_two_columns": Case(
+        sigmoid(
+            node("Sub", ["one", "q"], ["other"]),
+            node("Concat", ["other", "q"], ["p"], axis=1),
+            shape=["n", 2],
+        ),
+        "log_odds",
+        "z",
+    ),
+    "scores_and_labels": Case(
+        model(
+            [LINEAR, SOFTMAX, node("ArgMax", ["z"], ["label"], axis=1, keepdims=0)],
+            [info("label", ["n"], INT64), *PROBA],
+        ),
+        "logits",
+        "z",
+    ),
+    "labels_only": Case(
+        model(
+            [LINEAR, SOFTMAX, node("ArgMax", ["p"], ["label"], axis=-1, keepdims=0)],
+            [info("label", ["n"], INT64)],
+        ),
+        "logits",
+        "z",
+    ),
+    "logits_and_softmax": Case(
+        model([LINEAR, SOFTMAX], [info("z", ["n", K]), *PROBA]), "logits", "z"
+    ),
+    "zipmap_and_names": Case(labels_by_number(), "logits", "z"),
+    "linear_classifier": Case(
+        model(
+            [
+                linear_classifier("SOFTMAX"),
+                onnx.helper.make_node(
+                    "Normalizer", ["raw"], ["p"], domain="ai.onnx.ml", norm="L1"
+                ),
+                zipmap(classlabels_strings=NAMES),
+            ],
+            [info("label", ["n"], STRING), maps_info(STRING)],
+        ),
+        "logits",
+        "raw_logits",
+    ),
+    "linear_classifier_logistic": Case(
+        model(
+            [
+                linear_classifier("LOGISTIC"),
+                onnx.helper.make_node(
+                    "Normalizer", ["raw"], ["p"], domain="ai.onnx.ml", norm="L1"
+                ),
+            ],
+            [info("label", ["n"], STRING), *PROBA],
+        ),
+        "proba",
+        "p",
+    ),
+    "forest": Case(
+        model([forest()], [info("label", ["n"], INT64), *PROBA]), "proba", "p"
+    ),
+    "fixed_batch": Case(
+        model([LINEAR, SOFTMAX], [info("p", [7, K])], inputs=[info("x", [7, D])]),
+        "logits",
+        "z",
+    ),
+    "convolution_head": Case(
+        model(
+            [LINEAR, node("Reshape", ["z", "shape"], ["p"])],
+            [info("p", ["n", K, 1, 1])],
+            constants={"shape": np.array([-1, K, 1, 1])},
+        ),
+        "logits",
+        "p",
+    ),
+    "half_precision": Case(
+        model(
+            [
+                node("Cast", ["x"], ["h"], to=HALF),
+                node("MatMul", ["h", "W"], ["z"]),
+                SOFTMAX,
+            ],
+            [info("p", ["n", K], HALF)],
+            constants={"W": WEIGHT.astype(np.float16)},
+        ),
+        "logits",
+        "z",
+    ),
+    "constant_weights": Case(constant_weights(), "logits", "z"),
+    "features_beside_logits": Case(
+        model(
+            [LINEAR, node("Relu", ["x"], ["f"])],
+            [info("f", ["n", D]), info("z", ["n", K])],
+        ),
+        "logits",
+        "z",
+        "z",
+    ),
+    "scores_read_by_an_inner_graph": Case(inner_graph(), "logits", "z"),
+}
+
+
+@pytest.fixture(params=sorted(CASES))
+def case(request):
+    return CASES[request.param]
+
+
+def draw_inputs(case, n=42):
+    return np.random.default_rng(0).normal(size=(n, D)).astype(np.float32)
+
+
+def run(proto, X):
+    """Run a model in pieces of 7 rows, which also suits a fixed batch."""
+    onnx.checker.check_model(proto, full_check=True)
+    session = ort.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = [value.name for value in session.get_outputs()]
+    pieces = [session.run(None, {"x": X[i : i + 7]}) for i in range(0, len(X), 7)]
+    joined = {}
+    for name, parts in zip(names, zip(*pieces, strict=True), strict=True):
+        if isinstance(parts[0], list):
+            joined[name] = [entry for part in parts for entry in part]
+        else:
+            joined[name] = np.concatenate(parts)
+    return joined
+
+
+def as_matrix(scores):
+    if isinstance(scores, list):
+        return np.array([list(entry.values()) for entry in scores])
+    return scores.reshape(len(scores), -1)
+
+
+def fit(case, X, calibrator):
+    frozen = OnnxLogits(case.model, output=case.output)
+    logits = frozen.fit_transform(X).astype(np.float64)
+    if logits.shape[1] == 1:
+        logits = np.hstack([np.zeros_like(logits), logits])
+    noise = np.random.default_rng(2).gumbel(size=logits.shape)
+    y = (logits / 2 + noise).argmax(axis=1)
+    return make_pipeline(frozen, calibrator).fit(X, y)
+
+
+def served(case):
+    """The output that holds the scores, None where there are only labels."""
+    outputs = [value.name for value in case.model.graph.output]
+    scores = [name for name in ("p", "maps", "wide", "r", "z") if name in outputs]
+    return scores[0] if scores else None
+
+
+def test_the_logits_are_found(case):
+    X = draw_inputs(case)
+    frozen = OnnxLogits(case.model, output=case.output).fit(X)
+    assert (frozen.readout_.kind, frozen.readout_.tensor) == (case.kind, case.tensor)
+    logits = frozen.transform(X).astype(np.float64)
+    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    if logits.shape[1] == 1:
+        proba = 1 / (1 + np.exp(-logits))
+    name = served(case)
+    if name is None or case.model.graph.node[-1].op_type in ("LogSoftmax", "Reshape"):
+        return
+    scores = as_matrix(run(case.model, X)[name])
+    if scores.shape != proba.shape:
+        scores = scores[:, 1:]
+    if np.allclose(scores.sum(axis=1), 1, atol=1e-2) or scores.shape[1] == 1:
+        half = scores.dtype == np.float16
+        assert_allclose(proba, scores, atol=2e-3 if half else 1e-6)
+
+
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), BetaCalibration()])
+def test_calibrated_probabilities_take_the_place_of_the_scores(case, calibrator):
+    X = draw_inputs(case)
+    pipe = fit(case, X, calibrator)
+    before = case.model.SerializeToString()
+    proto = calibrate_onnx_model(case.model, pipe)
+    assert case.model.SerializeToString() == before
+    results = run(proto, X)
+    name = served(case) or "probabilities"
+    scores = as_matrix(results[name])
+    expected = pipe.predict_proba(X)
+    if scores.shape[1] == 1:
+        expected = expected[:, 1:]
+    half = scores.dtype == np.float16
+    assert_allclose(scores, expected, atol=1e-3 if half else 1e-6)
+    if served(case) != name:
+        return
+    old, new = (
+        [v for v in m.graph.output if v.name == name] for m in (case.model, proto)
+    )
+    assert old == new
+    assert [v.version for v in proto.opset_import] == [
+        v.version for v in case.model.opset_import
+    ]
+
+
+def test_labels_follow_the_calibrated_scores(case):
+    X = draw_inputs(case)
+    # The vector map below turns the order of the classes around.
+    pipe = fit(case, X, Backwards())
+    results = run(calibrate_onnx_model(case.model, pipe), X)
+    if "label" not in results:
+        return
+    columns = pipe.predict_proba(X).argmax(axis=1)
+    known = run(case.model, X)["label"]
+    if known.dtype.kind in "OU":
+        expected = np.array(NAMES, dtype=object)[columns]
+    else:
+        expected = columns if known.max() < 10 else 10 * (columns + 1)
+    assert_array_equal(results["label"], expected)
+
+
+class Backwards(TemperatureScaling):
+    """Temperature -1: the least likely class becomes the most likely one."""
+
+    _keeps_class = False
+
+    def _fit_calibration(self, data):
+        self.temperature_ = -1.0
+
+
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), Backwards()])
+def test_beside_the_original_outputs_nothing_changes(case, calibrator):
+    X = draw_inputs(case)
+    pipe = fit(case, X, calibrator)
+    proto = calibrate_onnx_model(case.model, pipe, keep_original=True)
+    before, after = run(case.model, X), run(proto, X)
+    for name, values in before.items():
+        if isinstance(values, list):
+            assert values == after[name]
+        else:
+            assert_array_equal(values, after[name])
+    name = served(case) or pipe[0].readout_.score
+    scores = as_matrix(after[f"{name}_calibrated"])
+    expected = pipe.predict_proba(X)
+    if scores.shape[1] == 1:
+        expected = expected[:, 1:]
+    # The runtime may keep more digits inside a half-precision model than it shows.
+    half = case is CASES["half_precision"]
+    assert_allclose(scores, expected, atol=1e-3 if half else 1e-6)
+    if "label" in before:
+        changed = after["label_calibrated"] != before["label"]
+        assert changed.any() == isinstance(calibrator, Backwards)
+
+
+def test_a_bare_calibrator_is_written_like_its_pipeline(case):
+    X = draw_inputs(case)
+    pipe = fit(case, X, TemperatureScaling())
+    output = case.output
+    bare = calibrate_onnx_model(case.model, pipe[-1], output=output)
+    assert bare == calibrate_onnx_model(case.model, pipe)
+
+
+def test_the_calibration_is_recorded():
+    case = CASES["softmax"]
+    X = draw_inputs(case)
+    pipe = fit(case, X, TemperatureScaling(objective="focal", gamma=0.5))
+    proto = calibrate_onnx_model(case.model, pipe)
+    again = calibrate_onnx_model(proto, pipe)
+    (entry,) = again.metadata_props
+    content = json.loads(entry.value)
+    assert entry.key == "skcalib.calibration"
+    assert content["method"] == "TemperatureScaling"
+    assert content["params"]["gamma"] == 0.5
+    assert content["learned"]["temperature_"] == pipe[-1].temperature_
+    assert content["classes"] == [0, 1, 2, 3]
+
+
+def test_what_is_no_longer_needed_is_dropped():
+    case = CASES["softmax"]
+    pipe = fit(case, draw_inputs(case), TemperatureScaling())
+    proto = calibrate_onnx_model(case.model, pipe)
+    softmaxes = [made for made in proto.graph.node if made.op_type == "Softmax"]
+    assert len(softmaxes) == 1
+
+
+def test_a_calibrator_for_other_columns_is_refused():
+    case = CASES["softmax"]
+    other = TemperatureScaling().fit(np.eye(3), [0, 1, 1])
+    with pytest.raises(ValueError, match=r"has 4 columns of logits but .* on 3"):
+        calibrate_onnx_model(case.model, other)
+
+
+def test_a_longer_pipeline_is_refused():
+    case = CASES["softmax"]
+    pipe = make_pipeline(OnnxLogits(case.model), "passthrough", TemperatureScaling())
+    with pytest.raises(TypeError, match="one of exactly two steps"):
+        calibrate_onnx_model(case.model, pipe)
+
+
+def test_something_else_than_a_calibrator_is_refused():
+    with pytest.raises(TypeError, match="no calibrator of skcalib"):
+        calibrate_onnx_model(CASES["softmax"].model, object())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "outputs", "match"),
+    [
+        (
+            [node("Cast", ["x"], ["i"], to=INT64)],
+            [info("i", ["n", D], INT64)],
+            "no classif",
+        ),
+        (
+            [node("Relu", ["x"], ["a"]), node("Neg", ["x"], ["b"])],
+            [info("a", ["n", D]), info("b", ["n", D])],
+            "several outputs that could be its scores",
+        ),
+        (
+            [node("Reshape", ["x", "shape"], ["a"])],
+            [info("a", ["n", D, "h", "w"])],
+            "shape .* for 42 rows",
+        ),
+        ([LINEAR, node("Sigmoid", ["z"], ["p"])], PROBA, "4 independent sigmoids"),
+    ],
+)
+def test_a_model_that_is_no_classifier_is_refused(nodes, outputs, match):
+    constants = {"shape": np.array([-1, 1, 2, 3])}
+    proto = model(nodes, outputs, constants=constants)
+    with pytest.raises(ModelFormatError, match=match):
+        OnnxLogits(proto).fit(draw_inputs(None))
+
+
+def test_independent_sigmoids_are_read_before_the_sigmoid_if_named():
+    proto = model([LINEAR, node("Sigmoid", ["z"], ["p"])], PROBA)
+    X = draw_inputs(None)
+    logits = OnnxLogits(proto, output="z").fit_transform(X)
+    assert_allclose(logits, X @ WEIGHT, atol=1e-5)
+
+
+def test_half_precision_probabilities_are_refused():
+    nodes = [
+        LINEAR,
+        SOFTMAX,
+        node("Cast", ["p"], ["h"], to=HALF),
+        node("Relu", ["h"], ["r"]),
+    ]
+    proto = model(nodes, [info("r", ["n", K], HALF)])
+    with pytest.raises(ModelFormatError, match="half precision, too coarse"):
+        OnnxLogits(proto).fit(draw_inputs(None))
+
+
+def test_old_opsets_are_refused():
+    case = CASES["softmax"]
+    proto = model([LINEAR, SOFTMAX], PROBA, opset=8)
+    pipe = fit(case, draw_inputs(case), TemperatureScaling())
+    with pytest.raises(ValueError, match="opset 8; writing a calibration needs 9"):
+        calibrate_onnx_model(proto, pipe[-1])
+
+
+def test_an_unknown_output_is_refused():
+    with pytest.raises(ModelFormatError, match=r"no output or inner tensor named 'q'"):
+        OnnxLogits(CASES["softmax"].model, output="q").fit(draw_inputs(None))

@@ -1,0 +1,130 @@
+"""Files are written whole or not at all, and never over another by accident."""
+
+import os
+
+import numpy as np
+import pytest
+
+from skcalib.calibrators import TemperatureScaling
+from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
+from skcalib.frozen import OnnxLogits
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.onnx
+
+
+@pytest.fixture
+def calibrator(calibration_set):
+    return TemperatureScaling().fit(*calibration_set)
+
+
+@pytest.fixture
+def wide_model(tmp_path):
+    """A linear model whose weights lie in a file of their own."""
+    weight = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "W"], ["z"])],
+        "wide",
+        [value("x", 1, ["n", 300])],
+        [value("z", 1, ["n", 4])],
+        [onnx.numpy_helper.from_array(weight, "W")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    folder = tmp_path / "original"
+    folder.mkdir()
+    path = folder / "wide.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="wide.data")
+    assert path.stat().st_size < 1000
+    return path
+
+
+def test_what_is_saved_is_what_is_read(calibrator, tmp_path):
+    model = to_onnx(calibrator)
+    save_onnx(model, tmp_path / "calibration.onnx")
+    assert onnx.load(tmp_path / "calibration.onnx") == model
+    assert os.listdir(tmp_path) == ["calibration.onnx"]
+
+
+def test_a_file_that_exists_is_kept_unless_told_otherwise(calibrator, tmp_path):
+    path = tmp_path / "calibration.onnx"
+    path.write_text("precious")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        save_onnx(to_onnx(calibrator), path)
+    assert path.read_text() == "precious"
+    save_onnx(to_onnx(calibrator), path, overwrite=True)
+    onnx.checker.check_model(path)
+
+
+def test_nothing_is_left_behind_when_writing_fails(calibrator, tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_onnx(to_onnx(calibrator), tmp_path / "calibration.onnx")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_missing_or_a_file_is_named(calibrator, tmp_path):
+    model = to_onnx(calibrator)
+    with pytest.raises(ValueError, match="does not exist"):
+        save_onnx(model, tmp_path / "missing" / "calibration.onnx")
+    with pytest.raises(ValueError, match="is a folder"):
+        save_onnx(model, tmp_path)
+
+
+def test_a_read_only_folder_is_named(calibrator, tmp_path, monkeypatch):
+    # The superuser may write anywhere, so the refusal is played.
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with pytest.raises(ValueError, match=r"Cannot write to the folder .* denied"):
+        save_onnx(to_onnx(calibrator), tmp_path / "calibration.onnx")
+
+
+def test_outside_weights_are_read_into_the_calibrated_model(
+    wide_model, calibrator, tmp_path
+):
+    X = np.random.default_rng(1).normal(size=(9, 300)).astype(np.float32)
+    expected = calibrator.predict_proba(OnnxLogits(wide_model).fit_transform(X))
+    model = calibrate_onnx_model(wide_model, calibrator)
+    save_onnx(model, tmp_path / "calibrated.onnx")
+    served = run(tmp_path / "calibrated.onnx", X)
+    np.testing.assert_allclose(served, expected, atol=1e-6)
+
+
+def test_large_outside_weights_stay_outside(
+    wide_model, calibrator, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("skcalib._backends._onnx_files.LARGEST_INLINE", 100)
+    model = calibrate_onnx_model(wide_model, calibrator)
+    with pytest.raises(ValueError, match="data_folder"):
+        save_onnx(model, tmp_path / "calibrated.onnx")
+    save_onnx(model, tmp_path / "calibrated.onnx", data_folder=wide_model.parent)
+    X = np.random.default_rng(1).normal(size=(9, 300)).astype(np.float32)
+    expected = calibrator.predict_proba(OnnxLogits(wide_model).fit_transform(X))
+    served = run(tmp_path / "calibrated.onnx", X)
+    np.testing.assert_allclose(served, expected, atol=1e-6)
+    # Beside the original, the two models share the file.
+    save_onnx(model, wide_model.parent / "c.onnx", data_folder=wide_model.parent)
+    np.testing.assert_allclose(
+        run(wide_model.parent / "c.onnx", X), expected, atol=1e-6
+    )
+
+
+def test_outside_weights_that_are_missing_are_named(wide_model, calibrator):
+    with pytest.raises(ValueError, match="Pass the path of the model file"):
+        calibrate_onnx_model(wide_model.read_bytes(), calibrator)
+    (wide_model.parent / "wide.data").unlink()
+    with pytest.raises(ValueError, match=r"weights in 'wide\.data'"):
+        calibrate_onnx_model(wide_model, calibrator)
+
+
+def run(path, X):
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": X})[0]
