@@ -104,7 +104,7 @@ def compare_isotonic(X, X_test, y, y_test):
 
 
 def compare_platt(X, X_test, y, y_test):
-    platt = PlattScaling(score="logit")
+    platt = PlattScaling(fit_on="logits")
     time_ours, platt = seconds(lambda: platt.fit(X, y))
     time_theirs, curves = seconds(lambda: per_class(_SigmoidCalibration, X, y))
     target = smoothed(y[:, np.newaxis] == np.arange(X.shape[1]))

@@ -21,7 +21,7 @@ class PlattScaling(BaseCalibrator):
 
     Parameters
     ----------
-    score : {"log_odds", "logit"}, default="log_odds"
+    fit_on : {"log_odds", "logits"}, default="log_odds"
         The score :math:`s_k`: the log-odds :math:`z_k - \ln \sum_{j \ne k} e^{z_j}` of
         the class against the rest, or the raw logit :math:`z_k`. A logit alone says
         little where only differences of logits carry meaning, as in most networks.
@@ -89,7 +89,7 @@ class PlattScaling(BaseCalibrator):
     """
 
     _parameter_constraints: dict = {
-        "score": [StrOptions({"log_odds", "logit"})],
+        "fit_on": [StrOptions({"log_odds", "logits"})],
         "smooth_targets": ["boolean"],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -99,13 +99,13 @@ class PlattScaling(BaseCalibrator):
     def __init__(
         self,
         *,
-        score="log_odds",
+        fit_on="log_odds",
         smooth_targets=True,
         tol=1e-8,
         max_iter=100,
         classes=None,
     ):
-        self.score = score
+        self.fit_on = fit_on
         self.smooth_targets = smooth_targets
         self.tol = tol
         self.max_iter = max_iter
@@ -114,7 +114,7 @@ class PlattScaling(BaseCalibrator):
     def _fit_calibration(self, data):
         result = fit_platt(
             data,
-            on_log_odds=self.score == "log_odds",
+            on_log_odds=self.fit_on == "log_odds",
             smooth_targets=self.smooth_targets,
             tol=self.tol,
             max_iter=self.max_iter,
@@ -131,6 +131,6 @@ class PlattScaling(BaseCalibrator):
     def _calibration_map(self):
         affine = Affine(self.coef_, self.intercept_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
-        if self.score == "log_odds" or self.coef_.shape[0] == 2:
+        if self.fit_on == "log_odds" or self.coef_.shape[0] == 2:
             return CalibrationMap(LogOdds(), affine, LogSigmoid(), Softmax())
         return CalibrationMap(affine, LogSigmoid(), Softmax())

@@ -28,11 +28,11 @@ def reference_fit(score, target):
     return minimize(loss, np.zeros(2), method="BFGS", options={"gtol": 1e-9})
 
 
-@pytest.mark.parametrize("score", ["log_odds", "logit"])
-def test_each_class_is_an_unpenalised_logistic_regression(calibration_set, score):
+@pytest.mark.parametrize("fit_on", ["log_odds", "logits"])
+def test_each_class_is_an_unpenalised_logistic_regression(calibration_set, fit_on):
     logits, y = calibration_set
-    platt = PlattScaling(score=score, smooth_targets=False).fit(logits, y)
-    scores = logits if score == "logit" else one_vs_rest_log_odds(logits)
+    platt = PlattScaling(fit_on=fit_on, smooth_targets=False).fit(logits, y)
+    scores = logits if fit_on == "logits" else one_vs_rest_log_odds(logits)
     for k in range(4):
         reference = LogisticRegression(C=1e12, tol=1e-10, solver="newton-cholesky")
         reference.fit(scores[:, [k]], y == k)
@@ -87,31 +87,31 @@ def test_binary_result_is_exactly_the_logistic(binary_calibration_set):
     )
 
 
-@pytest.mark.parametrize("score", ["log_odds", "logit"])
-def test_binary_shapes_mean_the_same(binary_calibration_set, score):
+@pytest.mark.parametrize("fit_on", ["log_odds", "logits"])
+def test_binary_shapes_mean_the_same(binary_calibration_set, fit_on):
     z, y = binary_calibration_set
     columns = np.column_stack([np.full_like(z, 5.0), z + 5.0])
-    expected = PlattScaling(score=score).fit(z, y).predict_proba(z)
+    expected = PlattScaling(fit_on=fit_on).fit(z, y).predict_proba(z)
     for X in (z[:, np.newaxis], columns):
-        platt = PlattScaling(score=score).fit(X, y)
+        platt = PlattScaling(fit_on=fit_on).fit(X, y)
         assert_allclose(platt.predict_proba(X), expected, atol=1e-10)
 
 
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
-@pytest.mark.parametrize("score", ["log_odds", "logit"])
-def test_binary_slope_scales_with_the_units(binary_calibration_set, score, factor):
+@pytest.mark.parametrize("fit_on", ["log_odds", "logits"])
+def test_binary_slope_scales_with_the_units(binary_calibration_set, fit_on, factor):
     z, y = binary_calibration_set
-    unit = PlattScaling(score=score).fit(z, y)
-    scaled = PlattScaling(score=score).fit(factor * z, y)
+    unit = PlattScaling(fit_on=fit_on).fit(z, y)
+    scaled = PlattScaling(fit_on=fit_on).fit(factor * z, y)
     assert scaled.coef_[1] == pytest.approx(unit.coef_[1] / factor, rel=1e-6)
     assert scaled.intercept_[1] == pytest.approx(unit.intercept_[1], rel=1e-6)
 
 
 def test_raw_logits_may_have_any_scale_and_origin(calibration_set):
     logits, y = calibration_set
-    unit = PlattScaling(score="logit").fit(logits, y).predict_proba(logits)
+    unit = PlattScaling(fit_on="logits").fit(logits, y).predict_proba(logits)
     moved = 1e7 * logits + 1e9
-    platt = PlattScaling(score="logit").fit(moved, y)
+    platt = PlattScaling(fit_on="logits").fit(moved, y)
     assert_allclose(platt.predict_proba(moved), unit, atol=1e-6)
 
 
@@ -189,9 +189,9 @@ def test_equal_logits_give_the_class_shares():
     assert platt.coef_[1] == 0
 
 
-@pytest.mark.parametrize("score", ["log_odds", "logit"])
-def test_extreme_logits_give_finite_rows(calibration_set, score):
-    platt = PlattScaling(score=score).fit(*calibration_set)
+@pytest.mark.parametrize("fit_on", ["log_odds", "logits"])
+def test_extreme_logits_give_finite_rows(calibration_set, fit_on):
+    platt = PlattScaling(fit_on=fit_on).fit(*calibration_set)
     extreme = np.array([[1e4, 0, 0, 0], [-1e30, 1e30, 0, 1], [1e300, 0, 0, -1e300]])
     proba = platt.predict_proba(extreme)
     assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
@@ -221,14 +221,14 @@ def test_iteration_limit_warns_and_keeps_the_best_point(calibration_set):
     assert log_loss(y, platt.predict_proba(logits)) < np.log(4)
 
 
-def test_unknown_score_is_refused(calibration_set):
-    with pytest.raises(ValueError, match="score"):
-        PlattScaling(score="margin").fit(*calibration_set)
+def test_unknown_input_is_refused(calibration_set):
+    with pytest.raises(ValueError, match="fit_on"):
+        PlattScaling(fit_on="margin").fit(*calibration_set)
 
 
 def test_loss_on_a_real_network_is_at_or_below_that_of_scikit_learn(cifar10):
     logits, y = cifar10.X_cal.astype(np.float64), cifar10.y_cal
-    platt = PlattScaling(score="logit", smooth_targets=False).fit(logits, y)
+    platt = PlattScaling(fit_on="logits", smooth_targets=False).fit(logits, y)
     for k in range(10):
         rival = LogisticRegression(C=1e10, tol=1e-8).fit(logits[:, [k]], y == k)
         theirs = log_loss(y == k, rival.predict_proba(logits[:, [k]]))
@@ -239,11 +239,11 @@ def test_loss_on_a_real_network_is_at_or_below_that_of_scikit_learn(cifar10):
 def test_log_odds_calibrate_a_real_network_and_raw_logits_do_not(cifar100):
     raw = log_loss(cifar100.y_test, softmax(cifar100.X_test.astype(np.float64), axis=1))
     losses = {}
-    for score in ("log_odds", "logit"):
-        platt = PlattScaling(score=score).fit(cifar100.X_cal, cifar100.y_cal)
+    for fit_on in ("log_odds", "logits"):
+        platt = PlattScaling(fit_on=fit_on).fit(cifar100.X_cal, cifar100.y_cal)
         proba = platt.predict_proba(cifar100.X_test.astype(np.float64))
-        losses[score] = log_loss(cifar100.y_test, proba)
-    assert losses["log_odds"] < raw < losses["logit"]
+        losses[fit_on] = log_loss(cifar100.y_test, proba)
+    assert losses["log_odds"] < raw < losses["logits"]
 
 
 def test_float32_stays_float32_and_agrees(calibration_set):
