@@ -77,6 +77,17 @@ def check_strategy(strategy: str) -> str:
     return strategy
 
 
+def check_bootstrap(n_bootstrap: int, confidence_level: float) -> None:
+    """Refuse a number of replicates below 0, and a level outside (0, 1)."""
+    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 0:
+        raise ValueError(f"n_bootstrap={n_bootstrap!r} is not a whole number from 0.")
+    if not 0 < confidence_level < 1:
+        raise ValueError(
+            f"confidence_level={confidence_level!r} is not between 0 and 1; "
+            "95 % is 0.95."
+        )
+
+
 def uniform_edges(n_bins: int) -> Floats:
     """Return the inner edges of `n_bins` bins of equal width on [0, 1]."""
     return np.arange(1, n_bins) / n_bins

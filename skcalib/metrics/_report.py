@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ from sklearn.utils import check_random_state
 
 from skcalib._optional import import_optional
 from skcalib._validation import check_proba
-from skcalib.metrics._bins import Floats, check_n_bins
+from skcalib.metrics._bins import Floats, check_bootstrap, check_n_bins
 from skcalib.metrics._resampling import RowStatistics, evaluate
 
 METRICS = {
@@ -130,7 +129,7 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
             f"Calibration on {self.n_samples:,} samples of {self.n_classes:,} classes"
         )
         if self.n_bootstrap:
-            title += f", {self.confidence_level:.4g} bootstrap intervals"
+            title += f", {100 * self.confidence_level:.4g} % bootstrap intervals"
         return title
 
     def _rows(self) -> Iterator[tuple[str, str, str]]:
@@ -220,7 +219,8 @@ def calibration_report(
     resampling adds to this bias, so an interval may lie above the value itself.
 
     "nll" and "brier" follow `sklearn.metrics.log_loss` and `brier_score_loss`: the
-    Brier score is the sum over the classes, halved for two classes.
+    probability of the true class counts as 2.2e-16 at least, and the Brier score is
+    the sum over the classes, halved for two classes.
 
     Examples
     --------
@@ -235,7 +235,7 @@ def calibration_report(
     ['accuracy', 'ece']
     """
     names = _check_names(metrics)
-    _check_bootstrap(n_bootstrap, confidence_level)
+    check_bootstrap(n_bootstrap, confidence_level)
     codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
     rows = RowStatistics(proba, codes, check_n_bins(n_bins))
     value = evaluate(rows, weight[np.newaxis], names)
@@ -264,16 +264,6 @@ def _check_names(metrics: Iterable[str] | None) -> list[str]:
             else "metrics is empty; name at least one."
         )
     return names
-
-
-def _check_bootstrap(n_bootstrap: int, confidence_level: float) -> None:
-    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 0:
-        raise ValueError(f"n_bootstrap={n_bootstrap!r} is not a whole number from 0.")
-    if not 0 < confidence_level < 1:
-        raise ValueError(
-            f"confidence_level={confidence_level!r} is not between 0 and 1; "
-            "95 % is 0.95."
-        )
 
 
 def _intervals(

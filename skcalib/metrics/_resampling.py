@@ -54,8 +54,8 @@ class RowStatistics:
 
     @cached_property
     def log_loss(self) -> Floats:
-        """Minus the log of `own`, cut off as scikit-learn does."""
-        return -np.log(np.maximum(self.own, np.finfo(self.proba.dtype).eps))
+        """Minus the log of `own`, cut off where scikit-learn does in float64."""
+        return -np.log(np.maximum(self.own, np.finfo(np.float64).eps))
 
     @cached_property
     def brier(self) -> Floats:

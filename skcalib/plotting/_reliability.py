@@ -10,6 +10,7 @@ from skcalib._optional import import_optional
 from skcalib._validation import check_proba, check_top_label
 from skcalib.metrics._bins import (
     bin_stats,
+    check_bootstrap,
     check_n_bins,
     check_strategy,
     equal_mass_stats,
@@ -210,6 +211,7 @@ class ReliabilityDisplay:
         classifier states, and shows where the accuracies then lie: bars that end
         inside agree with calibration, bin by bin.
         """
+        check_bootstrap(n_bootstrap, confidence_level)
         rows = _rows_of(y_true, y_proba, labels, sample_weight, class_)
         bins = _Bins(*rows, check_n_bins(n_bins), check_strategy(strategy))
         filled = bins.stats.weight > 0

@@ -1,0 +1,162 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, log_loss
+
+from skcalib import metrics as m
+from skcalib.metrics import calibration_report
+from skcalib.metrics._report import METRICS
+from skcalib.metrics._resampling import RowStatistics, evaluate
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=2, size=(400, 5))
+    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return y, softmax(logits, axis=1)
+
+
+FUNCTIONS = {
+    "entropy": m.predictive_entropy,
+    "ece": m.expected_calibration_error,
+    "aece": m.adaptive_expected_calibration_error,
+    "sce": m.static_calibration_error,
+    "mce": m.maximum_calibration_error,
+    "rmsce": m.root_mean_squared_calibration_error,
+    "ks": m.ks_calibration_error,
+    "smooth_ece": m.smooth_calibration_error,
+    "nll": log_loss,
+    "accuracy": lambda y, p, **weight: accuracy_score(y, p.argmax(axis=1), **weight),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_value_is_that_of_its_function(predictions, name):
+    y, proba = predictions
+    counts = np.arange(400) % 4
+    plain = calibration_report(y, proba, n_bootstrap=0)
+    assert plain[name].value == pytest.approx(FUNCTIONS[name](y, proba), rel=1e-9)
+    weighted = calibration_report(y, proba, sample_weight=counts, n_bootstrap=0)
+    expected = FUNCTIONS[name](y, proba, sample_weight=counts)
+    assert weighted[name].value == pytest.approx(expected, rel=1e-9)
+
+
+def test_brier_is_halved_for_two_classes_only(predictions):
+    y, proba = predictions
+    distance = ((proba - np.eye(5)[y]) ** 2).sum(axis=1).mean()
+    assert calibration_report(y, proba, n_bootstrap=0)["brier"].value == pytest.approx(
+        distance
+    )
+    report = calibration_report([0, 1], [0.3, 0.6], n_bootstrap=0)
+    assert report["brier"].value == pytest.approx((0.3**2 + 0.4**2) / 2)
+
+
+def test_a_certain_miss_has_a_finite_log_loss():
+    report = calibration_report([0, 1], [[0.0, 1.0], [0.0, 1.0]], n_bootstrap=0)
+    expected = log_loss([0, 1], [[0.0, 1.0], [0.0, 1.0]])
+    assert report["nll"].value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_replicate_is_the_metric_of_the_drawn_rows(predictions, name):
+    y, proba = predictions
+    drawn = np.random.default_rng(0).integers(0, 400, 400)
+    counts = np.bincount(drawn, minlength=400).astype(float)
+    value = evaluate(RowStatistics(proba, y, 15), counts[np.newaxis], [name])[name]
+    repeated = calibration_report(y[drawn], proba[drawn], metrics=[name], n_bootstrap=0)
+    assert value == pytest.approx(repeated[name].value, rel=1e-6)
+
+
+def test_the_interval_of_a_mean_is_that_of_theory(predictions):
+    y, proba = predictions
+    report = calibration_report(
+        y, proba, metrics=["accuracy"], n_bootstrap=4000, random_state=0
+    )
+    value, low, high = report["accuracy"]
+    error = np.sqrt(value * (1 - value) / 400)
+    assert low == pytest.approx(value - 1.96 * error, abs=0.006)
+    assert high == pytest.approx(value + 1.96 * error, abs=0.006)
+
+
+def test_a_higher_level_gives_a_wider_interval(predictions):
+    narrow, wide = (
+        calibration_report(*predictions, confidence_level=level, random_state=0)["nll"]
+        for level in (0.5, 0.99)
+    )
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_the_same_seed_gives_the_same_intervals(predictions):
+    reports = [
+        calibration_report(*predictions, n_bootstrap=20, random_state=seed).to_dict()
+        for seed in (0, 0, 1)
+    ]
+    assert reports[0] == reports[1]
+    assert reports[0] != reports[2]
+
+
+def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
+    predictions, monkeypatch
+):
+    whole = calibration_report(*predictions, n_bootstrap=20, random_state=0)
+    monkeypatch.setattr("skcalib.metrics._report.CHUNK_ELEMENTS", 1200)
+    parts = calibration_report(*predictions, n_bootstrap=20, random_state=0)
+    for name in METRICS:
+        assert parts[name] == pytest.approx(whole[name], rel=1e-12)
+
+
+def test_metrics_chooses_and_orders(predictions):
+    report = calibration_report(*predictions, metrics=["ks", "ece"], n_bootstrap=5)
+    assert list(report) == ["ks", "ece"]
+
+
+def test_the_report_is_a_mapping_that_survives_pickle_and_json(predictions):
+    report = calibration_report(*predictions, n_bootstrap=10, random_state=0)
+    assert dict(pickle.loads(pickle.dumps(report))) == dict(report)  # noqa: S301
+    plain = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert plain["n_samples"] == 400
+    assert plain["metrics"]["ece"] == report["ece"]._asdict()
+
+
+def test_the_report_becomes_a_frame(predictions):
+    pytest.importorskip("pandas")
+    report = calibration_report(*predictions, n_bootstrap=10, random_state=0)
+    frame = report.to_frame()
+    assert list(frame.columns) == ["value", "low", "high"]
+    assert frame.loc["ece", "high"] == report["ece"].high
+    without = calibration_report(*predictions, n_bootstrap=0).to_frame()
+    assert without["low"].isna().all()
+
+
+def test_the_printed_forms_show_every_metric(predictions):
+    report = calibration_report(*predictions, n_bootstrap=10, random_state=0)
+    text, html = str(report), report._repr_html_()
+    for title in METRICS.values():
+        assert title in text
+        assert f"<td>{title}</td>" in html
+    value, low, high = report["ece"]
+    assert f"{value:.4f}  [{low:.4f}, {high:.4f}]" in text
+    assert "95 % bootstrap intervals" in text
+    assert "ece=" in repr(report)
+    assert "[" not in str(calibration_report(*predictions, n_bootstrap=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"metrics": ["ece", "bias"]}, ValueError, r"unknown names: \['bias'\]"),
+        ({"metrics": []}, ValueError, "name at least one"),
+        ({"metrics": "ece"}, TypeError, "pass a list"),
+        ({"n_bootstrap": -1}, ValueError, "n_bootstrap=-1"),
+        ({"n_bootstrap": 1.5}, ValueError, "n_bootstrap=1.5"),
+        ({"confidence_level": 95}, ValueError, "95 % is 0.95"),
+        ({"n_bins": 0}, ValueError, "n_bins=0"),
+    ],
+)
+def test_unusable_options_are_refused(predictions, options, error, message):
+    with pytest.raises(error, match=message):
+        calibration_report(*predictions, **options)

@@ -1,0 +1,235 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+from skcalib.metrics import (
+    adaptive_expected_calibration_error,
+    expected_calibration_error,
+)
+from skcalib.plotting import ReliabilityDisplay
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def pyplot():
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+@pytest.fixture
+def predictions():
+    """Over-confident probabilities of three classes, and the labels."""
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.ones(3), size=2000)
+    over_confident = proba**3 / (proba**3).sum(axis=1, keepdims=True)
+    y = (rng.random(2000)[:, np.newaxis] > proba.cumsum(axis=1)).sum(axis=1)
+    return y, over_confident, proba
+
+
+class Constant(ClassifierMixin, BaseEstimator):
+    """Return the probabilities it is given, for classes "a", "b" and "c"."""
+
+    classes_ = np.array(["a", "b", "c"])
+
+    def fit(self, X, y):
+        return self
+
+    def predict_proba(self, X):
+        return X
+
+
+def test_the_display_holds_what_it_shows(pyplot, predictions):
+    y, proba, _ = predictions
+    display = ReliabilityDisplay.from_predictions(y, proba, n_bins=10)
+    confidence, hit = proba.max(axis=1), proba.argmax(axis=1) == y
+    for b in range(10):
+        inside = (confidence > b / 10) & (confidence <= (b + 1) / 10)
+        assert display.share[b] == pytest.approx(inside.mean())
+        if inside.any():
+            assert display.accuracy[b] == pytest.approx(hit[inside].mean())
+            assert display.confidence[b] == pytest.approx(confidence[inside].mean())
+        else:
+            assert np.isnan(display.accuracy[b])
+    assert_array_equal(display.histogram, display.share)
+    expected = expected_calibration_error(y, proba, n_bins=10)
+    assert display.error == pytest.approx(expected)
+    assert f"ECE {100 * expected:.2f} %" in display.ax_.get_title()
+
+
+def test_bins_of_equal_mass_keep_a_histogram_of_equal_width(pyplot, predictions):
+    y, proba, _ = predictions
+    display = ReliabilityDisplay.from_predictions(y, proba, strategy="quantile")
+    assert_allclose(display.share, 1 / 15, atol=1 / 2000)
+    assert np.ptp(display.histogram) > 0.1
+    expected = adaptive_expected_calibration_error(y, proba)
+    assert display.error == pytest.approx(expected)
+    assert "AECE" in display.ax_.get_title()
+
+
+def test_one_class_is_compared_with_how_often_it_occurs(pyplot, predictions):
+    y, proba, _ = predictions
+    names = np.array(["a", "b", "c"])
+    display = ReliabilityDisplay.from_predictions(
+        names[y], proba, class_="b", labels=names, n_bins=5
+    )
+    inside = (proba[:, 1] > 0.4) & (proba[:, 1] <= 0.6)
+    assert display.accuracy[2] == pytest.approx((y[inside] == 1).mean())
+    assert display.share.sum() == pytest.approx(1)
+    assert display.ax_.get_xlabel() == "probability of b"
+    assert display.ax_.get_ylabel() == "frequency"
+
+
+@pytest.mark.parametrize("labels", [None, ["a", "b", "c"]])
+def test_a_class_that_is_not_there_is_refused(predictions, labels):
+    y, proba, _ = predictions
+    with pytest.raises(ValueError, match="class_='d' is not a class"):
+        ReliabilityDisplay.from_predictions(
+            np.array(["a", "b", "c"])[y], proba, class_="d", labels=labels
+        )
+
+
+def test_an_estimator_names_its_columns_and_the_title(pyplot, predictions):
+    y, proba, _ = predictions
+    names = np.array(["a", "b", "c"])[y]
+    keep = y != 1
+    display = ReliabilityDisplay.from_estimator(Constant(), proba[keep], names[keep])
+    assert display.name == "Constant"
+    expected = expected_calibration_error(y[keep], proba[keep])
+    assert display.error == pytest.approx(expected)
+    other = ReliabilityDisplay.from_estimator(
+        Constant(), proba, names, name="mine", class_="a", n_bins=4
+    )
+    assert other.ax_.get_title().startswith("mine: ")
+    assert other.accuracy.shape == (4,)
+
+
+def test_the_band_holds_a_calibrated_classifier_and_not_another(pyplot, predictions):
+    y, over_confident, proba = predictions
+    calibrated = ReliabilityDisplay.from_predictions(y, proba)
+    low, high = calibrated.band
+    filled = np.isfinite(calibrated.accuracy)
+    inside = (calibrated.accuracy >= low) & (calibrated.accuracy <= high)
+    assert inside[filled].mean() > 0.8
+    wrong = ReliabilityDisplay.from_predictions(y, over_confident)
+    assert (wrong.accuracy[9:] < wrong.band[0][9:]).all()
+
+
+def test_the_band_is_that_of_theory(pyplot):
+    # 400 rows of one confidence: a binomial proportion.
+    display = ReliabilityDisplay.from_predictions(
+        np.ones(400, dtype=int), np.full(400, 0.8), n_bins=5, n_bootstrap=2000
+    )
+    low, high = (end[3] for end in display.band)
+    assert low == pytest.approx(0.8 - 1.96 * 0.02, abs=0.004)
+    assert high == pytest.approx(0.8 + 1.96 * 0.02, abs=0.004)
+
+
+def test_the_band_can_be_left_out(pyplot, predictions):
+    y, proba, _ = predictions
+    display = ReliabilityDisplay.from_predictions(y, proba, n_bootstrap=0)
+    assert display.band is None
+    labels = display.ax_.get_legend().get_texts()
+    assert [text.get_text() for text in labels] == ["calibrated", "gap", "accuracy"]
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_whole_weights_equal_repetition(pyplot, predictions, strategy):
+    y, proba, _ = (array[:200] for array in predictions)
+    counts = np.arange(200) % 3
+    options = {"strategy": strategy, "n_bootstrap": 0}
+    weighted = ReliabilityDisplay.from_predictions(
+        y, proba, sample_weight=counts, **options
+    )
+    repeated = ReliabilityDisplay.from_predictions(
+        np.repeat(y, counts), np.repeat(proba, counts, axis=0), **options
+    )
+    for name in ("accuracy", "confidence", "share", "histogram"):
+        assert_allclose(getattr(weighted, name), getattr(repeated, name), atol=1e-12)
+
+
+def test_a_passed_ax_is_used_and_nothing_else_is_touched(pyplot, predictions):
+    y, proba, _ = predictions
+    figure, (ours, other) = pyplot.subplots(1, 2)
+    pyplot.sca(other)
+    settings = dict(matplotlib.rcParams)
+    display = ReliabilityDisplay.from_predictions(y, proba, ax=ours)
+    assert display.ax_ is ours
+    assert display.figure_ is figure
+    assert figure.axes == [ours, other]
+    assert not other.has_data()
+    assert pyplot.gca() is other
+    assert pyplot.get_fignums() == [figure.number]
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_plot_draws_again_under_another_name(pyplot, predictions):
+    y, proba, _ = predictions
+    display = ReliabilityDisplay.from_predictions(y, proba, name="first")
+    _, ax = pyplot.subplots()
+    assert display.plot(ax=ax, name="second", legend=False) is display
+    assert display.ax_ is ax
+    assert ax.get_title().startswith("second: ECE")
+    assert ax.get_legend() is None
+
+
+def test_nothing_drawn_leaves_the_figure(pyplot, predictions):
+    y, proba, _ = predictions
+    display = ReliabilityDisplay.from_predictions(y, proba, name="A name")
+    display.figure_.canvas.draw()
+    width, height = display.figure_.canvas.get_width_height()
+    ax = display.ax_
+    for text in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.get_yticklabels()):
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+
+
+def test_compare_draws_side_by_side(pyplot, predictions):
+    y, before, after = predictions
+    displays = ReliabilityDisplay.compare(y, {"before": before, "after": after})
+    assert [display.name for display in displays] == ["before", "after"]
+    assert displays[0].error > displays[1].error
+    assert displays[0].figure_ is displays[1].figure_
+    assert displays[0].ax_.get_legend() is not None
+    assert displays[1].ax_.get_legend() is None
+
+
+def test_compare_uses_the_axes_it_is_given(pyplot, predictions):
+    y, before, after = predictions
+    _, axes = pyplot.subplots(2, 1)
+    displays = ReliabilityDisplay.compare(
+        y, {"before": before, "after": after}, axes=axes, n_bins=5
+    )
+    assert [display.ax_ for display in displays] == list(axes)
+    assert displays[0].accuracy.shape == (5,)
+    with pytest.raises(ValueError, match="1 classifiers need as many axes, not 2"):
+        ReliabilityDisplay.compare(y, {"before": before}, axes=axes)
+    with pytest.raises(TypeError, match="dict from titles"):
+        ReliabilityDisplay.compare(y, before)
+
+
+def test_a_single_sample_can_be_drawn(pyplot):
+    display = ReliabilityDisplay.from_predictions([1], [[0.2, 0.8]])
+    assert np.isfinite(display.accuracy).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_bins": 0}, "n_bins=0"),
+        ({"strategy": "rank"}, "strategy='rank'"),
+        ({"confidence_level": 95}, "95 % is 0.95"),
+        ({"n_bootstrap": -1}, "n_bootstrap=-1"),
+    ],
+)
+def test_unusable_options_are_refused(predictions, options, message):
+    y, proba, _ = predictions
+    with pytest.raises(ValueError, match=message):
+        ReliabilityDisplay.from_predictions(y, proba, **options)
