@@ -7,9 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from skcalib._blocks import CalibrationData, map_blocks, row_slices
-from skcalib._solvers._scores import BLOCK_ELEMENTS, Scores
-
-Floats = NDArray[np.float64]
+from skcalib._solvers._scores import BLOCK_ELEMENTS, Floats, Scores, pool_ties
 
 # Slack in comparing sums of weights with a share of their total.
 ROUNDING = 1e-9
@@ -69,15 +67,14 @@ def _quantile_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[
 
 def _cut(score: Floats, weight: Floats, n_bins: int) -> Floats:
     """Edges halfway between distinct scores; equal scores are never parted."""
-    level, index = np.unique(score, return_inverse=True)
-    mass = np.cumsum(np.bincount(index, weight, level.shape[0]))
+    lowest, highest, index = pool_ties(score)
+    n_levels = lowest.shape[0]
+    mass = np.cumsum(np.bincount(index, weight, n_levels))
     share = np.arange(1, n_bins) / n_bins * mass[-1]
     last = np.unique(mass.searchsorted(share - ROUNDING, side="left"))
-    last = last[last < level.shape[0] - 1]
-    below, above = level[last], level[last + 1]
-    middle = below + (above - below) / 2
-    # Halfway between neighbouring floats may round up to the higher one.
-    return np.where(middle < above, middle, below)
+    last = last[last < n_levels - 1]
+    below, above = highest[last], lowest[last + 1]
+    return below + (above - below) / 2
 
 
 def _counts(

@@ -15,13 +15,14 @@ from scipy.optimize import isotonic_regression
 from skcalib._blocks import CalibrationData, map_blocks, row_slices
 from skcalib._solvers._scores import (
     BLOCK_ELEMENTS,
+    TIE,
     Block,
+    Floats,
     Hits,
     Scores,
     cut_logits,
+    pool_ties,
 )
-
-Floats = NDArray[np.float64]
 
 
 class Curve(NamedTuple):
@@ -86,13 +87,15 @@ def _gather(
 class _Groups:
     """The samples of one curve, pooled at and between the scores of its hits.
 
-    Group 2j+1 lies at the j-th distinct score of a hit, group 2j between it and the
-    one before.
+    Group 2j+1 lies at the j-th distinct score of a hit, give or take rounding; group
+    2j between it and the one before.
     """
 
     def __init__(self, hit_score: Floats, hit_weight: Floats) -> None:
-        self.level, index = np.unique(hit_score, return_inverse=True)
-        n_levels = self.level.shape[0]
+        lowest, highest, index = pool_ties(hit_score)
+        n_levels = lowest.shape[0]
+        self.lower = lowest - TIE / 2 * np.abs(lowest)
+        self.upper = highest + TIE / 2 * np.abs(highest)
         self.hits = np.zeros(2 * n_levels + 1)
         self.hits[1::2] = np.bincount(index, hit_weight, n_levels)
         self.total = np.zeros_like(self.hits)
@@ -105,8 +108,8 @@ class _Groups:
         score = score[order]
         bounds = np.empty(self.total.shape[0] + 1, dtype=np.intp)
         bounds[0], bounds[-1] = 0, score.shape[0]
-        bounds[1:-1:2] = score.searchsorted(self.level, side="left")
-        bounds[2:-1:2] = score.searchsorted(self.level, side="right")
+        bounds[1:-1:2] = score.searchsorted(self.lower, side="left")
+        bounds[2:-1:2] = score.searchsorted(self.upper, side="right")
         group = np.flatnonzero(bounds[:-1] < bounds[1:])
         start, stop = bounds[group], bounds[group + 1]
         total = np.add.reduceat(weight[order], start)

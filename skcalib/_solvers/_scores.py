@@ -17,7 +17,12 @@ LARGEST_LOGIT = 1e60
 # Large blocks: each of the columns is sorted or binned by itself.
 BLOCK_ELEMENTS = 1 << 21
 
+# Scores closer than this, relative to their size, are equal up to rounding: sums in
+# another order, here or in another runtime, must not move a sample across a step.
+TIE = 1e-10
+
 Block = NDArray[np.float64]
+Floats = NDArray[np.float64]
 Hits = NDArray[np.bool_]
 # Takes logits and class codes of a block to (n, n_curves) scores and whether they hit.
 Scores = Callable[[NDArray[Any], NDArray[np.intp]], tuple[Block, Hits]]
@@ -39,3 +44,20 @@ def cut_logits(logits: NDArray[Any]) -> Block:
     """Copy the logits to float64, cut to a size whose differences are finite."""
     block = np.array(logits, dtype=np.float64, order="C")
     return np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
+
+
+def pool_ties(score: Floats) -> tuple[Floats, Floats, NDArray[np.intp]]:
+    """Gather scores that are equal up to rounding.
+
+    Returns the lowest and the highest of each group, ascending, and the group of every
+    score.
+    """
+    level, index = np.unique(score, return_inverse=True)
+    if not level.size:
+        return level, level, index
+    size = np.maximum(np.abs(level[1:]), np.abs(level[:-1]))
+    apart = np.diff(level) > TIE * size
+    group = np.concatenate([[0], np.cumsum(apart)])
+    lowest = level[np.concatenate([[True], apart])]
+    highest = level[np.concatenate([apart, [True]])]
+    return lowest, highest, group[index]

@@ -118,6 +118,17 @@ def test_equal_scores_share_their_hits():
     assert_allclose(isotonic.predict_proba(z)[:, 1], [1 / 3, 1 / 3, 1 / 3, 1])
 
 
+def test_scores_equal_up_to_rounding_share_their_hits():
+    # The order of the other columns changes the last digit of the log-odds.
+    rng = np.random.default_rng(0)
+    rest = rng.normal(size=7)
+    logits = np.array([[0.3, *rng.permutation(rest)] for _ in range(200)])
+    assert np.unique(log_odds(logits.copy())[:, 0]).size > 1
+    y = np.where(np.arange(200) % 4 == 0, 0, 1)
+    isotonic = IsotonicCalibration().fit(logits, y)
+    assert_allclose(isotonic.values_[0], 0.25, atol=1e-12)
+
+
 def test_interior_points_of_flat_pieces_are_not_knots():
     z = np.arange(100.0)
     isotonic = IsotonicCalibration().fit(z, (z >= 50).astype(int))
