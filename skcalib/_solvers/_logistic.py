@@ -96,7 +96,9 @@ class _Newton:
     ) -> None:
         self.data, self.model, self.columns = data, model, columns
         self.centre, self.scale = _moments(data, model, columns)
-        own = class_weights(data)[columns]
+        eps = np.finfo(np.float64).eps
+        # Beside huge weights a class may round to nothing, or to all there is.
+        own = np.clip(class_weights(data)[columns], eps, 1 - eps)
         self.mass = np.minimum(own, 1 - own)
         low, high = model.low[columns], model.high[columns]
         self.hard_targets = low == 0

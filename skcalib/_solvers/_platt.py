@@ -28,7 +28,7 @@ def fit_platt(
     """
     n_classes = data.n_classes
     own = class_weights(data) * data.total_weight
-    rest = data.total_weight - own
+    rest = np.maximum(data.total_weight - own, 0)
     smooth_low, smooth_high = 1 / (rest + 2), (own + 1) / (own + 2)
     low = smooth_low if smooth_targets else np.zeros(n_classes)
     high = smooth_high if smooth_targets else np.ones(n_classes)

@@ -144,6 +144,18 @@ def test_integer_weights_equal_repetition(calibration_set, smooth_targets):
     assert_allclose(platt.predict_proba(logits), weighted, atol=1e-8)
 
 
+@pytest.mark.parametrize("fit_on", ["log_odds", "logits"])
+def test_weights_that_round_all_others_to_nothing_stay_finite(calibration_set, fit_on):
+    logits, y = calibration_set
+    weight = np.where(y == 0, 1e20, 1.0)
+    platt = PlattScaling(fit_on=fit_on)
+    with pytest.warns(ConvergenceWarning, match="max_iter=100 was reached"):
+        platt.fit(logits, y, sample_weight=weight)
+    proba = platt.predict_proba(logits)
+    assert_allclose(proba.sum(axis=1), 1)
+    assert (proba.argmax(axis=1) == 0).all()
+
+
 @pytest.mark.parametrize("smooth_targets", [True, False])
 def test_a_class_that_never_occurs_gets_a_small_constant(smooth_targets):
     rng = np.random.default_rng(0)
