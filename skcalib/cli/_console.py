@@ -1,52 +1,71 @@
-"""What the command says on stderr: messages and progress."""
+"""What the command says: results on stdout, messages and progress on stderr."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import track
 
 from skcalib.cli._errors import MISSING_PACKAGE, UNUSABLE, USAGE, UsageError
 
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
+    """Pass on the items, with a bar on stderr if that is a terminal."""
+    console = Console(stderr=True)
+    return track(
+        items,
+        description=what,
+        total=total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
 
 @contextmanager
-def told_to_the_user(console: Console) -> Iterator[None]:
-    """End with an exit code and a message on `console` where a mistake is found.
+def mistakes_told() -> Iterator[None]:
+    """End with an exit code and a line on stderr where the user made a mistake.
 
     The library raises ValueError and TypeError for user mistakes only, OSError comes
     from files and ImportError from missing extras. Anything else is a bug of skcalib
     and keeps its traceback. Warnings are shown in one line each.
     """
-
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
-        tell(console, "Warning", str(message), "yellow")
-
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        warnings.showwarning = show
+        warnings.showwarning = _show_warning
         try:
             yield
         except UsageError as error:
-            tell(console, "Error", str(error), "red")
-            raise typer.Exit(USAGE) from error
+            raise _told(error, USAGE) from error
         except ImportError as error:
-            tell(console, "Error", str(error), "red")
-            raise typer.Exit(MISSING_PACKAGE) from error
+            raise _told(error, MISSING_PACKAGE) from error
         except (ValueError, TypeError, OSError) as error:
-            tell(console, "Error", str(error), "red")
-            raise typer.Exit(UNUSABLE) from error
+            raise _told(error, UNUSABLE) from error
 
 
-def tell(console: Console, kind: str, message: str, style: str) -> None:
-    """Write a message that may hold brackets, without reading it as markup."""
+def _told(error: Exception, code: int) -> typer.Exit:
+    _tell("Error", str(error), "red")
+    return typer.Exit(code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _tell("Warning", str(message), "yellow")
+
+
+def _tell(kind: str, message: str, style: str) -> None:
+    """Write a message, in which brackets are no markup."""
+    console = Console(stderr=True)
     console.print(f"{kind}:", style=f"bold {style}", end=" ")
     console.print(message, markup=False, highlight=False, soft_wrap=True)

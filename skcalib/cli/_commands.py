@@ -1,0 +1,232 @@
+"""What the commands do, from files to files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import skcalib
+from skcalib._optional import import_optional
+from skcalib.calibrators import TemperatureScaling
+from skcalib.cli import _scores
+from skcalib.cli._console import progress
+from skcalib.cli._errors import UsageError
+from skcalib.cli._export import write_model
+from skcalib.cli._files import check_target, write_text
+from skcalib.cli._methods import METHODS, make_calibrator
+from skcalib.cli._outcome import METRICS, Outcome, measure
+from skcalib.cli._output import print_json, print_outcome, print_reports, print_text
+from skcalib.cli._report import render_report
+from skcalib.cli._scores import HeldOut, Scores, Source, load_scores
+from skcalib.datasets import load_demo
+from skcalib.frozen import OnnxLogits
+from skcalib.metrics import calibration_report
+from skcalib.model_selection import CalibratorComparison, compare_calibrators
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How held-out figures are made."""
+
+    test_fraction: float | None
+    folds: int
+    n_bins: int
+    n_bootstrap: int
+    seed: int
+
+
+def run_demo(folder: Path, *, seed: int, overwrite: bool, as_json: bool) -> None:
+    """Calibrate the network that ships, and judge it on images kept apart."""
+    output, report = folder / "calibrated.onnx", folder / "report.html"
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_ready(output, report, overwrite=overwrite)
+    demo = load_demo()
+    network = OnnxLogits(demo.model).fit(demo.X_calibration)
+    calibrator = TemperatureScaling()
+    calibrator.fit(network.transform(demo.X_calibration), demo.y_calibration)
+    test = Scores(
+        network.transform(demo.X_test),
+        demo.y_test,
+        demo.target_names,
+        network,
+        demo.X_test,
+    )
+    held_out = _scores.judge(calibrator, test, np.arange(len(demo.y_test)))
+    before, after = measure(held_out, n_bins=15, n_bootstrap=1000, seed=seed)
+    served = write_model(
+        calibrator, test, Path(demo.model), output, overwrite=overwrite
+    )
+    outcome = Outcome(
+        "temperature",
+        calibrator,
+        len(demo.y_calibration),
+        held_out,
+        before,
+        after,
+        served,
+    )
+    _tell(outcome, report, overwrite=overwrite, as_json=as_json)
+
+
+def run_calibrate(
+    source: Source,
+    method: str,
+    output: Path,
+    report: Path | None,
+    *,
+    judging: Judging,
+    keep_outputs: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Fit a calibrator, judge it by data it was not fitted on, and write it."""
+    calibrator = make_calibrator(method)
+    _check_together(source, output, report, keep_outputs=keep_outputs)
+    _check_ready(output, report, overwrite=overwrite)
+    scores = load_scores(source)
+    calibrator.set_params(classes=scores.classes)
+    held_out, n_fit = _fit_and_judge(calibrator, scores, judging)
+    before, after = measure(
+        held_out,
+        n_bins=judging.n_bins,
+        n_bootstrap=judging.n_bootstrap,
+        seed=judging.seed,
+    )
+    served = write_model(
+        calibrator,
+        scores,
+        source.model,
+        output,
+        model_output=source.model_output,
+        keep_original=keep_outputs,
+        overwrite=overwrite,
+    )
+    outcome = Outcome(method, calibrator, n_fit, held_out, before, after, served)
+    _tell(outcome, report, overwrite=overwrite, as_json=as_json)
+
+
+def _check_together(
+    source: Source, output: Path, report: Path | None, *, keep_outputs: bool
+) -> None:
+    """Refuse options that contradict each other."""
+    if source.model is not None and source.probabilities is not None:
+        raise UsageError(
+            "A calibrator for a model is fitted on the model's logits: pass --inputs "
+            "or --logits with MODEL. With --probabilities, leave MODEL out."
+        )
+    if source.model is None and keep_outputs:
+        raise UsageError("--keep-outputs is about the outputs of MODEL; name one.")
+    if source.model is not None and output.absolute() == source.model.absolute():
+        raise UsageError("--output is MODEL itself; the original is never changed.")
+    if report is not None and report.absolute() == output.absolute():
+        raise UsageError("--report and --output name the same file.")
+
+
+def _check_ready(output: Path, report: Path | None, *, overwrite: bool) -> None:
+    """Refuse what could not be written at the end, before any work is done for it."""
+    needed = [("onnx", "Writing an ONNX model"), ("onnxruntime", "Running it")]
+    check_target(output, overwrite=overwrite)
+    if report is not None:
+        check_target(report, overwrite=overwrite)
+        needed += [(name, "The HTML report") for name in ("jinja2", "matplotlib")]
+    for name, purpose in needed:
+        import_optional(name, purpose)
+
+
+def _check_model_runs(source: Source) -> None:
+    """Refuse a model that would be named for nothing."""
+    if source.model is not None and source.inputs is None:
+        raise UsageError(
+            "MODEL is run on --inputs. With --logits or --probabilities, leave it out."
+        )
+
+
+def _fit_and_judge(
+    calibrator: Any, scores: Scores, judging: Judging
+) -> tuple[HeldOut, int]:
+    """Fit in place; return held-out probabilities and the number of samples fitted."""
+    n_samples = len(scores.codes)
+    if judging.test_fraction is None:
+        calibrator.fit(scores.logits, scores.labels)
+        held_out = _scores.cross_fit(calibrator, scores, judging.folds, judging.seed)
+        return held_out, n_samples
+    train, test = _scores.split_rows(n_samples, judging.test_fraction, judging.seed)
+    calibrator.fit(scores.logits[train], scores.labels[train])
+    return _scores.judge(calibrator, scores, test), len(train)
+
+
+def _tell(
+    outcome: Outcome, report: Path | None, *, overwrite: bool, as_json: bool
+) -> None:
+    if report is not None:
+        write_text(report, render_report(outcome), overwrite=overwrite)
+    if as_json:
+        path = None if report is None else str(report)
+        print_json({**outcome.to_dict(), "report": path})
+    else:
+        print_outcome(outcome, report)
+
+
+def run_evaluate(source: Source, *, judging: Judging, as_json: bool) -> None:
+    """Print the metrics of probabilities as they are."""
+    _check_model_runs(source)
+    scores = load_scores(source)
+    report = calibration_report(
+        scores.labels,
+        _scores.uncalibrated(scores.logits),
+        labels=scores.classes,
+        n_bins=judging.n_bins,
+        metrics=METRICS,
+        n_bootstrap=judging.n_bootstrap,
+        random_state=judging.seed,
+    )
+    if as_json:
+        print_json({**report.to_dict(), "skcalib_version": skcalib.__version__})
+        return
+    n_samples, n_classes = report.n_samples, report.n_classes
+    print_text(f"{n_samples:,} samples of {n_classes:,} classes:")
+    print_reports({"value": report})
+
+
+def run_compare(
+    source: Source, methods: str | None, *, judging: Judging, as_json: bool
+) -> None:
+    """Print a table of methods, fitted and judged on the same folds."""
+    _check_model_runs(source)
+    names = list(METHODS) if methods is None else _names(methods)
+    calibrators = {name: make_calibrator(name) for name in names}
+    scores = load_scores(source)
+    tables = [
+        compare_calibrators(
+            {name: calibrator},
+            scores.logits,
+            scores.labels,
+            cv=judging.folds,
+            n_bins=judging.n_bins,
+            classes=scores.classes,
+            random_state=judging.seed,
+        )
+        for name, calibrator in progress(calibrators.items(), "Comparing", len(names))
+    ]
+    table = _join(tables)
+    if as_json:
+        content = {"n_samples": len(scores.codes), "methods": table.to_dict()}
+        print_json({**content, "skcalib_version": skcalib.__version__})
+    else:
+        print_text(str(table))
+
+
+def _names(methods: str) -> list[str]:
+    return [name.strip() for name in methods.split(",")]
+
+
+def _join(tables: list[CalibratorComparison]) -> CalibratorComparison:
+    """Put tables of one method each under one another, "uncalibrated" only once."""
+    first, *others = tables
+    return CalibratorComparison(
+        first.names + [name for table in others for name in table.names[1:]],
+        first.metrics,
+        np.vstack([first.mean, *(table.mean[1:] for table in others)]),
+        np.vstack([first.std, *(table.std[1:] for table in others)]),
+    )

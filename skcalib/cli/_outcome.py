@@ -1,0 +1,123 @@
+"""What a calibration came to: the part that is printed, written and sent as JSON."""
+
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn import config_context
+from sklearn.base import clone
+
+import skcalib
+from skcalib.cli._export import Served
+from skcalib.cli._scores import HeldOut
+from skcalib.metrics import CalibrationReport, calibration_report
+
+METRICS = {
+    "accuracy": "Accuracy %",
+    "nll": "Log loss (NLL)",
+    "brier": "Brier score",
+    "ece": "ECE %",
+    "aece": "ECE, equal mass %",
+    "sce": "ECE, classwise (SCE) %",
+    "ks": "KS error, without bins %",
+}
+
+# Longer vectors are not shown.
+_LONGEST = 10
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A fitted and written calibrator, judged before and after."""
+
+    method: str
+    calibrator: Any
+    n_fit: int
+    held_out: HeldOut
+    before: CalibrationReport
+    after: CalibrationReport
+    served: Served
+
+    @property
+    def description(self) -> str:
+        """The calibrator and its parameters that are not at their defaults."""
+        plain = clone(self.calibrator).set_params(classes=None)
+        with config_context(print_changed_only=True):
+            return " ".join(repr(plain).split())
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """The learned numbers and short vectors, by name."""
+        return {
+            name.rstrip("_"): np.asarray(value).tolist()
+            for name, value in vars(self.calibrator).items()
+            if name.endswith("_")
+            and not name.startswith("_")
+            and name not in ("classes_", "n_features_in_")
+            and _is_short(value)
+        }
+
+    @property
+    def learned_text(self) -> list[tuple[str, str]]:
+        """The learned numbers as text."""
+        return [(name, _as_short_text(value)) for name, value in self.learned.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "method": self.method,
+            "calibrator": self.description,
+            "learned": self.learned,
+            "n_fit": self.n_fit,
+            "judged_on": self.held_out.how,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "output": str(self.served.path),
+            "output_name": self.served.output,
+            "largest_difference": self.served.largest_difference,
+            "n_compared": self.served.n_compared,
+            "skcalib_version": skcalib.__version__,
+        }
+
+
+def measure(
+    held_out: HeldOut, *, n_bins: int, n_bootstrap: int, seed: int
+) -> tuple[CalibrationReport, CalibrationReport]:
+    """Return the metrics before and after, over the same bootstrap samples."""
+    before, after = (
+        calibration_report(
+            held_out.labels,
+            proba,
+            labels=held_out.classes,
+            n_bins=n_bins,
+            metrics=METRICS,
+            n_bootstrap=n_bootstrap,
+            random_state=seed,
+        )
+        for proba in (held_out.before, held_out.after)
+    )
+    return before, after
+
+
+def as_text(report: CalibrationReport, metric: str) -> str:
+    """Write a metric with its interval, in percent where its title says so."""
+    value, low, high = report[metric]
+    percent = METRICS[metric].endswith("%")
+    factor, digits = (100, 2) if percent else (1, 4)
+    text = f"{factor * value:.{digits}f}"
+    if low is None or high is None:
+        return text
+    return f"{text} [{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
+
+
+def _is_short(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.size <= _LONGEST
+    return isinstance(value, str | Real)
+
+
+def _as_short_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_as_short_text(entry) for entry in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

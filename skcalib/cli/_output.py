@@ -1,0 +1,59 @@
+"""Results on stdout: tables for people, JSON for programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from skcalib.cli._outcome import METRICS, Outcome, as_text
+from skcalib.metrics import CalibrationReport
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object."""
+    print_text(json.dumps(content, indent=2))
+
+
+def print_outcome(outcome: Outcome, report: Path | None) -> None:
+    """Print what was fitted, the table of before and after, and what was written."""
+    print_text(f"{outcome.description}, fitted on {outcome.n_fit:,} samples")
+    for name, value in outcome.learned_text:
+        print_text(f"  {name} = {value}")
+    print_text(f"Judged on {outcome.held_out.how}:")
+    print_reports({"before": outcome.before, "after": outcome.after})
+    served = outcome.served
+    print_text(f"Wrote {served.path}")
+    if served.largest_difference is not None:
+        print_text(
+            f"  run in onnxruntime on {served.n_compared:,} samples; largest "
+            f"difference to Python in any probability: {served.difference_text}"
+        )
+    if report is not None:
+        print_text(f"Wrote {report}")
+
+
+def print_reports(reports: dict[str, CalibrationReport]) -> None:
+    """Print a table with one column a report."""
+    level = next(iter(reports.values())).confidence_level
+    with_intervals = next(iter(reports.values())).n_bootstrap > 0
+    note = f" [{100 * level:g} % interval]" if with_intervals else ""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column()
+    for name in reports:
+        table.add_column(f"{name}{note}".replace("[", r"\["), justify="right")
+    for metric, title in METRICS.items():
+        cells = [as_text(report, metric) for report in reports.values()]
+        table.add_row(title, *(cell.replace("[", r"\[") for cell in cells))
+    Console().print(table)
+    if with_intervals:
+        print_text(
+            "Averages of absolute gaps are biased upwards on few samples, and\n"
+            "bootstrap intervals more so: an interval may lie above its value."
+        )
+
+
+def print_text(text: str) -> None:
+    """Print text as it is, brackets and all."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,126 @@
+"""The HTML report: one file, with its figures inside and nothing to load."""
+
+import base64
+import io
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._optional import import_optional
+from skcalib.cli._export import Served
+from skcalib.cli._outcome import METRICS, Outcome, as_text
+from skcalib.cli._scores import HeldOut
+from skcalib.plotting import ReliabilityDisplay
+
+_TEMPLATES = Path(__file__).parent / "templates"
+# More classes than this make a table by class hard to read.
+_FEW_CLASSES = 12
+_PACKAGES = ("skcalib", "scikit-learn", "numpy", "onnx", "onnxruntime")
+
+
+def render_report(outcome: Outcome) -> str:
+    """Return the report as HTML; the same outcome gives the same text."""
+    jinja2 = import_optional("jinja2", "The HTML report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    n_bins = outcome.before.n_bins
+    text: str = environment.get_template("report.html").render(
+        outcome=outcome,
+        level=f"{100 * outcome.before.confidence_level:g}",
+        sureness=_sureness(outcome.held_out),
+        metrics=[
+            (title, as_text(outcome.before, name), as_text(outcome.after, name))
+            for name, title in METRICS.items()
+        ],
+        diagrams=[
+            (name, _diagram(outcome.held_out, proba, name, n_bins))
+            for name, proba in (
+                ("before", outcome.held_out.before),
+                ("after", outcome.held_out.after),
+            )
+        ],
+        classes=_class_rows(outcome.held_out),
+        snippet=_snippet(outcome.served),
+        versions=[(package, version(package)) for package in _PACKAGES],
+    )
+    return text
+
+
+def _snippet(served: Served) -> str:
+    """Return Python code that runs the written model."""
+    feeds = ", ".join(f"{name!r}: ..." for name in served.inputs)
+    outputs = "None" if served.output is None else f"[{served.output!r}]"
+    return (
+        "import onnxruntime\n\n"
+        f"session = onnxruntime.InferenceSession({served.path.name!r})\n"
+        f"probabilities = session.run({outputs}, {{{feeds}}})[0]"
+    )
+
+
+def _sureness(held_out: HeldOut) -> dict[str, str]:
+    """Mean confidence before and after, and how often the model was right."""
+    columns = _columns(held_out)
+    right = held_out.before.argmax(axis=1) == columns
+    right_after = held_out.after.argmax(axis=1) == columns
+    return {
+        "before": _percent(held_out.before.max(axis=1).mean()),
+        "after": _percent(held_out.after.max(axis=1).mean()),
+        "right": _percent(right.mean()),
+        "right_after": _percent(right_after.mean()),
+    }
+
+
+def _class_rows(held_out: HeldOut) -> list[tuple[str, ...]]:
+    """For each of few classes its share, and its mean probability before and after."""
+    if len(held_out.classes) > _FEW_CLASSES:
+        return []
+    columns = _columns(held_out)
+    return [
+        (
+            str(label),
+            f"{(columns == k).sum():,}",
+            _percent((columns == k).mean()),
+            _percent(held_out.before[:, k].mean()),
+            _percent(held_out.after[:, k].mean()),
+        )
+        for k, label in enumerate(held_out.classes)
+    ]
+
+
+def _columns(held_out: HeldOut) -> Any:
+    order = np.argsort(held_out.classes)
+    return order[np.searchsorted(held_out.classes, held_out.labels, sorter=order)]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _diagram(held_out: HeldOut, proba: NDArray[Any], name: str, n_bins: int) -> str:
+    """Return a reliability diagram as the address of an SVG image."""
+    matplotlib = import_optional("matplotlib", "The HTML report")
+    figures = import_optional("matplotlib.figure", "The HTML report")
+    # A figure of its own, so that no global state of pyplot is touched.
+    figure = figures.Figure(figsize=(4.6, 5.2), layout="constrained")
+    ReliabilityDisplay.from_predictions(
+        held_out.labels,
+        proba,
+        labels=held_out.classes,
+        n_bins=n_bins,
+        name=name,
+        ax=figure.subplots(),
+    )
+    image = io.BytesIO()
+    # The salt makes the identifiers in the file the same each time.
+    with matplotlib.rc_context({"svg.hashsalt": "skcalib", "svg.fonttype": "path"}):
+        figure.savefig(image, format="svg", metadata={"Date": None})
+    content = base64.b64encode(image.getvalue()).decode("ascii")
+    return f"data:image/svg+xml;base64,{content}"

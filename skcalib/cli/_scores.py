@@ -1,0 +1,184 @@
+"""From files to logits and labels, and from those to held-out probabilities."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+from sklearn.model_selection import ShuffleSplit
+
+from skcalib._blocks import open_source
+from skcalib._maps import CalibrationMap, Softmax, evaluate
+from skcalib._validation import check_calibration_set, logits_from_proba
+from skcalib.cli._console import progress
+from skcalib.cli._errors import DataError, UsageError
+from skcalib.cli._readers import Request, Role, read_labels, read_rows
+from skcalib.frozen import OnnxLogits
+from skcalib.model_selection._splits import make_splits
+
+# Rows a step of the progress bar.
+_ROWS_A_STEP = 2048
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files named on the command line, and where to look in them."""
+
+    model: Path | None = None
+    inputs: Path | None = None
+    logits: Path | None = None
+    probabilities: Path | None = None
+    labels: Path | None = None
+    inputs_key: str | None = None
+    logits_key: str | None = None
+    probabilities_key: str | None = None
+    labels_key: str | None = None
+    model_output: str | None = None
+    classes: str | None = None
+    floor: float = 1e-12
+
+    @property
+    def values(self) -> tuple[Role, Path, str | None]:
+        """The one file of inputs, logits or probabilities, and the key in it."""
+        named: list[tuple[Role, Path | None, str | None]] = [
+            ("inputs", self.inputs, self.inputs_key),
+            ("logits", self.logits, self.logits_key),
+            ("probabilities", self.probabilities, self.probabilities_key),
+        ]
+        given = [(role, path, key) for role, path, key in named if path is not None]
+        if len(given) != 1:
+            raise UsageError(
+                "Pass exactly one of --inputs (for a model), --logits and "
+                f"--probabilities; got {len(given)} of them."
+            )
+        if given[0][0] == "inputs" and self.model is None:
+            raise UsageError(
+                "--inputs are the inputs of a model; name its ONNX file too, or pass "
+                "what the model said of them: --logits or --probabilities."
+            )
+        return given[0]
+
+
+class Calibration(BaseEstimator):
+    """Stands for the command in the messages of the input checks."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Checked logits of labelled samples, and the network and inputs they came from."""
+
+    logits: NDArray[Any]
+    codes: NDArray[np.intp]
+    classes: NDArray[Any]
+    network: OnnxLogits | None = None
+    inputs: NDArray[Any] | None = None
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The true class of each sample."""
+        return self.classes[self.codes]
+
+
+def load_scores(source: Source) -> Scores:
+    """Read and check logits and labels, running the model where inputs were given."""
+    role, path, key = source.values
+    values, labels = read_rows(path, Request(role, key, source.labels_key))
+    if source.labels is not None:
+        labels = read_labels(source.labels, source.labels_key)
+    if labels is None:
+        raise DataError(
+            f"No labels found in {path}. Name the array or column with --labels-key, "
+            "or their own file with --labels."
+        )
+    if values.shape[:1] != labels.shape[:1]:
+        raise DataError(
+            f"{path} has {len(values)} rows but there are {len(labels)} labels. (The "
+            "first line of a .csv file is a header unless it holds numbers only.)"
+        )
+    network = inputs = None
+    if role == "inputs":
+        inputs = values
+        network = OnnxLogits(str(source.model), output=source.model_output).fit(inputs)
+        values = _run(network, inputs)
+    elif role == "probabilities":
+        values = logits_from_proba(values, floor=source.floor)
+    classes, data = check_calibration_set(
+        Calibration(), values, labels, None, _parse_classes(source.classes, labels)
+    )
+    return Scores(np.asarray(values), data.codes, classes, network, inputs)
+
+
+def _parse_classes(text: str | None, labels: NDArray[Any]) -> list[Any] | None:
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if labels.dtype.kind not in "iu":
+        return names
+    try:
+        return [int(name) for name in names]
+    except ValueError as error:
+        raise DataError(
+            f"The labels are integers, but --classes names {text}. Name the integers."
+        ) from error
+
+
+def _run(network: OnnxLogits, inputs: NDArray[Any]) -> NDArray[Any]:
+    starts = range(0, len(inputs), _ROWS_A_STEP)
+    return np.concatenate(
+        [
+            network.transform(inputs[start : start + _ROWS_A_STEP])
+            for start in progress(starts, "Running the model", len(starts))
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """True classes of samples with the probabilities before and after calibration."""
+
+    labels: NDArray[Any]
+    classes: NDArray[Any]
+    before: NDArray[Any]
+    after: NDArray[Any]
+    how: str
+
+
+def uncalibrated(logits: NDArray[Any]) -> NDArray[Any]:
+    """Return the softmax of logits; a single column is that of the second class."""
+    return evaluate(CalibrationMap(Softmax()), open_source(logits))
+
+
+def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldOut:
+    """Judge every sample by a calibrator that was fitted on the other folds."""
+    splits = make_splits(n_folds, scores.logits, scores.codes, seed)
+    before = uncalibrated(scores.logits)
+    after = np.empty_like(before)
+    labels = scores.labels
+    for train, test in progress(splits, "Cross-fitting", len(splits)):
+        fitted = clone(calibrator).fit(scores.logits[train], labels[train])
+        after[test] = fitted.predict_proba(scores.logits[test])
+    how = f"{len(labels)} samples, cross-fitted in {len(splits)} folds"
+    return HeldOut(labels, scores.classes, before, after, how)
+
+
+def split_rows(
+    n_samples: int, fraction: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Split rows at random into those to fit on and the `fraction` to judge by."""
+    split = ShuffleSplit(1, test_size=fraction, random_state=seed)
+    train, test = next(split.split(np.empty(n_samples)))
+    return train, test
+
+
+def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:
+    """Judge a fitted calibrator by rows that it has not seen."""
+    logits = scores.logits[rows]
+    return HeldOut(
+        scores.labels[rows],
+        scores.classes,
+        uncalibrated(logits),
+        calibrator.predict_proba(logits),
+        f"{len(rows)} samples held out",
+    )

@@ -1,0 +1,218 @@
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from skcalib import TemperatureScaling
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.onnx
+
+QUICK = ("--n-bootstrap", 20)
+
+
+def run_onnx(path, output, **feeds):
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run([output], feeds)[0]
+
+
+def load(path):
+    with np.load(path) as arrays:
+        return arrays["logits"], arrays["y"]
+
+
+def test_cached_logits_give_the_calibrator_alone(skcalib, logits_file, tmp_path):
+    run = skcalib("calibrate", "--logits", logits_file, "-o", "c.onnx", *QUICK)
+    assert run.code == 0, run.err
+    logits, y = load(logits_file)
+    fitted = TemperatureScaling().fit(logits, y)
+    assert f"temperature = {fitted.temperature_:.4g}" in run.out
+    written = run_onnx(
+        tmp_path / "c.onnx", "probabilities", logits=logits.astype(np.float32)
+    )
+    assert_allclose(written, fitted.predict_proba(logits), atol=1e-6)
+
+
+def test_a_model_is_run_calibrated_and_served(skcalib, demo, images_file, tmp_path):
+    run = skcalib(
+        "calibrate", demo.model, "--inputs", images_file, "--method", "temperature",
+        "--output", "calibrated.onnx", "--report", "report.html", "--json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    told = run.json
+    assert told["learned"]["temperature"] == pytest.approx(2.283, abs=0.01)
+    assert told["n_fit"] == told["n_compared"] == 600
+    assert told["largest_difference"] < 1e-6
+    before, after = (told[key]["metrics"]["ece"] for key in ("before", "after"))
+    assert after["value"] < before["low"]
+    original = run_onnx(demo.model, "probabilities", image=demo.X_test)
+    written = run_onnx(
+        tmp_path / "calibrated.onnx", told["output_name"], image=demo.X_test
+    )
+    expected = np.log(original.astype(np.float64)) / told["learned"]["temperature"]
+    expected = np.exp(expected) / np.exp(expected).sum(axis=1, keepdims=True)
+    assert_allclose(written, expected, atol=1e-5)
+
+
+def test_cached_logits_go_into_the_model_they_came_from(
+    skcalib, demo, images_file, tmp_path
+):
+    from skcalib.frozen import OnnxLogits
+
+    logits = OnnxLogits(demo.model).fit_transform(demo.X_calibration)
+    np.savez(tmp_path / "logits.npz", logits=logits, y=demo.y_calibration)
+    common = ("--method", "vector", *QUICK)
+    first = skcalib(
+        "calibrate", demo.model, "--inputs", images_file, "-o", "a.onnx", *common
+    )
+    second = skcalib(
+        "calibrate", demo.model, "--logits", "logits.npz", "-o", "b.onnx", *common
+    )
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert_allclose(
+        run_onnx(tmp_path / "a.onnx", "probabilities", image=demo.X_test),
+        run_onnx(tmp_path / "b.onnx", "probabilities", image=demo.X_test),
+        atol=1e-6,
+    )
+
+
+def test_original_outputs_can_be_kept(skcalib, demo, images_file, tmp_path):
+    run = skcalib(
+        "calibrate", demo.model, "--inputs", images_file, "-o", "c.onnx",
+        "--keep-outputs", "--json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["output_name"] == "probabilities_calibrated"
+    assert run.json["largest_difference"] < 1e-6
+    np.testing.assert_array_equal(
+        run_onnx(tmp_path / "c.onnx", "probabilities", image=demo.X_test),
+        run_onnx(demo.model, "probabilities", image=demo.X_test),
+    )
+
+
+def test_every_method_name_calibrates_and_is_written(skcalib, logits_file):
+    from skcalib.cli._methods import METHODS
+
+    for method in METHODS:
+        run = skcalib(
+            "calibrate", "--logits", logits_file, "-m", method, "--json",
+            "-o", f"{method}.onnx", "--folds", 2, "--n-bootstrap", 0,
+        )  # fmt: skip
+        assert run.code == 0, run.err
+        assert run.json["largest_difference"] < 1e-6
+        assert run.json["after"]["metrics"]["nll"]["low"] is None
+
+
+def test_held_out_samples_are_not_fitted(skcalib, logits_file):
+    run = skcalib(
+        "calibrate", "--logits", logits_file, "-o", "c.onnx", "--test-fraction", 0.4,
+        "--json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["n_fit"] == 180
+    assert run.json["after"]["n_samples"] == 120
+
+
+def test_cross_fitting_judges_all_samples_without_flattery(skcalib, tmp_path):
+    # Labels unrelated to the logits: whoever is judged on the rows it was fitted on
+    # gains from a flexible method, whoever is not cannot.
+    rng = np.random.default_rng(0)
+    logits, y = rng.normal(size=(120, 4)), rng.integers(4, size=120)
+    np.savez(tmp_path / "noise.npz", logits=logits, y=y)
+    run = skcalib(
+        "calibrate", "--logits", "noise.npz", "-o", "c.onnx", "-m", "histogram",
+        "--json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["after"]["n_samples"] == 120
+    assert run.json["after"]["metrics"]["nll"]["value"] > np.log(4)
+
+
+def test_the_same_seed_prints_the_same_figures(skcalib, logits_file):
+    def figures(seed):
+        run = skcalib(
+            "calibrate", "--logits", logits_file, "-o", "c.onnx", "--overwrite",
+            "--seed", seed, "--json", *QUICK,
+        )  # fmt: skip
+        return {key: run.json[key] for key in ("learned", "before", "after")}
+
+    assert figures(1) == figures(1)
+    assert figures(1) != figures(2)
+
+
+def test_probabilities_are_calibrated_by_their_logarithms(
+    skcalib, logits_file, probabilities_file
+):
+    common = ("--json", *QUICK)
+    first = skcalib("calibrate", "--logits", logits_file, "-o", "a.onnx", *common)
+    second = skcalib(
+        "calibrate", "--probabilities", probabilities_file, "-o", "b.onnx", *common
+    )
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    temperatures = [run.json["learned"]["temperature"] for run in (first, second)]
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-6)
+
+
+def test_text_labels_follow_the_named_order_of_the_columns(skcalib, logits_file):
+    logits, y = load(logits_file)
+    names = np.array(["dog", "ant", "cat"])
+    np.savez("named.npz", logits=logits, y=names[y])
+    runs = [
+        skcalib(
+            "calibrate", "--logits", file, "-o", f"{k}.onnx", "--json", *more, *QUICK
+        )
+        for k, (file, more) in enumerate(
+            [(logits_file, ()), ("named.npz", ("--classes", "dog, ant,cat"))]
+        )
+    ]
+    assert runs[1].code == 0, runs[1].err
+    assert runs[0].json["learned"] == runs[1].json["learned"]
+    assert runs[0].json["after"]["metrics"] == runs[1].json["after"]["metrics"]
+    labels = run_onnx("1.onnx", "label", logits=logits[:20].astype(np.float32))
+    assert [str(name) for name in labels] == list(names[logits[:20].argmax(axis=1)])
+
+
+def test_csv_parquet_and_npy_give_the_same_numbers(skcalib, logits_file):
+    pandas = pytest.importorskip("pandas")
+    logits, y = load(logits_file)
+    frame = pandas.DataFrame(logits, columns=["a", "b", "c"])
+    np.save("logits.npy", logits)
+    np.savetxt("labels.csv", y, fmt="%d")
+    frame.assign(label=y).to_csv("all.csv", index=False)
+    frame.assign(label=y).to_parquet("all.parquet")
+    learned = []
+    for arguments in (
+        ("--logits", logits_file),
+        ("--logits", "logits.npy", "--labels", "labels.csv"),
+        ("--logits", "all.csv"),
+        ("--logits", "all.parquet"),
+    ):
+        run = skcalib(
+            "calibrate", *arguments, "-o", "c.onnx", "--json", "--overwrite", *QUICK
+        )
+        assert run.code == 0, run.err
+        learned.append(run.json["learned"]["temperature"])
+    assert_allclose(learned, learned[0], rtol=1e-12)
+
+
+def test_binary_log_odds_in_one_column(skcalib, tmp_path):
+    rng = np.random.default_rng(0)
+    log_odds = 4 * rng.normal(size=400)
+    y = (rng.uniform(size=400) < 1 / (1 + np.exp(-log_odds / 2))).astype(int)
+    np.savez(tmp_path / "binary.npz", logits=log_odds[:, np.newaxis], y=y)
+    run = skcalib(
+        "calibrate", "--logits", "binary.npz", "-o", "c.onnx", "--json", *QUICK
+    )
+    assert run.code == 0, run.err
+    assert run.json["largest_difference"] < 1e-6
+    assert run.json["learned"]["temperature"] == pytest.approx(2, rel=0.3)
+
+
+def test_json_is_all_there_is_on_stdout_and_stderr_is_silent(skcalib, logits_file):
+    run = skcalib(
+        "calibrate", "--logits", logits_file, "-o", "c.onnx", "--json", *QUICK
+    )
+    assert json.loads(run.out)["method"] == "temperature"
+    assert run.err == ""

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from skcalib.metrics import calibration_report, expected_calibration_error
+
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.onnx
+
+QUICK = ("--n-bootstrap", 50)
+
+
+def test_evaluate_prints_what_the_metrics_compute(skcalib, probabilities_file):
+    run = skcalib("evaluate", "--probabilities", probabilities_file, "--json", *QUICK)
+    assert run.code == 0, run.err
+    with np.load(probabilities_file) as arrays:
+        proba, y = arrays["proba"], arrays["y"]
+    report = calibration_report(y, proba, n_bootstrap=50, random_state=0)
+    for name, told in run.json["metrics"].items():
+        expected = report[name]._asdict()
+        assert told == pytest.approx(expected, abs=1e-9)
+
+
+def test_evaluate_takes_logits_and_probabilities_alike(
+    skcalib, logits_file, probabilities_file
+):
+    runs = [
+        skcalib("evaluate", *arguments, "--json", *QUICK)
+        for arguments in (
+            ("--logits", logits_file),
+            ("--probabilities", probabilities_file),
+        )
+    ]
+    first, second = (run.json["metrics"] for run in runs)
+    for name, told in first.items():
+        assert told == pytest.approx(second[name], abs=1e-9)
+
+
+def test_evaluate_runs_the_model(skcalib, demo, images_file):
+    run = skcalib(
+        "evaluate", demo.model, "--inputs", images_file, "--n-bins", 10, *QUICK
+    )
+    assert run.code == 0, run.err
+    session = pytest.importorskip("onnxruntime").InferenceSession(demo.model)
+    proba = session.run(["probabilities"], {"image": demo.X_calibration})[0]
+    error = expected_calibration_error(demo.y_calibration, proba, n_bins=10)
+    assert f"{100 * error:.2f} [" in run.out
+    assert "600 samples of 10 classes" in run.out
+
+
+def test_a_calibrated_model_evaluates_better(skcalib, demo, images_file):
+    np.savez("test.npz", X=demo.X_test, y=demo.y_test)
+    assert skcalib(
+        "calibrate", demo.model, "--inputs", images_file, "-o", "c.onnx",
+        "--n-bootstrap", 0,
+    ).code == 0  # fmt: skip
+    before, after = (
+        skcalib("evaluate", model, "--inputs", "test.npz", "--json", *QUICK).json[
+            "metrics"
+        ]
+        for model in (demo.model, "c.onnx")
+    )
+    assert after["ece"]["value"] < before["ece"]["low"]
+    assert after["accuracy"]["value"] == before["accuracy"]["value"]
+
+
+def test_compare_lists_the_methods_once_each(skcalib, logits_file):
+    run = skcalib(
+        "compare", "--logits", logits_file, "--methods", "temperature, vector,isotonic",
+        "--json",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    table = run.json["methods"]
+    assert list(table) == ["uncalibrated", "temperature", "vector", "isotonic"]
+    assert table["temperature"]["NLL"]["mean"] < table["uncalibrated"]["NLL"]["mean"]
+
+
+def test_compare_equals_the_comparison_in_python(skcalib, logits_file):
+    from skcalib.calibrators import PlattScaling, TemperatureScaling
+    from skcalib.model_selection import compare_calibrators
+
+    run = skcalib(
+        "compare", "--logits", logits_file, "--methods", "temperature,platt", "--json",
+        "--folds", 3, "--seed", 4,
+    )  # fmt: skip
+    with np.load(logits_file) as arrays:
+        table = compare_calibrators(
+            {"temperature": TemperatureScaling(), "platt": PlattScaling()},
+            arrays["logits"], arrays["y"], cv=3, random_state=4,
+        ).to_dict()  # fmt: skip
+    for name, row in run.json["methods"].items():
+        for metric in ("accuracy", "ECE", "SCE", "NLL"):
+            assert row[metric] == pytest.approx(table[name][metric], abs=1e-12)
+
+
+def test_compare_prints_an_aligned_table_of_all_methods(skcalib, logits_file):
+    from skcalib.cli._methods import METHODS
+
+    run = skcalib("compare", "--logits", logits_file, "--folds", 2)
+    assert run.code == 0, run.err
+    lines = run.out.splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert [line.split()[0] for line in lines[2:]] == ["uncalibrated", *METHODS]
+
+
+def test_an_unknown_method_stops_the_comparison(refused, logits_file):
+    message = refused(
+        2, "compare", "--logits", logits_file, "--methods", "temperature,platypus"
+    )
+    assert "no method 'platypus'" in message
+
+
+def test_the_version_and_the_exit_codes_are_told(skcalib):
+    import skcalib as package
+
+    assert skcalib("--version").out.strip() == f"skcalib {package.__version__}"
+    for command in ("demo", "calibrate", "evaluate", "compare"):
+        help_ = " ".join(skcalib(command, "--help").out.split())
+        assert "Exit codes: 0 done; 1 a file" in help_

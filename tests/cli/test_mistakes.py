@@ -1,0 +1,291 @@
+"""Every mistake of a user: its message, its exit code and no traceback."""
+
+import os
+import stat
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.onnx
+
+QUICK = ("--n-bootstrap", 0)
+UNUSABLE, USAGE, MISSING_PACKAGE = 1, 2, 3
+
+
+def save(path, **arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def calibrate(refused, tmp_path):
+    """Refused ``skcalib calibrate``, which must leave no file behind."""
+
+    def run(code, *arguments):
+        before = sorted(os.listdir(tmp_path))
+        message = refused(code, "calibrate", *arguments, "-o", "out.onnx")
+        assert sorted(os.listdir(tmp_path)) == before
+        return message
+
+    return run
+
+
+@pytest.mark.parametrize("command", ["calibrate", "evaluate", "compare"])
+class TestData:
+    def run(self, refused, command, *arguments):
+        output = ("-o", "out.onnx") if command == "calibrate" else ()
+        return refused(UNUSABLE, command, *arguments, *output)
+
+    def test_nan_is_named_with_its_row(self, refused, command):
+        logits = np.zeros((10, 3))
+        logits[7, 1] = np.nan
+        file = save("bad.npz", logits=logits, y=np.arange(10) % 3)
+        message = self.run(refused, command, "--logits", file)
+        assert "contains NaN: row 7" in message
+
+    def test_infinity_is_named_with_its_row(self, refused, command):
+        logits = np.zeros((10, 3))
+        logits[4, 2] = -np.inf
+        file = save("bad.npz", logits=logits, y=np.arange(10) % 3)
+        message = self.run(refused, command, "--logits", file)
+        assert "contains infinity: row 4" in message
+
+    def test_a_missing_file(self, refused, command):
+        message = self.run(refused, command, "--logits", "nothing.npz")
+        assert "There is no file nothing.npz" in message
+
+    def test_a_missing_key_is_answered_with_the_names(
+        self, refused, command, logits_file
+    ):
+        message = self.run(
+            refused, command, "--logits", logits_file, "--logits-key", "resnet"
+        )
+        assert "no 'resnet' for the logits; the names are logits, y" in message
+
+    def test_labels_outside_the_columns(self, refused, command):
+        file = save("bad.npz", logits=np.zeros((4, 3)), y=[0, 1, 2, 7])
+        assert "X has 3 columns but y has 4 classes" in self.run(
+            refused, command, "--logits", file
+        )
+
+    def test_a_single_class(self, refused, command):
+        file = save("bad.npz", logits=np.zeros((4, 3)), y=[1, 1, 1, 1])
+        message = self.run(refused, command, "--logits", file)
+        assert "y holds one class only" in message
+
+    def test_no_labels(self, refused, command):
+        file = save("bad.npz", logits=np.zeros((4, 3)))
+        message = self.run(refused, command, "--logits", file)
+        assert "No labels found in bad.npz" in message
+
+    def test_more_rows_than_labels(self, refused, command):
+        file = save("bad.npz", logits=np.zeros((4, 3)), y=[0, 1, 2])
+        message = self.run(refused, command, "--logits", file)
+        assert "bad.npz has 4 rows but there are 3 labels" in message
+
+    def test_logits_given_as_probabilities(self, refused, command, logits_file):
+        message = self.run(
+            refused, command, "--probabilities", logits_file,
+            "--probabilities-key", "logits",
+        )  # fmt: skip
+        assert "robabilit" in message
+
+    def test_no_rows(self, refused, command):
+        file = save("bad.npz", logits=np.zeros((0, 3)), y=np.zeros(0, int))
+        assert "0 sample" in self.run(refused, command, "--logits", file)
+
+    def test_classes_of_another_kind_than_the_labels(
+        self, refused, command, logits_file
+    ):
+        message = self.run(
+            refused, command, "--logits", logits_file, "--classes", "a,b,c"
+        )
+        assert "The labels are integers, but --classes names a,b,c" in message
+
+
+@pytest.mark.parametrize("command", ["calibrate", "evaluate", "compare"])
+class TestModel:
+    def run(self, refused, command, *arguments):
+        output = ("-o", "out.onnx") if command == "calibrate" else ()
+        return refused(UNUSABLE, command, *arguments, *output)
+
+    def test_a_missing_model(self, refused, command, images_file):
+        message = self.run(refused, command, "none.onnx", "--inputs", images_file)
+        assert "Cannot read the ONNX model" in message
+        assert "none.onnx" in message
+
+    @pytest.mark.parametrize("content", [b"", b"certainly no model" * 20])
+    def test_a_corrupt_model(self, refused, command, images_file, tmp_path, content):
+        (tmp_path / "bad.onnx").write_bytes(content)
+        message = self.run(refused, command, "bad.onnx", "--inputs", images_file)
+        assert "bad.onnx' is no ONNX model" in message
+
+    def test_half_a_model(self, refused, command, images_file, tmp_path, demo):
+        with open(demo.model, "rb") as file:
+            (tmp_path / "half.onnx").write_bytes(file.read()[:15_000])
+        message = self.run(refused, command, "half.onnx", "--inputs", images_file)
+        assert "half.onnx" in message
+
+    def test_inputs_of_the_wrong_shape(self, refused, command, demo):
+        file = save("bad.npz", X=np.zeros((5, 64), np.float32), y=np.arange(5))
+        message = self.run(refused, command, demo.model, "--inputs", file)
+        assert "shape (5, 64) but the model's input 'image'" in message
+
+    def test_inputs_that_are_bytes(self, refused, command, demo):
+        file = save("bad.npz", X=np.zeros((5, 8, 8), np.uint8), y=np.arange(5))
+        message = self.run(refused, command, demo.model, "--inputs", file)
+        assert "uint8" in message
+
+    def test_an_unknown_output(self, refused, command, demo, images_file):
+        message = self.run(
+            refused, command, demo.model, "--inputs", images_file,
+            "--model-output", "scores",
+        )  # fmt: skip
+        assert "'scores'" in message
+        assert "probabilities" in message
+
+
+def test_an_output_that_exists_is_left_alone(refused, logits_file, tmp_path):
+    (tmp_path / "out.onnx").write_text("precious")
+    message = refused(UNUSABLE, "calibrate", "--logits", logits_file, "-o", "out.onnx")
+    assert "out.onnx exists already" in message
+    assert "--overwrite" in message
+    assert (tmp_path / "out.onnx").read_text() == "precious"
+
+
+def test_a_report_that_exists_keeps_the_model_from_being_written(
+    refused, logits_file, tmp_path
+):
+    (tmp_path / "r.html").write_text("precious")
+    message = refused(
+        UNUSABLE, "calibrate", "--logits", logits_file, "-o", "out.onnx",
+        "--report", "r.html",
+    )  # fmt: skip
+    assert "r.html exists already" in message
+    assert (tmp_path / "r.html").read_text() == "precious"
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_folder_that_does_not_exist(refused, logits_file):
+    message = refused(
+        UNUSABLE, "calibrate", "--logits", logits_file, "-o", "no/where/out.onnx"
+    )
+    assert "no/where does not exist; make it first" in message
+
+
+def test_a_folder_in_place_of_a_file(refused, logits_file, tmp_path):
+    (tmp_path / "folder").mkdir()
+    message = refused(UNUSABLE, "calibrate", "--logits", logits_file, "-o", "folder")
+    assert "folder is a folder; name a file in it" in message
+
+
+def test_a_read_only_folder(refused, logits_file, tmp_path, monkeypatch):
+    folder = tmp_path / "fixed"
+    folder.mkdir()
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    if os.access(folder, os.W_OK):  # the superuser may write anywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    message = refused(
+        UNUSABLE, "calibrate", "--logits", logits_file, "-o", folder / "out.onnx"
+    )
+    assert "fixed is read-only" in message
+
+
+def test_an_unknown_method_is_answered_with_the_list(calibrate, logits_file):
+    message = calibrate(USAGE, "--logits", logits_file, "-m", "temprature")
+    assert "no method 'temprature'; choose from temperature," in message
+
+
+def test_no_data(calibrate):
+    assert "exactly one of --inputs" in calibrate(USAGE)
+
+
+def test_logits_and_probabilities(calibrate, logits_file):
+    message = calibrate(USAGE, "--logits", logits_file, "--probabilities", logits_file)
+    assert "got 2 of them" in message
+
+
+def test_inputs_without_a_model(calibrate, images_file):
+    message = calibrate(USAGE, "--inputs", images_file)
+    assert "--inputs are the inputs of a model" in message
+
+
+def test_probabilities_with_a_model(calibrate, demo, probabilities_file):
+    message = calibrate(USAGE, demo.model, "--probabilities", probabilities_file)
+    assert "leave MODEL out" in message
+
+
+def test_a_model_that_would_not_be_run(refused, demo, logits_file):
+    message = refused(USAGE, "evaluate", demo.model, "--logits", logits_file)
+    assert "MODEL is run on --inputs" in message
+
+
+def test_outputs_to_keep_without_a_model(calibrate, logits_file):
+    message = calibrate(USAGE, "--logits", logits_file, "--keep-outputs")
+    assert "name one" in message
+
+
+def test_the_model_is_never_its_own_output(refused, demo, images_file):
+    with open(demo.model, "rb") as file:
+        content = file.read()
+    message = refused(
+        USAGE, "calibrate", demo.model, "--inputs", images_file, "-o", demo.model,
+        "--overwrite",
+    )  # fmt: skip
+    assert "--output is MODEL itself" in message
+    with open(demo.model, "rb") as file:
+        assert file.read() == content
+
+
+def test_one_name_for_two_files(calibrate, logits_file):
+    message = calibrate(USAGE, "--logits", logits_file, "--report", "out.onnx")
+    assert "name the same file" in message
+
+
+def test_a_wrong_floor(calibrate, probabilities_file):
+    message = calibrate(UNUSABLE, "--probabilities", probabilities_file, "--floor", 2.0)
+    assert "floor=2.0 is not between 0 and 1" in message
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--folds", "1"), ("--test-fraction", "1"), ("--no-such-option",)]
+)
+def test_impossible_options(calibrate, logits_file, arguments):
+    message = calibrate(USAGE, "--logits", logits_file, *arguments)
+    assert arguments[0] in message
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"), [("onnx", "onnx"), ("jinja2", "cli"), ("matplotlib", "plot")]
+)
+def test_a_missing_package_names_its_extra(
+    refused, logits_file, hide_package, package, extra
+):
+    hide_package(package)
+    message = refused(
+        MISSING_PACKAGE, "calibrate", "--logits", logits_file, "-o", "out.onnx",
+        "--report", "r.html",
+    )  # fmt: skip
+    assert f'pip install "skcalib[{extra}]"' in message
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_the_command_without_its_packages(hide_package, capsys, package):
+    from skcalib.cli import main
+
+    hide_package(package)
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == MISSING_PACKAGE
+    assert 'pip install "skcalib[cli]"' in capsys.readouterr().err
+
+
+def test_a_warning_is_one_line(skcalib, tmp_path):
+    # Perfectly separated: the best temperature is zero, which no fit reaches.
+    logits = np.eye(3)[np.arange(30) % 3]
+    save(tmp_path / "easy.npz", logits=logits, y=np.arange(30) % 3)
+    run = skcalib("calibrate", "--logits", "easy.npz", "-o", "out.onnx", *QUICK)
+    assert run.code == 0, run.err
+    assert run.err.startswith("Warning: TemperatureScaling")
+    assert ".py" not in run.err
