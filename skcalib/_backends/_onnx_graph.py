@@ -44,6 +44,18 @@ class GraphIndex:
                 return
             tensor = node.input[0]
 
+    def ancestors(self, tensor: str) -> set[str]:
+        """Return all tensors that nodes make on the way to `tensor`."""
+        found: set[str] = set()
+        waiting = [tensor]
+        while waiting:
+            node = self.producer(waiting.pop())
+            for name in node.input if node is not None else ():
+                if name in self.producers and name not in found:
+                    found.add(name)
+                    waiting.append(name)
+        return found
+
     def origin(self, tensor: str) -> tuple[str, Any]:
         """Return the last pair of `upstream`."""
         *_, last = self.upstream(tensor)

@@ -13,6 +13,7 @@ from skcalib._backends._onnx_graph import (
     tensor_names,
     unused_name,
 )
+from skcalib._backends._outputs import are_proba, as_columns
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
@@ -31,7 +32,8 @@ class Readout:
     for the second class), "proba", or "raw" (logits, unless data show probabilities).
     `score` is the tensor of the model's own scores, before any ZipMap, and `output`
     the graph output that serves them, None if the model serves labels only.
-    `path` holds all tensors between, from which labels may have been made.
+    `path` holds all tensors between, from which labels may have been made; `columns`
+    is the number of columns of the scores, where it is known.
     """
 
     tensor: str
@@ -39,6 +41,7 @@ class Readout:
     score: str
     output: str | None
     path: frozenset[str] = field(default=frozenset(), repr=False)
+    columns: int | None = field(default=None, repr=False)
 
     @property
     def is_certain(self) -> bool:
@@ -146,7 +149,8 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
             tensor, kind = found
             if normalised and kind != "logits":
                 tensor, kind = score, "proba"
-            end = replace(end, tensor=tensor, kind=kind)
+            columns = 2 if node.op_type == "Concat" else None
+            end = replace(end, tensor=tensor, kind=kind, columns=columns)
         break
     if normalised and not end.is_certain:
         end = replace(end, kind="proba")
@@ -247,7 +251,7 @@ def _linear_scores(index: GraphIndex, node: Any) -> str | None:
 
 def read_logits(readout: Readout, values: np.ndarray, n_rows: int) -> np.ndarray:
     """Turn the values of the tensor that was read into (n_rows, n_columns) logits."""
-    values = as_columns(values, n_rows, readout.tensor)
+    values = as_columns(values, n_rows, f"The tensor {readout.tensor!r}")
     if readout.kind != "proba":
         return values if values.dtype == np.float64 else values.astype(np.float32)
     if values.dtype == np.float16:
@@ -265,35 +269,21 @@ def read_logits(readout: Readout, values: np.ndarray, n_rows: int) -> np.ndarray
     )
 
 
-def as_columns(values: np.ndarray, n_rows: int, name: str) -> np.ndarray:
-    """Lay out (n,), (n, K) or (n, K, 1, 1) values as (n, columns)."""
-    trailing = values.shape[2:] if values.ndim > 2 else ()
-    if values.ndim == 0 or values.shape[0] != n_rows or any(d != 1 for d in trailing):
-        raise ModelFormatError(
-            f"The tensor {name!r} has shape {values.shape} for {n_rows} rows of input; "
-            "a classifier's scores have one row a sample and one column a class. "
-            "Name the tensor that holds the logits: output=..."
-        )
-    if values.dtype.kind != "f":
-        raise ModelFormatError(
-            f"The tensor {name!r} has type {values.dtype}; logits are floating-point."
-        )
-    return values.reshape(n_rows, -1)
-
-
 def confirm_readout(
     readout: Readout, values: np.ndarray, score: np.ndarray, n_rows: int
 ) -> Readout:
     """Check what the graph said on data, and settle what it could not say."""
-    values = as_columns(values, n_rows, readout.tensor)
+    served = as_columns(score, n_rows, f"The tensor {readout.score!r}")
+    readout = replace(readout, columns=served.shape[1])
+    values = as_columns(values, n_rows, f"The tensor {readout.tensor!r}")
     if readout.kind == "log_odds" and values.shape[1] > 1:
         return _refuse_independent(readout, values.shape[1])
     if readout.kind == "raw":
-        return replace(readout, kind="proba" if _are_proba(values) else "logits")
+        return replace(readout, kind="proba" if are_proba(values) else "logits")
     if readout.kind == "logits" and readout.tensor != readout.score:
-        served = as_columns(score, n_rows, readout.score).astype(np.float64)
+        served = served.astype(np.float64)
         if not _same_proba(values.astype(np.float64), served, score.dtype):
-            kind: Kind = "proba" if _are_proba(served) else "logits"
+            kind: Kind = "proba" if are_proba(served) else "logits"
             return replace(readout, tensor=readout.score, kind=kind)
     return readout
 
@@ -305,18 +295,6 @@ def _refuse_independent(readout: Readout, n_columns: int) -> Readout:
         "exactly one class, name the tensor before the sigmoid as the logits: "
         f"output={readout.tensor!r}."
     )
-
-
-def _are_proba(values: np.ndarray) -> bool:
-    """Whether all rows are non-negative and sum to 1."""
-    values = values.astype(np.float64)
-    tolerance = 1e-3 * values.shape[1] ** 0.5
-    sums = values.sum(axis=1)
-    inside = bool((values >= 0).all() and (values <= 1 + tolerance).all())
-    if values.shape[1] == 1:
-        # A single column cannot show it by its sum, so ask for many rows.
-        return inside and values.shape[0] >= 8 and bool((values <= 1).all())
-    return inside and bool((np.abs(sums - 1) <= tolerance).all())
 
 
 def _same_proba(logits: np.ndarray, served: np.ndarray, dtype: np.dtype) -> bool:

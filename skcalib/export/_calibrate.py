@@ -263,7 +263,7 @@ class _Surgery:
         """Give probabilities the type and shape of the scores they stand for."""
         build = self.build
         known, shape = self._layout(score)
-        columns = 1 if len(shape) == 1 else shape[1]
+        columns = 1 if len(shape) == 1 else self.readout.columns or shape[1]
         if not isinstance(columns, int):
             columns = self.n_columns
         if columns == 1:

@@ -62,9 +62,10 @@ def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | No
     if node is None:
         return None
     if node.op_type == "ArgMax":
-        related = {name for name, _ in index.upstream(node.input[0])} & readout.path
-        axis = attribute(node, "axis", 0)
-        decided = bool(related) and axis in (1, -1)
+        # The scores themselves, or something that they were made from.
+        related = {name for name, _ in index.upstream(node.input[0])}
+        made_from = readout.path | index.ancestors(readout.score)
+        decided = bool(related & made_from) and attribute(node, "axis", 0) in (1, -1)
     else:
         decided = (
             node.op_type in CLASSIFIERS

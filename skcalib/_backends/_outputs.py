@@ -1,0 +1,33 @@
+"""The outputs of a network, laid out as rows of scores."""
+
+import numpy as np
+
+from skcalib.exceptions import ModelFormatError
+
+
+def as_columns(values: np.ndarray, n_rows: int, name: str) -> np.ndarray:
+    """Lay out (n,), (n, K) or (n, K, 1, 1) values as (n, columns)."""
+    trailing = values.shape[2:]
+    if values.ndim == 0 or values.shape[0] != n_rows or any(d != 1 for d in trailing):
+        raise ModelFormatError(
+            f"{name} has shape {values.shape} for {n_rows} rows of input; the scores "
+            "of a classifier have a row a sample and a column a class. Name the output "
+            "that holds the logits: output=..."
+        )
+    if values.dtype.kind != "f":
+        raise ModelFormatError(
+            f"{name} has type {values.dtype}; logits are floating-point."
+        )
+    return values.reshape(n_rows, -1)
+
+
+def are_proba(values: np.ndarray) -> bool:
+    """Whether all rows are non-negative and sum to 1."""
+    values = values.astype(np.float64)
+    tolerance = 1e-3 * values.shape[1] ** 0.5
+    # Forests add up leaf weights in single precision, which may end below zero.
+    inside = bool((values >= -1e-6).all() and (values <= 1 + tolerance).all())
+    if values.shape[1] == 1:
+        # A single column cannot show it by its sum, so ask for many rows.
+        return inside and values.shape[0] >= 8 and bool((values <= 1).all())
+    return inside and bool((np.abs(values.sum(axis=1) - 1) <= tolerance).all())

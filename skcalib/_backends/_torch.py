@@ -1,0 +1,142 @@
+"""Running a trained torch module without touching it."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from skcalib._backends._outputs import as_columns
+from skcalib._optional import import_optional
+
+_PURPOSE = "Running a torch module"
+
+
+def is_module(network: Any) -> bool:
+    """Whether `network` is a torch module."""
+    return isinstance(network, import_optional("torch", _PURPOSE).nn.Module)
+
+
+def frozen_view(module: Any, device: str) -> Any:
+    """Return `module` in eval mode, as a copy of its tree that shares its weights.
+
+    The parameters are the same tensors, so nothing large is copied. Buffers are small
+    and copied, and attributes set while running land on the view, so that not even a
+    module that counts its calls is changed. Only a move to another device, or a
+    compiled module in train mode, which cannot be taken apart, takes a whole copy.
+    """
+    torch = import_optional("torch", _PURPOSE)
+    own = module_device(module)
+    wanted = own if device == "auto" else torch.device(device)
+    compiled = isinstance(module, torch.jit.ScriptModule)
+    if wanted.type != own.type or wanted.index not in (None, own.index):
+        return copy.deepcopy(module).to(wanted).eval()
+    if compiled:
+        training = any(part.training for part in module.modules())
+        return copy.deepcopy(module).eval() if training else module
+    return _view(module, {})
+
+
+def module_device(module: Any) -> Any:
+    """Return the device of the first tensor of a module, the CPU if it has none."""
+    torch = import_optional("torch", _PURPOSE)
+    for tensors in (module.parameters(), module.buffers()):
+        for tensor in tensors:
+            return tensor.device
+    return torch.device("cpu")
+
+
+def _view(module: Any, seen: dict[int, Any]) -> Any:
+    """Copy the tree of modules, each once however often it occurs."""
+    if id(module) in seen:
+        return seen[id(module)]
+    view = module.__class__.__new__(module.__class__)
+    seen[id(module)] = view
+    state = dict(module.__dict__)
+    state["training"] = False
+    state["_parameters"] = dict(module._parameters)
+    state["_buffers"] = {
+        name: None if buffer is None else buffer.detach().clone()
+        for name, buffer in module._buffers.items()
+    }
+    state["_modules"] = {
+        name: None if part is None else _view(part, seen)
+        for name, part in module._modules.items()
+    }
+    view.__dict__ = state
+    return view
+
+
+def module_logits(
+    view: Any, X: Any, batch_size: int, output: str | int | None
+) -> Iterator[np.ndarray]:
+    """Yield the logits of `X`, batch by batch, as float32 or float64 arrays."""
+    torch = import_optional("torch", _PURPOSE)
+    device = module_device(view)
+    dtype = next((p.dtype for p in view.parameters() if p.is_floating_point()), None)
+    for batch in _batches(X, batch_size):
+        if batch.is_floating_point() and dtype is not None:
+            batch = batch.to(dtype)
+        with torch.no_grad():
+            try:
+                result = view(batch.to(device))
+            except (RuntimeError, TypeError, IndexError) as error:
+                raise ValueError(
+                    f"The module could not be run on a batch of shape "
+                    f"{tuple(batch.shape)} and type {batch.dtype}: {error}. Pass X in "
+                    "the shape, type and scale the module was trained on."
+                ) from error
+        values = _pick(result, output).detach()
+        wide = values.dtype == torch.float64 or not values.is_floating_point()
+        array = (values if wide else values.to(torch.float32)).cpu().numpy()
+        yield as_columns(array, batch.shape[0], "The module's output")
+
+
+def _batches(X: Any, batch_size: int) -> Iterator[Any]:
+    """Yield tensors of rows from an array, a tensor, a Dataset or a DataLoader."""
+    torch = import_optional("torch", _PURPOSE)
+    data = import_optional("torch.utils.data", _PURPOSE)
+    if isinstance(X, data.Dataset):
+        X = data.DataLoader(X, batch_size=batch_size)
+    if isinstance(X, data.DataLoader):
+        if isinstance(X.sampler, data.RandomSampler):
+            raise ValueError(
+                "X is a DataLoader that shuffles, which loses the order of the rows. "
+                "Build it with shuffle=False."
+            )
+        for batch in X:
+            yield batch[0] if isinstance(batch, list | tuple) else batch
+        return
+    rows = X if isinstance(X, torch.Tensor | np.ndarray) else np.asarray(X)
+    if rows.ndim == 0 or rows.shape[0] == 0:
+        raise ValueError(
+            f"X has shape {tuple(rows.shape)}; the module needs at least one sample."
+        )
+    for start in range(0, rows.shape[0], batch_size):
+        block = rows[start : start + batch_size]
+        if isinstance(block, np.ndarray):
+            # A copy: torch refuses to read arrays that may not be written to.
+            block = torch.from_numpy(np.array(block))
+        yield block
+
+
+def _pick(result: Any, output: str | int | None) -> Any:
+    """Take the logits out of what a module returned."""
+    torch = import_optional("torch", _PURPOSE)
+    if output is not None:
+        by_name = isinstance(output, str) and not isinstance(result, Mapping)
+        try:
+            result = getattr(result, output) if by_name else result[output]
+        except (AttributeError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"The module's result, a {type(result).__name__}, has no {output!r}."
+            ) from error
+    elif not isinstance(result, torch.Tensor) and hasattr(result, "logits"):
+        result = result.logits
+    if not isinstance(result, torch.Tensor):
+        found = f" with the keys {list(result)}" if isinstance(result, Mapping) else ""
+        raise ValueError(
+            f"The module returned a {type(result).__name__}{found}, not a tensor. Say "
+            "where its logits are: output=<name or position>."
+        )
+    return result

@@ -1,0 +1,94 @@
+"""Logits of a fitted scikit-learn classifier."""
+
+import numpy as np
+from sklearn.base import is_classifier
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
+
+from skcalib._sklearn_compat import HasMethods, StrOptions
+from skcalib._validation import logits_from_proba
+from skcalib.frozen._base import FrozenLogits
+
+
+class ClassifierLogits(FrozenLogits):
+    """Return the scores of a fitted classifier as logits.
+
+    Parameters
+    ----------
+    estimator : classifier
+        A fitted scikit-learn classifier. It is shared by clones and never fitted here.
+
+    method : {"auto", "decision_function", "predict_proba"}, default="auto"
+        Where the logits come from: the decision function as it is, or the logarithm of
+        the probabilities. "auto" takes the decision function if there is one with a
+        column a class, or a single one for two classes.
+
+    See Also
+    --------
+    skcalib.CalibratedClassifier : Fits classifier and calibrator together, on
+        different samples.
+
+    Notes
+    -----
+    Probabilities below 1e-12 are raised to that before the logarithm, see
+    `skcalib.logits_from_proba`.
+
+    Examples
+    --------
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skcalib.frozen import ClassifierLogits
+    >>> classifier = LogisticRegression().fit([[-1.0], [1.0]], ["no", "yes"])
+    >>> ClassifierLogits(classifier).transform([[0.0]]).round(3) + 0.0
+    array([[0.]])
+    """
+
+    _network = "estimator"
+    _parameter_constraints: dict = {
+        "estimator": [HasMethods("decision_function"), HasMethods("predict_proba")],
+        "method": [StrOptions({"auto", "decision_function", "predict_proba"})],
+    }
+
+    def __init__(self, estimator, *, method="auto"):
+        self.estimator = estimator
+        self.method = method
+
+    def __sklearn_tags__(self):
+        """Tags: the inputs are those of the classifier."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
+
+    def _check(self, X):
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimator, name):
+                setattr(self, name, getattr(self.estimator, name))
+        return self._compute(X)
+
+    def _compute(self, X):
+        estimator = self.estimator
+        if not is_classifier(estimator):
+            raise TypeError(
+                f"ClassifierLogits needs a classifier; got {type(estimator).__name__}."
+            )
+        check_is_fitted(estimator)
+        if self.method != "predict_proba" and hasattr(estimator, "decision_function"):
+            scores = np.asarray(estimator.decision_function(X))
+            columns = scores[:, np.newaxis] if scores.ndim == 1 else scores
+            if self._fits(columns):
+                return columns
+            if self.method == "decision_function":
+                raise ValueError(
+                    f"The decision function has {columns.shape[1]} columns for "
+                    f"{len(estimator.classes_)} classes. Use method='predict_proba' or "
+                    "decision_function_shape='ovr' where the classifier has it."
+                )
+        if not hasattr(estimator, "predict_proba"):
+            raise ValueError(
+                f"{type(estimator).__name__} has no predict_proba to take logits from; "
+                "use method='decision_function' or another classifier."
+            )
+        return logits_from_proba(estimator.predict_proba(X))
+
+    def _fits(self, columns):
+        n_classes = len(self.estimator.classes_)
+        return columns.shape[1] == (1 if n_classes == 2 else n_classes)

@@ -1,0 +1,90 @@
+"""Logits of a torch module."""
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+
+from skcalib._backends._outputs import are_proba
+from skcalib._backends._torch import frozen_view, is_module, module_logits
+from skcalib._sklearn_compat import Interval
+from skcalib.frozen._base import FrozenLogits
+
+
+class TorchLogits(FrozenLogits):
+    """Run a trained torch module and return its logits.
+
+    The module is never changed: neither its weights and buffers nor its train or eval
+    mode. It runs on a view of itself in eval mode that shares its weights, without
+    gradients.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network; it returns logits, without a softmax at the end.
+
+    batch_size : int, default=256
+        Rows a run.
+
+    device : str, default="auto"
+        Where to run: "auto" is where the module lies; elsewhere takes a copy of it.
+
+    output : str or int, default=None
+        Which part of its result holds the logits, where the module returns a tuple, a
+        dict or an object. An attribute `logits` is found by itself.
+
+    See Also
+    --------
+    OnnxLogits : The same for an ONNX file, which reaches worker processes by its path.
+
+    Notes
+    -----
+    A clone shares the module. Worker processes get a pickled copy of it: prefer
+    threads, or an ONNX file, for `n_jobs` with a large network.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import torch
+    >>> from skcalib.frozen import TorchLogits
+    >>> module = torch.nn.Linear(2, 3)
+    >>> TorchLogits(module).fit_transform(np.zeros((4, 2))).shape
+    (4, 3)
+    """
+
+    _network = "module"
+    _parameter_constraints: dict = {
+        "module": [callable],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "output": [str, Integral, None],
+    }
+
+    def __init__(self, module, *, batch_size=256, device="auto", output=None):
+        self.module = module
+        self.batch_size = batch_size
+        self.device = device
+        self.output = output
+
+    def _run(self, X):
+        if not is_module(self.module):
+            raise TypeError(
+                "TorchLogits needs a torch.nn.Module, not "
+                f"{type(self.module).__name__}. OnnxLogits takes ONNX files."
+            )
+        view = frozen_view(self.module, self.device)
+        return module_logits(view, X, self.batch_size, self.output)
+
+    def _check(self, X):
+        logits = next(self._run(X))
+        if are_proba(logits):
+            warnings.warn(
+                "The module's results are non-negative and sum to 1: probabilities, "
+                "not logits. Remove the softmax at its end.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return logits
+
+    def _compute(self, X):
+        return np.concatenate(list(self._run(X)))

@@ -1,0 +1,90 @@
+"""ClassifierLogits reads the scores of a fitted classifier."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import clone
+from sklearn.datasets import make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import SVC
+
+from skcalib.calibrators import TemperatureScaling
+from skcalib.frozen import ClassifierLogits
+
+
+@pytest.fixture(params=[2, 4])
+def sample(request):
+    return make_classification(
+        300, n_informative=6, n_classes=request.param, random_state=0
+    )
+
+
+@pytest.mark.parametrize("method", ["auto", "decision_function"])
+def test_the_decision_function_is_taken_as_it_is(sample, method):
+    X, y = sample
+    classifier = LogisticRegression().fit(X, y)
+    logits = ClassifierLogits(classifier, method=method).fit_transform(X)
+    expected = classifier.decision_function(X)
+    assert_allclose(logits, expected.reshape(len(X), -1))
+    assert logits.shape[1] == (1 if y.max() == 1 else 4)
+
+
+@pytest.mark.parametrize(
+    ("classifier", "method"),
+    [(GaussianNB(), "auto"), (LogisticRegression(), "predict_proba")],
+)
+def test_else_the_logarithm_of_the_probabilities(sample, classifier, method):
+    X, y = sample
+    classifier.fit(X, y)
+    logits = ClassifierLogits(classifier, method=method).fit_transform(X)
+    assert_allclose(np.exp(logits), classifier.predict_proba(X), atol=1e-11)
+
+
+def test_probabilities_of_zero_are_raised_to_the_floor(sample):
+    X, y = sample
+    forest = RandomForestClassifier(5, random_state=0).fit(X, y)
+    logits = ClassifierLogits(forest).fit_transform(X)
+    assert logits.min() == np.log(1e-12)
+
+
+def test_pairwise_decisions_are_no_logits(sample):
+    X, y = sample
+    if y.max() == 1:
+        pytest.skip("two classes have one pair")
+    classifier = SVC(decision_function_shape="ovo").fit(X, y)
+    with pytest.raises(ValueError, match="6 columns for 4 classes"):
+        ClassifierLogits(classifier, method="decision_function").fit(X)
+    with pytest.raises(ValueError, match="has no predict_proba"):
+        ClassifierLogits(classifier).fit(X)
+
+
+def test_a_clone_shares_the_classifier_and_fit_leaves_it_alone(sample):
+    X, y = sample
+    classifier = RidgeClassifier().fit(X, y)
+    coef = classifier.coef_
+    pipe = make_pipeline(ClassifierLogits(classifier), TemperatureScaling())
+    pipe = clone(pipe).fit(X, y)
+    assert pipe[0].estimator is classifier
+    assert classifier.coef_ is coef
+
+
+def test_what_is_no_fitted_classifier_is_refused(sample):
+    X, y = sample
+    with pytest.raises(NotFittedError):
+        ClassifierLogits(LogisticRegression()).fit(X)
+    with pytest.raises(ValueError, match="'estimator' parameter"):
+        ClassifierLogits(LinearRegression().fit(X, y)).fit(X)
+
+
+def test_columns_and_features_have_names(sample):
+    pd = pytest.importorskip("pandas")
+    X, y = sample
+    frame = pd.DataFrame(X).add_prefix("f")
+    frozen = ClassifierLogits(GaussianNB().fit(frame, y)).fit(frame)
+    assert frozen.feature_names_in_.tolist() == list(frame.columns)
+    names = frozen.get_feature_names_out()
+    assert names.tolist() == [f"classifierlogits{k}" for k in range(y.max() + 1)]

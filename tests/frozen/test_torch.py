@@ -1,0 +1,246 @@
+"""TorchLogits returns a module's logits and leaves the module alone."""
+
+import copy
+import pickle
+import sys
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+
+from skcalib.calibrators import TemperatureScaling
+from skcalib.frozen import TorchLogits
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.torch
+
+
+def tiny_network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Linear(5, 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.5),
+        torch.nn.Linear(8, 3),
+    )
+
+
+def draw(n=50):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 5)).astype(np.float32), rng.integers(0, 3, n)
+
+
+def expected_logits(module, X):
+    with torch.no_grad():
+        return copy.deepcopy(module).eval()(torch.from_numpy(X)).numpy()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_module_is_never_changed(training):
+    module = tiny_network().train(training)
+    module[4].train(not training)  # a mixed mode is kept as well
+    module[0].weight.requires_grad_(False)
+    modes = [part.training for part in module.modules()]
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    flags = [p.requires_grad for p in module.parameters()]
+    X, _ = draw()
+    y = expected_logits(module, X).argmax(axis=1)
+    y[::3] = 0
+    pipe = make_pipeline(TorchLogits(module, batch_size=16), TemperatureScaling())
+    pipe.fit(X, y).predict_proba(X)
+    assert [part.training for part in module.modules()] == modes
+    assert [p.requires_grad for p in module.parameters()] == flags
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+
+
+def test_a_module_in_train_mode_gives_the_logits_of_eval_mode():
+    module, (X, _) = tiny_network().train(), draw()
+    found = TorchLogits(module, batch_size=7).fit_transform(X)
+    assert found.dtype == np.float32
+    assert_allclose(found, expected_logits(module, X), atol=1e-6)
+
+
+def test_buffers_that_a_module_writes_while_running_stay():
+    class Counting(torch.nn.Linear):
+        def __init__(self):
+            super().__init__(5, 3)
+            self.register_buffer("calls", torch.zeros(()))
+            self.last = None
+
+        def forward(self, x):
+            self.calls += 1
+            self.last = x
+            return super().forward(x)
+
+    module = Counting()
+    TorchLogits(module).fit_transform(draw()[0])
+    assert module.calls == 0
+    assert module.last is None
+
+
+def test_a_module_that_occurs_twice_is_run_twice():
+    layer = torch.nn.Linear(5, 5)
+    module = torch.nn.Sequential(layer, layer)
+    X, _ = draw()
+    assert_allclose(
+        TorchLogits(module).transform(X), expected_logits(module, X), atol=1e-6
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_compiled_module_in_train_mode_stays_so():
+    module, (X, _) = tiny_network(), draw()
+    expected = expected_logits(module, X)
+    compiled = torch.jit.script(module.train())
+    assert_allclose(TorchLogits(compiled).transform(X), expected, atol=1e-6)
+    assert compiled.training
+
+
+def test_a_clone_shares_the_module():
+    module = tiny_network()
+    assert clone(TorchLogits(module, batch_size=3)).module is module
+    assert clone(TorchLogits(module, batch_size=3)).batch_size == 3
+
+
+def test_threads_of_a_grid_search_share_the_module():
+    X, y = draw(120)
+    pipe = make_pipeline(TorchLogits(tiny_network()), TemperatureScaling())
+    grid = {"temperaturescaling__objective": ["focal", "brier"]}
+    search = GridSearchCV(pipe, grid, cv=2, scoring="neg_log_loss", n_jobs=2)
+    with joblib.parallel_config(backend="threading"):
+        search.fit(X, np.where(expected_logits(pipe[0].module, X)[:, 0] > 0, 0, y))
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+@pytest.mark.parametrize("form", ["tensor", "double", "list", "dataset", "loader"])
+def test_inputs_of_every_form(form):
+    X, y = draw()
+    tensors = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    forms = {
+        "tensor": torch.from_numpy(X),
+        "double": X.astype(float),
+        "list": X.tolist(),
+        "dataset": tensors,
+        "loader": torch.utils.data.DataLoader(tensors, batch_size=9),
+    }
+    module = tiny_network()
+    found = TorchLogits(module).fit_transform(forms[form])
+    assert_allclose(found, expected_logits(module, X), atol=1e-6)
+
+
+def test_a_loader_that_shuffles_is_refused():
+    tensors = torch.utils.data.TensorDataset(torch.zeros(4, 5))
+    loader = torch.utils.data.DataLoader(tensors, shuffle=True)
+    with pytest.raises(ValueError, match="shuffle=False"):
+        TorchLogits(tiny_network()).fit(loader)
+
+
+class Wrapped(torch.nn.Module):
+    """Returns its logits inside something else."""
+
+    def __init__(self, wrap):
+        super().__init__()
+        self.network = tiny_network()
+        self.wrap = wrap
+
+    def forward(self, x):
+        return self.wrap(self.network(x))
+
+
+class Result:
+    """Like the results of large model libraries."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+@pytest.mark.parametrize(
+    ("wrap", "output"),
+    [
+        (lambda z: {"loss": 0, "scores": z}, "scores"),
+        (lambda z: (None, z), 1),
+        (Result, None),
+        (Result, "logits"),
+        (lambda z: z.double()[:, :, None, None], None),
+    ],
+)
+def test_logits_inside_something_else(wrap, output):
+    module, (X, _) = Wrapped(wrap), draw()
+    found = TorchLogits(module, output=output).fit_transform(X)
+    assert_allclose(found, expected_logits(module.network, X), atol=1e-6)
+
+
+def test_a_result_without_a_tensor_is_refused():
+    X, _ = draw()
+    with pytest.raises(ValueError, match=r"dict with the keys \['scores'\]"):
+        TorchLogits(Wrapped(lambda z: {"scores": z})).fit(X)
+    with pytest.raises(ValueError, match="has no 'logits'"):
+        TorchLogits(Wrapped(lambda z: {"scores": z}), output="logits").fit(X)
+
+
+def test_probabilities_are_warned_of():
+    module = torch.nn.Sequential(tiny_network(), torch.nn.Softmax(dim=1))
+    with pytest.warns(UserWarning, match="Remove the softmax"):
+        TorchLogits(module).fit(draw()[0])
+
+
+def test_inputs_that_the_module_does_not_take_are_named():
+    with pytest.raises(ValueError, match=r"a batch of shape \(4, 6\)"):
+        TorchLogits(tiny_network()).fit(np.zeros((4, 6)))
+    with pytest.raises(ValueError, match="at least one sample"):
+        TorchLogits(tiny_network()).fit(np.zeros((0, 5)))
+
+
+def test_nan_logits_are_named():
+    X, _ = draw()
+    X[7, 0] = np.nan
+    with pytest.raises(ValueError, match="nan for row 7 of X"):
+        TorchLogits(tiny_network(), batch_size=3).transform(X)
+
+
+def test_something_else_than_a_module_is_refused():
+    with pytest.raises(TypeError, match="Module, not function"):
+        TorchLogits(tiny_network).fit(draw()[0])
+
+
+def test_the_printed_form_is_short():
+    assert repr(TorchLogits(tiny_network())) == "TorchLogits(module=<Sequential>)"
+
+
+def test_pickling_keeps_the_logits():
+    X, _ = draw()
+    frozen = TorchLogits(tiny_network()).fit(X)
+    copied = pickle.loads(pickle.dumps(frozen))  # noqa: S301
+    assert_allclose(copied.transform(X), frozen.transform(X))
+
+
+def test_half_precision_gives_single():
+    X, _ = draw()
+    found = TorchLogits(tiny_network().to(torch.bfloat16)).fit_transform(X)
+    assert found.dtype == np.float32
+
+
+def test_the_logits_of_a_real_network(data_dir, monkeypatch):
+    monkeypatch.syspath_prepend(data_dir)
+    monkeypatch.delitem(sys.modules, "networks", raising=False)
+    networks = pytest.importorskip("networks")
+    with np.load(data_dir / "cifar10" / "cifar10_test.npz") as arrays:
+        X = np.float32(arrays["x"][::400].transpose(0, 3, 1, 2) / 255)
+    with np.load(data_dir / "cifar10" / "cifar10_logits.npz") as arrays:
+        expected = arrays["resnet20"][::400]
+    found = TorchLogits(networks.load("cifar10/resnet20").train()).fit_transform(X)
+    assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_module_can_be_run_on_another_device():
+    module, (X, _) = tiny_network(), draw()
+    found = TorchLogits(module, device="cuda").fit_transform(X)
+    assert_allclose(found, expected_logits(module, X), atol=1e-3)
+    assert next(module.parameters()).device.type == "cpu"
