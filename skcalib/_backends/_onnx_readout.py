@@ -179,11 +179,11 @@ def _read_node(index: GraphIndex, node: Any, tensor: str) -> tuple[str, Kind] | 
 
 def _spelt_softmax(index: GraphIndex, node: Any) -> str | None:
     """Recognise exp(x) / sum(exp(x)), with or without x less its maximum."""
-    exp, total = index.origin(node.input[0])[1], index.origin(node.input[1])[1]
+    exp, total = index.origin(node.input[0])[1], _behind_expand(index, node.input[1])
     if node.op_type == "Mul" and total is not None:
         if total.op_type != "Reciprocal":
             return None
-        total = index.origin(total.input[0])[1]
+        total = _behind_expand(index, total.input[0])
     if exp is None or total is None:
         return None
     if exp.op_type != "Exp" or total.op_type not in ("ReduceSum", "ReduceL1"):
@@ -192,12 +192,18 @@ def _spelt_softmax(index: GraphIndex, node: Any) -> str | None:
         return None
     _, inner = index.origin(exp.input[0])
     if inner is not None and inner.op_type == "Sub":
-        largest = index.origin(inner.input[1])[1]
-        while largest is not None and largest.op_type in ("Max", "Where"):
-            largest = index.origin(largest.input[-1])[1]
+        largest = _behind_expand(index, inner.input[1])
         if largest is not None and largest.op_type == "ReduceMax":
             return str(inner.input[0])
     return str(exp.input[0])
+
+
+def _behind_expand(index: GraphIndex, tensor: str) -> Any:
+    """Return the maker of a row's number before it was spread over the columns."""
+    node = index.origin(tensor)[1]
+    while node is not None and node.op_type in ("Expand", "Tile"):
+        node = index.origin(node.input[0])[1]
+    return node
 
 
 def _spelt_binary(index: GraphIndex, node: Any) -> str | None:

@@ -1,5 +1,6 @@
 """Writing a calibration into the ONNX model whose logits it was fitted on."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ from skcalib._backends._onnx_readout import PROBA_FLOOR, Readout, find_readout
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 from skcalib.export._builder import NodeBuilder
-from skcalib.export._labels import LabelSource, find_labels, label_beside, relabel
+from skcalib.export._labels import (
+    LabelSource,
+    find_labels,
+    label_beside,
+    other_labels,
+    relabel,
+)
 from skcalib.export._rewire import drop_unused, rename_tensor, sort_nodes
 from skcalib.export._to_onnx import (
     check_calibrator,
@@ -157,7 +164,9 @@ class _Surgery:
         self.build = NodeBuilder(
             _opset(model), taken=tensor_names(self.graph), prefix="skcalib_"
         )
-        self.labels = find_labels(GraphIndex(self.graph), readout)
+        index = GraphIndex(self.graph)
+        self.labels = find_labels(index, readout)
+        self._other_labels = other_labels(index, self.labels)
 
     def _check_columns(self) -> None:
         _, shape = self.types[self.readout.tensor]
@@ -171,6 +180,14 @@ class _Surgery:
 
     def write_over(self) -> None:
         """Serve calibrated probabilities under the name of the scores."""
+        if self._other_labels:
+            warnings.warn(
+                f"The outputs {self._other_labels} look like labels, but it cannot be "
+                "seen how they follow from the scores: they stay as they are. Take the "
+                "labels from the calibrated probabilities.",
+                UserWarning,
+                stacklevel=3,
+            )
         output = self.readout.output
         if output is None:
             self._serve("probabilities", beside=False)

@@ -31,21 +31,26 @@ class LabelSource:
 
 def find_labels(index: GraphIndex, readout: Readout) -> list[LabelSource]:
     """Find the outputs whose labels were made from the scores of `readout`."""
-    onnx = import_optional("onnx", "Writing an ONNX model")
-    kinds = onnx.TensorProto
     found = []
     for value in index.graph.output:
-        if value.type.tensor_type.elem_type not in (
-            kinds.INT32,
-            kinds.INT64,
-            kinds.STRING,
-            kinds.FLOAT,
-        ):
-            continue
         source = _trace(index, value.name, readout)
         if source is not None and value.name != readout.output:
             found.append(source)
     return found
+
+
+def other_labels(index: GraphIndex, sources: list[LabelSource]) -> list[str]:
+    """Name the outputs that look like labels but are none of `sources`."""
+    onnx = import_optional("onnx", "Writing an ONNX model")
+    kinds = (onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.STRING)
+    known = {source.output for source in sources}
+    return [
+        value.name
+        for value in index.graph.output
+        if value.name not in known
+        and value.type.tensor_type.elem_type in kinds
+        and len(value.type.tensor_type.shape.dim) == 1
+    ]
 
 
 def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | None:
@@ -61,16 +66,16 @@ def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | No
         chain.append(node)
     if node is None:
         return None
+    # The scores themselves, or something that they were made from.
+    related = readout.path | index.ancestors(readout.score)
     if node.op_type == "ArgMax":
-        # The scores themselves, or something that they were made from.
-        related = {name for name, _ in index.upstream(node.input[0])}
-        made_from = readout.path | index.ancestors(readout.score)
-        decided = bool(related & made_from) and attribute(node, "axis", 0) in (1, -1)
+        decided = any(name in related for name, _ in index.upstream(node.input[0]))
+        decided &= attribute(node, "axis", 0) in (1, -1)
     else:
         decided = (
             node.op_type in CLASSIFIERS
             and tensor == node.output[0]
-            and node.output[1] in readout.path
+            and node.output[1] in related
         )
     return LabelSource(output, node, tuple(reversed(chain))) if decided else None
 

@@ -138,6 +138,26 @@ def spelt(shift=True, reciprocal=False):
     return model(nodes, [info("p", ["n", K])], opset=12)
 
 
+def spelt_with_expand():
+    """The softmax of TensorFlow's converter, spread over the columns by Expand."""
+    axes = {"axes": [1], "keepdims": 0}
+    nodes = [
+        LINEAR,
+        node("Shape", ["z"], ["wide"]),
+        node("ReduceMax", ["z"], ["m"], **axes),
+        node("Reshape", ["m", "tall"], ["m1"]),
+        node("Expand", ["m1", "wide"], ["m2"]),
+        node("Sub", ["z", "m2"], ["d"]),
+        node("Exp", ["d"], ["e"]),
+        node("ReduceSum", ["e"], ["s"], **axes),
+        node("Reshape", ["s", "tall"], ["s1"]),
+        node("Expand", ["s1", "wide"], ["s2"]),
+        node("Div", ["e", "s2"], ["p"]),
+    ]
+    constants = {"tall": np.array([-1, 1])}
+    return model(nodes, [info("p", ["n", K])], opset=12, constants=constants)
+
+
 def sigmoid(*tail, shape):
     nodes = [node("MatMul", ["x", "B"], ["z"]), node("Sigmoid", ["z"], ["q"]), *tail]
     return model(nodes, [info("p", shape)], constants={"B": BINARY})
@@ -230,6 +250,7 @@ CASES = {
         model([LINEAR, node("LogSoftmax", ["z"], ["p"], axis=1)], PROBA), "logits", "z"
     ),
     "spelt": Case(spelt(), "logits", "z"),
+    "spelt_with_expand": Case(spelt_with_expand(), "logits", "z"),
     "spelt_without_shift": Case(spelt(shift=False), "logits", "z"),
     "spelt_with_reciprocal": Case(spelt(reciprocal=True), "logits", "z"),
     "unknown_last_operator": Case(
@@ -519,6 +540,22 @@ def test_what_is_no_longer_needed_is_dropped():
     proto = calibrate_onnx_model(case.model, pipe)
     softmaxes = [made for made in proto.graph.node if made.op_type == "Softmax"]
     assert len(softmaxes) == 1
+
+
+def test_labels_that_cannot_follow_are_warned_of():
+    nodes = [
+        LINEAR,
+        SOFTMAX,
+        node("TopK", ["p", "k"], ["largest", "top"], axis=1),
+        node("Squeeze", ["top", "axis"], ["label"]),
+    ]
+    constants = {"k": np.array([1]), "axis": np.array([1])}
+    proto = model(nodes, [*PROBA, info("label", ["n"], INT64)], constants=constants)
+    case = Case(proto, "logits", "z")
+    pipe = fit(case, draw_inputs(case), TemperatureScaling())
+    with pytest.warns(UserWarning, match=r"\['label'\] look like labels"):
+        calibrate_onnx_model(proto, pipe)
+    calibrate_onnx_model(proto, pipe, keep_original=True)
 
 
 def test_a_calibrator_for_other_columns_is_refused():
