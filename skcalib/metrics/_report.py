@@ -47,7 +47,7 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
     Attributes
     ----------
     n_samples, n_classes : int
-        Shape of the probabilities.
+        Shape of the probabilities, rows without weight left out.
 
     n_bins : int
         Number of bins of the binned metrics.
@@ -237,6 +237,9 @@ def calibration_report(
     names = _check_names(metrics)
     check_bootstrap(n_bootstrap, confidence_level)
     codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    if not weight.all():  # Or a replicate could draw rows of no weight only.
+        used = weight > 0
+        codes, proba, weight = codes[used], proba[used], weight[used]
     rows = RowStatistics(proba, codes, check_n_bins(n_bins))
     value = evaluate(rows, weight[np.newaxis], names)
     low, high = _intervals(

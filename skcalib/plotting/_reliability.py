@@ -1,22 +1,13 @@
 """Reliability diagrams: how often the classifier is right when it says it is sure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from skcalib._optional import import_optional
-from skcalib._validation import check_proba, check_top_label
-from skcalib.metrics._bins import (
-    bin_stats,
-    check_bootstrap,
-    check_n_bins,
-    check_strategy,
-    equal_mass_stats,
-    rank_scores,
-    uniform_edges,
-)
+from skcalib.metrics._bins import check_bootstrap, check_n_bins, check_strategy
+from skcalib.plotting._binned_rows import BinnedRows, rows_of
 
 # Told apart with every common form of colour blindness, and in grey.
 COLOURS = {
@@ -30,7 +21,7 @@ COLOURS = {
 HISTOGRAM_BASE, HISTOGRAM_TOP = -0.3, -0.1
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class ReliabilityDisplay:
     """Reliability diagram with gaps, consistency band and confidence histogram.
 
@@ -208,12 +199,12 @@ class ReliabilityDisplay:
         Notes
         -----
         The band draws the truth of every sample anew with the probability that the
-        classifier states, and shows where the accuracies then lie: bars that end
-        inside agree with calibration, bin by bin.
+        classifier states, and shows where the accuracies then lie: bins whose point
+        is inside agree with calibration.
         """
         check_bootstrap(n_bootstrap, confidence_level)
-        rows = _rows_of(y_true, y_proba, labels, sample_weight, class_)
-        bins = _Bins(*rows, check_n_bins(n_bins), check_strategy(strategy))
+        rows = rows_of(y_true, y_proba, labels, sample_weight, class_)
+        bins = BinnedRows(*rows, check_n_bins(n_bins), check_strategy(strategy))
         filled = bins.stats.weight > 0
         display = cls(
             accuracy=np.where(filled, bins.stats.accuracy, np.nan),
@@ -269,10 +260,17 @@ class ReliabilityDisplay:
             raise ValueError(
                 f"{len(y_probas)} classifiers need as many axes, not {axes.shape[0]}."
             )
+        legend = options.pop("legend", True)
         displays = []
         for (name, y_proba), ax in zip(y_probas.items(), axes, strict=True):
-            options["legend"] = not displays
-            display = cls.from_predictions(y_true, y_proba, name=name, ax=ax, **options)
+            display = cls.from_predictions(
+                y_true,
+                y_proba,
+                name=name,
+                ax=ax,
+                legend=legend and not displays,
+                **options,
+            )
             if displays:
                 ax.set_ylabel("")
             displays.append(display)
@@ -309,14 +307,8 @@ class ReliabilityDisplay:
         return self
 
     def _draw_gaps(self, ax):
-        ax.plot(
-            [0, 1],
-            [0, 1],
-            color=COLOURS["ink"],
-            lw=1,
-            ls=(0, (5, 3)),
-            label="calibrated",
-        )
+        ends = [0, 1]
+        ax.plot(ends, ends, "--", color=COLOURS["ink"], lw=1, label="calibrated")
         filled = np.isfinite(self.accuracy)
         x, accuracy = self.confidence[filled], self.accuracy[filled]
         if self.band is not None:
@@ -404,65 +396,3 @@ def _new_axes(n_axes):
     size = (4.4 * n_axes, 5.4)
     _, axes = pyplot.subplots(1, n_axes, figsize=size, layout="constrained")
     return np.ravel(axes)
-
-
-def _rows_of(y_true, y_proba, labels, sample_weight, class_):
-    """Probability, hit and weight of each row, for the top label or one class."""
-    if class_ is None:
-        return check_top_label(y_true, y_proba, labels, sample_weight)
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
-    if labels is not None:
-        columns = np.flatnonzero(np.asarray(labels) == class_)
-    else:
-        columns = codes[np.asarray(y_true) == class_]
-    if columns.shape[0] == 0:
-        raise ValueError(
-            f"class_={class_!r} is not a class of y_true. Pass one of the labels, and "
-            "name the classes of all columns if it never occurs: labels=[...]."
-        )
-    column = columns[0]
-    return proba[:, column].astype(np.float64), codes == column, weight
-
-
-class _Bins:
-    """The rows, sorted and ready to be summed per bin for any outcome."""
-
-    def __init__(self, confidence, hit, weight, n_bins, strategy):
-        self._ranked = rank_scores(confidence, hit)
-        self._weight = weight[self._ranked.order]
-        self._n_bins = n_bins
-        self._strategy = strategy
-        self.stats = self._sum(self._ranked.hit)
-
-    def _sum(self, hit):
-        ranked = replace(self._ranked, hit=hit)
-        if self._strategy == "quantile":
-            return equal_mass_stats(ranked, self._weight, self._n_bins)
-        edges = uniform_edges(self._n_bins)
-        return bin_stats(ranked.confidence, hit, self._weight, edges)
-
-    @property
-    def histogram(self):
-        """Share of the weight in bins of equal width."""
-        confidence, hit = self._ranked.confidence, self._ranked.hit
-        edges = uniform_edges(self._n_bins)
-        return bin_stats(confidence, hit, self._weight, edges).share
-
-    def band(self, n_bootstrap, confidence_level, random_state):
-        """Range of each bin's accuracy when outcomes follow the probabilities."""
-        if n_bootstrap == 0:
-            return None
-        random = check_random_state(random_state)
-        confidence = self._ranked.confidence
-        draws = np.stack(
-            [
-                self._sum(random.random_sample(confidence.shape[0]) < confidence).hit
-                for _ in range(n_bootstrap)
-            ]
-        )
-        tail = (1 - confidence_level) / 2
-        weight = self.stats.weight
-        ends = np.quantile(draws, [tail, 1 - tail], axis=0)
-        ratio = np.full_like(ends, np.nan)
-        low, high = np.divide(ends, weight, out=ratio, where=weight > 0)
-        return low, high

@@ -109,6 +109,16 @@ def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
         assert parts[name] == pytest.approx(whole[name], rel=1e-12)
 
 
+def test_rows_without_weight_take_no_part(predictions):
+    y, proba = predictions
+    weight = np.zeros(400)
+    weight[:3] = 1
+    report = calibration_report(y, proba, sample_weight=weight, random_state=0)
+    alone = calibration_report(y[:3], proba[:3], random_state=0)
+    assert report.to_dict() == alone.to_dict()
+    assert np.isfinite(list(report.values())).all()
+
+
 def test_metrics_chooses_and_orders(predictions):
     report = calibration_report(*predictions, metrics=["ks", "ece"], n_bootstrap=5)
     assert list(report) == ["ks", "ece"]

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -233,3 +236,20 @@ def test_unusable_options_are_refused(predictions, options, message):
     y, proba, _ = predictions
     with pytest.raises(ValueError, match=message):
         ReliabilityDisplay.from_predictions(y, proba, **options)
+
+
+def test_importing_the_displays_leaves_matplotlib_alone():
+    code = "import sys, skcalib.plotting; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0  # noqa: S603
+
+
+def test_a_missing_matplotlib_names_the_extra(monkeypatch, predictions):
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(ImportError, match=r"skcalib\[plot\]"):
+        ReliabilityDisplay.from_predictions(*predictions[:2])
+
+
+def test_compare_can_go_without_a_legend(pyplot, predictions):
+    y, before, _ = predictions
+    (display,) = ReliabilityDisplay.compare(y, {"before": before}, legend=False)
+    assert display.ax_.get_legend() is None
