@@ -10,7 +10,7 @@ from skcalib.cli import _commands, _options
 from skcalib.cli._console import mistakes_told
 from skcalib.cli._errors import EXIT_CODES
 from skcalib.cli._methods import METHODS
-from skcalib.cli._scores import Source
+from skcalib.cli._scores import Judging, Source
 
 app = typer.Typer(
     help="Probabilities that mean what they say, for classifiers that are trained.",
@@ -25,6 +25,11 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"skcalib {skcalib.__version__}")
         raise typer.Exit
+
+
+def _source(context: typer.Context) -> Source:
+    """Gather the options that name data; every command has them under these names."""
+    return Source(**{name: context.params[name] for name in Source._fields})
 
 
 @app.callback()
@@ -62,6 +67,7 @@ def demo(
 
 @app.command(epilog=EXIT_CODES)
 def calibrate(
+    context: typer.Context,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="ONNX file to write.", show_default=False),
@@ -117,26 +123,12 @@ def calibrate(
     probabilities.
     """
     with mistakes_told():
-        source = Source(
-            model,
-            inputs,
-            logits,
-            probabilities,
-            labels,
-            inputs_key,
-            logits_key,
-            probabilities_key,
-            labels_key,
-            model_output,
-            classes,
-            floor,
-        )
         _commands.run_calibrate(
-            source,
+            _source(context),
             method,
             output,
             report,
-            judging=_commands.Judging(test_fraction, folds, n_bins, n_bootstrap, seed),
+            judging=Judging(test_fraction, folds, n_bins, n_bootstrap, seed),
             keep_outputs=keep_outputs,
             overwrite=overwrite,
             as_json=json,
@@ -145,6 +137,7 @@ def calibrate(
 
 @app.command(epilog=EXIT_CODES)
 def evaluate(
+    context: typer.Context,
     model: _options.Model = None,
     inputs: _options.Inputs = None,
     inputs_key: _options.Key = None,
@@ -164,26 +157,13 @@ def evaluate(
 ) -> None:
     """Print the calibration metrics of a model, of logits or of probabilities."""
     with mistakes_told():
-        source = Source(
-            model,
-            inputs,
-            logits,
-            probabilities,
-            labels,
-            inputs_key,
-            logits_key,
-            probabilities_key,
-            labels_key,
-            model_output,
-            classes,
-            floor,
-        )
-        judging = _commands.Judging(None, 2, n_bins, n_bootstrap, seed)
-        _commands.run_evaluate(source, judging=judging, as_json=json)
+        judging = Judging(n_bins=n_bins, n_bootstrap=n_bootstrap, seed=seed)
+        _commands.run_evaluate(_source(context), judging=judging, as_json=json)
 
 
 @app.command(epilog=EXIT_CODES)
 def compare(
+    context: typer.Context,
     model: _options.Model = None,
     methods: Annotated[
         str | None,
@@ -210,19 +190,5 @@ def compare(
 ) -> None:
     """Print a table of all methods, each judged on folds it was not fitted on."""
     with mistakes_told():
-        source = Source(
-            model,
-            inputs,
-            logits,
-            probabilities,
-            labels,
-            inputs_key,
-            logits_key,
-            probabilities_key,
-            labels_key,
-            model_output,
-            classes,
-            floor,
-        )
-        judging = _commands.Judging(None, folds, n_bins, 0, seed)
-        _commands.run_compare(source, methods, judging=judging, as_json=json)
+        judging = Judging(folds=folds, n_bins=n_bins, seed=seed)
+        _commands.run_compare(_source(context), methods, judging=judging, as_json=json)

@@ -1,6 +1,5 @@
 """What the commands do, from files to files."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,13 @@ from skcalib.cli._errors import UsageError
 from skcalib.cli._export import write_model
 from skcalib.cli._files import check_target, write_text
 from skcalib.cli._methods import METHODS, make_calibrator
-from skcalib.cli._outcome import METRICS, Outcome, measure
+from skcalib.cli._outcome import Outcome, judged, measure
 from skcalib.cli._output import print_json, print_outcome, print_reports, print_text
 from skcalib.cli._report import render_report
-from skcalib.cli._scores import HeldOut, Scores, Source, load_scores
+from skcalib.cli._scores import HeldOut, Judging, Scores, Source, load_scores
 from skcalib.datasets import load_demo
 from skcalib.frozen import OnnxLogits
-from skcalib.metrics import calibration_report
 from skcalib.model_selection import CalibratorComparison, compare_calibrators
-
-
-@dataclass(frozen=True)
-class Judging:
-    """How held-out figures are made."""
-
-    test_fraction: float | None
-    folds: int
-    n_bins: int
-    n_bootstrap: int
-    seed: int
 
 
 def run_demo(folder: Path, *, seed: int, overwrite: bool, as_json: bool) -> None:
@@ -53,18 +40,16 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool, as_json: bool) -> None
         demo.X_test,
     )
     held_out = _scores.judge(calibrator, test, np.arange(len(demo.y_test)))
-    before, after = measure(held_out, n_bins=15, n_bootstrap=1000, seed=seed)
     served = write_model(
         calibrator, test, Path(demo.model), output, overwrite=overwrite
     )
-    outcome = Outcome(
+    outcome = judged(
         "temperature",
         calibrator,
         len(demo.y_calibration),
         held_out,
-        before,
-        after,
         served,
+        Judging(seed=seed),
     )
     _tell(outcome, report, overwrite=overwrite, as_json=as_json)
 
@@ -87,12 +72,6 @@ def run_calibrate(
     scores = load_scores(source)
     calibrator.set_params(classes=scores.classes)
     held_out, n_fit = _fit_and_judge(calibrator, scores, judging)
-    before, after = measure(
-        held_out,
-        n_bins=judging.n_bins,
-        n_bootstrap=judging.n_bootstrap,
-        seed=judging.seed,
-    )
     served = write_model(
         calibrator,
         scores,
@@ -102,7 +81,7 @@ def run_calibrate(
         keep_original=keep_outputs,
         overwrite=overwrite,
     )
-    outcome = Outcome(method, calibrator, n_fit, held_out, before, after, served)
+    outcome = judged(method, calibrator, n_fit, held_out, served, judging)
     _tell(outcome, report, overwrite=overwrite, as_json=as_json)
 
 
@@ -172,15 +151,8 @@ def run_evaluate(source: Source, *, judging: Judging, as_json: bool) -> None:
     """Print the metrics of probabilities as they are."""
     _check_model_runs(source)
     scores = load_scores(source)
-    report = calibration_report(
-        scores.labels,
-        _scores.uncalibrated(scores.logits),
-        labels=scores.classes,
-        n_bins=judging.n_bins,
-        metrics=METRICS,
-        n_bootstrap=judging.n_bootstrap,
-        random_state=judging.seed,
-    )
+    proba = _scores.uncalibrated(scores.logits)
+    report = measure(scores.labels, proba, scores.classes, judging)
     if as_json:
         print_json({**report.to_dict(), "skcalib_version": skcalib.__version__})
         return

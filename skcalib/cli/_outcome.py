@@ -5,12 +5,13 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import clone
 
 import skcalib
 from skcalib.cli._export import Served
-from skcalib.cli._scores import HeldOut
+from skcalib.cli._scores import HeldOut, Judging
 from skcalib.metrics import CalibrationReport, calibration_report
 
 METRICS = {
@@ -25,6 +26,8 @@ METRICS = {
 
 # Longer vectors are not shown.
 _LONGEST = 10
+# How the fit went, told after what it found.
+_COURSE = ("loss", "n_iter", "gradient_norm")
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,26 @@ class Outcome:
             return " ".join(repr(plain).split())
 
     @property
+    def summary(self) -> str:
+        """How sure the model was and is, and how often it is right."""
+        held_out = self.held_out
+        (sure, right), (now_sure, now_right) = (
+            (
+                f"{100 * proba.max(axis=1).mean():.1f} %",
+                f"{100 * (proba.argmax(axis=1) == held_out.codes).mean():.1f} %",
+            )
+            for proba in (held_out.before, held_out.after)
+        )
+        return (
+            f"Before calibration the model was {sure} sure of its predictions on "
+            f"average, and right {right} of the time. After {self.method} calibration "
+            f"it is {now_sure} sure, and right {now_right} of the time."
+        )
+
+    @property
     def learned(self) -> dict[str, Any]:
         """The learned numbers and short vectors, by name."""
-        return {
+        learned = {
             name.rstrip("_"): np.asarray(value).tolist()
             for name, value in vars(self.calibrator).items()
             if name.endswith("_")
@@ -57,6 +77,7 @@ class Outcome:
             and name not in ("classes_", "n_features_in_")
             and _is_short(value)
         }
+        return dict(sorted(learned.items(), key=lambda item: item[0] in _COURSE))
 
     @property
     def learned_text(self) -> list[tuple[str, str]]:
@@ -82,33 +103,45 @@ class Outcome:
 
 
 def measure(
-    held_out: HeldOut, *, n_bins: int, n_bootstrap: int, seed: int
-) -> tuple[CalibrationReport, CalibrationReport]:
-    """Return the metrics before and after, over the same bootstrap samples."""
+    labels: NDArray[Any], proba: NDArray[Any], classes: NDArray[Any], judging: Judging
+) -> CalibrationReport:
+    """Return the metrics that are shown."""
+    return calibration_report(
+        labels,
+        proba,
+        labels=classes,
+        n_bins=judging.n_bins,
+        metrics=METRICS,
+        n_bootstrap=judging.n_bootstrap,
+        random_state=judging.seed,
+    )
+
+
+def judged(
+    method: str,
+    calibrator: Any,
+    n_fit: int,
+    held_out: HeldOut,
+    served: Served,
+    judging: Judging,
+) -> Outcome:
+    """Measure before and after, over the same bootstrap samples."""
     before, after = (
-        calibration_report(
-            held_out.labels,
-            proba,
-            labels=held_out.classes,
-            n_bins=n_bins,
-            metrics=METRICS,
-            n_bootstrap=n_bootstrap,
-            random_state=seed,
-        )
+        measure(held_out.labels, proba, held_out.classes, judging)
         for proba in (held_out.before, held_out.after)
     )
-    return before, after
+    return Outcome(method, calibrator, n_fit, held_out, before, after, served)
 
 
-def as_text(report: CalibrationReport, metric: str) -> str:
-    """Write a metric with its interval, in percent where its title says so."""
+def as_text(report: CalibrationReport, metric: str) -> tuple[str, str]:
+    """Write a metric and its interval, in percent where its title says so."""
     value, low, high = report[metric]
     percent = METRICS[metric].endswith("%")
     factor, digits = (100, 2) if percent else (1, 4)
     text = f"{factor * value:.{digits}f}"
     if low is None or high is None:
-        return text
-    return f"{text} [{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
+        return text, ""
+    return text, f"[{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
 
 
 def _is_short(value: Any) -> bool:

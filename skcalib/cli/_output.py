@@ -1,10 +1,12 @@
 """Results on stdout: tables for people, JSON for programs."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from skcalib.cli._outcome import METRICS, Outcome, as_text
@@ -21,8 +23,9 @@ def print_outcome(outcome: Outcome, report: Path | None) -> None:
     print_text(f"{outcome.description}, fitted on {outcome.n_fit:,} samples")
     for name, value in outcome.learned_text:
         print_text(f"  {name} = {value}")
-    print_text(f"Judged on {outcome.held_out.how}:")
+    print_text(f"Judged on {outcome.held_out.how}:\n")
     print_reports({"before": outcome.before, "after": outcome.after})
+    print_text(textwrap.fill(outcome.summary, 76) + "\n")
     served = outcome.served
     print_text(f"Wrote {served.path}")
     if served.largest_difference is not None:
@@ -42,15 +45,15 @@ def print_reports(reports: dict[str, CalibrationReport]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column()
     for name in reports:
-        table.add_column(f"{name}{note}".replace("[", r"\["), justify="right")
+        table.add_column(escape(name + note), justify="right")
     for metric, title in METRICS.items():
-        cells = [as_text(report, metric) for report in reports.values()]
-        table.add_row(title, *(cell.replace("[", r"\[") for cell in cells))
+        cells = [" ".join(as_text(report, metric)) for report in reports.values()]
+        table.add_row(title, *(escape(cell.strip()) for cell in cells))
     Console().print(table)
     if with_intervals:
         print_text(
             "Averages of absolute gaps are biased upwards on few samples, and\n"
-            "bootstrap intervals more so: an interval may lie above its value."
+            "bootstrap intervals more so: an interval may lie above its value.\n"
         )
 
 

@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._optional import import_optional
@@ -35,7 +34,6 @@ def render_report(outcome: Outcome) -> str:
     text: str = environment.get_template("report.html").render(
         outcome=outcome,
         level=f"{100 * outcome.before.confidence_level:g}",
-        sureness=_sureness(outcome.held_out),
         metrics=[
             (title, as_text(outcome.before, name), as_text(outcome.after, name))
             for name, title in METRICS.items()
@@ -65,24 +63,11 @@ def _snippet(served: Served) -> str:
     )
 
 
-def _sureness(held_out: HeldOut) -> dict[str, str]:
-    """Mean confidence before and after, and how often the model was right."""
-    columns = _columns(held_out)
-    right = held_out.before.argmax(axis=1) == columns
-    right_after = held_out.after.argmax(axis=1) == columns
-    return {
-        "before": _percent(held_out.before.max(axis=1).mean()),
-        "after": _percent(held_out.after.max(axis=1).mean()),
-        "right": _percent(right.mean()),
-        "right_after": _percent(right_after.mean()),
-    }
-
-
 def _class_rows(held_out: HeldOut) -> list[tuple[str, ...]]:
     """For each of few classes its share, and its mean probability before and after."""
     if len(held_out.classes) > _FEW_CLASSES:
         return []
-    columns = _columns(held_out)
+    columns = held_out.codes
     return [
         (
             str(label),
@@ -93,11 +78,6 @@ def _class_rows(held_out: HeldOut) -> list[tuple[str, ...]]:
         )
         for k, label in enumerate(held_out.classes)
     ]
-
-
-def _columns(held_out: HeldOut) -> Any:
-    order = np.argsort(held_out.classes)
-    return order[np.searchsorted(held_out.classes, held_out.labels, sorter=order)]
 
 
 def _percent(share: float) -> str:

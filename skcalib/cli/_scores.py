@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ from skcalib.model_selection._splits import make_splits
 _ROWS_A_STEP = 2048
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """The files named on the command line, and where to look in them."""
 
     model: Path | None = None
@@ -59,6 +58,20 @@ class Source:
                 "what the model said of them: --logits or --probabilities."
             )
         return given[0]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How the figures of the report are made.
+
+    Without `test_fraction` they come from cross-fitting in so many `folds`.
+    """
+
+    test_fraction: float | None = None
+    folds: int = 5
+    n_bins: int = 15
+    n_bootstrap: int = 1000
+    seed: int = 0
 
 
 class Calibration(BaseEstimator):
@@ -138,11 +151,16 @@ def _run(network: OnnxLogits, inputs: NDArray[Any]) -> NDArray[Any]:
 class HeldOut:
     """True classes of samples with the probabilities before and after calibration."""
 
-    labels: NDArray[Any]
+    codes: NDArray[np.intp]
     classes: NDArray[Any]
     before: NDArray[Any]
     after: NDArray[Any]
     how: str
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The true class of each sample."""
+        return self.classes[self.codes]
 
 
 def uncalibrated(logits: NDArray[Any]) -> NDArray[Any]:
@@ -159,8 +177,8 @@ def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldO
     for train, test in progress(splits, "Cross-fitting", len(splits)):
         fitted = clone(calibrator).fit(scores.logits[train], labels[train])
         after[test] = fitted.predict_proba(scores.logits[test])
-    how = f"{len(labels)} samples, cross-fitted in {len(splits)} folds"
-    return HeldOut(labels, scores.classes, before, after, how)
+    how = f"{len(labels):,} samples, cross-fitted in {len(splits)} folds"
+    return HeldOut(scores.codes, scores.classes, before, after, how)
 
 
 def split_rows(
@@ -176,9 +194,9 @@ def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:
     """Judge a fitted calibrator by rows that it has not seen."""
     logits = scores.logits[rows]
     return HeldOut(
-        scores.labels[rows],
+        scores.codes[rows],
         scores.classes,
         uncalibrated(logits),
         calibrator.predict_proba(logits),
-        f"{len(rows)} samples held out",
+        f"{len(rows):,} samples held out",
     )
