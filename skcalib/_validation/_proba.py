@@ -156,8 +156,8 @@ def _encode(
         return _columns_of(present, n_columns, labels)[codes]
     if present.shape[0] != n_columns:
         raise ValueError(
-            f"y_proba has {n_columns} columns but y_true has {present.shape[0]} "
-            f"classes ({_preview(present)}). Name the class of each column, in order: "
+            f"y_proba has {n_columns} columns but the labels in y_true are "
+            f"{_preview(present)}. Name the class of each column, in order: "
             "labels=[...], for instance labels=classifier.classes_."
         )
     return codes.astype(np.intp, copy=False)

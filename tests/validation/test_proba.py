@@ -112,7 +112,7 @@ def test_bool_labels_find_their_columns():
 @pytest.mark.parametrize(
     ("y", "labels", "message"),
     [
-        (["a", "b", "b"], None, r"3 columns but y_true has 2 classes .*labels="),
+        (["a", "b", "b"], None, r"3 columns but .* are \['a', 'b'\].*labels="),
         ([1, 2, 5], [1, 2, 3], r"labels does not name: \[5\]"),
         ([1, 2, 3], [1, 2], r"labels has shape \(2,\) but y_proba has 3 columns"),
         ([1, 2, 3], [1, 2, 2], "names a class twice"),
