@@ -1,6 +1,7 @@
 """Results on stdout: tables for people, JSON for programs."""
 
 import json
+import math
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,18 @@ from skcalib.metrics import CalibrationReport
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """Print one JSON object."""
-    print_text(json.dumps(content, indent=2))
+    """Print one JSON object; numbers that JSON does not know become null."""
+    print_text(json.dumps(_known_to_json(content), indent=2))
+
+
+def _known_to_json(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _known_to_json(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_known_to_json(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 def print_outcome(outcome: Outcome, report: Path | None) -> None:

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -107,6 +109,14 @@ def test_an_unknown_method_stops_the_comparison(refused, logits_file):
         2, "compare", "--logits", logits_file, "--methods", "temperature,platypus"
     )
     assert "no method 'platypus'" in message
+
+
+def test_numbers_unknown_to_json_become_null(capsys):
+    from skcalib.cli._output import print_json
+
+    print_json({"a": [1.5, float("inf")], "b": {"c": float("nan"), "d": "text"}})
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told == {"a": [1.5, None], "b": {"c": None, "d": "text"}}
 
 
 def test_the_version_and_the_exit_codes_are_told(skcalib):
