@@ -31,7 +31,9 @@ def check_calibrator(calibrator):
     calibrator : calibrator instance
         Has ``fit(X, y, sample_weight=None)``, `predict_proba`, `predict`, the
         parameter `classes` and, once fitted, `classes_`. It is cloned, not fitted.
-        If it has a parameter `cv`, splits are set by the checks that compare fits.
+        If it has a parameter `cv` that takes splits, the checks that compare fits set
+        them. One that chooses a parameter over a mere number of folds is checked with
+        that parameter fixed: its folds depend on the order of the rows.
 
     Raises
     ------

@@ -27,15 +27,22 @@ def fresh(calibrator, **params):
 def fresh_with_splits(calibrator, groups):
     """Clone `calibrator`; a parameter `cv` is set to leave one group out at a time.
 
-    The folds then stay the same when rows are repeated, removed or reordered.
+    The folds then stay the same when rows are repeated, removed or reordered. Where
+    `cv` takes only a number of folds it is left alone.
     """
-    if "cv" not in calibrator.get_params(deep=False):
-        return fresh(calibrator)
+    plain = fresh(calibrator)
+    if "cv" not in plain.get_params(deep=False):
+        return plain
     splits = [
         (np.flatnonzero(groups != group), np.flatnonzero(groups == group))
         for group in np.unique(groups)
     ]
-    return fresh(calibrator, cv=splits)
+    with_splits = fresh(calibrator, cv=splits)
+    try:
+        with_splits._validate_params()
+    except ValueError:
+        return plain
+    return with_splits
 
 
 def require(condition, message):

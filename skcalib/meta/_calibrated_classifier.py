@@ -1,0 +1,377 @@
+"""CalibratedClassifier: any scikit-learn classifier with any calibrator on top."""
+
+import warnings
+from copy import deepcopy
+from numbers import Integral
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import check_cv
+from sklearn.utils import Bunch, assert_all_finite, get_tags, indexable
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import (
+    check_is_fitted,
+    column_or_1d,
+    has_fit_parameter,
+)
+
+from skcalib._sklearn_compat import (
+    HasMethods,
+    StrOptions,
+    check_method_params,
+    check_sample_weight,
+    fit_context,
+    safe_indexing,
+)
+from skcalib.calibrators import TemperatureScaling
+from skcalib.meta._scores import ClassifierScores
+
+
+def _calibrator_has_logits(self):
+    return not self._is_ensemble() and hasattr(
+        self._resolved_calibrator(), "decision_function"
+    )
+
+
+class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A classifier whose probabilities are calibrated by cross-fitting.
+
+    A classifier is over-confident about the samples it was trained on, so a
+    calibrator must see it judge others. By default the classifier is fitted on all
+    folds but one, its logits on that one are kept, the logits of all folds are pooled
+    to fit one calibrator, and the classifier is fitted once more on everything.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        Any scikit-learn classifier with `decision_function` or `predict_proba`; None
+        is `~sklearn.linear_model.LogisticRegression`. Wrapped in
+        `~sklearn.frozen.FrozenEstimator`, a fitted classifier is never fitted again
+        and the calibrator is fitted on all data given to `fit`, which then must not
+        be what the classifier was trained on.
+
+    calibrator : calibrator, default=None
+        Any calibrator; None is `TemperatureScaling`. Its parameter `classes` is set
+        to the classes of the classifier.
+
+    cv : int, cross-validation generator or iterable, default=None
+        How to split for cross-fitting; None is 5 stratified folds. Ignored with a
+        frozen classifier.
+
+    ensemble : bool, default=False
+        If True, keep the pair of classifier and calibrator of each fold and average
+        their probabilities, instead of fitting the classifier once more. Ignored with
+        a frozen classifier.
+
+    method : {"auto", "decision_function", "predict_proba"}, default="auto"
+        Where the logits come from: the decision function, or the logarithm of the
+        probabilities. See `skcalib.frozen.ClassifierLogits`.
+
+    n_jobs : int, default=None
+        Number of folds fitted at the same time; None is 1, -1 all processors.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The class labels, in the order of the columns of `predict_proba`.
+
+    estimators_ : list of classifiers
+        The fitted classifiers: one, or with ``ensemble=True`` one for each fold.
+
+    calibrators_ : list of calibrators
+        The fitted calibrators, in the order of `estimators_`.
+
+    n_features_in_ : int
+        Number of features seen by `fit`, if the classifier tells.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if the classifier tells.
+
+    See Also
+    --------
+    skcalib.frozen.ClassifierLogits : The logits of a fitted classifier, for a
+        calibrator in a pipeline.
+
+    Notes
+    -----
+    `sample_weight` is always used for the calibration. It is passed to the classifier
+    too if its `fit` takes it or, with metadata routing enabled, if the classifier
+    requests it.
+
+    A sample whose class is missing from the training part of its fold says nothing
+    about the final classifier, which does know the class; the calibrator does not see
+    it.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> from skcalib import CalibratedClassifier, TemperatureScaling
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> clf = CalibratedClassifier(GaussianNB(), TemperatureScaling()).fit(X, y)
+    >>> clf.predict_proba(X[:3]).shape
+    (3, 2)
+    >>> clf.calibrators_[0].temperature_ > 1
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": [
+            HasMethods(["fit", "predict_proba"]),
+            HasMethods(["fit", "decision_function"]),
+            None,
+        ],
+        "calibrator": [HasMethods(["fit", "predict_proba"]), None],
+        "cv": ["cv_object"],
+        "ensemble": ["boolean"],
+        "method": [StrOptions({"auto", "decision_function", "predict_proba"})],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        estimator=None,
+        calibrator=None,
+        *,
+        cv=None,
+        ensemble=False,
+        method="auto",
+        n_jobs=None,
+    ):
+        self.estimator = estimator
+        self.calibrator = calibrator
+        self.cv = cv
+        self.ensemble = ensemble
+        self.method = method
+        self.n_jobs = n_jobs
+
+    # The estimator and the calibrator validate their own parameters.
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, sample_weight=None, **params):
+        """Fit the classifier and its calibrator.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_samples, n_features)
+            Whatever the classifier takes.
+
+        y : array-like of shape (n_samples,)
+            True classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights.
+
+        **params : dict
+            Further parameters of the `fit` method of the classifier, such as
+            ``logisticregression__sample_weight`` of a pipeline, and `groups` for
+            the splitter. With metadata routing enabled, they go where requested.
+
+        Returns
+        -------
+        self : object
+            The fitted classifier.
+        """
+        X, y, sample_weight = self._check_input(X, y, sample_weight)
+        routed = self._route(X, sample_weight, params)
+        estimator = self._resolved_estimator()
+        if isinstance(estimator, FrozenEstimator):
+            pairs = [self._fit_frozen(estimator, X, y, sample_weight)]
+        else:
+            self.classes_ = np.unique(y)
+            pairs = self._cross_fit(estimator, X, y, sample_weight, routed)
+        self._scores, self.calibrators_ = map(list, zip(*pairs, strict=True))
+        self.estimators_ = [scores.estimator for scores in self._scores]
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(self.estimators_[0], name):
+                setattr(self, name, getattr(self.estimators_[0], name))
+        return self
+
+    def predict_proba(self, X):
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_samples, n_features)
+            Whatever the classifier takes.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities in the order of `classes_`.
+        """
+        check_is_fitted(self)
+        total = 0
+        for scores, calibrator in zip(self._scores, self.calibrators_, strict=True):
+            total = total + calibrator.predict_proba(scores(X))
+        return total / len(self.calibrators_)
+
+    def predict(self, X):
+        """Return the most probable class.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_samples, n_features)
+            Whatever the classifier takes.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        check_is_fitted(self)
+        if len(self.calibrators_) == 1:
+            return self.calibrators_[0].predict(self._scores[0](X))
+        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+
+    @available_if(_calibrator_has_logits)
+    def decision_function(self, X):
+        """Return calibrated logits; only for one calibrator that has them.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_samples, n_features)
+            Whatever the classifier takes.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes) or (n_samples,)
+            Calibrated logits; for two classes the log-odds of the second.
+        """
+        check_is_fitted(self)
+        return self.calibrators_[0].decision_function(self._scores[0](X))
+
+    def get_metadata_routing(self):
+        """Say where the metadata given to `fit` go.
+
+        Returns
+        -------
+        routing : MetadataRouter
+            `sample_weight` for the calibration itself, what the classifier requests,
+            and what the splitter requests.
+        """
+        fit_to_fit = MethodMapping().add(caller="fit", callee="fit")
+        fit_to_split = MethodMapping().add(caller="fit", callee="split")
+        return (
+            MetadataRouter(owner=type(self).__name__)
+            .add_self_request(self)
+            .add(estimator=self._resolved_estimator(), method_mapping=fit_to_fit)
+            .add(splitter=self.cv, method_mapping=fit_to_split)
+        )
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        base_tags = get_tags(self._resolved_estimator())
+        tags.input_tags = deepcopy(base_tags.input_tags)
+        if base_tags.classifier_tags is not None:
+            tags.classifier_tags.multi_class = base_tags.classifier_tags.multi_class
+        return tags
+
+    def _resolved_estimator(self):
+        return LogisticRegression() if self.estimator is None else self.estimator
+
+    def _resolved_calibrator(self):
+        return TemperatureScaling() if self.calibrator is None else self.calibrator
+
+    def _is_ensemble(self):
+        return self.ensemble and not isinstance(self.estimator, FrozenEstimator)
+
+    def _check_input(self, X, y, sample_weight):
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None. Pass the true class of each row."
+            )
+        y = column_or_1d(y, warn=True)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        X, y = indexable(X, y)
+        if sample_weight is not None:
+            sample_weight = check_sample_weight(sample_weight, X)
+        return X, y, sample_weight
+
+    def _route(self, X, sample_weight, params):
+        """Return what the classifier's `fit` and the splitter's `split` are given."""
+        if get_config()["enable_metadata_routing"]:
+            given = {} if sample_weight is None else {"sample_weight": sample_weight}
+            routed = process_routing(self, "fit", **given, **params)
+            return Bunch(fit=routed.estimator.fit, split=routed.splitter.split)
+        estimator = self._resolved_estimator()
+        fit_params = dict(params)
+        split_params = {"groups": fit_params.pop("groups", None)}
+        if sample_weight is not None:
+            if has_fit_parameter(estimator, "sample_weight"):
+                fit_params["sample_weight"] = sample_weight
+            elif not isinstance(estimator, FrozenEstimator):
+                warnings.warn(
+                    f"The fit method of {type(estimator).__name__} has no parameter "
+                    "sample_weight: the weights are used for the calibration only.",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        return Bunch(fit=check_method_params(X, fit_params), split=split_params)
+
+    def _fit_frozen(self, estimator, X, y, sample_weight):
+        check_is_fitted(estimator)
+        self.classes_ = estimator.classes_
+        scores = self._scores_of(estimator, n_train=0)
+        return scores, self._fit_calibrator(scores(X), y, sample_weight)
+
+    def _cross_fit(self, estimator, X, y, sample_weight, routed):
+        if self.classes_.shape[0] < 2:
+            raise ValueError(
+                f"y has {y.shape[0]} samples of {self.classes_.shape[0]} class(es). "
+                f"{type(self).__name__} needs samples of at least two classes."
+            )
+        cv = check_cv(self.cv, y, classifier=True)
+        splits = list(cv.split(X, y, **routed.split))
+        parallel = Parallel(n_jobs=self.n_jobs)
+        folds = parallel(
+            delayed(_fit_fold)(clone(estimator), X, y, rows, routed.fit, self.method)
+            for rows in splits
+        )
+        if self.ensemble:
+            return [
+                (scores, self._fit_calibrator(logits, *_rows(kept, y, sample_weight)))
+                for scores, logits, kept in folds
+            ]
+        logits = np.concatenate([logits for _, logits, _ in folds])
+        kept = np.concatenate([kept for _, _, kept in folds])
+        calibrator = self._fit_calibrator(logits, *_rows(kept, y, sample_weight))
+        fitted = clone(estimator).fit(X, y, **routed.fit)
+        return [(self._scores_of(fitted, n_train=y.shape[0]), calibrator)]
+
+    def _scores_of(self, estimator, *, n_train):
+        return ClassifierScores(
+            estimator, method=self.method, classes=self.classes_, n_train=n_train
+        )
+
+    def _fit_calibrator(self, logits, y, sample_weight):
+        calibrator = clone(self._resolved_calibrator())
+        calibrator.set_params(classes=self.classes_)
+        return calibrator.fit(logits, y, sample_weight=sample_weight)
+
+
+def _fit_fold(estimator, X, y, rows, fit_params, method):
+    """Return the scores of one fold, its out-of-fold logits and their rows."""
+    train, test = (np.arange(y.shape[0])[part] for part in rows)
+    fold_params = check_method_params(X, fit_params, indices=train)
+    estimator.fit(safe_indexing(X, train), y[train], **fold_params)
+    kept = test[np.isin(y[test], estimator.classes_)]
+    scores = ClassifierScores(
+        estimator, method=method, classes=np.unique(y), n_train=train.shape[0]
+    )
+    return scores, scores(safe_indexing(X, kept)), kept
+
+
+def _rows(rows, y, sample_weight):
+    return y[rows], None if sample_weight is None else sample_weight[rows]

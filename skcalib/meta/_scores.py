@@ -1,0 +1,36 @@
+"""Logits of a fitted classifier, one column for every class of the whole data."""
+
+import numpy as np
+from scipy.special import logsumexp
+
+from skcalib.frozen import ClassifierLogits
+
+
+class ClassifierScores:
+    """Logits of one fitted classifier, in the columns of `classes`.
+
+    A classifier that was trained on a fold may not know every class. By the rule of
+    succession a class that never occurred among `n_train` samples has probability
+    1 / (n_train + 1); its column holds the logit that says so.
+    """
+
+    def __init__(self, estimator, *, method, classes, n_train):
+        self.estimator = estimator
+        self.method = method
+        self.n_classes = len(classes)
+        column_of = {label: k for k, label in enumerate(np.asarray(classes).tolist())}
+        self.columns = np.array([column_of[c] for c in estimator.classes_.tolist()])
+        self.n_train = n_train
+
+    def __call__(self, X):
+        """Return logits of shape (n_samples, n_classes), or of one column if binary."""
+        transformer = ClassifierLogits(self.estimator, method=self.method)
+        logits = transformer.fit(X).transform(X)
+        if np.array_equal(self.columns, np.arange(self.n_classes)):
+            return logits
+        if logits.shape[1] == 1:
+            logits = np.hstack([np.zeros_like(logits), logits])
+        unseen = logsumexp(logits, axis=1, keepdims=True) - np.log1p(self.n_train)
+        complete = np.repeat(unseen, self.n_classes, axis=1)
+        complete[:, self.columns] = logits
+        return complete

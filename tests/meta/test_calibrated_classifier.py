@@ -1,0 +1,268 @@
+import numpy as np
+import pytest
+import sklearn
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.datasets import load_iris, make_classification
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    StratifiedKFold,
+    cross_val_predict,
+)
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from skcalib import (
+    CalibratedClassifier,
+    IsotonicCalibration,
+    TemperatureScaling,
+    VectorScaling,
+    logits_from_proba,
+)
+
+
+@pytest.fixture
+def problem():
+    return make_classification(
+        400, n_classes=3, n_informative=5, flip_y=0.2, random_state=0
+    )
+
+
+def test_one_calibrator_is_fitted_on_the_pooled_out_of_fold_logits(problem):
+    X, y = problem
+    clf = CalibratedClassifier(LogisticRegression(), VectorScaling()).fit(X, y)
+    held_out = cross_val_predict(
+        LogisticRegression(), X, y, cv=5, method="decision_function"
+    )
+    expected = VectorScaling().fit(held_out, y)
+    assert_allclose(clf.calibrators_[0].coef_, expected.coef_, rtol=1e-6)
+    refitted = LogisticRegression().fit(X, y)
+    assert_allclose(clf.estimators_[0].coef_, refitted.coef_)
+    assert_allclose(
+        clf.predict_proba(X),
+        expected.predict_proba(refitted.decision_function(X)),
+        atol=1e-6,
+    )
+
+
+def test_over_confident_classifiers_get_a_temperature_above_1(problem):
+    X, y = problem
+    for estimator in (DecisionTreeClassifier(random_state=0), GaussianNB()):
+        clf = CalibratedClassifier(estimator, TemperatureScaling()).fit(X, y)
+        # Fitted on its own training data a tree would look perfect: T near 0.
+        assert clf.calibrators_[0].temperature_ > 1
+
+
+def test_a_frozen_classifier_is_never_fitted_again(problem):
+    X, y = problem
+    fitted = LogisticRegression().fit(X[:200], y[:200])
+    coef = fitted.coef_.copy()
+    clf = CalibratedClassifier(FrozenEstimator(fitted), VectorScaling())
+    clf.fit(X[200:], y[200:])
+    assert_array_equal(fitted.coef_, coef)
+    expected = VectorScaling().fit(fitted.decision_function(X[200:]), y[200:])
+    assert_allclose(clf.calibrators_[0].coef_, expected.coef_)
+    assert clf.n_features_in_ == X.shape[1]
+
+
+def test_a_frozen_classifier_may_know_classes_that_the_data_lack(problem):
+    X, y = problem
+    names = np.array(["a", "b", "c"])[y]
+    frozen = FrozenEstimator(LogisticRegression().fit(X, names))
+    some = names != "b"
+    clf = CalibratedClassifier(frozen).fit(X[some], names[some])
+    assert_array_equal(clf.classes_, ["a", "b", "c"])
+    assert clf.predict_proba(X).shape == (400, 3)
+
+
+def test_an_ensemble_averages_the_pairs_of_all_folds(problem):
+    X, y = problem
+    clf = CalibratedClassifier(LogisticRegression(), ensemble=True, cv=3).fit(X, y)
+    assert len(clf.estimators_) == len(clf.calibrators_) == 3
+    each = [
+        c.predict_proba(e.decision_function(X))
+        for e, c in zip(clf.estimators_, clf.calibrators_, strict=True)
+    ]
+    assert_allclose(clf.predict_proba(X), np.mean(each, axis=0))
+    assert_array_equal(clf.predict(X), clf.predict_proba(X).argmax(axis=1))
+    assert not hasattr(clf, "decision_function")
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_a_class_of_one_sample_is_kept(ensemble):
+    X, y = load_iris(return_X_y=True)
+    few = np.flatnonzero(y != 2)
+    rows = np.append(few, 149)
+    clf = CalibratedClassifier(
+        LogisticRegression(), VectorScaling(), ensemble=ensemble
+    ).fit(X[rows], y[rows])
+    proba = clf.predict_proba(X)
+    assert_array_equal(clf.classes_, [0, 1, 2])
+    assert proba.shape == (150, 3)
+    assert_allclose(proba.sum(axis=1), 1)
+
+
+def test_logits_come_from_the_method_that_is_asked_for(problem):
+    X, y = problem
+    frozen = FrozenEstimator(GaussianNB().fit(X, y))
+    clf = CalibratedClassifier(frozen, method="predict_proba").fit(X, y)
+    logits = logits_from_proba(frozen.predict_proba(X))
+    expected = TemperatureScaling().fit(logits, y).temperature_
+    assert clf.calibrators_[0].temperature_ == pytest.approx(expected)
+    with pytest.raises(ValueError, match="method"):
+        CalibratedClassifier(frozen, method="logits").fit(X, y)
+
+
+def test_a_classifier_of_pairwise_scores_works(problem):
+    X, y = problem
+    svc = SVC(decision_function_shape="ovr")
+    assert CalibratedClassifier(svc, cv=3).fit(X, y).score(X, y) > 0.5
+
+
+def test_binary_decision_function_is_the_log_odds_of_the_second_class(problem):
+    X, y = problem
+    labels = np.where(y == 1, "yes", "no")
+    clf = CalibratedClassifier().fit(X, labels)
+    log_odds = clf.decision_function(X)
+    assert log_odds.shape == (400,)
+    assert_array_equal(clf.predict(X) == "yes", log_odds > 0)
+    isotonic = CalibratedClassifier(calibrator=IsotonicCalibration())
+    assert not hasattr(isotonic, "decision_function")
+
+
+def test_sparse_features_and_dataframes_pass_through(problem):
+    pandas = pytest.importorskip("pandas")
+    X, y = problem
+    expected = CalibratedClassifier().fit(X, y)
+    sparse = CalibratedClassifier().fit(csr_array(X), y)
+    assert_allclose(sparse.predict_proba(csr_array(X)), expected.predict_proba(X))
+    frame = pandas.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
+    named = CalibratedClassifier().fit(frame, pandas.Series(y))
+    assert_array_equal(named.feature_names_in_, frame.columns)
+    assert_allclose(named.predict_proba(frame), expected.predict_proba(X))
+    with pytest.raises(ValueError, match="feature names"):
+        named.predict_proba(frame[frame.columns[::-1]])
+
+
+def test_number_of_jobs_changes_nothing(problem):
+    X, y = problem
+    one = CalibratedClassifier(ensemble=True, cv=2).fit(X, y)
+    two = CalibratedClassifier(ensemble=True, cv=2, n_jobs=2).fit(X, y)
+    assert_array_equal(one.predict_proba(X), two.predict_proba(X))
+
+
+def test_weights_reach_the_classifier_and_the_calibrator(problem):
+    X, y = problem
+    weight = np.where(y == 1, 5.0, 1.0)
+    plain = CalibratedClassifier().fit(X, y)
+    weighted = CalibratedClassifier().fit(X, y, sample_weight=weight)
+    expected = LogisticRegression().fit(X, y, sample_weight=weight)
+    assert_allclose(weighted.estimators_[0].coef_, expected.coef_)
+    assert weighted.calibrators_[0].temperature_ != plain.calibrators_[0].temperature_
+
+
+def test_a_classifier_without_weights_warns_and_the_calibrator_gets_them(problem):
+    X, y = problem
+    clf = CalibratedClassifier(KNeighborsClassifier())
+    plain = clone(clf).fit(X, y).calibrators_[0].temperature_
+    weight = np.where(y == 1, 5.0, 1.0)
+    with pytest.warns(UserWarning, match="KNeighborsClassifier has no parameter"):
+        clf.fit(X, y, sample_weight=weight)
+    assert clf.calibrators_[0].temperature_ != plain
+
+
+def test_parameters_of_fit_reach_the_steps_of_a_pipeline(problem):
+    X, y = problem
+    weight = np.where(y == 1, 5.0, 1.0)
+    pipe = make_pipeline(StandardScaler(), LogisticRegression())
+    clf = CalibratedClassifier(pipe)
+    clf.fit(X, y, logisticregression__sample_weight=weight)
+    expected = pipe.fit(X, y, logisticregression__sample_weight=weight)
+    assert_allclose(clf.estimators_[0][-1].coef_, expected[-1].coef_)
+
+
+def test_groups_reach_the_splitter(problem):
+    X, y = problem
+    groups = np.arange(400) // 4
+    clf = CalibratedClassifier(cv=GroupKFold(4))
+    clf.fit(X, y, groups=groups)
+    splits = list(GroupKFold(4).split(X, y, groups))
+    expected = CalibratedClassifier(cv=splits).fit(X, y)
+    assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+
+
+def test_metadata_are_routed_as_requested(problem):
+    X, y = problem
+    weight = np.where(y == 1, 5.0, 1.0)
+    groups = np.arange(400) // 4
+    expected = CalibratedClassifier(cv=GroupKFold(4))
+    expected.fit(X, y, sample_weight=weight, groups=groups)
+    with sklearn.config_context(enable_metadata_routing=True):
+        base = LogisticRegression().set_fit_request(sample_weight=True)
+        clf = CalibratedClassifier(base, cv=GroupKFold(4))
+        clf.fit(X, y, sample_weight=weight, groups=groups)
+        clf.set_fit_request(sample_weight=True).set_score_request(sample_weight=False)
+        search = GridSearchCV(clf, {"ensemble": [False]}, cv=2)
+        search.fit(X, y, sample_weight=weight, groups=groups)
+    assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+
+
+def test_parameters_of_both_parts_can_be_searched(problem):
+    X, y = problem
+    grid = {
+        "estimator__C": [0.1, 1],
+        "calibrator": [TemperatureScaling(), VectorScaling()],
+    }
+    clf = CalibratedClassifier(LogisticRegression(), TemperatureScaling(), cv=2)
+    search = GridSearchCV(clf, grid, scoring="neg_log_loss", cv=2).fit(X, y)
+    assert len(search.cv_results_["params"]) == 4
+
+
+class UnsortedClassifier(ClassifierMixin, BaseEstimator):
+    """Scores in the reverse order of the sorted classes."""
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)[::-1]
+        self._base = LogisticRegression().fit(X, y)
+        return self
+
+    def predict_proba(self, X):
+        return self._base.predict_proba(X)[:, ::-1]
+
+
+def test_columns_follow_classes_whatever_the_order_of_the_classifier(problem):
+    X, y = problem
+    clf = CalibratedClassifier(UnsortedClassifier()).fit(X, y)
+    plain = CalibratedClassifier(method="predict_proba").fit(X, y)
+    assert_allclose(clf.predict_proba(X), plain.predict_proba(X), atol=1e-6)
+    assert clf.score(X, y) > 0.6
+
+
+def test_repeated_splits_are_pooled(problem):
+    X, y = problem
+    folds = StratifiedKFold(3, shuffle=True, random_state=0)
+    splits = [*folds.split(X, y)] * 2
+    twice = CalibratedClassifier(cv=splits).fit(X, y)
+    once = CalibratedClassifier(cv=splits[:3]).fit(X, y)
+    assert_allclose(
+        twice.calibrators_[0].temperature_, once.calibrators_[0].temperature_
+    )
+
+
+def test_a_user_mistake_is_named(problem):
+    X, y = problem
+    with pytest.raises(ValueError, match="1 class"):
+        CalibratedClassifier().fit(X, np.zeros(400))
+    with pytest.raises(ValueError, match="inconsistent"):
+        CalibratedClassifier().fit(X, y[:-1])
+    with pytest.raises(ValueError, match="'cv' parameter"):
+        CalibratedClassifier(cv="prefit").fit(X, y)
