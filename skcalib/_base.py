@@ -1,10 +1,12 @@
 """What all calibrators share: input checks, labels, prediction through the map."""
 
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+import warnings
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from skcalib._maps import evaluate
 from skcalib._sklearn_compat import fit_context
@@ -112,3 +114,15 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         source = check_logits(self, X, reset=False)
         logits = evaluate(self._calibration_map().logits, source)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def _record(self, result):
+        """Keep what a solver reports, and warn if it did not converge."""
+        self.loss_ = result.loss
+        self.n_iter_ = result.n_iter
+        self.gradient_norm_ = result.gradient_norm
+        if not result.converged:
+            warnings.warn(
+                f"{type(self).__name__} stopped early: {result.message}.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )

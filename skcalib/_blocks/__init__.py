@@ -2,12 +2,18 @@
 
 from skcalib._blocks._data import CalibrationData, Statistic
 from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
-from skcalib._blocks._sources import ArraySource, MemmapSource, open_source
+from skcalib._blocks._sources import (
+    ArraySource,
+    MappedSource,
+    MemmapSource,
+    open_source,
+)
 
 __all__ = [
     "BLOCK_ELEMENTS",
     "ArraySource",
     "CalibrationData",
+    "MappedSource",
     "MemmapSource",
     "Statistic",
     "map_blocks",

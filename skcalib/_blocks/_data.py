@@ -6,8 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks._rows import BLOCK_ELEMENTS, row_slices, sum_blocks
-from skcalib._blocks._sources import ArraySource
+from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
+from skcalib._blocks._sources import (
+    ArraySource,
+    BlockFunction,
+    MappedSource,
+    MemmapSource,
+)
 
 Statistic = Callable[[NDArray[Any], NDArray[np.intp], NDArray[np.float64]], Any]
 
@@ -55,3 +60,27 @@ class CalibrationData:
         source = ArraySource(self.source.take(rows))
         weight = self.weight[rows] * self.total_weight
         return CalibrationData(source, self.codes[rows], weight)
+
+    def rows(self, statistic: Statistic) -> NDArray[np.float64]:
+        """Compute ``statistic(logits, codes, weight)``, one row for each sample."""
+
+        def of_block(rows: slice) -> NDArray[np.float64]:
+            block = self.source.read(rows)
+            result = statistic(block, self.codes[rows], self.weight[rows])
+            return np.asarray(result, dtype=np.float64)
+
+        slices = row_slices(self.n_samples, self.n_classes)
+        return np.concatenate(list(map_blocks(of_block, slices)))
+
+    def mapped(self, function: BlockFunction) -> "CalibrationData":
+        """Put the logits through a row-wise `function` of float64 blocks.
+
+        The result is kept in memory if the logits are, and computed anew at each
+        reading if they come from a file.
+        """
+        source: ArraySource = MappedSource(self.source, function)
+        if not isinstance(self.source, MemmapSource):
+            slices = row_slices(self.n_samples, self.n_classes)
+            blocks = list(map_blocks(source.read, slices))
+            source = ArraySource(np.concatenate(blocks))
+        return CalibrationData(source, self.codes, self.weight * self.total_weight)

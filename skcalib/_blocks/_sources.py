@@ -1,10 +1,13 @@
 """Where blocks come from: an array in memory, or a file mapped into memory."""
 
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+BlockFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 class ArraySource:
@@ -52,6 +55,24 @@ class MemmapSource(ArraySource):
         start = view.__array_interface__["data"][0] - self._origin
         first = start // page * page
         self._mapping.madvise(mmap.MADV_DONTNEED, first, start + view.nbytes - first)
+
+
+class MappedSource(ArraySource):
+    """Rows of another source, put through a function each time they are read."""
+
+    def __init__(self, source: ArraySource, function: BlockFunction) -> None:
+        self._source = source
+        self._function = function
+        self.shape = source.shape
+        self.dtype = np.dtype(np.float64)
+
+    def read(self, rows: slice) -> NDArray[Any]:
+        """Return the block, as float64."""
+        return self._function(np.array(self._source.read(rows), dtype=np.float64))
+
+    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Return the rows of these indices."""
+        return self._function(np.array(self._source.take(rows), dtype=np.float64))
 
 
 def open_source(array: NDArray[Any]) -> ArraySource:

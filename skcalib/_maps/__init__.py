@@ -1,6 +1,6 @@
 """Calibration maps: fitted calibrators written down as data."""
 
-from skcalib._maps._numpy import LARGEST_LOGIT, evaluate
+from skcalib._maps._numpy import LARGEST_LOGIT, evaluate, evaluate_block
 from skcalib._maps._operations import (
     Affine,
     BetaLink,
@@ -37,4 +37,5 @@ __all__ = [
     "Softmax",
     "Table",
     "evaluate",
+    "evaluate_block",
 ]

@@ -1,15 +1,25 @@
 """The calibrators, one file a method."""
 
 from skcalib.calibrators._beta import BetaCalibration
+from skcalib.calibrators._dirichlet import DirichletCalibration
+from skcalib.calibrators._ensemble import EnsembleTemperatureScaling
 from skcalib.calibrators._histogram import HistogramBinning
 from skcalib.calibrators._isotonic import IsotonicCalibration
+from skcalib.calibrators._matrix import MatrixScaling
 from skcalib.calibrators._platt import PlattScaling
+from skcalib.calibrators._structured import StructuredMatrixScaling
 from skcalib.calibrators._temperature import TemperatureScaling
+from skcalib.calibrators._vector import VectorScaling
 
 __all__ = [
     "BetaCalibration",
+    "DirichletCalibration",
+    "EnsembleTemperatureScaling",
     "HistogramBinning",
     "IsotonicCalibration",
+    "MatrixScaling",
     "PlattScaling",
+    "StructuredMatrixScaling",
     "TemperatureScaling",
+    "VectorScaling",
 ]

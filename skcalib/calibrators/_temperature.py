@@ -1,9 +1,6 @@
 """Temperature scaling: one number divides all logits."""
 
-import warnings
 from numbers import Integral, Real
-
-from sklearn.exceptions import ConvergenceWarning
 
 from skcalib._base import BaseCalibrator
 from skcalib._maps import CalibrationMap, Scale, Softmax
@@ -54,6 +51,9 @@ class TemperatureScaling(BaseCalibrator):
 
     n_iter_ : int
         Iterations used.
+
+    gradient_norm_ : float
+        Size of the derivative of the log-loss by :math:`\log T` at the last step.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -121,15 +121,8 @@ class TemperatureScaling(BaseCalibrator):
             result = fit_temperature(data, **options)
         else:
             result = search_temperature(data, self.objective, self.gamma, **options)
-        if not result.converged:
-            warnings.warn(
-                f"TemperatureScaling stopped early: {result.message}.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+        self._record(result)
         self.temperature_ = float(result.x[0])
-        self.loss_ = result.loss
-        self.n_iter_ = result.n_iter
 
     def _calibration_map(self):
         return CalibrationMap(Scale(1 / self.temperature_), Softmax())

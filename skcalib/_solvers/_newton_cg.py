@@ -1,0 +1,98 @@
+"""Newton's method for smooth convex losses, its linear systems solved by CG.
+
+An objective says at each point what the loss, the gradient, the product of the Hessian
+with a vector and an approximate inverse of the Hessian are. The approximate inverse
+preconditions the conjugate gradients; where it is exact, one CG step does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._solvers._result import Result
+
+Array = NDArray[np.float64]
+
+MAX_CG_STEPS = 250
+MAX_HALVINGS = 40
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A loss to second order about one point."""
+
+    loss: float
+    gradient: Array
+    hessian_product: Callable[[Array], Array]
+    precondition: Callable[[Array], Array]
+
+
+def minimize(
+    expand: Callable[[Array], Expansion], x: Array, *, tol: float, max_iter: int
+) -> Result:
+    """Minimise from `x` until the loss is within about `tol` of its minimum."""
+    point = expand(x)
+    message = f"max_iter={max_iter} was reached"
+    n_iter = 0
+    forcing = 0.1
+    while n_iter < max_iter:
+        n_iter += 1
+        step, drop = _newton_step(point, forcing)
+        # Half the product of step and gradient is the loss that is left, were the
+        # loss quadratic; the residual of CG is a fraction `forcing` of that.
+        if drop <= 2 * tol:
+            message = "converged"
+            break
+        x, new = _descend(expand, x, point, step, drop)
+        if new is point:
+            # The remaining drop is below the rounding of the loss itself.
+            message = "converged" if drop <= 1e-9 else "no descent along Newton's step"
+            break
+        forcing = min(0.1, float(np.sqrt(drop)))
+        point = new
+    norm = float(np.linalg.norm(point.gradient))
+    return Result(x, point.loss, n_iter, message == "converged", message, norm)
+
+
+def _newton_step(point: Expansion, forcing: float) -> tuple[Array, float]:
+    """Solve Hessian @ step = -gradient; return the step and -gradient @ step."""
+    residual = -point.gradient
+    step = np.zeros_like(residual)
+    z = point.precondition(residual)
+    rho = first = float(np.vdot(residual, z))
+    if not first > 0:
+        return step, 0.0
+    direction = z
+    for _ in range(MAX_CG_STEPS):
+        product = point.hessian_product(direction)
+        curvature = float(np.vdot(direction, product))
+        if not curvature > 0:
+            break
+        length = rho / curvature
+        step += length * direction
+        residual -= length * product
+        z = point.precondition(residual)
+        rho, previous = float(np.vdot(residual, z)), rho
+        if rho <= forcing**2 * first:
+            break
+        direction = z + (rho / previous) * direction
+    return step, -float(np.vdot(point.gradient, step))
+
+
+def _descend(
+    expand: Callable[[Array], Expansion],
+    x: Array,
+    point: Expansion,
+    step: Array,
+    drop: float,
+) -> tuple[Array, Expansion]:
+    """Halve the step until the loss falls enough; the old point if it never does."""
+    length = 1.0
+    for _ in range(MAX_HALVINGS):
+        new = expand(x + length * step)
+        if new.loss <= point.loss - 1e-4 * length * drop:
+            return x + length * step, new
+        length /= 2
+    return x, point

@@ -1,0 +1,165 @@
+"""Vector scaling: softmax(v * z + b), optionally with ridge penalties towards (1, 0).
+
+The parameters are a (2, K) array of v and b. Up to a few hundred classes the Hessian is
+formed and factorised, so that Newton's steps are exact; beyond, its 2 x 2 diagonal
+blocks precondition conjugate gradients and memory stays proportional to K.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+from threadpoolctl import ThreadpoolController
+
+from skcalib._blocks import CalibrationData
+from skcalib._solvers._newton_cg import Expansion, minimize
+from skcalib._solvers._result import Result
+from skcalib._solvers._softmax import (
+    curvature_product,
+    loss_and_proba,
+    steering_precision,
+    weighted_residual,
+)
+
+Array = NDArray[np.float64]
+
+# From here on the (2K, 2K) Hessian costs more than it saves.
+MAX_DENSE_CLASSES = 300
+
+
+def fit_vector(
+    data: CalibrationData,
+    start: Array,
+    *,
+    coef_penalty: float = 0.0,
+    intercept_penalty: float = 0.0,
+    free: NDArray[np.bool_] | None = None,
+    tol: float,
+    max_iter: int,
+) -> Result:
+    """Minimise log-loss + coef_penalty |v - 1|^2 + intercept_penalty |b|^2.
+
+    `start` is the (2, K) starting point; classes not marked in `free` stay there.
+    """
+    penalty = np.array([[coef_penalty], [intercept_penalty]])
+    moving = np.ones_like(start) if free is None else np.vstack([free, free]) * 1.0
+
+    def expand(x: Array) -> Expansion:
+        return _expand(data, x, penalty, moving)
+
+    # The blocks already run side by side; BLAS must not split each of them again.
+    with ThreadpoolController().limit(limits=1, user_api="blas"):
+        return minimize(expand, start, tol=tol, max_iter=max_iter)
+
+
+def _expand(
+    data: CalibrationData, x: Array, penalty: Array, moving: Array
+) -> Expansion:
+    n_classes = data.n_classes
+    dense = n_classes <= MAX_DENSE_CLASSES
+
+    def statistic(
+        logits: NDArray, codes: NDArray, weight: Array
+    ) -> tuple[float, Array, Array]:
+        z = logits.astype(np.float64, copy=False)
+        loss, proba = loss_and_proba(x[0] * z + x[1], codes, weight)
+        residual = weighted_residual(proba, codes, weight)
+        gradient = np.stack([np.einsum("ij,ij->j", residual, z), residual.sum(axis=0)])
+        hessian = _dense_hessian if dense else _diagonal_hessian
+        return loss, gradient, hessian(proba, z, weight)
+
+    def hessian_product(direction: Array) -> Array:
+        def of_block(logits: NDArray, codes: NDArray, weight: Array) -> Array:
+            z = steering_precision(logits)
+            d, at = direction.astype(z.dtype), x.astype(z.dtype)
+            change = curvature_product(at[0] * z + at[1], d[0] * z + d[1], weight)
+            sums = [np.einsum("ij,ij->j", change, z), change.sum(axis=0)]
+            return np.stack(sums).astype(np.float64)
+
+        return moving * (data.sum(of_block) + 2 * penalty * direction)
+
+    loss, gradient, hessian = data.sum(statistic)
+    away = x - np.array([[1.0], [0.0]])
+    loss += float((penalty * away**2).sum())
+    gradient = moving * (gradient + 2 * penalty * away)
+    if not dense:
+        precondition = _inverse_blocks(hessian, penalty, moving)
+        return Expansion(loss, gradient, hessian_product, precondition)
+    hessian[np.diag_indices(2 * n_classes)] += np.repeat(2 * penalty[:, 0], n_classes)
+    fixed = moving.ravel() == 0
+    hessian[fixed] = hessian[:, fixed] = 0
+
+    def dense_product(direction: Array) -> Array:
+        return (hessian @ direction.ravel()).reshape(direction.shape)
+
+    return Expansion(loss, gradient, dense_product, inverse(hessian))
+
+
+def _dense_hessian(proba: Array, z: Array, weight: Array) -> Array:
+    """Hessian of one block by (v, b): diag(...) minus the Gram matrix of (p z, p)."""
+    n_classes = proba.shape[1]
+    moments = _moments(proba * weight[:, np.newaxis], z)
+    both = np.hstack([proba * z, proba]) * np.sqrt(weight)[:, np.newaxis]
+    both = steering_precision(both)
+    hessian = -(both.T @ both).astype(np.float64)
+    k = np.arange(n_classes)
+    hessian[k, k] += moments[0]
+    hessian[k, n_classes + k] += moments[1]
+    hessian[n_classes + k, k] += moments[1]
+    hessian[n_classes + k, n_classes + k] += moments[2]
+    return hessian
+
+
+def _diagonal_hessian(proba: Array, z: Array, weight: Array) -> Array:
+    """Sum the (v_k, b_k) blocks of the Hessian, as rows vv, vb and bb."""
+    return _moments(proba * (1 - proba) * weight[:, np.newaxis], z)
+
+
+def _moments(mass: Array, z: Array) -> Array:
+    first = mass * z
+    return np.stack(
+        [np.einsum("ij,ij->j", first, z), first.sum(axis=0), mass.sum(axis=0)]
+    )
+
+
+def _inverse_blocks(
+    blocks: Array, penalty: Array, moving: Array
+) -> Callable[[Array], Array]:
+    vv = blocks[0] + 2 * penalty[0]
+    bb = blocks[2] + 2 * penalty[1]
+    vb = blocks[1]
+    # A ridge far below the curvature keeps classes without any mass finite.
+    vv = vv + 1e-10 * vv.max() + np.finfo(float).tiny
+    bb = bb + 1e-10 * bb.max() + np.finfo(float).tiny
+    determinant = vv * bb - vb**2
+    determinant = np.maximum(determinant, 1e-12 * vv * bb)
+
+    def solve(r: Array) -> Array:
+        v = (bb * r[0] - vb * r[1]) / determinant
+        b = (vv * r[1] - vb * r[0]) / determinant
+        return moving * np.stack([v, b])
+
+    return solve
+
+
+def inverse(hessian: Array) -> Callable[[Array], Array]:
+    """Solve with a symmetric matrix, after a ridge that makes it positive definite."""
+    diagonal = np.diagonal(hessian)
+    # In units of each parameter: the scale of v follows the logits, that of b does not.
+    floor = 1e-14 * diagonal.max() + np.finfo(float).tiny
+    scale = 1 / np.sqrt(np.maximum(diagonal, floor))
+    scaled = hessian * scale[:, np.newaxis] * scale
+    factor = None
+    ridge = 1e-7
+    while factor is None:
+        scaled[np.diag_indices_from(scaled)] += ridge
+        try:
+            factor = cho_factor(scaled, lower=True)
+        except np.linalg.LinAlgError:
+            ridge *= 100
+
+    def solve(r: Array) -> Array:
+        return (scale * cho_solve(factor, scale * r.ravel())).reshape(r.shape)
+
+    return solve

@@ -1,0 +1,109 @@
+"""Ensemble temperature scaling: calibrated, original and uniform probabilities."""
+
+from numbers import Integral, Real
+
+from skcalib._base import BaseCalibrator
+from skcalib._maps import CalibrationMap, Mixture, Scale, Softmax
+from skcalib._sklearn_compat import Interval
+from skcalib._solvers._ensemble import fit_ensemble_weights
+from skcalib._solvers._temperature import fit_temperature
+
+
+class EnsembleTemperatureScaling(BaseCalibrator):
+    r"""Mix temperature-scaled, original and uniform probabilities.
+
+    .. math::
+        q = w_1 \operatorname{softmax}(z / T) + w_2 \operatorname{softmax}(z)
+        + w_3 / K,
+
+    with the temperature :math:`T` fitted first and the weights, non-negative with sum
+    1, fitted next, both by negative log-likelihood [1]_. The predicted class never
+    changes.
+
+    Parameters
+    ----------
+    tol : float, default=1e-6
+        How far above its minimum, in nats, the mean log-loss may end.
+
+    max_iter : int, default=100
+        Largest number of iterations for the weights.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default integer labels in
+        ``range(n_columns)`` are column numbers; other labels are matched to the
+        columns in sorted order.
+
+    Attributes
+    ----------
+    temperature_ : float
+        The temperature :math:`T`.
+
+    weights_ : ndarray of shape (3,)
+        Weights of the temperature-scaled, the original and the uniform
+        probabilities.
+
+    loss_ : float
+        Mean log-loss on the calibration set.
+
+    n_iter_ : int
+        Iterations for the weights.
+
+    gradient_norm_ : float
+        Largest relative gain in likelihood that moving weight to one of the three
+        parts still offers; 0 at the optimum. It bounds the distance of `loss_` to its
+        minimum.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the tolerance is not reached in `max_iter` iterations.
+
+    References
+    ----------
+    .. [1] Zhang, Kailkhura & Han. "Mix-n-Match: Ensemble and Compositional Methods for
+       Uncertainty Calibration in Deep Learning", ICML 2020.
+       https://arxiv.org/abs/2003.07329
+
+    Examples
+    --------
+    >>> from skcalib import EnsembleTemperatureScaling
+    >>> from skcalib.datasets import make_logits
+    >>> X, y = make_logits(1000, 3, random_state=0)
+    >>> float(EnsembleTemperatureScaling().fit(X, y).weights_.sum().round(6))
+    1.0
+    """
+
+    _parameter_constraints: dict = {
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "classes": ["array-like", None],
+    }
+
+    _keeps_class = True
+    _has_logits = False
+
+    def __init__(self, *, tol=1e-6, max_iter=100, classes=None):
+        self.tol = tol
+        self.max_iter = max_iter
+        self.classes = classes
+
+    def _fit_calibration(self, data):
+        self.temperature_ = float(fit_temperature(data).x[0])
+        result = fit_ensemble_weights(
+            data, self.temperature_, tol=self.tol, max_iter=self.max_iter
+        )
+        self._record(result)
+        self.weights_ = result.x
+
+    def _calibration_map(self):
+        scaled = CalibrationMap(Scale(1 / self.temperature_), Softmax())
+        weights = tuple(float(w) for w in self.weights_[:2])
+        parts = (scaled, CalibrationMap(Softmax()))
+        constant = float(self.weights_[2]) / len(self.classes_)
+        return CalibrationMap(Mixture(weights, parts, constant))

@@ -1,0 +1,255 @@
+"""Matrix scaling: an affine map of the logits, plain or with ridge penalties."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from skcalib._base import BaseCalibrator
+from skcalib._maps import Affine, CalibrationMap, Mixture, Softmax
+from skcalib._numerics import stratified_folds
+from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
+from skcalib._solvers._penalty_search import PenaltySearch
+from skcalib._solvers._temperature import fit_temperature
+
+# Held-out losses are compared, not reported: the fits of the folds may be rougher.
+FOLD_TOLERANCE = 1e-5
+
+
+class MatrixScaling(BaseCalibrator):
+    r"""Map the logits by a matrix and an offset, kept near the identity.
+
+    Finds :math:`W` and :math:`b` that minimise the negative log-likelihood of
+    :math:`\operatorname{softmax}(W z + b)` [1]_ plus a penalty. The default penalty,
+    ODIR (off-diagonal and intercept regularisation) [2]_, is
+
+    .. math::
+        \lambda \frac{1}{K(K-1)} \sum_{i \neq j} w_{ij}^2
+        + \mu \frac{1}{K} \sum_j b_j^2 .
+
+    Parameters
+    ----------
+    penalty : {"odir", "l2"} or None, default="odir"
+        "odir" penalises the off-diagonal entries of :math:`W` and the offsets; "l2"
+        also the distance of the diagonal entries to 1, so that the identity map costs
+        nothing, as a mean over all :math:`K^2` entries; None nothing.
+
+    off_diagonal_penalty : float or "cv", default="cv"
+        Strength :math:`\lambda`. "cv" chooses among 0.01, 0.1, ..., 10,000 by
+        cross-validated log-loss.
+
+    intercept_penalty : float or "cv", default="cv"
+        Strength :math:`\mu`, chosen likewise.
+
+    cv : int, default=5
+        Number of stratified folds for "cv" and for `average_folds`.
+
+    average_folds : bool, default=False
+        Predict with the mean of the probabilities of the models fitted on the folds,
+        as [2]_ do, instead of one model fitted on all samples.
+
+    tol : float, default=1e-9
+        How far above its minimum, in nats, the penalised mean log-loss may end.
+
+    max_iter : int, default=100
+        Largest number of Newton steps.
+
+    random_state : int, RandomState instance or None, default=0
+        Seed of the division into folds.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default integer labels in
+        ``range(n_columns)`` are column numbers; other labels are matched to the
+        columns in sorted order.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes, n_classes)
+        The matrix :math:`W`; row k makes the calibrated logit of class k.
+
+    intercept_ : ndarray of shape (n_classes,)
+        The offsets :math:`b`.
+
+    off_diagonal_penalty_, intercept_penalty_ : float
+        The strengths used.
+
+    cv_losses_ : dict
+        Held-out log-loss of each pair of strengths tried; empty without "cv".
+
+    fold_coefs_ : ndarray of shape (cv, n_classes, n_classes)
+        Matrices of the fold models; only with `average_folds`.
+
+    fold_intercepts_ : ndarray of shape (cv, n_classes)
+        Offsets of the fold models; only with `average_folds`.
+
+    loss_ : float
+        Mean log-loss on the calibration set plus the penalty.
+
+    n_iter_ : int
+        Newton steps used.
+
+    gradient_norm_ : float
+        Euclidean norm of the gradient at the solution.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the tolerance is not reached in `max_iter` steps.
+
+    Notes
+    -----
+    The problem is convex and is solved to its optimum from the temperature solution by
+    Newton's method with conjugate gradients, so no learning rate and no random start
+    are involved. Without a penalty, and with more parameters than the samples can
+    support, the training loss goes to 0 while the test loss grows: with a hundred
+    classes and a few thousand samples ``penalty=None`` is worse than no calibration.
+
+    The search for the strengths departs from the full grid of [2]_: it takes
+    :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, stops
+    when the held-out loss rises, and then searches :math:`\mu`. Both strengths multiply
+    means of squares. A weight counts as a repetition within a fit; which fold a row
+    falls into does depend on repetition.
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun & Weinberger. "On Calibration of Modern Neural Networks",
+       ICML 2017. https://arxiv.org/abs/1706.04599
+    .. [2] Kull, Perello-Nieto, Kangsepp, Silva Filho, Song & Flach. "Beyond temperature
+       scaling: Obtaining well-calibrated multiclass probabilities with Dirichlet
+       calibration", NeurIPS 2019. https://arxiv.org/abs/1910.12656
+
+    Examples
+    --------
+    >>> from skcalib import MatrixScaling
+    >>> from skcalib.datasets import make_logits
+    >>> X, y = make_logits(1000, 3, random_state=0)
+    >>> MatrixScaling(off_diagonal_penalty=1.0).fit(X, y).coef_.shape
+    (3, 3)
+    """
+
+    _strength = [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})]
+    _parameter_constraints: dict = {
+        "penalty": [StrOptions({"odir", "l2"}), None],
+        "off_diagonal_penalty": _strength,
+        "intercept_penalty": _strength,
+        "cv": [Interval(Integral, 2, None, closed="left")],
+        "average_folds": ["boolean"],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "classes": ["array-like", None],
+    }
+
+    # What the logits go through before the affine map.
+    _front = ()
+
+    def __init__(
+        self,
+        *,
+        penalty="odir",
+        off_diagonal_penalty="cv",
+        intercept_penalty="cv",
+        cv=5,
+        average_folds=False,
+        tol=1e-9,
+        max_iter=100,
+        random_state=0,
+        classes=None,
+    ):
+        self.penalty = penalty
+        self.off_diagonal_penalty = off_diagonal_penalty
+        self.intercept_penalty = intercept_penalty
+        self.cv = cv
+        self.average_folds = average_folds
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.classes = classes
+
+    def _features(self, data):
+        return data
+
+    def _fit_calibration(self, data):
+        factor = 1 / fit_temperature(data).x[0]
+        features = self._features(data)
+        start = identity_map(data.n_classes, factor)
+        strengths, models = self._choose_strengths(features, start)
+        self.off_diagonal_penalty_, self.intercept_penalty_ = strengths
+        result = self._fit_affine(features, *strengths, start, self.tol)
+        self._record(result)
+        self.coef_, self.intercept_ = result.x[:, :-1], result.x[:, -1]
+        if self.average_folds:
+            self.fold_coefs_ = np.stack([x[:, :-1] for x in models])
+            self.fold_intercepts_ = np.stack([x[:, -1] for x in models])
+
+    def _choose_strengths(self, data, start):
+        """Return the two strengths, and the models of the folds if there are any."""
+        given = (0.0, 0.0)
+        if self.penalty is not None:
+            given = (self.off_diagonal_penalty, self.intercept_penalty)
+        given = tuple(None if value == "cv" else float(value) for value in given)
+        self.cv_losses_ = {}
+        if None not in given and not self.average_folds:
+            return given, []
+
+        def fit(train, off_diagonal, intercept, x):
+            return self._fit_affine(
+                train, off_diagonal, intercept, x, max(self.tol, FOLD_TOLERANCE)
+            ).x
+
+        search = PenaltySearch(fit, self._split(data), start)
+        strengths = search.run(*given)
+        self.cv_losses_ = search.losses
+        return strengths, search.models[strengths]
+
+    def _split(self, data):
+        rng = check_random_state(self.random_state)
+        n_folds = min(self.cv, data.n_samples)
+        fold = stratified_folds(data.codes, n_folds, rng)
+        return [
+            (
+                data.subset(np.flatnonzero(fold != i)),
+                data.subset(np.flatnonzero(fold == i)),
+            )
+            for i in range(n_folds)
+        ]
+
+    def _fit_affine(self, data, off_diagonal, intercept, start, tol):
+        n_classes = data.n_classes
+        if self.penalty == "l2":
+            factor = off_diagonal / n_classes**2
+            ridge = Ridge(factor, factor, intercept / n_classes)
+        else:
+            factor = off_diagonal / (n_classes * (n_classes - 1))
+            ridge = Ridge(factor, 0.0, intercept / n_classes)
+        # Without a penalty the offset of an absent class would go to minus infinity.
+        present = np.bincount(data.codes, minlength=n_classes) > 0
+        return fit_matrix(
+            data,
+            start,
+            ridge=ridge,
+            free=present if ridge.intercept == 0 else None,
+            tol=tol,
+            max_iter=self.max_iter,
+        )
+
+    def _calibration_map(self):
+        if not self.average_folds:
+            return self._affine_map(self.coef_, self.intercept_)
+        folds = zip(self.fold_coefs_, self.fold_intercepts_, strict=True)
+        parts = tuple(self._affine_map(coef, intercept) for coef, intercept in folds)
+        return CalibrationMap(Mixture((1 / len(parts),) * len(parts), parts))
+
+    def _affine_map(self, coef, intercept):
+        return CalibrationMap(*self._front, Affine(coef, intercept), Softmax())
+
+    @property
+    def _has_logits(self):
+        return not self.average_folds

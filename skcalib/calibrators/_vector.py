@@ -1,0 +1,111 @@
+"""Vector scaling: one factor and one offset for each class."""
+
+from numbers import Integral, Real
+
+import numpy as np
+
+from skcalib._base import BaseCalibrator
+from skcalib._maps import Affine, CalibrationMap, Softmax
+from skcalib._sklearn_compat import Interval
+from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._vector import fit_vector
+
+
+class VectorScaling(BaseCalibrator):
+    r"""Scale and shift the logits of each class.
+
+    Finds the vectors :math:`v` and :math:`b` that minimise the negative
+    log-likelihood of :math:`\operatorname{softmax}(v \odot z + b)` [1]_.
+
+    Parameters
+    ----------
+    tol : float, default=1e-10
+        How far above its minimum, in nats, the mean log-loss may end.
+
+    max_iter : int, default=100
+        Largest number of Newton steps.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default integer labels in
+        ``range(n_columns)`` are column numbers; other labels are matched to the
+        columns in sorted order.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes,)
+        Factor of each class, :math:`v`.
+
+    intercept_ : ndarray of shape (n_classes,)
+        Offset of each class, :math:`b`; with mean 0.
+
+    loss_ : float
+        Mean log-loss on the calibration set.
+
+    n_iter_ : int
+        Newton steps used.
+
+    gradient_norm_ : float
+        Euclidean norm of the gradient at the solution.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the tolerance is not reached in `max_iter` steps.
+
+    Notes
+    -----
+    The loss is convex and solved to its optimum by Newton's method from the
+    temperature solution. A class that does not occur in the calibration set keeps the
+    factor of temperature scaling and offset 0 (before the offsets are centred): the
+    data say nothing about it, and the likelihood alone would push its probability
+    to 0.
+
+    The result depends on the constant that may be added to all logits of a row, so
+    ``logits_from_proba`` of a network's probabilities gives another fit than its own
+    logits.
+
+    References
+    ----------
+    .. [1] Guo, Pleiss, Sun & Weinberger. "On Calibration of Modern Neural Networks",
+       ICML 2017. https://arxiv.org/abs/1706.04599
+
+    Examples
+    --------
+    >>> from skcalib import VectorScaling
+    >>> from skcalib.datasets import make_logits
+    >>> X, y = make_logits(1000, 3, random_state=0)
+    >>> VectorScaling().fit(X, y).coef_.shape
+    (3,)
+    """
+
+    _parameter_constraints: dict = {
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "classes": ["array-like", None],
+    }
+
+    def __init__(self, *, tol=1e-10, max_iter=100, classes=None):
+        self.tol = tol
+        self.max_iter = max_iter
+        self.classes = classes
+
+    def _fit_calibration(self, data):
+        factor = 1 / fit_temperature(data).x[0]
+        start = np.zeros((2, data.n_classes))
+        start[0] = factor
+        present = np.bincount(data.codes, minlength=data.n_classes) > 0
+        result = fit_vector(
+            data, start, free=present, tol=self.tol, max_iter=self.max_iter
+        )
+        self._record(result)
+        self.coef_ = result.x[0]
+        self.intercept_ = result.x[1] - result.x[1].mean()
+
+    def _calibration_map(self):
+        return CalibrationMap(Affine(self.coef_, self.intercept_), Softmax())
