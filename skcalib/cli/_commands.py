@@ -66,7 +66,7 @@ def run_calibrate(
     as_json: bool,
 ) -> None:
     """Fit a calibrator, judge it by data it was not fitted on, and write it."""
-    calibrator = make_calibrator(method)
+    calibrator = make_calibrator(method, judging.seed)
     _check_together(source, output, report, keep_outputs=keep_outputs)
     _check_ready(output, report, overwrite=overwrite)
     scores = load_scores(source)
@@ -96,9 +96,14 @@ def _check_together(
         )
     if source.model is None and keep_outputs:
         raise UsageError("--keep-outputs is about the outputs of MODEL; name one.")
-    if source.model is not None and output.absolute() == source.model.absolute():
-        raise UsageError("--output is MODEL itself; the original is never changed.")
-    if report is not None and report.absolute() == output.absolute():
+    targets = [path.resolve() for path in (output, report) if path is not None]
+    for path in source.files:
+        if path.resolve() in targets:
+            raise UsageError(
+                f"{path} is read by this command, so it is never written to. "
+                "Choose another name for the result."
+            )
+    if len(set(targets)) < len(targets):
         raise UsageError("--report and --output name the same file.")
 
 
@@ -167,7 +172,7 @@ def run_compare(
     """Print a table of methods, fitted and judged on the same folds."""
     _check_model_runs(source)
     names = list(METHODS) if methods is None else _names(methods)
-    calibrators = {name: make_calibrator(name) for name in names}
+    calibrators = {name: make_calibrator(name, judging.seed) for name in names}
     scores = load_scores(source)
     tables = [
         compare_calibrators(

@@ -1,5 +1,6 @@
 """Writing the calibrated model, and running what was written."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
 
 # Rows a run of the written model.
 _BATCH = 256
+# Half precision rounds probabilities by up to 5e-4.
+_LARGEST_EXPECTED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,15 @@ def _run_written(
         (served,) = session.run([output], feeds)
         difference = _as_columns(served, expected.shape[1])[:n_rows]
         difference -= expected[start : start + n_rows]
-        largest = max(largest, float(np.abs(difference).max()))
+        # Not Python's max, which loses NaN.
+        largest = float(np.maximum(largest, np.abs(difference).max()))
         start += n_rows
+    if not largest <= _LARGEST_EXPECTED:
+        warnings.warn(
+            f"{path} differs from Python by {largest:.1e} in a probability. Do not "
+            "serve it before you know why.",
+            stacklevel=2,
+        )
     return Served(path, names, output, start, largest)
 
 

@@ -37,10 +37,13 @@ METHODS: dict[str, Callable[[], Any]] = {
 }
 
 
-def make_calibrator(method: str) -> Any:
+def make_calibrator(method: str, seed: int) -> Any:
     """Return the calibrator called `method`, with its default parameters."""
     if method not in METHODS:
         raise UsageError(
             f"There is no method {method!r}; choose from {', '.join(METHODS)}."
         )
-    return METHODS[method]()
+    calibrator = METHODS[method]()
+    if "random_state" in calibrator.get_params(deep=False):
+        calibrator.set_params(random_state=seed)
+    return calibrator

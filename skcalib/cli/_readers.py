@@ -60,6 +60,9 @@ def read_rows(path: Path, request: Request) -> Rows:
         raise
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read: {_reason(error)}") from error
+    for array in rows:
+        if array is not None and array.ndim == 0:
+            raise DataError(f"{path} holds a single value where rows are needed.")
     if request.role != "labels" and rows.values.dtype.kind not in "fiu":
         raise DataError(
             f"{path} holds {request.role} of type {rows.values.dtype}; they must be "

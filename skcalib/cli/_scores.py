@@ -39,6 +39,12 @@ class Source(NamedTuple):
     floor: float = 1e-12
 
     @property
+    def files(self) -> list[Path]:
+        """All files that are read."""
+        named = (self.model, self.inputs, self.logits, self.probabilities, self.labels)
+        return [path for path in named if path is not None]
+
+    @property
     def values(self) -> tuple[Role, Path, str | None]:
         """The one file of inputs, logits or probabilities, and the key in it."""
         named: list[tuple[Role, Path | None, str | None]] = [
@@ -97,8 +103,10 @@ class Scores:
 def load_scores(source: Source) -> Scores:
     """Read and check logits and labels, running the model where inputs were given."""
     role, path, key = source.values
-    values, labels = read_rows(path, Request(role, key, source.labels_key))
-    if source.labels is not None:
+    if source.labels is None:
+        values, labels = read_rows(path, Request(role, key, source.labels_key))
+    else:
+        values, _ = read_rows(path, Request(role, key))
         labels = read_labels(source.labels, source.labels_key)
     if labels is None:
         raise DataError(

@@ -197,6 +197,30 @@ def test_csv_parquet_and_npy_give_the_same_numbers(skcalib, logits_file):
     assert_allclose(learned, learned[0], rtol=1e-12)
 
 
+def test_a_labels_key_is_looked_up_in_the_file_of_labels(skcalib, logits_file):
+    logits, y = load(logits_file)
+    np.save("logits.npy", logits)
+    np.savez("labels.npz", truth=y, other=y[::-1])
+    runs = [
+        skcalib(
+            "calibrate", *arguments, "-o", "c.onnx", "--json", "--overwrite", *QUICK
+        )
+        for arguments in (
+            ("--logits", logits_file),
+            (
+                "--logits",
+                "logits.npy",
+                "--labels",
+                "labels.npz",
+                "--labels-key",
+                "truth",
+            ),
+        )
+    ]
+    assert runs[1].code == 0, runs[1].err
+    assert runs[0].json["learned"] == runs[1].json["learned"]
+
+
 def test_binary_log_odds_in_one_column(skcalib, tmp_path):
     rng = np.random.default_rng(0)
     log_odds = 4 * rng.normal(size=400)

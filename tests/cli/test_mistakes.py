@@ -1,6 +1,7 @@
 """Every mistake of a user: its message, its exit code and no traceback."""
 
 import os
+import shutil
 import stat
 
 import numpy as np
@@ -226,16 +227,21 @@ def test_outputs_to_keep_without_a_model(calibrate, logits_file):
     assert "name one" in message
 
 
-def test_the_model_is_never_its_own_output(refused, demo, images_file):
-    with open(demo.model, "rb") as file:
-        content = file.read()
+@pytest.mark.parametrize("option", ["--output", "--report"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_file_that_is_read_is_never_written_to(
+    refused, demo, images_file, tmp_path, option, number
+):
+    shutil.copy(demo.model, tmp_path / "model.onnx")
+    path = tmp_path / ("model.onnx", images_file.name)[number]
+    content = path.read_bytes()
+    other = {"--output": "--report", "--report": "--output"}[option]
     message = refused(
-        USAGE, "calibrate", demo.model, "--inputs", images_file, "-o", demo.model,
-        "--overwrite",
+        USAGE, "calibrate", "model.onnx", "--inputs", images_file, "--overwrite",
+        option, tmp_path / ".." / tmp_path.name / path.name, other, "other",
     )  # fmt: skip
-    assert "--output is MODEL itself" in message
-    with open(demo.model, "rb") as file:
-        assert file.read() == content
+    assert "is read by this command, so it is never written to" in message
+    assert path.read_bytes() == content
 
 
 def test_one_name_for_two_files(calibrate, logits_file):
@@ -289,3 +295,16 @@ def test_a_warning_is_one_line(skcalib, tmp_path):
     assert run.code == 0, run.err
     assert run.err.startswith("Warning: TemperatureScaling")
     assert ".py" not in run.err
+
+
+def test_a_written_model_that_differs_from_python_is_not_passed_over(
+    skcalib, logits_file, monkeypatch
+):
+    from skcalib import TemperatureScaling
+    from skcalib.cli import _export
+    from skcalib.export import to_onnx
+
+    other = to_onnx(TemperatureScaling().fit(np.eye(3)[[0, 0, 1, 2]], [0, 1, 1, 2]))
+    monkeypatch.setattr(_export, "to_onnx", lambda calibrator: other)
+    run = skcalib("calibrate", "--logits", logits_file, "-o", "out.onnx", *QUICK)
+    assert "Do not serve it before you know why" in run.err

@@ -213,3 +213,9 @@ def test_labels_are_one_column(tmp_path):
         read_labels(tmp_path / "one_hot.npy", None)
     np.save(tmp_path / "column.npy", LABELS[:, np.newaxis])
     assert_array_equal(read_labels(tmp_path / "column.npy", None), LABELS)
+
+
+def test_a_single_number_is_no_file_of_rows(tmp_path):
+    path = write_npz(tmp_path, logits=LOGITS, y=np.array(3))
+    with pytest.raises(DataError, match="holds a single value where rows are needed"):
+        read_rows(path, Request("logits"))
