@@ -201,8 +201,10 @@ def _spelt_softmax(index: GraphIndex, node: Any) -> str | None:
 def _behind_expand(index: GraphIndex, tensor: str) -> Any:
     """Return the maker of a row's number before it was spread over the columns."""
     node = index.origin(tensor)[1]
-    while node is not None and node.op_type in ("Expand", "Tile"):
-        node = index.origin(node.input[0])[1]
+    while node is not None and node.op_type in ("Expand", "Tile", "Max"):
+        # jax takes the larger of the maximum and minus infinity.
+        computed = [name for name in node.input if index.constant(name) is None]
+        node = index.origin(computed[0])[1] if computed else None
     return node
 
 

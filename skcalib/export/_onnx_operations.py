@@ -37,6 +37,13 @@ def _(operation: ops.Scale, build: NodeBuilder, x: str, n_columns: int) -> str:
 
 
 @emit.register
+def _(operation: ops.Floor, build: NodeBuilder, x: str, n_columns: int) -> str:
+    largest = build.reduce("ReduceMax", x)
+    lowest = build.op("Sub", largest, build.constant(operation.depth))
+    return build.op("Max", x, lowest)
+
+
+@emit.register
 def _(operation: ops.Affine, build: NodeBuilder, x: str, n_columns: int) -> str:
     if operation.coef.ndim == 1:
         x = build.op("Mul", x, build.constant(operation.coef))

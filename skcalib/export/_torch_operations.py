@@ -83,6 +83,16 @@ class Scale(Numbers):
         return x * self.factor
 
 
+class Floor(Numbers):
+    """See `skcalib._maps.Floor`."""
+
+    depth: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        return torch.maximum(x, x.amax(dim=1, keepdim=True) - self.depth)
+
+
 class Affine(Numbers):
     """See `skcalib._maps.Affine`."""
 
@@ -210,6 +220,11 @@ def _split_top(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 @as_module.register
 def _(operation: ops.Scale) -> nn.Module:
     return Scale(factor=operation.factor)
+
+
+@as_module.register
+def _(operation: ops.Floor) -> nn.Module:
+    return Floor(depth=operation.depth)
 
 
 @as_module.register
