@@ -1,0 +1,222 @@
+"""compare_calibrators: all metrics of several calibrators on held-out data."""
+
+import time
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils.parallel import Parallel, delayed
+
+from skcalib._base import BaseCalibrator
+from skcalib._maps import CalibrationMap, Softmax
+from skcalib._validation import (
+    check_calibration_set,
+    check_logits,
+    check_weight,
+    encode_labels,
+)
+from skcalib.metrics._bins import check_n_bins
+from skcalib.metrics._resampling import RowStatistics, evaluate
+from skcalib.model_selection._candidates import named_candidates
+from skcalib.model_selection._comparison import CalibratorComparison
+from skcalib.model_selection._splits import make_splits
+
+# Column titles, and the names of the metrics where they are computed.
+METRICS = {
+    "accuracy": "accuracy",
+    "entropy": "entropy",
+    "ECE": "ece",
+    "AECE": "aece",
+    "SCE": "sce",
+    "NLL": "nll",
+    "Brier": "brier",
+}
+
+
+class _Uncalibrated(BaseCalibrator):
+    """The softmax of the logits, as the classifier itself would say."""
+
+    _parameter_constraints: dict = {"classes": ["array-like", None]}
+
+    _keeps_class = True
+
+    def __init__(self, *, classes=None):
+        self.classes = classes
+
+    def _fit_calibration(self, data):
+        """Learn nothing."""
+
+    def _calibration_map(self):
+        return CalibrationMap(Softmax())
+
+
+def compare_calibrators(
+    calibrators,
+    X,
+    y,
+    *,
+    sample_weight=None,
+    X_test=None,
+    y_test=None,
+    cv=5,
+    n_bins=15,
+    n_bootstrap=100,
+    classes=None,
+    random_state=0,
+    n_jobs=None,
+):
+    """Compare calibrators, and no calibration, on data they were not fitted on.
+
+    Parameters
+    ----------
+    calibrators : list of calibrators or dict from name to calibrator
+        What to compare; None takes the candidates of `CalibratorSearch`.
+
+    X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+        Logits of held-out samples.
+
+    y : array-like of shape (n_samples,)
+        True classes.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Weights of the rows of `X`, used in the fits and in the metrics.
+
+    X_test, y_test : array-like, default=None
+        Test data in the layout of `X` and `y`. Given, every calibrator is fitted once
+        on all of `X` and judged on them; `cv` is not used.
+
+    cv : int, cross-validation generator or iterable, default=5
+        How to split `X` without test data. An integer gives stratified folds of
+        shuffled rows;
+        ``StratifiedShuffleSplit(5, test_size=0.5)`` gives five random halves.
+
+    n_bins : int, default=15
+        Number of bins of ECE, AECE and SCE.
+
+    n_bootstrap : int, default=100
+        Number of bootstrap samples of the test rows that give the standard deviation
+        with `X_test`; at least 2.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column, see the parameter of the calibrators.
+
+    random_state : int, RandomState instance or None, default=0
+        Seed of the shuffling and of the bootstrap.
+
+    n_jobs : int, default=None
+        Number of fits at the same time; None is 1, -1 all processors.
+
+    Returns
+    -------
+    comparison : CalibratorComparison
+        One row a method, "uncalibrated" first; accuracy, entropy (nats), ECE, AECE,
+        SCE, NLL (nats), Brier score (summed over the classes, halved for two) and the
+        seconds of a fit, with
+        standard deviations over the folds or bootstrap samples. Print it, or take
+        `to_frame()` or `to_dict()`.
+
+    Raises
+    ------
+    ValueError
+        If only one of `X_test` and `y_test` is given, or the data are not logits and
+        labels as the calibrators need them.
+
+    See Also
+    --------
+    CalibratorSearch : Choose one of them.
+
+    Notes
+    -----
+    Binned errors are biased upwards on few samples: compare methods within one table,
+    not tables of test sets that differ in size.
+
+    Examples
+    --------
+    >>> from skcalib import TemperatureScaling, VectorScaling
+    >>> from skcalib.datasets import make_logits
+    >>> from skcalib.model_selection import compare_calibrators
+    >>> logits, y = make_logits(random_state=0)
+    >>> table = compare_calibrators([TemperatureScaling(), VectorScaling()], logits, y)
+    >>> table.names
+    ['uncalibrated', 'TemperatureScaling', 'VectorScaling']
+    >>> nll = table.to_frame()["NLL", "mean"]
+    >>> bool(nll["TemperatureScaling"] < nll["uncalibrated"])
+    True
+    """
+    if (X_test is None) != (y_test is None):
+        missing = "X_test" if X_test is None else "y_test"
+        raise ValueError(f"{missing} is missing: give both X_test and y_test, or none.")
+    check_n_bins(n_bins)
+    candidates = {"uncalibrated": _Uncalibrated(), **named_candidates(calibrators)}
+    checked = _check(X, y, sample_weight, classes)
+    if X_test is None:
+        tasks = _fold_tasks(checked, cv, random_state)
+    else:
+        test = _check(X_test, y_test, None, checked.classes)
+        tasks = [_test_task(checked, test, n_bootstrap, random_state)]
+    outcomes = Parallel(n_jobs=n_jobs)(
+        delayed(_fit_and_measure)(clone(calibrator), *task, n_bins)
+        for calibrator in candidates.values()
+        for task in tasks
+    )
+    n_metrics = len(METRICS) + 1
+    values = np.array(outcomes).reshape(len(candidates), -1, n_metrics)
+    if X_test is None:
+        mean, std = values.mean(axis=1), values.std(axis=1, ddof=1)
+    else:
+        # The first are the values themselves, without resampling.
+        mean, std = values[:, 0], values[:, 1:].std(axis=1, ddof=1)
+    return CalibratorComparison(candidates, [*METRICS, "fit seconds"], mean, std)
+
+
+def _check(X, y, sample_weight, classes):
+    """Return logits of one column a class, class numbers, weights and classes."""
+    checker = _Uncalibrated(classes=classes)
+    classes_, _ = check_calibration_set(checker, X, y, sample_weight, classes)
+    source = check_logits(checker, X, reset=False)
+    logits = source.read(slice(0, source.shape[0]))
+    _, codes = encode_labels(checker, y, logits.shape[1], classes)
+    weight = check_weight(sample_weight, codes)
+    return Bunch(logits=logits, codes=codes, weight=weight, classes=classes_)
+
+
+def _fold_tasks(data, cv, random_state):
+    """Return (train, test, weights of the test rows) of each fold."""
+    splits = make_splits(cv, data.logits, data.codes, random_state)
+    if len(splits) < 2:
+        raise ValueError("cv gives a single split; a standard deviation needs two.")
+    return [
+        (
+            (data.logits[train], data.codes[train], data.weight[train]),
+            (data.logits[test], data.codes[test]),
+            data.weight[np.newaxis, test],
+        )
+        for train, test in splits
+    ]
+
+
+def _test_task(data, test, n_bootstrap, random_state):
+    """Return (train, test, weights): as they are, then one bootstrap sample a row."""
+    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 2:
+        raise ValueError(f"n_bootstrap={n_bootstrap!r} is not an integer above 1.")
+    rng = check_random_state(random_state)
+    n_samples = test.codes.shape[0]
+    even = np.full(n_samples, 1 / n_samples)
+    drawn = rng.multinomial(n_samples, even, size=n_bootstrap)
+    train = (data.logits, data.codes, data.weight)
+    return train, (test.logits, test.codes), np.vstack([test.weight, drawn])
+
+
+def _fit_and_measure(calibrator, train, test, weights, n_bins):
+    """Return the metrics for each row of `weights`, and the seconds of the fit."""
+    logits, codes, sample_weight = train
+    calibrator.set_params(classes=np.arange(logits.shape[1]))
+    started = time.perf_counter()
+    calibrator.fit(logits, codes, sample_weight=sample_weight)
+    seconds = time.perf_counter() - started
+    test_logits, test_codes = test
+    rows = RowStatistics(calibrator.predict_proba(test_logits), test_codes, n_bins)
+    values = evaluate(rows, weights, list(METRICS.values()))
+    columns = [values[name] for name in METRICS.values()]
+    return np.column_stack([*columns, np.full(len(weights), seconds)])

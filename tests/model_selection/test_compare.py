@@ -1,0 +1,137 @@
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from joblib import parallel_config
+from numpy.testing import assert_allclose
+from scipy.special import softmax
+from sklearn.model_selection import StratifiedShuffleSplit
+
+from skcalib import HistogramBinning, TemperatureScaling, VectorScaling
+from skcalib.metrics import calibration_report, expected_calibration_error
+from skcalib.model_selection import compare_calibrators
+
+METRICS = ["accuracy", "entropy", "ECE", "AECE", "SCE", "NLL", "Brier", "fit seconds"]
+
+
+@pytest.fixture
+def table(calibration_set):
+    return compare_calibrators([TemperatureScaling()], *calibration_set)
+
+
+def test_rows_are_methods_and_columns_metrics(table):
+    assert table.names == ["uncalibrated", "TemperatureScaling"]
+    assert table.metrics == METRICS
+    assert table.mean.shape == table.std.shape == (2, 8)
+    assert (table.std[:, :-1] > 0).all()
+
+
+def test_values_on_test_data_are_those_of_the_metrics(cifar10):
+    table = compare_calibrators(
+        {"TS": TemperatureScaling()},
+        cifar10.X_cal,
+        cifar10.y_cal,
+        X_test=cifar10.X_test,
+        y_test=cifar10.y_test,
+    ).to_dict()
+    ts = TemperatureScaling().fit(cifar10.X_cal, cifar10.y_cal)
+    names = ["accuracy", "entropy", "ece", "aece", "sce", "nll", "brier"]
+    for row, proba in [
+        ("uncalibrated", softmax(cifar10.X_test.astype(np.float64), axis=1)),
+        ("TS", ts.predict_proba(cifar10.X_test)),
+    ]:
+        report = calibration_report(cifar10.y_test, proba, n_bootstrap=0)
+        values = [table[row][metric]["mean"] for metric in METRICS[:-1]]
+        assert_allclose(values, [report[n].value for n in names], rtol=1e-4)
+    # Bootstrap standard error of an accuracy.
+    accuracy = table["TS"]["accuracy"]
+    expected = np.sqrt(accuracy["mean"] * (1 - accuracy["mean"]) / 5000)
+    assert accuracy["std"] == pytest.approx(expected, rel=0.3)
+
+
+def test_folds_are_judged_on_rows_left_out(calibration_set):
+    logits, y = calibration_set
+    splits = list(
+        StratifiedShuffleSplit(3, test_size=0.5, random_state=0).split(logits, y)
+    )
+    table = compare_calibrators([HistogramBinning()], logits, y, cv=splits)
+    values = []
+    for train, test in splits:
+        fitted = HistogramBinning().fit(logits[train], y[train])
+        proba = fitted.predict_proba(logits[test])
+        values.append(expected_calibration_error(y[test], proba))
+    ece = table.to_dict()["HistogramBinning"]["ECE"]
+    assert ece["mean"] == pytest.approx(np.mean(values))
+    assert ece["std"] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_temperature_lowers_the_log_loss_and_keeps_the_accuracy(table):
+    rows = table.to_dict()
+    before, after = rows["uncalibrated"], rows["TemperatureScaling"]
+    assert after["NLL"]["mean"] < before["NLL"]["mean"] - 0.05
+    assert after["accuracy"] == before["accuracy"]
+
+
+def test_binary_log_odds_and_named_classes_are_compared(binary_calibration_set):
+    z, y = binary_calibration_set
+    labels = np.where(y == 1, "yes", "no")
+    named = compare_calibrators([TemperatureScaling()], z, labels)
+    plain = compare_calibrators([TemperatureScaling()], z, y)
+    assert_allclose(named.mean[:, :-1], plain.mean[:, :-1])
+
+
+def test_number_of_jobs_changes_nothing(calibration_set):
+    one = compare_calibrators([VectorScaling()], *calibration_set)
+    with parallel_config(backend="threading"):
+        two = compare_calibrators([VectorScaling()], *calibration_set, n_jobs=2)
+    assert_allclose(one.mean[:, :-1], two.mean[:, :-1], rtol=0)
+
+
+def test_printed_columns_are_aligned(table):
+    lines = str(table).splitlines()
+    assert len(lines) == 4
+    assert len({len(line) for line in lines}) == 1
+    assert "ECE %" in lines[0]
+    percent = f"{100 * table.mean[1, 0]:.2f}±{100 * table.std[1, 0]:.2f}"
+    assert percent in lines[3]
+
+
+def test_html_holds_a_cell_for_every_value_and_escapes_names(calibration_set):
+    table = compare_calibrators({"<a>": TemperatureScaling()}, *calibration_set)
+    cells = []
+
+    class Cells(HTMLParser):
+        def handle_data(self, data):
+            cells.append(data)
+
+    Cells().feed(table._repr_html_())
+    assert "<a>" in cells
+    assert len(cells) == 8 + 2 * 9
+
+
+def test_other_forms_hold_the_same_numbers(table):
+    pytest.importorskip("pandas")
+    frame = table.to_frame()
+    assert_allclose(frame["NLL", "mean"], table.mean[:, METRICS.index("NLL")])
+    restored = json.loads(json.dumps(table.to_dict()))
+    assert restored["uncalibrated"]["ECE"]["std"] == table.std[0, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"X_test": [[0.0, 1.0, 2.0, 3.0]]}, "y_test is missing"),
+        ({"y_test": [0]}, "X_test is missing"),
+        ({"X_test": [[0.0, 1.0], [1.0, 0.0]], "y_test": [0, 1]}, "classes"),
+        (
+            {"X_test": np.eye(4), "y_test": range(4), "n_bootstrap": 1},
+            "n_bootstrap=1",
+        ),
+        ({"cv": [(range(300), range(300, 600))]}, "single split"),
+        ({"n_bins": 0}, "n_bins"),
+    ],
+)
+def test_a_user_mistake_is_named(calibration_set, options, message):
+    with pytest.raises(ValueError, match=message):
+        compare_calibrators([TemperatureScaling()], *calibration_set, **options)
