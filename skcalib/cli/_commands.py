@@ -9,7 +9,7 @@ import skcalib
 from skcalib._optional import import_optional
 from skcalib.calibrators import TemperatureScaling
 from skcalib.cli import _scores
-from skcalib.cli._console import progress
+from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
 from skcalib.cli._export import write_model
 from skcalib.cli._files import check_target, write_text
@@ -132,11 +132,13 @@ def _fit_and_judge(
     """Fit in place; return held-out probabilities and the number of samples fitted."""
     n_samples = len(scores.codes)
     if judging.test_fraction is None:
-        calibrator.fit(scores.logits, scores.labels)
+        with working("Fitting"):
+            calibrator.fit(scores.logits, scores.labels)
         held_out = _scores.cross_fit(calibrator, scores, judging.folds, judging.seed)
         return held_out, n_samples
     train, test = _scores.split_rows(n_samples, judging.test_fraction, judging.seed)
-    calibrator.fit(scores.logits[train], scores.labels[train])
+    with working("Fitting"):
+        calibrator.fit(scores.logits[train], scores.labels[train])
     return _scores.judge(calibrator, scores, test), len(train)
 
 

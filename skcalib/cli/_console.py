@@ -28,6 +28,17 @@ def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
 
 
 @contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show that work goes on whose steps cannot be counted, if stderr is a terminal."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        yield
+
+
+@contextmanager
 def mistakes_told() -> Iterator[None]:
     """End with an exit code and a line on stderr where the user made a mistake.
 

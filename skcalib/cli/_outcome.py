@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +10,30 @@ from sklearn import config_context
 from sklearn.base import clone
 
 import skcalib
+from skcalib.cli._console import working
 from skcalib.cli._export import Served
 from skcalib.cli._scores import HeldOut, Judging
 from skcalib.metrics import CalibrationReport, calibration_report
 
-METRICS = {
-    "accuracy": "Accuracy %",
-    "nll": "Log loss (NLL)",
-    "brier": "Brier score",
-    "ece": "ECE %",
-    "aece": "ECE, equal mass %",
-    "sce": "ECE, classwise (SCE) %",
-    "ks": "KS error, without bins %",
-}
 
+class Metric(NamedTuple):
+    """How a metric is written: title, factor and decimals."""
+
+    title: str
+    factor: float
+    digits: int
+
+
+METRICS = {
+    "accuracy": Metric("Accuracy %", 100, 2),
+    "nll": Metric("Log loss (NLL)", 1, 4),
+    "brier": Metric("Brier score", 1, 4),
+    "ece": Metric("ECE %", 100, 2),
+    "aece": Metric("ECE, equal mass %", 100, 2),
+    # An average over all classes: small where they are many.
+    "sce": Metric("ECE, classwise (SCE) %", 100, 3),
+    "ks": Metric("KS error, without bins %", 100, 2),
+}
 # Longer vectors are not shown.
 _LONGEST = 10
 # How the fit went, told after what it found.
@@ -106,15 +116,16 @@ def measure(
     labels: NDArray[Any], proba: NDArray[Any], classes: NDArray[Any], judging: Judging
 ) -> CalibrationReport:
     """Return the metrics that are shown."""
-    return calibration_report(
-        labels,
-        proba,
-        labels=classes,
-        n_bins=judging.n_bins,
-        metrics=METRICS,
-        n_bootstrap=judging.n_bootstrap,
-        random_state=judging.seed,
-    )
+    with working("Measuring"):
+        return calibration_report(
+            labels,
+            proba,
+            labels=classes,
+            n_bins=judging.n_bins,
+            metrics=METRICS,
+            n_bootstrap=judging.n_bootstrap,
+            random_state=judging.seed,
+        )
 
 
 def judged(
@@ -134,10 +145,9 @@ def judged(
 
 
 def as_text(report: CalibrationReport, metric: str) -> tuple[str, str]:
-    """Write a metric and its interval, in percent where its title says so."""
+    """Write a metric and its interval; the interval is empty where there is none."""
     value, low, high = report[metric]
-    percent = METRICS[metric].endswith("%")
-    factor, digits = (100, 2) if percent else (1, 4)
+    _, factor, digits = METRICS[metric]
     text = f"{factor * value:.{digits}f}"
     if low is None or high is None:
         return text, ""

@@ -57,7 +57,7 @@ def print_reports(reports: dict[str, CalibrationReport]) -> None:
     table.add_column()
     for name in reports:
         table.add_column(escape(name + note), justify="right")
-    for metric, title in METRICS.items():
+    for metric, (title, *_) in METRICS.items():
         cells = [" ".join(as_text(report, metric)) for report in reports.values()]
         table.add_row(title, *(escape(cell.strip()) for cell in cells))
     Console().print(table)

@@ -36,7 +36,7 @@ def render_report(outcome: Outcome) -> str:
         level=f"{100 * outcome.before.confidence_level:g}",
         metrics=[
             (title, as_text(outcome.before, name), as_text(outcome.after, name))
-            for name, title in METRICS.items()
+            for name, (title, *_) in METRICS.items()
         ],
         diagrams=[
             (name, _diagram(outcome.held_out, proba, name, n_bins))

@@ -126,3 +126,16 @@ def test_the_version_and_the_exit_codes_are_told(skcalib):
     for command in ("demo", "calibrate", "evaluate", "compare"):
         help_ = " ".join(skcalib(command, "--help").out.split())
         assert "Exit codes: 0 done; 1 a file" in help_
+
+
+def test_a_terminal_sees_progress_on_stderr_only(skcalib, logits_file, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich believe in a terminal
+    run = skcalib("compare", "--logits", logits_file, "--methods", "vector", "--json")
+    assert run.code == 0, run.err
+    assert "Comparing" in run.err
+    assert list(run.json["methods"]) == ["uncalibrated", "vector"]
+
+
+def test_elsewhere_there_is_no_progress(skcalib, logits_file):
+    run = skcalib("compare", "--logits", logits_file, "--methods", "vector", "--json")
+    assert run.err == ""
