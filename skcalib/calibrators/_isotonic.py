@@ -36,8 +36,7 @@ class IsotonicCalibration(BaseCalibrator):
 
     Parameters
     ----------
-    method : {"one_vs_rest", "strict", "strict_temperature", "shared", "top_label"}, \
-            default="one_vs_rest"
+    method : str, default="one_vs_rest"
         What the curves are fitted to:
 
         - "one_vs_rest": one curve for each class against the rest. A row in which all

@@ -1,0 +1,58 @@
+"""Configuration of the documentation."""
+
+import skcalib
+
+project = "skcalib"
+author = "The skcalib developers"
+copyright = "The skcalib developers"  # noqa: A001
+version = release = skcalib.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_templates"]
+default_role = "py:obj"
+
+autosummary_context = {
+    # Inherited from scikit-learn, where they are documented.
+    "inherited_from_sklearn": [
+        "__init__",
+        "get_metadata_routing",
+        "get_params",
+        "score",
+        "set_fit_request",
+        "set_params",
+        "set_score_request",
+        "set_output",
+        "get_feature_names_out",
+    ],
+}
+numpydoc_show_class_members = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_memory": False,
+    "write_computation_times": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skcalib"
+html_show_sourcelink = False
+html_sidebars = {"getting_started": [], "api": []}
+html_theme_options = {
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}

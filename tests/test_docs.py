@@ -1,0 +1,39 @@
+"""The snippets of the documentation and of the README do what they say."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.rst"))
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+@pytest.fixture(autouse=True)
+def _extras_without_windows():
+    for name in ("torch", "onnx", "onnxruntime"):
+        pytest.importorskip(name)
+    pytest.importorskip("matplotlib").use("Agg")
+
+
+@pytest.mark.torch
+@pytest.mark.onnx
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_shows_what_python_prints(page):
+    failed, _ = doctest.testfile(
+        str(ROOT / "docs" / page), module_relative=False, optionflags=OPTIONS
+    )
+    assert failed == 0
+
+
+@pytest.mark.torch
+@pytest.mark.onnx
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert snippets
+    monkeypatch.chdir(tmp_path)
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102
