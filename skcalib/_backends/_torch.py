@@ -124,9 +124,11 @@ def _pick(result: Any, output: str | int | None) -> Any:
     """Take the logits out of what a module returned."""
     torch = import_optional("torch", _PURPOSE)
     if output is not None:
-        by_name = isinstance(output, str) and not isinstance(result, Mapping)
         try:
-            result = getattr(result, output) if by_name else result[output]
+            if isinstance(output, str) and not isinstance(result, Mapping):
+                result = getattr(result, output)
+            else:
+                result = result[output]
         except (AttributeError, KeyError, IndexError, TypeError) as error:
             raise ValueError(
                 f"The module's result, a {type(result).__name__}, has no {output!r}."

@@ -66,18 +66,31 @@ def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | No
         chain.append(node)
     if node is None:
         return None
-    # The scores themselves, or something that they were made from.
-    related = readout.path | index.ancestors(readout.score)
+    made_from = index.ancestors(readout.score)
+    if node.output[0] in made_from | readout.path:
+        return None  # the scores depend on this decision, not it on them
     if node.op_type == "ArgMax":
-        decided = any(name in related for name, _ in index.upstream(node.input[0]))
+        inputs = {name for name, _ in index.upstream(node.input[0])}
+        decided = bool(inputs & readout.path) or (
+            bool(inputs & made_from) and _names_classes(index, chain, readout)
+        )
         decided &= attribute(node, "axis", 0) in (1, -1)
     else:
         decided = (
             node.op_type in CLASSIFIERS
             and tensor == node.output[0]
-            and node.output[1] in related
+            and node.output[1] in readout.path | made_from
         )
     return LabelSource(output, node, tuple(reversed(chain))) if decided else None
+
+
+def _names_classes(index: GraphIndex, chain: list[Any], readout: Readout) -> bool:
+    """Whether a label of each class is looked up along the way to the output."""
+    for node in chain:
+        table = index.constant(node.input[0]) if node.op_type in _LOOKING_UP else None
+        if table is not None and readout.columns in (None, table.size):
+            return True
+    return False
 
 
 def relabel(source: LabelSource, build: NodeBuilder, scores: str) -> None:

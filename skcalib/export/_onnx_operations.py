@@ -37,10 +37,9 @@ def _(operation: ops.Scale, build: NodeBuilder, x: str, n_columns: int) -> str:
 
 
 @emit.register
-def _(operation: ops.Floor, build: NodeBuilder, x: str, n_columns: int) -> str:
-    largest = build.reduce("ReduceMax", x)
-    lowest = build.op("Sub", largest, build.constant(operation.depth))
-    return build.op("Max", x, lowest)
+def _(operation: ops.Clip, build: NodeBuilder, x: str, n_columns: int) -> str:
+    x = build.op("Max", x, build.constant(operation.lower))
+    return build.op("Min", x, build.constant(operation.upper))
 
 
 @emit.register

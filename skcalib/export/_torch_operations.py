@@ -83,14 +83,15 @@ class Scale(Numbers):
         return x * self.factor
 
 
-class Floor(Numbers):
-    """See `skcalib._maps.Floor`."""
+class Clip(Numbers):
+    """See `skcalib._maps.Clip`."""
 
-    depth: Tensor
+    lower: Tensor
+    upper: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a block of rows."""
-        return torch.maximum(x, x.amax(dim=1, keepdim=True) - self.depth)
+        return torch.clamp(x, self.lower, self.upper)
 
 
 class Affine(Numbers):
@@ -223,8 +224,8 @@ def _(operation: ops.Scale) -> nn.Module:
 
 
 @as_module.register
-def _(operation: ops.Floor) -> nn.Module:
-    return Floor(depth=operation.depth)
+def _(operation: ops.Clip) -> nn.Module:
+    return Clip(lower=operation.lower, upper=operation.upper)
 
 
 @as_module.register

@@ -558,6 +558,48 @@ def test_labels_that_cannot_follow_are_warned_of():
     calibrate_onnx_model(proto, pipe, keep_original=True)
 
 
+def test_a_decision_on_the_way_to_the_scores_is_no_label():
+    # A gate chooses one of the rows of `shift`, which is added to the scores.
+    nodes = [
+        LINEAR,
+        node("ArgMax", ["z"], ["expert"], axis=1, keepdims=0),
+        node("Gather", ["shift", "expert"], ["moved"], axis=0),
+        node("Add", ["z", "moved"], ["sum"]),
+        node("Softmax", ["sum"], ["p"], axis=1),
+    ]
+    constants = {"shift": WEIGHT[:K, :K]}
+    outputs = [*PROBA, info("expert", ["n"], INT64)]
+    case = Case(model(nodes, outputs, constants=constants), "logits", "sum")
+    X = draw_inputs(case)
+    pipe = fit(case, X, Backwards())
+    with pytest.warns(UserWarning, match="look like labels"):
+        proto = calibrate_onnx_model(case.model, pipe)
+    results = run(proto, X)
+    assert_allclose(results["p"], pipe.predict_proba(X), atol=1e-6)
+    assert_array_equal(results["expert"], run(case.model, X)["expert"])
+
+
+def test_labels_of_other_scores_follow_if_they_name_the_classes():
+    # As in naive Bayes: the label is the largest joint likelihood.
+    nodes = [
+        LINEAR,
+        node("ReduceLogSumExp", ["z"], ["total"], axes=[1]),
+        node("Sub", ["z", "total"], ["log_p"]),
+        node("Exp", ["log_p"], ["p"]),
+        node("ArgMax", ["z"], ["top"], axis=1, keepdims=0),
+        node("Gather", ["names", "top"], ["label"], axis=0),
+    ]
+    constants = {"names": np.array(NAMES, dtype=object)}
+    outputs = [*PROBA, info("label", ["n"], STRING)]
+    case = Case(model(nodes, outputs, constants=constants), "proba", "p")
+    X = draw_inputs(case)
+    pipe = fit(case, X, Backwards())
+    results = run(calibrate_onnx_model(case.model, pipe), X)
+    expected = np.array(NAMES)[results["p"].argmax(axis=1)]
+    assert_array_equal(results["label"], expected)
+    assert (results["label"] != run(case.model, X)["label"]).any()
+
+
 def test_a_calibrator_for_other_columns_is_refused():
     case = CASES["softmax"]
     other = TemperatureScaling().fit(np.eye(3), [0, 1, 1])
