@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from skcalib._blocks import ArraySource, map_blocks, row_slices
 from skcalib._maps import _operations as ops
-from skcalib._numerics import log_odds, log_sigmoid, log_softmax_, softmax_, split_top
+from skcalib._numerics import (
+    log_odds,
+    log_sigmoid,
+    log_softmax_,
+    softmax_,
+    split_top,
+)
 
 # Larger logits are cut to this size, which no difference between two rows survives
 # anyway; products with any sensible coefficient then stay finite.
@@ -49,6 +55,11 @@ def apply(operation: Any, x: Block) -> Block:
 def _(operation: ops.Scale, x: Block) -> Block:
     x *= operation.factor
     return x
+
+
+@apply.register
+def _(operation: ops.Clip, x: Block) -> Block:
+    return np.clip(x, operation.lower, operation.upper, out=x)
 
 
 @apply.register

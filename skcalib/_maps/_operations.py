@@ -19,6 +19,14 @@ class Scale:
     factor: float
 
 
+@dataclass(frozen=True)
+class Clip:
+    """Cut to the range from `lower` to `upper`."""
+
+    lower: float
+    upper: float
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
     """``coef @ x + intercept``; a 1-D `coef` multiplies column by column."""
@@ -109,6 +117,7 @@ class Renormalise:
 
 Operation = (
     Scale
+    | Clip
     | Affine
     | Softmax
     | LogSoftmax

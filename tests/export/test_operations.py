@@ -86,6 +86,7 @@ def operations(rng):
         "scale": [scale, ops.Softmax()],
         "vector": [vector, ops.Softmax()],
         "matrix": [matrix, ops.Softmax()],
+        "clip": [ops.LogOdds(), ops.Clip(-3.0, 2.0), vector, ops.Softmax()],
         "log_softmax": [ops.LogSoftmax(), matrix, ops.Softmax()],
         "log_of_mixture": [
             ops.Mixture((0.9,), (CalibrationMap(scale, ops.Softmax()),), 0.1 / K),
