@@ -49,7 +49,9 @@ sphinx_gallery_conf = {
 html_theme = "pydata_sphinx_theme"
 html_title = "skcalib"
 html_show_sourcelink = False
-html_sidebars = {"getting_started": [], "api": []}
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
+html_sidebars = {"getting_started": [], "api": [], "auto_examples/*": []}
 html_theme_options = {
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],

@@ -393,6 +393,6 @@ def _error_name(strategy, class_):
 
 def _new_axes(n_axes):
     pyplot = import_optional("matplotlib.pyplot", "ReliabilityDisplay")
-    size = (4.4 * n_axes, 5.4)
+    size = (4.4 * n_axes, 5.7)
     _, axes = pyplot.subplots(1, n_axes, figsize=size, layout="constrained")
     return np.ravel(axes)
