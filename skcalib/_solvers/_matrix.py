@@ -9,12 +9,13 @@ for the diagonal of W and b, which carry other penalties, their exact Hessian.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from skcalib._blocks import CalibrationData
+from skcalib._blocks import CalibrationData, Statistic
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import (
@@ -66,7 +67,7 @@ def fit_matrix(
     problem = _Problem(data, ridge.table(data.n_classes), ridge.off_diagonal, moving)
     # The blocks already run side by side; BLAS must not split each of them again.
     with ThreadpoolController().limit(limits=1, user_api="blas"):
-        return minimize(problem.expand, start, tol=tol, max_iter=max_iter)
+        return minimize(problem.expand, problem.loss, start, tol=tol, max_iter=max_iter)
 
 
 class _Problem:
@@ -80,6 +81,16 @@ class _Problem:
         self._target = identity_map(data.n_classes)
         # At least a few rows per class, or the products of a block are too thin.
         self._block_elements = max(1 << 16, 128 * data.n_classes)
+
+    def loss(self, x: Array) -> float:
+        """Penalised loss at `x`."""
+
+        def statistic(features: NDArray, codes: NDArray, weight: Array) -> float:
+            scores = features @ x[:, :-1].T + x[:, -1]
+            return loss_and_proba(scores, codes, weight)[0]
+
+        penalty = float((self._penalty * (x - self._target) ** 2).sum())
+        return float(self._sum(statistic)) + penalty
 
     def expand(self, x: Array) -> Expansion:
         """Loss, gradient and Hessian products about `x`."""
@@ -109,7 +120,7 @@ class _Problem:
         precondition = self._approximate_inverse(moments)
         return Expansion(loss, gradient, hessian_product, precondition)
 
-    def _sum(self, statistic: Callable) -> tuple:
+    def _sum(self, statistic: Statistic) -> Any:
         return self._data.sum(statistic, block_elements=self._block_elements)
 
     def _approximate_inverse(self, moments: "_Moments") -> Callable[[Array], Array]:

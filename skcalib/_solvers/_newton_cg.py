@@ -2,7 +2,8 @@
 
 An objective says at each point what the loss, the gradient, the product of the Hessian
 with a vector and an approximate inverse of the Hessian are. The approximate inverse
-preconditions the conjugate gradients; where it is exact, one CG step does.
+preconditions the conjugate gradients; where it is exact, one CG step does. The loss
+alone, which is cheaper, serves the rare steps that are too long.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,12 @@ class Expansion:
 
 
 def minimize(
-    expand: Callable[[Array], Expansion], x: Array, *, tol: float, max_iter: int
+    expand: Callable[[Array], Expansion],
+    loss: Callable[[Array], float],
+    x: Array,
+    *,
+    tol: float,
+    max_iter: int,
 ) -> Result:
     """Minimise from `x` until the loss is within about `tol` of its minimum."""
     point = expand(x)
@@ -45,7 +51,7 @@ def minimize(
         if drop <= 2 * tol:
             message = "converged"
             break
-        x, new = _descend(expand, x, point, step, drop)
+        x, new = _descend(expand, loss, x, point, step, drop)
         if new is point:
             # The remaining drop is below the rounding of the loss itself.
             message = "converged" if drop <= 1e-9 else "no descent along Newton's step"
@@ -69,6 +75,8 @@ def _newton_step(point: Expansion, forcing: float) -> tuple[Array, float]:
         product = point.hessian_product(direction)
         curvature = float(np.vdot(direction, product))
         if not curvature > 0:
+            # Rounding has left no curvature; what has been gathered must do.
+            step = step if step.any() else direction
             break
         length = rho / curvature
         step += length * direction
@@ -83,16 +91,19 @@ def _newton_step(point: Expansion, forcing: float) -> tuple[Array, float]:
 
 def _descend(
     expand: Callable[[Array], Expansion],
+    loss: Callable[[Array], float],
     x: Array,
     point: Expansion,
     step: Array,
     drop: float,
 ) -> tuple[Array, Expansion]:
     """Halve the step until the loss falls enough; the old point if it never does."""
-    length = 1.0
+    new = expand(x + step)
+    if new.loss <= point.loss - 1e-4 * drop:
+        return x + step, new
+    length = 0.5
     for _ in range(MAX_HALVINGS):
-        new = expand(x + length * step)
-        if new.loss <= point.loss - 1e-4 * length * drop:
-            return x + length * step, new
+        if loss(x + length * step) <= point.loss - 1e-4 * length * drop:
+            return x + length * step, expand(x + length * step)
         length /= 2
     return x, point

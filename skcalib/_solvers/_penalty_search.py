@@ -1,12 +1,12 @@
 """Two ridge penalties of matrix scaling by cross-validated log-loss.
 
 The off-diagonal penalty is searched first, from the strongest to the weakest, with the
-intercept penalty tied to it; each fit starts where the one before ended, and the search
-ends once the held-out loss rises, since the weakest penalties overfit the most and cost
-the most. Then the intercept penalty is searched at the off-diagonal penalty found.
+intercept penalty tied to it; then the intercept penalty at the off-diagonal penalty
+found. Each fit starts where the one before ended, and both searches end once the
+held-out loss rises, since the weakest penalties overfit the most and cost the most.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,62 +25,44 @@ Fit = Callable[[CalibrationData, float, float, Array], Array]
 
 @dataclass
 class PenaltySearch:
-    """Held-out losses by ``(off_diagonal, intercept)``, and the fits of the folds."""
+    """Held-out log-loss by ``(off_diagonal, intercept)``, and the best fold models."""
 
     fit: Fit
     folds: list[tuple[CalibrationData, CalibrationData]]
-    start: Array
     losses: dict[tuple[float, float], float] = field(default_factory=dict)
-    models: dict[tuple[float, float], list[Array]] = field(default_factory=dict)
 
     def run(
-        self, off_diagonal: float | None, intercept: float | None
-    ) -> tuple[float, float]:
-        """Choose the penalties that are None; return both."""
-        starts = [self.start] * len(self.folds)
-        if off_diagonal is None:
-            tied = ((p, p if intercept is None else intercept) for p in PENALTIES)
-            off_diagonal, tied_intercept = self._walk(tied, starts, stop_early=True)
-            starts = self.models[off_diagonal, tied_intercept]
+        self, off_diagonal: float | None, intercept: float | None, start: Array
+    ) -> tuple[tuple[float, float], list[Array]]:
+        """Choose the penalties that are None; return both, and the fold models."""
+        strengths = PENALTIES if off_diagonal is None else (off_diagonal,)
+        pairs = [(p, p if intercept is None else intercept) for p in strengths]
+        best, models = self._walk(pairs, [start] * len(self.folds))
         if intercept is None:
-            pairs = ((off_diagonal, p) for p in PENALTIES)
-            _, intercept = self._walk(pairs, starts, stop_early=False)
-        if (off_diagonal, intercept) not in self.models:
-            self._try((off_diagonal, intercept), starts)
-        return off_diagonal, intercept
+            best, models = self._walk([(best[0], p) for p in PENALTIES], models)
+        return best, models
 
     def _walk(
-        self,
-        pairs: Iterable[tuple[float, float]],
-        starts: list[Array],
-        *,
-        stop_early: bool,
-    ) -> tuple[float, float]:
-        best = None
+        self, pairs: list[tuple[float, float]], models: list[Array]
+    ) -> tuple[tuple[float, float], list[Array]]:
+        """Go along `pairs` until the held-out loss rises."""
+        best, best_models = pairs[0], models
         for pair in pairs:
-            if pair not in self.losses:
-                self._try(pair, starts)
-            if best is None or self.losses[pair] < self.losses[best]:
-                best = pair
-            elif stop_early:
+            models = [
+                self.fit(train, *pair, model)
+                for (train, _), model in zip(self.folds, models, strict=True)
+            ]
+            self.losses[pair] = self._held_out_loss(models)
+            if self.losses[pair] > self.losses[best]:
                 break
-            starts = self.models[pair]
-        if best is None:
-            raise ValueError("no penalties to choose from")
-        return best
+            best, best_models = pair, models
+        return best, best_models
 
-    def _try(self, pair: tuple[float, float], starts: list[Array]) -> None:
-        models = [
-            self.fit(train, *pair, start)
-            for (train, _), start in zip(self.folds, starts, strict=True)
-        ]
-        shares = np.array([held_out.total_weight for _, held_out in self.folds])
-        losses = [
-            log_loss(held_out, model)
-            for (_, held_out), model in zip(self.folds, models, strict=True)
-        ]
-        self.models[pair] = models
-        self.losses[pair] = float(np.average(losses, weights=shares))
+    def _held_out_loss(self, models: list[Array]) -> float:
+        held_out = [data for _, data in self.folds]
+        losses = [log_loss(*pair) for pair in zip(held_out, models, strict=True)]
+        shares = [data.total_weight for data in held_out]
+        return float(np.average(losses, weights=shares))
 
 
 def log_loss(data: CalibrationData, x: Array) -> float:

@@ -1,7 +1,7 @@
 """What the losses of affine maps share: residuals and Hessian factors of one block.
 
-Losses and gradients are computed in float64. The Hessian only steers the steps, so the
-products with it are formed in float32, at twice the speed.
+Losses and gradients are computed in float64. The Hessian only steers the steps, so
+where matrix products dominate it is formed in float32, at twice the speed.
 """
 
 from typing import Any

@@ -109,7 +109,8 @@ def _ece_gaps(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray[np.fl
     at a few hundred nodes and interpolated in between, to about 1e-8.
     """
     hit = logits.argmax(axis=1) == codes
-    nodes = np.linspace(*np.log(ECE_TEMPERATURES[[0, -1]]), ECE_NODES)
+    ends = log(ECE_TEMPERATURES[0]), log(ECE_TEMPERATURES[-1])
+    nodes = np.linspace(*ends, ECE_NODES)
     log_confidence = [
         -np.log(np.exp(scaled_logits(logits, codes, exp(-u))[0]).sum(axis=1))
         for u in nodes
@@ -121,5 +122,6 @@ def _ece_gaps(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray[np.fl
     np.clip(index, 0, ECE_BINS - 1, out=index)
     index += ECE_BINS * np.arange(n_temperatures)[:, np.newaxis]
     gap = weight * (hit - confidence)
-    sums = np.bincount(index.ravel(), gap.ravel(), ECE_BINS * n_temperatures)
+    n_cells = ECE_BINS * n_temperatures
+    sums = np.asarray(np.bincount(index.ravel(), gap.ravel(), n_cells), np.float64)
     return sums.reshape(n_temperatures, ECE_BINS)

@@ -18,7 +18,6 @@ from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import (
     curvature_product,
     loss_and_proba,
-    steering_precision,
     weighted_residual,
 )
 
@@ -26,6 +25,8 @@ Array = NDArray[np.float64]
 
 # From here on the (2K, 2K) Hessian costs more than it saves.
 MAX_DENSE_CLASSES = 300
+# v and b of the map that changes nothing.
+IDENTITY = np.array([[1.0], [0.0]])
 
 
 def fit_vector(
@@ -43,14 +44,26 @@ def fit_vector(
     `start` is the (2, K) starting point; classes not marked in `free` stay there.
     """
     penalty = np.array([[coef_penalty], [intercept_penalty]])
-    moving = np.ones_like(start) if free is None else np.vstack([free, free]) * 1.0
+    moving = np.ones_like(start)
+    if free is not None:
+        moving[:, ~free] = 0
 
     def expand(x: Array) -> Expansion:
         return _expand(data, x, penalty, moving)
 
+    def loss(x: Array) -> float:
+        return _loss(data, x, penalty)
+
     # The blocks already run side by side; BLAS must not split each of them again.
     with ThreadpoolController().limit(limits=1, user_api="blas"):
-        return minimize(expand, start, tol=tol, max_iter=max_iter)
+        return minimize(expand, loss, start, tol=tol, max_iter=max_iter)
+
+
+def _loss(data: CalibrationData, x: Array, penalty: Array) -> float:
+    def statistic(logits: NDArray, codes: NDArray, weight: Array) -> float:
+        return loss_and_proba(x[0] * logits + x[1], codes, weight)[0]
+
+    return float(data.sum(statistic)) + float((penalty * (x - IDENTITY) ** 2).sum())
 
 
 def _expand(
@@ -71,16 +84,15 @@ def _expand(
 
     def hessian_product(direction: Array) -> Array:
         def of_block(logits: NDArray, codes: NDArray, weight: Array) -> Array:
-            z = steering_precision(logits)
-            d, at = direction.astype(z.dtype), x.astype(z.dtype)
-            change = curvature_product(at[0] * z + at[1], d[0] * z + d[1], weight)
-            sums = [np.einsum("ij,ij->j", change, z), change.sum(axis=0)]
-            return np.stack(sums).astype(np.float64)
+            z = logits.astype(np.float64, copy=False)
+            change = direction[0] * z + direction[1]
+            change = curvature_product(x[0] * z + x[1], change, weight)
+            return np.stack([np.einsum("ij,ij->j", change, z), change.sum(axis=0)])
 
         return moving * (data.sum(of_block) + 2 * penalty * direction)
 
     loss, gradient, hessian = data.sum(statistic)
-    away = x - np.array([[1.0], [0.0]])
+    away = x - IDENTITY
     loss += float((penalty * away**2).sum())
     gradient = moving * (gradient + 2 * penalty * away)
     if not dense:
@@ -101,8 +113,7 @@ def _dense_hessian(proba: Array, z: Array, weight: Array) -> Array:
     n_classes = proba.shape[1]
     moments = _moments(proba * weight[:, np.newaxis], z)
     both = np.hstack([proba * z, proba]) * np.sqrt(weight)[:, np.newaxis]
-    both = steering_precision(both)
-    hessian = -(both.T @ both).astype(np.float64)
+    hessian = -(both.T @ both)
     k = np.arange(n_classes)
     hessian[k, k] += moments[0]
     hessian[k, n_classes + k] += moments[1]
@@ -151,7 +162,7 @@ def inverse(hessian: Array) -> Callable[[Array], Array]:
     scale = 1 / np.sqrt(np.maximum(diagonal, floor))
     scaled = hessian * scale[:, np.newaxis] * scale
     factor = None
-    ridge = 1e-7
+    ridge = 1e-10
     while factor is None:
         scaled[np.diag_indices_from(scaled)] += ridge
         try:

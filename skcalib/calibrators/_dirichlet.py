@@ -68,6 +68,11 @@ class DirichletCalibration(MatrixScaling):
     fold_intercepts_ : ndarray of shape (cv, n_classes)
         Offsets of the fold models; only with `average_folds`.
 
+    logit_range_ : tuple of two floats
+        Logits are cut to this range first. It lies far beyond the logits that carry
+        probability; networks mask classes with values such as -1e9, which an affine
+        map must not multiply.
+
     loss_ : float
         Mean log-loss on the calibration set plus the penalty.
 

@@ -6,11 +6,12 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import Affine, CalibrationMap, Mixture, Softmax
+from skcalib._maps import Affine, CalibrationMap, Clip, Mixture, Softmax
 from skcalib._numerics import stratified_folds
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
 from skcalib._solvers._penalty_search import PenaltySearch
+from skcalib._solvers._range import clip_masked
 from skcalib._solvers._temperature import fit_temperature
 
 # Held-out losses are compared, not reported: the fits of the folds may be rougher.
@@ -83,6 +84,11 @@ class MatrixScaling(BaseCalibrator):
     fold_intercepts_ : ndarray of shape (cv, n_classes)
         Offsets of the fold models; only with `average_folds`.
 
+    logit_range_ : tuple of two floats
+        Logits are cut to this range first. It lies far beyond the logits that carry
+        probability; networks mask classes with values such as -1e9, which an affine
+        map must not multiply.
+
     loss_ : float
         Mean log-loss on the calibration set plus the penalty.
 
@@ -112,8 +118,8 @@ class MatrixScaling(BaseCalibrator):
     classes and a few thousand samples ``penalty=None`` is worse than no calibration.
 
     The search for the strengths departs from the full grid of [2]_: it takes
-    :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, stops
-    when the held-out loss rises, and then searches :math:`\mu`. Both strengths multiply
+    :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, until
+    the held-out loss rises, and then :math:`\mu` likewise. Both strengths multiply
     means of squares. A weight counts as a repetition within a fit; which fold a row
     falls into does depend on repetition.
 
@@ -147,7 +153,7 @@ class MatrixScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    # What the logits go through before the affine map.
+    # What the clipped logits go through before the affine map.
     _front = ()
 
     def __init__(
@@ -177,9 +183,10 @@ class MatrixScaling(BaseCalibrator):
         return data
 
     def _fit_calibration(self, data):
-        factor = 1 / fit_temperature(data).x[0]
+        temperature = fit_temperature(data).x[0]
+        data, self.logit_range_ = clip_masked(data, temperature)
         features = self._features(data)
-        start = identity_map(data.n_classes, factor)
+        start = identity_map(data.n_classes, 1 / temperature)
         strengths, models = self._choose_strengths(features, start)
         self.off_diagonal_penalty_, self.intercept_penalty_ = strengths
         result = self._fit_affine(features, *strengths, start, self.tol)
@@ -204,10 +211,10 @@ class MatrixScaling(BaseCalibrator):
                 train, off_diagonal, intercept, x, max(self.tol, FOLD_TOLERANCE)
             ).x
 
-        search = PenaltySearch(fit, self._split(data), start)
-        strengths = search.run(*given)
+        search = PenaltySearch(fit, self._split(data))
+        strengths, models = search.run(*given, start)
         self.cv_losses_ = search.losses
-        return strengths, search.models[strengths]
+        return strengths, models
 
     def _split(self, data):
         rng = check_random_state(self.random_state)
@@ -248,7 +255,8 @@ class MatrixScaling(BaseCalibrator):
         return CalibrationMap(Mixture((1 / len(parts),) * len(parts), parts))
 
     def _affine_map(self, coef, intercept):
-        return CalibrationMap(*self._front, Affine(coef, intercept), Softmax())
+        affine = Affine(coef, intercept)
+        return CalibrationMap(Clip(*self.logit_range_), *self._front, affine, Softmax())
 
     @property
     def _has_logits(self):

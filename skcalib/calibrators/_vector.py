@@ -5,8 +5,9 @@ from numbers import Integral, Real
 import numpy as np
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import Affine, CalibrationMap, Softmax
+from skcalib._maps import Affine, CalibrationMap, Clip, Softmax
 from skcalib._sklearn_compat import Interval
+from skcalib._solvers._range import clip_masked
 from skcalib._solvers._temperature import fit_temperature
 from skcalib._solvers._vector import fit_vector
 
@@ -37,6 +38,11 @@ class VectorScaling(BaseCalibrator):
 
     intercept_ : ndarray of shape (n_classes,)
         Offset of each class, :math:`b`; with mean 0.
+
+    logit_range_ : tuple of two floats
+        Logits are cut to this range first. It lies far beyond the logits that carry
+        probability; networks mask classes with values such as -1e9, which an affine
+        map must not multiply.
 
     loss_ : float
         Mean log-loss on the calibration set.
@@ -96,9 +102,10 @@ class VectorScaling(BaseCalibrator):
         self.classes = classes
 
     def _fit_calibration(self, data):
-        factor = 1 / fit_temperature(data).x[0]
+        temperature = fit_temperature(data).x[0]
+        data, self.logit_range_ = clip_masked(data, temperature)
         start = np.zeros((2, data.n_classes))
-        start[0] = factor
+        start[0] = 1 / temperature
         present = np.bincount(data.codes, minlength=data.n_classes) > 0
         result = fit_vector(
             data, start, free=present, tol=self.tol, max_iter=self.max_iter
@@ -108,4 +115,5 @@ class VectorScaling(BaseCalibrator):
         self.intercept_ = result.x[1] - result.x[1].mean()
 
     def _calibration_map(self):
-        return CalibrationMap(Affine(self.coef_, self.intercept_), Softmax())
+        affine = Affine(self.coef_, self.intercept_)
+        return CalibrationMap(Clip(*self.logit_range_), affine, Softmax())
