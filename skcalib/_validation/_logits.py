@@ -71,27 +71,31 @@ def check_finite(source: ArraySource, name: str) -> None:
     for found in map_blocks(first_bad_row, row_slices(*source.shape)):
         if found is not None:
             row, value = found
+            kind = "NaN" if np.isnan(value) else "infinity"
             raise ValueError(
-                f"Input X contains {'NaN' if np.isnan(value) else 'infinity'}: row {row} "
-                f"holds {value}. {name} needs finite logits; remove or mend such rows, "
-                "and pass probabilities through skcalib.logits_from_proba."
+                f"Input X contains {kind}: row {row} holds {value}. {name} "
+                "needs finite logits; remove or mend such rows, and pass probabilities through skcalib.logits_from_proba."
             )
 
 
 def encode_labels(estimator, y, n_columns, classes):
-    """Return ``(classes_, codes)``: the label of each column, the column of each row."""
+    """Return ``(classes_, codes)``: the label of a column, the column of a row."""
     name = type(estimator).__name__
     y = column_or_1d(y, warn=True)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(
             f"Input y contains NaN or infinity. {name} needs class labels."
         )
-    check_classification_targets(y)
+    if y.dtype.kind not in "iubUS":
+        # Not for integers and strings: it warns when many classes are rare.
+        check_classification_targets(y)
     present, codes = np.unique(y, return_inverse=True)
     if classes is not None:
         return _encode_named(name, present, codes, n_columns, classes)
     if _are_column_numbers(present, n_columns):
-        classes_ = np.arange(n_columns, dtype=present.dtype)
+        # A small integer type may hold the labels but not all column numbers.
+        dtype = np.promote_types(present.dtype, np.min_scalar_type(n_columns - 1))
+        classes_ = np.arange(n_columns, dtype=dtype)
         return classes_, y.astype(np.intp, copy=False)
     if present.shape[0] == n_columns:
         return present, codes.astype(np.intp, copy=False)
@@ -157,9 +161,8 @@ def check_calibration_set(estimator, X, y, sample_weight, classes):
             "Pass the true class of each row."
         )
     source = check_logits(estimator, X, reset=True)
-    n_samples, n_columns = source.shape
     check_consistent_length(X, y)
-    classes_, codes = encode_labels(estimator, y, n_columns, classes)
+    classes_, codes = encode_labels(estimator, y, source.shape[1], classes)
     weight = check_weight(sample_weight, codes)
     used = weight > 0
     present = np.unique(codes[used])
