@@ -172,7 +172,7 @@ def check_memory_layout(calibrator):
     }
     for what, logits in layouts.items():
         proba = fresh(calibrator).fit(logits, y.tolist()).predict_proba(logits)
-        require_close(proba, expected, f"{what} against a plain array", atol=1e-9)
+        require_close(proba, expected, f"{what} against a plain array")
 
 
 CHECKS = (

@@ -1,0 +1,146 @@
+"""Bad and unusual input of calibrators, beyond what `check_calibrator` feeds."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from skcalib import TemperatureScaling, VectorScaling, logits_from_proba
+from skcalib.model_selection import CalibratorSearch, compare_calibrators
+
+
+def fit(logits, y, **params):
+    return TemperatureScaling(**params).fit(logits, y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0, 1, 2, 4], r"X has 3 columns but y has 4 classes \(\[0, 1, 2, 4\]\)"),
+        ([0, 1, 1, -1], r"y has 3 classes|\[-1, 0, 1\]"),
+        (["a", "b", "b", "a"], r"name them all .* classes=\[\.\.\.\]"),
+        ([0.0, 0.5, 1.0, 0.5], "continuous"),
+        ([0, 1, np.nan, 1], "Input y contains NaN"),
+        ([[0, 1], [1, 0], [1, 1], [0, 0]], r"1d array|multilabel"),
+        ([0, 0, 0, 0], r"one class only: .*0"),
+        ([0, 1, 2], "inconsistent numbers of samples"),
+        (None, "requires y to be passed"),
+    ],
+    ids=str,
+)
+def test_labels_that_do_not_fit_are_refused(y, message):
+    logits = np.arange(12.0).reshape(4, 3) % 5
+    if y == [0, 1, 1, -1]:
+        # As many labels as columns: they are named in sorted order.
+        assert fit(logits + 3 * np.eye(4, 3), y).classes_.tolist() == [-1, 0, 1]
+        return
+    with pytest.raises(ValueError, match=message):
+        fit(logits, y)
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (np.empty((0, 3)), "0 sample"),
+        (np.empty((4, 0)), "0 feature"),
+        (np.zeros((2, 2, 2)), "dim 3|3 dim|array with dim"),
+        (np.array([["a", "b"], ["c", "d"]]), "could not convert|dtype"),
+        (np.array([[1j, 0], [0, 1j]]), "Complex"),
+        (5.0, "scalar|0d|iterable|Expected 2D"),
+    ],
+    ids=["empty", "no columns", "three axes", "strings", "complex", "a number"],
+)
+def test_logits_of_another_kind_are_refused(logits, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        fit(logits, np.zeros(np.shape(logits)[:1] or 1, dtype=int))
+
+
+def test_another_number_of_columns_is_refused_at_prediction(calibration_set):
+    fitted = fit(*calibration_set)
+    for wrong in (3, 5):
+        with pytest.raises(ValueError, match=f"X has {wrong} features.*expecting 4"):
+            fitted.predict_proba(np.zeros((2, wrong)))
+
+
+def test_two_columns_are_refused_where_one_was_fitted(binary_calibration_set):
+    fitted = fit(*binary_calibration_set)
+    with pytest.raises(ValueError, match=r"X has 2 features.*expecting 1 "):
+        fitted.predict_proba(np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("weight", "message"),
+    [
+        (np.array([1, 1, -2.0, 1]), "negative value: -2.0 in row 2"),
+        (np.zeros(4), "zero"),
+        (np.array([1, np.nan, 1, 1]), "NaN"),
+        (np.array([1, 1, np.inf, 1]), "infinity"),
+        (np.ones(3), r"sample_weight.shape == \(3,\)"),
+        (np.array([1.0, 0, 1, 0]), "one class only"),
+    ],
+    ids=["negative", "zero", "NaN", "infinite", "too few", "one class left"],
+)
+def test_weights_that_mean_nothing_are_refused(weight, message):
+    logits = [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]
+    with pytest.raises(ValueError, match=message):
+        TemperatureScaling().fit(logits, [0, 1, 0, 1], sample_weight=weight)
+
+
+def test_equal_logits_carry_no_information_but_give_probabilities():
+    with pytest.warns(UserWarning, match="stopped early"):
+        fitted = fit(np.zeros((6, 3)), [0, 1, 2, 0, 1, 2])
+    assert_allclose(fitted.predict_proba(np.zeros((1, 3))), 1 / 3)
+
+
+def test_separable_logits_warn_and_keep_the_best_point():
+    with pytest.warns(UserWarning, match="classified without error"):
+        fitted = fit([[9.0, 0.0], [0.0, 9.0]], [0, 1])
+    assert fitted.predict_proba([[9.0, 0.0]])[0, 0] > 0.99
+
+
+@pytest.mark.parametrize("size", [1e4, 1e30, 1e300])
+def test_logits_of_any_size_give_probabilities(calibration_set, size):
+    fitted = VectorScaling().fit(*calibration_set)
+    extreme = size * np.array([[1, -1, 0, 0.5], [-1, -1, -1, -1], [1, 1, 1, 1.0]])
+    proba = fitted.predict_proba(extreme)
+    assert np.isfinite(proba).all()
+    assert_allclose(proba.sum(axis=1), 1)
+
+
+def test_probabilities_passed_as_logits_are_taken_for_logits(calibration_set):
+    # Nothing can tell them apart: the result is a valid map, but a flatter one.
+    logits, y = calibration_set
+    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    wrong = fit(proba, y).predict_proba(proba)
+    right = fit(logits_from_proba(proba), y).predict_proba(logits_from_proba(proba))
+    assert_allclose(wrong.sum(axis=1), 1)
+    own = np.arange(len(y)), y
+    assert -np.log(right[own]).mean() < -np.log(wrong[own]).mean()
+
+
+@pytest.mark.parametrize(
+    ("proba", "message"),
+    [
+        ([[0.5, 0.6]], "sum"),
+        ([[1.2, -0.2]], r"outside|\[0, 1\]|between"),
+        ([[np.nan, 1.0]], "holds nan"),
+        ([[3.0, -2.0]], r"outside|\[0, 1\]|between"),
+    ],
+)
+def test_what_is_no_probability_is_refused(proba, message):
+    with pytest.raises(ValueError, match=message):
+        logits_from_proba(proba)
+
+
+@pytest.mark.parametrize("params", [{"tol": 0}, {"max_iter": 0}, {"objective": "ece2"}])
+def test_parameters_out_of_range_are_refused_at_fit(calibration_set, params):
+    name = next(iter(params))
+    with pytest.raises(ValueError, match=f"'{name}' parameter"):
+        fit(*calibration_set, **params)
+
+
+def test_a_failed_fit_of_a_candidate_is_not_hidden(calibration_set):
+    broken = TemperatureScaling(tol=-1)
+    with pytest.raises(ValueError, match="'tol' parameter"):
+        CalibratorSearch([TemperatureScaling(), broken]).fit(*calibration_set)
+    with pytest.raises(ValueError, match="'tol' parameter"):
+        compare_calibrators([broken], *calibration_set)

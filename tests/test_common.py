@@ -1,0 +1,114 @@
+"""scikit-learn's checks and skcalib's own, on every estimator."""
+
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skcalib import (
+    BetaCalibration,
+    CalibratedClassifier,
+    DirichletCalibration,
+    EnsembleTemperatureScaling,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    PlattScaling,
+    StructuredMatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
+from skcalib.model_selection import CalibratorSearch
+from skcalib.testing import check_calibrator
+
+# scikit-learn's checks feed few or separable samples, to which no temperature is best,
+# and classes with fewer members than there are folds.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore:The least populated class"),
+]
+
+FIXED = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
+
+METHODS = [
+    TemperatureScaling(),
+    EnsembleTemperatureScaling(),
+    VectorScaling(),
+    MatrixScaling(**FIXED),
+    DirichletCalibration(**FIXED),
+    StructuredMatrixScaling(),
+    PlattScaling(),
+    BetaCalibration(),
+    IsotonicCalibration(),
+    HistogramBinning(),
+    CalibratorSearch([TemperatureScaling(), PlattScaling()]),
+]
+VARIANTS = [
+    TemperatureScaling(objective="brier"),
+    TemperatureScaling(objective="focal"),
+    MatrixScaling(penalty="l2", **FIXED),
+    StructuredMatrixScaling(structure="vector"),
+    BetaCalibration(variant="ab"),
+    BetaCalibration(variant="am"),
+    IsotonicCalibration(method="strict"),
+    IsotonicCalibration(method="strict_temperature"),
+    IsotonicCalibration(method="shared"),
+]
+
+THREE_CLASSES = "feeds two features and three classes; a calibrator needs three columns"
+FLOAT_LABELS = "feeds three features and two classes that are not integers"
+ONE_DIMENSION = "expects an error for one axis, which holds the log-odds of two classes"
+SEPARABLE = (
+    "feeds samples that every fold has seen: the classes are separable, so the fit has "
+    "no optimum; check_calibrator compares weights and repetition where there is one"
+)
+FOLDS = "sets cv to splits, where the calibrator takes a number of folds"
+WEIGHT_CHECKS = (
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_sample_weight_equivalence_on_sparse_data",
+)
+FIXED_COLUMNS = {
+    "check_estimators_overwrite_params": THREE_CLASSES,
+    "check_estimators_fit_returns_self": THREE_CLASSES,
+    "check_readonly_memmap_input": THREE_CLASSES,
+    "check_classifiers_classes": THREE_CLASSES,
+    "check_classifiers_train": THREE_CLASSES,
+    "check_estimators_nan_inf": FLOAT_LABELS,
+    "check_fit2d_predict1d": ONE_DIMENSION,
+}
+
+
+def expected_of_calibrator(calibrator):
+    if isinstance(calibrator, MatrixScaling | DirichletCalibration):
+        return {**FIXED_COLUMNS, WEIGHT_CHECKS[0]: FOLDS}
+    if isinstance(calibrator, VectorScaling):
+        return {**FIXED_COLUMNS, WEIGHT_CHECKS[0]: SEPARABLE}
+    return FIXED_COLUMNS
+
+
+def expected_of_classifier(classifier):
+    unpenalised = VectorScaling | DirichletCalibration | BetaCalibration
+    if isinstance(classifier.calibrator, unpenalised):
+        return dict.fromkeys(WEIGHT_CHECKS, SEPARABLE)
+    return {}
+
+
+def identify(estimator):
+    return " ".join(repr(estimator).split())
+
+
+@pytest.mark.parametrize("calibrator", [*METHODS, *VARIANTS], ids=identify)
+def test_a_calibrator_keeps_the_contract(calibrator):
+    check_calibrator(calibrator)
+
+
+@parametrize_with_checks(METHODS, expected_failed_checks=expected_of_calibrator)
+def test_a_calibrator_passes_every_check_that_its_columns_allow(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks(
+    [CalibratedClassifier(LogisticRegression(), method) for method in METHODS],
+    expected_failed_checks=expected_of_classifier,
+)
+def test_a_calibrated_classifier_passes_every_check(estimator, check):
+    check(estimator)

@@ -1,0 +1,124 @@
+"""Properties that hold for any logits, searched for exceptions by Hypothesis."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from sklearn.base import clone
+
+from skcalib import (
+    BetaCalibration,
+    DirichletCalibration,
+    EnsembleTemperatureScaling,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    PlattScaling,
+    StructuredMatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
+
+FIXED = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
+CALIBRATORS = [
+    TemperatureScaling(),
+    EnsembleTemperatureScaling(),
+    VectorScaling(),
+    MatrixScaling(**FIXED),
+    DirichletCalibration(**FIXED),
+    StructuredMatrixScaling(),
+    PlattScaling(),
+    BetaCalibration(),
+    IsotonicCalibration(),
+    IsotonicCalibration(method="shared"),
+    HistogramBinning(),
+]
+# They see raw logits, in which a constant added to a row may carry meaning.
+RAW_LOGITS = (VectorScaling, MatrixScaling)
+# Their map of a z is their map of z, scaled in the fit.
+SCALE_FREE = [TemperatureScaling(), VectorScaling()]
+
+few_examples = settings(
+    max_examples=8, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def identify(calibrator):
+    return " ".join(repr(calibrator).split())
+
+
+def draw(seed, n_classes=3, n_samples=120):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=3, size=(n_samples, n_classes))
+    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return logits, y
+
+
+def map_of(calibrator, logits, y, at, **params):
+    fitted = clone(calibrator).set_params(**params).fit(logits, y)
+    return fitted.predict_proba(at)
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
+@few_examples
+@given(seed=st.integers(0, 1000))
+def test_order_of_rows_does_not_matter(calibrator, seed):
+    logits, y = draw(seed)
+    order = np.random.default_rng(seed).permutation(len(y))
+    expected = map_of(calibrator, logits, y, logits)
+    assert_allclose(
+        map_of(calibrator, logits[order], y[order], logits), expected, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
+@few_examples
+@given(seed=st.integers(0, 1000), order=st.permutations(range(4)))
+def test_order_of_classes_does_not_matter(calibrator, seed, order):
+    logits, y = draw(seed, n_classes=4)
+    expected = map_of(calibrator, logits, y, logits)
+    permuted = map_of(
+        calibrator, logits[:, order], y, logits[:, order], classes=list(order)
+    )
+    assert_allclose(permuted, expected[:, order], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [c for c in CALIBRATORS if not isinstance(c, RAW_LOGITS)],
+    ids=identify,
+)
+@few_examples
+@given(seed=st.integers(0, 1000), shift=st.floats(-100, 100))
+def test_a_constant_added_to_a_row_does_not_matter(calibrator, seed, shift):
+    logits, y = draw(seed)
+    shifts = shift * np.random.default_rng(seed).uniform(size=(len(y), 1))
+    expected = map_of(calibrator, logits, y, logits)
+    shifted = logits + shifts
+    assert_allclose(map_of(calibrator, shifted, y, shifted), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("calibrator", SCALE_FREE, ids=identify)
+@few_examples
+@given(seed=st.integers(0, 1000), exponent=st.integers(-6, 6))
+def test_units_of_the_logits_do_not_matter(calibrator, seed, exponent):
+    logits, y = draw(seed)
+    scaled = 10.0**exponent * logits
+    expected = map_of(calibrator, logits, y, logits)
+    assert_allclose(map_of(calibrator, scaled, y, scaled), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [TemperatureScaling(), EnsembleTemperatureScaling()],
+    ids=identify,
+)
+@few_examples
+@given(seed=st.integers(0, 1000))
+def test_the_predicted_class_stays_ties_included(calibrator, seed):
+    logits, y = draw(seed)
+    logits[::3] = logits[::3].round()
+    logits[::5] = 1.0
+    fitted = clone(calibrator).fit(logits, y)
+    assert (fitted.predict(logits) == logits.argmax(axis=1)).all()
