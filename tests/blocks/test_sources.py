@@ -1,0 +1,195 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skcalib._blocks import ArraySource, MappedSource, MemmapSource, open_source
+from skcalib.calibrators import (
+    EnsembleTemperatureScaling,
+    MatrixScaling,
+    StructuredMatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
+
+CALIBRATORS = [
+    TemperatureScaling(),
+    TemperatureScaling(objective="brier"),
+    VectorScaling(),
+    MatrixScaling(off_diagonal_penalty=1.0, intercept_penalty=1.0),
+    StructuredMatrixScaling(),
+    EnsembleTemperatureScaling(),
+]
+
+
+@pytest.fixture
+def as_memmap(tmp_path):
+    """Write an array to a file and map it."""
+
+    def write(array, mode="r", name="logits.npy"):
+        path = tmp_path / name
+        np.save(path, array)
+        return np.load(path, mmap_mode=mode)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("f4", "f4"), ("f8", "f8"), ("f2", "f8"), ("i4", "f8"), ("?", "f8")],
+)
+def test_float32_stays_and_all_else_becomes_float64(dtype, expected):
+    array = np.arange(6).reshape(3, 2).astype(dtype)
+    source = open_source(array)
+    assert source.dtype == np.dtype(expected)
+    assert source.read(slice(0, 2)).dtype == np.dtype(expected)
+    assert source.take(np.array([2, 0])).dtype == np.dtype(expected)
+    assert_array_equal(source.take(np.array([2, 0])), array[[2, 0]])
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_one_column_is_the_log_odds_of_the_second_class(shape):
+    z = np.array([0.5, -1.0, 3.0, 0.0], dtype=np.float32)
+    source = open_source(z.reshape(shape))
+    expected = np.column_stack([np.zeros(4), z])
+    assert source.shape == (4, 2)
+    assert source.dtype == np.float32
+    assert_array_equal(source.read(slice(0, 4)), expected)
+
+
+def test_a_mapped_source_maps_blocks_and_leaves_the_array_alone():
+    array = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    before = array.copy()
+
+    def double(block):
+        block *= 2
+        return block
+
+    source = MappedSource(ArraySource(array), double)
+    assert source.dtype == np.float64
+    assert_array_equal(source.read(slice(1, 3)), 2.0 * before[1:3])
+    assert_array_equal(source.take(np.array([4, 0])), 2.0 * before[[4, 0]])
+    assert_array_equal(array, before)
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_fit_to_a_file_equals_that_to_an_array(
+    as_memmap, draw_calibration_set, calibrator, dtype
+):
+    logits, y = draw_calibration_set(n_samples=3000)
+    logits = logits.astype(dtype)
+    mapped = as_memmap(logits)
+    expected = calibrator.fit(logits, y).predict_proba(logits)
+    found = calibrator.fit(mapped, y).predict_proba(mapped)
+    assert found.dtype == dtype
+    assert_allclose(found, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_a_temperature_fitted_to_a_file_is_bitwise_that_of_the_array(
+    as_memmap, draw_calibration_set
+):
+    logits, y = draw_calibration_set(n_samples=40_000)
+    from_array = TemperatureScaling().fit(logits, y)
+    from_file = TemperatureScaling().fit(as_memmap(logits), y)
+    assert from_file.temperature_ == from_array.temperature_
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        np.s_[37:900],
+        np.s_[::3],
+        np.s_[::-1],
+        np.s_[:, ::2],
+        np.s_[5:, 1:3],
+    ],
+    ids=str,
+)
+def test_pieces_of_a_mapped_file_read_as_they_are(as_memmap, cut):
+    array = np.random.default_rng(0).normal(size=(1000, 6))
+    piece = as_memmap(array)[cut]
+    source = open_source(piece)
+    assert isinstance(source, MemmapSource)
+    for _ in range(2):  # Once more after the pages have been given back.
+        assert_array_equal(source.read(slice(0, piece.shape[0])), array[cut])
+    rows = np.array([3, 0, 3])
+    assert_array_equal(source.take(rows), array[cut][rows])
+
+
+def test_column_order_and_integers_in_a_file_are_read_right(as_memmap):
+    array = np.random.default_rng(0).integers(-9, 9, (500, 4)).astype(np.int16)
+    source = open_source(as_memmap(np.asfortranarray(array)))
+    assert_array_equal(source.read(slice(100, 200)), array[100:200].astype(float))
+
+
+def test_reading_keeps_unsaved_changes_of_a_private_mapping(as_memmap):
+    private = as_memmap(np.zeros((2000, 4)), mode="c")
+    private[:] = 7.0
+    source = open_source(private)
+    source.read(slice(0, 2000))
+    assert_array_equal(source.read(slice(0, 2000)), np.full((2000, 4), 7.0))
+    assert_array_equal(private, np.full((2000, 4), 7.0))
+
+
+def test_reading_keeps_changes_of_a_shared_mapping(as_memmap):
+    shared = as_memmap(np.zeros((2000, 4)), mode="r+")
+    shared[:] = 7.0
+    source = open_source(shared)
+    source.read(slice(0, 2000))
+    assert_array_equal(shared, np.full((2000, 4), 7.0))
+
+
+def test_a_block_of_a_file_is_a_copy(as_memmap):
+    mapped = as_memmap(np.ones((10, 2)), mode="r+")
+    open_source(mapped).read(slice(0, 10))[:] = 5.0
+    assert_array_equal(mapped, np.ones((10, 2)))
+
+
+def test_a_memmap_without_a_file_is_an_array_in_memory():
+    source = open_source(np.full((10, 2), 2.0).view(np.memmap))
+    assert not isinstance(source, MemmapSource)
+    assert_array_equal(source.read(slice(0, 10)), np.full((10, 2), 2.0))
+
+
+MEASURE = """
+import resource, sys
+import numpy as np
+from skcalib.calibrators import TemperatureScaling
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+rng = np.random.default_rng(0)
+small = rng.normal(size=(500, 100)).astype(np.float32)
+y = np.where(rng.random(500) < 0.3, 0, small.argmax(axis=1))
+TemperatureScaling().fit(small, y)
+before = peak()
+logits = np.memmap(sys.argv[1], dtype=np.float32, mode="r", shape=(250_000, 100))
+scaling = TemperatureScaling().fit(logits, np.tile(np.load(sys.argv[2]), 5))
+scaling.predict(logits[:1000])
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="ru_maxrss in KiB and MADV_DONTNEED are Linux's"
+)
+def test_a_fit_to_a_file_does_not_hold_the_file_in_memory(tmp_path):
+    path, labels = tmp_path / "logits.f4", tmp_path / "y.npy"
+    rng = np.random.default_rng(0)
+    block = rng.normal(size=(50_000, 100)).astype(np.float32)
+    np.save(labels, np.where(rng.random(50_000) < 0.3, 0, block.argmax(axis=1)))
+    with path.open("wb") as file:
+        for _ in range(5):
+            block.tofile(file)
+    assert path.stat().st_size == 100_000_000
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", MEASURE, str(path), str(labels)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) < 50
