@@ -18,10 +18,11 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "_templates"]
 default_role = "py:obj"
+autodoc_typehints = "none"  # The docstrings say it better.
 
 autosummary_context = {
-    # Inherited from scikit-learn, where they are documented.
-    "inherited_from_sklearn": [
+    # Inherited from scikit-learn or from Mapping, where they are documented.
+    "inherited": [
         "__init__",
         "get_metadata_routing",
         "get_params",
@@ -31,6 +32,17 @@ autosummary_context = {
         "set_score_request",
         "set_output",
         "get_feature_names_out",
+        "fit_transform",
+        "get",
+        "items",
+        "keys",
+        "values",
+    ],
+    # Their `decision_function` is not available.
+    "without_logits": [
+        name
+        for name in skcalib.__all__
+        if getattr(getattr(skcalib, name), "_has_logits", None) is False
     ],
 }
 numpydoc_show_class_members = False

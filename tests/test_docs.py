@@ -1,13 +1,20 @@
 """The snippets of the documentation and of the README do what they say."""
 
 import doctest
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from skcalib.testing import check_calibrator
+
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.rst"))
+PAGES = sorted(
+    path.name
+    for path in (ROOT / "docs").glob("*.rst")
+    if ">>>" in path.read_text(encoding="utf-8")
+)
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
@@ -26,6 +33,17 @@ def test_a_page_shows_what_python_prints(page):
         str(ROOT / "docs" / page), module_relative=False, optionflags=OPTIONS
     )
     assert failed == 0
+
+
+@pytest.mark.onnx
+def test_the_calibrator_of_the_guide_keeps_the_contract(tmp_path, monkeypatch):
+    # In a module, as the page says: its class is pickled.
+    page = (ROOT / "docs" / "own_calibrator.rst").read_text(encoding="utf-8")
+    script = doctest.script_from_examples(page)
+    (tmp_path / "guide_calibrator.py").write_text(script, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    guide = importlib.import_module("guide_calibrator")
+    check_calibrator(guide.UniformMixture())
 
 
 @pytest.mark.torch
