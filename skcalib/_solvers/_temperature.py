@@ -141,7 +141,9 @@ def typical_gap(data: CalibrationData) -> float:
     logits = data.logits
     n_rows = min(data.n_samples, max(1, SUBSAMPLE_ELEMENTS // data.n_classes))
     top = np.sort(logits[:n_rows].astype(np.float64), axis=1)
-    gap = top[:, -1] - top[:, -2]
-    spread = top[:, -1] - top[:, 0]
-    candidates = (np.median(gap), gap.mean(), spread.mean())
-    return float(next((value for value in candidates if value > 0), 0.0))
+    # Masks may be as large as floats go.
+    with np.errstate(over="ignore"):
+        gap = top[:, -1] - top[:, -2]
+        spread = top[:, -1] - top[:, 0]
+        candidates = (np.median(gap), gap.mean(), spread.mean())
+    return float(next((value for value in candidates if 0 < value < np.inf), 0.0))

@@ -1,6 +1,7 @@
 """One temperature by a loss that need not be convex: focal, Brier or binned ECE."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from math import exp, log
 from typing import Literal
 
@@ -25,6 +26,7 @@ Objective = Literal["focal", "brier", "ece"]
 
 # Points of the coarse grid over log T that finds the valley.
 GRID_POINTS = 49
+ROUNDING = 1e-14
 ECE_TEMPERATURES = np.arange(1, 5001) / 1000
 ECE_BINS = 15
 # Nodes in log T at which confidences are computed; a spline gives them in between.
@@ -50,12 +52,15 @@ def search_temperature(
         return _search_ece(data)
     middle = -log(gap)
     grid = np.linspace(middle - log(REACH), middle + log(REACH), GRID_POINTS)
-    coarse = [_mean_loss(u, sample, objective, gamma) for u in grid]
-    best = int(np.argmin(coarse))
+    coarse = np.array([_mean_loss(u, sample, objective, gamma) for u in grid])
+    # Where no sample is in error the loss ends at 0 but for rounding: go to the end.
+    best = int(np.flatnonzero(coarse <= coarse.min() + ROUNDING)[-1])
+    if sample is not data:
+        best = _downhill(lambda u: _mean_loss(u, data, objective, gamma), grid, best)
     if best in (0, GRID_POINTS - 1):
         message = NO_INFORMATION if best == 0 else NO_ERRORS
         x = np.array([exp(-grid[best])])
-        return Result(x, coarse[best], GRID_POINTS, False, message)
+        return Result(x, float(coarse[best]), GRID_POINTS, False, message)
     found = minimize_scalar(
         _mean_loss,
         bounds=(grid[best - 1], grid[best + 1]),
@@ -65,6 +70,20 @@ def search_temperature(
     )
     x = np.array([exp(-found.x)])
     return Result(x, float(found.fun), found.nfev, bool(found.success), found.message)
+
+
+def _downhill(
+    loss: Callable[[float], float], grid: NDArray[np.float64], start: int
+) -> int:
+    """Walk from the best point of the sample to one that no neighbour undercuts."""
+    at = cache(lambda i: loss(grid[i]))
+    best = start
+    while True:
+        inside = [i for i in (best - 1, best + 1) if 0 <= i < len(grid)]
+        lowest = min(inside, key=at)
+        if not at(lowest) < at(best):
+            return best
+        best = lowest
 
 
 def _mean_loss(
