@@ -1,0 +1,103 @@
+"""What the benchmarks share: real networks' scores, and the memory of a process."""
+
+import ctypes
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+
+from skcalib import logits_from_proba
+
+BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("SKCALIB_DATA", BESIDE_REPOSITORY))
+
+CIFAR10 = "cifar10/cifar10_logits.npz"
+CIFAR10_JPEG = "cifar10/cifar10_jpeg_logits.npz"
+CIFAR100 = "cifar100/cifar100_logits.npz"
+SAVED_SOFTMAX = ["predictions"], ["ground_truth"]
+HALVES = ["cal_logits", "test_logits"], ["cal_y", "test_y"]
+
+# Name: title, file, the arrays of scores and of labels, and what the scores are.
+SETS = {
+    "cifar10-resnet8d": (
+        "CIFAR-10, ResNet-8d",
+        (CIFAR10, ["resnet8d"], ["y"], "logits"),
+    ),
+    "cifar10-resnet20": (
+        "CIFAR-10, ResNet-20",
+        (CIFAR10, ["resnet20"], ["y"], "logits"),
+    ),
+    "cifar10-resnet32": (
+        "CIFAR-10, ResNet-32",
+        (CIFAR10, ["resnet32"], ["y"], "logits"),
+    ),
+    "cifar100-resnet8": (
+        "CIFAR-100, ResNet-8",
+        (CIFAR100, ["resnet8"], ["y"], "logits"),
+    ),
+    "cifar100-resnet20": (
+        "CIFAR-100, ResNet-20",
+        (CIFAR100, ["resnet20"], ["y"], "logits"),
+    ),
+    "cifar100-wrn": (
+        "CIFAR-100, WRN-16-4",
+        ("logits/wideresnet-16-4-cifar-100.npz", *SAVED_SOFTMAX, "probabilities"),
+    ),
+    "fashion-mnist": (
+        "Fashion-MNIST, CNN",
+        ("fashion_mnist/logits.npz", *HALVES, "logits"),
+    ),
+    "orientation": (
+        "text orientation",
+        ("logits/orientation_probs.npz", ["probs"], ["y"], "probabilities"),
+    ),
+    "cifar10-wrn": (
+        "CIFAR-10, WRN-16-4",
+        ("logits/wideresnet-16-4-cifar-10.npz", *SAVED_SOFTMAX, "probabilities"),
+    ),
+    "cifar10-jpeg-resnet20": (
+        "CIFAR-10 as JPEG, ResNet-20",
+        (CIFAR10_JPEG, ["resnet20"], ["y"], "logits"),
+    ),
+    "cifar100-lenet": (
+        "CIFAR-100, LeNet-5",
+        ("logits/lenet-5-cifar-100.npz", *SAVED_SOFTMAX, "probabilities"),
+    ),
+    "langid": (
+        "language identification",
+        ("logits/langid_140.npz", ["logits"], ["y"], "logits"),
+    ),
+}
+
+
+def load_set(name):
+    """Return logits and labels; rows without a label (-1) are left out."""
+    file, scores, labels, kind = SETS[name][1]
+    with np.load(DATA / file) as arrays:
+        X = np.concatenate([arrays[key] for key in scores])
+        y = np.concatenate([arrays[key].ravel() for key in labels]).astype(int)
+    X, y = X[y >= 0], y[y >= 0]
+    return (X if kind == "logits" else logits_from_proba(X.astype(np.float64))), y
+
+
+def reset_peak_memory():
+    """Give freed memory back and start the peak anew; tell whether that worked."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def resident_memory():
+    """Bytes of memory the process holds now, and its peak since the last reset."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in status if ":" in line)
+    return tuple(1024 * int(fields[key].split()[0]) for key in ("VmRSS", "VmHWM"))
+
+
+def peak_memory_of_process():
+    """Bytes of memory at the highest, as the operating system reports them."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
