@@ -177,6 +177,8 @@ def test_broken_csv_files(write_csv, text, message):
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".parquet"])
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04garbage", b"\x93NUMPY\x01"])
 def test_broken_binary_files(tmp_path, suffix, content):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"broken{suffix}"):

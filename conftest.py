@@ -1,0 +1,18 @@
+"""Doctests of modules whose optional packages are missing are not collected."""
+
+from importlib.util import find_spec
+
+NEEDS = {
+    "skcalib/cli/*": ("typer", "rich", "jinja2"),
+    "skcalib/export/*": ("onnx", "onnxruntime", "torch"),
+    "skcalib/frozen/_onnx.py": ("onnx", "onnxruntime"),
+    "skcalib/frozen/_torch.py": ("torch",),
+    "skcalib/model_selection/_compare.py": ("pandas",),
+    "skcalib/plotting/*": ("matplotlib",),
+}
+
+collect_ignore_glob = [
+    pattern
+    for pattern, packages in NEEDS.items()
+    if not all(find_spec(package) for package in packages)
+]
