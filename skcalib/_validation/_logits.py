@@ -74,7 +74,8 @@ def check_finite(source: ArraySource, name: str) -> None:
             kind = "NaN" if np.isnan(value) else "infinity"
             raise ValueError(
                 f"Input X contains {kind}: row {row} holds {value}. {name} "
-                "needs finite logits; remove or mend such rows, and pass probabilities through skcalib.logits_from_proba."
+                "needs finite logits; remove or mend such rows, and pass probabilities "
+                "through skcalib.logits_from_proba."
             )
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import sklearn
+from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -156,7 +157,8 @@ def test_sparse_features_and_dataframes_pass_through(problem):
 def test_number_of_jobs_changes_nothing(problem):
     X, y = problem
     one = CalibratedClassifier(ensemble=True, cv=2).fit(X, y)
-    two = CalibratedClassifier(ensemble=True, cv=2, n_jobs=2).fit(X, y)
+    with parallel_config(backend="threading"):
+        two = CalibratedClassifier(ensemble=True, cv=2, n_jobs=2).fit(X, y)
     assert_array_equal(one.predict_proba(X), two.predict_proba(X))
 
 
