@@ -61,11 +61,6 @@ def print_reports(reports: dict[str, CalibrationReport]) -> None:
         cells = [" ".join(as_text(report, metric)) for report in reports.values()]
         table.add_row(title, *(escape(cell.strip()) for cell in cells))
     Console().print(table)
-    if with_intervals:
-        print_text(
-            "Averages of absolute gaps are biased upwards on few samples, and\n"
-            "bootstrap intervals more so: an interval may lie above its value.\n"
-        )
 
 
 def print_text(text: str) -> None:

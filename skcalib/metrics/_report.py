@@ -27,6 +27,9 @@ METRICS = {
     "smooth_ece": "Smooth ECE",
 }
 
+# Averages of absolute gaps, which the noise of resampling raises.
+GAPS = {"ece", "aece", "sce", "mce", "rmsce", "ks", "smooth_ece"}
+
 # Weights of as many replicates as fit into this many numbers are drawn at once.
 CHUNK_ELEMENTS = 1 << 21
 
@@ -215,8 +218,10 @@ def calibration_report(
     -----
     Intervals run between percentiles of the metric over resampled rows. They hold the
     classifier fixed and say how far another test set of this size could move the
-    metric. Errors that average absolute gaps are biased upwards in small samples, and
-    resampling adds to this bias, so an interval may lie above the value itself.
+    metric. Calibration errors average absolute gaps, so noise raises them, and
+    resampling adds noise: their percentiles are moved down by the mean excess of the
+    replicates over the value, though not below 0. What remains is the upward bias of
+    the value itself, which the sample size decides: compare at equal sizes.
 
     "nll" and "brier" follow `sklearn.metrics.log_loss` and `brier_score_loss`: the
     probability of the true class counts as 2.2e-16 at least, and the Brier score is
@@ -242,11 +247,12 @@ def calibration_report(
         codes, proba, weight = codes[used], proba[used], weight[used]
     rows = RowStatistics(proba, codes, check_n_bins(n_bins))
     value = evaluate(rows, weight[np.newaxis], names)
+    values = {name: float(value[name][0]) for name in names}
     low, high = _intervals(
-        rows, weight, names, n_bootstrap, confidence_level, random_state
+        rows, weight, values, n_bootstrap, confidence_level, random_state
     )
     return CalibrationReport(
-        {k: MetricEstimate(float(value[k][0]), low[k], high[k]) for k in names},
+        {name: MetricEstimate(values[name], low[name], high[name]) for name in names},
         n_samples=proba.shape[0],
         n_classes=proba.shape[1],
         n_bins=rows.n_bins,
@@ -272,11 +278,12 @@ def _check_names(metrics: Iterable[str] | None) -> list[str]:
 def _intervals(
     rows: RowStatistics,
     weight: Floats,
-    names: list[str],
+    values: dict[str, float],
     n_bootstrap: int,
     confidence_level: float,
     random_state: Any,
 ) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    names = list(values)
     if n_bootstrap == 0:
         return dict.fromkeys(names), dict.fromkeys(names)
     random = check_random_state(random_state)
@@ -294,5 +301,8 @@ def _intervals(
     high: dict[str, float | None] = {}
     for name in names:
         draws = np.concatenate([part[name] for part in parts])
-        low[name], high[name] = np.quantile(draws, [tail, 1 - tail]).tolist()
+        ends = np.quantile(draws, [tail, 1 - tail])
+        if name in GAPS:
+            ends = np.maximum(ends - (draws.mean() - values[name]), 0)
+        low[name], high[name] = ends.tolist()
     return low, high

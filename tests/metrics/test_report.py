@@ -170,3 +170,12 @@ def test_the_printed_forms_show_every_metric(predictions):
 def test_unusable_options_are_refused(predictions, options, error, message):
     with pytest.raises(error, match=message):
         calibration_report(*predictions, **options)
+
+
+def test_the_interval_of_a_gap_holds_its_value(predictions):
+    # On few samples nearly every replicate has a larger gap than the sample itself.
+    y, proba = (array[:300] for array in predictions)
+    report = calibration_report(y, proba, n_bootstrap=300, random_state=0)
+    for name in ("ece", "aece", "sce", "mce", "rmsce", "ks", "smooth_ece"):
+        value, low, high = report[name]
+        assert 0 <= low <= value <= high, name
