@@ -76,7 +76,7 @@ def _downhill(
     loss: Callable[[float], float], grid: NDArray[np.float64], start: int
 ) -> int:
     """Walk from the best point of the sample to one that no neighbour undercuts."""
-    at = cache(lambda i: loss(grid[i]))
+    at = cache(lambda i: loss(float(grid[i])))
     best = start
     while True:
         inside = [i for i in (best - 1, best + 1) if 0 <= i < len(grid)]

@@ -1,0 +1,261 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
+
+from skcalib._numerics import stratified_folds
+from skcalib.calibrators import MatrixScaling, TemperatureScaling
+
+COEF = np.array([[0.6, 0.2, 0.0], [-0.2, 0.5, 0.1], [0.1, 0.0, 0.8]])
+INTERCEPT = np.array([0.4, 0.0, -0.4])
+PENALTIES = {
+    "plain": {"penalty": None},
+    "odir": {"off_diagonal_penalty": 0.3, "intercept_penalty": 0.2},
+    "odir strong": {"off_diagonal_penalty": 1e4, "intercept_penalty": 1e-2},
+    "l2": {"penalty": "l2", "off_diagonal_penalty": 0.3, "intercept_penalty": 0.2},
+}
+
+
+def mean_log_loss(y, proba):
+    """Without the check of scikit-learn that float32 rows sum to 1 within 1e-8."""
+    return -np.log(proba[np.arange(len(y)), y].astype(float)).mean()
+
+
+def factors(options, n_classes):
+    """Turn the strengths of the means of squares into those of single squares."""
+    if options.get("penalty", "odir") is None:
+        return {}
+    n_entries, strength = n_classes**2, options["off_diagonal_penalty"]
+    intercept = options["intercept_penalty"] / n_classes
+    if options.get("penalty") == "l2":
+        each = strength / n_entries
+        return {"off_diagonal": each, "diagonal": each, "intercept": intercept}
+    return {"off_diagonal": strength / (n_entries - n_classes), "intercept": intercept}
+
+
+def test_fit_recovers_the_map_that_drew_the_labels(draw_affine_set):
+    logits, y = draw_affine_set(COEF, INTERCEPT, n_samples=20_000)
+    scaling = MatrixScaling(penalty=None).fit(logits, y)
+    # Adding one row to all rows of W changes nothing.
+    assert_allclose(
+        scaling.coef_ - scaling.coef_.mean(axis=0), COEF - COEF.mean(axis=0), atol=0.04
+    )
+    assert_allclose(
+        scaling.intercept_ - scaling.intercept_.mean(), INTERCEPT, atol=0.05
+    )
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_loss_is_stationary_and_at_the_minimum(skewed_set, affine_reference, name):
+    options = PENALTIES[name]
+    reference = affine_reference(*skewed_set, **factors(options, 4))
+    scaling = MatrixScaling(**options).fit(*skewed_set)
+    loss = reference.loss(scaling.coef_, scaling.intercept_)
+    assert loss == pytest.approx(scaling.loss_, abs=1e-12)
+    assert loss <= reference.minimum() + 1e-7
+    gradient = reference.gradient(scaling.coef_, scaling.intercept_)
+    assert_allclose(gradient, 0, atol=1e-4)
+    assert scaling.gradient_norm_ == pytest.approx(np.linalg.norm(gradient), abs=1e-9)
+
+
+def test_l2_of_great_strength_gives_the_identity(skewed_set):
+    scaling = MatrixScaling(
+        penalty="l2", off_diagonal_penalty=1e8, intercept_penalty=1e8
+    )
+    scaling.fit(*skewed_set)
+    assert_allclose(scaling.coef_, np.eye(4), atol=1e-5)
+    assert_allclose(scaling.intercept_, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_units_do_not_matter_without_a_penalty(skewed_set, factor):
+    logits, y = skewed_set
+    unit = MatrixScaling(penalty=None).fit(logits, y)
+    scaled = MatrixScaling(penalty=None).fit(factor * logits, y)
+    assert scaled.loss_ == pytest.approx(unit.loss_, abs=1e-8)
+    assert_allclose(
+        scaled.predict_proba(factor * logits), unit.predict_proba(logits), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_order_of_classes_and_samples_does_not_matter(skewed_set, name):
+    logits, y = skewed_set
+    rng = np.random.default_rng(0)
+    rows, columns = rng.permutation(y.size), rng.permutation(4)
+    permuted = logits[rows][:, columns]
+    options = {**PENALTIES[name], "tol": 1e-12}
+    scaling = MatrixScaling(**options).fit(logits, y)
+    other = MatrixScaling(**options).fit(permuted, np.argsort(columns)[y[rows]])
+    assert other.loss_ == pytest.approx(scaling.loss_, abs=1e-9)
+    expected = scaling.predict_proba(logits)[rows][:, columns]
+    assert_allclose(other.predict_proba(permuted), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_integer_weights_equal_repetition(skewed_set, name):
+    logits, y = skewed_set
+    weight = np.random.default_rng(0).integers(0, 4, y.size)
+    options = {**PENALTIES[name], "tol": 1e-12}
+    weighted = MatrixScaling(**options).fit(logits, y, sample_weight=weight)
+    repeated = MatrixScaling(**options)
+    repeated.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
+    assert weighted.loss_ == pytest.approx(repeated.loss_, abs=1e-10)
+    assert_allclose(
+        weighted.predict_proba(logits), repeated.predict_proba(logits), atol=1e-5
+    )
+
+
+def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set):
+    z, y = binary_calibration_set
+    columns = np.column_stack([np.zeros_like(z), z])
+    options = {"off_diagonal_penalty": 0.1, "intercept_penalty": 0.1}
+    expected = MatrixScaling(**options).fit(columns, y)
+    for X in (z, z[:, np.newaxis]):
+        scaling = MatrixScaling(**options).fit(X, y)
+        assert_allclose(
+            scaling.predict_proba(X), expected.predict_proba(columns), atol=1e-12
+        )
+
+
+def test_an_absent_class_keeps_the_factor_of_the_temperature(draw_calibration_set):
+    logits, y = draw_calibration_set(n_classes=5)
+    logits, y = logits[y < 4], y[y < 4]
+    scaling = MatrixScaling(penalty=None).fit(logits, y)
+    temperature = TemperatureScaling().fit(logits, y).temperature_
+    assert_allclose(scaling.coef_[4], np.eye(5)[4] / temperature, rtol=1e-9)
+    assert scaling.intercept_[4] == 0
+
+
+def test_an_absent_class_becomes_rare_under_a_penalty(draw_calibration_set):
+    logits, y = draw_calibration_set(n_classes=5)
+    logits, y = logits[y < 4], y[y < 4]
+    scaling = MatrixScaling(off_diagonal_penalty=1.0, intercept_penalty=0.1)
+    scaling.fit(logits, y)
+    assert -50 < scaling.intercept_[4] < scaling.intercept_[:4].min()
+
+
+@pytest.mark.parametrize("name", ["plain", "odir"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_masked_logits_spoil_nothing(skewed_set, mask_others, name, dtype):
+    logits, y = skewed_set
+    losses = []
+    for value in (-1e30, np.finfo(dtype).min):
+        X, _ = mask_others(logits.astype(dtype), y, value)
+        scaling = MatrixScaling(**PENALTIES[name]).fit(X, y)
+        assert np.isfinite(scaling.coef_).all()
+        losses.append(mean_log_loss(y, scaling.predict_proba(X)))
+        assert losses[-1] <= TemperatureScaling().fit(X, y).loss_ + 1e-3
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+@pytest.mark.parametrize("fixed", [{}, {"intercept_penalty": 1.0}])
+def test_the_penalties_chosen_have_the_smallest_held_out_loss(skewed_set, fixed):
+    scaling = MatrixScaling(**fixed).fit(*skewed_set)
+    chosen = scaling.off_diagonal_penalty_, scaling.intercept_penalty_
+    assert scaling.cv_losses_[chosen] == min(scaling.cv_losses_.values())
+    assert len(scaling.cv_losses_) >= 2
+    refit = MatrixScaling(off_diagonal_penalty=chosen[0], intercept_penalty=chosen[1])
+    assert refit.fit(*skewed_set).loss_ == pytest.approx(scaling.loss_, abs=1e-8)
+    if fixed:
+        assert scaling.intercept_penalty_ == 1.0
+
+
+def test_held_out_losses_are_those_of_fits_to_the_other_folds(skewed_set):
+    logits, y = skewed_set
+    weight = np.random.default_rng(0).integers(1, 4, y.size).astype(float)
+    scaling = MatrixScaling(intercept_penalty=1.0, cv=3, random_state=5)
+    scaling.fit(logits, y, sample_weight=weight)
+    fold = stratified_folds(y, 3, np.random.RandomState(5))
+    for (off_diagonal, intercept), found in scaling.cv_losses_.items():
+        expected = 0.0
+        for i in range(3):
+            out = fold == i
+            model = MatrixScaling(
+                off_diagonal_penalty=off_diagonal, intercept_penalty=intercept
+            ).fit(logits[~out], y[~out], sample_weight=weight[~out])
+            own = model.predict_proba(logits[out])[np.arange(out.sum()), y[out]]
+            expected -= weight[out] @ np.log(own)
+        # The fits within the search are rougher.
+        assert found == pytest.approx(expected / weight.sum(), abs=1e-3)
+
+
+def test_averaged_folds_predict_the_mean_of_their_models(skewed_set):
+    logits, y = skewed_set
+    scaling = MatrixScaling(
+        off_diagonal_penalty=1.0, intercept_penalty=1.0, cv=3, average_folds=True
+    ).fit(logits, y)
+    assert scaling.fold_coefs_.shape == (3, 4, 4)
+    models = zip(scaling.fold_coefs_, scaling.fold_intercepts_, strict=True)
+    each = [softmax(logits @ coef.T + b, axis=1) for coef, b in models]
+    assert np.ptp(each, axis=0).max() > 1e-4
+    assert_allclose(scaling.predict_proba(logits), np.mean(each, axis=0), atol=1e-12)
+    assert not hasattr(scaling, "decision_function")
+    assert hasattr(MatrixScaling(), "decision_function")
+
+
+def test_the_seed_decides_the_folds(skewed_set):
+    def losses(seed):
+        scaling = MatrixScaling(intercept_penalty=1.0, random_state=seed)
+        return scaling.fit(*skewed_set).cv_losses_
+
+    assert losses(0) == losses(0)
+    assert losses(0) != losses(1)
+
+
+def test_decision_function_is_the_affine_map(skewed_set):
+    logits, y = skewed_set
+    scaling = MatrixScaling(**PENALTIES["odir"]).fit(logits, y)
+    expected = logits @ scaling.coef_.T + scaling.intercept_
+    assert_allclose(scaling.decision_function(logits), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["plain", "odir", "l2"])
+def test_the_iteration_limit_warns_and_keeps_the_best_point(skewed_set, name):
+    scaling = MatrixScaling(**PENALTIES[name], max_iter=1)
+    with pytest.warns(ConvergenceWarning, match="max_iter=1 was reached"):
+        scaling.fit(*skewed_set)
+    assert np.isfinite(scaling.coef_).all()
+
+
+@pytest.mark.filterwarnings("ignore:MatrixScaling stopped early")
+@pytest.mark.parametrize("penalty", [None, "odir", "l2"])
+def test_fewer_samples_than_classes_stay_finite(penalty):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(12, 20))
+    scaling = MatrixScaling(
+        penalty=penalty, off_diagonal_penalty=1.0, intercept_penalty=1.0
+    ).fit(logits, rng.integers(0, 20, 12))
+    extreme = np.array([[1e4] + 19 * [0.0], 10 * [-1e30, 1e30], 20 * [1e308]])
+    for X in (logits, extreme):
+        proba = scaling.predict_proba(X)
+        assert (proba >= 0).all()
+        assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
+
+
+def test_cross_validation_with_more_folds_than_samples_of_a_class():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(8, 3))
+    scaling = MatrixScaling(cv=20).fit(logits, [0, 1, 2, 0, 1, 0, 0, 0])
+    assert np.isfinite(scaling.predict_proba(logits)).all()
+
+
+def test_a_penalised_map_of_a_real_network_is_stationary(cifar10, affine_reference):
+    options = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
+    scaling = MatrixScaling(**options).fit(cifar10.X_cal, cifar10.y_cal)
+    reference = affine_reference(*cifar10[:2], **factors(options, 10))
+    gradient = reference.gradient(scaling.coef_, scaling.intercept_)
+    assert_allclose(gradient, 0, atol=1e-4)
+    held_out = mean_log_loss(cifar10.y_test, scaling.predict_proba(cifar10.X_test))
+    raw = mean_log_loss(cifar10.y_test, softmax(cifar10.X_test, axis=1))
+    assert held_out < raw
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value"),
+    [("penalty", "l1"), ("off_diagonal_penalty", -1.0), ("cv", 1), ("tol", 0.0)],
+)
+def test_parameters_outside_their_range_are_refused(skewed_set, parameter, value):
+    with pytest.raises(ValueError, match=f"'{parameter}' parameter"):
+        MatrixScaling(**{parameter: value}).fit(*skewed_set)
