@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from skcalib._blocks import ArraySource, CalibrationData
+from skcalib._solvers._matrix import Ridge, _Problem, identity_map
+from skcalib._solvers._penalty_search import PENALTIES, PenaltySearch, log_loss
+from skcalib._solvers._range import clip_masked, sensible_range
+from skcalib._solvers._vector import _expand, inverse
+
+
+@pytest.fixture
+def data(calibration_set):
+    logits, y = calibration_set
+    weight = np.random.default_rng(0).uniform(0.5, 2, y.size)
+    return CalibrationData(ArraySource(logits), y, weight)
+
+
+def differences(gradient_at, x, direction, h=1e-5):
+    """Derivative of the gradient along a direction, by central differences."""
+    ahead, behind = gradient_at(x + h * direction), gradient_at(x - h * direction)
+    return (ahead - behind) / (2 * h)
+
+
+@pytest.mark.parametrize("max_dense", [300, 2])
+def test_vector_derivatives_are_those_of_the_loss(data, monkeypatch, max_dense):
+    monkeypatch.setattr("skcalib._solvers._vector.MAX_DENSE_CLASSES", max_dense)
+    rng = np.random.default_rng(0)
+    x, direction = rng.normal(size=(2, 2, 4))
+    penalty, moving = np.array([[0.3], [0.2]]), np.ones((2, 4))
+
+    def at(x):
+        return _expand(data, x, penalty, moving)
+
+    slope = differences(lambda x: np.array(at(x).loss), x, direction)
+    assert np.vdot(at(x).gradient, direction) == pytest.approx(float(slope), rel=1e-6)
+    expected = differences(lambda x: at(x).gradient, x, direction)
+    assert_allclose(at(x).hessian_product(direction), expected, atol=1e-6)
+    if max_dense == 300:
+        back = at(x).precondition(at(x).hessian_product(direction))
+        # All offsets together move nothing but their penalty.
+        assert_allclose(back, direction, atol=1e-6)
+
+
+def test_matrix_derivatives_are_those_of_the_loss(data):
+    rng = np.random.default_rng(0)
+    x = identity_map(4) + rng.normal(scale=0.1, size=(4, 5))
+    direction = rng.normal(size=(4, 5))
+    ridge = Ridge(0.1, 0.2, 0.3)
+    problem = _Problem(data, ridge.table(4), ridge.off_diagonal, np.ones((4, 1)))
+    point = problem.expand(x)
+    assert point.loss == pytest.approx(problem.loss(x), rel=1e-12)
+    slope = differences(lambda x: np.array(problem.loss(x)), x, direction)
+    assert np.vdot(point.gradient, direction) == pytest.approx(float(slope), rel=1e-6)
+    expected = differences(lambda x: problem.expand(x).gradient, x, direction)
+    # The Hessian only steers and may be formed in float32.
+    assert_allclose(point.hessian_product(direction), expected, atol=1e-4)
+
+
+def test_matrix_preconditioner_is_symmetric_and_positive(data):
+    rng = np.random.default_rng(0)
+    ridge = Ridge(0.1, 0.2, 0.3)
+    problem = _Problem(data, ridge.table(4), ridge.off_diagonal, np.ones((4, 1)))
+    precondition = problem.expand(identity_map(4)).precondition
+    a, b = rng.normal(size=(2, 4, 5))
+    assert np.vdot(a, precondition(b)) == pytest.approx(np.vdot(precondition(a), b))
+    assert np.vdot(a, precondition(a)) > 0
+
+
+def test_inverse_solves_in_any_units():
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(5, 5))
+    units = 10.0 ** np.arange(-3, 2)
+    hessian = (root.T @ root + np.eye(5)) * np.outer(units, units)
+    expected = rng.normal(size=5) / units
+    assert_allclose(inverse(hessian)(hessian @ expected), expected, rtol=1e-6)
+
+
+def test_sensible_logits_are_not_cut(data):
+    cut, (lower, upper) = clip_masked(data, 2.0)
+    assert cut is data
+    assert lower < data.logits.min() < data.logits.max() < upper
+
+
+def test_masks_are_cut_far_below_the_others(data):
+    logits = data.logits.copy()
+    plain = sensible_range(data, 2.0)
+    logits[::3, 0] = -1e30
+    masked = CalibrationData(ArraySource(logits), data.codes, data.weight)
+    cut, (lower, upper) = clip_masked(masked, 2.0)
+    assert cut.logits.min() == lower > -1e6
+    # No row loses or gains probability: the cut lies 1,000 temperatures down.
+    assert lower < logits[1::3].min() - 1e3
+    assert upper == pytest.approx(plain[1], rel=0.5)
+
+
+def test_the_search_starts_strong_and_stops_once_the_loss_rises(data):
+    tried = []
+
+    def fit(train, off_diagonal, intercept, start):
+        tried.append((off_diagonal, intercept))
+        # A model the farther from the start the farther the penalty is from 100.
+        return identity_map(4, 0.5 + np.log10(off_diagonal / 100) ** 2)
+
+    search = PenaltySearch(fit, [(data, data)])
+    chosen, models = search.run(None, 1.0, identity_map(4))
+    assert tried == [(10.0**k, 1.0) for k in (4, 3, 2, 1)]
+    assert chosen == (100.0, 1.0)
+    assert search.losses[chosen] == min(search.losses.values())
+    assert_allclose(models, [identity_map(4, 0.5)])
+    assert_allclose(sorted(PENALTIES), 10.0 ** np.arange(-2, 5))
+
+
+def test_each_fit_starts_from_the_one_before(data):
+    starts = []
+
+    def fit(train, off_diagonal, intercept, start):
+        starts.append(start[0, 0])
+        return start * 0.9
+
+    PenaltySearch(fit, [(data, data)]).run(1.0, None, identity_map(4))
+    assert_allclose(starts, 0.9 ** np.arange(len(starts)))
+    assert len(starts) > 2
+
+
+def test_log_loss_is_the_weighted_mean(data):
+    x = identity_map(4, 0.5)
+    scores = 0.5 * data.logits
+    log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    expected = -log_p[np.arange(data.n_samples), data.codes] @ data.weight
+    assert log_loss(data, x) == pytest.approx(expected, rel=1e-12)
