@@ -39,7 +39,10 @@ class PenaltySearch:
         pairs = [(p, p if intercept is None else intercept) for p in strengths]
         best, models = self._walk(pairs, [start] * len(self.folds))
         if intercept is None:
+            tied, tied_models = best, models
             best, models = self._walk([(best[0], p) for p in PENALTIES], models)
+            if self.losses[tied] < self.losses[best]:
+                return tied, tied_models
         return best, models
 
     def _walk(

@@ -123,6 +123,22 @@ def test_each_fit_starts_from_the_one_before(data):
     assert len(starts) > 2
 
 
+def test_a_second_walk_that_ends_early_does_not_lose_the_first_best(data):
+    worse = {1e4: 0.5, 1e3: 0.6}
+
+    def fit(train, off_diagonal, intercept, start):
+        factor = 0.5 + 0.1 * abs(np.log10(off_diagonal))
+        if off_diagonal != intercept:
+            factor += worse.get(intercept, 0.7)
+        return identity_map(4, factor)
+
+    search = PenaltySearch(fit, [(data, data)])
+    chosen, models = search.run(None, None, identity_map(4))
+    assert chosen == (1.0, 1.0)
+    assert search.losses[chosen] == min(search.losses.values())
+    assert_allclose(models, [identity_map(4, 0.5)])
+
+
 def test_log_loss_is_the_weighted_mean(data):
     x = identity_map(4, 0.5)
     scores = 0.5 * data.logits
