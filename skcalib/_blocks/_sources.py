@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Every scattered row may pull in 2 MiB of the file, a large page of the system's cache;
-# they are given back this often.
+# Touching a byte may pull in the whole large page of the system's cache it lies in.
+LARGE_PAGE = 1 << 21
+# Scattered rows may pull in a large page each; they are given back this often.
 TAKEN_ROWS = 16
 
 BlockFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -65,10 +66,11 @@ class MemmapSource(ArraySource):
         return out
 
     def _release(self, view: NDArray[Any]) -> None:
-        page = mmap.PAGESIZE
+        """Give back the pages of `view`, and its neighbours that came along."""
         start = view.__array_interface__["data"][0] - self._origin
-        first = start // page * page
-        self._mapping.madvise(mmap.MADV_DONTNEED, first, start + view.nbytes - first)
+        first = max(0, start - LARGE_PAGE) // mmap.PAGESIZE * mmap.PAGESIZE
+        last = start + view.nbytes + LARGE_PAGE
+        self._mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
 class MappedSource(ArraySource):
