@@ -78,9 +78,19 @@ class CalibrationData:
         The result is kept in memory if the logits are, and computed anew at each
         reading if they come from a file.
         """
-        source: ArraySource = MappedSource(self.source, function)
+        return self._replaced(MappedSource(self.source, function), self.codes)
+
+    def columns(self, index: NDArray[np.intp]) -> "CalibrationData":
+        """Keep some columns, which must hold the classes of all rows."""
+        number = np.full(self.n_classes, -1)
+        number[index] = np.arange(index.shape[0])
+        source = MappedSource(self.source, lambda x: x[:, index], index.shape[0])
+        return self._replaced(source, number[self.codes])
+
+    def _replaced(
+        self, source: ArraySource, codes: NDArray[np.intp]
+    ) -> "CalibrationData":
         if not isinstance(self.source, MemmapSource):
-            slices = row_slices(self.n_samples, self.n_classes)
-            blocks = list(map_blocks(source.read, slices))
-            source = ArraySource(np.concatenate(blocks))
-        return CalibrationData(source, self.codes, self.weight * self.total_weight)
+            slices = row_slices(*source.shape)
+            source = ArraySource(np.concatenate(list(map_blocks(source.read, slices))))
+        return CalibrationData(source, codes, self.weight * self.total_weight)

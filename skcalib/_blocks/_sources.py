@@ -76,10 +76,12 @@ class MemmapSource(ArraySource):
 class MappedSource(ArraySource):
     """Rows of another source, put through a function each time they are read."""
 
-    def __init__(self, source: ArraySource, function: BlockFunction) -> None:
+    def __init__(
+        self, source: ArraySource, function: BlockFunction, n_columns: int | None = None
+    ) -> None:
         self._source = source
         self._function = function
-        self.shape = source.shape
+        self.shape = (source.shape[0], n_columns or source.shape[1])
         self.dtype = np.dtype(np.float64)
 
     def read(self, rows: slice) -> NDArray[Any]:

@@ -56,28 +56,21 @@ def fit_matrix(
     start: Array,
     *,
     ridge: Ridge,
-    free: NDArray[np.bool_] | None = None,
     tol: float,
     max_iter: int,
 ) -> Result:
-    """Minimise log-loss + penalty from `start`; rows not in `free` stay there."""
-    moving = np.ones((data.n_classes, 1))
-    if free is not None:
-        moving[~free] = 0
-    problem = _Problem(data, ridge.table(data.n_classes), ridge.off_diagonal, moving)
+    """Minimise log-loss + penalty from `start`."""
+    problem = _Problem(data, ridge)
     # The blocks already run side by side; BLAS must not split each of them again.
     with ThreadpoolController().limit(limits=1, user_api="blas"):
         return minimize(problem.expand, problem.loss, start, tol=tol, max_iter=max_iter)
 
 
 class _Problem:
-    def __init__(
-        self, data: CalibrationData, penalty: Array, off_diagonal: float, moving: Array
-    ) -> None:
+    def __init__(self, data: CalibrationData, ridge: Ridge) -> None:
         self._data = data
-        self._penalty = penalty
-        self._off_diagonal = off_diagonal
-        self._moving = moving
+        self._penalty = ridge.table(data.n_classes)
+        self._off_diagonal = ridge.off_diagonal
         self._target = identity_map(data.n_classes)
         # At least a few rows per class, or the products of a block are too thin.
         self._block_elements = max(1 << 16, 128 * data.n_classes)
@@ -110,13 +103,12 @@ class _Problem:
                 change = curvature_product(z @ at.T, z @ d.T, weight)
                 return (change.T @ z).astype(np.float64)
 
-            product = self._sum(of_block) + 2 * self._penalty * direction
-            return self._moving * product
+            return self._sum(of_block) + 2 * self._penalty * direction
 
         loss, gradient, moments = self._sum(statistic)
         away = x - self._target
         loss += float((self._penalty * away**2).sum())
-        gradient = self._moving * (gradient + 2 * self._penalty * away)
+        gradient += 2 * self._penalty * away
         precondition = self._approximate_inverse(moments)
         return Expansion(loss, gradient, hessian_product, precondition)
 
@@ -141,7 +133,7 @@ class _Problem:
             out[:, :-1] = u @ ((u.T @ off @ v) / spectrum) @ v.T
             vector = solve_vector(np.stack([r[k, k], r[:, -1]]))
             out[k, k], out[:, -1] = vector
-            return self._moving * out
+            return out
 
         return precondition
 

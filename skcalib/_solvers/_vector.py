@@ -35,21 +35,17 @@ def fit_vector(
     *,
     coef_penalty: float = 0.0,
     intercept_penalty: float = 0.0,
-    free: NDArray[np.bool_] | None = None,
     tol: float,
     max_iter: int,
 ) -> Result:
     """Minimise log-loss + coef_penalty |v - 1|^2 + intercept_penalty |b|^2.
 
-    `start` is the (2, K) starting point; classes not marked in `free` stay there.
+    `start` is the (2, K) starting point.
     """
     penalty = np.array([[coef_penalty], [intercept_penalty]])
-    moving = np.ones_like(start)
-    if free is not None:
-        moving[:, ~free] = 0
 
     def expand(x: Array) -> Expansion:
-        return _expand(data, x, penalty, moving)
+        return _expand(data, x, penalty)
 
     def loss(x: Array) -> float:
         return _loss(data, x, penalty)
@@ -66,9 +62,7 @@ def _loss(data: CalibrationData, x: Array, penalty: Array) -> float:
     return float(data.sum(statistic)) + float((penalty * (x - IDENTITY) ** 2).sum())
 
 
-def _expand(
-    data: CalibrationData, x: Array, penalty: Array, moving: Array
-) -> Expansion:
+def _expand(data: CalibrationData, x: Array, penalty: Array) -> Expansion:
     n_classes = data.n_classes
     dense = n_classes <= MAX_DENSE_CLASSES
 
@@ -89,18 +83,16 @@ def _expand(
             change = curvature_product(x[0] * z + x[1], change, weight)
             return np.stack([np.einsum("ij,ij->j", change, z), change.sum(axis=0)])
 
-        return moving * (data.sum(of_block) + 2 * penalty * direction)
+        return data.sum(of_block) + 2 * penalty * direction
 
     loss, gradient, hessian = data.sum(statistic)
     away = x - IDENTITY
     loss += float((penalty * away**2).sum())
-    gradient = moving * (gradient + 2 * penalty * away)
+    gradient += 2 * penalty * away
     if not dense:
-        precondition = _inverse_blocks(hessian, penalty, moving)
+        precondition = _inverse_blocks(hessian, penalty)
         return Expansion(loss, gradient, hessian_product, precondition)
     hessian[np.diag_indices(2 * n_classes)] += np.repeat(2 * penalty[:, 0], n_classes)
-    fixed = moving.ravel() == 0
-    hessian[fixed] = hessian[:, fixed] = 0
 
     def dense_product(direction: Array) -> Array:
         return (hessian @ direction.ravel()).reshape(direction.shape)
@@ -134,9 +126,7 @@ def _moments(mass: Array, z: Array) -> Array:
     )
 
 
-def _inverse_blocks(
-    blocks: Array, penalty: Array, moving: Array
-) -> Callable[[Array], Array]:
+def _inverse_blocks(blocks: Array, penalty: Array) -> Callable[[Array], Array]:
     vv = blocks[0] + 2 * penalty[0]
     bb = blocks[2] + 2 * penalty[1]
     vb = blocks[1]
@@ -149,7 +139,7 @@ def _inverse_blocks(
     def solve(r: Array) -> Array:
         v = (bb * r[0] - vb * r[1]) / determinant
         b = (vv * r[1] - vb * r[0]) / determinant
-        return moving * np.stack([v, b])
+        return np.stack([v, b])
 
     return solve
 

@@ -236,16 +236,22 @@ class MatrixScaling(BaseCalibrator):
         else:
             factor = off_diagonal / (n_classes * (n_classes - 1))
             ridge = Ridge(factor, 0.0, intercept / n_classes)
+        present = np.unique(data.codes)
         # Without a penalty the offset of an absent class would go to minus infinity.
-        present = np.bincount(data.codes, minlength=n_classes) > 0
-        return fit_matrix(
-            data,
-            start,
+        if ridge.intercept > 0 or present.shape[0] == n_classes:
+            return fit_matrix(data, start, ridge=ridge, tol=tol, max_iter=self.max_iter)
+        part = np.ix_(present, np.append(present, n_classes))
+        result = fit_matrix(
+            data.columns(present),
+            start[part],
             ridge=ridge,
-            free=present if ridge.intercept == 0 else None,
             tol=tol,
             max_iter=self.max_iter,
         )
+        x = start.copy()
+        x[part] = result.x
+        x[present, -1] -= x[present, -1].mean()
+        return result.at(x)
 
     def _calibration_map(self):
         if not self.average_folds:

@@ -37,7 +37,7 @@ class VectorScaling(BaseCalibrator):
         Factor of each class, :math:`v`.
 
     intercept_ : ndarray of shape (n_classes,)
-        Offset of each class, :math:`b`; with mean 0.
+        Offset of each class, :math:`b`; with mean 0 over the classes that occur.
 
     logit_range_ : tuple of two floats
         Logits are cut to this range first. It lies far beyond the logits that carry
@@ -45,7 +45,7 @@ class VectorScaling(BaseCalibrator):
         map must not multiply.
 
     loss_ : float
-        Mean log-loss on the calibration set.
+        Mean log-loss on the calibration set, among the classes that occur.
 
     n_iter_ : int
         Newton steps used.
@@ -67,10 +67,9 @@ class VectorScaling(BaseCalibrator):
     Notes
     -----
     The loss is convex and solved to its optimum by Newton's method from the
-    temperature solution. A class that does not occur in the calibration set keeps the
-    factor of temperature scaling and offset 0 (before the offsets are centred): the
-    data say nothing about it, and the likelihood alone would push its probability
-    to 0.
+    temperature solution. A class that does not occur in the calibration set is left
+    out of the fit and keeps the factor of temperature scaling and offset 0: the data
+    say nothing about it, and the likelihood alone would push its probability to 0.
 
     The result depends on the constant that may be added to all logits of a row, so
     ``logits_from_proba`` of a network's probabilities gives another fit than its own
@@ -104,15 +103,16 @@ class VectorScaling(BaseCalibrator):
     def _fit_calibration(self, data):
         temperature = fit_temperature(data).x[0]
         data, self.logit_range_ = clip_masked(data, temperature)
-        start = np.zeros((2, data.n_classes))
-        start[0] = 1 / temperature
-        present = np.bincount(data.codes, minlength=data.n_classes) > 0
-        result = fit_vector(
-            data, start, free=present, tol=self.tol, max_iter=self.max_iter
-        )
+        self.coef_ = np.full(data.n_classes, 1 / temperature)
+        self.intercept_ = np.zeros(data.n_classes)
+        present = np.unique(data.codes)
+        if present.shape[0] < data.n_classes:
+            data = data.columns(present)
+        start = np.stack([self.coef_[present], self.intercept_[present]])
+        result = fit_vector(data, start, tol=self.tol, max_iter=self.max_iter)
         self._record(result)
-        self.coef_ = result.x[0]
-        self.intercept_ = result.x[1] - result.x[1].mean()
+        self.coef_[present] = result.x[0]
+        self.intercept_[present] = result.x[1] - result.x[1].mean()
 
     def _calibration_map(self):
         affine = Affine(self.coef_, self.intercept_)

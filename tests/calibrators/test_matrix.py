@@ -123,9 +123,11 @@ def test_an_absent_class_keeps_the_factor_of_the_temperature(draw_calibration_se
     logits, y = draw_calibration_set(n_classes=5)
     logits, y = logits[y < 4], y[y < 4]
     scaling = MatrixScaling(penalty=None).fit(logits, y)
-    temperature = TemperatureScaling().fit(logits, y).temperature_
-    assert_allclose(scaling.coef_[4], np.eye(5)[4] / temperature, rtol=1e-9)
+    plain = TemperatureScaling().fit(logits, y)
+    assert_allclose(scaling.coef_[4], np.eye(5)[4] / plain.temperature_, rtol=1e-9)
     assert scaling.intercept_[4] == 0
+    share = scaling.predict_proba(logits)[:, 4].mean()
+    assert share == pytest.approx(plain.predict_proba(logits)[:, 4].mean(), rel=0.5)
 
 
 def test_an_absent_class_becomes_rare_under_a_penalty(draw_calibration_set):

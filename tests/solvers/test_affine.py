@@ -27,10 +27,10 @@ def test_vector_derivatives_are_those_of_the_loss(data, monkeypatch, max_dense):
     monkeypatch.setattr("skcalib._solvers._vector.MAX_DENSE_CLASSES", max_dense)
     rng = np.random.default_rng(0)
     x, direction = rng.normal(size=(2, 2, 4))
-    penalty, moving = np.array([[0.3], [0.2]]), np.ones((2, 4))
+    penalty = np.array([[0.3], [0.2]])
 
     def at(x):
-        return _expand(data, x, penalty, moving)
+        return _expand(data, x, penalty)
 
     slope = differences(lambda x: np.array(at(x).loss), x, direction)
     assert np.vdot(at(x).gradient, direction) == pytest.approx(float(slope), rel=1e-6)
@@ -47,7 +47,7 @@ def test_matrix_derivatives_are_those_of_the_loss(data):
     x = identity_map(4) + rng.normal(scale=0.1, size=(4, 5))
     direction = rng.normal(size=(4, 5))
     ridge = Ridge(0.1, 0.2, 0.3)
-    problem = _Problem(data, ridge.table(4), ridge.off_diagonal, np.ones((4, 1)))
+    problem = _Problem(data, ridge)
     point = problem.expand(x)
     assert point.loss == pytest.approx(problem.loss(x), rel=1e-12)
     slope = differences(lambda x: np.array(problem.loss(x)), x, direction)
@@ -60,7 +60,7 @@ def test_matrix_derivatives_are_those_of_the_loss(data):
 def test_matrix_preconditioner_is_symmetric_and_positive(data):
     rng = np.random.default_rng(0)
     ridge = Ridge(0.1, 0.2, 0.3)
-    problem = _Problem(data, ridge.table(4), ridge.off_diagonal, np.ones((4, 1)))
+    problem = _Problem(data, ridge)
     precondition = problem.expand(identity_map(4)).precondition
     a, b = rng.normal(size=(2, 4, 5))
     assert np.vdot(a, precondition(b)) == pytest.approx(np.vdot(precondition(a), b))
