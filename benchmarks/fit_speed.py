@@ -240,7 +240,7 @@ def import_seconds(module):
 def part_import(options):
     """Whether importing the package costs more than scikit-learn's calibration."""
     modules = ["skcalib", "sklearn.calibration"]
-    repeats = 2 if options.tiny else max(20, options.repeats)
+    repeats = 2 if options.tiny else max(10, options.repeats)
     seconds = np.array([[import_seconds(m) for m in modules] for _ in range(repeats)])
     mine, theirs = seconds.min(axis=0)
     print(
