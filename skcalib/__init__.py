@@ -1,21 +1,27 @@
-"""Calibrated probabilities for trained classifiers, as scikit-learn estimators."""
+"""Calibrated probabilities for trained classifiers, as scikit-learn estimators.
 
-from skcalib._validation import logits_from_proba
-from skcalib.calibrators import (
-    BetaCalibration,
-    DirichletCalibration,
-    EnsembleTemperatureScaling,
-    HistogramBinning,
-    IsotonicCalibration,
-    MatrixScaling,
-    PlattScaling,
-    StructuredMatrixScaling,
-    TemperatureScaling,
-    VectorScaling,
-)
-from skcalib.meta import CalibratedClassifier
+The names are imported when they are first used, so that ``import skcalib`` is quick.
+"""
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0.dev0"
+
+_HOME = {
+    "BetaCalibration": "skcalib.calibrators",
+    "CalibratedClassifier": "skcalib.meta",
+    "DirichletCalibration": "skcalib.calibrators",
+    "EnsembleTemperatureScaling": "skcalib.calibrators",
+    "HistogramBinning": "skcalib.calibrators",
+    "IsotonicCalibration": "skcalib.calibrators",
+    "MatrixScaling": "skcalib.calibrators",
+    "PlattScaling": "skcalib.calibrators",
+    "StructuredMatrixScaling": "skcalib.calibrators",
+    "TemperatureScaling": "skcalib.calibrators",
+    "VectorScaling": "skcalib.calibrators",
+    "logits_from_proba": "skcalib._validation",
+}
 
 __all__ = [
     "BetaCalibration",
@@ -32,3 +38,15 @@ __all__ = [
     "__version__",
     "logits_from_proba",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'skcalib' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -39,8 +39,17 @@ class CalibrationData:
         self.weight = weight / self.total_weight
         self.n_samples, self.n_classes = source.shape
 
-    def sum(self, statistic: Statistic, *, block_elements: int = BLOCK_ELEMENTS) -> Any:
-        """Sum ``statistic(logits, codes, weight)`` over all blocks of rows."""
+    def sum(
+        self,
+        statistic: Statistic,
+        *,
+        block_elements: int = BLOCK_ELEMENTS,
+        heavy: bool = False,
+    ) -> Any:
+        """Sum ``statistic(logits, codes, weight)`` over all blocks of rows.
+
+        `heavy` says that a statistic takes matrix products or the like.
+        """
 
         def of_block(rows: slice) -> Any:
             return statistic(
@@ -48,7 +57,7 @@ class CalibrationData:
             )
 
         slices = row_slices(self.n_samples, self.n_classes, block_elements)
-        return sum_blocks(of_block, slices)
+        return sum_blocks(of_block, slices, heavy=heavy)
 
     @property
     def logits(self) -> NDArray[Any]:

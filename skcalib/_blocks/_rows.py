@@ -9,6 +9,9 @@ from skcalib._sklearn_compat import n_threads
 
 # A block of this many numbers and its temporaries stay in a core's own cache.
 BLOCK_ELEMENTS = 1 << 16
+# Below this many numbers, handing blocks to threads costs more than it saves, unless
+# the work on each number is heavy.
+THREADING_ELEMENTS = 1 << 22
 
 
 def row_slices(
@@ -20,13 +23,15 @@ def row_slices(
 
 
 def map_blocks(
-    function: Callable[[slice], Any], slices: Sequence[slice]
+    function: Callable[[slice], Any], slices: Sequence[slice], *, heavy: bool = False
 ) -> Iterator[Any]:
     """Yield ``function(rows)`` for each slice, in order, computed by threads.
 
-    Only a few results wait at any time, so that large ones do not pile up.
+    Few slices are computed here and now, unless each is `heavy` work, such as matrix
+    products. Only a few results wait at any time, so that large ones do not pile up.
     """
-    threads = min(n_threads(), len(slices))
+    few = len(slices) < THREADING_ELEMENTS // BLOCK_ELEMENTS
+    threads = 1 if few and not heavy else min(n_threads(), len(slices))
     if threads < 2:
         yield from map(function, slices)
         return
@@ -44,13 +49,15 @@ def map_blocks(
                 future.cancel()
 
 
-def sum_blocks(function: Callable[[slice], Any], slices: Sequence[slice]) -> Any:
+def sum_blocks(
+    function: Callable[[slice], Any], slices: Sequence[slice], *, heavy: bool = False
+) -> Any:
     """Sum ``function(rows)`` over the slices; a tuple is summed entry by entry.
 
     The order of addition is the order of the slices, whatever the number of threads,
     so the same machine gives the same sum. The first result is added to in place.
     """
-    results = map_blocks(function, slices)
+    results = map_blocks(function, slices, heavy=heavy)
     total = next(results)
     if not isinstance(total, tuple):
         for result in results:

@@ -85,16 +85,21 @@ class _Problem:
         penalty = float((self._penalty * (x - self._target) ** 2).sum())
         return float(self._sum(statistic)) + penalty
 
-    def expand(self, x: Array) -> Expansion:
-        """Loss, gradient and Hessian products about `x`."""
+    def expand(self, x: Array, curvature: Expansion | None) -> Expansion:
+        """Loss, gradient and Hessian products about `x`.
+
+        The approximate inverse of `curvature`, if given, is kept.
+        """
 
         def statistic(
             features: NDArray, codes: NDArray, weight: Array
-        ) -> tuple[float, Array, _Moments]:
+        ) -> tuple[Any, ...]:
             z = _with_one(features)
             loss, proba = loss_and_proba(z @ x.T, codes, weight)
-            residual = weighted_residual(proba, codes, weight)
-            return loss, residual.T @ z, _Moments.of_block(proba, z, weight)
+            gradient = weighted_residual(proba, codes, weight).T @ z
+            if curvature is not None:
+                return loss, gradient
+            return loss, gradient, _Moments.of_block(proba, z, weight)
 
         def hessian_product(direction: Array) -> Array:
             def of_block(features: NDArray, codes: NDArray, weight: Array) -> Array:
@@ -105,15 +110,20 @@ class _Problem:
 
             return self._sum(of_block) + 2 * self._penalty * direction
 
-        loss, gradient, moments = self._sum(statistic)
+        loss, gradient, *moments = self._sum(statistic)
         away = x - self._target
         loss += float((self._penalty * away**2).sum())
         gradient += 2 * self._penalty * away
-        precondition = self._approximate_inverse(moments)
+        if curvature is not None:
+            precondition = curvature.precondition
+        else:
+            precondition = self._approximate_inverse(moments[0])
         return Expansion(loss, gradient, hessian_product, precondition)
 
     def _sum(self, statistic: Statistic) -> Any:
-        return self._data.sum(statistic, block_elements=self._block_elements)
+        return self._data.sum(
+            statistic, block_elements=self._block_elements, heavy=True
+        )
 
     def _approximate_inverse(self, moments: "_Moments") -> Callable[[Array], Array]:
         n_classes = self._data.n_classes

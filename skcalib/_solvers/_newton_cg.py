@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from skcalib._solvers._result import Result
 
 Array = NDArray[np.float64]
+# Makes the expansion about a point, with the curvature of an earlier one if given.
+Expand = Callable[[Array, "Expansion | None"], "Expansion"]
 
 MAX_CG_STEPS = 250
 MAX_HALVINGS = 40
@@ -31,7 +33,7 @@ class Expansion:
 
 
 def minimize(
-    expand: Callable[[Array], Expansion],
+    expand: Expand,
     loss: Callable[[Array], float],
     x: Array,
     *,
@@ -39,19 +41,23 @@ def minimize(
     max_iter: int,
 ) -> Result:
     """Minimise from `x` until the loss is within about `tol` of its minimum."""
-    point = expand(x)
+    point = expand(x, None)
     message = f"max_iter={max_iter} was reached"
     n_iter = 0
     forcing = 0.1
+    previous = 1.0
     while n_iter < max_iter:
         n_iter += 1
-        step, drop = _newton_step(point, forcing)
+        step, drop = _newton_step(point, forcing, tol)
         # Half the product of step and gradient is the loss that is left, were the
         # loss quadratic; the residual of CG is a fraction `forcing` of that.
         if drop <= 2 * tol:
             message = "converged"
             break
-        x, new = _descend(expand, loss, x, point, step, drop)
+        # Where the loss that is left shrinks fast, the curvature is good enough.
+        curvature = point if drop < 0.1 * previous else None
+        previous = drop
+        x, new = _descend(expand, loss, x, point, step, drop, curvature)
         if new is point:
             # The remaining drop is below the rounding of the loss itself.
             message = "converged" if drop <= 1e-9 else "no descent along Newton's step"
@@ -62,14 +68,17 @@ def minimize(
     return Result(x, point.loss, n_iter, message == "converged", message, norm)
 
 
-def _newton_step(point: Expansion, forcing: float) -> tuple[Array, float]:
-    """Solve Hessian @ step = -gradient; return the step and -gradient @ step."""
+def _newton_step(point: Expansion, forcing: float, tol: float) -> tuple[Array, float]:
+    """Solve Hessian @ step = -gradient; return the step and -gradient @ step.
+
+    Where the approximate inverse already promises no more than `tol`, it must do.
+    """
     residual = -point.gradient
     step = np.zeros_like(residual)
     z = point.precondition(residual)
     rho = first = float(np.vdot(residual, z))
-    if not first > 0:
-        return step, 0.0
+    if not first > tol:
+        return z, first
     direction = z
     for _ in range(MAX_CG_STEPS):
         product = point.hessian_product(direction)
@@ -90,20 +99,21 @@ def _newton_step(point: Expansion, forcing: float) -> tuple[Array, float]:
 
 
 def _descend(
-    expand: Callable[[Array], Expansion],
+    expand: Expand,
     loss: Callable[[Array], float],
     x: Array,
     point: Expansion,
     step: Array,
     drop: float,
+    curvature: Expansion | None,
 ) -> tuple[Array, Expansion]:
     """Halve the step until the loss falls enough; the old point if it never does."""
-    new = expand(x + step)
+    new = expand(x + step, curvature)
     if new.loss <= point.loss - 1e-4 * drop:
         return x + step, new
     length = 0.5
     for _ in range(MAX_HALVINGS):
         if loss(x + length * step) <= point.loss - 1e-4 * length * drop:
-            return x + length * step, expand(x + length * step)
+            return x + length * step, expand(x + length * step, None)
         length /= 2
     return x, point

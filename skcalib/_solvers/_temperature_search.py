@@ -113,7 +113,8 @@ def _brier(beta: float, logits: NDArray, codes: NDArray, weight: NDArray) -> flo
 
 def _search_ece(data: CalibrationData) -> Result:
     """Try every temperature of the grid in one pass over the data."""
-    gaps = data.sum(_ece_gaps, block_elements=ECE_ROWS * data.n_classes)
+    rows = ECE_ROWS * data.n_classes
+    gaps = data.sum(_ece_gaps, block_elements=rows, heavy=True)
     errors = np.abs(gaps).sum(axis=1)
     best = int(np.argmin(errors))
     n_iter = len(ECE_TEMPERATURES)

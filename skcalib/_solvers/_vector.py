@@ -6,6 +6,7 @@ blocks precondition conjugate gradients and memory stays proportional to K.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,8 @@ def fit_vector(
     """
     penalty = np.array([[coef_penalty], [intercept_penalty]])
 
-    def expand(x: Array) -> Expansion:
-        return _expand(data, x, penalty)
+    def expand(x: Array, curvature: Expansion | None) -> Expansion:
+        return _expand(data, x, penalty, curvature)
 
     def loss(x: Array) -> float:
         return _loss(data, x, penalty)
@@ -62,17 +63,23 @@ def _loss(data: CalibrationData, x: Array, penalty: Array) -> float:
     return float(data.sum(statistic)) + float((penalty * (x - IDENTITY) ** 2).sum())
 
 
-def _expand(data: CalibrationData, x: Array, penalty: Array) -> Expansion:
+def _expand(
+    data: CalibrationData, x: Array, penalty: Array, curvature: Expansion | None
+) -> Expansion:
     n_classes = data.n_classes
     dense = n_classes <= MAX_DENSE_CLASSES
 
-    def statistic(
-        logits: NDArray, codes: NDArray, weight: Array
-    ) -> tuple[float, Array, Array]:
-        z = logits.astype(np.float64, copy=False)
+    def gradient_of(z: Array, codes: NDArray, weight: Array) -> tuple[Any, ...]:
         loss, proba = loss_and_proba(x[0] * z + x[1], codes, weight)
         residual = weighted_residual(proba, codes, weight)
         gradient = np.stack([np.einsum("ij,ij->j", residual, z), residual.sum(axis=0)])
+        return loss, gradient, proba
+
+    def statistic(logits: NDArray, codes: NDArray, weight: Array) -> tuple[Any, ...]:
+        z = logits.astype(np.float64, copy=False)
+        loss, gradient, proba = gradient_of(z, codes, weight)
+        if curvature is not None:
+            return loss, gradient
         hessian = _dense_hessian if dense else _diagonal_hessian
         return loss, gradient, hessian(proba, z, weight)
 
@@ -85,19 +92,24 @@ def _expand(data: CalibrationData, x: Array, penalty: Array) -> Expansion:
 
         return data.sum(of_block) + 2 * penalty * direction
 
-    loss, gradient, hessian = data.sum(statistic)
+    heavy = dense and curvature is None
+    loss, gradient, *hessian = data.sum(statistic, heavy=heavy)
     away = x - IDENTITY
     loss += float((penalty * away**2).sum())
     gradient += 2 * penalty * away
+    if curvature is not None:
+        product = curvature.hessian_product if dense else hessian_product
+        return Expansion(loss, gradient, product, curvature.precondition)
     if not dense:
-        precondition = _inverse_blocks(hessian, penalty)
+        precondition = _inverse_blocks(hessian[0], penalty)
         return Expansion(loss, gradient, hessian_product, precondition)
-    hessian[np.diag_indices(2 * n_classes)] += np.repeat(2 * penalty[:, 0], n_classes)
+    matrix = hessian[0]
+    matrix[np.diag_indices(2 * n_classes)] += np.repeat(2 * penalty[:, 0], n_classes)
 
     def dense_product(direction: Array) -> Array:
-        return (hessian @ direction.ravel()).reshape(direction.shape)
+        return (matrix @ direction.ravel()).reshape(direction.shape)
 
-    return Expansion(loss, gradient, dense_product, inverse(hessian))
+    return Expansion(loss, gradient, dense_product, inverse(matrix))
 
 
 def _dense_hessian(proba: Array, z: Array, weight: Array) -> Array:

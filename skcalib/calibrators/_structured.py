@@ -49,7 +49,7 @@ class StructuredMatrixScaling(BaseCalibrator):
     off_diagonal_penalty : float, default=1.0
         Factor of the third penalty. Not used by ``structure="vector"``.
 
-    tol : float, default=1e-9
+    tol : float, default=1e-7
         How far above its minimum, in nats, the penalised mean log-loss may end.
 
     max_iter : int, default=100
@@ -131,7 +131,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         intercept_penalty=1.0,
         diagonal_penalty=1.0,
         off_diagonal_penalty=1.0,
-        tol=1e-9,
+        tol=1e-7,
         max_iter=100,
         classes=None,
     ):

@@ -20,7 +20,7 @@ class VectorScaling(BaseCalibrator):
 
     Parameters
     ----------
-    tol : float, default=1e-10
+    tol : float, default=1e-12
         How far above its minimum, in nats, the mean log-loss may end.
 
     max_iter : int, default=100
@@ -95,7 +95,7 @@ class VectorScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    def __init__(self, *, tol=1e-10, max_iter=100, classes=None):
+    def __init__(self, *, tol=1e-12, max_iter=100, classes=None):
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes

@@ -30,7 +30,7 @@ def test_vector_derivatives_are_those_of_the_loss(data, monkeypatch, max_dense):
     penalty = np.array([[0.3], [0.2]])
 
     def at(x):
-        return _expand(data, x, penalty)
+        return _expand(data, x, penalty, None)
 
     slope = differences(lambda x: np.array(at(x).loss), x, direction)
     assert np.vdot(at(x).gradient, direction) == pytest.approx(float(slope), rel=1e-6)
@@ -48,11 +48,11 @@ def test_matrix_derivatives_are_those_of_the_loss(data):
     direction = rng.normal(size=(4, 5))
     ridge = Ridge(0.1, 0.2, 0.3)
     problem = _Problem(data, ridge)
-    point = problem.expand(x)
+    point = problem.expand(x, None)
     assert point.loss == pytest.approx(problem.loss(x), rel=1e-12)
     slope = differences(lambda x: np.array(problem.loss(x)), x, direction)
     assert np.vdot(point.gradient, direction) == pytest.approx(float(slope), rel=1e-6)
-    expected = differences(lambda x: problem.expand(x).gradient, x, direction)
+    expected = differences(lambda x: problem.expand(x, None).gradient, x, direction)
     # The Hessian only steers and may be formed in float32.
     assert_allclose(point.hessian_product(direction), expected, atol=1e-4)
 
@@ -61,7 +61,7 @@ def test_matrix_preconditioner_is_symmetric_and_positive(data):
     rng = np.random.default_rng(0)
     ridge = Ridge(0.1, 0.2, 0.3)
     problem = _Problem(data, ridge)
-    precondition = problem.expand(identity_map(4)).precondition
+    precondition = problem.expand(identity_map(4), None).precondition
     a, b = rng.normal(size=(2, 4, 5))
     assert np.vdot(a, precondition(b)) == pytest.approx(np.vdot(precondition(a), b))
     assert np.vdot(a, precondition(a)) > 0

@@ -9,7 +9,7 @@ def quadratic(hessian, optimum, precondition):
     def loss(x):
         return 0.5 * (x - optimum) @ hessian @ (x - optimum)
 
-    def expand(x):
+    def expand(x, curvature):
         gradient = hessian @ (x - optimum)
         return Expansion(loss(x), gradient, lambda d: hessian @ d, precondition)
 
@@ -47,7 +47,7 @@ def test_steps_that_are_too_long_are_halved():
     def loss(x):
         return float(np.logaddexp(x, -x).sum())
 
-    def expand(x):
+    def expand(x, curvature):
         curvature = 1 / np.cosh(x) ** 2
         return Expansion(
             loss(x), np.tanh(x), lambda d: curvature * d, lambda r: r / curvature
@@ -68,7 +68,7 @@ def test_the_iteration_limit_is_reported(problem):
 
 
 def test_a_loss_that_never_falls_is_reported():
-    def expand(x):
+    def expand(x, curvature):
         # The gradient is wrong in sign.
         return Expansion(float(x @ x), -2 * x, lambda d: 2 * d, lambda r: r / 2)
 
