@@ -160,7 +160,9 @@ def inverse(hessian: Array) -> Callable[[Array], Array]:
     """Solve with a symmetric matrix, after a ridge that makes it positive definite."""
     diagonal = np.diagonal(hessian)
     # In units of each parameter: the scale of v follows the logits, that of b does not.
-    floor = 1e-14 * diagonal.max() + np.finfo(float).tiny
+    # Where all probabilities are 0 or 1, rounding may leave no positive curvature.
+    largest = diagonal.max()
+    floor = 1e-14 * largest if largest > 0 else 1.0
     scale = 1 / np.sqrt(np.maximum(diagonal, floor))
     scaled = hessian * scale[:, np.newaxis] * scale
     factor = None

@@ -76,6 +76,11 @@ def test_inverse_solves_in_any_units():
     assert_allclose(inverse(hessian)(hessian @ expected), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("value", [0.0, -1e-20])
+def test_inverse_is_finite_where_rounding_leaves_no_curvature(value):
+    assert np.isfinite(inverse(np.full((4, 4), value))(np.ones(4))).all()
+
+
 def test_sensible_logits_are_not_cut(data):
     cut, (lower, upper) = clip_masked(data, 2.0)
     assert cut is data
