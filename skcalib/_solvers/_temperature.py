@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from skcalib._blocks import CalibrationData
 from skcalib._solvers._result import Result
 
-# A subsample holds 1/32 of the numbers, but not fewer than this: enough for a starting
-# point within a few per cent.
+# A subsample holds 1/32 of the numbers, but not fewer than this, enough for a starting
+# point within a few per cent, nor more than 64 times this, however large the data.
 SUBSAMPLE_ELEMENTS = 1 << 16
 # The search stays within this factor of the typical distance of the two top logits.
 REACH = 1e3
@@ -127,8 +127,9 @@ def _is_normal(beta: float, dtype: np.dtype) -> bool:
 
 
 def subsample(data: CalibrationData) -> CalibrationData:
-    """Every m-th row, so that 1/32 or SUBSAMPLE_ELEMENTS of the numbers remain."""
-    step = min(32, data.n_samples * data.n_classes // SUBSAMPLE_ELEMENTS)
+    """Every m-th row, so that 1/32 of the numbers remain, within limits."""
+    units = data.n_samples * data.n_classes // SUBSAMPLE_ELEMENTS
+    step = max(min(32, units), units // 64)
     if step < 4:
         return data
     return data.subset(np.arange(0, data.n_samples, step))
