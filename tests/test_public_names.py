@@ -84,6 +84,6 @@ def test_importing_touches_no_global_state():
     run_python(
         "import numpy, warnings, sklearn.calibration\n"
         "before = numpy.geterr(), list(warnings.filters)\n"
-        "import skcalib\n"
+        "from skcalib import *\n"
         "assert (numpy.geterr(), list(warnings.filters)) == before"
     )

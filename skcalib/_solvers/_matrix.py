@@ -66,6 +66,16 @@ def fit_matrix(
         return minimize(problem.expand, problem.loss, start, tol=tol, max_iter=max_iter)
 
 
+def log_loss(data: CalibrationData, x: Array) -> float:
+    """Mean log-loss of the (K, K + 1) parameters `x`, without penalty."""
+
+    def of_block(features: NDArray, codes: NDArray, weight: Array) -> float:
+        scores = features @ x[:, :-1].T + x[:, -1]
+        return loss_and_proba(scores, codes, weight)[0]
+
+    return float(data.sum(of_block, heavy=True))
+
+
 class _Problem:
     def __init__(self, data: CalibrationData, ridge: Ridge) -> None:
         self._data = data
@@ -77,13 +87,8 @@ class _Problem:
 
     def loss(self, x: Array) -> float:
         """Penalised loss at `x`."""
-
-        def statistic(features: NDArray, codes: NDArray, weight: Array) -> float:
-            scores = features @ x[:, :-1].T + x[:, -1]
-            return loss_and_proba(scores, codes, weight)[0]
-
         penalty = float((self._penalty * (x - self._target) ** 2).sum())
-        return float(self._sum(statistic)) + penalty
+        return log_loss(self._data, x) + penalty
 
     def expand(self, x: Array, curvature: Expansion | None) -> Expansion:
         """Loss, gradient and Hessian products about `x`.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._solvers._softmax import loss_and_proba
+from skcalib._solvers._matrix import log_loss
 
 Array = NDArray[np.float64]
 
@@ -66,13 +66,3 @@ class PenaltySearch:
         losses = [log_loss(*pair) for pair in zip(held_out, models, strict=True)]
         shares = [data.total_weight for data in held_out]
         return float(np.average(losses, weights=shares))
-
-
-def log_loss(data: CalibrationData, x: Array) -> float:
-    """Mean log-loss of the (K, K + 1) parameters `x`."""
-
-    def of_block(features: NDArray, codes: NDArray, weight: Array) -> float:
-        scores = features @ x[:, :-1].T + x[:, -1]
-        return loss_and_proba(scores, codes, weight)[0]
-
-    return float(data.sum(of_block))
