@@ -1,0 +1,1 @@
+"""Neural clamping: one input perturbation and one temperature for a frozen network."""
