@@ -5,8 +5,8 @@ import warnings
 import numpy as np
 import torch
 
-from skcalib.clamping._tensor_losses import LOSSES
 from skcalib.clamping._network import refuse_nan
+from skcalib.clamping._tensor_losses import LOSSES
 
 
 class Objective:
