@@ -9,6 +9,7 @@ NEEDS = {
     "skcalib/frozen/_torch.py": ("torch",),
     "skcalib/model_selection/_compare.py": ("pandas",),
     "skcalib/plotting/*": ("matplotlib",),
+    "skcalib/training/*": ("torch", "skorch"),
 }
 
 collect_ignore_glob = [

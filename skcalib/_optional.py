@@ -8,6 +8,7 @@ _EXTRA = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "matplotlib": "plot",
+    "skorch": "train",
     "typer": "cli",
     "rich": "cli",
     "jinja2": "cli",

@@ -1,0 +1,32 @@
+"""Training networks so that their uncertainty means what it says.
+
+The names need torch, the estimators skorch as well; they are imported on first use.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from skcalib._optional import import_optional
+
+# Name: its module and the packages it needs.
+_HOME = {
+    "CLUELoss": ("skcalib.training._clue_loss", ["torch"]),
+    "mc_dropout": ("skcalib.training._mc_dropout", ["torch"]),
+}
+
+__all__ = ["CLUELoss", "mc_dropout"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, packages = _HOME[name]
+    for package in packages:
+        import_optional(package, name)
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,174 @@
+"""mc_dropout switches dropout on, nothing else, and leaves no trace."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from skcalib.training import mc_dropout  # noqa: E402
+
+pytestmark = pytest.mark.torch
+nn = torch.nn
+
+
+def network(*last):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), *last)
+
+
+def modes(module):
+    return [part.training for part in module.modules()]
+
+
+class Sequences(nn.Module):
+    """Token features to logits, through one kind of layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        if isinstance(self.layer, nn.MultiheadAttention):
+            return self.layer(x, x, x, need_weights=False)[0]
+        result = self.layer(x)
+        return result[0] if isinstance(result, tuple) else result
+
+
+LAYERS = {
+    "alpha": lambda: nn.AlphaDropout(0.5),
+    "feature alpha": lambda: nn.FeatureAlphaDropout(0.5),
+    "dropout1d": lambda: nn.Dropout1d(0.5),
+    "attention": lambda: nn.MultiheadAttention(8, 2, dropout=0.5, batch_first=True),
+    "lstm": lambda: nn.LSTM(8, 8, num_layers=2, dropout=0.5, batch_first=True),
+    "encoder": lambda: nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True), 2
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_passes_differ_in_eval_mode_and_modes_come_back(kind):
+    torch.manual_seed(0)
+    module = Sequences(LAYERS[kind]()).eval()
+    with torch.no_grad():
+        passes = mc_dropout(module, torch.randn(3, 5, 8), 4)
+    assert passes.shape[:2] == (4, 3)
+    assert (passes.std(dim=0) > 0).any()
+    assert not any(modes(module))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_normalisation_stays_as_it_is(training):
+    module = network(nn.Linear(16, 2)).train(training)
+    before = module[1].running_mean.clone()
+    mc_dropout(module, torch.randn(6, 4), 3)
+    assert torch.equal(module[1].running_mean, before) is not training
+    assert modes(module) == [training] * len(modes(module))
+
+
+def test_modes_come_back_after_an_error():
+    module = network(nn.Linear(99, 2)).eval()
+    with pytest.raises(RuntimeError):
+        mc_dropout(module, torch.randn(6, 4), 3)
+    assert not any(modes(module))
+
+
+def test_the_passes_are_those_of_dropout():
+    # Half of the inputs are dropped, the others doubled, anew in every row and pass.
+    passes = mc_dropout(nn.Sequential(nn.Dropout(0.5)), torch.ones(50, 40), 30)
+    assert set(passes.unique().tolist()) == {0.0, 2.0}
+    assert passes.mean().item() == pytest.approx(1, abs=0.02)
+    assert not torch.equal(passes[0], passes[1])
+    assert not torch.equal(passes[:, 0], passes[:, 1])
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.Dropout1d(0.5)])
+def test_shared_masks_are_the_same_in_all_rows_of_a_pass(layer):
+    module = nn.Sequential(layer)
+    passes = mc_dropout(module, torch.ones(5, 7, 3), 20, share_masks=True)
+    assert (passes == passes[:, :1]).all()
+    assert set(passes.unique().tolist()) == {0.0, 2.0}
+    assert not torch.equal(passes[0], passes[1])
+    assert "forward" not in vars(layer)
+
+
+def test_a_row_with_shared_masks_does_not_hang_on_its_neighbours():
+    module, x = network(nn.Linear(16, 2)).eval(), torch.randn(6, 4)
+
+    def run(rows):
+        torch.manual_seed(1)
+        return mc_dropout(module, rows, 5, share_masks=True)
+
+    torch.testing.assert_close(run(x)[:, 2:3], run(x[2:3]))
+
+
+def test_few_rows_at_once_give_as_many_passes():
+    sizes = []
+    module = network()
+    module.register_forward_hook(lambda *args: sizes.append(args[2].shape[0]))
+    passes = mc_dropout(module, torch.randn(6, 4), 5, max_rows=13)
+    assert sizes == [12, 12, 6]
+    assert passes.shape == (5, 6, 16)
+    assert mc_dropout(module, torch.randn(6, 4), 2, max_rows=1).shape == (2, 6, 16)
+
+
+def test_gradients_flow_through_all_passes():
+    module = network(nn.Linear(16, 2))
+    x = torch.randn(6, 4, requires_grad=True)
+    passes = mc_dropout(module, x, 3)
+    grads = [
+        torch.autograd.grad(p.sum(), module[0].weight, retain_graph=True)[0]
+        for p in passes
+    ]
+    assert all(grad.abs().sum() > 0 for grad in grads)
+
+
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, left, right):
+        return self.dropout(left) + right
+
+
+@pytest.mark.parametrize("kind", [tuple, list, dict])
+def test_several_inputs_are_repeated_together(kind):
+    left, right = torch.zeros(4, 2), torch.arange(8.0).reshape(4, 2)
+    x = {"right": right, "left": left} if kind is dict else kind([left, right])
+    passes = mc_dropout(TwoInputs(), x, 3)
+    assert torch.equal(passes, right.expand(3, 4, 2))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.Linear(4, 2),
+        nn.Sequential(nn.Linear(4, 2), nn.Dropout(0.0)),
+        nn.LSTM(4, 2, num_layers=2),
+    ],
+)
+def test_a_module_without_dropout_is_refused(module):
+    with pytest.raises(ValueError, match="has no dropout layer"):
+        mc_dropout(module, torch.zeros(3, 4), 2)
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        (nn.LSTM(16, 2), "returned a tuple"),
+        (nn.Flatten(0), "along the first axis"),
+    ],
+)
+def test_results_without_one_row_a_sample_are_refused(last, message):
+    with pytest.raises(ValueError, match=message):
+        mc_dropout(network(last), torch.zeros(3, 4), 2)
+
+
+def test_inputs_of_different_length_are_refused():
+    with pytest.raises(ValueError, match=r"different numbers of rows: \[3, 4\]"):
+        mc_dropout(TwoInputs(), (torch.zeros(3, 2), torch.zeros(4, 2)), 2)
+
+
+def test_no_passes_are_refused():
+    with pytest.raises(ValueError, match="n_passes=0"):
+        mc_dropout(network(), torch.zeros(3, 4), 0)
