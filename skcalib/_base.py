@@ -26,6 +26,8 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
 
     # Whether the map ends in a softmax, whose argument `decision_function` returns.
     _has_logits = True
+    # Whether `_fit_calibration` takes the rows of weight 0 too, since `cv` counts them.
+    _takes_unused = False
     # Whether the predicted class is always that of the largest logit.
     _keeps_class = False
 
@@ -51,7 +53,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             The fitted calibrator.
         """
         self.classes_, data = check_calibration_set(
-            self, X, y, sample_weight, self.classes
+            self, X, y, sample_weight, self.classes, keep_unused=self._takes_unused
         )
         self._fit_calibration(data)
         return self

@@ -58,17 +58,3 @@ def log_odds(x: NDArray[Any]) -> NDArray[Any]:
     result = (x - largest) - np.log1p(others)
     result[rows, top] = top_log_odds
     return result
-
-
-def stratified_folds(
-    codes: NDArray[np.intp], n_folds: int, rng: np.random.RandomState
-) -> NDArray[np.intp]:
-    """Deal the rows of each class out to the folds in turn, in random order.
-
-    Every class, however rare, is spread as evenly as it can be.
-    """
-    order = rng.permutation(codes.shape[0])
-    order = order[np.argsort(codes[order], kind="stable")]
-    fold = np.empty(codes.shape[0], dtype=np.intp)
-    fold[order] = np.arange(codes.shape[0]) % n_folds
-    return fold

@@ -70,6 +70,11 @@ class CalibrationData:
         weight = self.weight[rows] * self.total_weight
         return CalibrationData(source, self.codes[rows], weight)
 
+    def used(self) -> "CalibrationData":
+        """Leave out the rows of weight 0, if there are any."""
+        used = self.weight > 0
+        return self if used.all() else self.subset(np.flatnonzero(used))
+
     def rows(self, statistic: Statistic) -> NDArray[np.float64]:
         """Compute ``statistic(logits, codes, weight)``, one row for each sample."""
 

@@ -12,6 +12,7 @@ from skcalib._validation._proba import (
     check_proba_rows,
     check_top_label,
 )
+from skcalib._validation._splits import make_splits
 
 __all__ = [
     "check_calibration_set",
@@ -22,4 +23,5 @@ __all__ = [
     "check_weight",
     "encode_labels",
     "logits_from_proba",
+    "make_splits",
 ]

@@ -153,8 +153,13 @@ def check_weight(sample_weight, y):
     return weight
 
 
-def check_calibration_set(estimator, X, y, sample_weight, classes):
-    """Validate everything `fit` is given; return ``(classes_, CalibrationData)``."""
+def check_calibration_set(
+    estimator, X, y, sample_weight, classes, *, keep_unused=False
+):
+    """Validate everything `fit` is given; return ``(classes_, CalibrationData)``.
+
+    Rows of weight 0 are left out unless `keep_unused`.
+    """
     name = type(estimator).__name__
     if y is None:
         raise ValueError(
@@ -173,6 +178,4 @@ def check_calibration_set(estimator, X, y, sample_weight, classes):
             "two classes among the samples with positive weight."
         )
     data = CalibrationData(source, codes, weight)
-    if not used.all():
-        data = data.subset(np.flatnonzero(used))
-    return classes_, data
+    return classes_, data if keep_unused else data.used()

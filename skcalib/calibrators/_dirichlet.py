@@ -27,8 +27,9 @@ class DirichletCalibration(MatrixScaling):
     intercept_penalty : float or "cv", default="cv"
         Strength :math:`\mu` of the mean squared offset, chosen likewise.
 
-    cv : int, default=5
-        Number of stratified folds for "cv" and for `average_folds`.
+    cv : int, cross-validation generator or iterable, default=5
+        How to split for "cv" and for `average_folds`: anything that scikit-learn
+        takes. An integer gives that many stratified folds of shuffled rows, None 5.
 
     average_folds : bool, default=False
         Predict with the mean of the probabilities of the models fitted on the folds,
@@ -41,7 +42,7 @@ class DirichletCalibration(MatrixScaling):
         Largest number of Newton steps.
 
     random_state : int, RandomState instance or None, default=0
-        Seed of the division into folds.
+        Seed of the shuffling for an integer `cv`.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default integer labels in
@@ -62,10 +63,10 @@ class DirichletCalibration(MatrixScaling):
     cv_losses_ : dict
         Held-out log-loss of each pair of strengths tried; empty without "cv".
 
-    fold_coefs_ : ndarray of shape (cv, n_classes, n_classes)
+    fold_coefs_ : ndarray of shape (n_splits, n_classes, n_classes)
         Matrices of the fold models; only with `average_folds`.
 
-    fold_intercepts_ : ndarray of shape (cv, n_classes)
+    fold_intercepts_ : ndarray of shape (n_splits, n_classes)
         Offsets of the fold models; only with `average_folds`.
 
     logit_range_ : tuple of two floats

@@ -3,16 +3,15 @@
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Mixture, Softmax
-from skcalib._numerics import stratified_folds
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
 from skcalib._solvers._penalty_search import PenaltySearch
 from skcalib._solvers._range import clip_masked
 from skcalib._solvers._temperature import fit_temperature
+from skcalib._validation import make_splits
 
 # Held-out losses are only compared, so the fits behind them may be rougher.
 FOLD_TOLERANCE = 1e-4
@@ -43,8 +42,9 @@ class MatrixScaling(BaseCalibrator):
     intercept_penalty : float or "cv", default="cv"
         Strength :math:`\mu`, chosen likewise.
 
-    cv : int, default=5
-        Number of stratified folds for "cv" and for `average_folds`.
+    cv : int, cross-validation generator or iterable, default=5
+        How to split for "cv" and for `average_folds`: anything that scikit-learn
+        takes. An integer gives that many stratified folds of shuffled rows, None 5.
 
     average_folds : bool, default=False
         Predict with the mean of the probabilities of the models fitted on the folds,
@@ -57,7 +57,7 @@ class MatrixScaling(BaseCalibrator):
         Largest number of Newton steps.
 
     random_state : int, RandomState instance or None, default=0
-        Seed of the division into folds.
+        Seed of the shuffling for an integer `cv`.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default integer labels in
@@ -78,10 +78,10 @@ class MatrixScaling(BaseCalibrator):
     cv_losses_ : dict
         Held-out log-loss of each pair of strengths tried; empty without "cv".
 
-    fold_coefs_ : ndarray of shape (cv, n_classes, n_classes)
+    fold_coefs_ : ndarray of shape (n_splits, n_classes, n_classes)
         Matrices of the fold models; only with `average_folds`.
 
-    fold_intercepts_ : ndarray of shape (cv, n_classes)
+    fold_intercepts_ : ndarray of shape (n_splits, n_classes)
         Offsets of the fold models; only with `average_folds`.
 
     logit_range_ : tuple of two floats
@@ -120,8 +120,8 @@ class MatrixScaling(BaseCalibrator):
     The search for the strengths departs from the full grid of [2]_: it takes
     :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, until
     the held-out loss rises, and then :math:`\mu` likewise. Both strengths multiply
-    means of squares. A weight counts as a repetition within a fit; which fold a row
-    falls into does depend on repetition.
+    means of squares. A weight counts as a repetition; the folds of an integer `cv`
+    depend on the repetition and order of rows, given splits do not.
 
     References
     ----------
@@ -145,7 +145,7 @@ class MatrixScaling(BaseCalibrator):
         "penalty": [StrOptions({"odir", "l2"}), None],
         "off_diagonal_penalty": _strength,
         "intercept_penalty": _strength,
-        "cv": [Interval(Integral, 2, None, closed="left")],
+        "cv": ["cv_object"],
         "average_folds": ["boolean"],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -153,6 +153,7 @@ class MatrixScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
+    _takes_unused = True
     # What the clipped logits go through before the affine map.
     _front = ()
 
@@ -183,11 +184,13 @@ class MatrixScaling(BaseCalibrator):
         return data
 
     def _fit_calibration(self, data):
+        splits = self._split(data) if self._needs_splits() else []
+        data = data.used()
         temperature = fit_temperature(data).x[0]
         data, self.logit_range_ = clip_masked(data, temperature)
         features = self._features(data)
         start = identity_map(data.n_classes, 1 / temperature)
-        strengths, models = self._choose_strengths(features, start)
+        strengths, models = self._choose_strengths(features, splits, start)
         self.off_diagonal_penalty_, self.intercept_penalty_ = strengths
         result = self._fit_affine(features, *strengths, start, self.tol)
         self._record(result)
@@ -196,37 +199,40 @@ class MatrixScaling(BaseCalibrator):
             self.fold_coefs_ = np.stack([x[:, :-1] for x in models])
             self.fold_intercepts_ = np.stack([x[:, -1] for x in models])
 
-    def _choose_strengths(self, data, start):
+    def _given_strengths(self):
+        """Return the two strengths, None where they are to be chosen."""
+        if self.penalty is None:
+            return 0.0, 0.0
+        given = (self.off_diagonal_penalty, self.intercept_penalty)
+        return tuple(None if value == "cv" else float(value) for value in given)
+
+    def _needs_splits(self):
+        return self.average_folds or None in self._given_strengths()
+
+    def _split(self, data):
+        """Return pairs of row numbers, counted without the rows of weight 0."""
+        splits = make_splits(
+            self.cv, data.logits, data.codes, data.weight, self.random_state
+        )
+        number = np.cumsum(data.weight > 0) - 1
+        return [(number[train], number[test]) for train, test in splits]
+
+    def _choose_strengths(self, data, splits, start):
         """Return the two strengths, and the models of the folds if there are any."""
-        given = (0.0, 0.0)
-        if self.penalty is not None:
-            given = (self.off_diagonal_penalty, self.intercept_penalty)
-        given = tuple(None if value == "cv" else float(value) for value in given)
         self.cv_losses_ = {}
-        if None not in given and not self.average_folds:
-            return given, []
+        if not splits:
+            return self._given_strengths(), []
 
         tol = self.tol if self.average_folds else max(self.tol, FOLD_TOLERANCE)
 
         def fit(train, off_diagonal, intercept, x):
             return self._fit_affine(train, off_diagonal, intercept, x, tol).x
 
-        search = PenaltySearch(fit, self._split(data))
-        strengths, models = search.run(*given, start)
+        folds = [tuple(data.subset(rows) for rows in split) for split in splits]
+        search = PenaltySearch(fit, folds)
+        strengths, models = search.run(*self._given_strengths(), start)
         self.cv_losses_ = search.losses
         return strengths, models
-
-    def _split(self, data):
-        rng = check_random_state(self.random_state)
-        n_folds = min(self.cv, data.n_samples)
-        fold = stratified_folds(data.codes, n_folds, rng)
-        return [
-            (
-                data.subset(np.flatnonzero(fold != i)),
-                data.subset(np.flatnonzero(fold == i)),
-            )
-            for i in range(n_folds)
-        ]
 
     def _fit_affine(self, data, off_diagonal, intercept, start, tol):
         n_classes = data.n_classes

@@ -11,12 +11,15 @@ from sklearn.model_selection import ShuffleSplit
 
 from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
-from skcalib._validation import check_calibration_set, logits_from_proba
+from skcalib._validation import (
+    check_calibration_set,
+    logits_from_proba,
+    make_splits,
+)
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError, UsageError
 from skcalib.cli._readers import Request, Role, read_labels, read_rows
 from skcalib.frozen import OnnxLogits
-from skcalib.model_selection._splits import make_splits
 
 # Rows a step of the progress bar.
 _ROWS_A_STEP = 2048
@@ -178,7 +181,8 @@ def uncalibrated(logits: NDArray[Any]) -> NDArray[Any]:
 
 def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldOut:
     """Judge every sample by a calibrator that was fitted on the other folds."""
-    splits = make_splits(n_folds, scores.logits, scores.codes, seed)
+    weight = np.ones(scores.codes.shape[0])
+    splits = make_splits(n_folds, scores.logits, scores.codes, weight, seed)
     before = uncalibrated(scores.logits)
     after = np.empty_like(before)
     labels = scores.labels

@@ -15,12 +15,12 @@ from skcalib._validation import (
     check_logits,
     check_weight,
     encode_labels,
+    make_splits,
 )
 from skcalib.metrics._bins import check_n_bins
 from skcalib.metrics._resampling import RowStatistics, evaluate
 from skcalib.model_selection._candidates import named_candidates
 from skcalib.model_selection._comparison import CalibratorComparison
-from skcalib.model_selection._splits import make_splits
 
 # Column titles, and the names of the metrics where they are computed.
 METRICS = {
@@ -87,8 +87,8 @@ def compare_calibrators(
         on all of `X` and judged on them; `cv` is not used.
 
     cv : int, cross-validation generator or iterable, default=5
-        How to split `X` without test data. An integer gives stratified folds of
-        shuffled rows;
+        How to split `X` without test data: anything that scikit-learn takes. An
+        integer gives stratified folds of shuffled rows, None 5;
         ``StratifiedShuffleSplit(5, test_size=0.5)`` gives five random halves.
 
     n_bins : int, default=15
@@ -183,7 +183,7 @@ def _check(X, y, sample_weight, classes):
 
 def _fold_tasks(data, cv, random_state):
     """Return (train, test, weights of the test rows) of each fold."""
-    splits = make_splits(cv, data.logits, data.codes, random_state)
+    splits = make_splits(cv, data.logits, data.codes, data.weight, random_state)
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a standard deviation needs two.")
     return [

@@ -8,17 +8,17 @@ from sklearn.base import clone
 from sklearn.utils.parallel import Parallel, delayed
 
 from skcalib._base import BaseCalibrator
-from skcalib._sklearn_compat import Interval, StrOptions, fit_context
+from skcalib._sklearn_compat import StrOptions, fit_context
 from skcalib._validation import (
     check_calibration_set,
     check_logits,
     check_weight,
     encode_labels,
+    make_splits,
 )
 from skcalib.metrics import get_scorer
 from skcalib.model_selection._candidates import named_candidates
 from skcalib.model_selection._log_proba import true_log_proba
-from skcalib.model_selection._splits import make_splits
 
 
 class CalibratorSearch(BaseCalibrator):
@@ -41,7 +41,8 @@ class CalibratorSearch(BaseCalibrator):
         What is maximised: a name known to `skcalib.metrics.get_scorer`, or a scorer.
 
     cv : int, cross-validation generator or iterable, default=5
-        How to split. An integer gives that many stratified folds of shuffled rows.
+        How to split: anything that scikit-learn takes. An integer gives that many
+        stratified folds of shuffled rows, None 5.
 
     rule : {"one_standard_error", "best"}, default="one_standard_error"
         Take the first candidate within one standard error of the best, or the best.
@@ -115,7 +116,7 @@ class CalibratorSearch(BaseCalibrator):
     _parameter_constraints: dict = {
         "calibrators": [list, tuple, dict, None],
         "scoring": [str, callable],
-        "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
+        "cv": ["cv_object"],
         "rule": [StrOptions({"one_standard_error", "best"})],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
@@ -186,7 +187,7 @@ class CalibratorSearch(BaseCalibrator):
 
         A unit is a row for the log-loss and a fold for any other score.
         """
-        splits = make_splits(self.cv, logits, codes, self.random_state)
+        splits = make_splits(self.cv, logits, codes, weight, self.random_state)
         by_row = self.scoring == "neg_log_loss"
         score = _row_scores if by_row else _FoldScore(get_scorer(self.scoring))
         data = (self.classes_, logits, codes, weight)

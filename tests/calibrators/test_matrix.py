@@ -3,8 +3,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import PredefinedSplit, StratifiedKFold
 
-from skcalib._numerics import stratified_folds
+from skcalib._validation import make_splits
 from skcalib.calibrators import MatrixScaling, TemperatureScaling
 
 COEF = np.array([[0.6, 0.2, 0.0], [-0.2, 0.5, 0.1], [0.1, 0.0, 0.8]])
@@ -169,15 +170,14 @@ def test_held_out_losses_are_those_of_fits_to_the_other_folds(skewed_set):
     weight = np.random.default_rng(0).integers(1, 4, y.size).astype(float)
     scaling = MatrixScaling(intercept_penalty=1.0, cv=3, random_state=5)
     scaling.fit(logits, y, sample_weight=weight)
-    fold = stratified_folds(y, 3, np.random.RandomState(5))
+    splits = make_splits(3, logits, y, weight, 5)
     for (off_diagonal, intercept), found in scaling.cv_losses_.items():
         expected = 0.0
-        for i in range(3):
-            out = fold == i
+        for rest, out in splits:
             model = MatrixScaling(
                 off_diagonal_penalty=off_diagonal, intercept_penalty=intercept
-            ).fit(logits[~out], y[~out], sample_weight=weight[~out])
-            own = model.predict_proba(logits[out])[np.arange(out.sum()), y[out]]
+            ).fit(logits[rest], y[rest], sample_weight=weight[rest])
+            own = model.predict_proba(logits[out])[np.arange(out.size), y[out]]
             expected -= weight[out] @ np.log(own)
         # The fits within the search are rougher.
         assert found == pytest.approx(expected / weight.sum(), abs=1e-3)
@@ -195,6 +195,60 @@ def test_averaged_folds_predict_the_mean_of_their_models(skewed_set):
     assert_allclose(scaling.predict_proba(logits), np.mean(each, axis=0), atol=1e-12)
     assert not hasattr(scaling, "decision_function")
     assert hasattr(MatrixScaling(), "decision_function")
+
+
+@pytest.mark.parametrize("average_folds", [False, True])
+def test_with_given_splits_a_weight_is_a_repetition(skewed_set, average_folds):
+    logits, y = (part[:400] for part in skewed_set)
+    times = np.random.default_rng(0).integers(0, 4, y.size)
+    fold = np.arange(y.size) % 3
+    weighted = MatrixScaling(cv=PredefinedSplit(fold), average_folds=average_folds)
+    weighted.fit(logits, y, sample_weight=times.astype(float))
+    repeated = MatrixScaling(
+        cv=PredefinedSplit(fold.repeat(times)), average_folds=average_folds
+    ).fit(logits.repeat(times, axis=0), y.repeat(times))
+    assert weighted.cv_losses_ == pytest.approx(repeated.cv_losses_, rel=1e-6)
+    expected = repeated.predict_proba(logits)
+    assert_allclose(weighted.predict_proba(logits), expected, atol=1e-6)
+
+
+def test_every_kind_of_cv_is_taken(skewed_set):
+    logits, y = skewed_set
+    options = {"intercept_penalty": 1.0, "average_folds": True}
+    shuffled = StratifiedKFold(4, shuffle=True, random_state=0)
+    for cv, n_folds in [
+        (None, 5),
+        (3, 3),
+        (shuffled, 4),
+        (list(shuffled.split(logits, y)), 4),
+        ([(y >= 0, np.arange(100))], 1),
+    ]:
+        scaling = MatrixScaling(cv=cv, **options).fit(logits, y)
+        assert scaling.fold_coefs_.shape == (n_folds, 4, 4)
+
+
+def test_splits_of_an_iterable_are_those_of_its_splitter(skewed_set):
+    logits, y = skewed_set
+    splitter = StratifiedKFold(4, shuffle=True, random_state=0)
+    listed = list(splitter.split(logits, y))
+    losses = [
+        MatrixScaling(cv=cv).fit(logits, y).cv_losses_ for cv in (splitter, listed)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("cv", "weight", "message"),
+    [
+        ([], None, "gives no split"),
+        ([(range(100), [])], None, "Split 0 of cv has 100 rows to fit on and 0"),
+        ([(range(100), [100, 101])], np.arange(500) < 100, "Split 0 of cv has 100"),
+    ],
+)
+def test_an_empty_side_of_a_split_is_refused(skewed_set, cv, weight, message):
+    X, y = skewed_set
+    with pytest.raises(ValueError, match=message):
+        MatrixScaling(cv=cv).fit(X, y, sample_weight=weight)
 
 
 def test_the_seed_decides_the_folds(skewed_set):
