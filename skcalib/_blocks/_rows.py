@@ -3,9 +3,11 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from skcalib._sklearn_compat import n_threads
+
+T = TypeVar("T")
 
 # A block of this many numbers and its temporaries stay in a core's own cache.
 BLOCK_ELEMENTS = 1 << 16
@@ -23,9 +25,11 @@ def row_slices(
 
 
 def map_blocks(
-    function: Callable[[slice], Any], slices: Sequence[slice], *, heavy: bool = False
+    function: Callable[[T], Any], slices: Sequence[T], *, heavy: bool = False
 ) -> Iterator[Any]:
     """Yield ``function(rows)`` for each slice, in order, computed by threads.
+
+    What stands for a slice of rows may also be an object that holds their numbers.
 
     Few slices are computed here and now, unless each is `heavy` work, such as matrix
     products. Only a few results wait at any time, so that large ones do not pile up.
@@ -50,7 +54,7 @@ def map_blocks(
 
 
 def sum_blocks(
-    function: Callable[[slice], Any], slices: Sequence[slice], *, heavy: bool = False
+    function: Callable[[T], Any], slices: Sequence[T], *, heavy: bool = False
 ) -> Any:
     """Sum ``function(rows)`` over the slices; a tuple is summed entry by entry.
 

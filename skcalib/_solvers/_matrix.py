@@ -13,20 +13,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
-from skcalib._blocks import CalibrationData, Statistic
+from skcalib._blocks import CalibrationData, Statistic, sum_blocks
+from skcalib._numerics import softmax_
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import (
     curvature_product,
-    loss_and_proba,
+    loss_and_exp,
     steering_precision,
-    weighted_residual,
 )
 from skcalib._solvers._vector import inverse
 
 Array = NDArray[np.float64]
+
+# Up to this many logits, the features and probabilities that Hessian products use stay
+# in memory, in float32; beyond, each product computes them anew.
+MAX_KEPT_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,22 @@ def fit_matrix(
 ) -> Result:
     """Minimise log-loss + penalty from `start`."""
     problem = _Problem(data, ridge)
-    # The blocks already run side by side; BLAS must not split each of them again.
-    with ThreadpoolController().limit(limits=1, user_api="blas"):
-        return minimize(problem.expand, problem.loss, start, tol=tol, max_iter=max_iter)
+    return minimize(problem.expand, problem.loss, start, tol=tol, max_iter=max_iter)
 
 
 def log_loss(data: CalibrationData, x: Array) -> float:
     """Mean log-loss of the (K, K + 1) parameters `x`, without penalty."""
 
     def of_block(features: NDArray, codes: NDArray, weight: Array) -> float:
-        scores = features @ x[:, :-1].T + x[:, -1]
-        return loss_and_proba(scores, codes, weight)[0]
+        return loss_and_exp(_scores(x, features), codes, weight)[0]
 
     return float(data.sum(of_block, heavy=True))
+
+
+def _scores(x: NDArray, z: NDArray) -> NDArray:
+    scores = z @ x[:, :-1].T
+    scores += x[:, -1]
+    return scores
 
 
 class _Problem:
@@ -84,6 +90,7 @@ class _Problem:
         self._target = identity_map(data.n_classes)
         # At least a few rows per class, or the products of a block are too thin.
         self._block_elements = max(1 << 16, 128 * data.n_classes)
+        self._keep = data.n_samples * data.n_classes <= MAX_KEPT_ELEMENTS
 
     def loss(self, x: Array) -> float:
         """Penalised loss at `x`."""
@@ -95,27 +102,32 @@ class _Problem:
 
         The approximate inverse of `curvature`, if given, is kept.
         """
+        kept: list[_Steering] = []
 
         def statistic(
             features: NDArray, codes: NDArray, weight: Array
         ) -> tuple[Any, ...]:
-            z = _with_one(features)
-            loss, proba = loss_and_proba(z @ x.T, codes, weight)
-            gradient = weighted_residual(proba, codes, weight).T @ z
-            if curvature is not None:
-                return loss, gradient
-            return loss, gradient, _Moments.of_block(proba, z, weight)
+            z = features.astype(np.float64, copy=False)
+            loss, proba, total = loss_and_exp(_scores(x, z), codes, weight)
+            proba *= (1 / total)[:, np.newaxis]
+            steering = _Steering.of_block(z, proba, weight)
+            # Lists add up to one that holds all blocks.
+            sums = loss, _gradient(proba, z, codes, weight), [steering] * self._keep
+            return sums if curvature is not None else (*sums, steering.moments())
 
         def hessian_product(direction: Array) -> Array:
             def of_block(features: NDArray, codes: NDArray, weight: Array) -> Array:
-                z = steering_precision(_with_one(features))
-                at, d = x.astype(z.dtype), direction.astype(z.dtype)
-                change = curvature_product(z @ at.T, z @ d.T, weight)
-                return (change.T @ z).astype(np.float64)
+                z = steering_precision(features)
+                proba = softmax_(_scores(x.astype(z.dtype), z))
+                return _Steering.of_block(z, proba, weight).product(direction)
 
-            return self._sum(of_block) + 2 * self._penalty * direction
+            if kept:
+                product = sum_blocks(lambda b: b.product(direction), kept, heavy=True)
+            else:
+                product = self._sum(of_block)
+            return product + 2 * self._penalty * direction
 
-        loss, gradient, *moments = self._sum(statistic)
+        loss, gradient, kept, *moments = self._sum(statistic)
         away = x - self._target
         loss += float((self._penalty * away**2).sum())
         gradient += 2 * self._penalty * away
@@ -134,7 +146,7 @@ class _Problem:
         n_classes = self._data.n_classes
         k = np.arange(n_classes)
         left, u = np.linalg.eigh(np.diag(moments.mass) - moments.gram[:, :n_classes])
-        right, v = np.linalg.eigh(moments.second[:-1, :-1])
+        right, v = np.linalg.eigh(moments.second)
         total = moments.curvature
         spectrum = np.outer(np.maximum(left, 0), np.maximum(right, 0) / total)
         spectrum += 2 * self._off_diagonal + 1e-9 * spectrum.max()
@@ -165,6 +177,22 @@ class _Problem:
         return hessian
 
 
+def _gradient(proba: Array, z: Array, codes: NDArray, weight: Array) -> Array:
+    """Gradient of the log-loss; `proba` is overwritten."""
+    proba[np.arange(z.shape[0]), codes] -= 1
+    proba *= weight[:, np.newaxis]
+    return _outer_sums(proba, z)
+
+
+def _outer_sums(change: NDArray, z: NDArray) -> Array:
+    """Sum over the rows of the outer product of `change` and ``(z, 1)``."""
+    n_samples, n_classes = change.shape
+    sums = np.empty((n_classes, n_classes + 1))
+    sums[:, :-1] = change.T @ z
+    sums[:, -1] = np.ones(n_samples, change.dtype) @ change
+    return sums
+
+
 @dataclass
 class _Moments:
     """Additive statistics from which the approximate inverse is built."""
@@ -176,34 +204,45 @@ class _Moments:
     second: Array  # sum of w (1 - |p|^2) z z'
     curvature: float  # sum of w (1 - |p|^2)
 
-    @classmethod
-    def of_block(cls, proba: Array, z: Array, weight: Array) -> "_Moments":
-        x = z[:, :-1]
-        weighted = proba * weight[:, np.newaxis]
-        weighted_x = weighted * x
-        root = np.sqrt(weight)[:, np.newaxis]
-        p = steering_precision(root * proba)
-        px = steering_precision(root * proba * x)
-        curvature = weight * (1 - np.einsum("ij,ij->i", proba, proba))
-        scaled = steering_precision(z * np.sqrt(curvature)[:, np.newaxis])
-        return cls(
-            weighted.sum(axis=0),
-            weighted_x.sum(axis=0),
-            np.einsum("ij,ij->j", weighted_x, x),
-            np.hstack([p.T @ p, p.T @ px, px.T @ px]).astype(np.float64),
-            (scaled.T @ scaled).astype(np.float64),
-            float(curvature.sum()) + np.finfo(float).tiny,
-        )
-
     def __iadd__(self, other: "_Moments") -> "_Moments":
         for name in self.__dataclass_fields__:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
 
-def _with_one(features: NDArray) -> Array:
-    """Append the constant 1 that carries the intercept."""
-    z = np.empty((features.shape[0], features.shape[1] + 1))
-    z[:, :-1] = features
-    z[:, -1] = 1
-    return z
+@dataclass(frozen=True)
+class _Steering:
+    """What the Hessian needs of one block of rows, in the precision of steering."""
+
+    z: NDArray[Any]
+    proba: NDArray[Any]
+    weight: NDArray[Any]
+
+    @classmethod
+    def of_block(cls, z: NDArray, proba: NDArray, weight: Array) -> "_Steering":
+        z = steering_precision(z)
+        return cls(z, proba.astype(z.dtype), weight.astype(z.dtype))
+
+    def product(self, direction: Array) -> Array:
+        """Product of the block's Hessian with a (K, K + 1) array."""
+        change = _scores(direction.astype(self.z.dtype), self.z)
+        return _outer_sums(curvature_product(self.proba, change, self.weight), self.z)
+
+    def moments(self) -> _Moments:
+        root = np.sqrt(self.weight)
+        p = self.proba * root[:, np.newaxis]
+        px = p * self.z
+        curvature = np.maximum(1 - np.vecdot(self.proba, self.proba), 0) * self.weight
+        scaled = self.z * np.sqrt(curvature)[:, np.newaxis]
+        return _Moments(
+            _double(root @ p),
+            _double(root @ px),
+            _double(root @ (px * self.z)),
+            _double(np.hstack([p.T @ p, p.T @ px, px.T @ px])),
+            _double(scaled.T @ scaled),
+            float(curvature.sum()) + np.finfo(float).tiny,
+        )
+
+
+def _double(sums: NDArray[Any]) -> Array:
+    return sums.astype(np.float64)

@@ -8,9 +8,11 @@ alone, which is cheaper, serves the rare steps that are too long.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 from skcalib._solvers._result import Result
 
@@ -41,6 +43,24 @@ def minimize(
     max_iter: int,
 ) -> Result:
     """Minimise from `x` until the loss is within about `tol` of its minimum."""
+    # The blocks already run side by side; BLAS must not split each of them again.
+    with _thread_pools().limit(limits=1, user_api="blas"):
+        return _minimize(expand, loss, x, tol, max_iter)
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Find the BLAS of NumPy and SciPy, once since it takes a millisecond."""
+    return ThreadpoolController()
+
+
+def _minimize(
+    expand: Expand,
+    loss: Callable[[Array], float],
+    x: Array,
+    tol: float,
+    max_iter: int,
+) -> Result:
     point = expand(x, None)
     message = f"max_iter={max_iter} was reached"
     n_iter = 0

@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from threadpoolctl import ThreadpoolController
 
 from skcalib._blocks import CalibrationData
+from skcalib._numerics import softmax_
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
-from skcalib._solvers._softmax import (
-    curvature_product,
-    loss_and_proba,
-    weighted_residual,
-)
+from skcalib._solvers._softmax import curvature_product, loss_and_exp
 
 Array = NDArray[np.float64]
 
@@ -51,16 +47,20 @@ def fit_vector(
     def loss(x: Array) -> float:
         return _loss(data, x, penalty)
 
-    # The blocks already run side by side; BLAS must not split each of them again.
-    with ThreadpoolController().limit(limits=1, user_api="blas"):
-        return minimize(expand, loss, start, tol=tol, max_iter=max_iter)
+    return minimize(expand, loss, start, tol=tol, max_iter=max_iter)
 
 
 def _loss(data: CalibrationData, x: Array, penalty: Array) -> float:
     def statistic(logits: NDArray, codes: NDArray, weight: Array) -> float:
-        return loss_and_proba(x[0] * logits + x[1], codes, weight)[0]
+        return loss_and_exp(_scores(x, logits), codes, weight)[0]
 
     return float(data.sum(statistic)) + float((penalty * (x - IDENTITY) ** 2).sum())
+
+
+def _scores(x: Array, z: NDArray) -> Array:
+    scores = x[0] * z
+    scores += x[1]
+    return scores
 
 
 def _expand(
@@ -69,25 +69,20 @@ def _expand(
     n_classes = data.n_classes
     dense = n_classes <= MAX_DENSE_CLASSES
 
-    def gradient_of(z: Array, codes: NDArray, weight: Array) -> tuple[Any, ...]:
-        loss, proba = loss_and_proba(x[0] * z + x[1], codes, weight)
-        residual = weighted_residual(proba, codes, weight)
-        gradient = np.stack([np.einsum("ij,ij->j", residual, z), residual.sum(axis=0)])
-        return loss, gradient, proba
-
     def statistic(logits: NDArray, codes: NDArray, weight: Array) -> tuple[Any, ...]:
         z = logits.astype(np.float64, copy=False)
-        loss, gradient, proba = gradient_of(z, codes, weight)
+        loss, e, total = loss_and_exp(_scores(x, z), codes, weight)
+        gradient = _gradient(e, total, z, codes, weight)
         if curvature is not None:
             return loss, gradient
         hessian = _dense_hessian if dense else _diagonal_hessian
-        return loss, gradient, hessian(proba, z, weight)
+        return loss, gradient, hessian(e, total, z, weight)
 
     def hessian_product(direction: Array) -> Array:
         def of_block(logits: NDArray, codes: NDArray, weight: Array) -> Array:
             z = logits.astype(np.float64, copy=False)
-            change = direction[0] * z + direction[1]
-            change = curvature_product(x[0] * z + x[1], change, weight)
+            change = _scores(direction, z)
+            change = curvature_product(softmax_(_scores(x, z)), change, weight)
             return np.stack([np.einsum("ij,ij->j", change, z), change.sum(axis=0)])
 
         return data.sum(of_block) + 2 * penalty * direction
@@ -112,12 +107,33 @@ def _expand(
     return Expansion(loss, gradient, dense_product, inverse(matrix))
 
 
-def _dense_hessian(proba: Array, z: Array, weight: Array) -> Array:
+# `e` is a block of unnormalised probabilities and `total` their row sums: sums over the
+# rows with weights weight / total are sums of weight * p.
+
+
+def _gradient(e: Array, total: Array, z: Array, codes: NDArray, weight: Array) -> Array:
+    n_samples, n_classes = z.shape
+    share = weight / total
+    own = weight * z[np.arange(n_samples), codes]
+    return np.stack(
+        [
+            share @ (e * z) - np.bincount(codes, own, n_classes),
+            share @ e - np.bincount(codes, weight, n_classes),
+        ]
+    )
+
+
+def _dense_hessian(e: Array, total: Array, z: Array, weight: Array) -> Array:
     """Hessian of one block by (v, b): diag(...) minus the Gram matrix of (p z, p)."""
-    n_classes = proba.shape[1]
-    moments = _moments(proba * weight[:, np.newaxis], z)
-    both = np.hstack([proba * z, proba]) * np.sqrt(weight)[:, np.newaxis]
-    hessian = -(both.T @ both)
+    n_samples, n_classes = z.shape
+    both = np.empty((n_samples, 2 * n_classes))
+    first = np.multiply(e, z, out=both[:, :n_classes])
+    share = weight / total
+    moments = share @ (first * z), share @ first, share @ e
+    both[:, n_classes:] = e
+    both *= (np.sqrt(weight) / total)[:, np.newaxis]
+    hessian = both.T @ both
+    hessian *= -1
     k = np.arange(n_classes)
     hessian[k, k] += moments[0]
     hessian[k, n_classes + k] += moments[1]
@@ -126,16 +142,12 @@ def _dense_hessian(proba: Array, z: Array, weight: Array) -> Array:
     return hessian
 
 
-def _diagonal_hessian(proba: Array, z: Array, weight: Array) -> Array:
+def _diagonal_hessian(e: Array, total: Array, z: Array, weight: Array) -> Array:
     """Sum the (v_k, b_k) blocks of the Hessian, as rows vv, vb and bb."""
-    return _moments(proba * (1 - proba) * weight[:, np.newaxis], z)
-
-
-def _moments(mass: Array, z: Array) -> Array:
+    mass = e / total[:, np.newaxis]
+    mass *= 1 - mass
     first = mass * z
-    return np.stack(
-        [np.einsum("ij,ij->j", first, z), first.sum(axis=0), mass.sum(axis=0)]
-    )
+    return np.stack([weight @ (first * z), weight @ first, weight @ mass])
 
 
 def _inverse_blocks(blocks: Array, penalty: Array) -> Callable[[Array], Array]:
