@@ -42,7 +42,13 @@ NAMES = {
     "skcalib.model_selection": ["CalibratorSearch", "compare_calibrators"],
     "skcalib.plotting": ["ReliabilityDisplay"],
     "skcalib.export": ["to_onnx", "to_torch", "calibrate_onnx_model"],
-    "skcalib.datasets": ["make_logits", "load_demo"],
+    "skcalib.datasets": [
+        "make_overlapping_blobs",
+        "make_spirals",
+        "make_blood_alcohol",
+        "make_logits",
+        "load_demo",
+    ],
     "skcalib.testing": ["check_calibrator"],
     "skcalib.training": ["CLUELoss", "mc_dropout"],
 }
