@@ -1,0 +1,302 @@
+"""The learned input perturbation as a picture."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skcalib._optional import import_optional
+
+# Blue and red around white: told apart with every common form of colour blindness.
+COLOUR_MAP = "RdBu_r"
+COLOURS = {"line": "#0072b2", "ink": "#333333"}
+UNITS = "change, in units of the input"
+# So many channels an image has.
+FEW_CHANNELS = (1, 3, 4)
+# Longer perturbations are drawn as a line, without points.
+LONGEST_STEM = 64
+# The largest change around grey in a picture in true colours, whose range is 1.
+LARGEST_COLOUR = 0.5
+# Share of the width for the colour bar.
+BAR = 0.12
+
+
+@dataclass(eq=False, repr=False)
+class PerturbationDisplay:
+    """The perturbation that `skcalib.NeuralClamping` adds to every input.
+
+    Make one with `from_estimator`; every argument is kept as an attribute.
+
+    Parameters
+    ----------
+    delta : ndarray of shape (n_features,), (height, width), \
+            (n_channels, height, width) or (height, width, n_channels)
+        The perturbation, in the units of the input.
+
+    channel_axis : {0, 2} or None, default=None
+        Where the channels lie; None where there are none.
+
+    channel_names : list of str, default=None
+        Titles of the channels; their numbers by default, or red, green and blue for
+        three.
+
+    name : str, default=None
+        Name of the estimator, shown in the title.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes that hold the whole picture.
+
+    axes_ : ndarray of matplotlib Axes
+        Axes of the single panels.
+
+    figure_ : matplotlib Figure
+        Figure that holds the axes.
+
+    See Also
+    --------
+    plot_perturbation : The same in one call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcalib.plotting import PerturbationDisplay
+    >>> delta = np.zeros((3, 32, 32))
+    >>> display = PerturbationDisplay(delta, channel_axis=0).plot()
+    >>> [panel.get_title() for panel in display.axes_]
+    ['red', 'green', 'blue']
+    """
+
+    delta: np.ndarray
+    channel_axis: int | None = None
+    channel_names: list[str] | None = None
+    name: str | None = None
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator,
+        *,
+        channel_axis="auto",
+        channel_names=None,
+        rgb=False,
+        name=None,
+        ax=None,
+    ):
+        """Draw the perturbation of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : NeuralClamping
+            Fitted, with the attribute `delta_`.
+
+        channel_axis : {"auto", 0, 2} or None, default="auto"
+            Axis of `delta_` along which the channels of an image lie. "auto" takes the
+            last one if it has 1, 3 or 4 entries and the first has not, else the first.
+
+        channel_names : list of str, default=None
+            Titles of the channels.
+
+        rgb : bool, default=False
+            Whether to add a panel in true colours, for three channels: the
+            perturbation around grey, amplified by the factor in its title.
+
+        name : str, default=None
+            Name in the title; that of the estimator's class by default.
+
+        ax : matplotlib Axes, default=None
+            Axes whose place the picture takes; by default that of a new figure.
+
+        Returns
+        -------
+        display : PerturbationDisplay
+            The drawn display.
+        """
+        check_is_fitted(estimator)
+        if not hasattr(estimator, "delta_"):
+            raise TypeError(
+                f"{type(estimator).__name__} learns no perturbation of its inputs; "
+                "only NeuralClamping does."
+            )
+        delta = np.asarray(estimator.delta_)
+        if channel_axis == "auto":
+            channel_axis = _find_channels(delta.shape)
+        name = type(estimator).__name__ if name is None else name
+        display = cls(delta, channel_axis, channel_names, name)
+        return display.plot(ax, rgb=rgb)
+
+    def plot(self, ax=None, *, rgb=False, name=None):
+        """Draw the perturbation.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes whose place the picture takes, and nothing else is touched; by
+            default that of a new figure.
+
+        rgb : bool, default=False
+            Whether to add a panel in true colours, for three channels.
+
+        name : str, default=None
+            Name in the title; that of the display by default.
+
+        Returns
+        -------
+        display : PerturbationDisplay
+            The display itself.
+        """
+        images = self._images()
+        if rgb and len(images) != 3:
+            raise ValueError(
+                f"rgb=True needs three channels; the perturbation has {len(images)}."
+            )
+        n_panels = len(images) + int(rgb)
+        if ax is None:
+            ax = _new_axes(images, n_panels)
+        if images:
+            self._draw_images(ax, images, n_panels)
+        else:
+            self._draw_line(ax)
+        ax.set_title(self._title(self.name if name is None else name))
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _images(self):
+        """Return one image a channel, none for a perturbation of one dimension."""
+        delta = self.delta
+        if delta.ndim == 1:
+            return []
+        if delta.ndim == 2:
+            return [delta]
+        if delta.ndim != 3 or self.channel_axis not in (0, 2):
+            raise ValueError(
+                f"A perturbation of shape {delta.shape} with channel_axis="
+                f"{self.channel_axis} is no image. Draw a part of it: "
+                "PerturbationDisplay(part, channel_axis=...).plot()."
+            )
+        return list(np.moveaxis(delta, self.channel_axis, 0))
+
+    def _titles(self, n_channels):
+        titles = self.channel_names
+        if titles is None:
+            numbers = [f"channel {k}" for k in range(n_channels)]
+            titles = {1: [""], 3: ["red", "green", "blue"]}.get(n_channels, numbers)
+        if len(titles) != n_channels:
+            raise ValueError(
+                f"channel_names has {len(titles)} entries for {n_channels} channels."
+            )
+        return titles
+
+    def _draw_images(self, ax, images, n_panels):
+        limit = np.abs(self.delta).max() or 1.0
+        titles = list(self._titles(len(images)))
+        ax.set_axis_off()
+        panels, bar = _split(ax, n_panels)
+        for image, panel, title in zip(images, panels, titles, strict=False):
+            shown = panel.imshow(
+                image, cmap=COLOUR_MAP, vmin=-limit, vmax=limit, interpolation="nearest"
+            )
+            panel.set_title(title, fontsize="medium")
+        if n_panels > len(images):
+            factor = LARGEST_COLOUR / limit
+            colours = 0.5 + factor * np.stack(images, axis=-1)
+            panels[-1].imshow(np.clip(colours, 0, 1), interpolation="nearest")
+            panels[-1].set_title(f"colours, {factor:.3g} times", fontsize="medium")
+        if self.delta.any():
+            colour_bar = ax.figure.colorbar(shown, cax=bar)
+            colour_bar.set_label(UNITS)
+            colour_bar.outline.set_visible(False)
+        else:
+            bar.set_axis_off()
+        self.axes_ = np.array(panels)
+
+    def _draw_line(self, ax):
+        position = np.arange(self.delta.shape[0])
+        ax.axhline(0, color=COLOURS["ink"], lw=0.8)
+        if position.shape[0] <= LONGEST_STEM:
+            ax.vlines(position, 0, self.delta, color=COLOURS["line"], lw=2)
+            ax.plot(position, self.delta, "o", color=COLOURS["line"], markersize=5)
+        else:
+            ax.plot(position, self.delta, color=COLOURS["line"], lw=1)
+        limit = np.abs(self.delta).max() or 1.0
+        ax.set(xlabel="feature", ylabel=UNITS, ylim=(-1.1 * limit, 1.1 * limit))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        for side in ("top", "right"):
+            ax.spines[side].set_visible(False)
+        self.axes_ = np.array([ax])
+
+    def _title(self, name):
+        largest, norm = np.abs(self.delta).max(), np.linalg.norm(self.delta)
+        text = f"largest change {largest:.3g}, norm {norm:.3g}"
+        if largest == 0:
+            text = "no perturbation (all zero)"
+        return text if name is None else f"{name}: {text}"
+
+
+def plot_perturbation(estimator, *, ax=None, **options):
+    """Draw the perturbation that a fitted `skcalib.NeuralClamping` adds to its inputs.
+
+    Images are shown a panel a channel, in one symmetric colour scale in the units of
+    the input; inputs of one dimension as a line.
+
+    Parameters
+    ----------
+    estimator : NeuralClamping
+        Fitted, with the attribute `delta_`.
+
+    ax : matplotlib Axes, default=None
+        Axes whose place the picture takes; by default that of a new figure.
+
+    **options : dict
+        Passed on to `PerturbationDisplay.from_estimator`: `channel_axis`,
+        `channel_names`, `rgb`, `name`.
+
+    Returns
+    -------
+    display : PerturbationDisplay
+        The drawn display.
+
+    See Also
+    --------
+    PerturbationDisplay : Holds what is drawn, also for a part of a perturbation.
+    """
+    return PerturbationDisplay.from_estimator(estimator, ax=ax, **options)
+
+
+def _find_channels(shape):
+    """Return the axis of an image's channels, None where there is none."""
+    if len(shape) < 3:
+        return None
+    return 2 if shape[0] not in FEW_CHANNELS and shape[-1] in FEW_CHANNELS else 0
+
+
+def _grid(n_panels):
+    """Return ``(rows, columns)``: one row for a few panels, else about a square."""
+    columns = n_panels if n_panels <= 4 else math.ceil(math.sqrt(n_panels))
+    return math.ceil(n_panels / columns), columns
+
+
+def _split(ax, n_panels):
+    """Divide the place of `ax` into panels and a narrow one for the colour bar."""
+    rows, columns = _grid(n_panels)
+    width, height = (1 - BAR) / columns, 1 / rows
+    panels = []
+    for k in range(n_panels):
+        row, column = divmod(k, columns)
+        corner = (column * width, 1 - (row + 1) * height)
+        panel = ax.inset_axes([*corner, 0.94 * width, 0.86 * height])
+        panel.set(xticks=[], yticks=[])
+        panels.append(panel)
+    return panels, ax.inset_axes([1 - 0.7 * BAR, 0.05, 0.25 * BAR, 0.76])
+
+
+def _new_axes(images, n_panels):
+    pyplot = import_optional("matplotlib.pyplot", "PerturbationDisplay")
+    size = (6.4, 3.2)
+    if images:
+        rows, columns = _grid(n_panels)
+        size = (max(4.8, 2.5 * columns / (1 - BAR)), 2.7 * rows + 0.5)
+    _, ax = pyplot.subplots(figsize=size, layout="constrained")
+    return ax
