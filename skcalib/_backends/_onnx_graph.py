@@ -97,6 +97,7 @@ def tensor_names(graph: Any) -> set[str]:
     """Collect every name that a graph and its inner graphs use."""
     names = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
     for node in graph.node:
+        names.add(node.name)
         names.update(node.input)
         names.update(node.output)
         for inner in inner_graphs(node):

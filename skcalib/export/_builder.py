@@ -105,3 +105,12 @@ def label_dtype(classes: NDArray[Any]) -> Any:
         f"classes_ holds {classes[:3].tolist()} of type {classes.dtype}; labels of ONNX"
         " are integers, floats, bools or strings. Encode the labels before `fit`."
     )
+
+
+def model_opset(model: Any) -> int:
+    """Return the opset of the standard operators, adding one if the model has none."""
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            return int(entry.version)
+    model.opset_import.add(domain="", version=13)
+    return 13

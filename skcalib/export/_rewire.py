@@ -3,6 +3,8 @@
 from typing import Any
 
 from skcalib._backends._onnx_graph import inner_graphs
+from skcalib._optional import import_optional
+from skcalib.export._builder import NodeBuilder
 
 
 def rename_tensor(graph: Any, old: str, new: str) -> None:
@@ -15,6 +17,12 @@ def rename_tensor(graph: Any, old: str, new: str) -> None:
     for value in graph.value_info:
         if value.name == old:
             value.name = new
+
+
+def redirect_readers(graph: Any, old: str, new: str) -> None:
+    """Let all nodes that read the tensor `old` read `new`."""
+    for node in graph.node:
+        _rename_inputs(node, old, new)
 
 
 def _rename_inputs(node: Any, old: str, new: str) -> None:
@@ -41,6 +49,20 @@ def used_tensors(node: Any) -> set[str]:
             used |= used_tensors(other)
         used.update(value.name for value in inner.output)
     return used
+
+
+def add_nodes(model: Any, build: NodeBuilder) -> None:
+    """Add what `build` holds to the graph of `model`, in order."""
+    constants = build.initializers
+    if model.ir_version < 4:
+        # Before version 4 every initializer had to be an input of the model.
+        make = import_optional("onnx", "Writing an ONNX model").helper.make_node
+        nodes = [make("Constant", [], [t.name], value=t) for t in constants]
+        model.graph.node.extend(nodes)
+    else:
+        model.graph.initializer.extend(constants)
+    model.graph.node.extend(build.nodes)
+    sort_nodes(model.graph)
 
 
 def drop_unused(graph: Any) -> None:

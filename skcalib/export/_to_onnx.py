@@ -1,22 +1,19 @@
 """A fitted calibrator as an ONNX model of its own."""
 
-import json
-import numbers
 from typing import Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
 import skcalib
 from skcalib._optional import import_optional
 from skcalib.export._builder import NodeBuilder
-from skcalib.export._onnx_operations import clip, emit_map
+from skcalib.export._clamping import calibrate_with_clamping, perturbs_inputs
+from skcalib.export._emit import check_calibrator, emit_calibration, label_scores
+from skcalib.export._record import record
 
 # What current runtimes and those of the last years all read.
 _OPSET = 17
 _IR_VERSION = 8
-METADATA_KEY = "skcalib.calibration"
 
 
 def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
@@ -25,11 +22,14 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     Parameters
     ----------
     calibrator : estimator
-        A fitted calibrator of skcalib.
+        A fitted calibrator of skcalib. A fitted `NeuralClamping`, which acts on the
+        inputs of its network, gives the whole calibrated network, as
+        ``calibrate_onnx_model(None, calibrator)`` does.
 
     dtype : {numpy.float32, numpy.float64}, default=numpy.float32
         Type of the logits that come in and of the probabilities that go out. The
-        arithmetic between runs in float64, as in Python.
+        arithmetic between runs in float64, as in Python. The types of a whole network
+        are its own.
 
     Returns
     -------
@@ -37,7 +37,8 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
         A model with the input ``logits`` of shape (batch, n_columns), where a single
         column is the log-odds of the second class, and the outputs ``probabilities``
         of shape (batch, n_classes) and ``label`` of shape (batch,). How the calibration
-        was made stands in its metadata.
+        was made stands in its metadata. A whole network keeps its own input, and has
+        the output ``probabilities`` if it is a torch module.
 
     Raises
     ------
@@ -58,6 +59,10 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     >>> [output.name for output in model.graph.output]
     ['probabilities', 'label']
     """
+    if perturbs_inputs(calibrator):
+        return calibrate_with_clamping(
+            None, calibrator, output=None, keep_original=False
+        )
     onnx = import_optional("onnx", "Exporting to ONNX")
     check_calibrator(calibrator)
     dtype = np.dtype(dtype)
@@ -97,64 +102,3 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     record(model, calibrator)
     onnx.checker.check_model(model)
     return model
-
-
-def check_calibrator(calibrator: Any) -> None:
-    """Refuse what is not a fitted calibrator of skcalib."""
-    if isinstance(calibrator, Pipeline):
-        raise TypeError(
-            "Got a Pipeline where a calibrator is needed. Pass its last step, or use "
-            "calibrate_onnx_model for a Pipeline that starts with OnnxLogits."
-        )
-    if not hasattr(calibrator, "_calibration_map"):
-        raise TypeError(
-            f"{type(calibrator).__name__} cannot be exported: it is no calibrator of "
-            "skcalib that is a map from logits to probabilities."
-        )
-    check_is_fitted(calibrator)
-
-
-def emit_calibration(calibrator: Any, build: NodeBuilder, x: str) -> tuple[str, str]:
-    """Write the map of the float64 logits `x`; return ``(columns, probabilities)``."""
-    n_columns = len(calibrator.classes_)
-    if calibrator.n_features_in_ == 1:
-        nothing = build.op("Mul", clip(build, x), build.constant(0.0))
-        x = build.op("Concat", nothing, x, axis=1)
-    mapped = emit_map(calibrator._calibration_map(), build, clip(build, x), n_columns)
-    return x, mapped
-
-
-def label_scores(calibrator: Any, columns: str, proba: str) -> str:
-    """Return the scores whose largest names the class, as in `predict`."""
-    # A method that keeps the predicted class reads it off the logits, so that
-    # rounding of the probabilities makes no new ties.
-    return columns if getattr(calibrator, "_keeps_class", False) else proba
-
-
-def record(model: Any, calibrator: Any) -> None:
-    """Note in the metadata of `model` how the calibration was made."""
-    learned = {
-        name: float(value)
-        for name, value in vars(calibrator).items()
-        if name.endswith("_")
-        and not name.startswith("_")
-        and isinstance(value, numbers.Real)
-        and name != "n_features_in_"
-    }
-    content = {
-        "method": type(calibrator).__name__,
-        "params": calibrator.get_params(deep=False),
-        "learned": learned,
-        "classes": np.asarray(calibrator.classes_).tolist(),
-        "skcalib_version": skcalib.__version__,
-    }
-    for entry in list(model.metadata_props):
-        if entry.key == METADATA_KEY:
-            model.metadata_props.remove(entry)
-    text = json.dumps(content, default=_jsonable)
-    model.metadata_props.add(key=METADATA_KEY, value=text)
-
-
-def _jsonable(value: Any) -> Any:
-    """Write NumPy values as lists and numbers, and the rest by their representation."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else repr(value)

@@ -4,16 +4,17 @@ import importlib
 from typing import Any
 
 from skcalib._optional import import_optional
-from skcalib.export._to_onnx import check_calibrator
+from skcalib.export._clamping import clamped_module, perturbs_inputs
+from skcalib.export._emit import check_calibrator
 
 
 def to_torch(calibrator: Any) -> Any:
-    """Turn a fitted calibrator into a torch module from logits to probabilities.
+    """Turn a fitted calibrator into a torch module.
 
     Parameters
     ----------
     calibrator : estimator
-        A fitted calibrator of skcalib.
+        A fitted calibrator of skcalib, or a fitted `NeuralClamping`.
 
     Returns
     -------
@@ -23,6 +24,9 @@ def to_torch(calibrator: Any) -> Any:
         floating-point type. Its numbers are float64 buffers that move between devices
         and are not trained. Gradients with respect to the logits flow where the map
         has any.
+
+        The module of a `NeuralClamping` maps inputs of its network to probabilities.
+        It holds a copy of the network, which stays in eval mode and is not trained.
 
     See Also
     --------
@@ -43,6 +47,8 @@ def to_torch(calibrator: Any) -> Any:
     >>> module(torch.tensor([[4.0, 0.0]])).numpy().round(2)
     array([[0.75, 0.25]], dtype=float32)
     """
+    if perturbs_inputs(calibrator):
+        return clamped_module(calibrator)
     import_optional("torch", "Exporting to torch")
     check_calibrator(calibrator)
     operations = importlib.import_module("skcalib.export._torch_operations")

@@ -1,0 +1,50 @@
+"""The note in an ONNX model's metadata that says how it was calibrated."""
+
+import json
+import numbers
+from typing import Any
+
+import numpy as np
+
+import skcalib
+
+METADATA_KEY = "skcalib.calibration"
+# Longer arrays among the parameters are named by their shape.
+_LONGEST = 10
+
+
+def record(model: Any, calibrator: Any, **more: Any) -> None:
+    """Note in the metadata of `model` how the calibration was made.
+
+    `more` is added to what stands in the note, in place of entries of the same name.
+    """
+    learned = {
+        name: float(value)
+        for name, value in vars(calibrator).items()
+        if name.endswith("_")
+        and not name.startswith("_")
+        and isinstance(value, numbers.Real)
+        and name != "n_features_in_"
+    }
+    content = {
+        "method": type(calibrator).__name__,
+        "params": calibrator.get_params(deep=False),
+        "learned": learned,
+        "classes": np.asarray(calibrator.classes_).tolist(),
+        "skcalib_version": skcalib.__version__,
+        **more,
+    }
+    for entry in list(model.metadata_props):
+        if entry.key == METADATA_KEY:
+            model.metadata_props.remove(entry)
+    text = json.dumps(content, default=_jsonable)
+    model.metadata_props.add(key=METADATA_KEY, value=text)
+
+
+def _jsonable(value: Any) -> Any:
+    """Write NumPy values as lists and numbers, and the rest by their representation."""
+    if not isinstance(value, np.ndarray | np.generic):
+        return repr(value)
+    if value.size > _LONGEST:
+        return f"array of shape {value.shape}"
+    return value.tolist()

@@ -1,0 +1,134 @@
+"""Whole networks in torch: perturbed and calibrated, or written as ONNX."""
+
+import copy
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skcalib import _maps as ops
+from skcalib._backends._torch import _pick, frozen_view
+from skcalib.export._torch_operations import Calibration
+
+_OPSET = 17
+
+
+class ClampedNetwork(nn.Module):
+    """Inputs to probabilities: shift, clip, run the network, calibrate.
+
+    The network stays in eval mode whatever mode the module is put in, and its
+    parameters are not trained.
+    """
+
+    delta: Tensor
+    low: Tensor | None
+    high: Tensor | None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        output: str | int | None,
+        delta: Any,
+        feasible_range: tuple[Any, Any] | None,
+        calibration_map: ops.CalibrationMap,
+        n_classes: int,
+    ) -> None:
+        super().__init__()
+        low, high = (None, None) if feasible_range is None else feasible_range
+        for name, value in (("delta", delta), ("low", low), ("high", high)):
+            tensor = None if value is None else _tensor(value)
+            self.register_buffer(name, tensor)
+        self.network = _Logits(network, output).requires_grad_(False)
+        self.calibration = Calibration(calibration_map, n_classes)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map inputs of shape (n, ...) to probabilities of shape (n, n_classes)."""
+        x = x + self.delta
+        if self.low is not None and self.high is not None:
+            x = torch.clamp(x, self.low, self.high)
+        logits = self.network(x.to(self._dtype()))
+        logits = logits.reshape(x.shape[0], -1)
+        if logits.shape[1] == 1:
+            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+        proba: Tensor = self.calibration(logits)
+        return proba
+
+    def train(self, mode: bool = True) -> "ClampedNetwork":
+        """Set the mode of the calibration only; the network stays in eval mode."""
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def _dtype(self) -> torch.dtype:
+        floating = (p.dtype for p in self.network.parameters() if p.is_floating_point())
+        return next(floating, self.delta.dtype)
+
+
+class _Logits(nn.Module):
+    """A network that returns nothing but its logits."""
+
+    def __init__(self, network: nn.Module, output: str | int | None) -> None:
+        super().__init__()
+        self.network = network
+        self.output = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = _pick(self.network(x), self.output)
+        return logits
+
+
+def _tensor(value: Any) -> Tensor:
+    return torch.from_numpy(np.array(value, dtype=np.float32))
+
+
+def own_copy(module: nn.Module) -> nn.Module:
+    """Return a copy of a module in eval mode that shares nothing with it."""
+    copied: nn.Module = copy.deepcopy(frozen_view(module, "auto"))
+    return copied.eval()
+
+
+def export_network(
+    module: nn.Module, output: str | int | None, input_shape: tuple[int, ...]
+) -> bytes:
+    """Write a network as ONNX, from ``input`` to ``probabilities``, its logits so far.
+
+    A network in half precision is written in single precision.
+    """
+    network = frozen_view(module, "cpu")
+    floating = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    if floating & {torch.float16, torch.bfloat16}:
+        network = copy.deepcopy(network).float()
+    wide = torch.float64 in floating
+    example = torch.zeros(2, *input_shape, dtype=torch.float64 if wide else None)
+    try:
+        return _trace(_Logits(network, output).eval(), example)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"torch could not write {type(module).__name__} as an ONNX model: {error}. "
+            "Write it yourself and pass the result: "
+            "calibrate_onnx_model(model, neural_clamping)."
+        ) from error
+
+
+def _trace(network: nn.Module, example: Tensor) -> bytes:
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # Of its own deprecation, and of every length that it takes as constant: the
+        # model is run with another batch size before it is handed out.
+        warnings.simplefilter("ignore")
+        target = Path(folder, "network.onnx")
+        torch.onnx.export(
+            network,
+            (example,),
+            target,
+            opset_version=_OPSET,
+            dynamo=False,
+            input_names=["input"],
+            output_names=["probabilities"],
+            dynamic_axes={"input": {0: "batch"}, "probabilities": {0: "batch"}},
+        )
+        return target.read_bytes()

@@ -1,0 +1,34 @@
+"""Running a written model, and comparing what it serves with Python."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._backends._onnx_inputs import InputSpec, batches
+
+
+def served_proba(served: Any, n_classes: int) -> NDArray[np.float64]:
+    """Return probabilities as one column a class, however a model serves them."""
+    if isinstance(served, list):  # of a ZipMap: a dict from label to probability a row
+        served = [list(row.values()) for row in served]
+    columns = np.array(served, dtype=np.float64).reshape(len(served), -1)
+    if columns.shape[1] == 1 and n_classes == 2:
+        columns = np.hstack([1 - columns, columns])
+    return columns
+
+
+def largest_difference(
+    session: Any, output: str, X: NDArray[Any], expected: NDArray[Any]
+) -> float:
+    """Return the largest difference between served probabilities and `expected`."""
+    specs = [InputSpec.of(argument) for argument in session.get_inputs()]
+    largest, start = 0.0, 0
+    for feeds, n_rows in batches(specs, X, len(X)):
+        (served,) = session.run([output], feeds)
+        proba = served_proba(served, expected.shape[1])[:n_rows]
+        difference = np.abs(proba - expected[start : start + n_rows])
+        # Not Python's max, which loses NaN.
+        largest = float(np.maximum(largest, difference.max()))
+        start += n_rows
+    return largest
