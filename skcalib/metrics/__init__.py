@@ -2,6 +2,7 @@
 
 from skcalib.metrics._entropy import predictive_entropy
 from skcalib.metrics._ks import ks_calibration_error
+from skcalib.metrics._ood import ood_auroc, ood_fpr
 from skcalib.metrics._report import (
     CalibrationReport,
     MetricEstimate,
@@ -23,6 +24,12 @@ from skcalib.metrics._top_label import (
     maximum_calibration_error,
     root_mean_squared_calibration_error,
 )
+from skcalib.metrics._uncertainty import (
+    expected_normalized_calibration_error,
+    interval_coverage,
+    interval_sharpness,
+    uncertainty_calibration_error,
+)
 
 __all__ = [
     "CalibrationReport",
@@ -33,13 +40,19 @@ __all__ = [
     "ece_scorer",
     "entropy_scorer",
     "expected_calibration_error",
+    "expected_normalized_calibration_error",
     "get_scorer",
     "get_scorer_names",
+    "interval_coverage",
+    "interval_sharpness",
     "ks_calibration_error",
     "maximum_calibration_error",
+    "ood_auroc",
+    "ood_fpr",
     "predictive_entropy",
     "root_mean_squared_calibration_error",
     "sce_scorer",
     "smooth_calibration_error",
     "static_calibration_error",
+    "uncertainty_calibration_error",
 ]
