@@ -1,0 +1,241 @@
+"""What the estimators of neural clamping share: inputs, prediction, sharing networks."""
+
+import copy
+import warnings
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from skcalib._blocks import ArraySource
+from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
+from skcalib._validation import check_weight, encode_labels
+from skcalib.clamping._inputs import Inputs
+from skcalib.clamping._network import open_network
+from skcalib.clamping._objective import Objective
+from skcalib.clamping._ranges import check_range
+from skcalib.clamping._check_inputs import as_rows
+from skcalib.clamping._sharing import portable
+
+
+def _has_calibrated_logits(estimator):
+    calibrator = getattr(estimator, "output_calibrator_", estimator.output_calibrator)
+    return calibrator is None or hasattr(calibrator, "decision_function")
+
+
+class ClampedClassifier(ClassifierMixin, BaseEstimator):
+    """Base of the estimators that put a perturbation before a frozen network."""
+
+    def __sklearn_clone__(self):
+        """Make an equal estimator that shares the network."""
+        params = self.get_params(deep=False)
+        twin = type(self)(
+            **{
+                name: value if name == "model" else clone(value, safe=False)
+                for name, value in params.items()
+            }
+        )
+        for name in ("_metadata_request", "_sklearn_output_config"):
+            if name in vars(self):
+                setattr(twin, name, copy.deepcopy(vars(self)[name]))
+        return twin
+
+    def __getstate__(self):
+        """Return the state, with a module's weights as arrays that joblib can map."""
+        state = super().__getstate__()
+        return {**state, "model": portable(state["model"])}
+
+    def __sklearn_tags__(self):
+        """Tags: inputs of any number of dimensions."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def __repr__(self, N_CHAR_MAX=700):
+        """Show the parameters, without megabytes of weights."""
+        brief = type(self)(**self.get_params(deep=False))
+        brief.model = _Brief(self.model)
+        return super(ClampedClassifier, brief).__repr__(N_CHAR_MAX)
+
+    def logits(self, X):
+        """Return the network's logits of the perturbed inputs, not yet calibrated.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+            Inputs of the network.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes)
+            What `output_calibrator_` or the temperature maps.
+        """
+        check_is_fitted(self)
+        network = self._open_network()
+        rows = as_rows(self, X)
+        self._check_features(X, rows, reset=False)
+        inputs = Inputs(rows, network, self.batch_size)
+        if inputs.shape != self.delta_.shape:
+            raise ValueError(
+                f"X holds inputs of shape {inputs.shape}, but {type(self).__name__} "
+                f"was fitted on inputs of shape {self.delta_.shape}."
+            )
+        codes = np.zeros(inputs.n_samples, dtype=np.intp)
+        objective = Objective(
+            network, inputs, codes, feasible_range=self.feasible_range
+        )
+        return objective.logits(self.delta_)
+
+    def predict_proba(self, X):
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+            Inputs of the network.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities in the order of `classes_`, of the type of the network's
+            logits.
+        """
+        source = ArraySource(self.logits(X))
+        return evaluate(self._calibration_map(), source)
+
+    def predict(self, X):
+        """Return the most probable class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+            Inputs of the network.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        logits = self.logits(X)
+        if self.output_calibrator_ is not None:
+            return self.output_calibrator_.predict(logits)
+        # Straight from the logits: rounding must not make new ties.
+        return self.classes_[logits.argmax(axis=1)]
+
+    @available_if(_has_calibrated_logits)
+    def decision_function(self, X):
+        """Return calibrated logits, whose softmax `predict_proba` gives.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+            Inputs of the network.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes) or (n_samples,)
+            Calibrated logits; for two classes the log-odds of the second.
+        """
+        source = ArraySource(self.logits(X))
+        logits = evaluate(self._calibration_map().logits, source)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def _calibration_map(self):
+        """Return the output side: from logits to probabilities."""
+        if self.output_calibrator_ is not None:
+            return self.output_calibrator_._calibration_map()
+        return CalibrationMap(Scale(1 / self.temperature_), Softmax())
+
+    def _open_network(self):
+        return open_network(
+            self.model,
+            device=self.device,
+            output=self.output,
+            site=self.site,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            compile=self.compile,
+        )
+
+    def _open_calibration_set(self, X, y, sample_weight):
+        """Validate everything `fit` is given; return network, inputs, codes, weight."""
+        name = type(self).__name__
+        network = self._open_network()
+        rows = as_rows(self, X)
+        self._check_features(X, rows, reset=True)
+        inputs = Inputs(rows, network, self.batch_size)
+        y = inputs.labels() if y is None else y
+        if y is None:
+            raise ValueError(
+                f"{name} requires y to be passed, but the target y is None. Pass the "
+                "true class of each row, or a Dataset of pairs."
+            )
+        if np.shape(y)[:1] != (inputs.n_samples,):
+            check_consistent_length(np.empty(inputs.n_samples), y)
+        n_classes = None if self.classes is None else len(self.classes)
+        n_columns = network.probe(inputs, n_classes)
+        self.classes_, codes = encode_labels(self, y, n_columns, self.classes)
+        weight = check_weight(sample_weight, codes)
+        present = np.unique(codes[weight > 0])
+        if present.shape[0] < 2:
+            raise ValueError(
+                f"y holds one class only: {self.classes_[present[0]]!r}. {name} needs "
+                "at least two classes among the samples with positive weight."
+            )
+        check_range(self.feasible_range, inputs)
+        return network, inputs, codes, weight
+
+    def _check_features(self, X, rows, *, reset):
+        """Set or check n_features_in_ where inputs are rows of features."""
+        if getattr(rows, "ndim", None) == 2:
+            named = X if hasattr(X, "columns") else rows
+            validate_data(self, named, reset=reset, skip_check_array=True)
+
+    def _fit_output(self, problem, outcome):
+        """Learn what stands behind the network: a temperature or a calibrator."""
+        self.delta_ = np.asarray(outcome.delta, dtype=np.float32)
+        self.output_calibrator_ = None
+        self.temperature_ = outcome.temperature
+        if self.temperature_ is None:
+            result = problem.served_temperature(outcome.logits)
+            self.temperature_ = float(result.x[0])
+            if not result.converged:
+                self._warn_early(result.message)
+        if self.output_calibrator is not None:
+            calibrator = clone(self.output_calibrator)
+            calibrator.set_params(classes=self.classes_)
+            y = self.classes_[problem.codes]
+            self.output_calibrator_ = calibrator.fit(
+                outcome.logits, y, sample_weight=problem.weight
+            )
+
+    def _warn_early(self, message):
+        warnings.warn(
+            f"{type(self).__name__} stopped early: {message}.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+
+
+class _Brief:
+    """Stands for a network where estimators are printed."""
+
+    def __init__(self, network):
+        self._network = network
+
+    def __repr__(self):
+        network = self._network
+        if isinstance(network, bytes | bytearray):
+            return f"<{len(network)} bytes>"
+        if isinstance(network, str) or hasattr(network, "get_params"):
+            return repr(network)
+        if hasattr(network, "__fspath__"):
+            return repr(network.__fspath__())
+        return f"<{getattr(network, '__name__', type(network).__name__)}>"

@@ -1,0 +1,108 @@
+"""Descent on the network itself: perturbation and temperature together, by epochs."""
+
+from math import log
+
+import numpy as np
+
+from skcalib.clamping._lbfgs import minimize
+from skcalib.clamping._row_losses import row_losses
+
+# Rows on which the curvature along the first step is probed, as a share of all.
+PROBE_SHARE = 0.1
+PROBE_ROWS = 64
+# Size of the probing step, in standard deviations of the inputs.
+PROBE_STEP = 1e-2
+
+
+class NetworkLoss:
+    """The penalised mean loss at x = (theta, log T), one epoch a call.
+
+    Remembers the logits of the lowest point.
+    """
+
+    def __init__(self, problem, basis, penalty, rows=None, start=None):
+        self._problem = problem
+        self._basis = basis
+        self._penalty = penalty
+        self._rows = rows
+        self._lowest, self.logits = (np.inf, None) if start is None else start
+
+    def __call__(self, x):
+        theta = x[:-1]
+        logits, value, by_delta, by_log_t = self._problem.objective.evaluate(
+            self._basis.expand(theta), x[-1], self._rows
+        )
+        value += self._penalty * (theta @ theta)
+        if value < self._lowest:
+            self._lowest, self.logits = value, logits
+        gradient = np.empty_like(x)
+        gradient[:-1] = self._basis.reduce(by_delta) + 2 * self._penalty * theta
+        gradient[-1] = by_log_t
+        return value, gradient
+
+
+def descend(problem, basis, penalty, theta, logits, *, rows=None, **options):
+    """Minimise from `theta`, whose logits are given; return result and logits.
+
+    The first temperature is the exact one.
+    """
+    temperature = problem.joint_temperature(logits, _index(rows)).x[0]
+    x = np.append(np.asarray(theta, dtype=np.float64), log(temperature))
+    loss = NetworkLoss(problem, basis, penalty, rows)
+    report = options.pop("report", None)
+    limit = options.pop("max_evaluations")
+    first = loss(x)
+    if report is not None:
+        report(first[0])
+    inverse = scalar_inverse(problem, basis, penalty, x, first[1], logits, rows)
+    result = minimize(
+        loss,
+        x,
+        first=first,
+        precondition=inverse,
+        max_evaluations=max(limit - 1, 0),
+        report=report,
+        **options,
+    )
+    return result, loss.logits
+
+
+def scalar_inverse(problem, basis, penalty, x, gradient, logits, rows=None):
+    """Return a function that divides by the curvatures of theta and of log T.
+
+    That of theta is taken along the gradient, from one forward run of few rows.
+    """
+    rows = np.arange(problem.codes.shape[0]) if rows is None else rows
+    slope = gradient[:-1]
+    norm = np.linalg.norm(slope)
+    if norm == 0:
+        return lambda vector: vector
+    n_probe = min(rows.shape[0], max(PROBE_ROWS, int(PROBE_SHARE * rows.shape[0])))
+    chosen = np.linspace(0, rows.shape[0] - 1, n_probe).astype(np.intp)
+    length = PROBE_STEP * np.sqrt(problem.input_variance() * np.prod(problem.shape))
+    delta = basis.expand(x[:-1] - length * slope / norm)
+    moved = problem.objective.logits(delta, rows=rows[chosen])
+    change = (moved - logits[chosen]) / length
+    codes, weight = problem.codes[rows], problem.weight[rows]
+    scores = logits.astype(np.float64) / np.exp(x[-1])
+    by_theta = _curvature(
+        problem, scores[chosen], change / np.exp(x[-1]), codes[chosen], weight[chosen]
+    )
+    by_log_t = _curvature(problem, scores, scores, codes, weight)
+    diagonal = np.full_like(x, by_theta + 2 * penalty)
+    diagonal[-1] = by_log_t
+    diagonal = np.maximum(diagonal, 1e-12)
+    return lambda vector: vector / diagonal
+
+
+def _curvature(problem, scores, change, codes, weight):
+    """Return the Gauss-Newton curvature of the mean loss along a change of scores."""
+    found = row_losses(scores.copy(), codes, problem.loss, problem.gamma)
+    proba, root = found[2:]
+    centred = change - np.einsum("ij,ij->i", proba, change)[:, np.newaxis]
+    squares = ((root * centred) ** 2).sum(axis=1)
+    return float(squares @ weight / weight.sum())
+
+
+def _index(rows):
+    return slice(None) if rows is None else rows

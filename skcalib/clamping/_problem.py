@@ -1,0 +1,98 @@
+"""What every solver of neural clamping is given, and what it gives back."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from skcalib.clamping._lbfgs import CONVERGED
+from skcalib.clamping._row_losses import best_temperature, mean_loss
+
+# Rows from which the spread of the inputs is estimated.
+SAMPLE_ROWS = 1000
+
+
+@dataclass
+class Problem:
+    """The calibration set in front of an open network.
+
+    Attributes
+    ----------
+    objective : Objective
+        The passes of the network.
+
+    logits : ndarray of shape (n_samples, n_classes)
+        Its logits for the inputs as they are.
+
+    codes, weight : ndarrays of shape (n_samples,)
+        Column of each row's class; weights of any scale.
+
+    loss, gamma :
+        What the perturbation minimises.
+
+    temperature_objective : {"log_loss", "joint"}
+        What the served temperature minimises.
+    """
+
+    objective: Any
+    logits: np.ndarray
+    codes: np.ndarray
+    weight: np.ndarray
+    loss: str
+    gamma: float
+    temperature_objective: str = "log_loss"
+
+    @property
+    def shape(self):
+        """Shape of one input."""
+        return self.objective.inputs.shape
+
+    def joint_temperature(self, logits, rows=slice(None)):
+        """Return the result for the temperature of the perturbation's own loss."""
+        return best_temperature(
+            logits, self.codes[rows], self.weight[rows], self.loss, self.gamma
+        )
+
+    def joint_loss(self, logits):
+        """Return the mean of the perturbation's own loss at its best temperature."""
+        temperature = self.joint_temperature(logits).x[0]
+        return self.mean_loss(logits, temperature)
+
+    def mean_loss(self, logits, temperature):
+        """Return the mean of the perturbation's own loss."""
+        return mean_loss(
+            logits, self.codes, self.weight, temperature, self.loss, self.gamma
+        )
+
+    def served_temperature(self, logits, rows=slice(None)):
+        """Return the result for the temperature that is served."""
+        if self.temperature_objective == "joint":
+            return self.joint_temperature(logits, rows)
+        return best_temperature(logits, self.codes[rows], self.weight[rows])
+
+    def input_variance(self):
+        """Return the mean square deviation of the inputs' entries, at least 1e-30."""
+        inputs = self.objective.inputs
+        rows = np.linspace(0, inputs.n_samples - 1, SAMPLE_ROWS).astype(np.intp)
+        parts = [x.double().cpu().numpy() for _, x in inputs.batches(np.unique(rows))]
+        sample = np.concatenate(parts)
+        return max(float(sample.var(axis=0).mean()), 1e-30)
+
+
+@dataclass
+class Outcome:
+    """The perturbation that a solver ends with, and how it came there.
+
+    `logits` are those of the perturbed inputs. `temperature` is set only by solvers
+    that learn it themselves.
+    """
+
+    delta: np.ndarray
+    logits: np.ndarray
+    penalty: float
+    perturbation: Any
+    loss_curve: list = field(default_factory=list)
+    n_iter: int = 0
+    message: str = CONVERGED
+    selection: dict | None = None
+    temperature: float | None = None
