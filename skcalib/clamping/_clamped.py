@@ -1,6 +1,7 @@
-"""What the estimators of neural clamping share: inputs, prediction, sharing networks."""
+"""What the estimators of neural clamping share: input checks, prediction, cloning."""
 
 import copy
+import sys
 import warnings
 
 import numpy as np
@@ -16,11 +17,12 @@ from sklearn.utils.validation import (
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
 from skcalib._validation import check_weight, encode_labels
+from skcalib.clamping._check_inputs import as_rows
 from skcalib.clamping._inputs import Inputs
+from skcalib.clamping._lbfgs import CONVERGED
 from skcalib.clamping._network import open_network
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._ranges import check_range
-from skcalib.clamping._check_inputs import as_rows
 from skcalib.clamping._sharing import portable
 
 
@@ -198,8 +200,26 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             named = X if hasattr(X, "columns") else rows
             validate_data(self, named, reset=reset, skip_check_array=True)
 
+    def _reporter(self):
+        """Return what is told the loss after each epoch, if anybody listens."""
+        return Progress(type(self).__name__) if self.verbose else None
+
+    def _finish(self, problem, outcome):
+        """Keep what a solver found, and learn what stands behind the network."""
+        if outcome.message != CONVERGED:
+            self._warn_early(outcome.message)
+        self.penalty_ = float(outcome.penalty)
+        self.perturbation_ = outcome.perturbation
+        self.loss_curve_ = outcome.loss_curve
+        self.n_iter_ = outcome.n_iter
+        self.selection_ = outcome.selection
+        self._fit_output(problem, outcome)
+        self.loss_ = problem.joint_loss(outcome.logits)
+        if outcome.delta.any():
+            self.loss_ += self.penalty_ * float((outcome.delta**2).sum())
+
     def _fit_output(self, problem, outcome):
-        """Learn what stands behind the network: a temperature or a calibrator."""
+        """Learn a temperature, or a calibrator, on the perturbed inputs' logits."""
         self.delta_ = np.asarray(outcome.delta, dtype=np.float32)
         self.output_calibrator_ = None
         self.temperature_ = outcome.temperature
@@ -222,6 +242,18 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             ConvergenceWarning,
             stacklevel=6,
         )
+
+
+class Progress:
+    """Writes the loss after each epoch to the standard error stream."""
+
+    def __init__(self, name):
+        self._name = name
+        self._count = 0
+
+    def __call__(self, value):
+        self._count += 1
+        sys.stderr.write(f"[{self._name}] epoch {self._count}: loss {value:.6f}\n")
 
 
 class _Brief:

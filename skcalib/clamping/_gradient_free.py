@@ -8,7 +8,6 @@ from skcalib.clamping._lbfgs import INTERRUPTED
 from skcalib.clamping._linearised import Linearised
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._search import penalties_to_try, search_linearised
-from skcalib.clamping._selection import LogLossScore
 from skcalib.clamping._solve import unperturbed
 from skcalib.clamping._spans import canonical, open_basis
 
@@ -42,7 +41,7 @@ def solve_gradient_free(problem, settings):
 
 
 def _largest(perturbation, shape, budget):
-    """Return the largest span, of those asked for, that two passes a coordinate allow."""
+    """Return the largest span asked for that two passes a coordinate allow."""
     if perturbation != "auto":
         names = [canonical(perturbation)]
     elif len(shape) == 1:
@@ -55,7 +54,7 @@ def _largest(perturbation, shape, budget):
             return name, basis
     if perturbation != "auto":
         raise ValueError(
-            f"perturbation={perturbation!r} has {basis.dim} coordinates, and each takes "
+            f"perturbation={perturbation!r} has {basis.dim} coordinates; each takes "
             f"two forward passes of the calibration set, of which max_iter={budget} "
             f"are allowed. Raise max_iter to {2 * basis.dim} or choose fewer cosines."
         )
@@ -79,8 +78,7 @@ def _fit(problem, settings, name, basis, jacobian):
         [(name, basis)],
         jacobian,
         penalties_to_try(settings.penalty, problem),
-        settings.splits,
-        LogLossScore(),
+        settings,
     )
     if chosen.basis is None:
         return unperturbed(problem, table, chosen)

@@ -24,7 +24,7 @@ STARTS = StrOptions({"zeros", "random", "data_driven"})
 
 
 class NeuralClamping(ClampedClassifier):
-    r"""Shift the inputs of a frozen network by one learned tensor, and scale its logits.
+    r"""Shift a frozen network's inputs by one learned tensor and scale its logits.
 
     Predicts :math:`\operatorname{softmax}(f(x + \delta) / T)` [1]_: the same
     perturbation :math:`\delta` for all inputs, one temperature :math:`T`, and a network
@@ -282,7 +282,7 @@ class NeuralClamping(ClampedClassifier):
         device="auto",
         precision=None,
         channels_last=False,
-        compile=False,
+        compile=False,  # noqa: A002
         output=None,
         site=None,
         classes=None,
@@ -354,10 +354,7 @@ class NeuralClamping(ClampedClassifier):
             self.temperature_objective if self.preset is None else "joint",
         )
         outcome = self._solve(problem, check_random_state(self.random_state))
-        if outcome.message != "converged":
-            self._warn_early(outcome.message)
-        self._fit_output(problem, outcome)
-        self._record(problem, outcome)
+        self._finish(problem, outcome)
         return self
 
     def _solve(self, problem, random_state):
@@ -398,15 +395,5 @@ class NeuralClamping(ClampedClassifier):
         splits = make_splits(
             self.cv, placeholder, problem.codes, problem.weight, self.random_state
         )
-        return Settings(perturbation, penalty, splits, self.max_iter, self.tol)
-
-    def _record(self, problem, outcome):
-        self.penalty_ = float(outcome.penalty)
-        self.perturbation_ = outcome.perturbation
-        self.loss_curve_ = outcome.loss_curve
-        self.n_iter_ = outcome.n_iter
-        self.selection_ = outcome.selection
-        size = float((self.delta_.astype(np.float64) ** 2).sum())
-        self.loss_ = problem.joint_loss(outcome.logits)
-        if size > 0:
-            self.loss_ += self.penalty_ * size
+        report = self._reporter()
+        return Settings(perturbation, penalty, splits, self.max_iter, self.tol, report)

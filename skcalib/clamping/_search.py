@@ -15,17 +15,19 @@ from skcalib.clamping._selection import (
 )
 from skcalib.clamping._spans import columns_within
 
-# In units of one over the variance of the inputs, so that scaling inputs changes nothing.
+# In units of one over the variance of the inputs, so that their scale does not count.
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)
 # Candidates that the network judges again.
 MAX_CHECKS = 8
 TOLERANCE = 1e-6
+# Epochs of one descent of a search by descents.
+SEARCH_EPOCHS = 4
 
 
 def penalties_to_try(penalty, problem):
     """Return the strengths to try, the strongest first."""
-    if penalty != "auto":
-        return [float(penalty)]
+    if not isinstance(penalty, str):
+        return [float(value) for value in np.atleast_1d(penalty)]
     return [strength / problem.input_variance() for strength in PENALTIES]
 
 
@@ -100,7 +102,7 @@ class NetworkPath:
         return fits
 
 
-def search_linearised(problems, spans, jacobian, penalties, splits, score):
+def search_linearised(problems, spans, jacobian, penalties, settings):
     """Choose among all problems, spans and penalties on one Jacobian.
 
     Parameters
@@ -113,6 +115,12 @@ def search_linearised(problems, spans, jacobian, penalties, splits, score):
 
     jacobian : ndarray of shape (n_samples, n_classes, dim)
         Derivatives of the logits by the coordinates of the last span.
+
+    penalties : list of float
+        Strengths from strong to weak.
+
+    settings : Settings
+        Splits, score and rule.
 
     Returns
     -------
@@ -133,21 +141,24 @@ def search_linearised(problems, spans, jacobian, penalties, splits, score):
             linear = Linearised(
                 problem.logits, part, problem.codes, problem.loss, problem.gamma
             )
-            path = LinearPath(problem, linear, log(temperature.x[0]), splits)
+            path = LinearPath(problem, linear, log(temperature.x[0]), settings.splits)
             paths.append((problem, name, basis, path))
-    return _search(problems, paths, penalties, splits, score)
+    return _search(problems, paths, penalties, settings, settings.splits)
 
 
-def search_by_network(problem, basis, name, penalties, splits, score, max_evaluations):
-    """Choose among penalties by descents on the network."""
-    path = NetworkPath(problem, basis, splits, max_evaluations)
-    paths = [(problem, name, basis, path)]
-    return _search([problem], paths, penalties, splits, score)
+def search_by_network(problems, name, basis, penalties, settings):
+    """Choose among problems and penalties by descents on the first split."""
+    splits = settings.splits[:1]
+    paths = [
+        (problem, name, basis, NetworkPath(problem, basis, splits, SEARCH_EPOCHS))
+        for problem in problems
+    ]
+    return _search(problems, paths, penalties, settings, splits)
 
 
-def _search(problems, paths, penalties, splits, score):
+def _search(problems, paths, penalties, settings, splits):
     first = problems[0]
-    table = Table(score, first.codes, first.weight, splits)
+    table = Table(settings.score, first.codes, first.weight, splits)
     joint = first.temperature_objective == "joint"
     plain = [
         without_perturbation(p, splits) for p in (problems if joint else problems[:1])
@@ -168,7 +179,7 @@ def _search(problems, paths, penalties, splits, score):
         if not candidate.checked:
             check_by_network(candidate, problem, splits)
             table.add(candidate)
-    return table, table.choose()
+    return table, table.choose(settings.rule)
 
 
 def _follow(path, problem, name, basis, penalties, splits):

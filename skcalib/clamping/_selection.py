@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from skcalib._numerics import softmax_
 from skcalib.clamping._row_losses import log_losses
@@ -39,7 +40,7 @@ class LogLossScore:
 
     by_row = True
 
-    def __call__(self, candidate, codes, splits):
+    def __call__(self, candidate, codes, weight, splits):
         """Return one score a row."""
         return -log_losses(candidate.logits, codes, candidate.temperature)
 
@@ -53,7 +54,7 @@ class ScorerScore:
         self.scorer = scorer
         self.classes = classes
 
-    def __call__(self, candidate, codes, splits):
+    def __call__(self, candidate, codes, weight, splits):
         """Return one score a split."""
         scores = candidate.logits / candidate.temperature[:, np.newaxis]
         proba = softmax_(scores.astype(np.float64))
@@ -61,17 +62,25 @@ class ScorerScore:
         ends = np.cumsum([test.shape[0] for _, test in splits])[:-1]
         parts = np.split(np.arange(codes.shape[0]), ends)
         y = self.classes[codes]
-        return np.array([self.scorer(stand_in, rows, y[rows]) for rows in parts])
+        even = np.ptp(weight) == 0
+        given = [{} if even else {"sample_weight": weight[rows]} for rows in parts]
+        return np.array(
+            [
+                self.scorer(stand_in, rows, y[rows], **extra)
+                for rows, extra in zip(parts, given, strict=True)
+            ]
+        )
 
 
-class Probabilities:
+class Probabilities(ClassifierMixin, BaseEstimator):
     """Stands for a classifier whose probabilities are known: X are row numbers."""
-
-    _estimator_type = "classifier"
 
     def __init__(self, classes, proba):
         self.classes_ = classes
         self._proba = proba
+
+    def __sklearn_is_fitted__(self):
+        return True
 
     def fit(self, X, y):
         """Do nothing; scorers look for the method."""
@@ -123,13 +132,14 @@ class Table:
         self._score = score
         self._codes = codes[rows]
         self._splits = splits
+        self._row_weight = weight[rows]
         self._weight = weight[rows] if score.by_row else np.ones(len(splits))
         self._candidates = []
         self._scores = []
 
     def add(self, candidate):
         """Score a candidate, anew if it was here before."""
-        scores = self._score(candidate, self._codes, self._splits)
+        scores = self._score(candidate, self._codes, self._row_weight, self._splits)
         if any(candidate is other for other in self._candidates):
             self._scores[self._position(candidate)] = scores
         else:
@@ -156,10 +166,12 @@ class Table:
         mean, error = self.gain(candidate, other)
         return mean > error
 
-    def choose(self):
+    def choose(self, rule="one_standard_error"):
         """Return the first checked candidate that the best checked does not beat."""
         checked = [c for c in self._candidates if c.checked]
         best = max(checked, key=self.mean)
+        if rule == "best":
+            return best
         return next(c for c in checked if not self.helps(best, c))
 
     def _position(self, candidate):

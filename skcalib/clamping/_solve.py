@@ -1,13 +1,13 @@
 """Solvers that end at an optimum: linearised, L-BFGS, and no descent at all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 from typing import Any
 
 import numpy as np
 
 from skcalib.clamping._descent import NetworkLoss, descend
-from skcalib.clamping._lbfgs import INTERRUPTED, minimize
+from skcalib.clamping._lbfgs import CONVERGED, INTERRUPTED, minimize
 from skcalib.clamping._linearised import Linearised, inverse
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._search import (
@@ -15,7 +15,7 @@ from skcalib.clamping._search import (
     search_by_network,
     search_linearised,
 )
-from skcalib.clamping._selection import LogLossScore
+from skcalib.clamping._selection import Candidate, LogLossScore
 from skcalib.clamping._spans import canonical, columns_within, spans_to_try
 
 # Numbers in the largest Jacobian that is kept, and its passes of the network.
@@ -23,14 +23,13 @@ JACOBIAN_ELEMENTS = 1 << 28
 JACOBIAN_PASSES = 64
 # Epochs of the descent that mends what the linearisation leaves.
 REFINEMENTS = 4
-# Epochs of one descent, and of one in a search by descents.
+# Epochs of a descent.
 EPOCHS = 20
-SEARCH_EPOCHS = 4
 
 
 @dataclass
 class Settings:
-    """What the user asked for."""
+    """What the user asked for, and how candidates are compared."""
 
     perturbation: Any
     penalty: Any
@@ -38,6 +37,8 @@ class Settings:
     max_iter: int | None
     tol: float
     report: Any = None
+    score: Any = field(default_factory=LogLossScore)
+    rule: str = "one_standard_error"
 
 
 def solve_fixed(problem, settings, start):
@@ -51,26 +52,40 @@ def solve_fixed(problem, settings, start):
 
 def solve_linearised(problem, settings, start):
     """Choose span and penalty on one Jacobian, then descend on the network."""
-    spans = spans_to_try(settings.perturbation, problem.shape)
-    spans = affordable(spans, problem.logits.shape)
     decided = settings.perturbation != "auto" and settings.penalty != "auto"
-    if start.any() or decided or not spans:
+    if start.any() or decided:
         return solve_lbfgs(problem, settings, start)
+    return search_and_refine([problem], settings)[0]
+
+
+def search_and_refine(problems, settings):
+    """Choose among problems, spans and penalties; return outcome and problem."""
+    first = problems[0]
+    penalties = penalties_to_try(settings.penalty, first)
+    every = spans_to_try(settings.perturbation, first.shape)
+    spans = affordable(every, first.logits.shape)
     try:
-        jacobian = problem.objective.jacobian(spans[-1][1])
-        table, chosen = search_linearised(
-            [problem],
-            spans,
-            jacobian,
-            penalties_to_try(settings.penalty, problem),
-            settings.splits,
-            LogLossScore(),
-        )
+        if not spans:
+            table, chosen = search_by_network(problems, *every[0], penalties, settings)
+        else:
+            jacobian = first.objective.jacobian(spans[-1][1])
+            table, chosen = search_linearised(
+                problems, spans, jacobian, penalties, settings
+            )
     except KeyboardInterrupt:
-        outcome = unperturbed(problem)
+        outcome = unperturbed(first)
         outcome.message = INTERRUPTED
-        return outcome
-    return refine(problem, settings, spans, jacobian, table, chosen)
+        return outcome, first
+    problem = next(p for p in problems if p.gamma == chosen.gamma)
+    if chosen.basis is None:
+        return unperturbed(problem, table, chosen), problem
+    if spans:
+        outcome = refine(problem, settings, spans, jacobian, chosen)
+    else:
+        start = np.zeros(chosen.basis.dim)
+        outcome = descend_from(problem, settings, chosen, start)
+    outcome.selection = table.results(chosen)
+    return outcome, problem
 
 
 def affordable(spans, shape):
@@ -92,10 +107,8 @@ def unperturbed(problem, table=None, chosen=None):
     return outcome
 
 
-def refine(problem, settings, spans, jacobian, table, chosen):
+def refine(problem, settings, spans, jacobian, chosen):
     """Fit the chosen candidate on everything and descend on the network from there."""
-    if chosen.basis is None:
-        return unperturbed(problem, table, chosen)
     basis, penalty = chosen.basis, chosen.penalty
     part = jacobian[:, :, columns_within(basis, spans[-1][1])]
     linear = Linearised(
@@ -122,60 +135,55 @@ def refine(problem, settings, spans, jacobian, table, chosen):
         report=_recorder(curve, settings),
     )
     # A few epochs are the plan; running out of them is not a failure.
-    message = result.message if result.message == INTERRUPTED else "converged"
-    return Outcome(
-        basis.expand(result.x[:-1]),
-        loss.logits,
-        penalty,
-        chosen.perturbation,
-        curve,
-        result.n_iter,
-        message,
-        table.results(chosen),
-    )
+    message = result.message if result.message == INTERRUPTED else CONVERGED
+    delta = basis.expand(result.x[:-1])
+    name = chosen.perturbation
+    return Outcome(delta, loss.logits, penalty, name, curve, result.n_iter, message)
 
 
 def solve_lbfgs(problem, settings, start):
-    """Descend on the network by L-BFGS; the penalty may be chosen on a held-out part."""
-    fallback = settings.perturbation == "auto" and not start.any()
+    """Descend on the network by L-BFGS; a held-out part may choose the penalty."""
     wanted = settings.perturbation
-    wanted = "full" if start.any() and wanted == "auto" else wanted
-    spans = spans_to_try(wanted, problem.shape)
-    name, basis = spans[0] if fallback else spans[-1]
+    wanted = "full" if wanted == "auto" else wanted
+    ((name, basis),) = spans_to_try(wanted, problem.shape)
     theta = np.asarray(basis.reduce(start), dtype=np.float64)
-    table = chosen = None
-    penalty = settings.penalty
-    if penalty == "auto":
-        table, chosen = search_by_network(
-            problem,
-            basis,
-            name,
-            penalties_to_try(penalty, problem),
-            settings.splits[:1],
-            LogLossScore(),
-            SEARCH_EPOCHS,
-        )
-        if chosen.basis is None:
-            return unperturbed(problem, table, chosen)
-        penalty = chosen.penalty
-    delta = basis.expand(theta)
-    logits = problem.objective.logits(delta) if theta.any() else problem.logits
+    if settings.penalty != "auto":
+        chosen = Candidate(problem.gamma, name, float(settings.penalty), basis)
+        return descend_from(problem, settings, chosen, theta)
+    penalties = penalties_to_try("auto", problem)
+    try:
+        table, chosen = search_by_network([problem], name, basis, penalties, settings)
+    except KeyboardInterrupt:
+        outcome = unperturbed(problem)
+        outcome.message = INTERRUPTED
+        return outcome
+    if chosen.basis is None:
+        return unperturbed(problem, table, chosen)
+    outcome = descend_from(problem, settings, chosen, theta)
+    outcome.selection = table.results(chosen)
+    return outcome
+
+
+def descend_from(problem, settings, chosen, theta):
+    """Descend on the network from the coordinates `theta`."""
+    basis = chosen.basis
+    logits = problem.logits
+    if theta.any():
+        logits = problem.objective.logits(basis.expand(theta))
     curve = []
     result, logits = descend(
         problem,
         basis,
-        penalty,
+        chosen.penalty,
         theta,
         logits,
         max_evaluations=settings.max_iter or EPOCHS,
         tol=settings.tol,
         report=_recorder(curve, settings),
     )
-    outcome = Outcome(basis.expand(result.x[:-1]), logits, penalty, name, curve)
-    outcome.n_iter = len(curve)
-    outcome.message = result.message
-    outcome.selection = None if table is None else table.results(chosen)
-    return outcome
+    delta = basis.expand(result.x[:-1])
+    name, penalty = chosen.perturbation, chosen.penalty
+    return Outcome(delta, logits, penalty, name, curve, len(curve), result.message)
 
 
 def _recorder(curve, settings):

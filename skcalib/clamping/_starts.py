@@ -55,7 +55,7 @@ def data_driven(objective, feasible_range):
     if not delta.any():
         warnings.warn(
             "The data-driven start is zero everywhere: the inputs reach both ends of "
-            "their range at every coordinate. start='zeros' does the same at less cost.",
+            "their range at every coordinate. start='zeros' does the same for less.",
             UserWarning,
             stacklevel=5,
         )
