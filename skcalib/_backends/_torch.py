@@ -20,17 +20,18 @@ def is_module(network: Any) -> bool:
 def frozen_view(module: Any, device: str) -> Any:
     """Return `module` in eval mode, as a copy of its tree that shares its weights.
 
-    The parameters are the same tensors, so nothing large is copied. Buffers are small
-    and copied, and attributes set while running land on the view, so that not even a
-    module that counts its calls is changed. Only a move to another device, or a
-    compiled module in train mode, which cannot be taken apart, takes a whole copy.
+    The parameters lie in the same memory, so nothing large is copied, but ask for no
+    gradient. Buffers are small and copied, and attributes set while running land on the
+    view, so that not even a module that counts its calls is changed. Only a move to
+    another device, or a compiled module in train mode, which cannot be taken apart,
+    takes a whole copy.
     """
     torch = import_optional("torch", _PURPOSE)
     own = module_device(module)
     wanted = own if device == "auto" else torch.device(device)
     compiled = isinstance(module, torch.jit.ScriptModule)
     if wanted.type != own.type or wanted.index not in (None, own.index):
-        return copy.deepcopy(module).to(wanted).eval()
+        return copy.deepcopy(module).to(wanted).eval().requires_grad_(False)
     if compiled:
         training = any(part.training for part in module.modules())
         return copy.deepcopy(module).eval() if training else module
@@ -52,9 +53,12 @@ def _view(module: Any, seen: dict[int, Any]) -> Any:
         return seen[id(module)]
     view = module.__class__.__new__(module.__class__)
     seen[id(module)] = view
-    state = dict(module.__dict__)
+    state = {name: _views(value, seen) for name, value in module.__dict__.items()}
     state["training"] = False
-    state["_parameters"] = dict(module._parameters)
+    state["_parameters"] = {
+        name: _without_gradient(parameter, seen)
+        for name, parameter in module._parameters.items()
+    }
     state["_buffers"] = {
         name: None if buffer is None else buffer.detach().clone()
         for name, buffer in module._buffers.items()
@@ -65,6 +69,25 @@ def _view(module: Any, seen: dict[int, Any]) -> Any:
     }
     view.__dict__ = state
     return view
+
+
+def _without_gradient(parameter: Any, seen: dict[int, Any]) -> Any:
+    """Return a parameter in the same memory that asks for no gradient."""
+    torch = import_optional("torch", _PURPOSE)
+    # Subclasses, such as parameters that are not there yet, may refuse to be rebuilt.
+    if type(parameter) is not torch.nn.Parameter:
+        return parameter
+    if id(parameter) not in seen:
+        detached = torch.nn.Parameter(parameter.detach(), requires_grad=False)
+        seen[id(parameter)] = detached
+    return seen[id(parameter)]
+
+
+def _views(value: Any, seen: dict[int, Any]) -> Any:
+    """Replace the parameters in a list, such as recurrent layers keep of their own."""
+    if not isinstance(value, list):
+        return value
+    return [_without_gradient(item, seen) for item in value]
 
 
 def module_logits(

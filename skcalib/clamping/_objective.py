@@ -1,22 +1,37 @@
-"""Loss of a clamped network over all rows, its gradients and Jacobians, by epochs."""
+"""Loss of a clamped network over all rows, its gradients and Jacobians, by epochs.
+
+An epoch costs a forward pass, and where gradients are asked for one backward pass to
+the inputs: weights ask for none. Sums stay on the device and are read once at the end,
+so that a GPU is never waited for between batches.
+"""
 
 import warnings
 
 import numpy as np
 import torch
+from torch.autograd import forward_ad
 
-from skcalib.clamping._network import refuse_nan
+from skcalib.clamping._running_network import refuse_nan
 from skcalib.clamping._tensor_losses import LOSSES
+from skcalib.exceptions import NotDifferentiableError
+
+# Cost of a forward-mode pass in backward passes, as measured on residual networks.
+FORWARD_MODE_COST = 2.5
 
 
 class Objective:
     """The data term of neural clamping on calibration inputs.
 
+    Everywhere `delta` is an array or tensor of the shape of an input, or None for 0,
+    and `rows` an array of row numbers, or None for all.
+
     Parameters
     ----------
     network : Network
+        The frozen network.
 
     inputs : Inputs
+        Its inputs.
 
     codes : array of shape (n_samples,)
         Column number of each row's class.
@@ -25,6 +40,7 @@ class Objective:
         Sample weights of any scale; None means 1.
 
     loss : {"focal", "brier"}, default="focal"
+        Loss of the probabilities ``softmax(f(x + delta) / T)``.
 
     gamma : float, default=1.0
         Exponent of the focal loss; 0 is cross-entropy.
@@ -48,135 +64,231 @@ class Objective:
         self.loss = loss
         self.gamma = gamma
         device = network.device
-        self._wide = torch.float32 if device.type == "mps" else torch.float64
+        # Sums run in float64 where the device has it.
+        self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
         self._codes = torch.as_tensor(np.asarray(codes), device=device).long()
         weight = np.ones(inputs.n_samples) if weight is None else np.asarray(weight)
-        self._weight = torch.as_tensor(weight, device=device, dtype=self._wide)
+        self.weight = torch.as_tensor(weight, device=device, dtype=self.sum_dtype)
         self._bounds = None
         if feasible_range is not None:
             self._bounds = [self._tensor(bound) for bound in feasible_range]
 
     def logits(self, delta=None, rows=None):
-        """Return the logits of all rows, or of `rows`: one forward epoch."""
+        """Return the network's logits: one forward epoch.
+
+        Returns
+        -------
+        logits : ndarray of shape (n_rows, n_classes), float32 or float64
+        """
         delta = self._delta(delta)
 
-        def epoch():
-            with torch.no_grad():
-                parts = [
-                    self.network(self.shift(x, delta))
-                    for _, x in self.inputs.batches(rows)
-                ]
-                return torch.cat(parts)
+        @torch.no_grad()
+        def forward(x, index):
+            return self.network(self.shift(x, delta))
 
-        logits = self._halving(epoch).cpu().numpy()
+        logits = torch.cat(list(self._epoch(forward, rows))).cpu().numpy()
         refuse_nan(logits, rows)
         return logits
 
+    def value(self, delta, log_temperature, rows=None):
+        """Return the weighted mean loss, as a float: one forward epoch."""
+        delta = self._delta(delta)
+        log_temperature = self._scalar(log_temperature)
+
+        @torch.no_grad()
+        def forward(x, index):
+            logits = self.network(self.shift(x, delta))
+            return self._loss(logits, index, log_temperature)[0]
+
+        total = torch.stack(list(self._epoch(forward, rows))).sum()
+        return self._finite((total / self.total_weight(rows)).item(), delta, rows)
+
     def value_and_gradient(self, delta, log_temperature, rows=None):
-        """Return the weighted mean loss and its gradients.
+        """Return the weighted mean loss and its gradients: one forward-backward epoch.
 
         Returns
         -------
         value : float
+
         grad_delta : ndarray of float64, of the shape of an input
+
         grad_log_temperature : float
         """
-        return self.evaluate(delta, log_temperature, rows)[1:]
+        return self.evaluate(delta, log_temperature, rows, keep_logits=False)[1:]
 
-    def evaluate(self, delta, log_temperature, rows=None):
+    def evaluate(self, delta, log_temperature, rows=None, keep_logits=True):
         """Return ``(logits, value, grad_delta, grad_log_temperature)`` in one epoch."""
-        self._need_gradients()
         delta = self._delta(delta)
-        log_temperature = torch.as_tensor(
-            log_temperature, device=self.network.device, dtype=self._wide
-        )
-        weight = self._weight if rows is None else self._weight[torch.as_tensor(rows)]
-
-        def epoch():
-            parts, grad_delta, sums = [], 0, 0
-            for index, x in self.inputs.batches(rows):
-                logits, part, slope = self.batch(x, index, delta, log_temperature)
-                parts.append(logits)
-                grad_delta = grad_delta + part
-                sums = sums + slope
-            return torch.cat(parts), grad_delta / weight.sum(), sums / weight.sum()
-
-        logits, grad_delta, sums = self._halving(epoch)
-        logits = logits.cpu().numpy()
-        value, grad_log_temperature = sums.tolist()
-        refuse_nan(logits, rows)
+        log_temperature = self._scalar(log_temperature)
+        sums = self.no_sums()
+        kept = []
+        for index, x in self.inputs.batches(rows):
+            kept += self.add(sums, x, index, delta, log_temperature, keep_logits)
+        grad_delta, totals = (part / self.total_weight(rows) for part in sums)
+        value, grad_log_temperature = totals.tolist()
+        self._finite(value, delta, rows)
+        logits = torch.cat(kept).cpu().numpy() if keep_logits else None
         return logits, value, grad_delta.cpu().numpy(), grad_log_temperature
 
-    def batch(self, x, index, delta, log_temperature):
-        """Return logits, gradient of delta and ``[loss, d loss / d log T]``, as sums.
+    def no_sums(self):
+        """Return zeros to `add` to: gradient of delta; loss and slope by log T."""
+        options = {"device": self.network.device, "dtype": self.sum_dtype}
+        return torch.zeros(self.inputs.shape, **options), torch.zeros(2, **options)
 
-        All stay on the device; weights are used as they are.
+    def add(self, sums, x, index, delta, log_temperature, keep_logits=False):
+        """Add the weighted sums of a batch to `sums`, all on the device.
+
+        Returns
+        -------
+        logits : list of tensors
+            The logits, in parts; empty unless they are asked for.
         """
-        leaf = delta.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.network(self.shift(x, leaf))
-        scores = logits.detach().to(self._wide) / log_temperature.exp()
-        losses, gradient = LOSSES[self.loss](scores, self._codes[index], self.gamma)
-        gradient *= self._weight[index][:, None]
-        slope = -(gradient * scores).sum()
-        sums = torch.stack([losses @ self._weight[index], slope])
-        by_logits = (gradient / log_temperature.exp()).to(logits.dtype)
-        (grad_delta,) = torch.autograd.grad(logits, leaf, by_logits)
-        return logits.detach(), grad_delta.to(self._wide), sums
+        self._need_gradients()
+
+        def forward_backward(x, index):
+            leaf = delta.detach().requires_grad_()
+            with torch.enable_grad():
+                logits = self.network(self.shift(x, leaf))
+            value, slope, gradient = self._loss(logits.detach(), index, log_temperature)
+            (by_delta,) = torch.autograd.grad(logits, leaf, gradient)
+            return logits.detach(), by_delta, torch.stack([value, slope])
+
+        kept = []
+        for logits, by_delta, totals in self._parts(forward_backward, x, index):
+            sums[0].add_(by_delta)
+            sums[1].add_(totals)
+            kept += [logits] if keep_logits else []
+        return kept
 
     def shift(self, x, delta):
-        """Return the clipped ``x + delta``, always as a new tensor."""
-        shifted = x + delta
-        return shifted if self._bounds is None else shifted.clamp(*self._bounds)
+        """Return what the network takes for the clipped ``x + delta``."""
+        return self.network.shifted(x, delta, self._bounds)
 
     def jacobian(self, basis, delta=None, rows=None):
-        """Return the derivatives of the logits by coordinates: (n, K, dim) float32."""
+        """Return the derivatives of the logits by the coordinates of a basis.
+
+        By one backward pass a class, or one forward-mode pass a coordinate where there
+        are far fewer coordinates than classes.
+
+        Returns
+        -------
+        jacobian : ndarray of float32, of shape (n_rows, n_classes, dim)
+        """
         self._need_gradients()
         delta = self._delta(delta)
-        parts = []
-        for _, x in self.inputs.batches(rows):
-            leaf = (x + delta).requires_grad_()
-            with torch.enable_grad():
-                logits = self.network(self.shift(leaf, 0))
-            columns = []
-            for k in range(logits.shape[1]):
-                (g,) = torch.autograd.grad(logits[:, k].sum(), leaf, retain_graph=True)
-                columns.append(basis.reduce(g))
-            parts.append(torch.stack(columns, dim=1).float().cpu())
-        return torch.cat(parts).numpy()
+        n_classes = self.logits(delta, rows=[0]).shape[1]
+        few = FORWARD_MODE_COST * basis.dim < n_classes
 
-    def _tensor(self, values):
-        return torch.as_tensor(
-            np.asarray(values), device=self.network.device, dtype=self.network.dtype
+        def derivatives(x, index):
+            if few:
+                try:
+                    return self._by_coordinate(x, delta, basis).float().cpu()
+                except torch.cuda.OutOfMemoryError:
+                    raise
+                except (NotImplementedError, RuntimeError):
+                    pass  # Not every operator has a forward mode.
+            return self._by_class(x, delta, basis).float().cpu()
+
+        return torch.cat(list(self._epoch(derivatives, rows))).numpy()
+
+    def _by_class(self, x, delta, basis):
+        leaf = delta.expand(x.shape[0], *delta.shape).clone().requires_grad_()
+        with torch.enable_grad():
+            columns = self.network(self.shift(x, leaf)).sum(dim=0)
+        gradients = (
+            torch.autograd.grad(column, leaf, retain_graph=True)[0]
+            for column in columns
+        )
+        return torch.stack([basis.reduce(part) for part in gradients], dim=1)
+
+    @torch.no_grad()
+    def _by_coordinate(self, x, delta, basis):
+        columns = []
+        for coordinates in torch.eye(basis.dim, device=x.device, dtype=delta.dtype):
+            with forward_ad.dual_level():
+                dual = forward_ad.make_dual(delta, basis.expand(coordinates))
+                values = self.network(self.shift(x, dual))
+                logits, tangent = forward_ad.unpack_dual(values)
+                columns.append(torch.zeros_like(logits) if tangent is None else tangent)
+        return torch.stack(columns, dim=2)
+
+    def _loss(self, logits, index, log_temperature):
+        """Return the summed loss, its slope by log T and its gradient by logits."""
+        temperature = log_temperature.exp()
+        scores = logits.to(self.sum_dtype) / temperature
+        losses, gradient = LOSSES[self.loss](scores, self._codes[index], self.gamma)
+        weight = self.weight[index]
+        gradient *= weight[:, None]
+        slope = -(gradient * scores).sum()
+        return losses @ weight, slope, (gradient / temperature).to(logits.dtype)
+
+    def total_weight(self, rows=None):
+        """Return the sum of the weights of all rows, or of `rows`, on the device."""
+        if rows is not None:
+            rows = torch.as_tensor(rows, device=self.weight.device)
+        return (self.weight if rows is None else self.weight[rows]).sum()
+
+    def _epoch(self, function, rows):
+        for index, x in self.inputs.batches(rows):
+            yield from self._parts(function, x, index)
+
+    def _parts(self, function, x, index):
+        """Yield ``function(x, index)`` of parts of a batch that fit into memory."""
+        start = 0
+        while start < x.shape[0]:
+            size = min(self.inputs.batch_size, x.shape[0])
+            part = slice(start, start + size)
+            try:
+                result = function(x[part], _within(index, part))
+            except torch.cuda.OutOfMemoryError:
+                if size == 1 or self.network.fixed_batch:
+                    raise
+                self._shrink(size // 2)
+                continue
+            yield result
+            start += size
+
+    def _shrink(self, batch_size):
+        self.inputs.batch_size = batch_size
+        torch.cuda.empty_cache()
+        warnings.warn(
+            "The GPU's memory was too small for a batch. Going on with "
+            f"batch_size={batch_size}.",
+            UserWarning,
+            stacklevel=2,
         )
 
     def _delta(self, delta):
         if delta is None:
-            return self._tensor(np.zeros(self.inputs.shape))
-        if isinstance(delta, torch.Tensor):
-            return delta.to(self.network.device, self.network.dtype)
+            delta = np.zeros(self.inputs.shape, dtype=np.float32)
         return self._tensor(delta)
+
+    def _scalar(self, value):
+        return torch.as_tensor(value, device=self.network.device, dtype=self.sum_dtype)
+
+    def _tensor(self, values):
+        if not isinstance(values, torch.Tensor):
+            values = np.asarray(values)
+        return torch.as_tensor(
+            values, device=self.network.device, dtype=self.network.dtype
+        )
 
     def _need_gradients(self):
         if not self.network.differentiable:
-            raise ValueError(
-                f"The network has no gradient by its inputs: {self.network.reason}. "
-                "Use solver='gradient_free'."
+            raise NotDifferentiableError(
+                f"The network has no gradient by its inputs: {self.network.reason} "
+                "Use solver='gradient_free', which takes forward passes only."
             )
 
-    def _halving(self, epoch):
-        """Run an epoch; halve the batch as long as the GPU's memory is too small."""
-        while True:
-            try:
-                return epoch()
-            except torch.cuda.OutOfMemoryError:
-                if self.inputs.batch_size == 1 or self.network.fixed_batch:
-                    raise
-            self.inputs.batch_size //= 2
-            torch.cuda.empty_cache()
-            warnings.warn(
-                "The GPU's memory was too small for a batch; going on with "
-                f"batch_size={self.inputs.batch_size}.",
-                UserWarning,
-                stacklevel=4,
-            )
+    def _finite(self, value, delta, rows):
+        """Return `value`; raise where the network is to blame that it is no number."""
+        if not np.isfinite(value):
+            self.logits(delta, rows)
+        return value
+
+
+def _within(index, part):
+    """Return the part of a batch's index, a slice or a tensor."""
+    if not isinstance(index, slice):
+        return index[part]
+    return slice(index.start + part.start, min(index.start + part.stop, index.stop))
