@@ -7,7 +7,7 @@ alone, which is cheaper, serves the rare steps that are too long.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -21,6 +21,8 @@ Array = NDArray[np.float64]
 Expand = Callable[[Array, "Expansion | None"], "Expansion"]
 
 MAX_CG_STEPS = 250
+# So many steps with old curvature, or fewer, are cheaper than new curvature.
+MAX_CHORDS = 5
 MAX_HALVINGS = 40
 
 
@@ -30,7 +32,8 @@ class Expansion:
 
     loss: float
     gradient: Array
-    hessian_product: Callable[[Array], Array]
+    # None where the inverse is the best that is known of the Hessian.
+    hessian_product: Callable[[Array], Array] | None
     precondition: Callable[[Array], Array]
 
 
@@ -74,8 +77,7 @@ def _minimize(
         if drop <= 2 * tol:
             message = "converged"
             break
-        # Where the loss that is left shrinks fast, the curvature is good enough.
-        curvature = point if drop < 0.1 * previous else None
+        curvature = None if _is_slow(drop, previous, tol) else point
         previous = drop
         x, new = _descend(expand, loss, x, point, step, drop, curvature)
         if new is point:
@@ -83,9 +85,34 @@ def _minimize(
             message = "converged" if drop <= 1e-9 else "no descent along Newton's step"
             break
         forcing = min(0.1, float(np.sqrt(drop)))
+        if new.hessian_product is None and new.precondition is point.precondition:
+            new = _corrected(point, new, step)
         point = new
     norm = float(np.linalg.norm(point.gradient))
     return Result(x, point.loss, n_iter, message == "converged", message, norm)
+
+
+def _is_slow(drop: float, previous: float, tol: float) -> bool:
+    """Whether new curvature costs less than the steps that the old one would take."""
+    if drop >= previous:
+        return True
+    return bool(np.log(drop / tol) > MAX_CHORDS * np.log(previous / drop))
+
+
+def _corrected(old: Expansion, new: Expansion, step: Array) -> Expansion:
+    """Teach the approximate inverse what the last step showed (the BFGS update)."""
+    change = new.gradient - old.gradient
+    product = float(np.vdot(step, change))
+    if not product > 0:
+        return new
+
+    def precondition(r: Array) -> Array:
+        along = float(np.vdot(step, r)) / product
+        out = new.precondition(r - along * change)
+        out += (along - float(np.vdot(change, out)) / product) * step
+        return out
+
+    return replace(new, precondition=precondition)
 
 
 def _newton_step(point: Expansion, forcing: float, tol: float) -> tuple[Array, float]:
@@ -97,7 +124,7 @@ def _newton_step(point: Expansion, forcing: float, tol: float) -> tuple[Array, f
     step = np.zeros_like(residual)
     z = point.precondition(residual)
     rho = first = float(np.vdot(residual, z))
-    if not first > tol:
+    if point.hessian_product is None or not first > tol:
         return z, first
     direction = z
     for _ in range(MAX_CG_STEPS):

@@ -92,19 +92,15 @@ def _expand(
     away = x - IDENTITY
     loss += float((penalty * away**2).sum())
     gradient += 2 * penalty * away
+    product = None if dense else hessian_product
     if curvature is not None:
-        product = curvature.hessian_product if dense else hessian_product
-        return Expansion(loss, gradient, product, curvature.precondition)
-    if not dense:
+        precondition = curvature.precondition
+    elif dense:
+        ridge = np.repeat(2 * penalty[:, 0], n_classes)
+        precondition = inverse(hessian[0] + np.diag(ridge))
+    else:
         precondition = _inverse_blocks(hessian[0], penalty)
-        return Expansion(loss, gradient, hessian_product, precondition)
-    matrix = hessian[0]
-    matrix[np.diag_indices(2 * n_classes)] += np.repeat(2 * penalty[:, 0], n_classes)
-
-    def dense_product(direction: Array) -> Array:
-        return (matrix @ direction.ravel()).reshape(direction.shape)
-
-    return Expansion(loss, gradient, dense_product, inverse(matrix))
+    return Expansion(loss, gradient, product, precondition)
 
 
 # `e` is a block of unnormalised probabilities and `total` their row sums: sums over the
