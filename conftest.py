@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 NEEDS = {
+    "skcalib/clamping/*": ("torch",),
     "skcalib/cli/*": ("typer", "rich", "jinja2"),
     "skcalib/export/*": ("onnx", "onnxruntime", "torch"),
     "skcalib/frozen/_onnx.py": ("onnx", "onnxruntime"),

@@ -4,6 +4,7 @@ The names are imported when they are first used, so that ``import skcalib`` is q
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 __version__ = "0.1.0.dev0"
@@ -16,6 +17,8 @@ _HOME = {
     "HistogramBinning": "skcalib.calibrators",
     "IsotonicCalibration": "skcalib.calibrators",
     "MatrixScaling": "skcalib.calibrators",
+    "NeuralClamping": "skcalib.clamping",
+    "NeuralClampingCV": "skcalib.clamping",
     "PlattScaling": "skcalib.calibrators",
     "StructuredMatrixScaling": "skcalib.calibrators",
     "TemperatureScaling": "skcalib.calibrators",
@@ -31,6 +34,8 @@ __all__ = [
     "HistogramBinning",
     "IsotonicCalibration",
     "MatrixScaling",
+    "NeuralClamping",
+    "NeuralClampingCV",
     "PlattScaling",
     "StructuredMatrixScaling",
     "TemperatureScaling",
@@ -38,6 +43,9 @@ __all__ = [
     "__version__",
     "logits_from_proba",
 ]
+if find_spec("torch") is None:
+    # So that `from skcalib import *` works; by name, they say what is missing.
+    __all__ = [name for name in __all__ if not name.startswith("NeuralClamping")]
 
 
 def __getattr__(name: str) -> Any:

@@ -87,6 +87,29 @@ def test_public_names_exist_and_are_documented(module):
         assert getattr(home, name).__doc__
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("name", ["NeuralClamping", "NeuralClampingCV"])
+def test_names_that_need_torch_exist_with_it(name):
+    pytest.importorskip("torch")
+    skcalib = importlib.import_module("skcalib")
+    assert getattr(skcalib, name).__doc__
+    assert name in skcalib.__all__
+
+
+@pytest.mark.parametrize("name", ["NeuralClamping", "NeuralClampingCV"])
+def test_names_that_need_torch_say_so_without_it(name):
+    code = (
+        f"import importlib.util, sys\n"
+        f"sys.modules['torch'] = None\n"
+        f"import skcalib\n"
+        f"try:\n"
+        f"    skcalib.{name}\n"
+        f"except ImportError as error:\n"
+        f"    print(error)"
+    )
+    assert 'pip install "skcalib[torch]"' in run_python(code)
+
+
 @pytest.mark.parametrize("module", NAMES)
 def test_every_name_that_a_module_lists_exists(module):
     home = import_with_needs(module)
@@ -113,8 +136,10 @@ def test_importing_loads_no_optional_package_that_scikit_learn_does_not():
 
 
 def test_importing_touches_no_global_state():
+    # torch, which some names need, has filters of its own.
     run_python(
-        "import numpy, warnings, sklearn.calibration\n"
+        "import importlib.util, numpy, warnings, sklearn.calibration\n"
+        "if importlib.util.find_spec('torch'): import torch\n"
         "before = numpy.geterr(), list(warnings.filters)\n"
         "from skcalib import *\n"
         "assert (numpy.geterr(), list(warnings.filters)) == before"

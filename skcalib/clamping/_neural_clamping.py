@@ -215,18 +215,16 @@ class NeuralClamping(ClampedClassifier):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import torch
     >>> from skcalib import NeuralClamping
-    >>> _ = torch.manual_seed(0)
-    >>> module = torch.nn.Linear(2, 3)
-    >>> rng = np.random.default_rng(0)
-    >>> X, y = rng.normal(size=(60, 2)), rng.integers(0, 3, 60)
-    >>> nc = NeuralClamping(module, gamma=0).fit(X, y)
+    >>> from skcalib.datasets import make_logits
+    >>> logits, y = make_logits(random_state=0)
+    >>> network = torch.nn.Identity()  # its inputs are logits already
+    >>> nc = NeuralClamping(network, gamma=0).fit(logits, y)
     >>> nc.delta_.shape
-    (2,)
-    >>> nc.predict_proba(X).shape
-    (60, 3)
+    (10,)
+    >>> nc.predict_proba(logits).shape == logits.shape
+    True
     """
 
     _parameter_constraints: dict = {

@@ -163,18 +163,16 @@ class NeuralClampingCV(ClampedClassifier):
 
     Examples
     --------
-    >>> import numpy as np
     >>> import torch
     >>> from skcalib import NeuralClampingCV
-    >>> _ = torch.manual_seed(0)
-    >>> module = torch.nn.Linear(2, 3)
-    >>> rng = np.random.default_rng(0)
-    >>> X, y = rng.normal(size=(60, 2)), rng.integers(0, 3, 60)
-    >>> search = NeuralClampingCV(module).fit(X, y)
+    >>> from skcalib.datasets import make_logits
+    >>> logits, y = make_logits(random_state=0)
+    >>> network = torch.nn.Identity()  # its inputs are logits already
+    >>> search = NeuralClampingCV(network).fit(logits, y)
     >>> search.gamma_ in (0.0, 0.5, 1.0)
     True
-    >>> search.predict_proba(X).shape
-    (60, 3)
+    >>> search.predict_proba(logits).shape == logits.shape
+    True
     """
 
     _parameter_constraints: dict = {
