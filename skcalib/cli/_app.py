@@ -9,7 +9,7 @@ import skcalib
 from skcalib.cli import _commands, _options
 from skcalib.cli._console import mistakes_told
 from skcalib.cli._errors import EXIT_CODES
-from skcalib.cli._methods import METHODS
+from skcalib.cli._methods import NAMES
 from skcalib.cli._scores import Judging, Source
 
 app = typer.Typer(
@@ -74,8 +74,16 @@ def calibrate(
     ],
     model: _options.Model = None,
     method: Annotated[
-        str, typer.Option("--method", "-m", help=f"One of {', '.join(METHODS)}.")
+        str, typer.Option("--method", "-m", help=f"One of {', '.join(NAMES)}.")
     ] = "temperature",
+    gamma: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Exponent of the focal loss, for temperature-focal and clamping.",
+            show_default=False,
+        ),
+    ] = None,
     inputs: _options.Inputs = None,
     inputs_key: _options.Key = None,
     logits: _options.Logits = None,
@@ -129,6 +137,7 @@ def calibrate(
             output,
             report,
             judging=Judging(test_fraction, folds, n_bins, n_bootstrap, seed),
+            gamma=gamma,
             keep_outputs=keep_outputs,
             overwrite=overwrite,
             as_json=json,

@@ -13,7 +13,7 @@ from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
 from skcalib.cli._export import write_model
 from skcalib.cli._files import check_target, write_text
-from skcalib.cli._methods import METHODS, make_calibrator
+from skcalib.cli._methods import CLAMPING, METHODS, make_calibrator
 from skcalib.cli._outcome import Outcome, judged, measure
 from skcalib.cli._output import print_json, print_outcome, print_reports, print_text
 from skcalib.cli._report import render_report
@@ -61,13 +61,25 @@ def run_calibrate(
     report: Path | None,
     *,
     judging: Judging,
+    gamma: float | None,
     keep_outputs: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Fit a calibrator, judge it by data it was not fitted on, and write it."""
-    calibrator = make_calibrator(method, judging.seed)
+    calibrator = make_calibrator(
+        method,
+        judging.seed,
+        gamma=gamma,
+        model=None if source.inputs is None else source.model,
+        model_output=source.model_output,
+    )
     _check_together(source, output, report, keep_outputs=keep_outputs)
+    if method == CLAMPING and keep_outputs:
+        raise UsageError(
+            "--keep-outputs cannot go with clamping: the original outputs are those of "
+            "inputs that are not perturbed. Serve the two models side by side."
+        )
     _check_ready(output, report, overwrite=overwrite)
     scores = load_scores(source)
     calibrator.set_params(classes=scores.classes)
@@ -133,12 +145,12 @@ def _fit_and_judge(
     n_samples = len(scores.codes)
     if judging.test_fraction is None:
         with working("Fitting"):
-            calibrator.fit(scores.logits, scores.labels)
+            calibrator.fit(scores.seen_by(calibrator), scores.labels)
         held_out = _scores.cross_fit(calibrator, scores, judging.folds, judging.seed)
         return held_out, n_samples
     train, test = _scores.split_rows(n_samples, judging.test_fraction, judging.seed)
     with working("Fitting"):
-        calibrator.fit(scores.logits[train], scores.labels[train])
+        calibrator.fit(scores.seen_by(calibrator)[train], scores.labels[train])
     return _scores.judge(calibrator, scores, test), len(train)
 
 
@@ -174,6 +186,11 @@ def run_compare(
     """Print a table of methods, fitted and judged on the same folds."""
     _check_model_runs(source)
     names = list(METHODS) if methods is None else _names(methods)
+    if CLAMPING in names:
+        raise UsageError(
+            "compare fits all methods on the same logits; clamping is fitted on "
+            "inputs. Run `skcalib calibrate --method clamping` and see its report."
+        )
     calibrators = {name: make_calibrator(name, judging.seed) for name in names}
     scores = load_scores(source)
     tables = [

@@ -14,6 +14,8 @@ from skcalib._optional import import_optional
 from skcalib.cli._console import progress
 from skcalib.cli._scores import Scores
 from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
+from skcalib.export._clamping import perturbs_inputs
+from skcalib.export._verify import served_proba
 
 # Rows a run of the written model.
 _BATCH = 256
@@ -60,7 +62,7 @@ def write_model(
         return _run_written(path, "probabilities", logits, expected)
     network = scores.network
     fitted = calibrator
-    if network is not None:
+    if network is not None and not perturbs_inputs(calibrator):
         fitted = Pipeline([("logits", network), ("calibrator", calibrator)])
     calibrated = calibrate_onnx_model(
         str(model), fitted, output=model_output, keep_original=keep_original
@@ -70,7 +72,7 @@ def write_model(
     output = None if network is None else network.readout_.output
     if output is not None and keep_original:
         output += "_calibrated"
-    expected = calibrator.predict_proba(scores.logits)
+    expected = calibrator.predict_proba(scores.seen_by(calibrator))
     return _run_written(path, output, scores.inputs, expected)
 
 
@@ -96,7 +98,7 @@ def _run_written(
         batches(specs, inputs, _BATCH), "Running the written model", n_batches
     ):
         (served,) = session.run([output], feeds)
-        difference = _as_columns(served, expected.shape[1])[:n_rows]
+        difference = served_proba(served, expected.shape[1])[:n_rows]
         difference -= expected[start : start + n_rows]
         # Not Python's max, which loses NaN.
         largest = float(np.maximum(largest, np.abs(difference).max()))
@@ -108,13 +110,3 @@ def _run_written(
             stacklevel=2,
         )
     return Served(path, names, output, start, largest)
-
-
-def _as_columns(served: Any, n_classes: int) -> NDArray[np.float64]:
-    """Return probabilities as one column a class, however the model serves them."""
-    if isinstance(served, list):  # of a ZipMap: a dict from label to probability a row
-        served = [list(row.values()) for row in served]
-    columns = np.array(served, dtype=np.float64).reshape(len(served), -1)
-    if columns.shape[1] == 1 and n_classes == 2:
-        columns = np.hstack([1 - columns, columns])
-    return columns

@@ -1,8 +1,10 @@
 """The names of the methods on the command line."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from skcalib._optional import import_optional
 from skcalib.calibrators import (
     BetaCalibration,
     DirichletCalibration,
@@ -35,15 +37,52 @@ METHODS: dict[str, Callable[[], Any]] = {
     "histogram": HistogramBinning,
     "auto": CalibratorSearch,
 }
+# The method that is fitted on the inputs of a model, not on its logits.
+CLAMPING = "clamping"
+NAMES = (*METHODS, CLAMPING)
+_FOCAL = ("temperature-focal", CLAMPING)
 
 
-def make_calibrator(method: str, seed: int) -> Any:
-    """Return the calibrator called `method`, with its default parameters."""
-    if method not in METHODS:
+def make_calibrator(
+    method: str,
+    seed: int,
+    *,
+    gamma: float | None = None,
+    model: Path | None = None,
+    model_output: str | None = None,
+) -> Any:
+    """Return the calibrator called `method`, with its default parameters.
+
+    Clamping needs the `model` whose inputs are at hand.
+    """
+    if method not in NAMES:
         raise UsageError(
-            f"There is no method {method!r}; choose from {', '.join(METHODS)}."
+            f"There is no method {method!r}; choose from {', '.join(NAMES)}."
         )
-    calibrator = METHODS[method]()
+    if method == CLAMPING:
+        calibrator = _make_clamping(model, model_output)
+    else:
+        calibrator = METHODS[method]()
     if "random_state" in calibrator.get_params(deep=False):
         calibrator.set_params(random_state=seed)
+    if gamma is not None:
+        if method not in _FOCAL:
+            raise UsageError(
+                f"--gamma is the exponent of the focal loss, which {method} does not "
+                f"use; {' and '.join(_FOCAL)} do."
+            )
+        calibrator.set_params(gamma=gamma)
     return calibrator
+
+
+def _make_clamping(model: Path | None, model_output: str | None) -> Any:
+    if model is None:
+        raise UsageError(
+            "The method clamping perturbs the inputs of a model: pass MODEL with "
+            "--inputs. Logits and probabilities do not say how the model answers to "
+            "other inputs."
+        )
+    import_optional("torch", "The method clamping")
+    from skcalib.clamping import NeuralClamping
+
+    return NeuralClamping(str(model), output=model_output)

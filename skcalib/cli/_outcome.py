@@ -87,6 +87,10 @@ class Outcome:
             and name not in ("classes_", "n_features_in_")
             and _is_short(value)
         }
+        delta = getattr(self.calibrator, "delta_", None)
+        if delta is not None:
+            learned["delta_norm"] = float(np.linalg.norm(delta))
+            learned["delta_max"] = float(np.abs(delta).max())
         return dict(sorted(learned.items(), key=lambda item: item[0] in _COURSE))
 
     @property

@@ -12,11 +12,13 @@ from skcalib._optional import import_optional
 from skcalib.cli._export import Served
 from skcalib.cli._outcome import METRICS, Outcome, as_text
 from skcalib.cli._scores import HeldOut
-from skcalib.plotting import ReliabilityDisplay
+from skcalib.plotting import PerturbationDisplay, ReliabilityDisplay
 
 _TEMPLATES = Path(__file__).parent / "templates"
 # More classes than this make a table by class hard to read.
 _FEW_CLASSES = 12
+# Perturbations of more axes are no picture.
+_MOST_AXES = 3
 _PACKAGES = ("skcalib", "scikit-learn", "numpy", "onnx", "onnxruntime")
 
 
@@ -45,6 +47,7 @@ def render_report(outcome: Outcome) -> str:
                 ("after", outcome.held_out.after),
             )
         ],
+        perturbation=_perturbation(outcome.calibrator),
         classes=_class_rows(outcome.held_out),
         snippet=_snippet(outcome.served),
         versions=[(package, version(package)) for package in _PACKAGES],
@@ -86,10 +89,7 @@ def _percent(share: float) -> str:
 
 def _diagram(held_out: HeldOut, proba: NDArray[Any], name: str, n_bins: int) -> str:
     """Return a reliability diagram as the address of an SVG image."""
-    matplotlib = import_optional("matplotlib", "The HTML report")
-    figures = import_optional("matplotlib.figure", "The HTML report")
-    # A figure of its own, so that no global state of pyplot is touched.
-    figure = figures.Figure(figsize=(4.6, 5.2), layout="constrained")
+    figure = _new_figure(4.6, 5.2)
     ReliabilityDisplay.from_predictions(
         held_out.labels,
         proba,
@@ -98,6 +98,28 @@ def _diagram(held_out: HeldOut, proba: NDArray[Any], name: str, n_bins: int) -> 
         name=name,
         ax=figure.subplots(),
     )
+    return _address(figure)
+
+
+def _perturbation(calibrator: Any) -> str | None:
+    """Return the picture of a perturbation, if the calibrator has one to show."""
+    delta = getattr(calibrator, "delta_", None)
+    if delta is None or not delta.any() or delta.ndim > _MOST_AXES:
+        return None
+    figure = _new_figure(9.2, 3.2)
+    PerturbationDisplay.from_estimator(calibrator, ax=figure.subplots())
+    return _address(figure)
+
+
+def _new_figure(width: float, height: float) -> Any:
+    figures = import_optional("matplotlib.figure", "The HTML report")
+    # A figure of its own, so that no global state of pyplot is touched.
+    return figures.Figure(figsize=(width, height), layout="constrained")
+
+
+def _address(figure: Any) -> str:
+    """Return a figure as the address of an SVG image."""
+    matplotlib = import_optional("matplotlib", "The HTML report")
     image = io.BytesIO()
     # The salt makes the identifiers in the file the same each time.
     with matplotlib.rc_context({"svg.hashsalt": "skcalib", "svg.fonttype": "path"}):

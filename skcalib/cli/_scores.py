@@ -19,6 +19,7 @@ from skcalib._validation import (
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError, UsageError
 from skcalib.cli._readers import Request, Role, read_labels, read_rows
+from skcalib.export._clamping import perturbs_inputs
 from skcalib.frozen import OnnxLogits
 
 # Rows a step of the progress bar.
@@ -101,6 +102,12 @@ class Scores:
     def labels(self) -> NDArray[Any]:
         """The true class of each sample."""
         return self.classes[self.codes]
+
+    def seen_by(self, calibrator: Any) -> NDArray[Any]:
+        """Return what a calibrator is fitted on: logits, or the network's inputs."""
+        if self.inputs is not None and perturbs_inputs(calibrator):
+            return self.inputs
+        return self.logits
 
 
 def load_scores(source: Source) -> Scores:
@@ -185,10 +192,10 @@ def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldO
     splits = make_splits(n_folds, scores.logits, scores.codes, weight, seed)
     before = uncalibrated(scores.logits)
     after = np.empty_like(before)
-    labels = scores.labels
+    labels, X = scores.labels, scores.seen_by(calibrator)
     for train, test in progress(splits, "Cross-fitting", len(splits)):
-        fitted = clone(calibrator).fit(scores.logits[train], labels[train])
-        after[test] = fitted.predict_proba(scores.logits[test])
+        fitted = clone(calibrator).fit(X[train], labels[train])
+        after[test] = fitted.predict_proba(X[test])
     how = f"{len(labels):,} samples, cross-fitted in {len(splits)} folds"
     return HeldOut(scores.codes, scores.classes, before, after, how)
 
@@ -204,11 +211,10 @@ def split_rows(
 
 def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:
     """Judge a fitted calibrator by rows that it has not seen."""
-    logits = scores.logits[rows]
     return HeldOut(
         scores.codes[rows],
         scores.classes,
-        uncalibrated(logits),
-        calibrator.predict_proba(logits),
+        uncalibrated(scores.logits[rows]),
+        calibrator.predict_proba(scores.seen_by(calibrator)[rows]),
         f"{len(rows):,} samples held out",
     )
