@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 NEEDS = {
+    "skcalib/_backends/_onnx_torch/*": ("onnx", "onnxruntime", "torch"),
     "skcalib/clamping/*": ("torch",),
     "skcalib/cli/*": ("typer", "rich", "jinja2"),
     "skcalib/export/*": ("onnx", "onnxruntime", "torch"),

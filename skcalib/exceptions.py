@@ -3,3 +3,7 @@
 
 class ModelFormatError(ValueError):
     """A model file cannot be read, or holds no classifier that can be calibrated."""
+
+
+class NotDifferentiableError(ModelFormatError):
+    """A model has no gradient with respect to its input, or a wrong one."""
