@@ -13,6 +13,8 @@ Array = NDArray[np.float64]
 
 # Numbers whose sum of squares lies below this stay finite in float32 products.
 LARGEST_SQUARE = 1e30
+# Narrower blocks have small matrix products, which single precision does not speed up.
+LEAST_COLUMNS = 32
 
 
 def loss_and_exp(
@@ -33,7 +35,9 @@ def loss_and_exp(
 
 
 def steering_precision(z: Array) -> NDArray[Any]:
-    """Round to float32, unless the squares of the numbers could overflow there."""
+    """Round to float32, where that pays and no product overflows."""
+    if z.shape[1] < LEAST_COLUMNS:
+        return z
     with np.errstate(over="ignore"):
         rounded = z.astype(np.float32)
         square = np.vdot(rounded, rounded)

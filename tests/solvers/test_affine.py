@@ -41,7 +41,11 @@ def test_vector_derivatives_are_those_of_the_loss(data, monkeypatch, max_dense):
         assert_allclose(at(x).hessian_product(direction), expected, atol=1e-6)
 
 
-def test_matrix_derivatives_are_those_of_the_loss(data):
+@pytest.mark.parametrize(("least_columns", "atol"), [(1, 1e-4), (32, 1e-6)])
+def test_matrix_derivatives_are_those_of_the_loss(
+    data, monkeypatch, least_columns, atol
+):
+    monkeypatch.setattr("skcalib._solvers._softmax.LEAST_COLUMNS", least_columns)
     rng = np.random.default_rng(0)
     x = identity_map(4) + rng.normal(scale=0.1, size=(4, 5))
     direction = rng.normal(size=(4, 5))
@@ -53,7 +57,7 @@ def test_matrix_derivatives_are_those_of_the_loss(data):
     assert np.vdot(point.gradient, direction) == pytest.approx(float(slope), rel=1e-6)
     expected = differences(lambda x: problem.expand(x, None).gradient, x, direction)
     # The Hessian only steers and may be formed in float32.
-    assert_allclose(point.hessian_product(direction), expected, atol=1e-4)
+    assert_allclose(point.hessian_product(direction), expected, atol=atol)
 
 
 def test_matrix_preconditioner_is_symmetric_and_positive(data):
@@ -149,3 +153,12 @@ def test_log_loss_is_the_weighted_mean(data):
     log_p = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     expected = -log_p[np.arange(data.n_samples), data.codes] @ data.weight
     assert log_loss(data, x) == pytest.approx(expected, rel=1e-12)
+
+
+def test_products_that_are_computed_anew_are_those_of_kept_blocks(data, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, direction = rng.normal(size=(2, 4, 5))
+    kept = _Problem(data, Ridge()).expand(x, None).hessian_product(direction)
+    monkeypatch.setattr("skcalib._solvers._matrix.MAX_KEPT_ELEMENTS", 0)
+    anew = _Problem(data, Ridge()).expand(x, None).hessian_product(direction)
+    assert_allclose(anew, kept, rtol=1e-10)
