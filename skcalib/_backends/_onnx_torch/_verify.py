@@ -69,6 +69,7 @@ def _tolerance(module: "OnnxModule", network: OnnxNetwork) -> float:
     return _HALF_TOLERANCE if "tensor(float16)" in kinds else _VALUE_TOLERANCE
 
 
+@torch.enable_grad()
 def _check_gradient(module: "OnnxModule", x: Tensor) -> None:
     twin = copy.deepcopy(module).double()
     x = x.to(module.device)
