@@ -166,9 +166,6 @@ def _summary(clamping: Any, delta: NDArray[np.float32]) -> dict[str, Any]:
         "norm": float(np.linalg.norm(delta)),
         "min": float(delta.min()),
         "max": float(delta.max()),
-        "feasible_range": clamping.feasible_range,
-        "gamma": clamping.gamma,
-        "penalty": clamping.penalty_,
     }
     return {"params": params, "perturbation": perturbation}
 
@@ -230,21 +227,9 @@ def clamped_module(clamping: Any) -> Any:
     torch_network = importlib.import_module("skcalib.export._torch_network")
     network = ClampedModel.of(clamping)
     _refuse_callable(network)
-    if network.kind == "onnx":
-        convert = importlib.import_module("skcalib._backends._onnx_torch")
-        module, output = (
-            convert.differentiable_network(
-                network.model, output=network.output, site=clamping.site
-            ),
-            None,
-        )
-    else:
-        module, output = network.model, network.output
-    return torch_network.ClampedNetwork(
-        torch_network.own_copy(module),
-        output,
-        clamping.delta_,
-        clamping.feasible_range,
-        clamping._calibration_map(),
-        len(clamping.classes_),
+    build = (
+        torch_network.clamped_onnx
+        if network.kind == "onnx"
+        else torch_network.clamped_module
     )
+    return build(network.model, network.output, clamping)

@@ -1,6 +1,7 @@
 """The note in an ONNX model's metadata that says how it was calibrated."""
 
 import json
+import math
 import numbers
 from typing import Any
 
@@ -19,7 +20,7 @@ def record(model: Any, calibrator: Any, **more: Any) -> None:
     `more` is added to what stands in the note, in place of entries of the same name.
     """
     learned = {
-        name: float(value)
+        name: float(value) if math.isfinite(value) else None
         for name, value in vars(calibrator).items()
         if name.endswith("_")
         and not name.startswith("_")

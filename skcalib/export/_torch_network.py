@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skcalib import _maps as ops
+from skcalib._backends._onnx_torch import differentiable_network
 from skcalib._backends._torch import _pick, frozen_view
 from skcalib.export._torch_operations import Calibration
 
@@ -20,8 +20,9 @@ _OPSET = 17
 class ClampedNetwork(nn.Module):
     """Inputs to probabilities: shift, clip, run the network, calibrate.
 
-    The network stays in eval mode whatever mode the module is put in, and its
-    parameters are not trained.
+    With `at_site`, what is shifted is the tensor at the site of an `OnnxModule`. The
+    network stays in eval mode whatever mode the module is put in, and its parameters
+    are not trained.
     """
 
     delta: Tensor
@@ -31,27 +32,29 @@ class ClampedNetwork(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        output: str | int | None,
         delta: Any,
         feasible_range: tuple[Any, Any] | None,
-        calibration_map: ops.CalibrationMap,
-        n_classes: int,
+        calibration: Calibration,
+        *,
+        at_site: bool = False,
     ) -> None:
         super().__init__()
         low, high = (None, None) if feasible_range is None else feasible_range
         for name, value in (("delta", delta), ("low", low), ("high", high)):
             tensor = None if value is None else _tensor(value)
             self.register_buffer(name, tensor)
-        self.network = _Logits(network, output).requires_grad_(False)
-        self.calibration = Calibration(calibration_map, n_classes)
+        self.network = network.requires_grad_(False)
+        self.calibration = calibration
+        self.at_site = at_site
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map inputs of shape (n, ...) to probabilities of shape (n, n_classes)."""
-        x = x + self.delta
-        if self.low is not None and self.high is not None:
-            x = torch.clamp(x, self.low, self.high)
-        logits = self.network(x.to(self._dtype()))
+        if self.at_site:
+            values = self.network.site_values(x)  # type: ignore[operator]
+            logits = self.network(x, self._shift(values) - values)
+        else:
+            logits = self.network(self._shift(x).to(self._dtype()))
         logits = logits.reshape(x.shape[0], -1)
         if logits.shape[1] == 1:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
@@ -59,10 +62,16 @@ class ClampedNetwork(nn.Module):
         return proba
 
     def train(self, mode: bool = True) -> "ClampedNetwork":
-        """Set the mode of the calibration only; the network stays in eval mode."""
+        """Set the mode; the network stays in eval mode."""
         super().train(mode)
         self.network.eval()
         return self
+
+    def _shift(self, values: Tensor) -> Tensor:
+        values = values + self.delta
+        if self.low is None or self.high is None:
+            return values
+        return torch.clamp(values, self.low, self.high)
 
     def _dtype(self) -> torch.dtype:
         floating = (p.dtype for p in self.network.parameters() if p.is_floating_point())
@@ -86,10 +95,32 @@ def _tensor(value: Any) -> Tensor:
     return torch.from_numpy(np.array(value, dtype=np.float32))
 
 
-def own_copy(module: nn.Module) -> nn.Module:
-    """Return a copy of a module in eval mode that shares nothing with it."""
-    copied: nn.Module = copy.deepcopy(frozen_view(module, "auto"))
-    return copied.eval()
+def clamped_module(
+    module: nn.Module, output: str | int | None, clamping: Any
+) -> ClampedNetwork:
+    """Return a torch network with both sides of a fitted NeuralClamping."""
+    # A whole copy: moving or loading a view would reach the weights of the original.
+    copied = copy.deepcopy(frozen_view(module, "auto"))
+    return _clamped(_Logits(copied, output), clamping)
+
+
+def clamped_onnx(model: Any, output: str | None, clamping: Any) -> ClampedNetwork:
+    """Return an ONNX network with both sides of a fitted NeuralClamping."""
+    network = differentiable_network(model, output=output, site=clamping.site)
+    return _clamped(network, clamping, at_site=clamping.site is not None)
+
+
+def _clamped(
+    network: nn.Module, clamping: Any, *, at_site: bool = False
+) -> ClampedNetwork:
+    calibration = Calibration(clamping._calibration_map(), len(clamping.classes_))
+    return ClampedNetwork(
+        network,
+        clamping.delta_,
+        clamping.feasible_range,
+        calibration,
+        at_site=at_site,
+    )
 
 
 def export_network(

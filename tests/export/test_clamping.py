@@ -260,23 +260,27 @@ def test_an_inner_tensor_is_shifted_where_the_input_holds_numbers_of_words(clamp
         {"table": table, "W": weight},
     )
     delta, X = a_delta((2, 3)), rng.integers(7, size=(9, 2))
-    estimator = clamp(model, delta, n_classes=K, site="embedded")
-    # Python's side of this network, which the stand-in does not know.
-    estimator.predict_proba = lambda X: softmax(
-        (table[X] + delta).reshape(len(X), -1) @ weight / T, axis=1
-    )
-    calibrated = calibrate_onnx_model(model, estimator)
-    assert_allclose(run(calibrated, X), estimator.predict_proba(X), atol=1e-6)
-    estimator.site = "flat"
-    estimator.delta_ = delta.ravel()
-    calibrated = calibrate_onnx_model(model, estimator)
-    assert_allclose(run(calibrated, X), estimator.predict_proba(X), atol=1e-6)
-    estimator.site = "tokens"
-    with pytest.raises(ValueError, match="'tokens' has type int64"):
-        calibrate_onnx_model(model, estimator)
-    estimator.site = "nothing"
-    with pytest.raises(ValueError, match="no tensor 'nothing'"):
-        calibrate_onnx_model(model, estimator)
+    shifted = np.clip(table[X] + delta, -1, 1).reshape(len(X), -1)
+    expected = softmax(shifted @ weight / T, axis=1)
+    for site, shape in (("embedded", (2, 3)), ("flat", (6,))):
+        estimator = clamp(
+            model,
+            delta.reshape(shape),
+            n_classes=K,
+            site=site,
+            feasible_range=(-1, 1),
+        )
+        assert_allclose(estimator.predict_proba(X), expected, atol=1e-6)
+        calibrated = calibrate_onnx_model(None, estimator)
+        assert_allclose(run(calibrated, X), expected, atol=1e-6)
+        module = to_torch(estimator)
+        assert_allclose(module(torch.from_numpy(X)), expected, atol=1e-6)
+    for site, message in (
+        ("tokens", "'tokens' has type int64"),
+        ("nothing", "no tensor 'nothing'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            calibrate_onnx_model(model, clamp(model, delta, n_classes=K, site=site))
 
 
 def test_the_metadata_tell_how_without_all_entries(clamp):
@@ -292,9 +296,9 @@ def test_the_metadata_tell_how_without_all_entries(clamp):
     assert note["learned"]["temperature_"] == T
     assert note["perturbation"]["shape"] == list(shape)
     assert note["perturbation"]["norm"] == pytest.approx(np.linalg.norm(delta))
-    assert note["perturbation"]["feasible_range"] == [0, 1]
-    assert note["perturbation"]["gamma"] == 0.5
-    assert note["perturbation"]["penalty"] == 1e-3
+    assert note["params"]["feasible_range"] == [0, 1]
+    assert note["params"]["gamma"] == 0.5
+    assert note["learned"]["penalty_"] == 1e-3
     assert "model" not in note["params"]
     assert len(entry.value) < 1500
 
@@ -520,10 +524,10 @@ def test_a_resnet_agrees_with_python(clamp, resnet, source):
     calibrated = calibrate_onnx_model(None, estimator)
     expected = estimator.predict_proba(X)
     assert_allclose(run(calibrated, X), expected, atol=1e-5)
+    with torch.no_grad():
+        proba = to_torch(estimator)(torch.from_numpy(X))
+    assert_allclose(proba, expected, atol=1e-6)
     if source == "torch":
-        with torch.no_grad():
-            proba = to_torch(estimator)(torch.from_numpy(X))
-        assert_allclose(proba, expected, atol=1e-6)
         # Fitted on the module, deployed in an ONNX file of its owner.
         own = calibrate_onnx_model(path, estimator)
         assert_allclose(run(own, X), expected, atol=1e-5)
