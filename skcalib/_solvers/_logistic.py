@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks import CalibrationData
+from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._solvers._result import Result
 from skcalib._solvers._scores import Block, cut_logits
 from skcalib._solvers._temperature import fit_temperature
@@ -28,6 +28,9 @@ NOISE = 1e-14
 SEPARATED = 1e-6
 # Half the usual block, since a dozen temporaries of its size are in use.
 BLOCK_ELEMENTS = 1 << 15
+# So many features are kept in memory (128 MB) instead of computed in each pass; when
+# only a few of many classes go on, that spares most of the work.
+KEPT_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,9 @@ class _Newton:
         self.step = np.ones(own.shape[0])
         self.gain = np.zeros(own.shape[0])
         self.residual = np.zeros(own.shape[0])
+        # Rows of standardised features, (n_features * n_kept,), of these problems.
+        self.rows: CalibrationData | None = None
+        self.kept = np.arange(own.shape[0])
 
     def _start(self) -> Block:
         if self.model.start is None:
@@ -128,6 +134,7 @@ class _Newton:
         n_iter = 0
         while todo.size and n_iter < max_iter:
             n_iter += 1
+            self._keep_features(todo)
             rejected = self._advance(todo)
             if n_iter == 1:
                 # Back to the constant, whose loss is now measured like all others.
@@ -173,20 +180,49 @@ class _Newton:
         self.step[good] = 1.0
         return todo[~accept]
 
+    def _keep_features(self, todo: NDArray[np.intp]) -> None:
+        """Hold the features of the problems left in memory, once they are few."""
+        n_samples, width = self.data.n_samples, self.model.n_features * todo.shape[0]
+        if n_samples * width > KEPT_ELEMENTS:
+            return
+        if self.rows is not None and 2 * todo.shape[0] > self.kept.shape[0]:
+            return
+
+        def of_block(block: NDArray, *_: NDArray) -> Block:
+            x = self._standardised(block, todo)
+            return x.transpose(1, 0, 2).reshape(x.shape[1], width)
+
+        rows = ArraySource(self._source.rows(of_block))
+        self.rows = CalibrationData(rows, self.data.codes, self.data.weight)
+        self.kept = todo
+
+    @property
+    def _source(self) -> CalibrationData:
+        return self.data if self.rows is None else self.rows
+
+    def _standardised(self, block: NDArray, todo: NDArray[np.intp]) -> Block:
+        """Return (n_features, n, n_problems) features from a block of `_source`."""
+        if self.rows is not None:
+            x = block.reshape(block.shape[0], self.model.n_features, -1)
+            x = x.transpose(1, 0, 2)
+            same = todo.shape[0] == self.kept.shape[0]
+            return x if same else x[:, :, np.searchsorted(self.kept, todo)]
+        x = _features(self.model, block, self.columns[todo])
+        x -= self.centre[:, np.newaxis, todo]
+        x /= self.scale[:, np.newaxis, todo]
+        return x
+
     def _sums(self, theta: Block, todo: NDArray[np.intp]) -> Sums:
         """Loss, gradient and Hessian at `theta` of the problems `todo`."""
         columns = self.columns[todo]
-        centre, scale = self.centre[:, todo], self.scale[:, todo]
         low, high = self.model.low[columns], self.model.high[columns]
 
-        def of_block(logits: NDArray, codes: NDArray, weight: NDArray) -> Sums:
-            x = _features(self.model, logits, columns)
-            x -= centre[:, np.newaxis]
-            x /= scale[:, np.newaxis]
+        def of_block(block: NDArray, codes: NDArray, weight: NDArray) -> Sums:
+            x = self._standardised(block, todo)
             target = np.where(codes[:, np.newaxis] == columns, high, low)
             return _logistic_sums(x, target, weight, theta)
 
-        result: Sums = self.data.sum(of_block, block_elements=BLOCK_ELEMENTS)
+        result: Sums = self._source.sum(of_block, block_elements=BLOCK_ELEMENTS)
         return result
 
     def _raw_parameters(self) -> Block:
