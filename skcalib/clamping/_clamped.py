@@ -16,7 +16,7 @@ from sklearn.utils.validation import (
 
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
-from skcalib._validation import check_weight, encode_labels
+from skcalib._validation import check_weight, encode_labels, make_splits
 from skcalib.clamping._check_inputs import as_rows
 from skcalib.clamping._inputs import Inputs
 from skcalib.clamping._lbfgs import CONVERGED
@@ -24,6 +24,8 @@ from skcalib.clamping._network import open_network
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._ranges import check_range
 from skcalib.clamping._sharing import portable
+from skcalib.clamping._solve import Settings
+from skcalib.exceptions import NotDifferentiableError
 
 
 def _has_calibrated_logits(estimator):
@@ -166,10 +168,15 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             compile=self.compile,
         )
 
-    def _open_calibration_set(self, X, y, sample_weight):
+    def _open_calibration_set(self, X, y, sample_weight, *, needs_gradient=True):
         """Validate everything `fit` is given; return network, inputs, codes, weight."""
         name = type(self).__name__
         network = self._open_network()
+        if needs_gradient:
+            check_differentiable(network)
+        elif network.differentiable:
+            network.differentiable = False  # so that the probe does not look for one
+            network.reason = "none was asked for."
         rows = as_rows(self, X)
         self._check_features(X, rows, reset=True)
         inputs = Inputs(rows, network, self.batch_size)
@@ -200,9 +207,19 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             named = X if hasattr(X, "columns") else rows
             validate_data(self, named, reset=reset, skip_check_array=True)
 
-    def _reporter(self):
-        """Return what is told the loss after each epoch, if anybody listens."""
-        return Progress(type(self).__name__) if self.verbose else None
+    def _settings(self, problem, perturbation, penalty, random_state, **choice):
+        """Return the settings of a solver; `choice` says how candidates compare."""
+        rows = np.empty((problem.codes.shape[0], 0))
+        return Settings(
+            perturbation,
+            penalty,
+            make_splits(self.cv, rows, problem.codes, problem.weight, random_state),
+            self.max_iter,
+            self.tol,
+            Progress(type(self).__name__) if self.verbose else None,
+            random_state=random_state,
+            **choice,
+        )
 
     def _finish(self, problem, outcome):
         """Keep what a solver found, and learn what stands behind the network."""
@@ -214,7 +231,10 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         self.n_iter_ = outcome.n_iter
         self.selection_ = outcome.selection
         self._fit_output(problem, outcome)
-        self.loss_ = problem.joint_loss(outcome.logits)
+        if outcome.temperature is None:
+            self.loss_ = problem.joint_loss(outcome.logits)
+        else:
+            self.loss_ = problem.mean_loss(outcome.logits, outcome.temperature)
         if outcome.delta.any():
             self.loss_ += self.penalty_ * float((outcome.delta**2).sum())
 
@@ -241,6 +261,15 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             f"{type(self).__name__} stopped early: {message}.",
             ConvergenceWarning,
             stacklevel=6,
+        )
+
+
+def check_differentiable(network):
+    """Refuse a network without gradients before anything is computed."""
+    if not network.differentiable:
+        raise NotDifferentiableError(
+            f"The network has no gradient by its inputs: {network.reason} Use "
+            "solver='gradient_free', which takes forward passes only."
         )
 
 

@@ -14,7 +14,8 @@ from skcalib._solvers._result import Result
 MEMORY = 10
 SUFFICIENT = 1e-4
 CONVERGED = "converged"
-INTERRUPTED = "interrupted from the keyboard"
+INTERRUPTED = "it was interrupted from the keyboard"
+EXHAUSTED = "max_iter was reached"
 
 
 def minimize(
@@ -65,7 +66,7 @@ def minimize(
     search = _Search(evaluate, max_evaluations, report)
     pairs = deque(maxlen=MEMORY)
     value, gradient = np.inf, np.zeros_like(x)
-    message = f"max_iter={max_evaluations} was reached"
+    message = EXHAUSTED
     try:
         value, gradient = first if first is not None else search(x)
         while True:
@@ -76,7 +77,9 @@ def minimize(
                 break
             found = _descend(search, x, value, gradient, step)
             if found is None:
-                message = search.reason(message)
+                # Without passes left nothing is known; else the rounding of the loss
+                # is all that remains.
+                message = EXHAUSTED if search.exhausted else CONVERGED
                 break
             change, new_value, new_gradient = found
             _remember(pairs, change, new_gradient - gradient)
@@ -101,12 +104,6 @@ class _Search:
     @property
     def exhausted(self):
         return self.count >= self._limit
-
-    def reason(self, when_exhausted):
-        """Say why no lower point was found."""
-        # Without passes left nothing is known; else the rounding of the loss is all
-        # that remains.
-        return when_exhausted if self.exhausted else CONVERGED
 
     def __call__(self, x):
         self.count += 1

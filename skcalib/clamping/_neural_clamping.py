@@ -6,17 +6,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions, fit_context
-from skcalib._validation import make_splits
 from skcalib.clamping._clamped import ClampedClassifier
-from skcalib.clamping._gradient_free import solve_gradient_free
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._problem import Problem
-from skcalib.clamping._solve import (
-    Settings,
-    solve_fixed,
-    solve_lbfgs,
-    solve_linearised,
-)
+from skcalib.clamping._solvers import needs_gradient, solve
 from skcalib.clamping._starts import first_perturbation
 
 SPANS = StrOptions({"auto", "full", "channel", "low_frequency"})
@@ -62,7 +55,7 @@ class NeuralClamping(ClampedClassifier):
     penalty : float or "auto", default="auto"
         Strength :math:`\lambda`. "auto" chooses among 0.01, 0.001, 0.0001 and 0.00001
         over the variance of the inputs (about 0.1 to 0.0001 for images in [0, 1]), and
-        no perturbation at all.
+        no perturbation at all; for "sgd" it is a tenth of the loss at the start.
 
     solver : {"auto", "lbfgs", "sgd", "gradient_free", "fixed_delta"}, default="auto"
         "auto" linearises the network once in the coordinates of the perturbation,
@@ -338,10 +331,14 @@ class NeuralClamping(ClampedClassifier):
         self : object
             The fitted estimator.
         """
-        network, inputs, codes, weight = self._open_calibration_set(X, y, sample_weight)
+        solver = self.solver if self.preset is None else "sgd"
+        network, inputs, codes, weight = self._open_calibration_set(
+            X, y, sample_weight, needs_gradient=needs_gradient(solver, self.start)
+        )
         objective = Objective(
             network, inputs, codes, weight, self.loss, self.gamma, self.feasible_range
         )
+        joint = self.preset is not None or self.temperature_objective == "joint"
         problem = Problem(
             objective,
             objective.logits(),
@@ -349,49 +346,45 @@ class NeuralClamping(ClampedClassifier):
             weight,
             self.loss,
             self.gamma,
-            self.temperature_objective if self.preset is None else "joint",
+            "joint" if joint else "log_loss",
         )
-        outcome = self._solve(problem, check_random_state(self.random_state))
+        outcome = self._solve(solver, problem)
         self._finish(problem, outcome)
         return self
 
-    def _solve(self, problem, random_state):
-        start, settings = self._resume(problem) or self._begin(problem, random_state)
-        solver = "sgd" if self.preset is not None else self.solver
-        if solver == "fixed_delta":
-            return solve_fixed(problem, settings, start)
-        if solver == "gradient_free":
-            return solve_gradient_free(problem, settings)
-        if solver == "lbfgs":
-            return solve_lbfgs(problem, settings, start)
-        return solve_linearised(problem, settings, start)
+    def _solve(self, solver, problem):
+        random_state = check_random_state(self.random_state)
+        resumed = self._resumes(problem)
+        if resumed:
+            start = self.delta_.astype(np.float64)
+            perturbation, penalty = self.perturbation_, self.penalty_
+        else:
+            start = first_perturbation(
+                self.start, problem.objective, self.feasible_range, random_state
+            )
+            perturbation, penalty = self.perturbation, self.penalty
+        if perturbation == "auto" and solver not in ("auto", "gradient_free"):
+            perturbation = "full"
+        training = {}
+        if solver == "sgd":
+            # A recipe draws its own start.
+            start = start if resumed or self.preset is None else None
+            training = {
+                "preset": self.preset,
+                "temperature": self.temperature_ if resumed else 1.0,
+                "fraction": self.validation_fraction,
+                "verbose": self.verbose,
+            }
+        settings = self._settings(problem, perturbation, penalty, random_state)
+        return solve(solver, problem, settings, start, **training)
 
-    def _begin(self, problem, random_state):
-        start = first_perturbation(
-            self.start, problem.objective, self.feasible_range, random_state
-        )
-        return start, self._settings(problem, self.perturbation, self.penalty)
-
-    def _resume(self, problem):
-        """Return where the last fit ended, if it is to go on and has moved."""
+    def _resumes(self, problem):
+        """Whether to go on where the last fit ended: it has moved the inputs."""
         if not self.warm_start or not hasattr(self, "delta_"):
-            return None
+            return False
         if self.delta_.shape != problem.shape:
             raise ValueError(
                 f"warm_start=True needs inputs of the shape {self.delta_.shape} of the "
                 f"last fit, not {problem.shape}."
             )
-        if self.perturbation_ == "none":
-            return None
-        settings = self._settings(problem, self.perturbation_, self.penalty_)
-        return self.delta_.astype(np.float64), settings
-
-    def _settings(self, problem, perturbation, penalty):
-        if perturbation == "auto" and self.solver in ("lbfgs", "fixed_delta"):
-            perturbation = "full"
-        placeholder = np.empty((problem.codes.shape[0], 0))
-        splits = make_splits(
-            self.cv, placeholder, problem.codes, problem.weight, self.random_state
-        )
-        report = self._reporter()
-        return Settings(perturbation, penalty, splits, self.max_iter, self.tol, report)
+        return self.perturbation_ != "none"

@@ -4,13 +4,12 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skcalib._sklearn_compat import StrOptions, fit_context
-from skcalib._validation import make_splits
 from skcalib.clamping._clamped import ClampedClassifier
 from skcalib.clamping._neural_clamping import NeuralClamping
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._problem import Problem
 from skcalib.clamping._selection import LogLossScore, ScorerScore
-from skcalib.clamping._solve import Settings, search_and_refine
+from skcalib.clamping._solve import search_and_refine
 from skcalib.metrics import get_scorer
 
 _SHARED = (
@@ -260,7 +259,14 @@ class NeuralClampingCV(ClampedClassifier):
         gammas, penalties = self._grid()
         opened = self._open_calibration_set(X, y, sample_weight)
         problems = self._problems(gammas, *opened)
-        settings = self._settings(problems[0], penalties)
+        settings = self._settings(
+            problems[0],
+            self.perturbation,
+            penalties,
+            check_random_state(self.random_state),
+            score=self._score(),
+            rule=self.rule,
+        )
         outcome, problem = search_and_refine(problems, settings)
         self._finish(problem, outcome)
         self.gamma_ = float(problem.gamma)
@@ -299,24 +305,10 @@ class NeuralClampingCV(ClampedClassifier):
             for objective, gamma in zip(objectives, gammas, strict=True)
         ]
 
-    def _settings(self, problem, penalties):
-        placeholder = np.empty((problem.codes.shape[0], 0))
-        seed = check_random_state(self.random_state)
-        splits = make_splits(self.cv, placeholder, problem.codes, problem.weight, seed)
+    def _score(self):
         if self.scoring == "neg_log_loss":
-            score = LogLossScore()
-        else:
-            score = ScorerScore(get_scorer(self.scoring), self.classes_)
-        return Settings(
-            self.perturbation,
-            penalties,
-            splits,
-            self.max_iter,
-            self.tol,
-            self._reporter(),
-            score,
-            self.rule,
-        )
+            return LogLossScore()
+        return ScorerScore(get_scorer(self.scoring), self.classes_)
 
 
 def _numbers(name, values):

@@ -74,7 +74,7 @@ class Problem:
         """Return the mean square deviation of the inputs' entries, at least 1e-30."""
         inputs = self.objective.inputs
         rows = np.linspace(0, inputs.n_samples - 1, SAMPLE_ROWS).astype(np.intp)
-        parts = [x.double().cpu().numpy() for _, x in inputs.batches(np.unique(rows))]
+        parts = [x.double().cpu().numpy() for x in inputs.values(np.unique(rows))]
         sample = np.concatenate(parts)
         return max(float(sample.var(axis=0).mean()), 1e-30)
 

@@ -25,14 +25,16 @@ def check_range(feasible_range, inputs):
             "upper one."
         )
     # In the type the network sees, so that rounding puts nothing outside.
-    for index, x in inputs.batches():
-        block = x.cpu().numpy()
+    start = 0
+    for values in inputs.values():
+        block = values.cpu().numpy()
         outside = (block < low.astype(block.dtype)) | (block > high.astype(block.dtype))
         if outside.any():
             row = int(outside.reshape(block.shape[0], -1).any(axis=1).argmax())
             where = np.unravel_index(int(outside[row].argmax()), inputs.shape)
             raise ValueError(
-                f"Row {index.start + row} of X holds {block[row][where]:.6g}, outside "
+                f"Row {start + row} of X holds {block[row][where]:.6g}, outside "
                 f"feasible_range = ({low[where]:.6g}, {high[where]:.6g}). The range "
                 "has to hold all calibration inputs, in the scale the network takes."
             )
+        start += block.shape[0]

@@ -39,6 +39,7 @@ class Settings:
     report: Any = None
     score: Any = field(default_factory=LogLossScore)
     rule: str = "one_standard_error"
+    random_state: Any = None
 
 
 def solve_fixed(problem, settings, start):

@@ -79,7 +79,7 @@ def coordinate_quantiles(inputs):
         block = np.concatenate(
             [
                 x.reshape(x.shape[0], -1)[:, start : start + width].cpu().numpy()
-                for _, x in inputs.batches(rows)
+                for x in inputs.values(rows)
             ]
         )
         # Values that occur, so that a coordinate at its bound stays there.
@@ -94,11 +94,12 @@ def coordinate_quantiles(inputs):
 
 def entropy_gradient(objective):
     """Return the gradient by the inputs of the output entropy, summed over rows."""
-    total = 0
+    total, network = 0, objective.network
+    options = {"dtype": network.dtype, "device": network.device}
     for _, x in objective.inputs.batches():
-        leaf = torch.zeros_like(x[0]).requires_grad_()
+        leaf = torch.zeros(objective.inputs.shape, **options).requires_grad_()
         with torch.enable_grad():
-            logits = objective.network(objective.shift(x, leaf))
+            logits = network(objective.shift(x, leaf))
         scores = logits.detach().double().cpu().numpy()
         by_logits = torch.as_tensor(_entropy_slope(scores)).to(logits)
         (part,) = torch.autograd.grad(logits, leaf, by_logits)

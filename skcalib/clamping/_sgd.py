@@ -1,0 +1,57 @@
+"""Mini-batch training as a solver: the published recipes, or one of the user's."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from skcalib._validation import make_splits
+from skcalib.clamping._problem import Outcome
+from skcalib.clamping._spans import canonical, open_basis
+from skcalib.clamping._train import RECIPES, Recipe, train
+
+
+def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbose):
+    """Train perturbation and temperature; return the outcome.
+
+    A recipe runs all its epochs on all rows. Without one, a share `fraction` of the
+    rows is held out and ends the training.
+    """
+    recipe = Recipe() if preset is None else RECIPES[preset]
+    if settings.max_iter is not None:
+        recipe = replace(recipe, max_iter=settings.max_iter)
+    held_out = None
+    if preset is None:
+        if settings.penalty != "auto":
+            recipe = replace(recipe, penalty=float(settings.penalty))
+        held_out = _hold_out(problem, settings, fraction)
+    name = canonical(settings.perturbation)
+    basis = open_basis(name, problem.shape)
+    training = train(
+        problem.objective,
+        basis,
+        recipe,
+        theta=None if start is None else np.asarray(basis.reduce(start)),
+        temperature=temperature,
+        held_out=held_out,
+        random_state=settings.random_state,
+        verbose=verbose,
+    )
+    joint = problem.temperature_objective == "joint"
+    return Outcome(
+        training.delta,
+        problem.objective.logits(training.delta),
+        training.penalty,
+        name,
+        training.loss_curve,
+        training.n_iter,
+        temperature=training.temperature if joint else None,
+    )
+
+
+def _hold_out(problem, settings, fraction):
+    n_folds = max(2, round(1 / fraction))
+    placeholder = np.empty((problem.codes.shape[0], 0))
+    splits = make_splits(
+        n_folds, placeholder, problem.codes, problem.weight, settings.random_state
+    )
+    return splits[0][1]
