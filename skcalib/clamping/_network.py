@@ -99,7 +99,8 @@ def _open_module(module, device, output, options):
         view = view.to(memory_format=torch.channels_last)
     floating = (p.dtype for p in view.parameters() if p.is_floating_point())
     dtype = next(floating, torch.float32)
-    return Network(view, module_device(view), dtype, output=output, **options)
+    device = module_device(view) if str(device) == "auto" else device
+    return Network(view, device, dtype, output=output, **options)
 
 
 def _open_onnx(model, device, output, site, providers, options):

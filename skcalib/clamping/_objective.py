@@ -206,7 +206,7 @@ class Objective:
         columns = []
         for coordinates in torch.eye(basis.dim, device=x.device, dtype=delta.dtype):
             with forward_ad.dual_level():
-                dual = forward_ad.make_dual(delta, basis.expand(coordinates))
+                dual = _dual(delta, basis.expand(coordinates))
                 values = self.network(self.shift(x, dual))
                 logits, tangent = forward_ad.unpack_dual(values)
                 columns.append(torch.zeros_like(logits) if tangent is None else tangent)
@@ -292,3 +292,11 @@ def _within(index, part):
     if not isinstance(index, slice):
         return index[part]
     return slice(index.start + part.start, min(index.start + part.stop, index.stop))
+
+
+def _dual(values, direction):
+    """Return `values` with a tangent for forward-mode differentiation."""
+    with warnings.catch_warnings():
+        # The first call compiles rules in a way that torch itself has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return forward_ad.make_dual(values, direction)
