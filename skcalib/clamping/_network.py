@@ -114,8 +114,9 @@ def _open_onnx(model, device, output, site, providers, options):
         module = differentiable_network(model, output=output, site=site)
     except NotDifferentiableError as error:
         session = open_session(model, output, providers)
-        if site is not None or any(s.dtype.kind != "f" for s in session.inputs):
-            raise  # there is nothing that could be perturbed
+        types = [spec.dtype.kind for spec in session.inputs]
+        if site is not None or types != ["f"]:
+            raise  # there is nothing, or not one thing, that could be perturbed
         return _forward_only(session, str(error))
     return Network(
         module.to(device).eval(),

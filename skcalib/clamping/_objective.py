@@ -275,10 +275,7 @@ class Objective:
 
     def _need_gradients(self):
         if not self.network.differentiable:
-            raise NotDifferentiableError(
-                f"The network has no gradient by its inputs: {self.network.reason} "
-                "Use solver='gradient_free', which takes forward passes only."
-            )
+            raise NotDifferentiableError(self.network.reason)
 
     def _finite(self, value, delta, rows):
         """Return `value`; raise where the network is to blame that it is no number."""

@@ -31,8 +31,12 @@ class Separable:
 
     def __init__(self, shape, factors):
         self.shape = tuple(shape)
-        self._factors = [np.asarray(factor) for factor in factors]
-        self._lengths = tuple(factor.shape[1] for factor in self._factors)
+        # None stands for the identity, which costs no product.
+        self._factors = factors
+        self._lengths = tuple(
+            n if factor is None else factor.shape[1]
+            for n, factor in zip(self.shape, factors, strict=True)
+        )
         self._tensors = {}
         self.dim = math.prod(self._lengths)
 
@@ -40,7 +44,8 @@ class Separable:
         """Return the perturbation of coordinates `theta` of shape (dim,)."""
         values = theta.reshape(self._lengths)
         for axis, factor in enumerate(self._like(theta)):
-            values = _apply(factor, values, axis)
+            if factor is not None:
+                values = _apply(factor, values, axis)
         return values
 
     def reduce(self, gradient):
@@ -48,7 +53,8 @@ class Separable:
         leading = _leading(gradient, self.shape)
         values = gradient
         for axis, factor in enumerate(self._like(gradient), start=len(leading)):
-            values = _apply(factor.T, values, axis)
+            if factor is not None:
+                values = _apply(factor.T, values, axis)
         return values.reshape(*leading, self.dim)
 
     def _like(self, values):
@@ -58,7 +64,7 @@ class Separable:
         key = (values.device, values.dtype)
         if key not in self._tensors:
             self._tensors[key] = [
-                torch.as_tensor(factor, device=values.device, dtype=values.dtype)
+                None if factor is None else torch.as_tensor(factor).to(values)
                 for factor in self._factors
             ]
         return self._tensors[key]
@@ -72,7 +78,7 @@ class Channel(Separable):
 
     def __init__(self, shape, channel_axis=0):
         factors = [
-            np.eye(n) if axis == channel_axis else np.full((n, 1), n**-0.5)
+            None if axis == channel_axis else np.full((n, 1), n**-0.5)
             for axis, n in enumerate(shape)
         ]
         super().__init__(shape, factors)
@@ -90,7 +96,7 @@ class LowFrequency(Separable):
         if len(shape) == 1:
             channel_axis = None
         factors = [
-            np.eye(n) if axis == channel_axis else cosines(n, min(size, n))
+            None if axis == channel_axis else cosines(n, min(size, n))
             for axis, n in enumerate(shape)
         ]
         super().__init__(shape, factors)
