@@ -11,6 +11,7 @@ NEEDS = {
     "skcalib/frozen/_torch.py": ("torch",),
     "skcalib/model_selection/_compare.py": ("pandas",),
     "skcalib/plotting/*": ("matplotlib",),
+    "skcalib/plotting/_perturbation.py": ("matplotlib", "torch"),
     "skcalib/training/*": ("torch", "skorch"),
 }
 

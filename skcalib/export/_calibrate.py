@@ -25,9 +25,10 @@ def calibrate_onnx_model(
 
     Parameters
     ----------
-    model : str, path-like, bytes, onnx.ModelProto or None
-        The model to calibrate. It is not changed. None stands for the network that a
-        `NeuralClamping` was fitted on; a torch module is written as ONNX on the way.
+    model : str, path-like, bytes, onnx.ModelProto, torch.nn.Module or None
+        The model to calibrate. It is not changed. With a `NeuralClamping`, None stands
+        for the network it was fitted on, and a torch module is written as ONNX on the
+        way.
 
     calibrator : estimator
         A calibrator fitted on the logits of `model`, a fitted

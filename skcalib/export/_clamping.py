@@ -10,13 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._backends._onnx import open_network, open_session
-from skcalib._backends._onnx_files import (
-    ModelSource,
-    inline_outside_data,
-    open_source,
-    parse_model,
-)
+from skcalib._backends._onnx import OnnxNetwork, open_network, open_session
+from skcalib._backends._onnx_files import inline_outside_data, open_source, parse_model
 from skcalib._backends._onnx_inputs import InputSpec, probe_inputs
 from skcalib._backends._onnx_readout import Readout, find_readout
 from skcalib._backends._torch import is_module
@@ -40,31 +35,41 @@ def perturbs_inputs(estimator: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class ClampedModel:
-    """The network of a NeuralClamping: a torch module, an ONNX model or a callable."""
+class Network:
+    """A torch module, an ONNX model or a callable, and where its logits are."""
 
     kind: Literal["torch", "onnx", "callable"]
     model: Any
     output: Any
 
     @classmethod
-    def of(cls, clamping: Any) -> "ClampedModel":
-        """Unwrap the network of a fitted NeuralClamping."""
-        model, output = clamping.model, clamping.output
+    def of(cls, model: Any, output: Any) -> "Network":
+        """Unwrap any network that NeuralClamping takes."""
         if isinstance(model, OnnxLogits | TorchLogits):
             output = model.output if output is None else output
             model = getattr(model, model._network)
-        if isinstance(model, str | os.PathLike | bytes) or hasattr(
-            model, "SerializeToString"
-        ):
+        kinds = (str, os.PathLike, bytes, bytearray, memoryview)
+        if isinstance(model, kinds) or hasattr(model, "SerializeToString"):
             return cls("onnx", model, output)
         return cls("torch" if is_module(model) else "callable", model, output)
 
     @property
     def is_half(self) -> bool:
         """Whether a torch module holds numbers in half precision."""
-        parameters = self.model.parameters() if self.kind == "torch" else ()
-        return any(p.is_floating_point() and p.itemsize < 4 for p in parameters)
+        return any(
+            p.is_floating_point() and p.itemsize < 4 for p in self.model.parameters()
+        )
+
+    def refuse_callable(self) -> None:
+        """Raise a TypeError for what can only be called."""
+        if self.kind == "callable":
+            name = getattr(self.model, "__name__", type(self.model).__name__)
+            raise TypeError(
+                f"The network of this NeuralClamping is the callable {name!r}, which "
+                "can only be called. Fit on a torch.nn.Module or an ONNX model, or "
+                "pass the ONNX form of the network: "
+                "calibrate_onnx_model(model, neural_clamping)."
+            )
 
 
 class OutputSide:
@@ -93,19 +98,14 @@ def calibrate_with_clamping(
             "scores are those of inputs that are not perturbed, which takes a second "
             "run of the network. Serve the original model beside the calibrated one."
         )
-    network = ClampedModel.of(clamping)
-    exported = model is None and network.kind == "torch"
-    if model is None:
-        model = _own_model(network, clamping)
-    if output is None and network.kind == "onnx":
-        output = network.output
-    source = open_source(model)
-    runtime = open_network(model, output)
+    network = _network_to_write(model, output, clamping)
+    exported = network.kind == "torch"
+    written = _export(network, delta.shape) if exported else network.model
+    source = open_source(written)
+    runtime = open_network(written, None if exported else network.output)
     calibrated = parse_model(source)
-    find_readout(calibrated, output)  # may write out the scores of a linear model
-    readout, types = runtime.confirm_on_probe(), runtime.tensor_types()
-    if exported:
-        readout = replace(readout, kind="logits")
+    X = _probe(runtime.inputs, clamping)
+    readout, types = _read(runtime, calibrated, network, X), runtime.tensor_types()
     target = clamping.site or network_input(calibrated)
     shifted = perturb_tensor(calibrated, target, delta, clamping.feasible_range)
     if readout.tensor == target:
@@ -116,34 +116,42 @@ def calibrate_with_clamping(
     served = surgery.write_beside() if keep_original else surgery.write_over()
     record(calibrated, clamping, **_summary(clamping, delta))
     inline_outside_data(calibrated, source.folder)
-    _verify(calibrated, source, served, clamping, exported=exported)
+    if X is not None:
+        session = open_session(calibrated, source)
+        difference = largest_difference(session, served, X, _python(clamping, X))
+        _judge(difference, exact=exported and _is_exact(network, clamping))
     return calibrated
 
 
-def _own_model(network: ClampedModel, clamping: Any) -> Any:
-    """Return the ONNX form of the network that was fitted."""
-    if network.kind == "onnx":
-        return network.model
-    _refuse_callable(network)
-    if clamping.site is not None:
-        raise ValueError(
-            f"site={clamping.site!r} names a tensor of an ONNX model. Pass that model: "
-            "calibrate_onnx_model(model, neural_clamping)."
-        )
+def _network_to_write(model: Any, output: str | None, clamping: Any) -> Network:
+    """Return the network that takes up the calibration: `model`, or that fitted."""
+    network = Network.of(clamping.model, clamping.output)
+    if model is not None:
+        given = Network.of(model, None)
+        same_kind = given.kind == network.kind and given.output is None
+        network = replace(given, output=network.output) if same_kind else given
+    network.refuse_callable()
+    return network if output is None else replace(network, output=output)
+
+
+def _export(network: Network, input_shape: tuple[int, ...]) -> bytes:
     torch_network = importlib.import_module("skcalib.export._torch_network")
-    return torch_network.export_network(
-        network.model, network.output, clamping.delta_.shape
+    written: bytes = torch_network.export_network(
+        network.model, network.output, input_shape
     )
+    return written
 
 
-def _refuse_callable(network: ClampedModel) -> None:
-    if network.kind == "callable":
-        name = getattr(network.model, "__name__", type(network.model).__name__)
-        raise TypeError(
-            f"The network of this NeuralClamping is the callable {name!r}, which can "
-            "only be called. Fit on a torch.nn.Module or an ONNX model, or pass the "
-            "ONNX form of the network: calibrate_onnx_model(model, neural_clamping)."
-        )
+def _read(
+    runtime: OnnxNetwork, model: Any, network: Network, X: NDArray[Any] | None
+) -> Readout:
+    """Settle where the logits are, as it was settled for the fit."""
+    if network.kind == "torch":
+        # Whatever the module returned were its logits, also the result of a softmax.
+        (output,) = (value.name for value in model.graph.output)
+        return Readout(output, "logits", output, output, frozenset({output}))
+    find_readout(model, network.output)  # may write out the scores of a linear model
+    return runtime.confirm_on_probe() if X is None else runtime.confirm(X, len(X))
 
 
 def _n_columns(readout: Readout, types: dict[str, Any], n_classes: int) -> int:
@@ -170,32 +178,40 @@ def _summary(clamping: Any, delta: NDArray[np.float32]) -> dict[str, Any]:
     return {"params": params, "perturbation": perturbation}
 
 
-def _verify(
-    model: Any, source: ModelSource, served: str, clamping: Any, *, exported: bool
-) -> None:
-    """Run the written model on made-up inputs and compare it with Python."""
-    session = open_session(model, source)
-    X = _probe(session, clamping)
-    if X is None:
-        return
-    difference = largest_difference(session, served, X, clamping.predict_proba(X))
-    exact = (
-        exported
-        and clamping.precision is None
-        and not ClampedModel.of(clamping).is_half
-    )
-    allowed = _LARGEST_EXPORTED if exact else _LARGEST_PLAUSIBLE
-    if not difference <= allowed:
-        advice = (
-            "What torch wrote is not the network: it takes lengths or branches of one "
-            "batch as constants. Write the network as ONNX yourself and pass it: "
-            "calibrate_onnx_model(model, neural_clamping)."
-            if exported
-            else "Pass the model that NeuralClamping was fitted on, or its ONNX form."
-        )
+def _probe(specs: list[InputSpec], clamping: Any) -> NDArray[Any] | None:
+    """Make up a few inputs; None where the model does not say what it takes."""
+    if clamping.site is not None:
+        feeds = probe_inputs(specs)
+        return None if feeds is None or len(feeds) != 1 else feeds[specs[0].name]
+    # Not the batch size at which torch wrote the network.
+    X = np.random.default_rng(0).random((3, *clamping.delta_.shape))
+    if clamping.feasible_range is not None:
+        X = np.clip(X, *clamping.feasible_range)
+    return X.astype(specs[0].dtype)
+
+
+def _python(clamping: Any, X: NDArray[Any]) -> NDArray[Any]:
+    with warnings.catch_warnings():
+        # After a fit on a data frame; made-up inputs have no names.
+        warnings.filterwarnings("ignore", "X does not have valid feature names")
+        proba: NDArray[Any] = clamping.predict_proba(X)
+    return proba
+
+
+def _is_exact(network: Network, clamping: Any) -> bool:
+    """Whether Python computes a torch module in single precision or better."""
+    return clamping.precision is None and not network.is_half
+
+
+def _judge(difference: float, *, exact: bool) -> None:
+    """Refuse, or warn of, what differs too much from Python."""
+    if not difference <= (_LARGEST_EXPORTED if exact else _LARGEST_PLAUSIBLE):
         raise ValueError(
             "The calibrated ONNX model differs from Python by up to "
-            f"{difference:.1e} in a probability. {advice}"
+            f"{difference:.1e} in a probability. If the network is a torch module, its "
+            "control flow or the lengths it computes depend on the data, which torch "
+            "took as constant: write it as ONNX yourself and pass it as the model. "
+            "If you passed a model, it is not the one that was fitted."
         )
     if difference > _LARGEST_EXPECTED:
         warnings.warn(
@@ -207,26 +223,13 @@ def _verify(
         )
 
 
-def _probe(session: Any, clamping: Any) -> NDArray[Any] | None:
-    """Make up a few inputs; None where the model does not say what it takes."""
-    specs = [InputSpec.of(argument) for argument in session.get_inputs()]
-    if clamping.site is not None:
-        feeds = probe_inputs(specs)
-        return None if feeds is None or len(feeds) != 1 else feeds[specs[0].name]
-    # Not the batch size at which torch wrote the network.
-    X = np.random.default_rng(0).random((3, *clamping.delta_.shape))
-    if clamping.feasible_range is not None:
-        X = np.clip(X, *clamping.feasible_range)
-    return X.astype(specs[0].dtype)
-
-
 def clamped_module(clamping: Any) -> Any:
     """Return a fitted NeuralClamping as a torch module from inputs to probabilities."""
     check_is_fitted(clamping)
     import_optional("torch", "Exporting to torch")
     torch_network = importlib.import_module("skcalib.export._torch_network")
-    network = ClampedModel.of(clamping)
-    _refuse_callable(network)
+    network = Network.of(clamping.model, clamping.output)
+    network.refuse_callable()
     build = (
         torch_network.clamped_onnx
         if network.kind == "onnx"

@@ -1,8 +1,10 @@
 """Whole networks in torch: perturbed and calibrated, or written as ONNX."""
 
+import contextlib
 import copy
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,8 @@ def export_network(
 
     A network in half precision is written in single precision.
     """
-    network = frozen_view(module, "cpu")
+    # What torch.compile made cannot be traced; what it was made of can.
+    network = frozen_view(getattr(module, "_orig_mod", module), "cpu")
     floating = {p.dtype for p in network.parameters() if p.is_floating_point()}
     if floating & {torch.float16, torch.bfloat16}:
         network = copy.deepcopy(network).float()
@@ -146,8 +149,23 @@ def export_network(
         ) from error
 
 
+@contextlib.contextmanager
+def _attention_in_operators() -> Iterator[None]:
+    """Keep torch from fusing attention into an operator that ONNX lacks."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
 def _trace(network: nn.Module, example: Tensor) -> bytes:
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+        _attention_in_operators(),
+    ):
         # Of its own deprecation, and of every length that it takes as constant: the
         # model is run with another batch size before it is handed out.
         warnings.simplefilter("ignore")

@@ -261,6 +261,18 @@ def plot_perturbation(estimator, *, ax=None, **options):
     See Also
     --------
     PerturbationDisplay : Holds what is drawn, also for a part of a perturbation.
+
+    Examples
+    --------
+    >>> from skcalib import NeuralClamping
+    >>> from skcalib.plotting import plot_perturbation
+    >>> X, y = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]], [0, 0, 1, 1]
+    >>> clamping = NeuralClamping(
+    ...     lambda x: x, solver="fixed_delta", start=[0.5, -0.5], cv=2
+    ... )
+    >>> display = plot_perturbation(clamping.fit(X, y))
+    >>> display.ax_.get_title()
+    'NeuralClamping: largest change 0.5, norm 0.707'
     """
     return PerturbationDisplay.from_estimator(estimator, ax=ax, **options)
 

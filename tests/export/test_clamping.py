@@ -13,12 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skcalib.calibrators import VectorScaling
+from skcalib.datasets import load_demo
 from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx, to_torch
 from skcalib.frozen import OnnxLogits, TorchLogits
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
+clamping = pytest.importorskip("skcalib.clamping")
 pytestmark = [pytest.mark.onnx, pytest.mark.torch]
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -86,11 +88,11 @@ def run(model, X, output=None):
     return session.run([output] if output else None, {name: X})[0]
 
 
-def formula(X, delta, feasible_range=None):
+def formula(X, delta, feasible_range=None, temperature=T):
     shifted = X.astype(np.float64) + delta
     if feasible_range is not None:
         shifted = np.clip(shifted, *feasible_range)
-    return softmax(shifted.reshape(len(X), -1) @ WEIGHT / T, axis=1)
+    return softmax(shifted.reshape(len(X), -1) @ WEIGHT / temperature, axis=1)
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
@@ -381,6 +383,41 @@ def test_a_torch_module_is_written_on_the_way(clamp, wrap):
         assert_allclose(run(calibrated, X[:n]), expected, atol=1e-6)
 
 
+def test_what_a_module_returns_are_logits_also_after_a_softmax(clamp):
+    shape = (C, H, W)
+    delta, X = a_delta(shape), draw(shape)
+    module = torch.nn.Sequential(linear(), torch.nn.Softmax(dim=1))
+    estimator = clamp(module, delta, n_classes=K)
+    expected = softmax(formula(X, delta, temperature=1) / T, axis=1)
+    assert_allclose(estimator.predict_proba(X), expected, atol=1e-6)
+    # The module itself may stand in the place of None.
+    for model in (None, module):
+        calibrated = calibrate_onnx_model(model, estimator)
+        assert_allclose(run(calibrated, X), expected, atol=1e-6)
+
+
+def test_a_compiled_module_is_written_as_what_it_was_made_of():
+    from skcalib.export._torch_network import export_network
+
+    module = torch.compile(linear(), backend="eager")
+    model = onnx.load_from_string(export_network(module, None, (C, H, W)))
+    X = draw((C, H, W))
+    assert_allclose(run(model, X), X.reshape(len(X), -1) @ WEIGHT, atol=1e-5)
+
+
+def test_a_transformer_is_written_on_the_way(clamp):
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(5, 8), layer, torch.nn.Flatten(), torch.nn.Linear(24, K)
+    )
+    estimator = clamp(module, a_delta((3, 5)), n_classes=K)
+    fused = torch.backends.mha.get_fastpath_enabled()
+    calibrated = calibrate_onnx_model(None, estimator)
+    assert torch.backends.mha.get_fastpath_enabled() == fused
+    X = draw((3, 5))
+    assert_allclose(run(calibrated, X), estimator.predict_proba(X), atol=1e-6)
+
+
 def test_the_module_is_left_as_it_was(clamp):
     module = Tuple().train()
     before = copy.deepcopy(module.state_dict())
@@ -418,7 +455,7 @@ def test_a_module_in_half_precision_is_written_in_single(clamp):
 
 def test_an_export_that_holds_for_one_batch_size_only_is_refused(clamp):
     estimator = clamp(FixedBatch(), a_delta((C, H, W)), n_classes=K)
-    with pytest.raises(ValueError, match="What torch wrote is not the network"):
+    with pytest.raises(ValueError, match="which torch took as constant"):
         calibrate_onnx_model(None, estimator)
 
 
@@ -497,6 +534,20 @@ def test_the_torch_module_saves_and_loads_its_state(clamp):
         assert_allclose(wide, second(X), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["NeuralClamping", "NeuralClampingCV"])
+def test_what_was_fitted_is_what_is_served(name):
+    demo = load_demo()
+    X = (0.7 * demo.X_calibration + 0.3).astype(np.float32)[:300]
+    estimator = getattr(clamping, name)(demo.model, cv=2)
+    estimator.fit(X, demo.y_calibration[:300])
+    assert estimator.delta_.any()
+    calibrated = calibrate_onnx_model(demo.model, estimator)
+    assert_allclose(run(calibrated, X), estimator.predict_proba(X), atol=1e-5)
+    with torch.no_grad():
+        proba = to_torch(estimator)(torch.from_numpy(X))
+    assert_allclose(proba, estimator.predict_proba(X), atol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def resnet(data_dir):
     sys.path.insert(0, str(data_dir))
@@ -505,7 +556,7 @@ def resnet(data_dir):
     finally:
         sys.path.remove(str(data_dir))
     with np.load(data_dir / "cifar10" / "cifar10_test.npz") as arrays:
-        rows = arrays["cal_idx"][:200]
+        rows = arrays["cal_idx"][:100]
         X = arrays["x"][rows].transpose(0, 3, 1, 2).astype(np.float32) / 255
     module = networks.load("cifar10/resnet8d")
     return module, str(data_dir / "cifar10" / "resnet8d.onnx"), X
