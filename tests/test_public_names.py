@@ -56,7 +56,7 @@ NAMES = {
         "load_demo",
     ],
     "skcalib.testing": ["check_calibrator"],
-    "skcalib.training": ["CLUELoss", "mc_dropout"],
+    "skcalib.training": ["CLUELoss", "mc_dropout", "CLUEClassifier", "CLUERegressor"],
 }
 HEAVY = [
     "torch",

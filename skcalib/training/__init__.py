@@ -10,11 +10,13 @@ from skcalib._optional import import_optional
 
 # Name: its module and the packages it needs.
 _HOME = {
+    "CLUEClassifier": ("skcalib.training._clue_classifier", ["torch", "skorch"]),
     "CLUELoss": ("skcalib.training._clue_loss", ["torch"]),
+    "CLUERegressor": ("skcalib.training._clue_regressor", ["torch", "skorch"]),
     "mc_dropout": ("skcalib.training._mc_dropout", ["torch"]),
 }
 
-__all__ = ["CLUELoss", "mc_dropout"]
+__all__ = ["CLUEClassifier", "CLUELoss", "CLUERegressor", "mc_dropout"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,219 @@
+"""What the CLUE estimators share: validation, training, passes at prediction."""
+
+import copy
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch.callbacks import EarlyStopping
+from skorch.helper import predefined_split
+
+from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib.training._clue_loss import REDUCTIONS, CLUELoss
+from skcalib.training._mc_dropout import has_dropout, mc_dropout
+from skcalib.training._modules import build_perceptron
+from skcalib.training._net import Batches, CLUENet, Rows, seeded
+
+_LARGEST_SEED = 2**31 - 1
+
+
+class BaseCLUE(BaseEstimator):
+    """A network trained with the CLUE loss; subclasses name the task and the targets.
+
+    `_task` is that of the loss, `_stratify` whether the early stopping split keeps the
+    shares of the classes, `_to_passes` turns a module's stacked results into passes.
+    """
+
+    _to_passes = None
+    _stratify = False
+    _parameter_constraints: dict = {
+        "module": [callable, None],
+        "hidden_layer_sizes": ["array-like"],
+        "dropout": [Interval(Real, 0, 1, closed="neither")],
+        "alpha": [Interval(Real, 0, 1, closed="both")],
+        "reduction": [StrOptions(set(REDUCTIONS))],
+        "detach_uncertainty": ["boolean"],
+        "n_passes": [Interval(Integral, 1, None, closed="left")],
+        "n_predict_passes": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "optimizer": [callable, None],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "callbacks": [list, None],
+        "device": [str, torch.device],
+        "net_params": [dict, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def _check_inputs(self, X, *, reset):
+        """Return `X` as a finite array with one row a sample."""
+        return validate_data(self, X, reset=reset, allow_nd=True)
+
+    def _as_tensor(self, X, module):
+        """Return a tensor of the module's type; whole numbers reach your own module."""
+        if X.dtype.kind in "iub" and self.module is not None:
+            return torch.from_numpy(X.astype(np.int64))
+        floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
+        dtype = floats[0] if floats else torch.float32
+        # A copy: torch refuses to read arrays that may not be written to.
+        return torch.from_numpy(np.array(X, dtype=np.float64)).to(dtype)
+
+    def _build_module(self, X, weight, n_outputs):
+        """Return a new module: the perceptron, a copy, or what a callable gives."""
+        if self.module is None:
+            if X.ndim != 2:
+                raise ValueError(
+                    f"X has shape {X.shape}, and the default network takes "
+                    "(n_samples, n_features). Pass a module for other inputs."
+                )
+            module = build_perceptron(
+                X, weight, self.hidden_layer_sizes, self.dropout, n_outputs
+            )
+        elif isinstance(self.module, torch.nn.Module):
+            module = copy.deepcopy(self.module)
+        else:
+            module = self.module()
+            if not isinstance(module, torch.nn.Module):
+                raise TypeError(
+                    f"module() gave a {type(module).__name__}. module has to be a "
+                    "torch.nn.Module or a callable without arguments that builds one."
+                )
+        if not has_dropout(module):
+            raise ValueError(
+                f"{type(self).__name__} takes its uncertainty from dropout, and the "
+                "module has no dropout layer with a positive probability. Add a "
+                "torch.nn.Dropout, or give hidden_layer_sizes at least one entry."
+            )
+        return module
+
+    def _start(self, X, weight, n_outputs):
+        """Return the new module, its input, the shape of its results, a generator."""
+        rng = check_random_state(self.random_state)
+        with seeded(int(rng.randint(_LARGEST_SEED)), self.device):
+            module = self._build_module(X, weight, n_outputs)
+            x = self._as_tensor(X, module)
+            return module, x, _probe(module.to(self.device), x[:2]), rng
+
+    def _train(self, module, x, target, weight, rng):
+        """Train `module` and set all learned attributes but those of the targets."""
+        weight = torch.as_tensor(weight / weight.mean(), dtype=torch.float32)
+        rows, valid = Rows(x, torch.as_tensor(target), weight), None
+        if self.early_stopping:
+            rows, valid = self._split(rows, rng)
+        net = self._build_net(module, valid)
+        with seeded(int(rng.randint(_LARGEST_SEED)), self.device):
+            net.fit(rows, None)
+        self.net_ = net
+        self.module_ = net.module_.eval()
+        self.history_ = net.history
+        self.n_iter_ = len(net.history)
+        self._predict_seed = int(rng.randint(_LARGEST_SEED))
+        if net.diverged_ is not None:
+            epoch, reason, self.n_iter_ = net.diverged_
+            warnings.warn(
+                f"{type(self).__name__} stopped in epoch {epoch}: {reason}. The "
+                f"weights of the end of epoch {self.n_iter_} are kept. Lower the "
+                f"learning rate lr={self.lr:g}, or scale X.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _split(self, rows, rng):
+        train, valid = train_test_split(
+            np.arange(len(rows)),
+            test_size=self.validation_fraction,
+            stratify=rows.target.numpy() if self._stratify else None,
+            random_state=rng,
+        )
+        return [Rows(part[0], *part[1]) for part in (rows[train], rows[valid])]
+
+    def _build_net(self, module, valid):
+        callbacks = list(self.callbacks or [])
+        if valid is not None:
+            patience = self.n_iter_no_change
+            stopping = EarlyStopping(patience=patience, load_best=True, sink=_ignore)
+            callbacks.append(("early_stopping", stopping))
+        settings = {
+            "criterion": CLUELoss,
+            "criterion__alpha": self.alpha,
+            "criterion__reduction": self.reduction,
+            "criterion__task": self._task,
+            "criterion__detach_uncertainty": self.detach_uncertainty,
+            "n_passes": self.n_passes,
+            "to_passes": type(self)._to_passes,
+            "optimizer": self.optimizer or torch.optim.Adam,
+            "lr": self.lr,
+            "max_epochs": self.max_epochs,
+            "batch_size": self.batch_size,
+            "iterator_train": Batches,
+            "iterator_train__shuffle": True,
+            "iterator_valid": Batches,
+            "train_split": None if valid is None else predefined_split(valid),
+            "callbacks": callbacks,
+            "device": self.device,
+            "verbose": int(self.verbose),
+        }
+        return CLUENet(module, **{**settings, **(self.net_params or {})})
+
+    def _passes(self, X):
+        """Yield stacked passes of the rows of `X`, batch by batch.
+
+        The same seed for each batch, and masks that all rows share: a row's result
+        hangs neither on its neighbours nor on the size of the batches.
+        """
+        check_is_fitted(self)
+        x = self._as_tensor(self._check_inputs(X, reset=False), self.module_)
+        with torch.no_grad(), seeded(self._predict_seed, self.device):
+            for part in x.split(self.batch_size):
+                torch.manual_seed(self._predict_seed)
+                passes = mc_dropout(
+                    self.module_,
+                    part.to(self.device),
+                    self.n_predict_passes,
+                    share_masks=True,
+                )
+                yield self._to_passes_of(passes)
+
+    def _to_passes_of(self, passes):
+        to_passes = type(self)._to_passes
+        return passes if to_passes is None else to_passes(passes)
+
+
+def check_finite(values, name):
+    """Refuse predictions that are no numbers, naming the first such row."""
+    bad = ~np.isfinite(values).reshape(values.shape[0], -1).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"The network of {name} gave a value that is not finite for row "
+            f"{int(bad.argmax())} of X. Scale X as the training data were."
+        )
+    return values
+
+
+def _probe(module, rows):
+    """Return the shape of the results for a few rows; refuse inputs that do not fit."""
+    device = next((p.device for p in module.parameters()), rows.device)
+    with torch.no_grad():
+        try:
+            passes = mc_dropout(module.eval(), rows.to(device), 1)
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"The module could not be run on a batch of shape {tuple(rows.shape)} "
+                f"and type {rows.dtype}: {error}. Pass X in the shape the module was "
+                "made for."
+            ) from error
+    return tuple(passes.shape[1:])
+
+
+def _ignore(text):
+    """Swallow a message: only `verbose` decides what is printed."""

@@ -1,0 +1,318 @@
+"""CLUEClassifier: a network trained so that its entropy equals its log-loss."""
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    column_or_1d,
+)
+
+from skcalib._sklearn_compat import fit_context
+from skcalib._validation import check_weight, encode_labels
+from skcalib.training._clue_base import BaseCLUE, check_finite
+from skcalib.training._uncertainty import entropy, log_mean_proba, widen
+
+
+def two_columns(passes):
+    """Return logits of all classes; one column is the log-odds of the second class."""
+    if passes.ndim == 2:
+        passes = passes.unsqueeze(-1)
+    if passes.shape[-1] > 1:
+        return passes
+    return torch.cat([torch.zeros_like(passes), passes], dim=-1)
+
+
+class CLUEClassifier(ClassifierMixin, BaseCLUE):
+    """Train a network whose entropy equals the log-loss it makes.
+
+    A network with dropout is trained with `CLUELoss` on several random passes; the
+    passes at prediction give the probabilities and their uncertainty. For a training
+    loop of your own take `CLUELoss` and `mc_dropout`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module or callable, default=None
+        The network: a module, of which a copy is trained, or a callable without
+        arguments that builds one. It returns logits; a single column means the
+        log-odds of the second class. None is a perceptron that standardises its
+        features by itself.
+
+    hidden_layer_sizes : array-like of int, default=(100,)
+        Units of the hidden layers of the perceptron.
+
+    dropout : float, default=0.2
+        Share of the hidden units of the perceptron that each pass drops.
+
+    alpha : float, default=0.9
+        Weight of the error in the loss; 1 is plain training.
+
+    reduction : {"batch", "group", "sample"}, default="batch"
+        Where error and uncertainty are compared; see `CLUELoss`.
+
+    detach_uncertainty : bool, default=False
+        Whether to keep the gradient from flowing through the uncertainty.
+
+    n_passes : int, default=5
+        Passes of Monte-Carlo dropout in each step of the training.
+
+    n_predict_passes : int, default=50
+        Passes for predictions.
+
+    max_epochs : int, default=100
+        Largest number of passes over the data.
+
+    batch_size : int, default=128
+        Samples a step, and rows a run at prediction.
+
+    optimizer : callable, default=None
+        A class of torch.optim; None is `torch.optim.Adam`.
+
+    lr : float, default=1e-3
+        Learning rate.
+
+    early_stopping : bool, default=False
+        Whether to set a part of the data aside, to stop when the loss on it no longer
+        improves, and to keep the weights that were best on it.
+
+    validation_fraction : float, default=0.1
+        Share of the data set aside for `early_stopping`.
+
+    n_iter_no_change : int, default=10
+        Epochs without improvement after which `early_stopping` stops.
+
+    classes : array-like of shape (n_classes,), default=None
+        Class of each column of the module, where some may be missing in y. By default
+        whole numbers inside the range of the columns are column numbers, and other
+        labels have to be as many as the columns.
+
+    callbacks : list, default=None
+        Callbacks of skorch, such as ``skorch.callbacks.Checkpoint``. The instances are
+        used as they are.
+
+    device : str or torch.device, default="cpu"
+        Where to train and predict.
+
+    net_params : dict, default=None
+        Further parameters of ``skorch.NeuralNet``, such as
+        ``{"optimizer__weight_decay": 1e-4}``.
+
+    verbose : bool, default=False
+        Whether to print a line an epoch.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the weights, the order of the samples and the dropout. torch's own
+        generators are left as they were.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class of each column.
+
+    module_ : torch.nn.Module
+        The trained network, in eval mode.
+
+    net_ : skorch.NeuralNet
+        The net that trained it.
+
+    history_ : skorch.history.History
+        Losses of all epochs; ``history_[:, "train_loss"]``.
+
+    n_iter_ : int
+        Epochs trained.
+
+    n_features_in_ : int
+        Second axis of `X`.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of `X`, where all are strings.
+
+    See Also
+    --------
+    CLUERegressor : The same for regression.
+    CLUELoss : The loss, with its formula.
+
+    Notes
+    -----
+    Integer `X` reaches a module of your own as int64, real `X` in the type of its
+    weights. At prediction all rows share the masks of a pass, so a row is mapped alike
+    alone and in a batch, but for layers with dropout inside (attention, recurrent
+    layers). A loss that is no longer finite ends the training with a ConvergenceWarning
+    and the last good weights; in the first epoch it is an error.
+
+    Examples
+    --------
+    >>> from skcalib.datasets import make_overlapping_blobs
+    >>> from skcalib.training import CLUEClassifier
+    >>> X, y = make_overlapping_blobs(300, random_state=0)
+    >>> classifier = CLUEClassifier(max_epochs=20, random_state=0).fit(X, y)
+    >>> classifier.predict_proba(X[:2]).shape
+    (2, 3)
+    >>> classifier.predict_uncertainty([[0.0, 0.0]]).round(1)
+    array([1.1])
+    """
+
+    _task = "classification"
+    _to_passes = staticmethod(two_columns)
+    _stratify = True
+    _parameter_constraints: dict = {
+        **BaseCLUE._parameter_constraints,
+        "classes": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        module=None,
+        *,
+        hidden_layer_sizes=(100,),
+        dropout=0.2,
+        alpha=0.9,
+        reduction="batch",
+        detach_uncertainty=False,
+        n_passes=5,
+        n_predict_passes=50,
+        max_epochs=100,
+        batch_size=128,
+        optimizer=None,
+        lr=1e-3,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        classes=None,
+        callbacks=None,
+        device="cpu",
+        net_params=None,
+        verbose=False,
+        random_state=None,
+    ):
+        self.module = module
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.dropout = dropout
+        self.alpha = alpha
+        self.reduction = reduction
+        self.detach_uncertainty = detach_uncertainty
+        self.n_passes = n_passes
+        self.n_predict_passes = n_predict_passes
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.lr = lr
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.classes = classes
+        self.callbacks = callbacks
+        self.device = device
+        self.net_params = net_params
+        self.verbose = verbose
+        self.random_state = random_state
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Inputs.
+
+        y : array-like of shape (n_samples,)
+            True classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights of the samples in the loss.
+
+        Returns
+        -------
+        self : CLUEClassifier
+            The fitted estimator.
+        """
+        if y is None:
+            raise ValueError(
+                "CLUEClassifier requires y to be passed, but the target y is None."
+            )
+        X = self._check_inputs(X, reset=True)
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(X, y)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        weight = check_weight(sample_weight, y)
+        used = weight > 0
+        X, y, weight = X[used], y[used], weight[used]
+        n_present = np.unique(y).shape[0]
+        if n_present < 2:
+            raise ValueError(
+                "y holds one class only. CLUEClassifier needs at least two classes "
+                "among the samples with positive weight."
+            )
+        n_outputs = n_present if self.classes is None else len(self.classes)
+        module, x, shape, rng = self._start(X, weight, n_outputs)
+        if len(shape) not in (1, 2):
+            raise ValueError(
+                f"The module returned shape {shape}; CLUEClassifier needs logits of "
+                "shape (n_samples, n_classes)."
+            )
+        n_columns = max(2, shape[1] if len(shape) == 2 else 1)
+        labels = self.classes
+        if labels is None and self.module is None:
+            labels = np.unique(y)
+        self.classes_, codes = encode_labels(self, y, n_columns, labels)
+        self._train(module, x, codes.astype(np.int64), weight, rng)
+        return self
+
+    def predict_proba(self, X):
+        """Return the mean of the passes' probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Inputs.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities, columns in the order of `classes_`.
+        """
+        proba = np.concatenate(
+            [log_mean_proba(widen(p)).exp().cpu().numpy() for p in self._passes(X)]
+        ).astype(np.float64)
+        check_finite(proba, "CLUEClassifier")
+        return proba / proba.sum(axis=1, keepdims=True)
+
+    def predict(self, X):
+        """Return the most probable class of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Inputs.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        columns = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[columns]
+
+    def predict_uncertainty(self, X):
+        """Return the entropy of the mean of the passes' probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, ...)
+            Inputs.
+
+        Returns
+        -------
+        uncertainty : ndarray of shape (n_samples,)
+            In nats, from 0 to the logarithm of the number of classes: the log-loss
+            that the network expects of itself.
+        """
+        values = [
+            entropy(log_mean_proba(widen(p))).cpu().numpy() for p in self._passes(X)
+        ]
+        found = check_finite(np.concatenate(values), "CLUEClassifier")
+        return np.maximum(found.astype(np.float64), 0)

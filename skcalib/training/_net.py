@@ -1,0 +1,120 @@
+"""The skorch net behind the CLUE estimators."""
+
+import copy
+import math
+from contextlib import contextmanager
+
+import torch
+from skorch import NeuralNet
+
+from skcalib.training._mc_dropout import mc_dropout
+
+
+class CLUENet(NeuralNet):
+    """A skorch net whose results are stacked passes of Monte-Carlo dropout.
+
+    A batch is ``(x, (target, weight))``. Where the loss is no longer finite, training
+    stops and the weights are those of the last epoch known to give a finite loss.
+    """
+
+    def __init__(self, *args, n_passes=5, to_passes=None, **keywords):
+        self.n_passes = n_passes
+        self.to_passes = to_passes
+        super().__init__(*args, **keywords)
+
+    def initialize(self):
+        """Initialise all parts, and forget what an earlier fit left."""
+        self.diverged_ = None
+        self.snapshot_ = self.candidate_ = None
+        return super().initialize()
+
+    def on_epoch_begin(self, net, **keywords):
+        """Keep the weights; they are good if they give a finite loss."""
+        super().on_epoch_begin(net, **keywords)
+        self.candidate_ = copy.deepcopy(self.module_.state_dict())
+
+    def infer(self, x, **fit_params):
+        """Return stacked passes: (n_passes, n_samples, ...)."""
+        passes = mc_dropout(self.module_, x.to(self.device), self.n_passes)
+        return passes if self.to_passes is None else self.to_passes(passes)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """Return the weighted loss; the mean weight over all samples is 1."""
+        target, weight = (part.to(self.device) for part in y_true)
+        loss = self.criterion_(y_pred, target, sample_weight=weight) * weight.mean()
+        if training:
+            self._watch(loss)
+        return loss
+
+    def _watch(self, loss):
+        epoch = len(self.history)
+        if not math.isfinite(loss.item()):
+            self._give_up(epoch, f"the loss was {loss.item()}")
+            raise KeyboardInterrupt  # skorch's way to end the training early.
+        # The weights that the epoch began with are now known to be good.
+        self.snapshot_ = epoch - 1, self.candidate_
+
+    def _give_up(self, epoch, reason):
+        good_epoch, state = self.snapshot_ or (0, None)
+        if good_epoch == 0:
+            raise ValueError(
+                f"Training failed in epoch {epoch}: {reason}, and no epoch before was "
+                f"good. Lower the learning rate lr={self.lr:g}, or scale X."
+            )
+        self.module_.load_state_dict(state)
+        self.diverged_ = epoch, reason, good_epoch
+
+    def on_train_end(self, net, **keywords):
+        """Check the weights that the last step of all left."""
+        super().on_train_end(net, **keywords)
+        finite = all(
+            bool(torch.isfinite(values).all())
+            for values in self.module_.state_dict().values()
+            if values.is_floating_point()
+        )
+        if not finite:
+            self._give_up(len(self.history), "a weight was no longer finite")
+        self.snapshot_ = self.candidate_ = None
+
+
+class Rows(torch.utils.data.Dataset):
+    """Inputs, targets and weights in memory, to be read many at once."""
+
+    def __init__(self, x, target, weight):
+        self.x = x
+        self.target = target
+        self.weight = weight
+
+    def __len__(self):
+        return self.x.shape[0]
+
+    def __getitem__(self, rows):
+        return self.x[rows], (self.target[rows], self.weight[rows])
+
+
+class Batches:
+    """Read `Rows` batch by batch; much quicker for small rows than a DataLoader."""
+
+    def __init__(self, rows, batch_size, shuffle=False):
+        self.rows = rows
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+
+    def __iter__(self):
+        n = len(self.rows)
+        order = torch.randperm(n) if self.shuffle else torch.arange(n)
+        for part in order.split(self.batch_size):
+            yield self.rows[part]
+
+    def __len__(self):
+        return -(-len(self.rows) // self.batch_size)
+
+
+@contextmanager
+def seeded(seed, device):
+    """Seed torch's global generators and put their state back at the end."""
+    device = torch.device(device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,360 @@
+"""CLUEClassifier and CLUERegressor: what they learn, keep, accept and refuse."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skcalib.datasets import make_overlapping_blobs
+
+torch = pytest.importorskip("torch")
+skorch = pytest.importorskip("skorch")
+
+from skcalib.training import CLUEClassifier, CLUERegressor  # noqa: E402
+
+pytestmark = pytest.mark.torch
+nn = torch.nn
+SMALL = {"hidden_layer_sizes": (16,), "max_epochs": 15, "lr": 0.02, "random_state": 0}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def draw_classes(n=200, n_classes=3, seed=0):
+    return make_overlapping_blobs(n, n_classes, random_state=seed)
+
+
+def draw_values(n=400, seed=0):
+    """A line with a standard deviation of 0.5 around it, in units of a thousand."""
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-2, 2, (n, 1))
+    return X, 1000 * (X[:, 0] + rng.normal(scale=0.5, size=n)) + 5000
+
+
+def network(n_in=2, n_out=3, p=0.3):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(n_in, 16),
+        nn.BatchNorm1d(16),
+        nn.ReLU(),
+        nn.Dropout(p),
+        nn.Linear(16, n_out),
+    )
+
+
+def test_the_probabilities_come_near_the_true_ones():
+    X, y = draw_classes(1000)
+    X_test, _, posterior = make_overlapping_blobs(
+        500, return_posterior=True, random_state=1
+    )
+    classifier = CLUEClassifier(max_epochs=40, lr=0.01, random_state=0).fit(X, y)
+    proba = classifier.predict_proba(X_test)
+    assert np.abs(proba - posterior).mean() < 0.04
+    entropy = -(posterior * np.log(posterior)).sum(axis=1)
+    assert np.abs(classifier.predict_uncertainty(X_test) - entropy).mean() < 0.08
+
+
+def test_the_standard_deviation_comes_near_the_true_one():
+    X, y = draw_values(1000)
+    # Compared sample by sample: averaged over the batch, only the mean would be right.
+    regressor = CLUERegressor(
+        reduction="sample", alpha=0.5, max_epochs=60, lr=0.01, random_state=0
+    ).fit(X, y)
+    grid = np.linspace(-1.5, 1.5, 20)[:, np.newaxis]
+    mean, std = regressor.predict(grid, return_std=True)
+    assert_allclose(mean, 1000 * grid[:, 0] + 5000, atol=150)
+    assert_allclose(std, 500, rtol=0.25)
+    assert_allclose(regressor.predict_uncertainty(grid), std**2)
+    assert_array_equal(regressor.predict(grid), mean)
+
+
+@pytest.mark.parametrize("kind", [CLUEClassifier, CLUERegressor])
+def test_the_same_seed_gives_the_same_and_leaves_the_generators_alone(kind):
+    X, y = draw_classes()
+    before = torch.random.get_rng_state()
+    first, again, other = (
+        kind(**{**SMALL, "random_state": seed}).fit(X, y).predict_uncertainty(X)
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+@pytest.mark.parametrize("kind", [CLUEClassifier, CLUERegressor])
+def test_a_row_is_mapped_alike_alone_in_a_batch_and_each_time(kind):
+    X, y = draw_classes()
+    estimator = kind(**SMALL, batch_size=32).fit(X, y)
+    together = estimator.predict_uncertainty(X)
+    alone = [estimator.predict_uncertainty(X[row : row + 1])[0] for row in range(20)]
+    assert_allclose(together[:20], alone, rtol=1e-5, atol=1e-6)
+    backwards = estimator.predict_uncertainty(X[::-1])
+    assert_allclose(backwards[::-1], together, rtol=1e-5, atol=1e-6)
+    assert_array_equal(estimator.predict_uncertainty(X), together)
+
+
+def test_uncertainty_is_the_entropy_of_the_probabilities():
+    X, y = draw_classes()
+    classifier = CLUEClassifier(**SMALL).fit(X, y)
+    proba = classifier.predict_proba(X)
+    entropy = -(proba * np.log(proba)).sum(axis=1)
+    assert_allclose(classifier.predict_uncertainty(X), entropy, rtol=1e-4)
+    assert_allclose(proba.sum(axis=1), 1, rtol=1e-12)
+
+
+def test_the_units_of_features_and_target_do_not_matter():
+    X, y = draw_values()
+    base = CLUERegressor(**SMALL).fit(X, y).predict(X)
+    scaled = CLUERegressor(**SMALL).fit(1e6 * X + 1e6, 1e-3 * y)
+    assert_allclose(scaled.predict(1e6 * X + 1e6), 1e-3 * base, rtol=1e-2)
+
+
+def test_rows_without_weight_do_not_count_and_weights_have_no_unit():
+    X, y = draw_classes()
+    weight = np.repeat([1.0, 2.0], 100)
+    kept = CLUEClassifier(**SMALL).fit(X, y, weight).predict_proba(X)
+    more = np.vstack([X, 100 + X]), np.r_[y, y]
+    ignored = CLUEClassifier(**SMALL).fit(*more, np.r_[7 * weight, np.zeros(200)])
+    assert_allclose(ignored.predict_proba(X), kept, atol=1e-5)
+
+
+def test_a_heavy_class_becomes_more_probable():
+    X, y = draw_classes()
+    plain = CLUEClassifier(**SMALL).fit(X, y).predict_proba(X)[:, 1].mean()
+    heavy = CLUEClassifier(**SMALL).fit(X, y, np.where(y == 1, 10, 1))
+    assert heavy.predict_proba(X)[:, 1].mean() > plain + 0.1
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"], [-1, 1], [False, True]])
+def test_labels_come_back(labels):
+    X, y = draw_classes(n_classes=2)
+    classifier = CLUEClassifier(**SMALL).fit(X, np.array(labels)[y])
+    assert_array_equal(classifier.classes_, labels)
+    assert set(classifier.predict(X)) == set(labels)
+    assert classifier.score(X, np.array(labels)[y]) > 0.7
+
+
+def test_a_module_may_know_classes_that_do_not_occur():
+    X, y = draw_classes()
+    by_number = CLUEClassifier(network(n_out=5), max_epochs=3).fit(X, y)
+    assert_array_equal(by_number.classes_, np.arange(5))
+    names = np.array(["a", "b", "c", "d", "e"])
+    named = CLUEClassifier(network(n_out=5), max_epochs=3, classes=names)
+    named.fit(X, names[y + 1])
+    assert named.predict_proba(X).shape == (200, 5)
+    assert_array_equal(named.classes_, names)
+
+
+def test_one_output_is_the_log_odds_of_the_second_class():
+    X, y = draw_classes(n_classes=2)
+    module = network(n_out=1)
+    classifier = CLUEClassifier(module, max_epochs=20, lr=0.02, random_state=0)
+    assert classifier.fit(X, y).score(X, y) > 0.8
+    assert classifier.predict_proba(X).shape == (200, 2)
+
+
+def test_a_module_is_copied_and_a_callable_is_called_with_the_seed():
+    X, y = draw_classes()
+    module = network()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    fitted = CLUEClassifier(module, max_epochs=2).fit(X, y)
+    assert fitted.module_ is not module
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+    assert not any(part.training for part in fitted.module_.modules())
+
+    def build():
+        return nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.3), nn.Linear(16, 3))
+
+    first, again = (
+        CLUEClassifier(build, max_epochs=2, random_state=0).fit(X, y) for _ in range(2)
+    )
+    assert_array_equal(first.predict_proba(X), again.predict_proba(X))
+
+
+def test_images_and_whole_numbers_reach_a_module_as_they_are():
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 60)
+    images = rng.normal(size=(60, 1, 6, 6)) + y[:, None, None, None]
+    convolution = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.Dropout2d(0.3), nn.Flatten(), nn.Linear(64, 2)
+    )
+    assert (
+        CLUEClassifier(convolution, max_epochs=20).fit(images, y).score(images, y) > 0.8
+    )
+    tokens = rng.integers(0, 9, (60, 4))
+    embedding = nn.Sequential(
+        nn.Embedding(9, 3), nn.Flatten(), nn.Dropout(0.3), nn.Linear(12, 2)
+    )
+    assert CLUEClassifier(embedding, max_epochs=2).fit(tokens, y).n_features_in_ == 4
+
+
+def test_double_precision_modules_compute_in_double_precision():
+    X, y = draw_values(100)
+    module = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.3), nn.Linear(8, 2)).double()
+    regressor = CLUERegressor(module, max_epochs=2).fit(X, y)
+    assert regressor.module_[0].weight.dtype == torch.float64
+    assert np.isfinite(regressor.predict(X)).all()
+
+
+def test_clones_pickles_pipelines_and_grids():
+    X, y = draw_classes()
+    classifier = CLUEClassifier(**SMALL).fit(X, y)
+    proba = classifier.predict_proba(X)
+    copied = pickle.loads(pickle.dumps(classifier))  # noqa: S301
+    assert_array_equal(copied.predict_proba(X), proba)
+    assert_array_equal(clone(classifier).fit(X, y).predict_proba(X), proba)
+    pipeline = make_pipeline(StandardScaler(), CLUEClassifier(**SMALL))
+    grid = GridSearchCV(
+        pipeline, {"clueclassifier__alpha": [0.5, 1]}, cv=2, scoring="neg_log_loss"
+    )
+    assert np.isfinite(grid.fit(X, y).cv_results_["mean_test_score"]).all()
+
+
+def test_early_stopping_keeps_the_best_weights():
+    X, y = draw_classes(100)
+    classifier = CLUEClassifier(
+        hidden_layer_sizes=(64,),
+        lr=0.05,
+        max_epochs=200,
+        early_stopping=True,
+        validation_fraction=0.3,
+        n_iter_no_change=3,
+        random_state=0,
+    ).fit(X, y)
+    losses = classifier.history_[:, "valid_loss"]
+    assert classifier.n_iter_ == len(losses) < 200
+    assert int(np.argmin(losses)) == len(losses) - 4
+
+
+def test_callbacks_checkpoints_and_net_parameters_reach_skorch(tmp_path, capsys):
+    X, y = draw_classes()
+    checkpoint = skorch.callbacks.Checkpoint(
+        monitor="train_loss_best", f_params="weights.pt", dirname=str(tmp_path)
+    )
+    classifier = CLUEClassifier(
+        **SMALL,
+        callbacks=[checkpoint],
+        optimizer=torch.optim.SGD,
+        net_params={"optimizer__momentum": 0.5},
+    ).fit(X, y)
+    assert (tmp_path / "weights.pt").exists()
+    assert classifier.net_.optimizer_.param_groups[0]["momentum"] == 0.5
+    assert "train_loss" not in capsys.readouterr().out
+    CLUEClassifier(**SMALL, verbose=True).fit(X, y)
+    assert "train_loss" in capsys.readouterr().out
+
+
+class Exploding(nn.Module):
+    """Gives infinity from a certain run in train mode on."""
+
+    def __init__(self, good_runs):
+        super().__init__()
+        self.inner = network()
+        self.good_runs = good_runs
+        self.runs = 0
+
+    def forward(self, x):
+        self.runs += self.training
+        result = self.inner(x)
+        return result * float("inf") if self.runs > self.good_runs else result
+
+
+@pytest.mark.parametrize(("good_runs", "epoch", "kept"), [(5, 3, 2), (4, 3, 1)])
+def test_a_loss_that_explodes_stops_with_the_last_good_weights(good_runs, epoch, kept):
+    # Two steps an epoch. The weights after step 4 are not known to be good until the
+    # fifth has given a loss.
+    X, y = draw_classes(100)
+    settings = {"batch_size": 50, "random_state": 0}
+    classifier = CLUEClassifier(Exploding(good_runs), max_epochs=9, **settings)
+    message = f"stopped in epoch {epoch}: .* end of epoch {kept} are kept"
+    with pytest.warns(ConvergenceWarning, match=message):
+        classifier.fit(X, y)
+    assert classifier.n_iter_ == kept
+    stopped = CLUEClassifier(Exploding(99), max_epochs=kept, **settings).fit(X, y)
+    for name, value in stopped.module_.state_dict().items():
+        assert torch.equal(classifier.module_.state_dict()[name], value), name
+
+
+def test_a_loss_that_explodes_at_once_is_an_error():
+    X, y = draw_classes(100)
+    with pytest.raises(ValueError, match=r"failed in epoch 1: .* Lower the learning"):
+        CLUEClassifier(Exploding(0)).fit(X, y)
+
+
+def test_weights_that_explode_in_the_last_step_are_given_up():
+    X, y = draw_classes(100)
+
+    class Spoil(skorch.callbacks.Callback):
+        def on_epoch_end(self, net, **keywords):
+            if len(net.history) == 3:
+                next(iter(net.module_.parameters())).data[:] = float("nan")
+
+    classifier = CLUEClassifier(**{**SMALL, "max_epochs": 3}, callbacks=[Spoil()])
+    with pytest.warns(ConvergenceWarning, match="a weight was no longer finite"):
+        classifier.fit(X, y)
+    assert classifier.n_iter_ == 2
+    assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+def test_inputs_beyond_the_numbers_of_the_network_are_refused():
+    X, y = draw_classes()
+    classifier = CLUEClassifier(**SMALL).fit(X, y)
+    huge = np.vstack([X[:3], [[1e300, 0.0]]])
+    with pytest.raises(ValueError, match="not finite for row 3 of X"):
+        classifier.predict_proba(huge)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"module": nn.Linear(2, 3)}, "no dropout layer"),
+        ({"hidden_layer_sizes": ()}, "no dropout layer"),
+        ({"module": network(n_in=7)}, r"could not be run on a batch of shape \(2, 2\)"),
+        ({"module": network(n_out=2)}, "X has 2 columns but y has 3 classes"),
+        ({"module": network(n_out=1)}, "X has 2 columns but y has 3 classes"),
+        ({"classes": [0, 1, 5]}, "y holds labels that classes does not name"),
+        ({"alpha": 2}, "The 'alpha' parameter"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(arguments, message):
+    X, y = draw_classes()
+    with pytest.raises(ValueError, match=message):
+        CLUEClassifier(**arguments).fit(X, y)
+
+
+def test_other_mistakes_are_named():
+    X, y = draw_classes()
+    with pytest.raises(TypeError, match=r"module\(\) gave a dict"):
+        CLUEClassifier(dict).fit(X, y)
+    with pytest.raises(ValueError, match="y holds one class only"):
+        CLUEClassifier().fit(X, y, sample_weight=(y == 0).astype(float))
+    with pytest.raises(ValueError, match="negative value"):
+        CLUEClassifier().fit(X, y, sample_weight=-np.ones(200))
+    with pytest.raises(ValueError, match="the default network takes"):
+        CLUEClassifier().fit(X.reshape(200, 2, 1), y)
+    with pytest.raises(ValueError, match=r"returned shape \(2, 3\); CLUERegressor"):
+        CLUERegressor(network()).fit(X, y)
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        CLUERegressor().fit(X, None)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_processor_gives():
+    X, y = draw_classes()
+    accuracies = [
+        CLUEClassifier(**SMALL, device=device).fit(X, y).score(X, y)
+        for device in ("cpu", "cuda")
+    ]
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.05)
