@@ -278,6 +278,16 @@ LAYERS = [
     case("Gemm", (3, 2), weights(4, 3), weights(2, 4), transA=1, transB=1, alpha=0.5),
     case("Gemm", (2, 3), weights(4, 3), weights(2, 1), transB=1, beta=0.3),
     case("MatMul", (2, 3, 4), weights(4, 5)),
+    case("Attention", (2, 2, 4, 3), weights(2, 2, 5, 3), weights(2, 2, 5, 3), opset=23),
+    case(
+        "Attention",
+        (2, 4, 12),
+        *(weights(2, 4, 6), weights(2, 4, 6)),
+        opset=23,
+        q_num_heads=4,
+        kv_num_heads=2,
+        is_causal=1,
+    ),
     case("Einsum", (2, 3, 4), weights(4, 5), equation="bij, jk -> bik"),
     *(
         case(op, IMAGE, kernel_shape=[3, 2], **more)
@@ -406,6 +416,13 @@ RECURRENT = [
         "LSTM", 4, directions=2, direction="bidirectional", states=True, output=2
     ),
     recurrent("LSTM", 4, direction="reverse", output=1),
+    case(
+        "LSTM",
+        (5, 2, 4),
+        *(weights(1, 12, 4), weights(1, 12, 3), weights(1, 24), None),
+        *(weights(1, 2, 3), weights(1, 2, 3), weights(1, 9)),
+        hidden_size=3,
+    ),
 ]
 
 QUANTISED = [

@@ -63,6 +63,7 @@ class OnnxModule(nn.Module):
         site: str | None,
         spec: InputSpec,
         readout: Readout,
+        graph: Graph | None = None,
     ) -> None:
         super().__init__()
         self._source = source
@@ -75,7 +76,7 @@ class OnnxModule(nn.Module):
         self.site = spec.name if site is None else site
         self.is_confirmed = False
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
-        self.use(readout)
+        self.use(readout, graph)
 
     def reference(self) -> OnnxNetwork:
         """Return the same network in onnxruntime."""
@@ -86,9 +87,9 @@ class OnnxModule(nn.Module):
         """Where the weights lie."""
         return self._anchor.device
 
-    def use(self, readout: Readout) -> None:
-        """Read the logits as `readout` says."""
-        graph = read_graph(self._source, self._output)
+    def use(self, readout: Readout, graph: Graph | None = None) -> None:
+        """Read the logits as `readout` says, from the graph if it has been read."""
+        graph = graph or read_graph(self._source, self._output)
         compiler = Compiler(graph, self.input_name)
         plan = compiler.plan(readout.tensor, kept=[self.site])
         self.readout = readout

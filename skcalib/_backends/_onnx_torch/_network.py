@@ -74,7 +74,7 @@ def differentiable_network(
     graph = read_graph(source, output)
     spec = find_input(graph, network.readout.tensor, network.inputs, site)
     readout = network.confirm_on_probe()
-    module = OnnxModule(source, output, site, spec, readout).eval()
+    module = OnnxModule(source, output, site, spec, readout, graph).eval()
     feeds = probe_inputs(network.inputs)
     if feeds is not None and _runs(network, feeds, readout.tensor):
         module.is_confirmed = verify(module, network, feeds)

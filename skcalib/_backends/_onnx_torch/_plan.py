@@ -21,6 +21,7 @@ from skcalib._backends._onnx_torch._registry import (
     Place,
     find_operator,
 )
+from skcalib.exceptions import NotDifferentiableError
 
 # A value of one run: the number of a computed tensor, the name of a constant, or None
 # for an input left out.
@@ -99,7 +100,7 @@ def run_steps(
         try:
             step.execute(values, place)
         except _FAULTS as error:
-            if isinstance(error, torch.cuda.OutOfMemoryError):
+            if isinstance(error, torch.cuda.OutOfMemoryError | NotDifferentiableError):
                 raise
             raise ValueError(
                 f"The node {step.node.name!r} ({step.node.op}) of the ONNX model could "

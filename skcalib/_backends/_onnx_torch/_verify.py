@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skcalib._backends._onnx import OnnxNetwork
 from skcalib._backends._onnx_torch._registry import WHAT_ELSE
-from skcalib.exceptions import NotDifferentiableError
+from skcalib.exceptions import ModelFormatError, NotDifferentiableError
 
 if TYPE_CHECKING:
     from skcalib._backends._onnx_torch._module import OnnxModule
@@ -49,11 +49,19 @@ def _check_values(
     module: "OnnxModule", network: OnnxNetwork, x: np.ndarray, expected: np.ndarray
 ) -> None:
     device = module.device
-    with torch.no_grad():
-        found = module.scores(torch.from_numpy(np.array(x)).to(device))
-    error = found.cpu().double().numpy() - expected
+    try:
+        with torch.no_grad():
+            found = module.scores(torch.from_numpy(np.array(x)).to(device))
+    except ModelFormatError:
+        raise
+    except ValueError as error:
+        raise NotDifferentiableError(
+            f"The model {network.name} runs in onnxruntime but not by torch operators: "
+            f"{error} {WHAT_ELSE}"
+        ) from error
+    off = np.abs(found.cpu().double().numpy() - expected)
     spread = max(float(np.abs(expected).max()), 1e-6)
-    distance = float(np.abs(error).max()) / spread
+    distance = float(off.max()) / spread
     if distance > _tolerance(module, network):
         raise NotDifferentiableError(
             f"The model {network.name}, computed by torch operators, gives scores that "
