@@ -1,7 +1,7 @@
 """Where rows of inputs come from: arrays, tensors, Datasets and DataLoaders."""
 
-import os
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -55,7 +55,9 @@ class ArrayRows:
         if isinstance(self.values, torch.Tensor):
             if isinstance(index, slice):
                 return self.values[index]
-            return self.values.index_select(0, torch.as_tensor(index))
+            return self.values.index_select(
+                0, torch.as_tensor(index, device=self.values.device)
+            )
         if isinstance(index, torch.Tensor):
             index = index.numpy()
         block = np.asarray(self.values[index])
@@ -142,11 +144,13 @@ def read_batches(batches, keep=None):
 
 
 def free_memory():
-    """Bytes of memory free on this machine, infinite where it does not tell."""
+    """Bytes of memory that can be had, infinite where the system does not tell."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
         return float("inf")
+    sizes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return 1024 * int(next(sizes, "0")) or float("inf")
 
 
 def _row_numbers(loader):

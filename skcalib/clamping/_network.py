@@ -58,7 +58,7 @@ def open_network(
         The frozen network.
     """
     providers = None
-    if hasattr(model, "_network"):  # TorchLogits, OnnxLogits
+    if isinstance(getattr(model, "_network", None), str):  # TorchLogits, OnnxLogits
         output = model.output if output is None else output
         providers = getattr(model, "providers", None)
         if device == "auto":

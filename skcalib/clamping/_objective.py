@@ -68,6 +68,8 @@ class Objective:
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
         self._codes = torch.as_tensor(np.asarray(codes), device=device).long()
         weight = np.ones(inputs.n_samples) if weight is None else np.asarray(weight)
+        # Of mean 1, so that gradients neither overflow nor vanish in half precision.
+        weight = weight / weight.mean()
         self.weight = torch.as_tensor(weight, device=device, dtype=self.sum_dtype)
         self._bounds = None
         if feasible_range is not None:

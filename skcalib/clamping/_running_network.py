@@ -11,6 +11,8 @@ from skcalib._backends._torch import _pick
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FAULTS = (RuntimeError, TypeError, IndexError)
+# Rows on which a network is tried out.
+PROBE_ROWS = 16
 
 
 class Network:
@@ -95,6 +97,8 @@ class Network:
         self.fixed_batch = fixed_batch
         self.site = site
         self._module = forward
+        # cuDNN differentiates recurrent layers in train mode only.
+        self._avoids_cudnn = self.device.type == "cuda" and _is_recurrent(forward)
         self._forward = torch.compile(forward) if compiled else forward
         self._weight_dtype = weight_dtype
         self._output = output
@@ -129,8 +133,7 @@ class Network:
     def _contexts(self):
         if self._precision is not None:
             yield torch.autocast(self.device.type, dtype=self._precision)
-        if self.device.type == "cuda" and _is_recurrent(self._module):
-            # cuDNN differentiates recurrent layers in train mode only.
+        if self._avoids_cudnn:
             yield torch.backends.cudnn.flags(enabled=False)
 
     def shifted(self, x, delta, bounds=None):
@@ -151,7 +154,7 @@ class Network:
             return self._module.site_values(self._prepare(x))[: x.shape[0]]
 
     def probe(self, inputs, n_classes=None):
-        """Check the network on the first batch of `inputs`; return its columns.
+        """Check the network on the first few of `inputs`; return its columns.
 
         Raises
         ------
@@ -165,6 +168,7 @@ class Network:
             If it gives probabilities.
         """
         _, x = next(inputs.batches())
+        x = x[:PROBE_ROWS]
         confirm = getattr(self._module, "confirm", None)
         if confirm is not None and not getattr(self._module, "is_confirmed", True):
             confirm(x)
@@ -172,6 +176,8 @@ class Network:
         try:
             with torch.no_grad():
                 logits = self(values)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except _FAULTS as error:
             raise self._refused(x, error) from error
         self._check_logits(logits.cpu().numpy(), n_classes)
@@ -208,10 +214,12 @@ class Network:
                 f"The network has {logits.shape[1]} columns of logits for {n_classes} "
                 "classes. It needs one column a class."
             )
-        if are_proba(logits):
+        single = logits.shape[1] == 2 and not logits[:, 0].any()
+        if are_proba(logits[:, 1:] if single else logits):
             warnings.warn(
-                "The network's results are non-negative and sum to 1: probabilities, "
-                "not logits. Remove the softmax at its end.",
+                "The network's results look like probabilities, not logits: between 0 "
+                "and 1, with rows that sum to 1. Remove the softmax or sigmoid at its "
+                "end.",
                 UserWarning,
                 stacklevel=5,
             )

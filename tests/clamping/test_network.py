@@ -193,6 +193,12 @@ def test_probabilities_are_noticed(images):
         network.probe(Inputs(images, network))
 
 
+def test_one_column_of_probabilities_is_noticed_too(images):
+    network = open_network(lambda x: torch.sigmoid(x.flatten(1).sum(dim=1)))
+    with pytest.warns(UserWarning, match="Remove the softmax or sigmoid"):
+        network.probe(Inputs(images, network))
+
+
 def test_nan_names_the_row(images):
     images[7, 0, 0, 0] = np.nan
     network = open_network(lambda x: x.flatten(1))

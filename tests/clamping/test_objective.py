@@ -110,6 +110,17 @@ def test_whole_weights_are_repetitions():
         assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_the_scale_of_the_weights_means_nothing(scale):
+    weight = np.random.default_rng(1).random(11)
+    for found, expected in zip(
+        make(weight=scale * weight).value_and_gradient(None, 0.2),
+        make(weight=weight).value_and_gradient(None, 0.2),
+        strict=True,
+    ):
+        assert_allclose(found, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 11, 50])
 def test_the_batch_size_changes_nothing(batch_size):
     rows = np.array([8, 1, 5, 0, 9])
