@@ -147,9 +147,11 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
         found = _read_node(index, node, pairs[-1][0])
         if found is not None:
             tensor, kind = found
-            if normalised and kind != "logits":
+            # (1 - p, p) of one number, not a sigmoid for each column.
+            binary = kind == "log_odds" and node.op_type != "Sigmoid"
+            if normalised and kind != "logits" and not binary:
                 tensor, kind = score, "proba"
-            columns = 2 if node.op_type == "Concat" else None
+            columns = 2 if binary else None
             end = replace(end, tensor=tensor, kind=kind, columns=columns)
         break
     if normalised and not end.is_certain:
@@ -170,9 +172,13 @@ def _read_node(index: GraphIndex, node: Any, tensor: str) -> tuple[str, Kind] | 
         found = _spelt_binary(index, node)
         return (found, "log_odds") if found else None
     if node.op_type == "LinearClassifier" and tensor == node.output[1]:
-        if attribute(node, "post_transform", "NONE") == "SOFTMAX":
+        applied = attribute(node, "post_transform", "NONE")
+        if applied == "SOFTMAX":
             found = _linear_scores(index, node)
             return (found, "logits") if found else (tensor, "proba")
+        if applied == "LOGISTIC":
+            found = _linear_scores(index, node, binary=True)
+            return (found, "log_odds") if found else (tensor, "raw")
         return (tensor, "raw")
     return None
 
@@ -222,8 +228,11 @@ def _spelt_binary(index: GraphIndex, node: Any) -> str | None:
     return str(second.input[0]) if index.origin(first.input[1])[1] is second else None
 
 
-def _linear_scores(index: GraphIndex, node: Any) -> str | None:
-    """Add nodes that compute the scores of a LinearClassifier; return their name."""
+def _linear_scores(index: GraphIndex, node: Any, *, binary: bool = False) -> str | None:
+    """Add nodes that compute the scores of a LinearClassifier; return their name.
+
+    If `binary`, that is one column, from which the two classes' scores differ in sign.
+    """
     onnx = import_optional("onnx", "Reading an ONNX model")
     if node.output[1] in index.linear_scores:
         return index.linear_scores[node.output[1]]
@@ -232,6 +241,11 @@ def _linear_scores(index: GraphIndex, node: Any) -> str | None:
     n_classes = len(class_labels(node))
     if n_classes < 2 or intercept.size != n_classes or coef.size % n_classes:
         return None
+    coef = coef.reshape(n_classes, -1)
+    if binary:
+        if n_classes != 2 or (coef[0] != -coef[1]).any() or intercept.sum() != 0:
+            return None
+        coef, intercept = coef[1:], intercept[1:]
     graph = index.graph
     taken = tensor_names(graph)
     names = {
@@ -239,7 +253,7 @@ def _linear_scores(index: GraphIndex, node: Any) -> str | None:
         for key in ("float", "coef", "intercept", "product", "logits")
     }
     for key, value in (
-        ("coef", coef.reshape(n_classes, -1).T),
+        ("coef", coef.T),
         ("intercept", intercept),
     ):
         tensor = onnx.numpy_helper.from_array(np.ascontiguousarray(value), names[key])
@@ -288,9 +302,14 @@ def confirm_readout(
         return _refuse_independent(readout, values.shape[1])
     if readout.kind == "raw":
         return replace(readout, kind="proba" if are_proba(values) else "logits")
-    if readout.kind == "logits" and readout.tensor != readout.score:
+    if readout.kind != "proba" and readout.tensor != readout.score:
         served = served.astype(np.float64)
-        if not _same_proba(values.astype(np.float64), served, score.dtype):
+        logits = values.astype(np.float64)
+        if readout.kind == "log_odds":
+            if served.shape[1] == 1:
+                return readout
+            logits = np.hstack([np.zeros_like(logits), logits])
+        if not _same_proba(logits, served, score.dtype):
             kind: Kind = "proba" if are_proba(served) else "logits"
             return replace(readout, tensor=readout.score, kind=kind)
     return readout

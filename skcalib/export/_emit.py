@@ -17,9 +17,14 @@ def check_calibrator(calibrator: Any) -> None:
             "calibrate_onnx_model for a Pipeline that starts with OnnxLogits."
         )
     if not hasattr(calibrator, "_calibration_map"):
+        advice = (
+            " Convert its classifier by itself, and write the calibrator into that: "
+            "calibrate_onnx_model(model, classifier.calibrators_[0])."
+        )
         raise TypeError(
             f"{type(calibrator).__name__} cannot be exported: it is no calibrator of "
             "skcalib that is a map from logits to probabilities."
+            f"{advice if hasattr(calibrator, 'calibrators_') else ''}"
         )
     check_is_fitted(calibrator)
 

@@ -37,8 +37,7 @@ class Surgery:
         self.calibrator = calibrator
         self.readout = readout
         self.types = types
-        self.n_columns = int(calibrator.n_features_in_)
-        self._check_columns()
+        self.n_columns = self._count_columns()
         self.build = NodeBuilder(
             model_opset(model), taken=tensor_names(self.graph), prefix="skcalib_"
         )
@@ -46,15 +45,20 @@ class Surgery:
         self.labels = find_labels(index, readout)
         self._other_labels = other_labels(index, self.labels)
 
-    def _check_columns(self) -> None:
+    def _count_columns(self) -> int:
+        """Return how many columns of logits the model has, where the two agree."""
+        fitted = int(self.calibrator.n_features_in_)
         _, shape = self.types[self.readout.tensor]
         known = shape[1] if len(shape) > 1 else 1
-        if isinstance(known, int) and shape and known != self.n_columns:
-            raise ValueError(
-                f"The model has {known} columns of logits but the calibrator was "
-                f"fitted on {self.n_columns}. Fit it on the logits of this model: "
-                "make_pipeline(OnnxLogits(model), calibrator).fit(X, y)."
-            )
+        if not shape or not isinstance(known, int) or known == fitted:
+            return fitted
+        if (known, fitted) == (2, 1):  # Fitted on the difference of the two.
+            return 2
+        raise ValueError(
+            f"The model has {known} columns of logits but the calibrator was fitted "
+            f"on {fitted}. Fit it on the logits of this model: "
+            "make_pipeline(OnnxLogits(model), calibrator).fit(X, y)."
+        )
 
     def write_over(self) -> str:
         """Serve calibrated probabilities under the name of the scores; return it."""
@@ -129,6 +133,8 @@ class Surgery:
             x = build.reshape(x, [-1, self.n_columns])
         if self.readout.kind == "proba":
             x = self._log_of(x)
+        if self.n_columns > self.calibrator.n_features_in_:
+            x = build.op("MatMul", x, build.constant([[-1.0], [1.0]]))
         return emit_calibration(self.calibrator, build, x)
 
     def _log_of(self, proba: str) -> str:
