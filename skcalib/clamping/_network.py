@@ -1,14 +1,23 @@
 """Opening what the user calls a model: a module, an ONNX file, a callable."""
 
 import os
+import threading
+from collections import OrderedDict
 
 import numpy as np
 import torch
 
 from skcalib._backends._onnx import open_network as open_session
+from skcalib._backends._onnx_files import open_source
 from skcalib._backends._torch import frozen_view, module_device
 from skcalib.clamping._running_network import Network
 from skcalib.exceptions import ModelFormatError, NotDifferentiableError
+
+# Converted ONNX networks, the last few used: converting one and confirming its gradient
+# costs far more than a batch. They hold no state, so that all may share them.
+_LARGEST_CACHE = 4
+_cache = OrderedDict()
+_lock = threading.Lock()
 
 
 def open_network(
@@ -104,28 +113,46 @@ def _open_module(module, device, output, options):
 
 
 def _open_onnx(model, device, output, site, providers, options):
-    from skcalib._backends._onnx_torch import differentiable_network
-
     if isinstance(model, str | os.PathLike):
         _refuse_pickle(os.fspath(model))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        module = differentiable_network(model, output=output, site=site)
-    except NotDifferentiableError as error:
+    module, reason = _convert(model, output, site, device)
+    if module is None:
         session = open_session(model, output, providers)
-        types = [spec.dtype.kind for spec in session.inputs]
-        if site is not None or types != ["f"]:
-            raise  # there is nothing, or not one thing, that could be perturbed
-        return _forward_only(session, str(error))
+        if site is not None or [spec.dtype.kind for spec in session.inputs] != ["f"]:
+            # There is nothing, or not one thing, that could be perturbed.
+            raise NotDifferentiableError(reason)
+        return _forward_only(session, reason)
     return Network(
-        module.to(device).eval(),
+        module,
         device,
         fixed_batch=module.fixed_batch,
         site=site,
         input_dtype=_integer_type(module.input_dtype),
         **options,
     )
+
+
+def _convert(model, output, site, device):
+    """Return ``(module, None)``, or ``(None, reason)`` where there is no gradient."""
+    from skcalib._backends._onnx_torch import differentiable_network
+
+    key = (os.getpid(), open_source(model), output, site, str(device))
+    with _lock:
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+    try:
+        module = differentiable_network(model, output=output, site=site)
+        found = module.to(device).eval(), None
+    except NotDifferentiableError as error:
+        found = None, str(error)
+    with _lock:
+        _cache[key] = found
+        while len(_cache) > _LARGEST_CACHE:
+            _cache.popitem(last=False)
+    return found
 
 
 def _integer_type(dtype):

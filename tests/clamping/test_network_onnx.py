@@ -60,6 +60,22 @@ def test_onnx_and_torch_agree_on_value_and_gradient(cifar, data_dir):
         assert_allclose(found[1], results[0][1], atol=1e-3 * abs(found[1]).max())
 
 
+def test_a_file_is_converted_once_until_it_changes(tmp_path, weights):
+    def write(w):
+        onnx.save(
+            parsed("f (float[n, 4] x) => (float[n, 3] y) { y = MatMul(x, w) }", w=w),
+            path,
+        )
+
+    path = tmp_path / "network.onnx"
+    write(weights["w"])
+    first, again = open_network(path), open_network(str(path))
+    assert first._module is again._module
+    path.unlink()
+    write(np.zeros((4, 3)) + np.arange(3))
+    assert_allclose(open_network(path)(torch.ones(1, 4)), [[0, 4, 8]])
+
+
 def test_a_fixed_batch_is_filled_up():
     w = np.random.default_rng(0).normal(size=(6, 3))
     text = "f (float[{n}, 6] x) => (float[{n}, 3] y) {{ a = Tanh(x) y = MatMul(a, w) }}"
