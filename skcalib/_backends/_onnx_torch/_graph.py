@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ class Graph:
         self.opsets = {_domain(o.domain): o.version for o in model.opset_import}
         self._initializers = {t.name: t for t in model.graph.initializer}
         self._sparse = {t.values.name for t in model.graph.sparse_initializer}
-        self.nodes = self.read(model.graph.node)
+        self.nodes = _in_order(self.read(model.graph.node))
 
     def read(self, nodes: Iterable[Any]) -> list[Node]:
         """Read messages of nodes."""
@@ -136,6 +137,18 @@ class Graph:
     def is_constant(self, name: str) -> bool:
         """Whether `name` is an initializer."""
         return name in self._initializers or name in self._sparse
+
+
+def _in_order(nodes: list[Node]) -> list[Node]:
+    """Put makers before users; converters leave some nodes at the end."""
+    maker = {name: i for i, node in enumerate(nodes) for name in node.outputs if name}
+    needs = {
+        i: [maker[name] for name in free_inputs(node) if name in maker]
+        for i, node in enumerate(nodes)
+    }
+    if all(max(earlier, default=-1) < i for i, earlier in needs.items()):
+        return nodes
+    return [nodes[i] for i in TopologicalSorter(needs).static_order()]
 
 
 def free_inputs(node: Node) -> list[str]:

@@ -26,7 +26,8 @@ _NO_GRADIENT = {
     **dict.fromkeys(
         (
             *("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"),
-            *("DynamicQuantizeLinear", "QLinearAdd", "QLinearGlobalAveragePool"),
+            *("QLinearAdd", "QLinearMul", "QLinearGlobalAveragePool", "QGemm"),
+            *("DynamicQuantizeLinear", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM"),
         ),
         "computes in integers, through which no gradient flows",
     ),
