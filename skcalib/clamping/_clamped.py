@@ -186,8 +186,8 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
                 f"{name} requires y to be passed, but the target y is None. Pass the "
                 "true class of each row, or a Dataset of pairs."
             )
-        if np.shape(y)[:1] != (inputs.n_samples,):
-            check_consistent_length(np.empty(inputs.n_samples), y)
+        y = np.asarray(y)
+        check_consistent_length(np.empty(inputs.n_samples), y)
         n_classes = None if self.classes is None else len(self.classes)
         n_columns = network.probe(inputs, n_classes)
         self.classes_, codes = encode_labels(self, y, n_columns, self.classes)

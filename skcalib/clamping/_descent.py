@@ -4,7 +4,9 @@ from math import log
 
 import numpy as np
 
-from skcalib.clamping._lbfgs import minimize
+from skcalib._solvers._result import Result
+from skcalib.clamping._lbfgs import INTERRUPTED, minimize
+from skcalib.clamping._linearised import LARGEST_CHANGE
 from skcalib.clamping._row_losses import row_losses
 
 # Rows on which the curvature along the first step is probed, as a share of all.
@@ -51,16 +53,20 @@ def descend(problem, basis, penalty, theta, logits, *, rows=None, **options):
     loss = NetworkLoss(problem, basis, penalty, rows)
     report = options.pop("report", None)
     limit = options.pop("max_evaluations")
-    first = loss(x)
-    if report is not None:
-        report(first[0])
-    inverse = scalar_inverse(problem, basis, penalty, x, first[1], logits, rows)
+    try:
+        first = loss(x)
+        if report is not None:
+            report(first[0])
+        inverse = scalar_inverse(problem, basis, penalty, x, first[1], logits, rows)
+    except KeyboardInterrupt:
+        return Result(x, np.nan, 0, False, INTERRUPTED), logits
     result = minimize(
         loss,
         x,
         first=first,
         precondition=inverse,
-        max_evaluations=max(limit - 1, 0),
+        max_evaluations=limit - 1,
+        last_limit=LARGEST_CHANGE,
         report=report,
         **options,
     )

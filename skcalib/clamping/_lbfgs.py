@@ -27,6 +27,7 @@ def minimize(
     tol,
     first=None,
     step=None,
+    last_limit=np.inf,
     report=None,
 ):
     """Minimise from `x` until the loss can fall by less than about `tol`.
@@ -55,6 +56,10 @@ def minimize(
     step : ndarray of shape (n,), default=None
         First step to try; by default the preconditioned gradient's.
 
+    last_limit : float, default=inf
+        How far the last entry of `x`, the logarithm of a temperature, may move in one
+        step.
+
     report : callable, default=None
         Told the lowest value so far after each evaluation.
 
@@ -75,7 +80,7 @@ def minimize(
             if not -(step @ gradient) / 2 > tol:
                 message = CONVERGED
                 break
-            found = _descend(search, x, value, gradient, step)
+            found = _descend(search, x, value, gradient, step, last_limit)
             if found is None:
                 # Without passes left nothing is known; else the rounding of the loss
                 # is all that remains.
@@ -114,14 +119,15 @@ class _Search:
         return value, gradient
 
 
-def _descend(search, x, value, gradient, step):
+def _descend(search, x, value, gradient, step, last_limit):
     """Shorten the step until the value falls enough; None where it never does."""
     slope = step @ gradient
-    length = 1.0
+    length = min(1.0, last_limit / max(abs(step[-1]), 1e-300))
     while not search.exhausted and length > 1e-6:
         trial = length * step
         new_value, new_gradient = search(x + trial)
-        if new_value <= value + SUFFICIENT * length * slope:
+        usable = np.isfinite(new_gradient).all()
+        if usable and new_value <= value + SUFFICIENT * length * slope:
             return trial, new_value, new_gradient
         # The minimum of the parabola through what is known, within limits.
         bend = new_value - value - length * slope

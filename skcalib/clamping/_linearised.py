@@ -16,7 +16,9 @@ from skcalib.clamping._row_losses import row_losses
 
 # Numbers in one block of the Hessian's factor.
 BLOCK_ELEMENTS = 1 << 21
-MAX_EVALUATIONS = 50
+MAX_EVALUATIONS = 30
+# Of log T in one step.
+LARGEST_CHANGE = 1.0
 # Relative to the largest diagonal entry, so that a flat direction has an inverse.
 RIDGE = 1e-7
 
@@ -67,9 +69,11 @@ class Linearised:
         kept = scores.copy()
         losses, residual, _, _ = row_losses(scores, self.codes, self.loss, self.gamma)
         residual *= weight[:, np.newaxis]
-        by_logits = (residual / temperature).astype(self._flat.dtype)
         gradient = np.empty_like(x)
-        gradient[:-1] = by_logits.ravel() @ self._flat + 2 * penalty * theta
+        with np.errstate(over="ignore", invalid="ignore"):
+            # A step that overflows is shortened.
+            by_logits = (residual / temperature).astype(self._flat.dtype)
+            gradient[:-1] = by_logits.ravel() @ self._flat + 2 * penalty * theta
         gradient[-1] = -np.vdot(residual, kept)
         return float(losses @ weight + penalty * (theta @ theta)), gradient
 
@@ -104,6 +108,7 @@ class Linearised:
             x,
             precondition=inverse(hessian, penalty),
             max_evaluations=MAX_EVALUATIONS,
+            last_limit=LARGEST_CHANGE,
             tol=tol,
         )
 

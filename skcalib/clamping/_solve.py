@@ -8,7 +8,7 @@ import numpy as np
 
 from skcalib.clamping._descent import NetworkLoss, descend
 from skcalib.clamping._lbfgs import CONVERGED, INTERRUPTED, minimize
-from skcalib.clamping._linearised import Linearised, inverse
+from skcalib.clamping._linearised import LARGEST_CHANGE, Linearised, inverse
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._search import (
     penalties_to_try,
@@ -132,6 +132,7 @@ def refine(problem, settings, spans, jacobian, chosen):
         step=target - x,
         precondition=inverse(hessian, penalty),
         max_evaluations=settings.max_iter or REFINEMENTS,
+        last_limit=LARGEST_CHANGE,
         tol=settings.tol,
         report=_recorder(curve, settings),
     )

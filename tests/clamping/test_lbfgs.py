@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 pytest.importorskip("torch")
-from skcalib.clamping._lbfgs import CONVERGED, INTERRUPTED, minimize
+
+from skcalib.clamping._lbfgs import CONVERGED, EXHAUSTED, INTERRUPTED, minimize
 
 pytestmark = pytest.mark.torch
 
@@ -82,7 +83,7 @@ def test_the_best_point_survives_an_empty_budget():
         report=seen.append,
     )
     assert not result.converged
-    assert "max_iter=7" in result.message
+    assert result.message == EXHAUSTED
     assert result.n_iter == len(seen) == 7
     assert result.loss == min(seen) == rosenbrock(result.x)[0]
     assert seen == sorted(seen, reverse=True)

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
 pytest.importorskip("torch")
+
 from skcalib.clamping._linearised import Linearised
 from skcalib.clamping._row_losses import best_temperature
 

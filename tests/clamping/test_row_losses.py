@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.special import softmax
 
 pytest.importorskip("torch")
+
 from skcalib import TemperatureScaling
 from skcalib.clamping._row_losses import best_temperature, mean_loss, row_losses
 

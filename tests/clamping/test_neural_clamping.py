@@ -1,0 +1,379 @@
+"""NeuralClamping on small networks, for which the answers are known."""
+
+import io
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+torch = pytest.importorskip("torch")
+
+from skcalib import NeuralClamping, TemperatureScaling, VectorScaling  # noqa: E402
+from skcalib.frozen import TorchLogits  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+OFFSET = np.array([2.0, 0.0, -1.0, -1.0])
+
+
+def identity(x):
+    return x
+
+
+def draw(n=600, offset=OFFSET, temperature=2.0, seed=0):
+    """Draw inputs whose logits lack an offset: the perturbation should add it."""
+    rng = np.random.default_rng(seed)
+    X = 3 * rng.normal(size=(n, 4))
+    noise = rng.gumbel(size=X.shape)
+    y = ((X + offset) / temperature + noise).argmax(axis=1)
+    return X.astype(np.float32), y
+
+
+def images(n=200, seed=0):
+    """Draw images whose class is a matter of brightness and slope, one channel dimmed.
+
+    Calibration images are darker on the left than the network expects.
+    """
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 2, 8, 8)).astype(np.float32)
+    module = small_network()
+    with torch.no_grad():
+        logits = module(torch.from_numpy(X)).double().numpy()
+    y = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    shade = np.linspace(-1, 0.5, 8, dtype=np.float32)
+    return module, X + shade, y
+
+
+def small_network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 6, 3, padding=1),
+        torch.nn.Tanh(),
+        torch.nn.AvgPool2d(4),
+        torch.nn.Flatten(),
+        torch.nn.BatchNorm1d(24),
+        torch.nn.Dropout(0.5),
+        torch.nn.Linear(24, 3),
+        Amplify(),
+    ).eval()
+
+
+class Amplify(torch.nn.Module):
+    def forward(self, x):
+        return 20 * x
+
+
+def centred(delta):
+    return delta - delta.mean()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_a_lacking_offset_is_found(gamma):
+    X, y = draw(3000)
+    nc = NeuralClamping(identity, gamma=gamma).fit(X, y)
+    assert nc.perturbation_ == "full"
+    assert_allclose(centred(nc.delta_), OFFSET, atol=0.3)
+    assert nc.temperature_ == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_without_anything_to_find_it_is_temperature_scaling(gamma, seed):
+    X, y = draw(offset=0, seed=seed)
+    nc = NeuralClamping(identity, gamma=gamma).fit(X, y)
+    ts = TemperatureScaling().fit(X, y)
+    assert nc.perturbation_ == "none"
+    assert nc.penalty_ == np.inf
+    assert not nc.delta_.any()
+    assert nc.temperature_ == ts.temperature_
+    assert_allclose(nc.predict_proba(X), ts.predict_proba(X), rtol=1e-6)
+
+
+def test_a_low_frequency_shift_of_images_is_found():
+    module, X, y = images(1500)
+    nc = NeuralClamping(module, gamma=0).fit(X, y)
+    assert nc.perturbation_ in (4, 8)
+    found = nc.delta_.mean(axis=(0, 1))
+    assert found[:3].mean() > found[-3:].mean() + 0.15
+    plain = TemperatureScaling().fit(TorchLogits(module).fit_transform(X), y)
+    _, X_test, y_test = images(1500, seed=1)
+    logits = TorchLogits(module).fit_transform(X_test)
+    rows = np.arange(1500)
+    gain = np.log(nc.predict_proba(X_test)[rows, y_test]).mean()
+    gain -= np.log(plain.predict_proba(logits)[rows, y_test]).mean()
+    assert gain > 0.02
+
+
+@pytest.mark.parametrize("loss", ["focal", "brier"])
+@pytest.mark.parametrize("perturbation", ["full", "channel", "low_frequency", 3])
+def test_the_descent_ends_at_a_stationary_point(loss, perturbation):
+    module, X, y = images()
+    nc = NeuralClamping(
+        module.double(),
+        loss=loss,
+        perturbation=perturbation,
+        penalty=0.01,
+        temperature_objective="joint",
+        max_iter=200,
+        tol=1e-10,
+    ).fit(X, y)
+
+    def objective(delta):
+        with torch.no_grad():
+            logits = module(torch.from_numpy(X + delta).double())
+        log_p = torch.log_softmax(logits / nc.temperature_, 1).numpy()
+        own = log_p[np.arange(len(y)), y]
+        proba = np.exp(log_p)
+        if loss == "brier":
+            losses = ((proba - np.eye(3)[y]) ** 2).sum(axis=1)
+        else:
+            losses = -(1 - np.exp(own)) * own
+        return losses.mean() + 0.01 * (delta.astype(float) ** 2).sum()
+
+    lowest = objective(nc.delta_)
+    assert nc.loss_ == pytest.approx(lowest, abs=1e-6)
+    assert nc.loss_curve_[-1] == pytest.approx(lowest, abs=1e-6)
+    # Steps inside the span: towards zero and beyond the optimum.
+    for factor in (0.9, 0.98, 1.02, 1.1):
+        assert objective(factor * nc.delta_) > lowest
+
+
+def test_the_linearised_solver_ends_as_low_as_lbfgs():
+    module, X, y = images(600)
+    fast = NeuralClamping(module, gamma=0, penalty=0.01).fit(X, y)
+    assert fast.perturbation_ in (4, 8)
+    slow = NeuralClamping(
+        module,
+        gamma=0,
+        penalty=0.01,
+        perturbation=fast.perturbation_,
+        solver="lbfgs",
+        max_iter=100,
+        tol=1e-9,
+    ).fit(X, y)
+    assert fast.n_iter_ <= 4 < slow.n_iter_
+    gain = fast.loss_curve_[0] - slow.loss_
+    assert fast.loss_ - slow.loss_ < 0.02 * gain
+
+
+def test_the_joint_temperature_minimises_the_loss_of_the_perturbation():
+    X, y = draw(offset=0)
+    nc = NeuralClamping(identity, gamma=1, temperature_objective="joint").fit(X, y)
+    focal = TemperatureScaling(objective="focal", gamma=1).fit(X, y)
+    assert nc.perturbation_ == "none"
+    assert nc.temperature_ == focal.temperature_
+    assert nc.loss_ == pytest.approx(focal.loss_)
+
+
+def test_an_output_calibrator_takes_the_place_of_the_temperature():
+    X, y = draw()
+    nc = NeuralClamping(identity, output_calibrator=VectorScaling()).fit(X, y)
+    expected = VectorScaling().fit(X + nc.delta_, y)
+    assert_allclose(nc.output_calibrator_.coef_, expected.coef_, rtol=1e-6)
+    assert_allclose(
+        nc.predict_proba(X), expected.predict_proba(X + nc.delta_), rtol=1e-5
+    )
+    assert nc.decision_function(X).shape == (600, 4)
+    assert_array_equal(nc.predict(X), expected.predict(X + nc.delta_))
+
+
+def test_a_fixed_perturbation_stays():
+    X, y = draw()
+    start = np.array([0.5, 0, 0, -1])
+    nc = NeuralClamping(identity, solver="fixed_delta", start=start).fit(X, y)
+    assert_allclose(nc.delta_, start)
+    ts = TemperatureScaling().fit(X + start.astype(np.float32), y)
+    assert nc.temperature_ == pytest.approx(ts.temperature_, rel=1e-6)
+
+
+def test_inputs_and_perturbed_inputs_stay_in_the_feasible_range():
+    seen = []
+
+    def network(x):
+        seen.append((float(x.detach().min()), float(x.detach().max())))
+        return 10 * x
+
+    X, y = draw()
+    X = (X - X.min()) / (X.max() - X.min())
+    nc = NeuralClamping(network, feasible_range=(0, 1)).fit(X, y)
+    nc.predict_proba(X)
+    assert nc.delta_.any()
+    assert min(low for low, _ in seen) >= 0
+    assert max(high for _, high in seen) <= 1
+
+
+def test_outputs_belong_together():
+    X, y = draw()
+    nc = NeuralClamping(identity).fit(X, np.array(list("abcd"))[y])
+    proba = nc.predict_proba(X)
+    assert proba.dtype == np.float32
+    assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
+    scores = nc.decision_function(X).astype(float)
+    assert_allclose(np.exp(scores) / np.exp(scores).sum(1, keepdims=True), proba, 1e-4)
+    assert_array_equal(nc.predict(X), nc.classes_[proba.argmax(axis=1)])
+    assert_allclose(nc.logits(X), X + nc.delta_)
+    assert is_classifier(nc)
+
+
+def test_a_column_of_log_odds_means_two_classes():
+    X, y = draw()
+    y = (y > 1).astype(int)
+    nc = NeuralClamping(lambda x: x[:, 2:3] - x[:, :1]).fit(X, y)
+    assert nc.predict_proba(X).shape == (600, 2)
+    assert nc.decision_function(X).shape == (600,)
+
+
+@pytest.mark.parametrize("solver", ["auto", "lbfgs"])
+def test_integer_weights_equal_repeated_rows(solver):
+    X, y = draw(200)
+    weight = np.random.default_rng(1).integers(0, 3, 200)
+    options = {"perturbation": "full", "penalty": 0.001, "solver": solver}
+    options |= {"tol": 1e-12, "max_iter": 100}
+    weighted = NeuralClamping(identity, **options).fit(X, y, sample_weight=weight)
+    repeated = NeuralClamping(identity, **options).fit(
+        np.repeat(X, weight, axis=0), np.repeat(y, weight)
+    )
+    assert_allclose(weighted.delta_, repeated.delta_, atol=2e-3)
+    assert weighted.temperature_ == pytest.approx(repeated.temperature_, rel=1e-3)
+
+
+def test_the_scale_of_the_inputs_does_not_count():
+    X, y = draw()
+    unit = NeuralClamping(identity).fit(X, y)
+    scaled = NeuralClamping(lambda x: x / 255).fit(255 * X, y)
+    assert scaled.perturbation_ == unit.perturbation_
+    assert_allclose(scaled.delta_ / 255, unit.delta_, atol=5e-3)
+    assert scaled.temperature_ == pytest.approx(unit.temperature_, rel=1e-3)
+
+
+def test_labels_come_from_a_dataset_of_pairs():
+    X, y = draw()
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
+    loader = torch.utils.data.DataLoader(pairs, batch_size=100)
+    expected = NeuralClamping(identity).fit(X, y)
+    for data in (pairs, loader):
+        nc = NeuralClamping(identity).fit(data)
+        assert_allclose(nc.delta_, expected.delta_, atol=1e-5)
+        assert nc.predict_proba(data).shape == (600, 4)
+
+
+def test_the_network_is_untouched():
+    module, X, y = images()
+    module.train()
+    module[0].weight.requires_grad_(False)
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    flags = [p.requires_grad for p in module.parameters()]
+    for options in ({}, {"solver": "lbfgs", "max_iter": 3}, {"preset": "paper"}):
+        if "preset" in options:
+            options["max_iter"] = 2
+        nc = NeuralClamping(module, cv=2, **options)
+        if options:
+            nc.set_params(penalty=0.01)
+        with pytest.warns(ConvergenceWarning) if "solver" in options else no_warning():
+            nc.fit(X, y)
+        nc.predict_proba(X)
+    assert all(part.training for part in module.modules())
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
+    assert [p.requires_grad for p in module.parameters()] == flags
+    assert all(p.grad is None for p in module.parameters())
+
+
+class no_warning:  # noqa: N801
+    def __enter__(self):
+        return None
+
+    def __exit__(self, *error):
+        return None
+
+
+def test_a_clone_shares_the_network_and_a_copy_works_alone():
+    module, X, y = images()
+    nc = NeuralClamping(module, gamma=0, output_calibrator=VectorScaling()).fit(X, y)
+    twin = clone(nc)
+    assert twin.model is module
+    assert twin.output_calibrator is not nc.output_calibrator
+    assert not hasattr(twin, "delta_")
+    loaded = pickle.loads(pickle.dumps(nc))  # noqa: S301
+    assert_allclose(loaded.predict_proba(X), nc.predict_proba(X))
+
+
+def test_the_representation_holds_no_weights():
+    text = repr(NeuralClamping(small_network(), gamma=0.5))
+    assert text == "NeuralClamping(gamma=0.5, model=<Sequential>)"
+    assert NeuralClamping(identity)._repr_html_()
+
+
+def test_it_is_the_last_step_of_a_pipeline():
+    X, y = draw()
+    pipe = make_pipeline(FunctionTransformer(np.negative), NeuralClamping(identity))
+    pipe.fit(-X, y)
+    assert_allclose(pipe[-1].delta_, NeuralClamping(identity).fit(X, y).delta_)
+
+
+def test_the_wrapped_networks_of_frozen_are_taken():
+    module, X, y = images()
+    plain = NeuralClamping(module, gamma=0).fit(X, y)
+    wrapped = NeuralClamping(TorchLogits(module, batch_size=7), gamma=0).fit(X, y)
+    assert_allclose(wrapped.predict_proba(X), plain.predict_proba(X), atol=1e-6)
+
+
+def test_a_warm_start_goes_on_where_the_last_fit_ended():
+    X, y = draw()
+    nc = NeuralClamping(
+        identity, perturbation="full", penalty=0.001, max_iter=2, warm_start=True
+    )
+    with pytest.warns(ConvergenceWarning, match="max_iter was reached"):
+        first = nc.fit(X, y).loss_
+    nc.set_params(max_iter=30).fit(X, y)
+    assert nc.loss_curve_[0] == pytest.approx(first, rel=1e-5)
+    cold = NeuralClamping(identity, perturbation="full", penalty=0.001).fit(X, y)
+    assert nc.loss_ == pytest.approx(cold.loss_, abs=1e-6)
+    assert nc.loss_curve_[0] < cold.loss_curve_[0]
+
+
+@pytest.mark.parametrize("stop_at", [4, 5, 8])
+def test_an_interrupt_keeps_the_best_point(stop_at):
+    calls = []
+
+    def network(x):
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return 1 * x
+
+    X, y = draw(200)
+    nc = NeuralClamping(network, perturbation="full", penalty=0.001, solver="lbfgs")
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        nc.fit(X, y)
+    assert nc.predict_proba(X).shape == (200, 4)
+
+
+def test_an_interrupted_choice_leaves_temperature_scaling():
+    calls = []
+
+    def network(x):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return 1 * x
+
+    X, y = draw(200)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        nc = NeuralClamping(network).fit(X, y)
+    assert nc.perturbation_ == "none"
+    assert nc.temperature_ == TemperatureScaling().fit(X, y).temperature_
+
+
+def test_progress_goes_to_the_error_stream(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    X, y = draw(200)
+    nc = NeuralClamping(identity, solver="lbfgs", penalty=0.01, verbose=1).fit(X, y)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == len(nc.loss_curve_)
+    assert lines[0].startswith("[NeuralClamping] epoch 1: loss ")

@@ -1,0 +1,161 @@
+"""NeuralClampingCV chooses as a grid search would, for the cost of one fit."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.metrics import log_loss, make_scorer
+
+torch = pytest.importorskip("torch")
+
+from skcalib import NeuralClamping, NeuralClampingCV, TemperatureScaling  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+OFFSET = np.array([2.0, 0.0, -1.0, -1.0])
+
+
+def draw(n=400, offset=OFFSET, seed=0):
+    rng = np.random.default_rng(seed)
+    X = 3 * rng.normal(size=(n, 4))
+    y = ((X + offset) / 2 + rng.gumbel(size=X.shape)).argmax(axis=1)
+    return X.astype(np.float32), y
+
+
+def mean_log_proba(proba, y):
+    return np.log(proba[np.arange(len(y)), y]).mean()
+
+
+class Counting(torch.nn.Module):
+    """Hands inputs through and counts their rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.shape[0])
+        return 1 * x
+
+
+def test_one_exponent_chooses_as_neural_clamping_does():
+    X, y = draw()
+    search = NeuralClampingCV(Counting(), gammas=[0.5]).fit(X, y)
+    plain = NeuralClamping(Counting(), gamma=0.5).fit(X, y)
+    assert search.gamma_ == 0.5
+    assert search.penalty_ == plain.penalty_
+    assert_allclose(search.delta_, plain.delta_, atol=1e-5)
+    assert search.temperature_ == pytest.approx(plain.temperature_, rel=1e-5)
+
+
+def test_without_anything_to_find_it_is_temperature_scaling():
+    X, y = draw(offset=0, seed=1)
+    search = NeuralClampingCV(Counting()).fit(X, y)
+    assert search.perturbation_ == "none"
+    assert search.temperature_ == TemperatureScaling().fit(X, y).temperature_
+    assert search.cv_results_["chosen"].tolist()[0]
+
+
+def test_more_exponents_cost_hardly_more_passes():
+    X, y = draw()
+    rows = []
+    for gammas in ([0], np.linspace(0, 1, 21)):
+        network = Counting()
+        NeuralClampingCV(network, gammas=gammas).fit(X, y)
+        rows.append(sum(network.seen))
+    few, many = rows
+    # At most eight candidates are judged by the network.
+    assert many <= few + 8 * len(X)
+    assert many < 20 * len(X)
+
+
+def test_the_scores_are_of_held_out_rows():
+    X, y = draw()
+    splits = [(np.arange(0, 300), np.arange(300, 400))]
+    search = NeuralClampingCV(
+        Counting(), gammas=[0], penalties=[0.01], cv=splits, rule="best"
+    ).fit(X, y)
+    train = NeuralClamping(
+        Counting(), gamma=0, perturbation="full", penalty=0.01, tol=1e-9
+    ).fit(X[:300], y[:300])
+    expected = mean_log_proba(train.predict_proba(X[300:]), y[300:])
+    found = search.cv_results_["mean_test_score"]
+    assert found[1] == pytest.approx(expected, abs=1e-3)
+    plain = TemperatureScaling().fit(X[:300], y[:300]).predict_proba(X[300:])
+    assert found[0] == pytest.approx(mean_log_proba(plain, y[300:]), abs=1e-6)
+    assert search.best_score_ == found.max()
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        "neg_expected_calibration_error",
+        "neg_brier_score",
+        "accuracy",
+        make_scorer(log_loss, greater_is_better=False, response_method="predict_proba"),
+    ],
+    ids=str,
+)
+def test_any_scorer_of_probabilities(scoring):
+    X, y = draw()
+    labels = np.array(list("abcd"))[y]
+    search = NeuralClampingCV(Counting(), scoring=scoring, cv=3).fit(X, labels)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.perturbation_ == "full"
+
+
+def test_scores_know_the_weights():
+    X, y = draw()
+    weight = np.where(np.arange(400) < 200, 1.0, 0.0)
+    weight[:100] = 3
+    options = {"scoring": "neg_brier_score", "gammas": [0], "rule": "best"}
+    splits = [(np.arange(0, 400, 2), np.arange(1, 400, 2))]
+    weighted = NeuralClampingCV(Counting(), cv=splits, **options)
+    weighted.fit(X, y, sample_weight=weight)
+    rows = np.repeat(np.arange(400), weight.astype(int))
+    position = np.arange(rows.shape[0])
+    splits = [(position[rows % 2 == 0], position[rows % 2 == 1])]
+    repeated = NeuralClampingCV(Counting(), cv=splits, **options).fit(X[rows], y[rows])
+    assert_allclose(
+        weighted.cv_results_["mean_test_score"][:2],
+        repeated.cv_results_["mean_test_score"][:2],
+        rtol=0.01,
+    )
+
+
+def test_the_simplest_within_one_standard_error_wins():
+    X, y = draw()
+    simple = NeuralClampingCV(Counting()).fit(X, y)
+    best = NeuralClampingCV(Counting(), rule="best").fit(X, y)
+    table = best.cv_results_
+    judged = table["by_network"]
+    assert best.best_score_ == table["mean_test_score"][judged].max()
+    assert simple.penalty_ >= best.penalty_
+    chosen = simple.cv_results_["chosen"].argmax()
+    assert table["mean_test_score"][judged].max() >= simple.best_score_
+    gap = table["mean_test_score"][judged].max() - simple.best_score_
+    assert gap <= table["standard_error"][judged].max()
+    assert not simple.cv_results_["chosen"][:chosen].any()
+
+
+def test_brier_has_no_exponent():
+    X, y = draw()
+    search = NeuralClampingCV(Counting(), loss="brier").fit(X, y)
+    assert set(search.cv_results_["gamma"]) == {0.0}
+
+
+def test_exponents_count_without_a_perturbation_where_the_temperature_is_joint():
+    X, y = draw(offset=0)
+    search = NeuralClampingCV(Counting(), temperature_objective="joint").fit(X, y)
+    kinds = search.cv_results_["perturbation"]
+    assert kinds[:3] == ["none"] * 3
+    assert len(set(search.cv_results_["mean_test_score"][:3])) == 3
+
+
+def test_many_classes_are_searched_by_descents(monkeypatch):
+    monkeypatch.setattr("skcalib.clamping._solve.JACOBIAN_PASSES", 1)
+    X, y = draw(800)
+    network = Counting()
+    search = NeuralClampingCV(network, gammas=[0, 1]).fit(X, y)
+    assert search.perturbation_ == "full"
+    assert search.cv_results_["by_network"].all()
+    assert_allclose(search.delta_ - search.delta_.mean(), OFFSET, atol=0.6)
