@@ -1,0 +1,108 @@
+"""Real networks, the images they read, and halves to calibrate on and to judge by."""
+
+import importlib.util
+import io
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+from _common import DATA
+from PIL import Image
+from sklearn.model_selection import StratifiedShuffleSplit
+
+NETWORKS = {
+    "cifar10-resnet8d": ("CIFAR-10, ResNet-8d", "cifar10/resnet8d"),
+    "cifar10-resnet20": ("CIFAR-10, ResNet-20", "cifar10/resnet20"),
+    "cifar10-resnet32": ("CIFAR-10, ResNet-32", "cifar10/resnet32"),
+    "cifar100-resnet8": ("CIFAR-100, ResNet-8", "cifar100/resnet8"),
+    "cifar100-resnet20": ("CIFAR-100, ResNet-20", "cifar100/resnet20"),
+}
+_BATCH = 250
+
+
+def load_module(name, device="cpu"):
+    """Return the named network in eval mode."""
+    path = DATA / "networks.py"
+    spec = importlib.util.spec_from_file_location("data_networks", path)
+    networks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(networks)
+    return networks.load(NETWORKS[name][1]).to(device)
+
+
+@cache
+def load_images(dataset, jpeg=False):
+    """Return bytes of shape (n, 32, 32, 3), as they are or after compression."""
+    if not jpeg:
+        with np.load(DATA / dataset / f"{dataset}_test.npz") as arrays:
+            return arrays["x"]
+    with np.load(DATA / dataset / f"{dataset}_test_jpegbytes.npz") as arrays:
+        stream, offsets = arrays["jpeg"], arrays["offsets"]
+    files = (stream[a:b].tobytes() for a, b in pairwise(offsets))
+    return np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+
+
+@cache
+def load_logits(name, jpeg=False):
+    """Return the logits of a network and the labels: stored ones, if there are any."""
+    dataset, network = NETWORKS[name][1].split("/")
+    kind = "jpeg_" if jpeg else ""
+    with np.load(DATA / dataset / f"{dataset}_{kind}logits.npz") as arrays:
+        y = arrays["y"].astype(int)
+        if network in arrays:
+            return arrays[network], y
+    return run_network(load_module(name), as_input(load_images(dataset, jpeg))), y
+
+
+def as_input(images):
+    """Turn bytes of shape (n, 32, 32, 3) into what the networks read."""
+    return (images.transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
+
+
+def run_network(module, X):
+    """Return the logits of inputs, in batches."""
+    device = next(module.parameters()).device
+    with torch.no_grad():
+        parts = [
+            module(torch.from_numpy(X[start : start + _BATCH]).to(device)).cpu()
+            for start in range(0, len(X), _BATCH)
+        ]
+    return torch.cat(parts).numpy()
+
+
+@dataclass(eq=False)
+class Half:
+    """Some rows of a data set: their numbers, inputs, labels and logits."""
+
+    rows: np.ndarray
+    X: np.ndarray
+    y: np.ndarray
+    logits: np.ndarray
+
+
+@dataclass(eq=False)
+class Task:
+    """One network and one split."""
+
+    name: str
+    data: str
+    module: torch.nn.Module
+    seed: int
+    cal: Half
+    test: Half
+
+
+def make_tasks(name, n_splits, n_samples, device="cpu", jpeg=False):
+    """Yield the splits: `n_samples` images to fit on and as many others to judge by."""
+    module = load_module(name, device)
+    images = load_images(NETWORKS[name][1].split("/")[0], jpeg)
+    logits, y = load_logits(name, jpeg)
+    splits = StratifiedShuffleSplit(
+        n_splits, train_size=n_samples, test_size=n_samples, random_state=0
+    )
+    for seed, halves in enumerate(splits.split(y, y)):
+        cal, test = (
+            Half(rows, as_input(images[rows]), y[rows], logits[rows]) for rows in halves
+        )
+        yield Task(name, "jpeg" if jpeg else "clean", module, seed, cal, test)
