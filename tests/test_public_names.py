@@ -46,7 +46,11 @@ NAMES = {
         "entropy_scorer",
     ],
     "skcalib.model_selection": ["CalibratorSearch", "compare_calibrators"],
-    "skcalib.plotting": ["ReliabilityDisplay"],
+    "skcalib.plotting": [
+        "ReliabilityDisplay",
+        "PerturbationDisplay",
+        "plot_perturbation",
+    ],
     "skcalib.export": ["to_onnx", "to_torch", "calibrate_onnx_model"],
     "skcalib.datasets": [
         "make_overlapping_blobs",
@@ -108,6 +112,38 @@ def test_names_that_need_torch_say_so_without_it(name):
         f"    print(error)"
     )
     assert 'pip install "skcalib[torch]"' in run_python(code)
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "call"),
+    [
+        ("onnx", "onnx", "frozen.OnnxLogits('model.onnx').fit(X)"),
+        ("onnxruntime", "onnx", "frozen.OnnxLogits(demo.model).fit(X)"),
+        ("onnx", "onnx", "export.to_onnx(fitted)"),
+        ("onnx", "onnx", "export.calibrate_onnx_model(demo.model, fitted)"),
+        ("torch", "torch", "export.to_torch(fitted)"),
+        ("torch", "torch", "frozen.TorchLogits(None).fit(X)"),
+        (
+            "matplotlib",
+            "plot",
+            "plotting.ReliabilityDisplay.from_estimator(fitted, X, y)",
+        ),
+    ],
+)
+def test_a_call_without_its_package_names_the_extra(package, extra, call):
+    code = (
+        f"import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        f"from skcalib import TemperatureScaling, datasets, export, frozen, plotting\n"
+        f"X, y = datasets.make_logits(random_state=0)\n"
+        f"fitted = TemperatureScaling().fit(X, y)\n"
+        f"demo = datasets.load_demo()\n"
+        f"try:\n"
+        f"    {call}\n"
+        f"except ImportError as error:\n"
+        f"    print(error)"
+    )
+    assert f'pip install "skcalib[{extra}]"' in run_python(code)
 
 
 @pytest.mark.parametrize("module", NAMES)
