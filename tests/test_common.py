@@ -78,16 +78,13 @@ FIXED_COLUMNS = {
 
 
 def expected_of_calibrator(calibrator):
-    if isinstance(calibrator, MatrixScaling | DirichletCalibration):
+    if isinstance(calibrator, DirichletCalibration):
         return {**FIXED_COLUMNS, WEIGHT_CHECKS[0]: TOLERANCE}
-    if isinstance(calibrator, VectorScaling):
-        return {**FIXED_COLUMNS, WEIGHT_CHECKS[0]: SEPARABLE}
     return FIXED_COLUMNS
 
 
 def expected_of_classifier(classifier):
-    unpenalised = VectorScaling | DirichletCalibration | BetaCalibration
-    if isinstance(classifier.calibrator, unpenalised):
+    if isinstance(classifier.calibrator, BetaCalibration):
         return dict.fromkeys(WEIGHT_CHECKS, SEPARABLE)
     return {}
 

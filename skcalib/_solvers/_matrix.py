@@ -19,8 +19,8 @@ from skcalib._numerics import softmax_
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import (
+    Exponentials,
     curvature_product,
-    loss_and_exp,
     steering_precision,
 )
 from skcalib._solvers._vector import inverse
@@ -71,7 +71,8 @@ def log_loss(data: CalibrationData, x: Array) -> float:
     """Mean log-loss of the (K, K + 1) parameters `x`, without penalty."""
 
     def of_block(features: NDArray, codes: NDArray, weight: Array) -> float:
-        return loss_and_exp(_scores(x, features), codes, weight)[0]
+        e = Exponentials.of_scores(_scores(x, features), codes)
+        return float(e.loss @ weight)
 
     return float(data.sum(of_block, heavy=True))
 
@@ -108,11 +109,14 @@ class _Problem:
             features: NDArray, codes: NDArray, weight: Array
         ) -> tuple[Any, ...]:
             z = features.astype(np.float64, copy=False)
-            loss, proba, total = loss_and_exp(_scores(x, z), codes, weight)
-            proba *= (1 / total)[:, np.newaxis]
+            e = Exponentials.of_scores(_scores(x, z), codes)
+            proba = e.values / e.total[:, np.newaxis]
             steering = _Steering.of_block(z, proba, weight)
+            residual = e.turn_into_residuals()
+            residual *= (weight / e.total)[:, np.newaxis]
             # Lists add up to one that holds all blocks.
-            sums = loss, _gradient(proba, z, codes, weight), [steering] * self._keep
+            kept = [steering] * self._keep
+            sums = float(e.loss @ weight), _outer_sums(residual, z), kept
             return sums if curvature is not None else (*sums, steering.moments())
 
         def hessian_product(direction: Array) -> Array:
@@ -175,13 +179,6 @@ class _Problem:
         hessian[n_classes + k, k] += moments.linear
         hessian[n_classes + k, n_classes + k] += moments.mass + 2 * self._penalty[:, -1]
         return hessian
-
-
-def _gradient(proba: Array, z: Array, codes: NDArray, weight: Array) -> Array:
-    """Gradient of the log-loss; `proba` is overwritten."""
-    proba[np.arange(z.shape[0]), codes] -= 1
-    proba *= weight[:, np.newaxis]
-    return _outer_sums(proba, z)
 
 
 def _outer_sums(change: NDArray, z: NDArray) -> Array:

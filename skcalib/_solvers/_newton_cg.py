@@ -22,8 +22,10 @@ Expand = Callable[[Array, "Expansion | None"], "Expansion"]
 
 MAX_CG_STEPS = 250
 # So many steps with old curvature, or fewer, are cheaper than new curvature.
-MAX_CHORDS = 5
+MAX_CHORDS = 8
 MAX_HALVINGS = 40
+# Losses that differ by less, in nats, may be equal.
+ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def _minimize(
         step, drop = _newton_step(point, forcing, tol)
         # Half the product of step and gradient is the loss that is left, were the
         # loss quadratic; the residual of CG is a fraction `forcing` of that.
-        if drop <= 2 * tol:
+        if drop <= 2 * tol or previous <= min(drop, ROUNDING):
             message = "converged"
             break
         curvature = None if _is_slow(drop, previous, tol) else point
@@ -156,7 +158,7 @@ def _descend(
 ) -> tuple[Array, Expansion]:
     """Halve the step until the loss falls enough; the old point if it never does."""
     new = expand(x + step, curvature)
-    if new.loss <= point.loss - 1e-4 * drop:
+    if new.loss <= point.loss - 1e-4 * drop + ROUNDING:
         return x + step, new
     length = 0.5
     for _ in range(MAX_HALVINGS):

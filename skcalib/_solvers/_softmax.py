@@ -4,6 +4,7 @@ Losses and gradients are computed in float64. The Hessian only steers the steps,
 where matrix products dominate it is formed in float32, at twice the speed.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,41 @@ LARGEST_SQUARE = 1e30
 LEAST_COLUMNS = 32
 
 
-def loss_and_exp(
-    scores: Array, codes: NDArray[np.intp], weight: Array
-) -> tuple[float, Array, Array]:
-    """Return the weighted log-loss, unnormalised probabilities and their row sums.
+@dataclass
+class Exponentials:
+    """Unnormalised probabilities of one block, and what they say of the true classes.
 
-    The probabilities take the place of `scores`. Dividing them by their sums is left
-    to the caller, who can most often divide one number a row instead.
+    Dividing them by their row sums is left to the user, who can most often divide one
+    number a row instead.
     """
-    largest = scores.max(axis=1)
-    own = scores[np.arange(scores.shape[0]), codes] - largest
-    scores -= largest[:, np.newaxis]
-    np.exp(scores, out=scores)
-    # A product with ones, several times as fast as a sum.
-    total = scores @ np.ones(scores.shape[1])
-    return float((np.log(total) - own) @ weight), scores, total
+
+    values: Array
+    total: Array  # of each row
+    rest: Array  # the same without the true class
+    own: tuple[Any, ...]  # index of the true classes in `values`
+    loss: Array  # of each row
+
+    @classmethod
+    def of_scores(cls, scores: Array, codes: NDArray[np.intp]) -> "Exponentials":
+        """Take the place of `scores`."""
+        own = np.arange(scores.shape[0]), codes
+        largest = scores.max(axis=1)
+        own_score = scores[own] - largest
+        scores -= largest[:, np.newaxis]
+        values = np.exp(scores, out=scores)
+        own_value = values[own]
+        # Where the true class has all probability but 1e-20, the rest is still exact.
+        values[own] = 0
+        # A product with ones, several times as fast as a sum.
+        rest = values @ np.ones(values.shape[1])
+        values[own] = own_value
+        loss = np.log1p(rest + (own_value - 1)) - own_score
+        return cls(values, rest + own_value, rest, own, loss)
+
+    def turn_into_residuals(self) -> Array:
+        """Return ``total * (p - one_hot)`` in place of the values."""
+        self.values[self.own] = -self.rest
+        return self.values
 
 
 def steering_precision(z: Array) -> NDArray[Any]:

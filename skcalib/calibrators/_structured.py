@@ -153,13 +153,11 @@ class StructuredMatrixScaling(BaseCalibrator):
         self._record(fit(features, unit))
 
     def _fit_vector(self, data, unit):
+        start = np.repeat([[1.0], [0.0]], data.n_classes, axis=1)
+        factors = [[self.diagonal_penalty], [self.intercept_penalty]]
+        penalty = np.repeat(unit * np.array(factors), data.n_classes, axis=1)
         result = fit_vector(
-            data,
-            np.vstack([np.ones(data.n_classes), np.zeros(data.n_classes)]),
-            coef_penalty=unit * self.diagonal_penalty,
-            intercept_penalty=unit * self.intercept_penalty,
-            tol=self.tol,
-            max_iter=self.max_iter,
+            data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter
         )
         self.coef_, self.intercept_ = result.x
         return result

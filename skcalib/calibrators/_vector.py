@@ -9,7 +9,7 @@ from skcalib._maps import Affine, CalibrationMap, Clip, Softmax
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._range import clip_masked
 from skcalib._solvers._temperature import fit_temperature
-from skcalib._solvers._vector import fit_vector
+from skcalib._solvers._vector import fit_vector, slight_penalty
 
 
 class VectorScaling(BaseCalibrator):
@@ -20,8 +20,9 @@ class VectorScaling(BaseCalibrator):
 
     Parameters
     ----------
-    tol : float, default=1e-12
-        How far above its minimum, in nats, the mean log-loss may end.
+    tol : float, default=1e-20
+        How far above its minimum, in nats, the mean log-loss may end. The errors of
+        the parameters go with its root, so it lies far below the rounding of the loss.
 
     max_iter : int, default=100
         Largest number of Newton steps.
@@ -45,7 +46,8 @@ class VectorScaling(BaseCalibrator):
         map must not multiply.
 
     loss_ : float
-        Mean log-loss on the calibration set, among the classes that occur.
+        Mean log-loss on the calibration set, among the classes that occur, plus the
+        slight penalty (see Notes).
 
     n_iter_ : int
         Newton steps used.
@@ -71,6 +73,10 @@ class VectorScaling(BaseCalibrator):
     out of the fit and keeps the factor of temperature scaling and offset 0: the data
     say nothing about it, and the likelihood alone would push its probability to 0.
 
+    Where some map makes no error on the calibration set, the likelihood alone has no
+    optimum. A ridge penalty towards the temperature solution, 1e-10 of the curvature
+    there, makes it unique; where the data determine the map it cannot be seen.
+
     The result depends on the constant that may be added to all logits of a row, so
     ``logits_from_proba`` of a network's probabilities gives another fit than its own
     logits.
@@ -95,7 +101,7 @@ class VectorScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    def __init__(self, *, tol=1e-12, max_iter=100, classes=None):
+    def __init__(self, *, tol=1e-20, max_iter=100, classes=None):
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
@@ -109,7 +115,10 @@ class VectorScaling(BaseCalibrator):
         if present.shape[0] < data.n_classes:
             data = data.columns(present)
         start = np.stack([self.coef_[present], self.intercept_[present]])
-        result = fit_vector(data, start, tol=self.tol, max_iter=self.max_iter)
+        penalty = slight_penalty(data, start)
+        result = fit_vector(
+            data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter
+        )
         self._record(result)
         self.coef_[present] = result.x[0]
         self.intercept_[present] = result.x[1] - result.x[1].mean()

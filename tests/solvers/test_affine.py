@@ -27,10 +27,10 @@ def test_vector_derivatives_are_those_of_the_loss(data, monkeypatch, max_dense):
     monkeypatch.setattr("skcalib._solvers._vector.MAX_DENSE_CLASSES", max_dense)
     rng = np.random.default_rng(0)
     x, direction = rng.normal(size=(2, 2, 4))
-    penalty = np.array([[0.3], [0.2]])
+    penalty, target = rng.uniform(0.1, 0.3, size=(2, 2, 4))
 
     def at(x):
-        return _expand(data, x, penalty, None)
+        return _expand(data, x, penalty, target, None)
 
     slope = differences(lambda x: np.array(at(x).loss), x, direction)
     assert np.vdot(at(x).gradient, direction) == pytest.approx(float(slope), rel=1e-6)
@@ -72,10 +72,10 @@ def test_matrix_preconditioner_is_symmetric_and_positive(data):
 
 def test_inverse_solves_in_any_units():
     rng = np.random.default_rng(0)
-    root = rng.normal(size=(5, 5))
-    units = 10.0 ** np.arange(-3, 2)
-    hessian = (root.T @ root + np.eye(5)) * np.outer(units, units)
-    expected = rng.normal(size=5) / units
+    root = rng.normal(size=(6, 6))
+    units = np.repeat([1e-12, 1.0], 3) * 10.0 ** np.arange(6)
+    hessian = (root.T @ root + np.eye(6)) * np.outer(units, units)
+    expected = rng.normal(size=6) / units
     assert_allclose(inverse(hessian)(hessian @ expected), expected, rtol=1e-6)
 
 
