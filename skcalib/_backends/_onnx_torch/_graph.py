@@ -71,10 +71,12 @@ def tensor_of(proto: Any) -> torch.Tensor:
 class Graph:
     """The nodes and constants of a model, by tensor name.
 
-    Functions of the model are written out, and outside data are read.
+    Functions of the model are written out, and outside data are read. `has_halves`
+    says whether weights are kept in half precision.
     """
 
     def __init__(self, model: Any, source: ModelSource) -> None:
+        onnx = import_optional("onnx", _PURPOSE)
         if model.functions:
             inliner = import_optional("onnx.inliner", _PURPOSE)
             model = inliner.inline_local_functions(model)
@@ -84,6 +86,10 @@ class Graph:
         self.opsets = {_domain(o.domain): o.version for o in model.opset_import}
         self._initializers = {t.name: t for t in model.graph.initializer}
         self._sparse = {t.values.name for t in model.graph.sparse_initializer}
+        self.has_halves = any(
+            onnx.TensorProto.DataType.Name(t.data_type) in ("FLOAT16", "BFLOAT16")
+            for t in model.graph.initializer
+        )
         self.nodes = _in_order(self.read(model.graph.node))
 
     def read(self, nodes: Iterable[Any]) -> list[Node]:

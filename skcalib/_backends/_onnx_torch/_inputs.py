@@ -49,7 +49,8 @@ def _makes_floats(graph: Graph, node: Node) -> bool:
 
 
 def _integers(spec: InputSpec, found: list[str]) -> NotDifferentiableError:
-    tokens = f"The model's input {spec.name!r} holds integers ({spec.type}), "
+    kind = "text" if spec.dtype.kind == "O" else "integers"
+    tokens = f"The model's input {spec.name!r} holds {kind} ({spec.type}), "
     if not found:
         return NotDifferentiableError(
             f"{tokens}which cannot be perturbed, and no tensor that they are turned "

@@ -100,6 +100,7 @@ class OnnxModule(nn.Module):
         self._steps = plan.steps
         self._literals = plan.literals
         self.is_quantised = any(step.node.op == "QuantizeLinear" for step in plan.steps)
+        self.is_half = graph.has_halves
         place = self._anchor
         self._buffers.clear()
         self._buffers["_anchor"] = place
