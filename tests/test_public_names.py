@@ -117,12 +117,12 @@ def test_names_that_need_torch_say_so_without_it(name):
 @pytest.mark.parametrize(
     ("package", "extra", "call"),
     [
-        ("onnx", "onnx", "frozen.OnnxLogits('model.onnx').fit(X)"),
+        ("onnx", "onnx", "frozen.OnnxLogits(demo.model).fit(X)"),
         ("onnxruntime", "onnx", "frozen.OnnxLogits(demo.model).fit(X)"),
         ("onnx", "onnx", "export.to_onnx(fitted)"),
         ("onnx", "onnx", "export.calibrate_onnx_model(demo.model, fitted)"),
         ("torch", "torch", "export.to_torch(fitted)"),
-        ("torch", "torch", "frozen.TorchLogits(None).fit(X)"),
+        ("torch", "torch", "frozen.TorchLogits(len).fit(X)"),
         (
             "matplotlib",
             "plot",
@@ -133,7 +133,12 @@ def test_names_that_need_torch_say_so_without_it(name):
 def test_a_call_without_its_package_names_the_extra(package, extra, call):
     code = (
         f"import sys\n"
-        f"sys.modules[{package!r}] = None\n"
+        f"from importlib.machinery import PathFinder\n"
+        f"class Without:\n"
+        f"    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.split('.')[0] != {package!r}:\n"
+        f"            return PathFinder.find_spec(name, path, target)\n"
+        f"sys.meta_path[sys.meta_path.index(PathFinder)] = Without()\n"
         f"from skcalib import TemperatureScaling, datasets, export, frozen, plotting\n"
         f"X, y = datasets.make_logits(random_state=0)\n"
         f"fitted = TemperatureScaling().fit(X, y)\n"

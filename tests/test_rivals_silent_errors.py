@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
-from sklearn.base import is_classifier
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    RegressorMixin,
+    TransformerMixin,
+    is_classifier,
+)
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
@@ -27,7 +33,11 @@ from skcalib import (
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
+    calibrators,
+    frozen,
     logits_from_proba,
+    meta,
+    model_selection,
 )
 from skcalib.metrics import aece_scorer, ece_scorer, entropy_scorer, sce_scorer
 
@@ -191,6 +201,20 @@ def test_a_calibrator_is_a_classifier(calibrator):
     # With the mixins in the wrong order stratification is silently lost.
     assert is_classifier(calibrator)
     assert is_classifier(CalibratedClassifier(calibrator=calibrator))
+
+
+def test_no_mixin_stands_right_of_base_estimator():
+    estimators = [
+        value
+        for module in (calibrators, frozen, meta, model_selection)
+        for value in (getattr(module, name) for name in module.__all__)
+        if isinstance(value, type) and issubclass(value, BaseEstimator)
+    ]
+    assert len(estimators) > len(CALIBRATORS)
+    for estimator in estimators:
+        lineage = estimator.__mro__
+        after = lineage[lineage.index(BaseEstimator) :]
+        assert not {ClassifierMixin, RegressorMixin, TransformerMixin} & set(after)
 
 
 @pytest.mark.parametrize(

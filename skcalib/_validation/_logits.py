@@ -174,8 +174,8 @@ def check_calibration_set(
     present = np.unique(codes[used])
     if present.shape[0] < 2:
         raise ValueError(
-            f"y holds one class only: {classes_[present[0]]!r}. {name} needs at least "
-            "two classes among the samples with positive weight."
+            f"y holds one class only: {classes_[present].tolist()[0]!r}. {name} needs "
+            "at least two classes among the samples with positive weight."
         )
     data = CalibrationData(source, codes, weight)
     return classes_, data if keep_unused else data.used()
