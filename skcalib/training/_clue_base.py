@@ -27,10 +27,9 @@ class BaseCLUE(BaseEstimator):
     """A network trained with the CLUE loss; subclasses name the task and the targets.
 
     `_task` is that of the loss, `_stratify` whether the early stopping split keeps the
-    shares of the classes, `_to_passes` turns a module's stacked results into passes.
+    shares of the classes, `_as_passes` turns a module's stacked results into passes.
     """
 
-    _to_passes = None
     _stratify = False
     _parameter_constraints: dict = {
         "module": [callable, None],
@@ -55,6 +54,10 @@ class BaseCLUE(BaseEstimator):
         "random_state": ["random_state"],
     }
 
+    @staticmethod
+    def _as_passes(results):
+        return results
+
     def _check_inputs(self, X, *, reset):
         """Return `X` as a finite array with one row a sample."""
         return validate_data(self, X, reset=reset, allow_nd=True)
@@ -66,7 +69,7 @@ class BaseCLUE(BaseEstimator):
         floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
         dtype = floats[0] if floats else torch.float32
         # A copy: torch refuses to read arrays that may not be written to.
-        return torch.from_numpy(np.array(X, dtype=np.float64)).to(dtype)
+        return torch.from_numpy(np.array(X, X.dtype.newbyteorder("="))).to(dtype)
 
     def _build_module(self, X, weight, n_outputs):
         """Return a new module: the perceptron, a copy, or what a callable gives."""
@@ -150,7 +153,7 @@ class BaseCLUE(BaseEstimator):
             "criterion__task": self._task,
             "criterion__detach_uncertainty": self.detach_uncertainty,
             "n_passes": self.n_passes,
-            "to_passes": type(self)._to_passes,
+            "as_passes": self._as_passes,
             "optimizer": self.optimizer or torch.optim.Adam,
             "lr": self.lr,
             "max_epochs": self.max_epochs,
@@ -182,11 +185,7 @@ class BaseCLUE(BaseEstimator):
                     self.n_predict_passes,
                     share_masks=True,
                 )
-                yield self._to_passes_of(passes)
-
-    def _to_passes_of(self, passes):
-        to_passes = type(self)._to_passes
-        return passes if to_passes is None else to_passes(passes)
+                yield self._as_passes(passes)
 
 
 def check_finite(values, name):

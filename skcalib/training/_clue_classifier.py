@@ -16,15 +16,6 @@ from skcalib.training._clue_base import BaseCLUE, check_finite
 from skcalib.training._uncertainty import entropy, log_mean_proba, widen
 
 
-def two_columns(passes):
-    """Return logits of all classes; one column is the log-odds of the second class."""
-    if passes.ndim == 2:
-        passes = passes.unsqueeze(-1)
-    if passes.shape[-1] > 1:
-        return passes
-    return torch.cat([torch.zeros_like(passes), passes], dim=-1)
-
-
 class CLUEClassifier(ClassifierMixin, BaseCLUE):
     """Train a network whose entropy equals the log-loss it makes.
 
@@ -155,7 +146,6 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
     """
 
     _task = "classification"
-    _to_passes = staticmethod(two_columns)
     _stratify = True
     _parameter_constraints: dict = {
         **BaseCLUE._parameter_constraints,
@@ -208,6 +198,15 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         self.net_params = net_params
         self.verbose = verbose
         self.random_state = random_state
+
+    @staticmethod
+    def _as_passes(results):
+        """Return logits of all classes; one column is the second class's log-odds."""
+        if results.ndim == 2:
+            results = results.unsqueeze(-1)
+        if results.shape[-1] > 1:
+            return results
+        return torch.cat([torch.zeros_like(results), results], dim=-1)
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):

@@ -17,9 +17,9 @@ class CLUENet(NeuralNet):
     stops and the weights are those of the last epoch known to give a finite loss.
     """
 
-    def __init__(self, *args, n_passes=5, to_passes=None, **keywords):
+    def __init__(self, *args, n_passes, as_passes, **keywords):
         self.n_passes = n_passes
-        self.to_passes = to_passes
+        self.as_passes = as_passes
         super().__init__(*args, **keywords)
 
     def initialize(self):
@@ -35,8 +35,8 @@ class CLUENet(NeuralNet):
 
     def infer(self, x, **fit_params):
         """Return stacked passes: (n_passes, n_samples, ...)."""
-        passes = mc_dropout(self.module_, x.to(self.device), self.n_passes)
-        return passes if self.to_passes is None else self.to_passes(passes)
+        results = mc_dropout(self.module_, x.to(self.device), self.n_passes)
+        return self.as_passes(results)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the weighted loss; the mean weight over all samples is 1."""
