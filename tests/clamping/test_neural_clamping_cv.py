@@ -25,15 +25,14 @@ def mean_log_proba(proba, y):
     return np.log(proba[np.arange(len(y)), y]).mean()
 
 
-class Counting(torch.nn.Module):
+class Counting:
     """Hands inputs through and counts their rows."""
 
     def __init__(self):
-        super().__init__()
-        self.seen = []
+        self.rows = 0
 
-    def forward(self, x):
-        self.seen.append(x.shape[0])
+    def __call__(self, x):
+        self.rows += x.shape[0]
         return 1 * x
 
 
@@ -61,8 +60,9 @@ def test_more_exponents_cost_hardly_more_passes():
     for gammas in ([0], np.linspace(0, 1, 21)):
         network = Counting()
         NeuralClampingCV(network, gammas=gammas).fit(X, y)
-        rows.append(sum(network.seen))
+        rows.append(network.rows)
     few, many = rows
+    assert few >= 2 * len(X)
     # At most eight candidates are judged by the network.
     assert many <= few + 8 * len(X)
     assert many < 20 * len(X)
