@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from skcalib import TemperatureScaling, VectorScaling, logits_from_proba
+from skcalib import (
+    DirichletCalibration,
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+    logits_from_proba,
+)
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
 
 
@@ -103,6 +109,23 @@ def test_logits_of_any_size_give_probabilities(calibration_set, size):
     extreme = size * np.array([[1, -1, 0, 0.5], [-1, -1, -1, -1], [1, 1, 1, 1.0]])
     proba = fitted.predict_proba(extreme)
     assert np.isfinite(proba).all()
+    assert_allclose(proba.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [
+        VectorScaling(),
+        MatrixScaling(off_diagonal_penalty=1.0, intercept_penalty=1.0),
+        DirichletCalibration(off_diagonal_penalty=1.0, intercept_penalty=1.0),
+    ],
+    ids=lambda calibrator: type(calibrator).__name__,
+)
+def test_affine_fits_to_logits_of_any_size_give_probabilities(
+    calibration_set, calibrator
+):
+    logits, y = calibration_set
+    proba = calibrator.fit(1e300 * logits, y).predict_proba(1e300 * logits)
     assert_allclose(proba.sum(axis=1), 1)
 
 

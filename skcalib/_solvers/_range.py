@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
+from skcalib._solvers._scores import LARGEST_LOGIT, cut_logits
 from skcalib._solvers._temperature import subsample, typical_gap
 
 # In units of the temperature: what lies this far below the largest logit of its row has
@@ -16,11 +17,12 @@ SPREAD = 1e2
 def sensible_range(data: CalibrationData, temperature: float) -> tuple[float, float]:
     """Return the interval outside which logits say nothing but "masked"."""
     sample = subsample(data)
-    largest = sample.logits.max(axis=1).astype(np.float64)
+    largest = cut_logits(sample.logits).max(axis=1)
     middle = float(np.median(largest))
     spread = float(np.median(np.abs(largest - middle)))
     reach = DEPTH * max(temperature, typical_gap(sample)) + SPREAD * spread
-    return middle - reach, middle + reach
+    # Predictions cut all logits to these bounds first.
+    return max(middle - reach, -LARGEST_LOGIT), min(middle + reach, LARGEST_LOGIT)
 
 
 def clip_masked(
