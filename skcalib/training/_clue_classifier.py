@@ -40,7 +40,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
     alpha : float, default=0.9
         Weight of the error in the loss; 1 is plain training.
 
-    reduction : {"batch", "group", "sample"}, default="batch"
+    reduction : {"batch", "group", "sample"}, default="group"
         Where error and uncertainty are compared; see `CLUELoss`.
 
     detach_uncertainty : bool, default=False
@@ -159,7 +159,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         hidden_layer_sizes=(100,),
         dropout=0.2,
         alpha=0.9,
-        reduction="batch",
+        reduction="group",
         detach_uncertainty=False,
         n_passes=5,
         n_predict_passes=50,

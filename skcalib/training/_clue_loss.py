@@ -38,7 +38,7 @@ class CLUELoss(torch.nn.Module):
     alpha : float, default=0.9
         Weight of the error, in [0, 1]; 1 is plain training.
 
-    reduction : {"batch", "group", "sample"}, default="batch"
+    reduction : {"batch", "group", "sample"}, default="group"
         Where error and uncertainty are compared: after averaging both over the batch,
         after averaging them in groups of samples of similar uncertainty, or sample by
         sample.
@@ -103,7 +103,7 @@ class CLUELoss(torch.nn.Module):
         self,
         alpha=0.9,
         *,
-        reduction="batch",
+        reduction="group",
         task="classification",
         detach_uncertainty=False,
         n_groups=10,

@@ -116,7 +116,9 @@ def test_a_detached_uncertainty_passes_no_gradient():
 
     def gradient(detach):
         values = passes.clone().requires_grad_()
-        CLUELoss(0.5, detach_uncertainty=detach)(values, y).backward()
+        CLUELoss(0.5, reduction="batch", detach_uncertainty=detach)(
+            values, y
+        ).backward()
         return values.grad
 
     error = CLUELoss(1)(passes, y)
