@@ -1,0 +1,155 @@
+"""Data and networks of the CLUE benchmark, all small enough for one processor core."""
+
+from importlib import resources
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from _common import DATA
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+N_TOKENS = 32
+PAD = 0
+
+
+class Task(NamedTuple):
+    """Pairs (x, y) to train, calibrate and judge on; the same shifted; other inputs."""
+
+    train: tuple
+    calibration: tuple
+    test: tuple
+    shifted: tuple | None
+    outside: torch.Tensor | None
+    build: callable
+    epochs: int
+
+
+def perceptron(n_in, n_out, width, p):
+    return nn.Sequential(
+        nn.Linear(n_in, width),
+        nn.ReLU(),
+        nn.Dropout(p),
+        nn.Linear(width, width),
+        nn.ReLU(),
+        nn.Dropout(p),
+        nn.Linear(width, n_out),
+    )
+
+
+def three_parts(X, y, seed, sizes, stratify):
+    """Split into training, calibration and test rows of the given shares."""
+    order = np.arange(len(y))
+    labels = y if stratify else None
+    train, rest = train_test_split(
+        order, train_size=sizes[0], random_state=seed, stratify=labels
+    )
+    labels = y[rest] if stratify else None
+    calibration, test = train_test_split(
+        rest, train_size=sizes[1], random_state=seed, stratify=labels
+    )
+    kind = torch.long if stratify else torch.float32
+    return [
+        (
+            torch.tensor(X[rows], dtype=torch.float32),
+            torch.tensor(y[rows], dtype=kind),
+        )
+        for rows in (train, calibration, test)
+    ]
+
+
+def digits(seed):
+    """Digits 0 to 7; shifted by noise; 8 and 9 are the other inputs."""
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    known = y < 8
+    parts = three_parts(X[known], y[known], seed, (0.5, 0.3), stratify=True)
+    generator = torch.Generator().manual_seed(seed)
+    noise = 0.3 * torch.randn(parts[2][0].shape, generator=generator)
+    return Task(
+        *parts,
+        (parts[2][0] + noise, parts[2][1]),
+        torch.tensor(X[~known], dtype=torch.float32),
+        lambda: perceptron(64, 8, 64, 0.3),
+        20,
+    )
+
+
+def fashion(seed):
+    """Fashion-MNIST at 14 x 14; shifted by noise; handwritten digits are the others."""
+    with np.load(DATA / "fashion_mnist" / "images_cal10k_test10k.npz") as arrays:
+        images, y = arrays["cal_x"], arrays["cal_y"].astype(int)
+    images = images.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)) / 255
+    rows = np.random.default_rng(seed).permutation(len(y))[:5000]
+    X = images[rows].reshape(len(rows), -1)
+    parts = three_parts(X, y[rows], seed, (0.5, 0.2), stratify=True)
+    generator = torch.Generator().manual_seed(seed)
+    noise = 0.15 * torch.randn(parts[2][0].shape, generator=generator)
+    other = np.pad(load_digits().images / 16, ((0, 0), (3, 3), (3, 3)))
+    return Task(
+        *parts,
+        (parts[2][0] + noise, parts[2][1]),
+        torch.tensor(other.reshape(len(other), -1), dtype=torch.float32),
+        lambda: perceptron(196, 10, 100, 0.3),
+        8,
+    )
+
+
+def diabetes(seed):
+    """Progress of a disease from ten features; the others are far from the data."""
+    X, y = load_diabetes(return_X_y=True)
+    parts = three_parts(X, y, seed, (0.6, 0.4), stratify=False)
+    mean, scale = parts[0][0].mean(0), parts[0][0].std(0)
+    y_mean, y_scale = parts[0][1].mean(), parts[0][1].std()
+    parts = [((x - mean) / scale, (t - y_mean) / y_scale) for x, t in parts]
+    return Task(
+        *parts,
+        None,
+        3 * parts[2][0],
+        lambda: perceptron(10, 2, 50, 0.2),
+        30,
+    )
+
+
+class CharacterModel(nn.Module):
+    """A causal transformer of one layer that predicts the next character."""
+
+    def __init__(self, n_characters, width=32):
+        super().__init__()
+        self.embedding = nn.Embedding(n_characters, width, padding_idx=PAD)
+        self.position = nn.Parameter(0.1 * torch.randn(N_TOKENS, width))
+        self.layer = nn.TransformerEncoderLayer(
+            width, 4, 2 * width, dropout=0.1, batch_first=True
+        )
+        self.output = nn.Linear(width, n_characters)
+
+    def forward(self, x):
+        n = x.shape[1]
+        mask = nn.Transformer.generate_square_subsequent_mask(n)
+        hidden = self.embedding(x) + self.position[:n]
+        return self.output(self.layer(hidden, src_mask=mask, is_causal=True))
+
+
+def text(seed):
+    """Lines of the data set descriptions of scikit-learn, padded to one length."""
+    folder = resources.files("sklearn.datasets") / "descr"
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(".rst"))
+    words = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    lines = [line.strip()[: N_TOKENS + 1] for line in words.splitlines()]
+    lines = sorted({line for line in lines if len(line) > 20})
+    names = {c: k + 1 for k, c in enumerate(sorted(set("".join(lines))))}
+    codes = np.full((len(lines), N_TOKENS + 1), PAD)
+    for row, line in enumerate(lines):
+        codes[row, : len(line)] = [names[c] for c in line]
+    order = np.random.default_rng(seed).permutation(len(lines))
+    rows = torch.tensor(codes[order[:600]])
+    parts = rows[:400], rows[400:]
+    pairs = [(part[:, :-1], part[:, 1:]) for part in parts]
+    return Task(
+        pairs[0], pairs[1], pairs[1], None, None,
+        lambda: CharacterModel(len(names) + 1), 8,
+    )  # fmt: skip
+
+
+TASKS = {"digits": digits, "fashion": fashion, "diabetes": diabetes, "text": text}

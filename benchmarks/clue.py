@@ -1,0 +1,362 @@
+"""CLUE beside plain training and other ways to an uncertainty, on small problems.
+
+One table a problem, one row a method, mean and standard deviation over the seeds. All
+methods train the same network on the same rows; those marked TS (or "scaled") use a
+calibration part besides. Every row but those with "MC" predicts without dropout.
+
+Usage: SKCALIB_DATA=<folder> python benchmarks/clue.py [--parts digits fashion diabetes
+       text overhead] [--seeds 5] [--methods NAME ...] [--output results.json] [--tiny]
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from _clue_data import PAD, TASKS
+from scipy.stats import norm
+from torch.nn import functional
+
+from skcalib import TemperatureScaling
+from skcalib.metrics import (
+    adaptive_expected_calibration_error,
+    expected_calibration_error,
+    expected_normalized_calibration_error,
+    interval_coverage,
+    interval_sharpness,
+    ood_auroc,
+    ood_fpr,
+    static_calibration_error,
+    uncertainty_calibration_error,
+)
+from skcalib.training import CLUELoss, mc_dropout
+
+N_PASSES = 5
+N_PREDICT = 30
+N_MEMBERS = 5
+BATCH = 64
+
+
+def plain(passes, y):
+    return functional.cross_entropy(passes[0], y)
+
+
+def smoothed(passes, y):
+    return functional.cross_entropy(passes[0], y, label_smoothing=0.1)
+
+
+def focal(passes, y, gamma=2.0):
+    log_p = torch.log_softmax(passes[0], -1).gather(1, y[:, None])
+    return -((1 - log_p.exp()) ** gamma * log_p).mean()
+
+
+def squared(passes, y):
+    return functional.mse_loss(passes[0, :, 0], y)
+
+
+def gaussian(passes, y):
+    mean, log_variance = passes[0].unbind(-1)
+    return functional.gaussian_nll_loss(mean, y, log_variance.exp())
+
+
+def next_token(passes, y):
+    return functional.cross_entropy(
+        passes[0].flatten(0, 1), y.flatten(), ignore_index=PAD
+    )
+
+
+def clue_losses(task):
+    """The sweep of alpha and reduction, and the control with passes only."""
+    settings = {"task": task}
+    if task == "tokens":
+        settings["ignore_index"] = PAD
+    losses = {}
+    if task != "regression":  # Nothing would train its variance.
+        losses["passes only"] = CLUELoss(1.0, **settings)
+    for reduction in ("batch", "group", "sample"):
+        for alpha in (0.9, 0.5):
+            loss = CLUELoss(alpha, reduction=reduction, **settings)
+            losses[f"CLUE {reduction} {alpha}"] = loss
+    return losses
+
+
+def train(task, loss, n_passes, seed, epochs):
+    """Train one network with Adam."""
+    torch.manual_seed(seed)
+    module = task.build()
+    optimizer = torch.optim.Adam(module.parameters(), lr=5e-3)
+    x, y = task.train
+    for _ in range(epochs):
+        for rows in torch.randperm(len(y)).split(BATCH):
+            optimizer.zero_grad()
+            loss(mc_dropout(module, x[rows], n_passes), y[rows]).backward()
+            optimizer.step()
+    return module.eval()
+
+
+def ensemble(task, loss, first, seed, epochs):
+    seeds = [seed + 1000 * k for k in range(1, N_MEMBERS)]
+    return [first, *(train(task, loss, 1, s, epochs) for s in seeds)]
+
+
+def clue_networks(task, kind, seed, epochs, wanted):
+    """Yield (name of the method, network) for the wanted CLUE losses."""
+    for name, loss in clue_losses(kind).items():
+        if f"{name}, MC" in wanted:
+            yield f"{name}, MC", train(task, loss, N_PASSES, seed, epochs)
+
+
+def run(module, x, mc):
+    """Stacked results: passes with dropout, or the one without."""
+    with torch.no_grad():
+        if mc:
+            torch.manual_seed(0)
+            return mc_dropout(module, x, N_PREDICT, max_rows=20_000)
+        return module(x)[None]
+
+
+def mean_proba(passes):
+    return torch.softmax(passes.double(), -1).mean(0).numpy()
+
+
+def entropies(proba):
+    return -(proba * np.log(np.maximum(proba, 1e-300))).sum(axis=1)
+
+
+def judge_classes(proba, y):
+    """All figures of probabilities."""
+    error = -np.log(np.maximum(proba[np.arange(len(y)), y], 1e-15))
+    labels = np.arange(proba.shape[1])
+    return {
+        "accuracy": 100 * np.mean(proba.argmax(1) == y),
+        "NLL": error.mean(),
+        "ECE": 100 * expected_calibration_error(y, proba, labels=labels),
+        "AECE": 100 * adaptive_expected_calibration_error(y, proba, labels=labels),
+        "SCE": 100 * static_calibration_error(y, proba, labels=labels),
+        "UCE": 100 * uncertainty_calibration_error(error, entropies(proba)),
+    }
+
+
+def class_predictor(module, mc=False):
+    return lambda x: mean_proba(run(module, x, mc))
+
+
+def scaled_classes(task, predict):
+    """The same after temperature scaling on the calibration part."""
+
+    def logits(x):
+        return np.log(np.maximum(predict(x), 1e-30))
+
+    x, y = task.calibration
+    calibrator = TemperatureScaling().fit(logits(x), y.numpy())
+    return lambda inputs: calibrator.predict_proba(logits(inputs))
+
+
+def judge_everywhere(task, predict):
+    """Figures on the test part, shifted, and against other inputs."""
+    y = task.test[1].numpy()
+    inside = predict(task.test[0])
+    shifted = judge_classes(predict(task.shifted[0]), y)
+    stated = entropies(inside), entropies(predict(task.outside))
+    return {
+        **judge_classes(inside, y),
+        "shifted NLL": shifted["NLL"],
+        "shifted ECE": shifted["ECE"],
+        "OOD AUROC": 100 * ood_auroc(*stated),
+        "FPR95": 100 * ood_fpr(*stated),
+    }
+
+
+def classification(task, seed, epochs, wanted):
+    """Yield (method, figures)."""
+    base = train(task, plain, 1, seed, epochs)
+    predictors = {"plain": class_predictor(base), "MC": class_predictor(base, True)}
+    for name, predict in predictors.items():
+        yield name, judge_everywhere(task, predict)
+        yield f"{name}, TS", judge_everywhere(task, scaled_classes(task, predict))
+    for name, loss in (("label smoothing", smoothed), ("focal", focal)):
+        if name in wanted:
+            predict = class_predictor(train(task, loss, 1, seed, epochs))
+            yield name, judge_everywhere(task, predict)
+    if "deep ensemble" in wanted:
+        modules = ensemble(task, plain, base, seed, epochs)
+        members = [class_predictor(module) for module in modules]
+        mean = judge_everywhere(task, lambda x: np.mean([m(x) for m in members], 0))
+        yield "deep ensemble", mean
+    for name, module in clue_networks(task, "classification", seed, epochs, wanted):
+        predict = class_predictor(module, mc=True)
+        yield name, judge_everywhere(task, predict)
+        if name == "CLUE batch 0.9, MC":
+            yield f"{name}, TS", judge_everywhere(task, scaled_classes(task, predict))
+
+
+def moments(passes):
+    """Mean and variance of stacked (mean, log variance)."""
+    passes = passes.double()
+    means, variances = passes[..., 0], passes[..., 1].exp()
+    total = means.var(0, correction=0) + variances.mean(0)
+    return means.mean(0).numpy(), total.numpy()
+
+
+def value_predictor(module, mc=False):
+    return lambda x: moments(run(module, x, mc))
+
+
+def dropout_only(module):
+    """The variance of the passes alone."""
+
+    def predict(x):
+        means = run(module, x, True)[..., 0].double()
+        return means.mean(0).numpy(), means.var(0).numpy() + 1e-12
+
+    return predict
+
+
+def scaled_variance(task, predict):
+    """The variance times the factor that is right on the calibration part."""
+    x, y = task.calibration
+    mean, variance = predict(x)
+    factor = np.mean((y.numpy() - mean) ** 2 / variance)
+
+    def rescaled(inputs):
+        mean, variance = predict(inputs)
+        return mean, factor * variance
+
+    return rescaled
+
+
+def judge_values(task, predict):
+    """Figures of means and variances, in units of the target's deviation."""
+    y = task.test[1].numpy().astype(float)
+    mean, variance = predict(task.test[0])
+    std = np.sqrt(variance)
+    return {
+        "RMSE": np.sqrt(np.mean((y - mean) ** 2)),
+        "NLL": -norm.logpdf(y, mean, std).mean(),
+        "UCE": uncertainty_calibration_error((y - mean) ** 2, variance, n_bins=5),
+        "ENCE": expected_normalized_calibration_error(y, mean, std, n_bins=5),
+        "coverage": 100 * interval_coverage(y, mean, std),
+        "width": interval_sharpness(std),
+        "OOD AUROC": 100 * ood_auroc(variance, predict(task.outside)[1]),
+    }
+
+
+def regression(task, seed, epochs, wanted):
+    """Yield (method, figures)."""
+    base = train(task, squared, 1, seed, epochs)
+    head = train(task, gaussian, 1, seed, epochs)
+    predictors = {
+        "squared error, MC": dropout_only(base),
+        "Gaussian likelihood": value_predictor(head),
+        "Gaussian likelihood, MC": value_predictor(head, mc=True),
+    }
+    for name, predict in predictors.items():
+        yield name, judge_values(task, predict)
+        yield f"{name}, scaled", judge_values(task, scaled_variance(task, predict))
+    if "deep ensemble" in wanted:
+        modules = ensemble(task, gaussian, head, seed, epochs)
+        members = [value_predictor(module) for module in modules]
+
+        def together(x):
+            pairs = [member(x) for member in members]
+            means, variances = map(np.array, zip(*pairs, strict=True))
+            return means.mean(0), means.var(0) + variances.mean(0)
+
+        yield "deep ensemble", judge_values(task, together)
+    for name, module in clue_networks(task, "regression", seed, epochs, wanted):
+        predict = value_predictor(module, mc=True)
+        yield name, judge_values(task, predict)
+        if name == "CLUE sample 0.9, MC":
+            yield f"{name}, scaled", judge_values(task, scaled_variance(task, predict))
+
+
+def tokens(task, seed, epochs, wanted):
+    """Yield (method, figures) for each next character that is not padding."""
+    x, y = task.test
+    keep = (y != PAD).flatten().numpy()
+
+    def judge(module, mc):
+        proba = mean_proba(run(module, x, mc).flatten(1, 2)[:, keep])
+        return judge_classes(proba, y.flatten().numpy()[keep])
+
+    base = train(task, next_token, 1, seed, epochs)
+    yield "plain", judge(base, False)
+    yield "MC", judge(base, True)
+    for name, module in clue_networks(task, "tokens", seed, epochs, wanted):
+        yield name, judge(module, True)
+
+
+def overhead(repeats):
+    """Processor time of an epoch over that of plain training, the least of each."""
+    ratios = {}
+    for name, (_, base, kind) in PARTS.items():
+        task = TASKS[name](0)
+        loss = CLUELoss(task=kind, ignore_index=PAD if kind == "tokens" else -100)
+        least = {1: np.inf, N_PASSES: np.inf}
+        for _ in range(repeats):
+            for n_passes, objective in ((1, base), (N_PASSES, loss)):
+                start = time.process_time()
+                train(task, objective, n_passes, 0, 1)
+                seconds = time.process_time() - start
+                least[n_passes] = min(least[n_passes], seconds)
+        ratios[name] = least[N_PASSES] / least[1]
+    return ratios
+
+
+PARTS = {
+    "digits": (classification, plain, "classification"),
+    "fashion": (classification, plain, "classification"),
+    "diabetes": (regression, squared, "regression"),
+    "text": (tokens, next_token, "tokens"),
+}
+SHORT = ["label smoothing", "focal", "deep ensemble", "passes only, MC"]
+SWEEP = [f"{name}, MC" for name in clue_losses("classification") if "CLUE" in name]
+
+
+def table(rows):
+    """Means and standard deviations over the seeds, as Markdown."""
+    columns = list(next(iter(rows.values()))[0])
+    lines = [["method", *columns], ["---", *["---:" for _ in columns]]]
+    for method, runs in rows.items():
+        values = [[figures[column] for figures in runs] for column in columns]
+        cells = [f"{np.mean(v):.3g} ± {np.std(v):.2g}" for v in values]
+        lines.append([method, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [*PARTS, "overhead"]
+    parser.add_argument("--parts", nargs="+", default=names, choices=names)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", nargs="+", default=[*SHORT, *SWEEP])
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--tiny", action="store_true", help="only try the script")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results = {}
+    for part in arguments.parts:
+        if part == "overhead":
+            ratios = overhead(1 if arguments.tiny else 5)
+            print({name: round(ratio, 2) for name, ratio in ratios.items()})
+            continue
+        rows = results[part] = {}
+        for seed in range(1 if arguments.tiny else arguments.seeds):
+            task = TASKS[part](seed)
+            epochs = 1 if arguments.tiny else task.epochs
+            for method, figures in PARTS[part][0](
+                task, seed, epochs, arguments.methods
+            ):
+                rows.setdefault(method, []).append(figures)
+            print(f"{part}: seed {seed} done", file=sys.stderr, flush=True)
+        print(f"\n### {part}\n\n{table(rows)}\n", flush=True)
+        if arguments.output:
+            text = json.dumps(results, indent=1)
+            arguments.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
