@@ -28,6 +28,7 @@ autosummary_context = {
         "get_params",
         "score",
         "set_fit_request",
+        "set_predict_request",
         "set_params",
         "set_score_request",
         "set_output",

@@ -115,7 +115,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
     n_features_in_ : int
         Second axis of `X`.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of `X`, where all are strings.
 
     See Also
