@@ -1,5 +1,7 @@
 """Configuration of the documentation."""
 
+import torch
+
 import skcalib
 
 project = "skcalib"
@@ -21,8 +23,9 @@ default_role = "py:obj"
 autodoc_typehints = "none"  # The docstrings say it better.
 
 autosummary_context = {
-    # Inherited from scikit-learn or from Mapping, where they are documented.
+    # Inherited from scikit-learn, Mapping or torch, where they are documented.
     "inherited": [
+        *(name for name in dir(torch.nn.Module) if name != "forward"),
         "__init__",
         "get_metadata_routing",
         "get_params",
