@@ -13,31 +13,34 @@ from scipy.special import log_softmax
 from skcalib.clamping import NeuralClamping
 
 GAMMA = 1.0
-OURS = {
-    "temperature alone": {"solver": "fixed_delta"},
-    "L-BFGS, 2 epochs": {"solver": "lbfgs", "max_iter": 2},
-    "L-BFGS": {"solver": "lbfgs"},
-}
+# Tried in turn until the objective is at or below the recipe's.
+EPOCHS = [2, 3, 4, 6, 8, 12, 20]
 
 
 def speed(name, keep, options):
-    """Fit by each recipe, and by our solvers with its gamma and penalty."""
+    """Fit by each recipe, and by L-BFGS with its gamma, penalty and freedom."""
     (task,) = make_tasks(name, 1, options.samples, options.device)
     found = {}
     for preset in ("paper", "reference"):
         short = {"max_iter": 2} if options.tiny else {}
         seconds, recipe = timed(task, preset=preset, **short)
-        penalty = recipe.penalty_
-        found[preset] = {"the recipe": row(task, recipe, seconds, preset, penalty)}
-        for title, setting in OURS.items():
-            seconds, fitted = timed(
-                task,
-                perturbation="full",
-                penalty=penalty,
-                temperature_objective="joint",
-                **setting,
-            )
-            found[preset][title] = row(task, fitted, seconds, preset, penalty)
+        goal = row(task, recipe, seconds, preset, recipe.penalty_)
+        setting = {
+            "perturbation": "full",
+            "penalty": recipe.penalty_,
+            "temperature_objective": "joint",
+        }
+        seconds, plain = timed(task, solver="fixed_delta", **setting)
+        rows = {
+            "the recipe": goal,
+            "temperature alone": row(task, plain, seconds, preset, recipe.penalty_),
+        }
+        for epochs in EPOCHS:
+            seconds, ours = timed(task, solver="lbfgs", max_iter=epochs, **setting)
+            rows["L-BFGS"] = row(task, ours, seconds, preset, recipe.penalty_)
+            if rows["L-BFGS"]["objective"] <= goal["objective"]:
+                break
+        found[preset] = rows
     return found
 
 

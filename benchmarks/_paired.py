@@ -8,6 +8,7 @@ moved by the mean excess of the replicates over the value, as in `calibration_re
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -48,9 +49,7 @@ def metrics(result):
 
 def differences(results, references, n_samples, n_bootstrap=2000):
     """Return ``{metric: (value, low, high)}`` of accuracy, ECE and NLL, 95 %."""
-    rng = np.random.default_rng(0)
-    drawn = rng.multinomial(n_samples, np.full(n_samples, 1 / n_samples), n_bootstrap)
-    weights = np.vstack([np.ones(n_samples, int), drawn]).astype(np.float64)
+    weights = _draws(n_samples, n_bootstrap)
     found = {}
     for name, statistic in _STATISTICS.items():
         mean = 0
@@ -63,6 +62,14 @@ def differences(results, references, n_samples, n_bootstrap=2000):
             low, high = np.array([low, high]) - (np.mean(draws) - value)
         found[name] = (float(value), float(low), float(high))
     return found
+
+
+@cache
+def _draws(n_samples, n_bootstrap):
+    """How often each image counts: once in the first row, then as it is drawn."""
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(n_samples, np.full(n_samples, 1 / n_samples), n_bootstrap)
+    return np.vstack([np.ones(n_samples, int), drawn]).astype(np.float64)
 
 
 def _accuracy(result, weights):
