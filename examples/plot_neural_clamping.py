@@ -64,7 +64,7 @@ print(f"temperature: {clamping.temperature_:.2f}")
 print(f"temperature without it: {temperature[-1].temperature_:.2f}")
 
 # %%
-# What it learned is the opposite of the light.
+# What it learned mostly takes the light on the right away.
 
 plot_perturbation(clamping)
 plt.show()
