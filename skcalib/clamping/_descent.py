@@ -14,6 +14,9 @@ PROBE_SHARE = 0.1
 PROBE_ROWS = 64
 # Size of the probing step, in standard deviations of the inputs.
 PROBE_STEP = 1e-2
+# How a first step that leads up is shortened, and how often at most.
+SHORTER = 0.4
+MAX_PROBES = 8
 
 
 class NetworkLoss:
@@ -76,29 +79,52 @@ def descend(problem, basis, penalty, theta, logits, *, rows=None, **options):
 def scalar_inverse(problem, basis, penalty, x, gradient, logits, rows=None):
     """Return a function that divides by the curvatures of theta and of log T.
 
-    That of theta is taken along the gradient, from one forward run of few rows.
+    That of theta is taken along the gradient, from forward runs of few rows: a network
+    bends more than its linearisation, so the first step is tried on them.
     """
     rows = np.arange(problem.codes.shape[0]) if rows is None else rows
-    slope = gradient[:-1]
-    norm = np.linalg.norm(slope)
-    if norm == 0:
-        return lambda vector: vector
-    n_probe = min(rows.shape[0], max(PROBE_ROWS, int(PROBE_SHARE * rows.shape[0])))
-    chosen = np.linspace(0, rows.shape[0] - 1, n_probe).astype(np.intp)
-    length = PROBE_STEP * np.sqrt(problem.input_variance() * np.prod(problem.shape))
-    delta = basis.expand(x[:-1] - length * slope / norm)
-    moved = problem.objective.logits(delta, rows=rows[chosen])
-    change = (moved - logits[chosen]) / length
-    codes, weight = problem.codes[rows], problem.weight[rows]
     scores = logits.astype(np.float64) / np.exp(x[-1])
-    by_theta = _curvature(
-        problem, scores[chosen], change / np.exp(x[-1]), codes[chosen], weight[chosen]
-    )
+    codes, weight = problem.codes[rows], problem.weight[rows]
     by_log_t = _curvature(problem, scores, scores, codes, weight)
-    diagonal = np.full_like(x, by_theta + 2 * penalty)
+    by_theta = _curvature_along(problem, basis, penalty, x, gradient[:-1], logits, rows)
+    diagonal = np.full_like(x, by_theta)
     diagonal[-1] = by_log_t
     diagonal = np.maximum(diagonal, 1e-12)
     return lambda vector: vector / diagonal
+
+
+def _curvature_along(problem, basis, penalty, x, slope, logits, rows):
+    norm = np.linalg.norm(slope)
+    if norm == 0:
+        return 1.0
+    n_probe = min(rows.shape[0], max(PROBE_ROWS, int(PROBE_SHARE * rows.shape[0])))
+    chosen = np.linspace(0, rows.shape[0] - 1, n_probe).astype(np.intp)
+    rows, logits = rows[chosen], logits[chosen]
+    codes, weight = problem.codes[rows], problem.weight[rows]
+    temperature = np.exp(x[-1])
+
+    def logits_at(length):
+        delta = basis.expand(x[:-1] - length * slope / norm)
+        return problem.objective.logits(delta, rows=rows)
+
+    def loss_at(length):
+        scores = logits_at(length).astype(np.float64) / temperature
+        losses = row_losses(scores, codes, problem.loss, problem.gamma)[0]
+        theta = x[:-1] - length * slope / norm
+        return losses @ weight / weight.sum() + penalty * (theta @ theta)
+
+    small = PROBE_STEP * np.sqrt(problem.input_variance() * np.prod(problem.shape))
+    change = (logits_at(small) - logits) / (small * temperature)
+    scores = logits.astype(np.float64) / temperature
+    curvature = _curvature(problem, scores, change, codes, weight) + 2 * penalty
+    length = norm / max(curvature, 1e-12)
+    lowest = loss_at(length)
+    for _ in range(MAX_PROBES):
+        shorter = loss_at(SHORTER * length)
+        if shorter >= lowest:
+            break
+        length, lowest = SHORTER * length, shorter
+    return norm / length
 
 
 def _curvature(problem, scores, change, codes, weight):
