@@ -9,7 +9,7 @@ L-BFGS a handful of steps.
 from math import exp
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from skcalib.clamping._lbfgs import minimize
 from skcalib.clamping._row_losses import row_losses
@@ -19,8 +19,10 @@ BLOCK_ELEMENTS = 1 << 21
 MAX_EVALUATIONS = 30
 # Of log T in one step.
 LARGEST_CHANGE = 1.0
-# Relative to the largest diagonal entry, so that a flat direction has an inverse.
+# Relative to the diagonal, so that a flat direction has an inverse.
 RIDGE = 1e-7
+# Curvature of the flattest coordinate of theta, relative to that of the steepest.
+FLATTEST = 1e-7
 
 
 class Linearised:
@@ -63,17 +65,22 @@ class Linearised:
 
     def evaluate(self, x, weight, penalty):
         """Return the penalised mean loss and its gradient at x = (theta, log T)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            # A step that overflows is shortened.
+            return self._evaluate(x, weight, penalty)
+
+    def _evaluate(self, x, weight, penalty):
         theta, temperature = x[:-1], exp(x[-1])
         scores = self.logits(theta).astype(np.float64)
+        if not np.isfinite(scores).all():
+            return np.inf, np.full_like(x, np.nan)
         scores /= temperature
         kept = scores.copy()
         losses, residual, _, _ = row_losses(scores, self.codes, self.loss, self.gamma)
         residual *= weight[:, np.newaxis]
         gradient = np.empty_like(x)
-        with np.errstate(over="ignore", invalid="ignore"):
-            # A step that overflows is shortened.
-            by_logits = (residual / temperature).astype(self._flat.dtype)
-            gradient[:-1] = by_logits.ravel() @ self._flat + 2 * penalty * theta
+        by_logits = (residual / temperature).astype(self._flat.dtype)
+        gradient[:-1] = by_logits.ravel() @ self._flat + 2 * penalty * theta
         gradient[-1] = -np.vdot(residual, kept)
         return float(losses @ weight + penalty * (theta @ theta)), gradient
 
@@ -116,8 +123,21 @@ class Linearised:
 def inverse(hessian, penalty):
     """Return a function that multiplies by the inverse of the penalised Hessian."""
     matrix = hessian.copy()
-    diagonal = np.einsum("ii->i", matrix)
-    diagonal[:-1] += 2 * penalty
-    diagonal += RIDGE * max(diagonal.max(), np.finfo(np.float64).tiny)
-    factor = cho_factor(matrix, lower=True)
-    return lambda vector: cho_solve(factor, vector)
+    np.einsum("ii->i", matrix)[:-1] += 2 * penalty
+    diagonal = np.einsum("ii->i", matrix).clip(np.finfo(np.float64).tiny)
+    scale = np.sqrt(np.maximum(diagonal, FLATTEST * diagonal[:-1].max()))
+    scale[-1] = np.sqrt(diagonal[-1])
+    matrix /= scale[:, np.newaxis] * scale
+    factor = _factorised(matrix)
+    return lambda vector: cho_solve(factor, vector / scale) / scale
+
+
+def _factorised(matrix):
+    """Return a Cholesky factor, with as much added to the diagonal as that takes."""
+    ridge = RIDGE
+    while True:
+        lifted = matrix + ridge * np.eye(matrix.shape[0])
+        try:
+            return cho_factor(lifted, lower=True)
+        except LinAlgError:  # the rounding of single precision outweighs the ridge
+            ridge *= 10

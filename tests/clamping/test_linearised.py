@@ -93,3 +93,40 @@ def test_masked_rows_of_a_fit_count_for_nothing():
     expected = part.evaluate(x, masked[kept], 0.1)
     assert value == pytest.approx(expected[0])
     assert_allclose(gradient, expected[1], atol=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "gamma"), LOSSES)
+def test_more_coordinates_than_rows_have_a_fit_without_penalty(loss, gamma):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20, 2)).astype(np.float32)
+    jacobian = rng.normal(size=(20, 2, 192)).astype(np.float32)
+    codes = rng.integers(2, size=20)
+    weight = np.full(20, 1 / 20)
+    linear = Linearised(logits, jacobian, codes, loss, gamma)
+    x = np.zeros(193)
+    hessian = linear.curvature(0.0, weight, np.arange(20))
+    result = linear.fit(x, weight, 0.0, hessian, tol=1e-6)
+    assert np.isfinite(result.x).all()
+    assert result.loss < 0.01 * linear.evaluate(x, weight, 0.0)[0]
+
+
+def test_the_units_of_the_inputs_do_not_count():
+    logits, jacobian, codes, weight = draw()
+    x = np.append(np.zeros(6), 0.5)
+    results = []
+    for unit in (1.0, 1e-4, 1e4):
+        linear = Linearised(logits, unit * jacobian, codes, "focal", 1.0)
+        hessian = linear.curvature(0.5, weight, np.arange(200))
+        results.append(linear.fit(x, weight, 1e-3 * unit**2, hessian, tol=1e-9))
+    assert [r.loss for r in results] == pytest.approx([results[0].loss] * 3, rel=1e-8)
+    assert len({r.n_iter for r in results}) == 1
+
+
+@pytest.mark.parametrize("size", [1e30, 1e300])
+def test_a_point_too_far_for_the_logits_has_no_loss(size):
+    logits, jacobian, codes, weight = draw()
+    logits, jacobian = logits.astype(np.float32), jacobian.astype(np.float32)
+    linear = Linearised(logits, 1e9 * jacobian, codes, "focal", 1.0)
+    value, gradient = linear.evaluate(np.append(np.full(6, size), 0.5), weight, 1.0)
+    assert not np.isfinite(value)
+    assert not np.isfinite(gradient).all()
