@@ -28,7 +28,11 @@ def frozen_view(module: Any, device: str) -> Any:
     """
     torch = import_optional("torch", _PURPOSE)
     own = module_device(module)
-    wanted = own if device == "auto" else torch.device(device)
+    if own.type == "meta":
+        raise ValueError(
+            "The module lies on the device 'meta', without its weights. Load them."
+        )
+    wanted = own if device == "auto" else checked_device(device)
     compiled = isinstance(module, torch.jit.ScriptModule)
     if wanted.type != own.type or wanted.index not in (None, own.index):
         return copy.deepcopy(module).to(wanted).eval().requires_grad_(False)
@@ -36,6 +40,24 @@ def frozen_view(module: Any, device: str) -> Any:
         training = any(part.training for part in module.modules())
         return copy.deepcopy(module).eval() if training else module
     return _view(module, {})
+
+
+def checked_device(device: Any) -> Any:
+    """Return the device of this name; raise a ValueError if it cannot be had."""
+    torch = import_optional("torch", _PURPOSE)
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not a device that torch knows; pass 'auto', 'cpu' "
+            "or 'cuda'."
+        ) from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={str(device)!r} asks for a GPU, but torch finds none here. Pass "
+            "device='auto' or 'cpu'."
+        )
+    return found
 
 
 def module_device(module: Any) -> Any:

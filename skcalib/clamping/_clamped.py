@@ -171,6 +171,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
     def _open_calibration_set(self, X, y, sample_weight, *, needs_gradient=True):
         """Validate everything `fit` is given; return network, inputs, codes, weight."""
         name = type(self).__name__
+        self._new_output_calibrator()
         network = self._open_network()
         if needs_gradient:
             check_differentiable(network)
@@ -194,9 +195,10 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         weight = check_weight(sample_weight, codes)
         present = np.unique(codes[weight > 0])
         if present.shape[0] < 2:
+            only = self.classes_.tolist()[present[0]]
             raise ValueError(
-                f"y holds one class only: {self.classes_[present[0]]!r}. {name} needs "
-                "at least two classes among the samples with positive weight."
+                f"y holds one class only: {only!r}. {name} needs at least "
+                " two classes among the samples with positive weight."
             )
         check_range(self.feasible_range, inputs)
         return network, inputs, codes, weight
@@ -249,12 +251,25 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             if not result.converged:
                 self._warn_early(result.message)
         if self.output_calibrator is not None:
-            calibrator = clone(self.output_calibrator)
+            calibrator = self._new_output_calibrator()
             calibrator.set_params(classes=self.classes_)
             y = self.classes_[problem.codes]
             self.output_calibrator_ = calibrator.fit(
                 outcome.logits, y, sample_weight=problem.weight
             )
+
+    def _new_output_calibrator(self):
+        """Return a calibrator to fit, after a look at its parameters; None for none."""
+        if self.output_calibrator is None:
+            return None
+        calibrator = clone(self.output_calibrator)
+        if "classes" not in calibrator.get_params(deep=False):
+            raise TypeError(
+                f"output_calibrator={calibrator!r} is not a calibrator of logits. Pass "
+                "one of skcalib, such as VectorScaling()."
+            )
+        calibrator._validate_params()
+        return calibrator
 
     def _warn_early(self, message):
         warnings.warn(
@@ -274,7 +289,7 @@ def check_differentiable(network):
 
 
 class Progress:
-    """Writes the loss after each epoch to the standard error stream."""
+    """Writes what is tried, and the loss after each epoch, to standard error."""
 
     def __init__(self, name):
         self._name = name
@@ -282,7 +297,11 @@ class Progress:
 
     def __call__(self, value):
         self._count += 1
-        sys.stderr.write(f"[{self._name}] epoch {self._count}: loss {value:.6f}\n")
+        self.note(f"epoch {self._count}: loss {value:.6f}")
+
+    def note(self, text):
+        """Write a line."""
+        sys.stderr.write(f"[{self._name}] {text}\n")
 
 
 class _Brief:

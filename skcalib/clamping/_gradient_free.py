@@ -32,6 +32,7 @@ def solve_gradient_free(problem, settings):
     if basis is None:
         return unperturbed(problem)
     try:
+        settings.note(f"running {2 * basis.dim} forward passes")
         jacobian = secants(problem, basis)
         return _fit(problem, settings, name, basis, jacobian)
     except KeyboardInterrupt:

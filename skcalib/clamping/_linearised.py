@@ -11,7 +11,7 @@ from math import exp
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from skcalib.clamping._lbfgs import minimize
+from skcalib.clamping._lbfgs import INTERRUPTED, minimize
 from skcalib.clamping._row_losses import row_losses
 
 # Numbers in one block of the Hessian's factor.
@@ -110,7 +110,7 @@ class Linearised:
 
     def fit(self, x, weight, penalty, hessian, *, tol):
         """Minimise the penalised loss from x = (theta, log T)."""
-        return minimize(
+        result = minimize(
             lambda point: self.evaluate(point, weight, penalty),
             x,
             precondition=inverse(hessian, penalty),
@@ -118,6 +118,10 @@ class Linearised:
             last_limit=LARGEST_CHANGE,
             tol=tol,
         )
+        if result.message == INTERRUPTED:
+            # One fit of many: it is the search that ends.
+            raise KeyboardInterrupt
+        return result
 
 
 def inverse(hessian, penalty):

@@ -9,7 +9,7 @@ import torch
 
 from skcalib._backends._onnx import open_network as open_session
 from skcalib._backends._onnx_files import open_source
-from skcalib._backends._torch import frozen_view, module_device
+from skcalib._backends._torch import checked_device, frozen_view, module_device
 from skcalib.clamping._running_network import Network
 from skcalib.exceptions import ModelFormatError, NotDifferentiableError
 
@@ -73,6 +73,8 @@ def open_network(
         if device == "auto":
             device = getattr(model, "device", "auto")
         model = getattr(model, model._network)
+    if str(device) != "auto":
+        checked_device(device)
     options = {
         "precision": precision,
         "channels_last": channels_last,

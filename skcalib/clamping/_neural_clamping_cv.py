@@ -313,9 +313,17 @@ class NeuralClampingCV(ClampedClassifier):
 
 def _numbers(name, values):
     """Return a list of non-negative numbers."""
-    numbers = np.asarray(values, dtype=np.float64)
-    if numbers.ndim != 1 or numbers.size == 0 or not (numbers >= 0).all():
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if (
+        numbers.ndim != 1
+        or not numbers.size
+        or not ((numbers >= 0) & (numbers < np.inf)).all()
+    ):
         raise ValueError(
-            f"{name}={values!r} is not a list of non-negative numbers, at least one."
+            f"{name}={values!r} is not a list of finite, non-negative numbers, at "
+            "least one."
         )
     return numbers.tolist()

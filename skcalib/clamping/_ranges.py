@@ -7,11 +7,12 @@ def check_range(feasible_range, inputs):
     """Refuse a range that is none, or that some calibration input leaves."""
     if feasible_range is None:
         return
-    bounds = [np.asarray(bound, dtype=np.float64) for bound in feasible_range]
-    if len(bounds) != 2:
+    if len(feasible_range) != 2:
         raise ValueError(
-            f"feasible_range has {len(bounds)} entries; it needs two, (low, high)."
+            f"feasible_range has {len(feasible_range)} entries; it needs two, "
+            "(low, high)."
         )
+    bounds = [_as_bound(bound) for bound in feasible_range]
     try:
         low, high = (np.broadcast_to(bound, inputs.shape) for bound in bounds)
     except ValueError as error:
@@ -38,3 +39,16 @@ def check_range(feasible_range, inputs):
                 "has to hold all calibration inputs, in the scale the network takes."
             )
         start += block.shape[0]
+
+
+def _as_bound(bound):
+    try:
+        values = np.asarray(bound, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if np.isnan(values).any():
+        raise ValueError(
+            f"feasible_range has the bound {bound!r}; both bounds have to be numbers "
+            "or arrays of them, infinite where there is none."
+        )
+    return values

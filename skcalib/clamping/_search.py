@@ -5,6 +5,7 @@ from math import log
 import numpy as np
 
 from skcalib.clamping._descent import descend
+from skcalib.clamping._lbfgs import INTERRUPTED
 from skcalib.clamping._linearised import Linearised
 from skcalib.clamping._selection import (
     Candidate,
@@ -92,6 +93,9 @@ class NetworkPath:
                 max_evaluations=self._limit,
                 tol=TOLERANCE,
             )
+            if result.message == INTERRUPTED:
+                # One fit of many: it is the search that ends.
+                raise KeyboardInterrupt
             theta = result.x[:-1]
             self._theta[i], self._logits[i] = theta, logits
             delta = self._basis.expand(theta)
@@ -170,6 +174,7 @@ def _search(problems, paths, penalties, settings, splits):
     for problem, name, basis, path in paths:
         for candidate in _follow(path, problem, name, basis, penalties, splits):
             table.add(candidate)
+            settings.note(table.describe(candidate, base))
             found.append((candidate, problem))
             if table.helps(base, candidate):
                 break  # weaker penalties fit the training part still closer
@@ -179,6 +184,7 @@ def _search(problems, paths, penalties, settings, splits):
         if not candidate.checked:
             check_by_network(candidate, problem, splits)
             table.add(candidate)
+            settings.note(table.describe(candidate, base) + ", by the network")
     return table, table.choose(settings.rule)
 
 

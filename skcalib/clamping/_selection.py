@@ -166,6 +166,14 @@ class Table:
         mean, error = self.gain(candidate, other)
         return mean > error
 
+    def describe(self, candidate, base):
+        """Say in a line how a candidate compares with `base`."""
+        mean, error = self.gain(candidate, base)
+        return (
+            f"gamma={candidate.gamma:g}, perturbation={candidate.perturbation}, "
+            f"penalty={candidate.penalty:.3g}: gain {mean:.5f} +- {error:.5f}"
+        )
+
     def choose(self, rule="one_standard_error"):
         """Return the first checked candidate that the best checked does not beat."""
         checked = [c for c in self._candidates if c.checked]

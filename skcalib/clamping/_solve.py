@@ -41,6 +41,11 @@ class Settings:
     rule: str = "one_standard_error"
     random_state: Any = None
 
+    def note(self, text):
+        """Tell the user, if asked to, what is going on."""
+        if self.report is not None:
+            self.report.note(text)
+
 
 def solve_fixed(problem, settings, start):
     """Keep the perturbation where it starts."""
@@ -69,6 +74,7 @@ def search_and_refine(problems, settings):
         if not spans:
             table, chosen = search_by_network(problems, *every[0], penalties, settings)
         else:
+            settings.note(f"deriving the logits by {spans[-1][1].dim} coordinates")
             jacobian = first.objective.jacobian(spans[-1][1])
             table, chosen = search_linearised(
                 problems, spans, jacobian, penalties, settings
@@ -122,7 +128,12 @@ def refine(problem, settings, spans, jacobian, chosen):
     hessian = linear.curvature(log_temperature, weight, every)
     # At theta = 0 the linearised loss and its gradient are the network's own.
     first = linear.evaluate(x, weight, penalty)
-    target = linear.fit(x, weight, penalty, hessian, tol=settings.tol).x
+    try:
+        target = linear.fit(x, weight, penalty, hessian, tol=settings.tol).x
+    except KeyboardInterrupt:
+        outcome = unperturbed(problem)
+        outcome.message = INTERRUPTED
+        return outcome
     loss = NetworkLoss(problem, basis, penalty, start=(first[0], problem.logits))
     curve = [first[0]]
     result = minimize(

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 torch = pytest.importorskip("torch")
 
-from skcalib import NeuralClamping, NeuralClampingCV  # noqa: E402
+from skcalib import NeuralClamping, NeuralClampingCV, VectorScaling  # noqa: E402
 from skcalib.exceptions import ModelFormatError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -150,8 +151,61 @@ def test_other_inputs_than_in_fit():
 
 
 @pytest.mark.parametrize(
-    "options", [{"gammas": []}, {"gammas": [-1]}, {"penalties": [0.1, np.nan]}]
+    "options",
+    [
+        {"gammas": []},
+        {"gammas": [-1]},
+        {"gammas": ["one"]},
+        {"gammas": [np.inf]},
+        {"penalties": [0.1, np.nan]},
+    ],
 )
 def test_a_grid_without_sense(options):
-    with pytest.raises(ValueError, match="not a list of non-negative numbers"):
+    with pytest.raises(ValueError, match="not a list of finite, non-negative"):
         NeuralClampingCV(identity, **options).fit(*draw())
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"device": "nowhere"}, ValueError, "not a device that torch knows"),
+        ({"feasible_range": (None, 1)}, ValueError, "the bound None"),
+        ({"feasible_range": (0, "one")}, ValueError, "the bound 'one'"),
+        ({"feasible_range": (0, np.nan)}, ValueError, "the bound nan"),
+        ({"output_calibrator": VectorScaling}, TypeError, "instance"),
+        ({"output_calibrator": LogisticRegression()}, TypeError, "not a calibrator"),
+        ({"output_calibrator": VectorScaling(tol=-1)}, ValueError, "VectorScaling"),
+    ],
+)
+def test_settings_are_refused_before_the_network_runs(
+    estimator, change, error, message
+):
+    runs = []
+
+    def network(x):
+        runs.append(x.shape[0])
+        return 1 * x
+
+    with pytest.raises(error, match=message):
+        estimator(network, **change).fit(*draw())
+    assert sum(runs) <= 40  # no more than the probe
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("network", [identity, torch.nn.Identity()])
+def test_a_device_that_is_not_there(network):
+    with pytest.raises(ValueError, match="torch finds none here"):
+        NeuralClamping(network, device="cuda").fit(*draw())
+
+
+def test_a_module_without_weights():
+    module = torch.nn.Linear(3, 3, device="meta")
+    with pytest.raises(ValueError, match="without its weights"):
+        NeuralClamping(module).fit(*draw())
+
+
+def test_the_only_class_is_named_plainly():
+    X, y = draw()
+    with pytest.raises(ValueError, match=r"one class only: 0\. NeuralClamping needs"):
+        NeuralClamping(identity).fit(X, np.zeros_like(y))

@@ -14,6 +14,8 @@ from sklearn.preprocessing import FunctionTransformer
 torch = pytest.importorskip("torch")
 
 from skcalib import NeuralClamping, TemperatureScaling, VectorScaling  # noqa: E402
+from skcalib.clamping._linearised import Linearised  # noqa: E402
+from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.frozen import TorchLogits  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -367,6 +369,40 @@ def test_an_interrupted_choice_leaves_temperature_scaling():
         nc = NeuralClamping(network).fit(X, y)
     assert nc.perturbation_ == "none"
     assert nc.temperature_ == TemperatureScaling().fit(X, y).temperature_
+
+
+@pytest.mark.parametrize("solver", ["auto", "lbfgs"])
+@pytest.mark.parametrize("stop_at", [8, 12])
+def test_an_interrupt_ends_the_whole_choice(monkeypatch, solver, stop_at):
+    X, y = draw(200)
+    calls = []
+    kind, name = {
+        "auto": (Linearised, "evaluate"),
+        "lbfgs": (Objective, "evaluate"),
+    }[solver]
+    evaluate = getattr(kind, name)
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == stop_at:
+            raise KeyboardInterrupt
+        return evaluate(*args, **kwargs)
+
+    monkeypatch.setattr(kind, name, interrupted)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        nc = NeuralClamping(identity, solver=solver, perturbation="full").fit(X, y)
+    assert len(calls) == stop_at
+    assert nc.perturbation_ == "none"
+
+
+def test_the_choice_is_told_while_it_runs(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    nc = NeuralClamping(identity, verbose=1).fit(*draw(200))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "[NeuralClamping] deriving the logits by 4 coordinates"
+    tried = [line for line in lines if "gain" in line and "by the network" not in line]
+    assert len(tried) == len(nc.selection_["gamma"]) - 1  # all but no perturbation
 
 
 def test_progress_goes_to_the_error_stream(monkeypatch):
