@@ -191,5 +191,8 @@ def _search(problems, paths, penalties, settings, splits):
 def _follow(path, problem, name, basis, penalties, splits):
     for penalty in penalties:
         candidate = Candidate(problem.gamma, name, penalty, basis, checked=path.checked)
-        hold_out(candidate, problem, splits, path.fit(penalty))
+        if not hold_out(candidate, problem, splits, path.fit(penalty)):
+            # It makes no error on what it was fitted to: the rows are too few to tell,
+            # and weaker penalties fit them still closer.
+            return
         yield candidate

@@ -103,15 +103,20 @@ def without_perturbation(problem, splits):
 
 
 def hold_out(candidate, problem, splits, fits):
-    """Set the held-out logits and temperatures from each split's logits and theta."""
-    logits, temperature = [], []
+    """Set the held-out logits and temperatures from each split's logits and theta.
+
+    Returns whether every split has a best temperature.
+    """
+    logits, temperature, converged = [], [], True
     for (train, test), (values, theta) in zip(splits, fits, strict=True):
         result = problem.served_temperature(values[train], train)
+        converged &= result.converged
         logits.append(values[test])
         temperature.append(np.full(test.shape[0], result.x[0]))
         candidate.thetas.append(theta)
     candidate.logits = np.concatenate(logits)
     candidate.temperature = np.concatenate(temperature)
+    return converged
 
 
 def check_by_network(candidate, problem, splits):

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from skcalib import NeuralClamping, TemperatureScaling, VectorScaling  # noqa: E402
 from skcalib.clamping._linearised import Linearised  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
+from skcalib.datasets import load_demo  # noqa: E402
 from skcalib.frozen import TorchLogits  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -393,6 +394,19 @@ def test_an_interrupt_ends_the_whole_choice(monkeypatch, solver, stop_at):
         nc = NeuralClamping(identity, solver=solver, perturbation="full").fit(X, y)
     assert len(calls) == stop_at
     assert nc.perturbation_ == "none"
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("n", "seed"), [(8, 1), (8, 2), (12, 1), (16, 1)])
+def test_few_rows_are_not_separated_by_a_perturbation(n, seed):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    demo = load_demo()
+    rows = np.random.default_rng(seed).permutation(600)[:n]
+    X, y = demo.X_calibration[rows], demo.y_calibration[rows]
+    nc = NeuralClamping(demo.model).fit(X, y)
+    assert nc.perturbation_ == "none"
+    assert nc.temperature_ > 0.3
 
 
 def test_the_choice_is_told_while_it_runs(monkeypatch):
