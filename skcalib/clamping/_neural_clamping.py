@@ -87,13 +87,14 @@ class NeuralClamping(ClampedClassifier):
 
     max_iter : int, default=None
         Largest number of epochs: 4 steps on the network for "auto", 20 for "lbfgs",
-        the preset's 100 for "sgd", and 200 forward passes for "gradient_free".
+        4 for "sgd", 100 for presets, and 200 forward passes for "gradient_free".
 
     tol : float, default=1e-6
         The fall of the loss, in nats, below which "auto" and "lbfgs" stop.
 
-    validation_fraction : float, default=0.1
-        Share of the samples by which "sgd" stops early; not used by presets.
+    validation_fraction : float or None, default=0.1
+        Share of the samples by which "sgd" stops early, None for none; not used by
+        presets.
 
     cv : int, cross-validation generator or iterable, default=5
         Splits by which perturbation and penalty are chosen. An integer gives that many
@@ -236,7 +237,7 @@ class NeuralClamping(ClampedClassifier):
         "temperature_objective": [StrOptions({"log_loss", "joint"})],
         "max_iter": [Interval(Integral, 1, None, closed="left"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str],
@@ -371,12 +372,19 @@ class NeuralClamping(ClampedClassifier):
             start = start if resumed or self.preset is None else None
             training = {
                 "preset": self.preset,
-                "temperature": self.temperature_ if resumed else 1.0,
+                "temperature": self._first_temperature(problem, resumed),
                 "fraction": self.validation_fraction,
                 "verbose": self.verbose,
             }
         settings = self._settings(problem, perturbation, penalty, random_state)
         return solve(solver, problem, settings, start, **training)
+
+    def _first_temperature(self, problem, resumed):
+        if resumed:
+            return self.temperature_
+        if self.preset is not None:
+            return 1.0
+        return problem.joint_temperature(problem.logits).x[0]
 
     def _resumes(self, problem):
         """Whether to go on where the last fit ended: it has moved the inputs."""

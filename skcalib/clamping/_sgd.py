@@ -7,23 +7,27 @@ import numpy as np
 from skcalib._validation import make_splits
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._spans import canonical, open_basis
-from skcalib.clamping._train import RECIPES, Recipe, train
+from skcalib.clamping._train import OURS, RECIPES, train
 
 
 def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbose):
     """Train perturbation and temperature; return the outcome.
 
-    A recipe runs all its epochs on all rows. Without one, a share `fraction` of the
-    rows is held out and ends the training.
+    A preset runs all its epochs on all rows. Without one, a share `fraction` of the
+    rows, if any, is held out and ends the training, and the temperature that is served
+    is the exact one.
     """
-    recipe = Recipe() if preset is None else RECIPES[preset]
+    recipe = RECIPES.get(preset) or replace(
+        OURS, input_scale=float(np.sqrt(problem.input_variance()))
+    )
     if settings.max_iter is not None:
         recipe = replace(recipe, max_iter=settings.max_iter)
     held_out = None
     if preset is None:
         if settings.penalty != "auto":
             recipe = replace(recipe, penalty=float(settings.penalty))
-        held_out = _hold_out(problem, settings, fraction)
+        if fraction is not None:
+            held_out = _hold_out(problem, settings, fraction)
     name = canonical(settings.perturbation)
     basis = open_basis(name, problem.shape)
     training = train(
@@ -36,7 +40,6 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
         random_state=settings.random_state,
         verbose=verbose,
     )
-    joint = problem.temperature_objective == "joint"
     return Outcome(
         training.delta,
         problem.objective.logits(training.delta),
@@ -44,7 +47,7 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
         name,
         training.loss_curve,
         training.n_iter,
-        temperature=training.temperature if joint else None,
+        temperature=None if preset is None else training.temperature,
     )
 
 

@@ -32,6 +32,10 @@ INTERRUPTED = "it was interrupted"
 class Recipe:
     """Settings of the descent.
 
+    With an `input_scale` the steps are those of Adam (Kingma & Ba, ICLR 2015); the
+    learning rate is in units of that scale for theta and of T for T, and falls to 0
+    with the last step. Else it is that of gradient descent with momentum.
+
     `penalty` times `norm(theta)`, squared or not, is added to the mean loss; None is a
     tenth of the mean loss at the start. `start_scale` is the standard deviation of the
     random start of the preset.
@@ -44,7 +48,11 @@ class Recipe:
     penalty: float | None = None
     squared: bool = True
     start_scale: float = 1e-3
+    input_scale: float | None = None
 
+
+# A few hundred small steps, however many rows there are, do more than few long ones.
+OURS = Recipe(learning_rate=0.016, batch_size=16, max_iter=4)
 
 RECIPES = {
     "paper": Recipe(learning_rate=0.001, momentum=0.0, batch_size=512),
@@ -170,10 +178,12 @@ class _Descent:
         options = {"device": objective.network.device, "dtype": objective.sum_dtype}
         self.theta = torch.as_tensor(theta, **options).clone()
         self.temperature = torch.as_tensor(float(temperature), **options).clone()
-        self._velocity = [
-            torch.zeros_like(self.theta),
-            torch.zeros_like(self.temperature),
-        ]
+        points = [self.theta, self.temperature]
+        if recipe.input_scale is None:
+            self._move = _Momentum(recipe, points)
+        else:
+            n_steps = recipe.max_iter * -(-len(rows) // recipe.batch_size)
+            self._move = _Adam(recipe, points, n_steps)
         self.penalty = recipe.penalty
         if self.penalty is None:
             delta = basis.expand(np.asarray(theta))
@@ -211,12 +221,7 @@ class _Descent:
             self.basis.reduce(by_delta) + slope,
             totals[1] / self.temperature,
         ]
-        points = [self.theta, self.temperature]
-        for point, gradient, velocity in zip(
-            points, gradients, self._velocity, strict=True
-        ):
-            velocity.mul_(self._recipe.momentum).add_(gradient)
-            point.sub_(self._recipe.learning_rate * velocity)
+        self._move([self.theta, self.temperature], gradients)
         self.temperature.clamp_(min=SMALLEST_TEMPERATURE)
         return totals[0] + penalty
 
@@ -228,6 +233,44 @@ class _Descent:
         # At 0, where the norm has a kink, any slope up to 1 is one: take 0.
         tiny = torch.finfo(norm.dtype).tiny
         return self.penalty * norm, self.penalty * self.theta / norm.clamp(min=tiny)
+
+
+class _Momentum:
+    """Gradient descent with momentum."""
+
+    def __init__(self, recipe, points):
+        self._recipe = recipe
+        self._velocity = [torch.zeros_like(point) for point in points]
+
+    def __call__(self, points, gradients):
+        """Move the points in place."""
+        for point, gradient, velocity in zip(
+            points, gradients, self._velocity, strict=True
+        ):
+            velocity.mul_(self._recipe.momentum).add_(gradient)
+            point.sub_(self._recipe.learning_rate * velocity)
+
+
+class _Adam:
+    """Adam, each parameter in a unit of its own, with a rate that falls to 0."""
+
+    def __init__(self, recipe, points, n_steps):
+        units = recipe.input_scale, points[1].item()
+        self._rates = [recipe.learning_rate * unit for unit in units]
+        self._left = self._n_steps = n_steps
+        self._steps = [torch.zeros_like(point) for point in points]
+        self._adam = torch.optim.Adam(self._steps, lr=1.0, betas=(0.9, 0.99))
+
+    def __call__(self, points, gradients):
+        """Move the points in place."""
+        for step, gradient in zip(self._steps, gradients, strict=True):
+            step.zero_()
+            step.grad = gradient
+        self._adam.step()
+        share = max(self._left, 1) / self._n_steps
+        self._left -= 1
+        for point, step, rate in zip(points, self._steps, self._rates, strict=True):
+            point.add_(share * rate * step)
 
 
 class _Keeper:

@@ -143,12 +143,12 @@ def test_a_preset_is_undercut_for_a_fraction_of_its_passes(
     network, X, y = over_confident()
     slow, slow_passes = passes(network, X, y, preset=preset, gamma=gamma)
     assert slow.n_iter_ == 100
-    options = {"solver": "lbfgs", "perturbation": "full", "max_iter": epochs}
-    fast, fast_passes = passes(
-        network, X, y, penalty=slow.penalty_, gamma=gamma, **options
-    )
-    assert fast.loss_ <= slow.loss_
-    assert factor * fast_passes <= slow_passes
+    for solver in ("lbfgs", "sgd"):
+        options = {"solver": solver, "perturbation": "full", "max_iter": epochs}
+        options |= {"penalty": slow.penalty_, "validation_fraction": None}
+        fast, fast_passes = passes(network, X, y, gamma=gamma, **options)
+        assert fast.loss_ <= slow.loss_
+        assert factor * fast_passes <= slow_passes
 
 
 @pytest.mark.parametrize("gamma", [0, 1])
