@@ -8,6 +8,7 @@ from skcalib._solvers._result import Result
 from skcalib.clamping._lbfgs import INTERRUPTED, minimize
 from skcalib.clamping._linearised import LARGEST_CHANGE
 from skcalib.clamping._row_losses import row_losses
+from skcalib.clamping._running_network import refuse_nan_gradient
 
 # Rows on which the curvature along the first step is probed, as a share of all.
 PROBE_SHARE = 0.1
@@ -58,6 +59,7 @@ def descend(problem, basis, penalty, theta, logits, *, rows=None, **options):
     limit = options.pop("max_evaluations")
     try:
         first = loss(x)
+        refuse_nan_gradient(first[1])
         if report is not None:
             report(first[0])
         inverse = scalar_inverse(problem, basis, penalty, x, first[1], logits, rows)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from skcalib.clamping._running_network import refuse_nan
+from skcalib.clamping._running_network import refuse_nan, refuse_nan_gradient
 from skcalib.clamping._tensor_losses import LOSSES
 from skcalib.exceptions import NotDifferentiableError
 
@@ -191,7 +191,9 @@ class Objective:
                     pass  # Not every operator has a forward mode.
             return self._by_class(x, delta, basis).float().cpu()
 
-        return torch.cat(list(self._epoch(derivatives, rows))).numpy()
+        jacobian = torch.cat(list(self._epoch(derivatives, rows))).numpy()
+        refuse_nan_gradient(jacobian)
+        return jacobian
 
     def _by_class(self, x, delta, basis):
         leaf = delta.expand(x.shape[0], *delta.shape).clone().requires_grad_()

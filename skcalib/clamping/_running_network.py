@@ -255,6 +255,16 @@ def refuse_nan(logits, rows=None):
     )
 
 
+def refuse_nan_gradient(gradient):
+    """Raise a ValueError unless all numbers of a network's gradient are finite."""
+    if not np.isfinite(gradient).all():
+        raise ValueError(
+            "The network's logits are finite but their gradient with respect to the "
+            "inputs is not, as behind the square root or the norm of zeros. Keep such "
+            "an operation away from zero, or use solver='gradient_free'."
+        )
+
+
 def _as_logits(result, n_rows):
     trailing = result.shape[2:]
     if result.ndim == 0 or result.shape[0] != n_rows or any(d != 1 for d in trailing):

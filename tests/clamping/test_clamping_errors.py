@@ -209,3 +209,12 @@ def test_the_only_class_is_named_plainly():
     X, y = draw()
     with pytest.raises(ValueError, match=r"one class only: 0\. NeuralClamping needs"):
         NeuralClamping(identity).fit(X, np.zeros_like(y))
+
+
+@pytest.mark.parametrize("solver", ["auto", "lbfgs"])
+def test_a_gradient_that_is_not_finite(solver):
+    def network(x):
+        return x + torch.where(x > 9, (0 * x).sqrt(), 0.0)
+
+    with pytest.raises(ValueError, match="gradient with respect to the inputs is not"):
+        NeuralClamping(network, solver=solver).fit(*draw())
