@@ -72,11 +72,16 @@ class Problem:
 
     def input_variance(self):
         """Return the mean square deviation of the inputs' entries, at least 1e-30."""
-        inputs = self.objective.inputs
-        rows = np.linspace(0, inputs.n_samples - 1, SAMPLE_ROWS).astype(np.intp)
-        parts = [x.double().cpu().numpy() for x in inputs.values(np.unique(rows))]
-        sample = np.concatenate(parts)
-        return max(float(sample.var(axis=0).mean()), 1e-30)
+        # At even steps of the summed weight: weights count as repetitions here too.
+        place = np.cumsum(self.weight) / self.weight.sum()
+        steps = (np.arange(SAMPLE_ROWS) + 0.5) / SAMPLE_ROWS
+        rows, counts = np.unique(np.searchsorted(place, steps), return_counts=True)
+        values = self.objective.inputs.values(rows)
+        sample = np.concatenate([x.double().cpu().numpy() for x in values])
+        share = counts / SAMPLE_ROWS
+        centred = sample - np.tensordot(share, sample, axes=1)
+        variance = np.tensordot(share, centred**2, axes=1)
+        return max(float(variance.mean()), 1e-30)
 
 
 @dataclass

@@ -409,6 +409,23 @@ def test_few_rows_are_not_separated_by_a_perturbation(n, seed):
     assert nc.temperature_ > 0.3
 
 
+def test_weights_count_as_repetitions_in_the_whole_choice():
+    X, y = draw(150)
+    counts = np.random.default_rng(0).integers(0, 4, 150)
+    repeated = np.repeat(np.arange(150), counts)
+    half = np.arange(150) % 2 == 0
+    cv = [np.flatnonzero(half), np.flatnonzero(~half)]
+    cv_repeated = [np.flatnonzero(part[repeated]) for part in (half, ~half)]
+    weighted = NeuralClamping(identity, cv=[cv, cv[::-1]])
+    weighted.fit(X, y, sample_weight=counts)
+    again = NeuralClamping(identity, cv=[cv_repeated, cv_repeated[::-1]])
+    again.fit(X[repeated], y[repeated])
+    assert weighted.penalty_ == pytest.approx(again.penalty_, rel=1e-9)
+    assert weighted.perturbation_ == again.perturbation_ != "none"
+    assert weighted.temperature_ == pytest.approx(again.temperature_, rel=1e-6)
+    assert_allclose(weighted.delta_, again.delta_, atol=1e-5)
+
+
 def test_the_choice_is_told_while_it_runs(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
