@@ -198,7 +198,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             only = self.classes_.tolist()[present[0]]
             raise ValueError(
                 f"y holds one class only: {only!r}. {name} needs at least "
-                " two classes among the samples with positive weight."
+                "two classes among the samples with positive weight."
             )
         check_range(self.feasible_range, inputs)
         return network, inputs, codes, weight

@@ -207,7 +207,7 @@ def test_a_module_without_weights():
 
 def test_the_only_class_is_named_plainly():
     X, y = draw()
-    with pytest.raises(ValueError, match=r"one class only: 0\. NeuralClamping needs"):
+    with pytest.raises(ValueError, match=r"one class only: 0\. .* needs at least two"):
         NeuralClamping(identity).fit(X, np.zeros_like(y))
 
 
