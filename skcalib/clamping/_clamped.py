@@ -14,6 +14,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from skcalib._backends._brief import Brief
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
 from skcalib._validation import check_weight, encode_labels, make_splits
@@ -65,7 +66,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
     def __repr__(self, N_CHAR_MAX=700):
         """Show the parameters, without megabytes of weights."""
         brief = type(self)(**self.get_params(deep=False))
-        brief.model = _Brief(self.model)
+        brief.model = Brief(self.model)
         return super(ClampedClassifier, brief).__repr__(N_CHAR_MAX)
 
     def logits(self, X):
@@ -302,20 +303,3 @@ class Progress:
     def note(self, text):
         """Write a line."""
         sys.stderr.write(f"[{self._name}] {text}\n")
-
-
-class _Brief:
-    """Stands for a network where estimators are printed."""
-
-    def __init__(self, network):
-        self._network = network
-
-    def __repr__(self):
-        network = self._network
-        if isinstance(network, bytes | bytearray):
-            return f"<{len(network)} bytes>"
-        if isinstance(network, str) or hasattr(network, "get_params"):
-            return repr(network)
-        if hasattr(network, "__fspath__"):
-            return repr(network.__fspath__())
-        return f"<{getattr(network, '__name__', type(network).__name__)}>"

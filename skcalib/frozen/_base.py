@@ -9,6 +9,7 @@ from sklearn.base import (
     TransformerMixin,
 )
 
+from skcalib._backends._brief import Brief
 from skcalib._sklearn_compat import fit_context
 
 
@@ -91,22 +92,5 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
     def __repr__(self, N_CHAR_MAX=700):
         """Show the parameters, without megabytes of weights."""
         brief = type(self)(**self.get_params(deep=False))
-        setattr(brief, self._network, _Brief(getattr(self, self._network)))
+        setattr(brief, self._network, Brief(getattr(self, self._network)))
         return super(FrozenLogits, brief).__repr__(N_CHAR_MAX)
-
-
-class _Brief:
-    """Stands for a network where estimators are printed."""
-
-    def __init__(self, network):
-        self._network = network
-
-    def __repr__(self):
-        network = self._network
-        if isinstance(network, bytes | bytearray):
-            return f"<{len(network)} bytes>"
-        if isinstance(network, str) or hasattr(network, "get_params"):
-            return repr(network)
-        if hasattr(network, "__fspath__"):
-            return repr(network.__fspath__())
-        return f"<{type(network).__name__}>"
