@@ -11,6 +11,8 @@ from skcalib.exceptions import ModelFormatError
 # Above this size a model keeps its weights in files of their own: a protobuf message
 # cannot exceed 2 GB.
 LARGEST_INLINE = 1_500_000_000
+# What other formats of models are called that are pickles inside.
+PICKLES = (".pt", ".pth", ".pkl", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,12 @@ def open_source(model: Any) -> ModelSource:
         return ModelSource(data=bytes(model))
     if isinstance(model, str | os.PathLike):
         path = os.path.abspath(os.path.expanduser(os.fspath(model)))
+        if path.endswith(PICKLES):
+            raise ModelFormatError(
+                f"{path!r} looks like a pickle of torch, and reading it could execute "
+                "code. Load it yourself with torch.load(..., weights_only=True) and "
+                "pass the module, or export it to ONNX."
+            )
         try:
             status = os.stat(path)
         except OSError as error:

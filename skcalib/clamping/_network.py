@@ -11,7 +11,7 @@ from skcalib._backends._onnx import open_network as open_session
 from skcalib._backends._onnx_files import open_source
 from skcalib._backends._torch import checked_device, frozen_view, module_device
 from skcalib.clamping._running_network import Network
-from skcalib.exceptions import ModelFormatError, NotDifferentiableError
+from skcalib.exceptions import NotDifferentiableError
 
 # Converted ONNX networks, the last few used: converting one and confirming its gradient
 # costs far more than a batch. They hold no state, so that all may share them.
@@ -115,8 +115,6 @@ def _open_module(module, device, output, options):
 
 
 def _open_onnx(model, device, output, site, providers, options):
-    if isinstance(model, str | os.PathLike):
-        _refuse_pickle(os.fspath(model))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     module, reason = _convert(model, output, site, device)
@@ -160,15 +158,6 @@ def _convert(model, output, site, device):
 def _integer_type(dtype):
     """Return the torch type of inputs of integers, None where they are real."""
     return None if dtype.kind == "f" else torch.from_numpy(np.empty(0, dtype)).dtype
-
-
-def _refuse_pickle(path):
-    if path.endswith((".pt", ".pth", ".pkl", ".ckpt")):
-        raise ModelFormatError(
-            f"{path!r} looks like a pickle of torch, and reading it could execute "
-            "code. Load it yourself with torch.load(..., weights_only=True) and pass "
-            "the module."
-        )
 
 
 class _Session:

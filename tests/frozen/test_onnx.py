@@ -219,6 +219,14 @@ def test_files_that_are_no_models(model, match):
         OnnxLogits(model).fit(np.zeros((2, 2)))
 
 
+@pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.pkl", "net.ckpt"])
+def test_a_pickled_network_is_not_opened(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ModelFormatError, match="weights_only=True"):
+        OnnxLogits(path).fit(np.zeros((2, 3), dtype=np.float32))
+
+
 def test_a_damaged_copy_of_a_model_is_refused(network, tmp_path):
     (tmp_path / "half.onnx").write_bytes(network.read_bytes()[:100_000])
     with pytest.raises(ModelFormatError):
