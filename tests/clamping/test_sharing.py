@@ -92,14 +92,14 @@ def test_clones_show_the_same_arrays(tmp_path):
     assert np.shares_memory(first[0], module[0].weight.detach().numpy())
 
 
-def mapped_file(nc):
-    """Return the files that the weights of a received network are mapped from."""
-    with open("/proc/self/maps") as lines:
-        names = {line.split()[-1] for line in lines if "joblib_memmapping" in line}
-    return sorted(name.rsplit("/", 1)[-1] for name in names)
-
-
 def test_worker_processes_map_the_weights():
+    # Inside, since processes cannot import a test module.
+    def mapped_file(nc):
+        """Return the files that the weights of a received network are mapped from."""
+        with open("/proc/self/maps") as lines:
+            names = {line.split()[-1] for line in lines if "joblib_memmapping" in line}
+        return sorted(name.rsplit("/", 1)[-1] for name in names)
+
     module = network(width=200_000)
     tasks = [NeuralClamping(module, gamma=gamma) for gamma in (0, 1, 2)]
     found = joblib.Parallel(n_jobs=2, mmap_mode="r")(
