@@ -52,7 +52,7 @@ class Recipe:
 
 
 # A few hundred small steps, however many rows there are, do more than few long ones.
-OURS = Recipe(learning_rate=0.016, batch_size=16, max_iter=4)
+OURS = Recipe(learning_rate=0.005, batch_size=16, max_iter=4)
 
 RECIPES = {
     "paper": Recipe(learning_rate=0.001, momentum=0.0, batch_size=512),
