@@ -176,9 +176,6 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         network = self._open_network()
         if needs_gradient:
             check_differentiable(network)
-        elif network.differentiable:
-            network.differentiable = False  # so that the probe does not look for one
-            network.reason = "none was asked for."
         rows = as_rows(self, X)
         self._check_features(X, rows, reset=True)
         inputs = Inputs(rows, network, self.batch_size)
@@ -191,7 +188,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         y = np.asarray(y)
         check_consistent_length(np.empty(inputs.n_samples), y)
         n_classes = None if self.classes is None else len(self.classes)
-        n_columns = network.probe(inputs, n_classes)
+        n_columns = network.probe(inputs, n_classes, gradient=needs_gradient)
         self.classes_, codes = encode_labels(self, y, n_columns, self.classes)
         weight = check_weight(sample_weight, codes)
         present = np.unique(codes[weight > 0])

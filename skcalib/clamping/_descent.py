@@ -7,7 +7,7 @@ import numpy as np
 from skcalib._solvers._result import Result
 from skcalib.clamping._lbfgs import INTERRUPTED, minimize
 from skcalib.clamping._linearised import LARGEST_CHANGE
-from skcalib.clamping._row_losses import row_losses
+from skcalib.clamping._row_losses import mean_loss, row_losses
 from skcalib.clamping._running_network import refuse_nan_gradient
 
 # Rows on which the curvature along the first step is probed, as a share of all.
@@ -110,12 +110,13 @@ def _curvature_along(problem, basis, penalty, x, slope, logits, rows):
         return problem.objective.logits(delta, rows=rows)
 
     def loss_at(length):
-        scores = logits_at(length).astype(np.float64) / temperature
-        losses = row_losses(scores, codes, problem.loss, problem.gamma)[0]
         theta = x[:-1] - length * slope / norm
-        return losses @ weight / weight.sum() + penalty * (theta @ theta)
+        loss = mean_loss(
+            logits_at(length), codes, weight, temperature, problem.loss, problem.gamma
+        )
+        return loss + penalty * (theta @ theta)
 
-    small = PROBE_STEP * np.sqrt(problem.input_variance() * np.prod(problem.shape))
+    small = PROBE_STEP * np.sqrt(problem.input_variance * np.prod(problem.shape))
     change = (logits_at(small) - logits) / (small * temperature)
     scores = logits.astype(np.float64) / temperature
     curvature = _curvature(problem, scores, change, codes, weight) + 2 * penalty

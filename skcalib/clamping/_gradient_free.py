@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 
 from skcalib.clamping._lbfgs import INTERRUPTED
-from skcalib.clamping._linearised import Linearised
+from skcalib.clamping._linearised import linearise
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._search import penalties_to_try, search_linearised
 from skcalib.clamping._solve import unperturbed
@@ -64,7 +64,7 @@ def _largest(perturbation, shape, budget):
 
 def secants(problem, basis):
     """Return the differences of the logits per coordinate: (n, K, dim) float32."""
-    length = STEP * np.sqrt(problem.input_variance() * np.prod(problem.shape))
+    length = STEP * np.sqrt(problem.input_variance * np.prod(problem.shape))
     out = np.empty((*problem.logits.shape, basis.dim), dtype=np.float32)
     for j, theta in enumerate(length * np.eye(basis.dim)):
         above = problem.objective.logits(basis.expand(theta))
@@ -101,12 +101,5 @@ def _fit(problem, settings, name, basis, jacobian):
 
 
 def _linear_optimum(problem, jacobian, penalty, tol):
-    linear = Linearised(
-        problem.logits, jacobian, problem.codes, problem.loss, problem.gamma
-    )
-    log_temperature = np.log(problem.joint_temperature(problem.logits).x[0])
-    weight = problem.weight / problem.weight.sum()
-    every = np.arange(weight.shape[0])
-    hessian = linear.curvature(log_temperature, weight, every)
-    x = np.append(np.zeros(linear.dim), log_temperature)
+    linear, x, weight, hessian = linearise(problem, jacobian)
     return linear.fit(x, weight, penalty, hessian, tol=tol).x[:-1]

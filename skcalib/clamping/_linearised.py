@@ -6,7 +6,7 @@ found together, as x = (theta, log T); the Gauss-Newton Hessian at theta = 0 lea
 L-BFGS a handful of steps.
 """
 
-from math import exp
+from math import exp, log
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
@@ -122,6 +122,21 @@ class Linearised:
             # One fit of many: it is the search that ends.
             raise KeyboardInterrupt
         return result
+
+
+def linearise(problem, jacobian):
+    """Return what a fit to all rows needs: linear model, x, weight and Hessian.
+
+    x is (theta, log T) without a perturbation, and the weights sum to 1.
+    """
+    linear = Linearised(
+        problem.logits, jacobian, problem.codes, problem.loss, problem.gamma
+    )
+    weight = problem.weight / problem.weight.sum()
+    log_temperature = log(problem.plain_temperature.x[0])
+    x = np.append(np.zeros(linear.dim), log_temperature)
+    hessian = linear.curvature(log_temperature, weight, np.arange(weight.shape[0]))
+    return linear, x, weight, hessian
 
 
 def inverse(hessian, penalty):

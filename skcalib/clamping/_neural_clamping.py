@@ -384,7 +384,7 @@ class NeuralClamping(ClampedClassifier):
             return self.temperature_
         if self.preset is not None:
             return 1.0
-        return problem.joint_temperature(problem.logits).x[0]
+        return problem.plain_temperature.x[0]
 
     def _resumes(self, problem):
         """Whether to go on where the last fit ended: it has moved the inputs."""

@@ -33,16 +33,16 @@ class Separable:
         self.shape = tuple(shape)
         # None stands for the identity, which costs no product.
         self._factors = factors
-        self._lengths = tuple(
+        self.lengths = tuple(
             n if factor is None else factor.shape[1]
             for n, factor in zip(self.shape, factors, strict=True)
         )
         self._tensors = {}
-        self.dim = math.prod(self._lengths)
+        self.dim = math.prod(self.lengths)
 
     def expand(self, theta):
         """Return the perturbation of coordinates `theta` of shape (dim,)."""
-        values = theta.reshape(self._lengths)
+        values = theta.reshape(self.lengths)
         for axis, factor in enumerate(self._like(theta)):
             if factor is not None:
                 values = _apply(factor, values, axis)

@@ -1,6 +1,7 @@
 """What every solver of neural clamping is given, and what it gives back."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,11 @@ class Problem:
         """Shape of one input."""
         return self.objective.inputs.shape
 
+    @cached_property
+    def plain_temperature(self):
+        """Result of `joint_temperature` for the inputs as they are."""
+        return self.joint_temperature(self.logits)
+
     def joint_temperature(self, logits, rows=slice(None)):
         """Return the result for the temperature of the perturbation's own loss."""
         return best_temperature(
@@ -70,8 +76,9 @@ class Problem:
             return self.joint_temperature(logits, rows)
         return best_temperature(logits, self.codes[rows], self.weight[rows])
 
+    @cached_property
     def input_variance(self):
-        """Return the mean square deviation of the inputs' entries, at least 1e-30."""
+        """Mean square deviation of the inputs' entries, at least 1e-30."""
         # At even steps of the summed weight: weights count as repetitions here too.
         place = np.cumsum(self.weight) / self.weight.sum()
         steps = (np.arange(SAMPLE_ROWS) + 0.5) / SAMPLE_ROWS

@@ -153,8 +153,10 @@ class Network:
         with torch.no_grad():
             return self._module.site_values(self._prepare(x))[: x.shape[0]]
 
-    def probe(self, inputs, n_classes=None):
+    def probe(self, inputs, n_classes=None, *, gradient=True):
         """Check the network on the first few of `inputs`; return its columns.
+
+        With `gradient`, also that there is one by the inputs, where there should be.
 
         Raises
         ------
@@ -181,7 +183,7 @@ class Network:
         except _FAULTS as error:
             raise self._refused(x, error) from error
         self._check_logits(logits.cpu().numpy(), n_classes)
-        if self.differentiable:
+        if gradient and self.differentiable:
             self._check_gradient(x)
         return logits.shape[1]
 

@@ -29,7 +29,7 @@ def penalties_to_try(penalty, problem):
     """Return the strengths to try, the strongest first."""
     if not isinstance(penalty, str):
         return [float(value) for value in np.atleast_1d(penalty)]
-    return [strength / problem.input_variance() for strength in PENALTIES]
+    return [strength / problem.input_variance for strength in PENALTIES]
 
 
 class LinearPath:
@@ -138,7 +138,7 @@ def search_linearised(problems, spans, jacobian, penalties, settings):
     for name, basis in spans:
         part = jacobian[:, :, columns_within(basis, spans[-1][1])]
         for problem in problems:
-            temperature = problem.joint_temperature(problem.logits)
+            temperature = problem.plain_temperature
             if not temperature.converged:
                 # Without a best temperature the data cannot tell a perturbation.
                 continue

@@ -18,7 +18,7 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
     is the exact one.
     """
     recipe = RECIPES.get(preset) or replace(
-        OURS, input_scale=float(np.sqrt(problem.input_variance()))
+        OURS, input_scale=float(np.sqrt(problem.input_variance))
     )
     if settings.max_iter is not None:
         recipe = replace(recipe, max_iter=settings.max_iter)

@@ -1,14 +1,13 @@
 """Solvers that end at an optimum: linearised, L-BFGS, and no descent at all."""
 
 from dataclasses import dataclass, field
-from math import log
 from typing import Any
 
 import numpy as np
 
 from skcalib.clamping._descent import NetworkLoss, descend
 from skcalib.clamping._lbfgs import CONVERGED, INTERRUPTED, minimize
-from skcalib.clamping._linearised import LARGEST_CHANGE, Linearised, inverse
+from skcalib.clamping._linearised import LARGEST_CHANGE, inverse, linearise
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._search import (
     penalties_to_try,
@@ -118,14 +117,7 @@ def refine(problem, settings, spans, jacobian, chosen):
     """Fit the chosen candidate on everything and descend on the network from there."""
     basis, penalty = chosen.basis, chosen.penalty
     part = jacobian[:, :, columns_within(basis, spans[-1][1])]
-    linear = Linearised(
-        problem.logits, part, problem.codes, problem.loss, problem.gamma
-    )
-    weight = problem.weight / problem.weight.sum()
-    log_temperature = log(problem.joint_temperature(problem.logits).x[0])
-    x = np.append(np.zeros(basis.dim), log_temperature)
-    every = np.arange(weight.shape[0])
-    hessian = linear.curvature(log_temperature, weight, every)
+    linear, x, weight, hessian = linearise(problem, part)
     # At theta = 0 the linearised loss and its gradient are the network's own.
     first = linear.evaluate(x, weight, penalty)
     try:

@@ -51,7 +51,5 @@ def columns_within(small, large):
     """Return which coordinates of `large` are those of `small`."""
     if small is large:
         return slice(None)
-    lengths = (getattr(basis, "_lengths", None) for basis in (small, large))
-    inner, outer = lengths
-    number = np.arange(large.dim).reshape(outer)
-    return number[tuple(slice(0, n) for n in inner)].ravel()
+    number = np.arange(large.dim).reshape(large.lengths)
+    return number[tuple(slice(0, n) for n in small.lengths)].ravel()

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import torch
 
-from skcalib._numerics import softmax_
+from skcalib._numerics import log_softmax_
 
 # Standard deviation of the random start, that of the published code.
 RANDOM_SCALE = 1e-3
@@ -109,8 +109,7 @@ def entropy_gradient(objective):
 
 def _entropy_slope(scores):
     """Return the gradient of each row's entropy by its scores."""
-    log_proba = scores - scores.max(axis=1, keepdims=True)
-    log_proba -= np.log(np.exp(log_proba).sum(axis=1, keepdims=True))
-    proba = softmax_(scores)
+    log_proba = log_softmax_(scores)
+    proba = np.exp(log_proba)
     entropy = -(proba * log_proba).sum(axis=1, keepdims=True)
     return -proba * (log_proba + entropy)
