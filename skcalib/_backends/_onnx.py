@@ -1,8 +1,6 @@
 """ONNX networks in onnxruntime: one session per model, process and thread count."""
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,15 +15,14 @@ from skcalib._backends._onnx_readout import (
     find_readout,
     read_logits,
 )
+from skcalib._backends._recent import Recent
 from skcalib._optional import import_optional
 from skcalib._sklearn_compat import n_threads
 from skcalib.exceptions import ModelFormatError
 
 # Sessions are kept open, the last few used, because opening one costs far more than
 # a batch. They can be neither copied nor pickled, and do not survive a fork.
-_LARGEST_CACHE = 8
-_cache: OrderedDict[Any, "OnnxNetwork"] = OrderedDict()
-_lock = threading.Lock()
+_sessions = Recent(8)
 
 
 class OnnxNetwork:
@@ -89,15 +86,9 @@ def open_network(
     threads = n_threads()
     chosen = repr(providers)
     key = (os.getpid(), source, output, chosen, threads)
-    with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    network = _open(source, output, providers, threads)
-    with _lock:
-        _cache[key] = network
-        while len(_cache) > _LARGEST_CACHE:
-            _cache.popitem(last=False)
+    network: OnnxNetwork = _sessions.get(
+        key, lambda: _open(source, output, providers, threads)
+    )
     return network
 
 

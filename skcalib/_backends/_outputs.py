@@ -1,5 +1,7 @@
 """The outputs of a network, laid out as rows of scores."""
 
+from typing import Any
+
 import numpy as np
 
 from skcalib.exceptions import ModelFormatError
@@ -31,3 +33,20 @@ def are_proba(values: np.ndarray) -> bool:
         # A single column cannot show it by its sum, so ask for many rows.
         return inside and values.shape[0] >= 8 and bool((values <= 1).all())
     return inside and bool((np.abs(values.sum(axis=1) - 1) <= tolerance).all())
+
+
+def refuse_nan(logits: np.ndarray, rows: Any = None) -> None:
+    """Raise a ValueError that names the first row of `logits` that is not finite.
+
+    `rows` are the numbers of the rows where they are not all of X.
+    """
+    finite = np.isfinite(logits).all(axis=1)
+    if finite.all():
+        return
+    row = int(np.argmin(finite))
+    name = row if rows is None else int(rows[row])
+    raise ValueError(
+        f"The network gave {logits[row][~np.isfinite(logits[row])][0]} for row {name} "
+        f"of X ({(~finite).sum()} of {len(finite)} rows are not finite). Check that X "
+        "is scaled as in training and holds no NaN."
+    )

@@ -131,7 +131,7 @@ def module_logits(
                     f"{tuple(batch.shape)} and type {batch.dtype}: {error}. Pass X in "
                     "the shape, type and scale the module was trained on."
                 ) from error
-        values = _pick(result, output).detach()
+        values = pick_logits(result, output).detach()
         wide = values.dtype == torch.float64 or not values.is_floating_point()
         array = (values if wide else values.to(torch.float32)).cpu().numpy()
         yield as_columns(array, batch.shape[0], "The module's output")
@@ -165,7 +165,7 @@ def _batches(X: Any, batch_size: int) -> Iterator[Any]:
         yield block
 
 
-def _pick(result: Any, output: str | int | None) -> Any:
+def pick_logits(result: Any, output: str | int | None) -> Any:
     """Take the logits out of what a module returned."""
     torch = import_optional("torch", _PURPOSE)
     if output is not None:

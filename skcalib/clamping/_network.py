@@ -1,23 +1,20 @@
 """Opening what the user calls a model: a module, an ONNX file, a callable."""
 
 import os
-import threading
-from collections import OrderedDict
 
 import numpy as np
 import torch
 
 from skcalib._backends._onnx import open_network as open_session
-from skcalib._backends._onnx_files import open_source
+from skcalib._backends._onnx_files import is_onnx_model, open_source
+from skcalib._backends._recent import Recent
 from skcalib._backends._torch import checked_device, frozen_view, module_device
 from skcalib.clamping._running_network import Network
 from skcalib.exceptions import NotDifferentiableError
 
 # Converted ONNX networks, the last few used: converting one and confirming its gradient
 # costs far more than a batch. They hold no state, so that all may share them.
-_LARGEST_CACHE = 4
-_cache = OrderedDict()
-_lock = threading.Lock()
+_converted = Recent(4)
 
 
 def open_network(
@@ -80,7 +77,7 @@ def open_network(
         "channels_last": channels_last,
         "compiled": compile,
     }
-    if _is_onnx(model):
+    if is_onnx_model(model):
         return _open_onnx(model, device, output, site, providers, options)
     if site is not None:
         raise ValueError(
@@ -97,11 +94,6 @@ def open_network(
         )
     device = "cpu" if device == "auto" else device
     return Network(model, device, output=output, **options)
-
-
-def _is_onnx(model):
-    kinds = (str, os.PathLike, bytes, bytearray, memoryview)
-    return isinstance(model, kinds) or hasattr(model, "SerializeToString")
 
 
 def _open_module(module, device, output, options):
@@ -138,21 +130,15 @@ def _convert(model, output, site, device):
     """Return ``(module, None)``, or ``(None, reason)`` where there is no gradient."""
     from skcalib._backends._onnx_torch import differentiable_network
 
+    def convert():
+        try:
+            module = differentiable_network(model, output=output, site=site)
+        except NotDifferentiableError as error:
+            return None, str(error)
+        return module.to(device).eval(), None
+
     key = (os.getpid(), open_source(model), output, site, str(device))
-    with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    try:
-        module = differentiable_network(model, output=output, site=site)
-        found = module.to(device).eval(), None
-    except NotDifferentiableError as error:
-        found = None, str(error)
-    with _lock:
-        _cache[key] = found
-        while len(_cache) > _LARGEST_CACHE:
-            _cache.popitem(last=False)
-    return found
+    return _converted.get(key, convert)
 
 
 def _integer_type(dtype):

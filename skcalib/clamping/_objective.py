@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from skcalib.clamping._running_network import refuse_nan, refuse_nan_gradient
+from skcalib._backends._outputs import refuse_nan
+from skcalib.clamping._running_network import refuse_nan_gradient
 from skcalib.clamping._tensor_losses import LOSSES
 from skcalib.exceptions import NotDifferentiableError
 

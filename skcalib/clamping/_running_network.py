@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import torch
 
-from skcalib._backends._outputs import are_proba
-from skcalib._backends._torch import _pick
+from skcalib._backends._outputs import are_proba, refuse_nan
+from skcalib._backends._torch import pick_logits
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FAULTS = (RuntimeError, TypeError, IndexError)
@@ -117,7 +117,7 @@ class Network:
         with contextlib.ExitStack() as stack:
             for context in self._contexts():
                 stack.enter_context(context)
-            result = _pick(self._forward(*arguments), self._output)
+            result = pick_logits(self._forward(*arguments), self._output)
         return _as_logits(result, arguments[0].shape[0])[:n_rows]
 
     def _prepare(self, x):
@@ -241,20 +241,6 @@ class Network:
                 "Return logits computed by torch alone, or use "
                 "solver='gradient_free'."
             )
-
-
-def refuse_nan(logits, rows=None):
-    """Raise a ValueError that names the first row of `logits` that is not finite."""
-    finite = np.isfinite(logits).all(axis=1)
-    if finite.all():
-        return
-    row = int(np.argmin(finite))
-    name = row if rows is None else int(rows[row])
-    raise ValueError(
-        f"The network gave {logits[row][~np.isfinite(logits[row])][0]} for row {name} "
-        f"of X ({(~finite).sum()} of {len(finite)} rows are not finite). Check that X "
-        "is scaled as in training and holds no NaN."
-    )
 
 
 def refuse_nan_gradient(gradient):

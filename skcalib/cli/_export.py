@@ -15,7 +15,7 @@ from skcalib.cli._console import progress
 from skcalib.cli._scores import Scores
 from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
 from skcalib.export._clamping import perturbs_inputs
-from skcalib.export._verify import served_proba
+from skcalib.export._verify import largest_difference
 
 # Rows a run of the written model.
 _BATCH = 256
@@ -93,20 +93,14 @@ def _run_written(
     if inputs is None or output is None:
         return Served(path, names, output)
     n_batches = -(-len(inputs) // _BATCH)
-    largest, start = 0.0, 0
-    for feeds, n_rows in progress(
+    batched = progress(
         batches(specs, inputs, _BATCH), "Running the written model", n_batches
-    ):
-        (served,) = session.run([output], feeds)
-        difference = served_proba(served, expected.shape[1])[:n_rows]
-        difference -= expected[start : start + n_rows]
-        # Not Python's max, which loses NaN.
-        largest = float(np.maximum(largest, np.abs(difference).max()))
-        start += n_rows
+    )
+    largest = largest_difference(session, output, batched, expected)
     if not largest <= _LARGEST_EXPECTED:
         warnings.warn(
             f"{path} differs from Python by {largest:.1e} in a probability. Do not "
             "serve it before you know why.",
             stacklevel=2,
         )
-    return Served(path, names, output, start, largest)
+    return Served(path, names, output, len(inputs), largest)

@@ -1,7 +1,6 @@
 """NeuralClamping for deployment: its network, its two sides, and a last check."""
 
 import importlib
-import os
 import warnings
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,8 +10,13 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._backends._onnx import OnnxNetwork, open_network, open_session
-from skcalib._backends._onnx_files import inline_outside_data, open_source, parse_model
-from skcalib._backends._onnx_inputs import InputSpec, probe_inputs
+from skcalib._backends._onnx_files import (
+    inline_outside_data,
+    is_onnx_model,
+    open_source,
+    parse_model,
+)
+from skcalib._backends._onnx_inputs import InputSpec, batches, probe_inputs
 from skcalib._backends._onnx_readout import Readout, find_readout
 from skcalib._backends._torch import is_module
 from skcalib._maps import CalibrationMap
@@ -48,8 +52,7 @@ class Network:
         if isinstance(model, OnnxLogits | TorchLogits):
             output = model.output if output is None else output
             model = getattr(model, model._network)
-        kinds = (str, os.PathLike, bytes, bytearray, memoryview)
-        if isinstance(model, kinds) or hasattr(model, "SerializeToString"):
+        if is_onnx_model(model):
             return cls("onnx", model, output)
         return cls("torch" if is_module(model) else "callable", model, output)
 
@@ -118,7 +121,8 @@ def calibrate_with_clamping(
     inline_outside_data(calibrated, source.folder)
     if X is not None:
         session = open_session(calibrated, source)
-        difference = largest_difference(session, served, X, _python(clamping, X))
+        batched = batches(runtime.inputs, X, len(X))
+        difference = largest_difference(session, served, batched, _python(clamping, X))
         _judge(difference, exact=exported and _is_exact(network, clamping))
     return calibrated
 

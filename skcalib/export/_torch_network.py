@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from skcalib._backends._onnx_torch import differentiable_network
-from skcalib._backends._torch import _pick, frozen_view
+from skcalib._backends._torch import frozen_view, pick_logits
 from skcalib.export._torch_operations import Calibration
 
 _OPSET = 17
@@ -89,7 +89,7 @@ class _Logits(nn.Module):
         self.output = output
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = _pick(self.network(x), self.output)
+        logits: Tensor = pick_logits(self.network(x), self.output)
         return logits
 
 

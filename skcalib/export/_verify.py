@@ -1,11 +1,10 @@
 """Running a written model, and comparing what it serves with Python."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from skcalib._backends._onnx_inputs import InputSpec, batches
 
 
 def served_proba(served: Any, n_classes: int) -> NDArray[np.float64]:
@@ -19,12 +18,17 @@ def served_proba(served: Any, n_classes: int) -> NDArray[np.float64]:
 
 
 def largest_difference(
-    session: Any, output: str, X: NDArray[Any], expected: NDArray[Any]
+    session: Any,
+    output: str,
+    batched: Iterable[tuple[dict[str, NDArray[Any]], int]],
+    expected: NDArray[Any],
 ) -> float:
-    """Return the largest difference between served probabilities and `expected`."""
-    specs = [InputSpec.of(argument) for argument in session.get_inputs()]
+    """Return the largest difference between served probabilities and `expected`.
+
+    `batched` yields the inputs of a run, and how many of its rows count.
+    """
     largest, start = 0.0, 0
-    for feeds, n_rows in batches(specs, X, len(X)):
+    for feeds, n_rows in batched:
         (served,) = session.run([output], feeds)
         proba = served_proba(served, expected.shape[1])[:n_rows]
         difference = np.abs(proba - expected[start : start + n_rows])

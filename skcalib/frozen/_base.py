@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -10,6 +9,7 @@ from sklearn.base import (
 )
 
 from skcalib._backends._brief import Brief
+from skcalib._backends._outputs import refuse_nan
 from skcalib._sklearn_compat import fit_context
 
 
@@ -76,17 +76,8 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Logits; a single column is the log-odds of the second class.
         """
         self._validate_params()
-        return self._refuse_nan(self._compute(X))
-
-    def _refuse_nan(self, logits):
-        finite = np.isfinite(logits).all(axis=1)
-        if not finite.all():
-            row = int(np.argmin(finite))
-            raise ValueError(
-                f"The network gave {logits[row][~np.isfinite(logits[row])][0]} for row "
-                f"{row} of X ({(~finite).sum()} of {len(finite)} rows are not finite). "
-                "Check that X is scaled as in training and holds no NaN."
-            )
+        logits = self._compute(X)
+        refuse_nan(logits)
         return logits
 
     def __repr__(self, N_CHAR_MAX=700):
