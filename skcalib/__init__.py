@@ -23,6 +23,7 @@ _HOME = {
     "StructuredMatrixScaling": "skcalib.calibrators",
     "TemperatureScaling": "skcalib.calibrators",
     "VectorScaling": "skcalib.calibrators",
+    "VennAbersCalibration": "skcalib.calibrators",
     "logits_from_proba": "skcalib._validation",
 }
 
@@ -40,6 +41,7 @@ __all__ = [
     "StructuredMatrixScaling",
     "TemperatureScaling",
     "VectorScaling",
+    "VennAbersCalibration",
     "__version__",
     "logits_from_proba",
 ]

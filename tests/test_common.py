@@ -16,6 +16,7 @@ from skcalib import (
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
+    VennAbersCalibration,
 )
 from skcalib.model_selection import CalibratorSearch
 from skcalib.testing import check_calibrator
@@ -40,6 +41,7 @@ METHODS = [
     BetaCalibration(),
     IsotonicCalibration(),
     HistogramBinning(),
+    VennAbersCalibration(),
     CalibratorSearch([TemperatureScaling(), PlattScaling()]),
 ]
 VARIANTS = [
@@ -52,6 +54,8 @@ VARIANTS = [
     IsotonicCalibration(method="strict"),
     IsotonicCalibration(method="strict_temperature"),
     IsotonicCalibration(method="shared"),
+    VennAbersCalibration(cv=3),
+    VennAbersCalibration(method="one_vs_one"),
 ]
 
 THREE_CLASSES = "feeds two features and three classes; a calibrator needs three columns"

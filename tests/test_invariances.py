@@ -18,6 +18,7 @@ from skcalib import (
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
+    VennAbersCalibration,
 )
 
 FIXED = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
@@ -33,6 +34,8 @@ CALIBRATORS = [
     IsotonicCalibration(),
     IsotonicCalibration(method="shared"),
     HistogramBinning(),
+    VennAbersCalibration(),
+    VennAbersCalibration(method="one_vs_one"),
 ]
 # They see raw logits, in which a constant added to a row may carry meaning.
 RAW_LOGITS = (VectorScaling, MatrixScaling)

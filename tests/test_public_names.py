@@ -18,6 +18,7 @@ NAMES = {
         "BetaCalibration",
         "IsotonicCalibration",
         "HistogramBinning",
+        "VennAbersCalibration",
         "CalibratedClassifier",
         "logits_from_proba",
     ],

@@ -33,6 +33,7 @@ from skcalib import (
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
+    VennAbersCalibration,
     calibrators,
     frozen,
     logits_from_proba,
@@ -53,6 +54,7 @@ CALIBRATORS = [
     BetaCalibration(),
     IsotonicCalibration(),
     HistogramBinning(),
+    VennAbersCalibration(),
 ]
 every_calibrator = pytest.mark.parametrize(
     "calibrator", CALIBRATORS, ids=lambda c: type(c).__name__

@@ -10,6 +10,7 @@ from skcalib.calibrators._platt import PlattScaling
 from skcalib.calibrators._structured import StructuredMatrixScaling
 from skcalib.calibrators._temperature import TemperatureScaling
 from skcalib.calibrators._vector import VectorScaling
+from skcalib.calibrators._venn_abers import VennAbersCalibration
 
 __all__ = [
     "BetaCalibration",
@@ -22,4 +23,5 @@ __all__ = [
     "StructuredMatrixScaling",
     "TemperatureScaling",
     "VectorScaling",
+    "VennAbersCalibration",
 ]

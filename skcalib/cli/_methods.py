@@ -16,6 +16,7 @@ from skcalib.calibrators import (
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
+    VennAbersCalibration,
 )
 from skcalib.cli._errors import UsageError
 from skcalib.model_selection import CalibratorSearch
@@ -35,6 +36,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "beta": BetaCalibration,
     "isotonic": IsotonicCalibration,
     "histogram": HistogramBinning,
+    "venn-abers": VennAbersCalibration,
     "auto": CalibratorSearch,
 }
 # The method that is fitted on the inputs of a model, not on its logits.

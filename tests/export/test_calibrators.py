@@ -25,6 +25,11 @@ VARIANTS = {
         {"method": "shared"},
         {"method": "top_label"},
     ],
+    "VennAbersCalibration": [
+        {"method": "one_vs_rest"},
+        {"method": "one_vs_one"},
+        {"cv": 3},
+    ],
     "StructuredMatrixScaling": [{"structure": "matrix"}, {"structure": "vector"}],
     "MatrixScaling": [
         {"penalty": "odir", "off_diagonal_penalty": 0.1, "intercept_penalty": 0.1},
