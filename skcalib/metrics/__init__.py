@@ -1,8 +1,16 @@
 """Measures of calibration, their scorers, and a report with intervals."""
 
+from skcalib.metrics._conditional import top_label_calibration_error
+from skcalib.metrics._directions import overconfidence_error, underconfidence_error
 from skcalib.metrics._entropy import predictive_entropy
+from skcalib.metrics._kde import kde_calibration_error
 from skcalib.metrics._ks import ks_calibration_error
 from skcalib.metrics._ood import ood_auroc, ood_fpr
+from skcalib.metrics._proper import calibration_loss, refinement_loss
+from skcalib.metrics._proximity import (
+    neighbor_proximity,
+    proximity_calibration_error,
+)
 from skcalib.metrics._report import (
     CalibrationReport,
     MetricEstimate,
@@ -16,8 +24,10 @@ from skcalib.metrics._scorers import (
     get_scorer_names,
     sce_scorer,
 )
+from skcalib.metrics._skce import squared_kernel_calibration_error
 from skcalib.metrics._smooth import smooth_calibration_error
 from skcalib.metrics._static import static_calibration_error
+from skcalib.metrics._sweep import sweep_calibration_error
 from skcalib.metrics._top_label import (
     adaptive_expected_calibration_error,
     expected_calibration_error,
@@ -36,6 +46,7 @@ __all__ = [
     "MetricEstimate",
     "adaptive_expected_calibration_error",
     "aece_scorer",
+    "calibration_loss",
     "calibration_report",
     "ece_scorer",
     "entropy_scorer",
@@ -45,14 +56,23 @@ __all__ = [
     "get_scorer_names",
     "interval_coverage",
     "interval_sharpness",
+    "kde_calibration_error",
     "ks_calibration_error",
     "maximum_calibration_error",
+    "neighbor_proximity",
     "ood_auroc",
     "ood_fpr",
+    "overconfidence_error",
     "predictive_entropy",
+    "proximity_calibration_error",
+    "refinement_loss",
     "root_mean_squared_calibration_error",
     "sce_scorer",
     "smooth_calibration_error",
+    "squared_kernel_calibration_error",
     "static_calibration_error",
+    "sweep_calibration_error",
+    "top_label_calibration_error",
     "uncertainty_calibration_error",
+    "underconfidence_error",
 ]

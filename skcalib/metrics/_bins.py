@@ -150,7 +150,7 @@ def equal_mass_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinSt
     hits, in proportion to the mass.
     """
     sums = cumulate(ranked, weight)
-    edges = _mass_edges(weight, n_bins)
+    edges = mass_edges(weight.sum(), n_bins, np.arange(n_bins + 1), is_whole(weight))
     return BinStats(
         *(
             np.diff(np.interp(edges, sums.weight, values))
@@ -159,18 +159,24 @@ def equal_mass_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinSt
     )
 
 
-def _mass_edges(weight: Floats, n_bins: int) -> Floats:
-    """Cumulated weights at which one bin ends and the next begins.
+def is_whole(weight: Floats) -> bool:
+    """Whether all weights are whole numbers: numbers of repetitions."""
+    return np.array_equal(weight, np.rint(weight))
+
+
+def mass_edges(
+    total: float, n_bins: int | NDArray[np.intp], parts: NDArray[np.intp], whole: bool
+) -> Floats:
+    """Cumulated weights at which each of `parts`, numbers of bins, begins.
 
     Whole weights are repetitions: the parts of n rows differ by one row at most, the
     larger ones first. Other weights are cut into parts of exactly equal mass.
     """
-    total = weight.sum()
-    parts = np.arange(n_bins + 1)
-    if np.array_equal(weight, np.rint(weight)):
+    if whole:
         size, larger = divmod(total, n_bins)
-        return parts * size + np.minimum(parts, larger)
-    return parts * (total / n_bins)
+        edges: Floats = parts * size + np.minimum(parts, larger)
+        return edges
+    return np.asarray(parts * (total / n_bins))
 
 
 def top_label_stats(

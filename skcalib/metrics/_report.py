@@ -1,4 +1,4 @@
-"""All metrics of a classifier at once, each with a bootstrap interval."""
+"""Metrics of a classifier at once, each with a bootstrap interval."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from html import escape
@@ -25,10 +25,16 @@ METRICS = {
     "rmsce": "Root mean squared CE",
     "ks": "KS error",
     "smooth_ece": "Smooth ECE",
+    "overconfidence": "Overconfidence",
+    "underconfidence": "Underconfidence",
+    "sweep_ece": "ECE sweep",
 }
 
+# What a report holds unless it is told; the others repeat or take their time.
+DEFAULT_METRICS = tuple(METRICS)[:11]
+
 # Averages of absolute gaps, which the noise of resampling raises.
-GAPS = {"ece", "aece", "sce", "mce", "rmsce", "ks", "smooth_ece"}
+GAPS = set(METRICS) - {"accuracy", "nll", "brier", "entropy"}
 
 # Weights of as many replicates as fit into this many numbers are drawn at once.
 CHUNK_ELEMENTS = 1 << 21
@@ -171,7 +177,7 @@ def calibration_report(
     confidence_level: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
 ) -> CalibrationReport:
-    """Compute all metrics of predicted probabilities, with bootstrap intervals.
+    """Compute metrics of predicted probabilities, with bootstrap intervals.
 
     Parameters
     ----------
@@ -191,8 +197,9 @@ def calibration_report(
         Non-negative weights; integer weights give the values of repeated rows.
 
     metrics : iterable of str, default=None
-        Which metrics, in order; by default all: "accuracy", "nll", "brier",
-        "entropy", "ece", "aece", "sce", "mce", "rmsce", "ks", "smooth_ece".
+        Which metrics, in order; by default "accuracy", "nll", "brier", "entropy",
+        "ece", "aece", "sce", "mce", "rmsce", "ks" and "smooth_ece". Also known are
+        "overconfidence", "underconfidence" and "sweep_ece".
 
     n_bootstrap : int, default=1000
         Number of bootstrap replicates; 0 gives values without intervals.
@@ -264,7 +271,7 @@ def calibration_report(
 def _check_names(metrics: Iterable[str] | None) -> list[str]:
     if isinstance(metrics, str):
         raise TypeError(f"metrics={metrics!r} is a string; pass a list of names.")
-    names = list(METRICS if metrics is None else metrics)
+    names = list(DEFAULT_METRICS if metrics is None else metrics)
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:
         raise ValueError(

@@ -25,10 +25,16 @@ from skcalib.metrics._bins import (
     uniform_edges,
 )
 from skcalib.metrics._classwise import exact_edges, upper_entries
+from skcalib.metrics._directions import overconfidence, underconfidence
 from skcalib.metrics._entropy import entropy_of_rows
 from skcalib.metrics._ks import largest_cumulated_gap
 from skcalib.metrics._smooth import smooth_error
-from skcalib.metrics._top_label import largest_gap, root_mean_squared_gap
+from skcalib.metrics._sweep import sweep_error
+from skcalib.metrics._top_label import (
+    largest_gap,
+    mean_squared_gap,
+    root_mean_squared_gap,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,27 +109,22 @@ class RowStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Replicate:
-    """The rows counted with these weights, in the order of confidence."""
+    """Rows in the order of confidence, counted with these weights."""
 
-    rows: RowStatistics
+    ranked: RankedScores
     weight: Floats
+    n_bins: int
 
     @cached_property
     def bins(self) -> BinStats:
         """Sums over bins of equal width."""
-        ranked = self.rows.ranked
-        edges = uniform_edges(self.rows.n_bins)
-        return bin_stats(ranked.confidence, ranked.hit, self.weight, edges)
+        edges = uniform_edges(self.n_bins)
+        return bin_stats(self.ranked.confidence, self.ranked.hit, self.weight, edges)
 
-    @property
+    @cached_property
     def mass_bins(self) -> BinStats:
         """Sums over bins of equal mass."""
-        return equal_mass_stats(self.rows.ranked, self.weight, self.rows.n_bins)
-
-
-def _smooth(replicate: Replicate) -> float:
-    ranked = replicate.rows.ranked
-    return smooth_error(ranked.confidence, ranked.hit, replicate.weight)
+        return equal_mass_stats(self.ranked, self.weight, self.n_bins)
 
 
 # Means over rows: all replicates are one product.
@@ -140,8 +141,12 @@ RANKED_METRICS: dict[str, Callable[[Replicate], float]] = {
     "aece": lambda r: r.mass_bins.mean_gap,
     "mce": lambda r: largest_gap(r.bins),
     "rmsce": lambda r: root_mean_squared_gap(r.bins),
-    "ks": lambda r: largest_cumulated_gap(r.rows.ranked, r.weight),
-    "smooth_ece": _smooth,
+    "ks": lambda r: largest_cumulated_gap(r.ranked, r.weight),
+    "smooth_ece": lambda r: smooth_error(r.ranked.confidence, r.ranked.hit, r.weight),
+    "overconfidence": lambda r: overconfidence(r.bins),
+    "underconfidence": lambda r: underconfidence(r.bins),
+    "sweep_ece": lambda r: sweep_error(r.ranked, r.weight),
+    "squared_ce": lambda r: mean_squared_gap(r.mass_bins, debiased=True),
 }
 
 
@@ -151,7 +156,7 @@ def evaluate(
     """Compute each metric for every row of `weights`, which has one column a row."""
     values: dict[str, Floats] = {}
     ranked_weights = weights[:, rows.ranked.order]
-    replicates = [Replicate(rows, weight) for weight in ranked_weights]
+    replicates = [Replicate(rows.ranked, w, rows.n_bins) for w in ranked_weights]
     for name in metrics:
         if name == "sce":
             values[name] = rows.static_errors(weights)

@@ -8,10 +8,16 @@ from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 
 from skcalib._sklearn_compat import Scorer
+from skcalib.metrics._conditional import top_label_calibration_error
+from skcalib.metrics._directions import overconfidence_error, underconfidence_error
 from skcalib.metrics._entropy import predictive_entropy
+from skcalib.metrics._kde import kde_calibration_error
 from skcalib.metrics._ks import ks_calibration_error
+from skcalib.metrics._proper import calibration_loss, refinement_loss
+from skcalib.metrics._skce import squared_kernel_calibration_error
 from skcalib.metrics._smooth import smooth_calibration_error
 from skcalib.metrics._static import static_calibration_error
+from skcalib.metrics._sweep import sweep_calibration_error
 from skcalib.metrics._top_label import (
     adaptive_expected_calibration_error,
     expected_calibration_error,
@@ -49,17 +55,27 @@ aece_scorer = CalibrationScorer(adaptive_expected_calibration_error)
 sce_scorer = CalibrationScorer(static_calibration_error)
 entropy_scorer = CalibrationScorer(predictive_entropy)
 
+_OTHERS = (
+    calibration_loss,
+    kde_calibration_error,
+    ks_calibration_error,
+    maximum_calibration_error,
+    overconfidence_error,
+    refinement_loss,
+    root_mean_squared_calibration_error,
+    smooth_calibration_error,
+    squared_kernel_calibration_error,
+    sweep_calibration_error,
+    top_label_calibration_error,
+    underconfidence_error,
+)
+
 _SCORERS = {
     "neg_adaptive_expected_calibration_error": aece_scorer,
     "neg_expected_calibration_error": ece_scorer,
-    "neg_ks_calibration_error": CalibrationScorer(ks_calibration_error),
-    "neg_maximum_calibration_error": CalibrationScorer(maximum_calibration_error),
     "neg_predictive_entropy": entropy_scorer,
-    "neg_root_mean_squared_calibration_error": CalibrationScorer(
-        root_mean_squared_calibration_error
-    ),
-    "neg_smooth_calibration_error": CalibrationScorer(smooth_calibration_error),
     "neg_static_calibration_error": sce_scorer,
+    **{f"neg_{metric.__name__}": CalibrationScorer(metric) for metric in _OTHERS},
 }
 
 

@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from skcalib import metrics as m
 from skcalib.metrics import calibration_report
-from skcalib.metrics._report import METRICS
+from skcalib.metrics._report import DEFAULT_METRICS, METRICS
 from skcalib.metrics._resampling import RowStatistics, evaluate
 
 
@@ -29,6 +29,9 @@ FUNCTIONS = {
     "rmsce": m.root_mean_squared_calibration_error,
     "ks": m.ks_calibration_error,
     "smooth_ece": m.smooth_calibration_error,
+    "overconfidence": m.overconfidence_error,
+    "underconfidence": m.underconfidence_error,
+    "sweep_ece": m.sweep_calibration_error,
     "nll": log_loss,
     "accuracy": lambda y, p, **weight: accuracy_score(y, p.argmax(axis=1), **weight),
 }
@@ -38,9 +41,10 @@ FUNCTIONS = {
 def test_every_value_is_that_of_its_function(predictions, name):
     y, proba = predictions
     counts = np.arange(400) % 4
-    plain = calibration_report(y, proba, n_bootstrap=0)
+    options = {"metrics": [name], "n_bootstrap": 0}
+    plain = calibration_report(y, proba, **options)
     assert plain[name].value == pytest.approx(FUNCTIONS[name](y, proba), rel=1e-9)
-    weighted = calibration_report(y, proba, sample_weight=counts, n_bootstrap=0)
+    weighted = calibration_report(y, proba, sample_weight=counts, **options)
     expected = FUNCTIONS[name](y, proba, sample_weight=counts)
     assert weighted[name].value == pytest.approx(expected, rel=1e-9)
 
@@ -105,7 +109,7 @@ def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
     whole = calibration_report(*predictions, n_bootstrap=20, random_state=0)
     monkeypatch.setattr("skcalib.metrics._report.CHUNK_ELEMENTS", 1200)
     parts = calibration_report(*predictions, n_bootstrap=20, random_state=0)
-    for name in METRICS:
+    for name in DEFAULT_METRICS:
         assert parts[name] == pytest.approx(whole[name], rel=1e-12)
 
 
@@ -145,9 +149,9 @@ def test_the_report_becomes_a_frame(predictions):
 def test_the_printed_forms_show_every_metric(predictions):
     report = calibration_report(*predictions, n_bootstrap=10, random_state=0)
     text, html = str(report), report._repr_html_()
-    for title in METRICS.values():
-        assert title in text
-        assert f"<td>{title}</td>" in html
+    for name in DEFAULT_METRICS:
+        assert METRICS[name] in text
+        assert f"<td>{METRICS[name]}</td>" in html
     value, low, high = report["ece"]
     assert f"{value:.4f}  [{low:.4f}, {high:.4f}]" in text
     assert "95 % bootstrap intervals" in text

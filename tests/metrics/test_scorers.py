@@ -24,6 +24,14 @@ FUNCTIONS = {
     "neg_ks_calibration_error": m.ks_calibration_error,
     "neg_smooth_calibration_error": m.smooth_calibration_error,
     "neg_predictive_entropy": m.predictive_entropy,
+    "neg_sweep_calibration_error": m.sweep_calibration_error,
+    "neg_overconfidence_error": m.overconfidence_error,
+    "neg_underconfidence_error": m.underconfidence_error,
+    "neg_top_label_calibration_error": m.top_label_calibration_error,
+    "neg_kde_calibration_error": m.kde_calibration_error,
+    "neg_squared_kernel_calibration_error": m.squared_kernel_calibration_error,
+    "neg_calibration_loss": m.calibration_loss,
+    "neg_refinement_loss": m.refinement_loss,
 }
 
 
@@ -44,9 +52,12 @@ def test_a_score_is_minus_the_metric(problem, name):
     classifier = GaussianNB().fit(X, y)
     weight = np.random.default_rng(0).random(300)
     scorer = m.get_scorer(name)
-    expected = -FUNCTIONS[name](y, classifier.predict_proba(X))
+    proba = classifier.predict_proba(X)
+    if proba.shape[1] == 2:  # Scorers pass the second class alone.
+        proba = proba[:, 1]
+    expected = -FUNCTIONS[name](y, proba)
     assert scorer(classifier, X, y) == pytest.approx(expected, rel=1e-9)
-    weighted = -FUNCTIONS[name](y, classifier.predict_proba(X), sample_weight=weight)
+    weighted = -FUNCTIONS[name](y, proba, sample_weight=weight)
     score = scorer(classifier, X, y, sample_weight=weight)
     assert score == pytest.approx(weighted, rel=1e-9)
 
