@@ -21,6 +21,11 @@ def log_softmax_(x: NDArray[Any]) -> NDArray[Any]:
     return x
 
 
+def entropy(log_proba: NDArray[Any]) -> NDArray[Any]:
+    """Entropy of each row of log-probabilities, in nats."""
+    return -np.vecdot(np.exp(log_proba), log_proba)
+
+
 def log_sigmoid(x: NDArray[Any]) -> NDArray[Any]:
     """Logarithm of the logistic function, without overflow or cancellation."""
     return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))

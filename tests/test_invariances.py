@@ -14,6 +14,7 @@ from skcalib import (
     HistogramBinning,
     IsotonicCalibration,
     MatrixScaling,
+    OrderPreservingScaling,
     PlattScaling,
     StructuredMatrixScaling,
     TemperatureScaling,
@@ -29,6 +30,7 @@ CALIBRATORS = [
     MatrixScaling(**FIXED),
     DirichletCalibration(**FIXED),
     StructuredMatrixScaling(),
+    OrderPreservingScaling(),
     PlattScaling(),
     BetaCalibration(),
     IsotonicCalibration(),
@@ -40,7 +42,7 @@ CALIBRATORS = [
 # They see raw logits, in which a constant added to a row may carry meaning.
 RAW_LOGITS = (VectorScaling, MatrixScaling)
 # Their map of a z is their map of z, scaled in the fit.
-SCALE_FREE = [TemperatureScaling(), VectorScaling()]
+SCALE_FREE = [TemperatureScaling(), VectorScaling(), OrderPreservingScaling()]
 
 few_examples = settings(
     max_examples=8, deadline=None, suppress_health_check=list(HealthCheck)
@@ -114,7 +116,11 @@ def test_units_of_the_logits_do_not_matter(calibrator, seed, exponent):
 
 @pytest.mark.parametrize(
     "calibrator",
-    [TemperatureScaling(), EnsembleTemperatureScaling()],
+    [
+        TemperatureScaling(),
+        EnsembleTemperatureScaling(),
+        OrderPreservingScaling(),
+    ],
     ids=identify,
 )
 @few_examples

@@ -14,6 +14,7 @@ NAMES = {
         "MatrixScaling",
         "DirichletCalibration",
         "StructuredMatrixScaling",
+        "OrderPreservingScaling",
         "PlattScaling",
         "BetaCalibration",
         "IsotonicCalibration",

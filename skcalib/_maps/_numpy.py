@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from skcalib._blocks import ArraySource, map_blocks, row_slices
 from skcalib._maps import _operations as ops
 from skcalib._numerics import (
+    entropy,
     log_odds,
     log_sigmoid,
     log_softmax_,
@@ -107,6 +108,12 @@ def _(operation: ops.Lookup, x: Block) -> Block:
         return look_up(operation.tables[0], x)
     for k, table in enumerate(operation.tables):
         x[:, k] = look_up(table, x[:, k])
+    return x
+
+
+@apply.register
+def _(operation: ops.EntropyScale, x: Block) -> Block:
+    x *= look_up(operation.table, entropy(x))[:, np.newaxis]
     return x
 
 

@@ -91,6 +91,16 @@ class Lookup:
 
 
 @dataclass(frozen=True, eq=False)
+class EntropyScale:
+    """Multiply each row of log-probabilities by what the table says of its entropy.
+
+    The entropy is that of the probabilities, in nats.
+    """
+
+    table: Table
+
+
+@dataclass(frozen=True, eq=False)
 class ReplaceTop:
     """Logits to probabilities, with that of the top class looked up.
 
@@ -126,6 +136,7 @@ Operation = (
     | LogOdds
     | BetaLink
     | Lookup
+    | EntropyScale
     | ReplaceTop
     | Mixture
     | Renormalise

@@ -6,6 +6,7 @@ from skcalib.calibrators._ensemble import EnsembleTemperatureScaling
 from skcalib.calibrators._histogram import HistogramBinning
 from skcalib.calibrators._isotonic import IsotonicCalibration
 from skcalib.calibrators._matrix import MatrixScaling
+from skcalib.calibrators._order_preserving import OrderPreservingScaling
 from skcalib.calibrators._platt import PlattScaling
 from skcalib.calibrators._structured import StructuredMatrixScaling
 from skcalib.calibrators._temperature import TemperatureScaling
@@ -19,6 +20,7 @@ __all__ = [
     "HistogramBinning",
     "IsotonicCalibration",
     "MatrixScaling",
+    "OrderPreservingScaling",
     "PlattScaling",
     "StructuredMatrixScaling",
     "TemperatureScaling",

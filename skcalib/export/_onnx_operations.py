@@ -98,6 +98,13 @@ def _(operation: ops.Lookup, build: NodeBuilder, x: str, n_columns: int) -> str:
 
 
 @emit.register
+def _(operation: ops.EntropyScale, build: NodeBuilder, x: str, n_columns: int) -> str:
+    parts = build.op("Mul", build.op("Exp", x), x)
+    entropy = build.op("Neg", build.reduce("ReduceSum", parts))
+    return build.op("Mul", x, _look_up(pack_tables([operation.table]), build, entropy))
+
+
+@emit.register
 def _(operation: ops.ReplaceTop, build: NodeBuilder, x: str, n_columns: int) -> str:
     is_top, _, top_log_odds, rest = _split_top(build, x, n_columns)
     proba = _look_up(pack_tables([operation.table]), build, top_log_odds)

@@ -164,6 +164,20 @@ class Lookup(Numbers):
         return self.start.view(-1)[index] + share * self.rise.view(-1)[index]
 
 
+class EntropyScale(nn.Module):
+    """See `skcalib._maps.EntropyScale`."""
+
+    def __init__(self, table: ops.Table) -> None:
+        super().__init__()
+        self.look_up = Lookup(pack_tables([table]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        entropy = -(torch.exp(x) * x).sum(dim=1, keepdim=True)
+        scaled: Tensor = x * self.look_up(entropy)
+        return scaled
+
+
 class ReplaceTop(nn.Module):
     """See `skcalib._maps.ReplaceTop`."""
 
@@ -266,6 +280,11 @@ def _(operation: ops.BetaLink) -> nn.Module:
 @as_module.register
 def _(operation: ops.Lookup) -> nn.Module:
     return Lookup(pack_tables(operation.tables))
+
+
+@as_module.register
+def _(operation: ops.EntropyScale) -> nn.Module:
+    return EntropyScale(operation.table)
 
 
 @as_module.register

@@ -9,6 +9,7 @@ from skcalib._blocks import ArraySource, MappedSource, MemmapSource, open_source
 from skcalib.calibrators import (
     EnsembleTemperatureScaling,
     MatrixScaling,
+    OrderPreservingScaling,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
@@ -20,6 +21,7 @@ CALIBRATORS = [
     VectorScaling(),
     MatrixScaling(off_diagonal_penalty=1.0, intercept_penalty=1.0),
     StructuredMatrixScaling(),
+    OrderPreservingScaling(),
     EnsembleTemperatureScaling(),
 ]
 

@@ -120,6 +120,11 @@ def operations(rng):
             ops.Lookup((ops.Table(np.zeros(1), np.array([0.2]), "linear"),)),
             ops.Renormalise(),
         ],
+        "entropy_scale": [
+            ops.LogSoftmax(),
+            ops.EntropyScale(linear_table(rng, 20)),
+            ops.Softmax(),
+        ],
         "replace_top": [ops.ReplaceTop(linear_table(rng, 20))],
         "replace_top_pieces": [ops.ReplaceTop(constant_table(rng, 20))],
     }

@@ -1,0 +1,179 @@
+"""Order-preserving scaling: an increasing non-linear map of the log-probabilities."""
+
+from numbers import Integral, Real
+
+import numpy as np
+
+from skcalib._base import BaseCalibrator
+from skcalib._maps import (
+    CalibrationMap,
+    EntropyScale,
+    LogSoftmax,
+    Lookup,
+    Mixture,
+    Scale,
+    Softmax,
+    Table,
+)
+from skcalib._sklearn_compat import Interval
+from skcalib._solvers._order_preserving import choose_knots, fit_order_preserving
+from skcalib._solvers._temperature import fit_temperature
+
+
+class OrderPreservingScaling(BaseCalibrator):
+    r"""Temperature scaling followed by an increasing map of the log-probabilities.
+
+    With :math:`u` the log-probabilities of a row after temperature scaling and
+    :math:`H` their entropy,
+
+    .. math::
+        q = \operatorname{softmax}(s(H)\, u + g(u)),
+
+    where the positive function :math:`s` is one more inverse temperature for each
+    entropy, and the increasing function :math:`g` acts on every entry alike. Both are
+    piecewise linear. Rows keep the order of their entries, so the predicted class
+    never changes; the map is intra-order-preserving [1]_ and treats all classes alike.
+
+    It helps where one temperature does not fit both the rows of which the network is
+    sure and those of which it is not, and costs next to nothing elsewhere.
+
+    Parameters
+    ----------
+    n_knots : int, default=8
+        Largest number of points at which each of the two functions may bend. They lie
+        at quantiles of the uncertain entropies and log-probabilities.
+
+    smoothness : float, default=3.0
+        Strength of the pull towards temperature scaling: the penalty is
+        `smoothness` over the number of samples, times the squared jumps between
+        neighbouring values of :math:`s` and between neighbouring slopes of :math:`g`,
+        plus a hundredth of the squared values of :math:`s - 1` and slopes.
+
+    tol : float, default=1e-9
+        How far above its minimum, in nats, the penalised mean log-loss may end.
+
+    max_iter : int, default=100
+        Largest number of Newton steps.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default integer labels in
+        ``range(n_columns)`` are column numbers; other labels are matched to the
+        columns in sorted order.
+
+    Attributes
+    ----------
+    temperature_ : float
+        Temperature of the first step.
+
+    entropy_knots_ : ndarray of shape (n_scales,)
+        Entropies, in nats, between which :math:`s` is linear; beyond, it is constant.
+
+    scales_ : ndarray of shape (n_scales,)
+        Values of :math:`s` there.
+
+    log_proba_knots_ : ndarray of shape (n_slopes - 1,)
+        Log-probabilities at which :math:`g` may bend.
+
+    slopes_ : ndarray of shape (n_slopes,)
+        Slopes of :math:`g`, not negative, from the lowest piece to the highest.
+
+    loss_ : float
+        Mean log-loss on the calibration set plus the penalty.
+
+    n_iter_ : int
+        Newton steps used.
+
+    gradient_norm_ : float
+        Euclidean norm of the gradient at the solution, without what bounds hold back.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the tolerance is not reached in `max_iter` steps.
+
+    See Also
+    --------
+    StructuredMatrixScaling : A linear map that treats every class by itself.
+
+    Notes
+    -----
+    Given the knots, the log-loss is convex in the values of :math:`s` and the slopes of
+    :math:`g`, and Newton's method with bounds finds its minimum. The family is a part
+    of that of [1]_, which is fitted there as a neural network: :math:`g` is its
+    diagonal form, and :math:`s` takes the place of a temperature that depends on the
+    input, here by its entropy [2]_.
+
+    With weights, the number of samples is their sum.
+
+    References
+    ----------
+    .. [1] Rahimi, Shaban, Cheng, Hartley & Boots. "Intra Order-Preserving Functions for
+       Calibration of Multi-Class Neural Networks", NeurIPS 2020.
+       https://arxiv.org/abs/2003.06820
+    .. [2] Balanya, Maronas & Ramos. "Adaptive Temperature Scaling for Robust
+       Calibration of Deep Neural Networks", 2022. https://arxiv.org/abs/2208.00461
+
+    Examples
+    --------
+    >>> from skcalib import OrderPreservingScaling
+    >>> from skcalib.datasets import make_logits
+    >>> X, y = make_logits(1000, 3, random_state=0)
+    >>> op = OrderPreservingScaling().fit(X, y)
+    >>> bool((op.predict(X) == X.argmax(axis=1)).all())
+    True
+    >>> bool((op.scales_ > 0).all() and (op.slopes_ >= 0).all())
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "n_knots": [Interval(Integral, 1, None, closed="left")],
+        "smoothness": [Interval(Real, 0, None, closed="neither")],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "classes": ["array-like", None],
+    }
+
+    _keeps_class = True
+
+    def __init__(
+        self, *, n_knots=8, smoothness=3.0, tol=1e-9, max_iter=100, classes=None
+    ):
+        self.n_knots = n_knots
+        self.smoothness = smoothness
+        self.tol = tol
+        self.max_iter = max_iter
+        self.classes = classes
+
+    def _fit_calibration(self, data):
+        self.temperature_ = float(fit_temperature(data).x[0])
+        knots = choose_knots(data, self.temperature_, self.n_knots)
+        result = fit_order_preserving(
+            data,
+            self.temperature_,
+            knots,
+            smoothness=self.smoothness / data.total_weight,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+        self._record(result)
+        self.entropy_knots_, self.log_proba_knots_ = knots.scale, knots.curve
+        self.scales_, self.slopes_ = np.split(result.x, [knots.scale.shape[0]])
+
+    def _calibration_map(self):
+        # The lowest piece of g has no end: its slope goes to s, the others get less.
+        lowest, *others = self.slopes_
+        scale = Table(self.entropy_knots_, self.scales_ + lowest, "linear")
+        ends = np.append(self.log_proba_knots_, 0.0)
+        rises = (np.array(others) - lowest) * np.diff(ends)
+        curve = Table(ends, np.concatenate([[0.0], np.cumsum(rises)]), "linear")
+        parts = CalibrationMap(EntropyScale(scale)), CalibrationMap(Lookup((curve,)))
+        mixed = Mixture((1.0, 1.0), parts)
+        return CalibrationMap(
+            Scale(1 / self.temperature_), LogSoftmax(), mixed, Softmax()
+        )
