@@ -14,6 +14,7 @@ from skcalib import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
@@ -44,6 +45,7 @@ METHODS = [
     IsotonicCalibration(),
     HistogramBinning(),
     VennAbersCalibration(),
+    SplineCalibration(),
     CalibratorSearch([TemperatureScaling(), PlattScaling()]),
 ]
 VARIANTS = [
@@ -57,6 +59,7 @@ VARIANTS = [
     IsotonicCalibration(method="strict_temperature"),
     IsotonicCalibration(method="shared"),
     VennAbersCalibration(cv=3),
+    SplineCalibration(method="one_vs_rest"),
     VennAbersCalibration(method="one_vs_one"),
 ]
 

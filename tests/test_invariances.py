@@ -16,6 +16,7 @@ from skcalib import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
@@ -37,6 +38,8 @@ CALIBRATORS = [
     IsotonicCalibration(method="shared"),
     HistogramBinning(),
     VennAbersCalibration(),
+    SplineCalibration(),
+    SplineCalibration(method="one_vs_rest"),
     VennAbersCalibration(method="one_vs_one"),
 ]
 # They see raw logits, in which a constant added to a row may carry meaning.

@@ -20,6 +20,7 @@ NAMES = {
         "IsotonicCalibration",
         "HistogramBinning",
         "VennAbersCalibration",
+        "SplineCalibration",
         "CalibratedClassifier",
         "logits_from_proba",
     ],

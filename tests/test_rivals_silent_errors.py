@@ -31,6 +31,7 @@ from skcalib import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
@@ -57,6 +58,7 @@ CALIBRATORS = [
     IsotonicCalibration(),
     HistogramBinning(),
     VennAbersCalibration(),
+    SplineCalibration(),
 ]
 every_calibrator = pytest.mark.parametrize(
     "calibrator", CALIBRATORS, ids=lambda c: type(c).__name__

@@ -1,13 +1,19 @@
 """Histogram binning: the share of hits in bins of the score."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from skcalib._blocks import CalibrationData, map_blocks, row_slices
-from skcalib._solvers._scores import BLOCK_ELEMENTS, Floats, Scores, pool_ties
+from skcalib._blocks import CalibrationData
+from skcalib._solvers._scores import (
+    BLOCK_ELEMENTS,
+    Floats,
+    Scores,
+    all_scores,
+    pool_ties,
+)
 
 # Slack in comparing sums of weights with a share of their total.
 ROUNDING = 1e-9
@@ -56,12 +62,7 @@ def _uniform_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[F
 
 def _quantile_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[Floats]:
     """Cut the sorted samples of each column into parts of equal weight."""
-
-    def read(rows: slice) -> NDArray[Any]:
-        return scores(data.source.read(rows), data.codes[rows])[0].T
-
-    slices = row_slices(data.n_samples, data.n_classes, BLOCK_ELEMENTS)
-    columns = np.concatenate(list(map_blocks(read, slices)), axis=1)
+    columns, _ = all_scores(data, scores)
     return [_cut(column, data.weight, n_bins) for column in columns]
 
 

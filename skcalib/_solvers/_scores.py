@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._blocks import CalibrationData, map_blocks, row_slices
 from skcalib._numerics import log_odds, split_top
 
 # Larger logits are cut, as in prediction, so that no difference or square overflows.
@@ -38,6 +39,18 @@ def top_label(logits: NDArray[Any], codes: NDArray[np.intp]) -> tuple[Block, Hit
     """Log-odds of the predicted class, and whether it is the true one."""
     top, score, _ = split_top(cut_logits(logits))
     return score[:, np.newaxis], (top == codes)[:, np.newaxis]
+
+
+def all_scores(data: CalibrationData, scores: Scores) -> tuple[Block, Hits]:
+    """Scores and hits of all samples in memory, one row a curve, for sorting."""
+
+    def read(rows: slice) -> tuple[Block, Hits]:
+        score, hit = scores(data.source.read(rows), data.codes[rows])
+        return score.T, hit.T
+
+    slices = row_slices(data.n_samples, data.n_classes, BLOCK_ELEMENTS)
+    score, hit = zip(*map_blocks(read, slices), strict=True)
+    return np.concatenate(score, axis=1), np.concatenate(hit, axis=1)
 
 
 def cut_logits(logits: NDArray[Any]) -> Block:

@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
-from skcalib._blocks import CalibrationData, map_blocks, row_slices
+from skcalib._blocks import CalibrationData, map_blocks
 from skcalib._solvers._scores import (
-    BLOCK_ELEMENTS,
     TIE,
     Floats,
+    all_scores,
     cut_logits,
     one_vs_rest,
     pool_ties,
@@ -58,15 +58,15 @@ class VennAbersCurve(NamedTuple):
 def fit_one_vs_rest(folds: Sequence[CalibrationData]) -> list[VennAbersCurve]:
     """Fit every class against the rest, on the log-odds, and pool the folds."""
     n_classes = folds[0].n_classes
-    columns = [_log_odds(fold) for fold in folds]
+    columns = [all_scores(fold, one_vs_rest) for fold in folds]
     # Of two classes the first gets what the second leaves.
     fitted = [1] if n_classes == 2 else list(range(n_classes))
 
     def of_class(k: int) -> VennAbersCurve:
         return _pool(
             [
-                fit_bounds(column[k], fold.codes == k, _counts(fold))
-                for fold, column in zip(folds, columns, strict=True)
+                fit_bounds(score[k], hit[k], _counts(fold))
+                for fold, (score, hit) in zip(folds, columns, strict=True)
             ]
         )
 
@@ -97,16 +97,6 @@ def _pairwise_bounds(data: CalibrationData) -> Iterator[Bounds]:
         rows = np.concatenate([members[i], members[j]])
         score = logits[rows, j] - logits[rows, i]
         yield fit_bounds(score, data.codes[rows] == j, weight[rows])
-
-
-def _log_odds(data: CalibrationData) -> Floats:
-    """One-vs-rest log-odds of all samples, one row a class."""
-
-    def read(rows: slice) -> Floats:
-        return one_vs_rest(data.source.read(rows), data.codes[rows])[0].T
-
-    slices = row_slices(data.n_samples, data.n_classes, BLOCK_ELEMENTS)
-    return np.concatenate(list(map_blocks(read, slices)), axis=1)
 
 
 def _counts(data: CalibrationData) -> Floats:

@@ -14,6 +14,7 @@ from skcalib.calibrators import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
@@ -39,6 +40,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "isotonic": IsotonicCalibration,
     "histogram": HistogramBinning,
     "venn-abers": VennAbersCalibration,
+    "spline": SplineCalibration,
     "auto": CalibratorSearch,
 }
 # The method that is fitted on the inputs of a model, not on its logits.

@@ -7,7 +7,7 @@ from scipy.special import expit, logit, softmax
 from sklearn.metrics import log_loss
 
 from skcalib._blocks import CalibrationData, open_source
-from skcalib._solvers import _histogram
+from skcalib._solvers import _histogram, _scores
 from skcalib._solvers._scores import one_vs_rest
 from skcalib.calibrators import HistogramBinning
 
@@ -148,7 +148,8 @@ def test_blocks_of_rows_do_not_change_the_bins(calibration_set, monkeypatch, str
     data = CalibrationData(open_source(logits), y, np.ones(y.size))
     options = {"n_bins": 7, "strategy": strategy, "smoothing": 0.5}
     whole = _histogram.fit_histogram(data, one_vs_rest, **options)
-    monkeypatch.setattr(_histogram, "BLOCK_ELEMENTS", 28)
+    for module in (_histogram, _scores):
+        monkeypatch.setattr(module, "BLOCK_ELEMENTS", 28)
     pieces = _histogram.fit_histogram(data, one_vs_rest, **options)
     for one, other in zip(whole, pieces, strict=True):
         assert_array_equal(one.edges, other.edges)

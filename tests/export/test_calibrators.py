@@ -25,6 +25,7 @@ VARIANTS = {
         {"method": "shared"},
         {"method": "top_label"},
     ],
+    "SplineCalibration": [{"method": "top_label"}, {"method": "one_vs_rest"}],
     "VennAbersCalibration": [
         {"method": "one_vs_rest"},
         {"method": "one_vs_one"},
