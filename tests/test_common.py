@@ -14,6 +14,7 @@ from skcalib import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    ScalingBinning,
     SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
@@ -46,6 +47,7 @@ METHODS = [
     HistogramBinning(),
     VennAbersCalibration(),
     SplineCalibration(),
+    ScalingBinning(),
     CalibratorSearch([TemperatureScaling(), PlattScaling()]),
 ]
 VARIANTS = [
@@ -60,6 +62,7 @@ VARIANTS = [
     IsotonicCalibration(method="shared"),
     VennAbersCalibration(cv=3),
     SplineCalibration(method="one_vs_rest"),
+    ScalingBinning(TemperatureScaling(), method="top_label"),
     VennAbersCalibration(method="one_vs_one"),
 ]
 

@@ -16,6 +16,7 @@ from skcalib import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    ScalingBinning,
     SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
@@ -39,6 +40,7 @@ CALIBRATORS = [
     HistogramBinning(),
     VennAbersCalibration(),
     SplineCalibration(),
+    ScalingBinning(),
     SplineCalibration(method="one_vs_rest"),
     VennAbersCalibration(method="one_vs_one"),
 ]

@@ -21,6 +21,7 @@ NAMES = {
         "HistogramBinning",
         "VennAbersCalibration",
         "SplineCalibration",
+        "ScalingBinning",
         "CalibratedClassifier",
         "logits_from_proba",
     ],

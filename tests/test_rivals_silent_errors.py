@@ -31,6 +31,7 @@ from skcalib import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    ScalingBinning,
     SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
@@ -59,6 +60,7 @@ CALIBRATORS = [
     HistogramBinning(),
     VennAbersCalibration(),
     SplineCalibration(),
+    ScalingBinning(),
 ]
 every_calibrator = pytest.mark.parametrize(
     "calibrator", CALIBRATORS, ids=lambda c: type(c).__name__

@@ -1,4 +1,4 @@
-"""Histogram binning: the share of hits in bins of the score."""
+"""Histograms: the mean of the hits, or of a probability, in bins of the score."""
 
 from typing import Literal, NamedTuple
 
@@ -32,25 +32,27 @@ def fit_histogram(
     *,
     n_bins: int,
     strategy: Literal["uniform", "quantile"],
-    smoothing: float,
+    smoothing: float = 0.0,
+    mean_of: Literal["hits", "probabilities"] = "hits",
 ) -> list[Histogram]:
     """Fit one histogram to each column of scores.
 
     The value of a bin is its share of hits after `smoothing` samples are added that
     hit as often as the middle of the bin says; without any sample it is that middle.
+    With ``mean_of="probabilities"`` every sample hits as often as its score says.
     """
     edges = (
         _uniform_edges(data, scores, n_bins)
         if strategy == "uniform"
         else _quantile_edges(data, scores, n_bins)
     )
-    total, hits = _counts(data, scores, edges, n_bins)
+    total, hits = _counts(data, scores, edges, n_bins, mean_of)
     histograms = [
         Histogram(edge, _values(edge, t, h, smoothing))
         for edge, t, h in zip(edges, total, hits, strict=True)
     ]
     if len(histograms) == 2:
-        histograms[0] = _mirrored(histograms[1])
+        histograms[0] = mirrored(histograms[1])
     return histograms
 
 
@@ -79,7 +81,11 @@ def _cut(score: Floats, weight: Floats, n_bins: int) -> Floats:
 
 
 def _counts(
-    data: CalibrationData, scores: Scores, edges: list[Floats], n_bins: int
+    data: CalibrationData,
+    scores: Scores,
+    edges: list[Floats],
+    n_bins: int,
+    mean_of: str,
 ) -> NDArray[np.float64]:
     """Count samples and hits in each bin of each column, (2, n_columns, n_bins)."""
 
@@ -89,8 +95,12 @@ def _counts(
         for k, edge in enumerate(edges):
             index = edge.searchsorted(score[:, k], side="left")
             counts[0, k] = np.bincount(index, weight, n_bins)
-            own = hit[:, k]
-            counts[1, k] = np.bincount(index[own], weight[own], n_bins)
+            if mean_of == "hits":
+                own = hit[:, k]
+                counts[1, k] = np.bincount(index[own], weight[own], n_bins)
+            else:
+                proba = expit(score[:, k])
+                counts[1, k] = np.bincount(index, weight * proba, n_bins)
         return counts
 
     counts: NDArray[np.float64] = data.sum(of_block, block_elements=BLOCK_ELEMENTS)
@@ -106,7 +116,7 @@ def _values(edges: Floats, total: Floats, hits: Floats, smoothing: float) -> Flo
     return np.minimum(share, 1)
 
 
-def _mirrored(histogram: Histogram) -> Histogram:
+def mirrored(histogram: Histogram) -> Histogram:
     """Give 1 - q at minus the score."""
     # Bins closed on the right become closed on the left: the edge itself moves up.
     edges = np.nextafter(-histogram.edges[::-1], -np.inf)

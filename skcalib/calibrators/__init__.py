@@ -8,6 +8,7 @@ from skcalib.calibrators._isotonic import IsotonicCalibration
 from skcalib.calibrators._matrix import MatrixScaling
 from skcalib.calibrators._order_preserving import OrderPreservingScaling
 from skcalib.calibrators._platt import PlattScaling
+from skcalib.calibrators._scaling_binning import ScalingBinning
 from skcalib.calibrators._spline import SplineCalibration
 from skcalib.calibrators._structured import StructuredMatrixScaling
 from skcalib.calibrators._temperature import TemperatureScaling
@@ -23,6 +24,7 @@ __all__ = [
     "MatrixScaling",
     "OrderPreservingScaling",
     "PlattScaling",
+    "ScalingBinning",
     "SplineCalibration",
     "StructuredMatrixScaling",
     "TemperatureScaling",

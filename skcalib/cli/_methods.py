@@ -14,6 +14,7 @@ from skcalib.calibrators import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    ScalingBinning,
     SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
@@ -41,6 +42,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "histogram": HistogramBinning,
     "venn-abers": VennAbersCalibration,
     "spline": SplineCalibration,
+    "scaling-binning": ScalingBinning,
     "auto": CalibratorSearch,
 }
 # The method that is fitted on the inputs of a model, not on its logits.

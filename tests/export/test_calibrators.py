@@ -25,6 +25,11 @@ VARIANTS = {
         {"method": "shared"},
         {"method": "top_label"},
     ],
+    "ScalingBinning": [
+        {},
+        {"strategy": "uniform"},
+        {"scaling": calibrators.TemperatureScaling(), "method": "top_label"},
+    ],
     "SplineCalibration": [{"method": "top_label"}, {"method": "one_vs_rest"}],
     "VennAbersCalibration": [
         {"method": "one_vs_rest"},
