@@ -45,6 +45,8 @@ NAMES = {
         "refinement_loss",
         "neighbor_proximity",
         "proximity_calibration_error",
+        "calibration_test",
+        "compare_calibration",
         "calibration_report",
         "uncertainty_calibration_error",
         "expected_normalized_calibration_error",

@@ -3,9 +3,11 @@
 from skcalib.metrics._conditional import top_label_calibration_error
 from skcalib.metrics._directions import overconfidence_error, underconfidence_error
 from skcalib.metrics._entropy import predictive_entropy
+from skcalib.metrics._hypothesis import CalibrationTestResult, calibration_test
 from skcalib.metrics._kde import kde_calibration_error
 from skcalib.metrics._ks import ks_calibration_error
 from skcalib.metrics._ood import ood_auroc, ood_fpr
+from skcalib.metrics._paired import CalibrationDifference, compare_calibration
 from skcalib.metrics._proper import calibration_loss, refinement_loss
 from skcalib.metrics._proximity import (
     neighbor_proximity,
@@ -15,6 +17,10 @@ from skcalib.metrics._report import (
     CalibrationReport,
     MetricEstimate,
     calibration_report,
+)
+from skcalib.metrics._risk_coverage import (
+    area_under_risk_coverage_curve,
+    risk_coverage_curve,
 )
 from skcalib.metrics._scorers import (
     aece_scorer,
@@ -42,12 +48,17 @@ from skcalib.metrics._uncertainty import (
 )
 
 __all__ = [
+    "CalibrationDifference",
     "CalibrationReport",
+    "CalibrationTestResult",
     "MetricEstimate",
     "adaptive_expected_calibration_error",
     "aece_scorer",
+    "area_under_risk_coverage_curve",
     "calibration_loss",
     "calibration_report",
+    "calibration_test",
+    "compare_calibration",
     "ece_scorer",
     "entropy_scorer",
     "expected_calibration_error",
@@ -66,6 +77,7 @@ __all__ = [
     "predictive_entropy",
     "proximity_calibration_error",
     "refinement_loss",
+    "risk_coverage_curve",
     "root_mean_squared_calibration_error",
     "sce_scorer",
     "smooth_calibration_error",

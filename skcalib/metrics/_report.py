@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from skcalib._optional import import_optional
 from skcalib._validation import check_proba
 from skcalib.metrics._bins import Floats, check_bootstrap, check_n_bins
-from skcalib.metrics._resampling import RowStatistics, evaluate
+from skcalib.metrics._resampling import RowStatistics, bootstrap_weights, evaluate
 
 METRICS = {
     "accuracy": "Accuracy",
@@ -35,9 +35,6 @@ DEFAULT_METRICS = tuple(METRICS)[:11]
 
 # Averages of absolute gaps, which the noise of resampling raises.
 GAPS = set(METRICS) - {"accuracy", "nll", "brier", "entropy"}
-
-# Weights of as many replicates as fit into this many numbers are drawn at once.
-CHUNK_ELEMENTS = 1 << 21
 
 
 class MetricEstimate(NamedTuple):
@@ -294,15 +291,10 @@ def _intervals(
     if n_bootstrap == 0:
         return dict.fromkeys(names), dict.fromkeys(names)
     random = check_random_state(random_state)
-    n_rows = weight.shape[0]
-    chunk = max(1, CHUNK_ELEMENTS // n_rows)
-    parts = []
-    for start in range(0, n_bootstrap, chunk):
-        weights = np.empty((min(chunk, n_bootstrap - start), n_rows))
-        for row in weights:
-            drawn = random.randint(0, n_rows, n_rows)
-            row[:] = np.bincount(drawn, minlength=n_rows) * weight
-        parts.append(evaluate(rows, weights, names))
+    parts = [
+        evaluate(rows, weights, names)
+        for weights in bootstrap_weights(weight, n_bootstrap, random)
+    ]
     tail = (1 - confidence_level) / 2
     low: dict[str, float | None] = {}
     high: dict[str, float | None] = {}

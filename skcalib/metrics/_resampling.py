@@ -5,7 +5,7 @@ function of these weights and of statistics that do not change, so that nothing 
 sorted, normalised or taken the logarithm of again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from skcalib.metrics._bins import (
     bin_stats,
     equal_mass_stats,
     rank_scores,
+    sum_by_index,
     uniform_edges,
 )
 from skcalib.metrics._classwise import exact_edges, upper_entries
@@ -30,11 +31,10 @@ from skcalib.metrics._entropy import entropy_of_rows
 from skcalib.metrics._ks import largest_cumulated_gap
 from skcalib.metrics._smooth import smooth_error
 from skcalib.metrics._sweep import sweep_error
-from skcalib.metrics._top_label import (
-    largest_gap,
-    mean_squared_gap,
-    root_mean_squared_gap,
-)
+from skcalib.metrics._top_label import largest_gap, root_mean_squared_gap
+
+# Weights of as many replicates as fit into this many numbers are drawn at once.
+CHUNK_ELEMENTS = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +127,23 @@ class Replicate:
         return equal_mass_stats(self.ranked, self.weight, self.n_bins)
 
 
+def unbiased_squared_gap(ranked: RankedScores, weight: Floats, n_bins: int) -> float:
+    """Mean product of the residuals of two different rows of a bin.
+
+    Its expectation is the mean squared gap of the bins, whatever the number of rows: a
+    calibrated classifier scatters around 0. Weights count as numbers of rows.
+    """
+    index = np.searchsorted(uniform_edges(n_bins), ranked.confidence)
+    residual = ranked.hit - ranked.confidence
+    rows, gaps, own = (
+        sum_by_index(index, weight * values, n_bins)
+        for values in (np.ones_like(residual), residual, residual**2)
+    )
+    several = rows > 1
+    pairs = (gaps[several] ** 2 - own[several]) / (rows[several] - 1)
+    return float(pairs.sum() / weight.sum())
+
+
 # Means over rows: all replicates are one product.
 ROW_MEANS: dict[str, Callable[[RowStatistics], Floats]] = {
     "nll": lambda rows: rows.log_loss,
@@ -146,8 +163,22 @@ RANKED_METRICS: dict[str, Callable[[Replicate], float]] = {
     "overconfidence": lambda r: overconfidence(r.bins),
     "underconfidence": lambda r: underconfidence(r.bins),
     "sweep_ece": lambda r: sweep_error(r.ranked, r.weight),
-    "squared_ce": lambda r: mean_squared_gap(r.mass_bins, debiased=True),
+    "squared_ce": lambda r: unbiased_squared_gap(r.ranked, r.weight, r.n_bins),
 }
+
+
+def bootstrap_weights(
+    weight: Floats, n_bootstrap: int, random: np.random.RandomState
+) -> Iterator[Floats]:
+    """Yield weights of rows drawn with replacement, one replicate a row, in chunks."""
+    n_rows = weight.shape[0]
+    chunk = max(1, CHUNK_ELEMENTS // n_rows)
+    for start in range(0, n_bootstrap, chunk):
+        weights = np.empty((min(chunk, n_bootstrap - start), n_rows))
+        for row in weights:
+            drawn = random.randint(0, n_rows, n_rows)
+            row[:] = np.bincount(drawn, minlength=n_rows) * weight
+        yield weights
 
 
 def evaluate(

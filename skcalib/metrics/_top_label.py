@@ -313,11 +313,6 @@ def largest_gap(stats: BinStats) -> float:
 
 def root_mean_squared_gap(stats: BinStats, *, debiased: bool = False) -> float:
     """Return the root of the mean squared gap, less what chance adds."""
-    return float(np.sqrt(max(mean_squared_gap(stats, debiased=debiased), 0.0)))
-
-
-def mean_squared_gap(stats: BinStats, *, debiased: bool = False) -> float:
-    """Return the mean squared gap, less what chance adds: this may be negative."""
     squared = stats.gap**2
     if debiased:
         accuracy = stats.accuracy
@@ -325,4 +320,4 @@ def mean_squared_gap(stats: BinStats, *, debiased: bool = False) -> float:
         others = stats.weight - 1
         several = others > 0
         squared[several] -= spread[several] / others[several]
-    return float(np.sum(stats.share * squared))
+    return float(np.sqrt(max(np.sum(stats.share * squared), 0.0)))

@@ -107,7 +107,7 @@ def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
     predictions, monkeypatch
 ):
     whole = calibration_report(*predictions, n_bootstrap=20, random_state=0)
-    monkeypatch.setattr("skcalib.metrics._report.CHUNK_ELEMENTS", 1200)
+    monkeypatch.setattr("skcalib.metrics._resampling.CHUNK_ELEMENTS", 1200)
     parts = calibration_report(*predictions, n_bootstrap=20, random_state=0)
     for name in DEFAULT_METRICS:
         assert parts[name] == pytest.approx(whole[name], rel=1e-12)

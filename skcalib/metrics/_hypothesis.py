@@ -1,0 +1,238 @@
+"""Is a classifier calibrated, or is what looks like an error the work of chance."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+
+from skcalib._validation import check_proba
+from skcalib.metrics._bins import Floats, check_n_bins, is_whole
+from skcalib.metrics._classwise import class_stats
+from skcalib.metrics._kernel_pairs import KernelPairs
+from skcalib.metrics._resampling import RANKED_METRICS, Replicate, RowStatistics
+
+# What can be drawn anew: functions of the hits, of all labels, or of pairs of rows.
+TEST_METRICS = (*(name for name in RANKED_METRICS if name != "accuracy"), "sce", "skce")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CalibrationTestResult:
+    """What `calibration_test` found.
+
+    Attributes
+    ----------
+    metric : str
+        Name of the calibration error.
+
+    statistic : float
+        Its value.
+
+    pvalue : float
+        Probability of a value at least as large if the classifier were calibrated.
+
+    null_distribution : ndarray of shape (n_resamples,)
+        Values under calibration.
+    """
+
+    metric: str
+    statistic: float
+    pvalue: float
+    null_distribution: Floats
+
+    def __repr__(self) -> str:
+        return (
+            f"CalibrationTestResult(metric={self.metric!r}, "
+            f"statistic={self.statistic:.4g}, pvalue={self.pvalue:.4g})"
+        )
+
+
+def calibration_test(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    *,
+    metric: str = "ks",
+    n_bins: int = 15,
+    n_resamples: int = 999,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> CalibrationTestResult:
+    """Test whether a classifier is calibrated.
+
+    No calibration error is 0 on a finite sample. The test draws the outcome of every
+    row anew with the probabilities that the classifier states, and asks how often the
+    error is then as large as the one observed (consistency resampling) [1]_ [2]_.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True classes.
+
+    y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+        Predicted probabilities; a single column is that of the second class.
+
+    metric : str, default="ks"
+        The error by which to judge. Of the predicted class: "ece", "aece", "mce",
+        "rmsce", "ks", "smooth_ece", "sweep_ece", "overconfidence", "underconfidence"
+        or "squared_ce", the squared gap over bins of equal mass less what chance
+        adds. Of every class: "sce". Of the whole probability vector: "skce", see
+        `squared_kernel_calibration_error`.
+
+    n_bins : int, default=15
+        Number of bins of the binned errors.
+
+    n_resamples : int, default=999
+        Number of draws; no p-value is below 1 / (n_resamples + 1).
+
+    labels : array-like of shape (n_classes,), default=None
+        Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Numbers of repetitions of each row: a test has to know how many samples there
+        are, so other weights are refused.
+
+    random_state : int, RandomState instance or None, default=None
+        Seed of the draws.
+
+    Returns
+    -------
+    result : CalibrationTestResult
+        With the attributes `metric`, `statistic`, `pvalue` and `null_distribution`.
+
+    Raises
+    ------
+    ValueError
+        See `expected_calibration_error`; also for the name of an unknown metric and
+        for weights that are not whole numbers.
+
+    See Also
+    --------
+    compare_calibration : Is one classifier better calibrated than another.
+
+    Notes
+    -----
+    "ks" is the default because it finds temperatures that are wrong on fewer samples
+    than the others do. A test answers what its metric asks: all but "sce" and "skce"
+    look at the confidence of the predicted class only. A small p-value says that the
+    classifier is not calibrated, not that the error matters: with many samples any
+    error is found.
+
+    For "skce" no labels are drawn, which would take the time of all pairs for each
+    class. The signs of the residuals are turned at random instead [3]_, which is right
+    for large samples (wild bootstrap); the time grows with the square of their number.
+
+    References
+    ----------
+    .. [1] Bröcker & Smith. "Increasing the Reliability of Reliability Diagrams",
+       Weather and Forecasting 22, 2007.
+    .. [2] Vaicenavicius, Widmann, Andersson, Lindsten, Roll & Schön. "Evaluating model
+       calibration in classification", AISTATS 2019. https://arxiv.org/abs/1902.06977
+    .. [3] Widmann, Lindsten & Zachariah. "Calibration tests in multi-class
+       classification: A unifying framework", NeurIPS 2019.
+       https://arxiv.org/abs/1910.11385
+
+    Examples
+    --------
+    >>> from scipy.special import softmax
+    >>> from skcalib.datasets import make_logits
+    >>> from skcalib.metrics import calibration_test
+    >>> logits, y, truth = make_logits(return_proba=True, random_state=0)
+    >>> calibration_test(y, softmax(logits, axis=1), random_state=0).pvalue
+    0.001
+    >>> bool(calibration_test(y, truth, random_state=0).pvalue > 0.05)
+    True
+    """
+    if metric not in TEST_METRICS:
+        raise ValueError(
+            f"metric={metric!r} is not known; use one of {list(TEST_METRICS)}."
+        )
+    n_resamples = check_n_resamples(n_resamples)
+    check_n_bins(n_bins)
+    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    codes, proba = repeat_rows(weight, codes, proba)
+    random = check_random_state(random_state)
+    if metric == "skce":
+        value, null = _test_skce(codes, proba, n_resamples, random)
+    else:
+        values = _redrawn(metric, codes, proba, n_bins, random)
+        value = next(values)
+        null = np.array([next(values) for _ in range(n_resamples)])
+    # Draws that differ from the value by rounding only are as large as it.
+    as_large = np.count_nonzero(null >= value - 1e-12 * abs(value))
+    pvalue = (1 + as_large) / (1 + n_resamples)
+    return CalibrationTestResult(metric, float(value), float(pvalue), null)
+
+
+def check_n_resamples(n_resamples: int) -> int:
+    """Refuse anything but a whole number of draws, at least 1."""
+    if not isinstance(n_resamples, Integral) or n_resamples < 1:
+        raise ValueError(
+            f"n_resamples={n_resamples!r} is not a whole number of at least 1."
+        )
+    return int(n_resamples)
+
+
+def repeat_rows(weight: Floats, *arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:
+    """Repeat rows as often as their weights say; other weights are refused."""
+    if not is_whole(weight):
+        row = int((weight != np.rint(weight)).argmax())
+        raise ValueError(
+            f"sample_weight holds {weight[row]} in row {row}. A test has to know how "
+            "many samples there are: weights have to be numbers of repetitions here."
+        )
+    if (weight == 1).all():
+        return arrays
+    rows = np.repeat(np.arange(weight.shape[0]), weight.astype(np.intp))
+    return tuple(array[rows] for array in arrays)
+
+
+def _redrawn(
+    metric: str,
+    codes: NDArray[np.intp],
+    proba: NDArray[Any],
+    n_bins: int,
+    random: np.random.RandomState,
+) -> Iterator[float]:
+    """Yield the metric of the true outcomes, and then of one draw after the other."""
+    n_rows = codes.shape[0]
+    if metric == "sce":
+        weight = np.full(n_rows, 1 / n_rows)
+        cumulated = np.cumsum(proba, axis=1, dtype=np.float64)
+        while True:
+            yield class_stats(proba, codes, weight, n_bins).mean_gap
+            drawn = random.random_sample((n_rows, 1)) * cumulated[:, -1:]
+            codes = (cumulated[:, :-1] <= drawn).sum(axis=1)
+    ranked = RowStatistics(proba, codes, n_bins).ranked
+    function, weight = RANKED_METRICS[metric], np.ones(n_rows)
+    while True:
+        yield function(Replicate(ranked, weight, n_bins))
+        hit = random.random_sample(n_rows) < ranked.confidence
+        ranked = replace(ranked, hit=hit.astype(np.float64))
+
+
+def _test_skce(
+    codes: NDArray[np.intp],
+    proba: NDArray[Any],
+    n_resamples: int,
+    random: np.random.RandomState,
+) -> tuple[float, Floats]:
+    """Return the unbiased estimate, and its values with random signs of the rows."""
+    n_rows = codes.shape[0]
+    if n_rows < 2:
+        raise ValueError('metric="skce" needs at least two rows.')
+    pairs = KernelPairs.of_rows(codes, proba, np.ones(n_rows), "laplacian", None)
+    signs = random.randint(0, 2, (n_resamples + 1, n_rows)).astype(np.int8) * 2 - 1
+    signs[0] = 1  # The first draw is the estimate itself.
+
+    def of_tile(first: slice, second: slice, h: Floats) -> Floats:
+        twice = 1 if first == second else 2
+        left = signs[:, first].astype(np.float64) @ h
+        return twice * np.einsum("ri,ri->r", left, signs[:, second], dtype=np.float64)
+
+    sums = pairs.sum(of_tile) - pairs.diagonal.sum()
+    values = sums / (n_rows * (n_rows - 1))
+    return float(values[0]), values[1:]

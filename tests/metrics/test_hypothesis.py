@@ -1,0 +1,169 @@
+"""Tests of calibration: right size, known power, and values that can be checked."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
+from scipy.stats import kstest
+
+from skcalib import metrics as m
+from skcalib.metrics import calibration_test
+from skcalib.metrics._hypothesis import TEST_METRICS
+
+FUNCTIONS = {
+    "ece": m.expected_calibration_error,
+    "aece": m.adaptive_expected_calibration_error,
+    "mce": m.maximum_calibration_error,
+    "rmsce": m.root_mean_squared_calibration_error,
+    "ks": m.ks_calibration_error,
+    "smooth_ece": m.smooth_calibration_error,
+    "sweep_ece": m.sweep_calibration_error,
+    "overconfidence": m.overconfidence_error,
+    "underconfidence": m.underconfidence_error,
+    "sce": m.static_calibration_error,
+    "skce": m.squared_kernel_calibration_error,
+}
+FAST = ["ks", "ece", "squared_ce", "sce", "skce"]
+
+
+def draw(seed=0, n=200, n_classes=4, temperature=1.0):
+    """Probabilities and labels; calibrated for a temperature of 1."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=1.5, size=(n, n_classes))
+    y = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return y, softmax(logits, axis=1)
+
+
+@pytest.mark.parametrize("metric", FUNCTIONS)
+def test_the_statistic_is_the_metric(metric):
+    y, proba = draw(temperature=2)
+    result = calibration_test(y, proba, metric=metric, n_resamples=2, random_state=0)
+    assert result.statistic == pytest.approx(FUNCTIONS[metric](y, proba), rel=1e-9)
+    assert result.metric == metric
+    assert result.null_distribution.shape == (2,)
+
+
+def test_the_squared_error_is_the_mean_product_of_two_residuals():
+    y, proba = draw(temperature=2)
+    confidence = proba.max(axis=1)
+    residual = (proba.argmax(axis=1) == y) - confidence
+    expected = 0
+    for b in range(15):
+        r = residual[(confidence > b / 15) & (confidence <= (b + 1) / 15)]
+        if len(r) > 1:
+            pairs = np.outer(r, r)[~np.eye(len(r), dtype=bool)]
+            expected += len(r) / 200 * pairs.mean()
+    result = calibration_test(y, proba, metric="squared_ce", n_resamples=1)
+    assert result.statistic == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", FAST)
+def test_the_p_value_of_a_calibrated_classifier_is_uniform(metric):
+    p = [
+        calibration_test(
+            *draw(seed, n=100), metric=metric, n_resamples=59, random_state=seed
+        ).pvalue
+        for seed in range(120)
+    ]
+    assert kstest(p, "uniform").pvalue > 0.01
+    # 12 are expected at a level of 10 %, with a standard deviation of 3.3.
+    assert 4 <= np.count_nonzero(np.array(p) <= 0.1) <= 22
+
+
+@pytest.mark.parametrize(
+    ("metric", "temperature"),
+    [("ks", 1.4), ("ece", 1.7), ("squared_ce", 1.7), ("sce", 1.6), ("skce", 2.5)],
+)
+def test_a_known_miscalibration_is_found(metric, temperature):
+    p = [
+        calibration_test(
+            *draw(seed, n=400, temperature=temperature),
+            metric=metric,
+            n_resamples=79,
+            random_state=seed,
+        ).pvalue
+        for seed in range(25)
+    ]
+    assert np.count_nonzero(np.array(p) <= 0.05) >= 20
+
+
+def test_draws_follow_the_stated_probabilities():
+    # Everything rests on the frequency of a column; with one bin it can be told.
+    y = np.repeat([0, 1, 2], [10, 60, 30])
+    proba = np.tile([0.1, 0.6, 0.3], (100, 1))
+    result = calibration_test(
+        y, proba, metric="sce", n_bins=1, n_resamples=4000, random_state=0
+    )
+    rng = np.random.default_rng(0)
+    counts = rng.multinomial(100, proba[0], size=4000) / 100
+    expected = np.abs(counts - proba[0]).mean(axis=1)
+    quantiles = [0.1, 0.5, 0.9, 0.99]
+    assert_allclose(
+        np.quantile(result.null_distribution, quantiles),
+        np.quantile(expected, quantiles),
+        atol=0.005,
+    )
+
+
+def test_the_p_value_counts_draws_as_large_as_the_value():
+    y, proba = draw(temperature=1.2)
+    result = calibration_test(y, proba, n_resamples=99, random_state=0)
+    larger = np.count_nonzero(result.null_distribution >= result.statistic)
+    assert result.pvalue == (1 + larger) / 100
+    # Of one row all draws are equal up to rounding: no evidence at all.
+    alone = calibration_test([1], [[0.5, 0.5]], n_resamples=19, random_state=0)
+    assert alone.pvalue == 1
+
+
+@pytest.mark.parametrize("metric", FAST)
+def test_the_same_seed_gives_the_same_result(metric):
+    y, proba = draw()
+    first, again, other = (
+        calibration_test(y, proba, metric=metric, n_resamples=9, random_state=seed)
+        for seed in (0, 0, 1)
+    )
+    assert_array_equal(first.null_distribution, again.null_distribution)
+    assert (first.null_distribution != other.null_distribution).any()
+
+
+@pytest.mark.parametrize("metric", FAST)
+def test_weights_are_numbers_of_repetitions(metric):
+    y, proba = draw(temperature=2)
+    counts = np.random.default_rng(0).integers(0, 3, 200)
+    options = {"metric": metric, "n_resamples": 9, "random_state": 0}
+    weighted = calibration_test(y, proba, sample_weight=counts, **options)
+    rows = np.repeat(np.arange(200), counts)
+    repeated = calibration_test(y[rows], proba[rows], **options)
+    assert_array_equal(weighted.null_distribution, repeated.null_distribution)
+    assert weighted.pvalue == repeated.pvalue
+
+
+def test_the_printed_result_is_short():
+    result = calibration_test(*draw(), n_resamples=9, random_state=0)
+    assert repr(result).startswith("CalibrationTestResult(metric='ks', statistic=0.")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "nll"}, "metric='nll' is not known"),
+        ({"n_resamples": 0}, "n_resamples=0"),
+        ({"n_bins": 0}, "n_bins=0"),
+        ({"sample_weight": [1, 0.5]}, "holds 0.5 in row 1.*numbers of repetitions"),
+    ],
+)
+def test_unusable_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        calibration_test([0, 1], [0.2, 0.7], **options)
+
+
+def test_pairs_need_two_rows():
+    with pytest.raises(ValueError, match="needs at least two rows"):
+        calibration_test([1], [[0.3, 0.7]], metric="skce")
+
+
+def test_every_metric_can_be_tested_by():
+    y, proba = draw()
+    for metric in TEST_METRICS:
+        result = calibration_test(y, proba, metric=metric, n_resamples=3)
+        assert 0.25 <= result.pvalue <= 1
