@@ -54,6 +54,8 @@ NAMES = {
         "interval_sharpness",
         "ood_auroc",
         "ood_fpr",
+        "risk_coverage_curve",
+        "area_under_risk_coverage_curve",
         "get_scorer",
         "get_scorer_names",
         "ece_scorer",
