@@ -78,7 +78,14 @@ NAMES = {
         "load_demo",
     ],
     "skcalib.testing": ["check_calibrator"],
-    "skcalib.training": ["CLUELoss", "mc_dropout", "CLUEClassifier", "CLUERegressor"],
+    "skcalib.training": [
+        "CLUELoss",
+        "mc_dropout",
+        "CLUEClassifier",
+        "CLUERegressor",
+        "BilevelCalibratedClassifier",
+        "hypergradient",
+    ],
 }
 HEAVY = [
     "torch",

@@ -1,6 +1,6 @@
 """Training networks so that their uncertainty means what it says.
 
-The names need torch, the estimators skorch as well; they are imported on first use.
+The names need torch, those of CLUE skorch as well; they are imported on first use.
 """
 
 from importlib import import_module
@@ -10,13 +10,22 @@ from skcalib._optional import import_optional
 
 # Name: its module and the packages it needs.
 _HOME = {
+    "BilevelCalibratedClassifier": ("skcalib.training._bilevel", ["torch"]),
     "CLUEClassifier": ("skcalib.training._clue_classifier", ["torch", "skorch"]),
     "CLUELoss": ("skcalib.training._clue_loss", ["torch"]),
     "CLUERegressor": ("skcalib.training._clue_regressor", ["torch", "skorch"]),
+    "hypergradient": ("skcalib.training._bilevel_hypergradient", ["torch"]),
     "mc_dropout": ("skcalib.training._mc_dropout", ["torch"]),
 }
 
-__all__ = ["CLUEClassifier", "CLUELoss", "CLUERegressor", "mc_dropout"]
+__all__ = [
+    "BilevelCalibratedClassifier",
+    "CLUEClassifier",
+    "CLUELoss",
+    "CLUERegressor",
+    "hypergradient",
+    "mc_dropout",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,29 +1,24 @@
 """What the CLUE estimators share: validation, training, passes at prediction."""
 
-import copy
 import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
 
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib.training._clue_loss import REDUCTIONS, CLUELoss
 from skcalib.training._mc_dropout import has_dropout, mc_dropout
-from skcalib.training._modules import build_perceptron
-from skcalib.training._net import Batches, CLUENet, Rows, seeded
-
-_LARGEST_SEED = 2**31 - 1
+from skcalib.training._net import Batches, CLUENet, Rows
+from skcalib.training._network_estimator import LARGEST_SEED, NetworkEstimator, seeded
 
 
-class BaseCLUE(BaseEstimator):
+class BaseCLUE(NetworkEstimator):
     """A network trained with the CLUE loss; subclasses name the task and the targets.
 
     `_task` is that of the loss, `_stratify` whether the early stopping split keeps the
@@ -58,39 +53,12 @@ class BaseCLUE(BaseEstimator):
     def _as_passes(results):
         return results
 
-    def _check_inputs(self, X, *, reset):
-        """Return `X` as a finite array with one row a sample."""
-        return validate_data(self, X, reset=reset, allow_nd=True)
-
-    def _as_tensor(self, X, module):
-        """Return a tensor of the module's type; whole numbers reach your own module."""
-        if X.dtype.kind in "iub" and self.module is not None:
-            return torch.from_numpy(X.astype(np.int64))
-        floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
-        dtype = floats[0] if floats else torch.float32
-        # A copy: torch refuses to read arrays that may not be written to.
-        return torch.from_numpy(np.array(X, X.dtype.newbyteorder("="))).to(dtype)
+    @staticmethod
+    def _run_once(module, x):
+        return mc_dropout(module, x, 1)[0]
 
     def _build_module(self, X, weight, n_outputs):
-        """Return a new module: the perceptron, a copy, or what a callable gives."""
-        if self.module is None:
-            if X.ndim != 2:
-                raise ValueError(
-                    f"X has shape {X.shape}, and the default network takes "
-                    "(n_samples, n_features). Pass a module for other inputs."
-                )
-            module = build_perceptron(
-                X, weight, self.hidden_layer_sizes, self.dropout, n_outputs
-            )
-        elif isinstance(self.module, torch.nn.Module):
-            module = copy.deepcopy(self.module)
-        else:
-            module = self.module()
-            if not isinstance(module, torch.nn.Module):
-                raise TypeError(
-                    f"module() gave a {type(module).__name__}. module has to be a "
-                    "torch.nn.Module or a callable without arguments that builds one."
-                )
+        module = super()._build_module(X, weight, n_outputs)
         if not has_dropout(module):
             raise ValueError(
                 f"{type(self).__name__} takes its uncertainty from dropout, and the "
@@ -99,14 +67,6 @@ class BaseCLUE(BaseEstimator):
             )
         return module
 
-    def _start(self, X, weight, n_outputs):
-        """Return the new module, its input, the shape of its results, a generator."""
-        rng = check_random_state(self.random_state)
-        with seeded(int(rng.randint(_LARGEST_SEED)), self.device):
-            module = self._build_module(X, weight, n_outputs)
-            x = self._as_tensor(X, module)
-            return module, x, _probe(module.to(self.device), x[:2]), rng
-
     def _train(self, module, x, target, weight, rng):
         """Train `module` and set all learned attributes but those of the targets."""
         weight = torch.as_tensor(weight / weight.mean(), dtype=torch.float32)
@@ -114,13 +74,13 @@ class BaseCLUE(BaseEstimator):
         if self.early_stopping:
             rows, valid = self._split(rows, rng)
         net = self._build_net(module, valid)
-        with seeded(int(rng.randint(_LARGEST_SEED)), self.device):
+        with seeded(int(rng.randint(LARGEST_SEED)), self.device):
             net.fit(rows, None)
         self.net_ = net
         self.module_ = net.module_.eval()
         self.history_ = net.history
         self.n_iter_ = len(net.history)
-        self._predict_seed = int(rng.randint(_LARGEST_SEED))
+        self._predict_seed = int(rng.randint(LARGEST_SEED))
         if net.diverged_ is not None:
             epoch, reason, self.n_iter_ = net.diverged_
             warnings.warn(
@@ -186,32 +146,6 @@ class BaseCLUE(BaseEstimator):
                     share_masks=True,
                 )
                 yield self._as_passes(passes)
-
-
-def check_finite(values, name):
-    """Refuse predictions that are no numbers, naming the first such row."""
-    bad = ~np.isfinite(values).reshape(values.shape[0], -1).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"The network of {name} gave a value that is not finite for row "
-            f"{int(bad.argmax())} of X. Scale X as the training data were."
-        )
-    return values
-
-
-def _probe(module, rows):
-    """Return the shape of the results for a few rows; refuse inputs that do not fit."""
-    device = next((p.device for p in module.parameters()), rows.device)
-    with torch.no_grad():
-        try:
-            passes = mc_dropout(module.eval(), rows.to(device), 1)
-        except (RuntimeError, TypeError, IndexError) as error:
-            raise ValueError(
-                f"The module could not be run on a batch of shape {tuple(rows.shape)} "
-                f"and type {rows.dtype}: {error}. Pass X in the shape the module was "
-                "made for."
-            ) from error
-    return tuple(passes.shape[1:])
 
 
 def _ignore(text):

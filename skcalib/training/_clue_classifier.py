@@ -1,18 +1,11 @@
 """CLUEClassifier: a network trained so that its entropy equals its log-loss."""
 
 import numpy as np
-import torch
 from sklearn.base import ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    column_or_1d,
-)
 
 from skcalib._sklearn_compat import fit_context
-from skcalib._validation import check_weight, encode_labels
-from skcalib.training._clue_base import BaseCLUE, check_finite
+from skcalib.training._clue_base import BaseCLUE
+from skcalib.training._network_estimator import check_finite, two_columns
 from skcalib.training._uncertainty import entropy, log_mean_proba, widen
 
 
@@ -199,14 +192,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         self.verbose = verbose
         self.random_state = random_state
 
-    @staticmethod
-    def _as_passes(results):
-        """Return logits of all classes; one column is the second class's log-odds."""
-        if results.ndim == 2:
-            results = results.unsqueeze(-1)
-        if results.shape[-1] > 1:
-            return results
-        return torch.cat([torch.zeros_like(results), results], dim=-1)
+    _as_passes = staticmethod(two_columns)
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -228,37 +214,12 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         self : CLUEClassifier
             The fitted estimator.
         """
-        if y is None:
-            raise ValueError(
-                "CLUEClassifier requires y to be passed, but the target y is None."
-            )
         X = self._check_inputs(X, reset=True)
-        y = column_or_1d(y, warn=True)
-        check_consistent_length(X, y)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
-        weight = check_weight(sample_weight, y)
+        y, weight = self._check_classes(X, y, sample_weight)
         used = weight > 0
         X, y, weight = X[used], y[used], weight[used]
-        n_present = np.unique(y).shape[0]
-        if n_present < 2:
-            raise ValueError(
-                "y holds one class only. CLUEClassifier needs at least two classes "
-                "among the samples with positive weight."
-            )
-        n_outputs = n_present if self.classes is None else len(self.classes)
-        module, x, shape, rng = self._start(X, weight, n_outputs)
-        if len(shape) not in (1, 2):
-            raise ValueError(
-                f"The module returned shape {shape}; CLUEClassifier needs logits of "
-                "shape (n_samples, n_classes)."
-            )
-        n_columns = max(2, shape[1] if len(shape) == 2 else 1)
-        labels = self.classes
-        if labels is None and self.module is None:
-            labels = np.unique(y)
-        self.classes_, codes = encode_labels(self, y, n_columns, labels)
-        self._train(module, x, codes.astype(np.int64), weight, rng)
+        module, x, codes, rng = self._start_classifier(X, y, weight)
+        self._train(module, x, codes, weight, rng)
         return self
 
     def predict_proba(self, X):

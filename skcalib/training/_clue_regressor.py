@@ -10,8 +10,9 @@ from sklearn.utils.validation import (
 
 from skcalib._sklearn_compat import fit_context
 from skcalib._validation import check_weight
-from skcalib.training._clue_base import BaseCLUE, check_finite
+from skcalib.training._clue_base import BaseCLUE
 from skcalib.training._modules import weighted_moments
+from skcalib.training._network_estimator import check_finite
 from skcalib.training._uncertainty import predictive_moments, widen
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from contextlib import contextmanager
 
 import torch
 from skorch import NeuralNet
@@ -108,13 +107,3 @@ class Batches:
 
     def __len__(self):
         return -(-len(self.rows) // self.batch_size)
-
-
-@contextmanager
-def seeded(seed, device):
-    """Seed torch's global generators and put their state back at the end."""
-    device = torch.device(device)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -1,4 +1,4 @@
-"""scikit-learn's checks on the CLUE estimators."""
+"""scikit-learn's checks on the estimators that train networks."""
 
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -6,7 +6,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 pytest.importorskip("torch").set_num_threads(1)
 pytest.importorskip("skorch")
 
-from skcalib.training import CLUEClassifier, CLUERegressor  # noqa: E402
+from skcalib.training import (  # noqa: E402
+    BilevelCalibratedClassifier,
+    CLUEClassifier,
+    CLUERegressor,
+)
 
 pytestmark = pytest.mark.torch
 
@@ -37,6 +41,7 @@ def check_name(case):
     [
         CLUEClassifier(**SMALL, **QUICK),
         CLUERegressor(**SMALL, **QUICK),
+        BilevelCalibratedClassifier(hidden_layer_sizes=(20,), cv=2, **QUICK),
     ],
     lambda estimator: EXPECTED,
 )

@@ -1,0 +1,224 @@
+"""Training for a bilevel problem: networks, sample weights and the confidence head."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from skcalib.training._bilevel_confidence import fit_head, outer_losses
+from skcalib.training._bilevel_hypergradient import hypergradient
+from skcalib.training._bilevel_splits import find_judges
+from skcalib.training._network_estimator import class_logits
+
+# Most rows of either level that a hypergradient is computed from; of more, as many are
+# drawn anew in each epoch.
+_HYPERGRADIENT_ROWS = 2048
+# Memory of the running mean of the squared hypergradients.
+_MEMORY = 0.9
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the names are those of the estimator's parameters."""
+
+    hypergradient: str
+    weight_lr: float
+    l2_penalty: float
+    optimizer: type
+    lr: float
+    max_epochs: int
+    batch_size: int
+    n_iter_no_change: int
+
+
+@dataclass(eq=False)
+class Member:
+    """One network: trained on its inner rows, judged on its outer rows."""
+
+    module: torch.nn.Module
+    inner: torch.Tensor
+    outer: torch.Tensor
+    optimizer: torch.optim.Optimizer = field(repr=False)
+
+
+class DivergedError(Exception):
+    """A loss, or a weight, is no longer finite."""
+
+
+class BilevelTraining:
+    """Train all members side by side, and their sample weights.
+
+    An epoch is a pass over the inner rows of each member, then a fit of the head to
+    the outer rows of all, then a step of the sample weights. `keep` holds the state of
+    the epoch with the least outer loss.
+    """
+
+    def __init__(self, modules, splits, x, codes, weight, settings):
+        self.x, self.codes, self.weight = x, codes, weight
+        self.settings = settings
+        self.members = [
+            Member(
+                module,
+                *(torch.as_tensor(rows, device=x.device) for rows in split),
+                settings.optimizer(module.parameters(), lr=settings.lr),
+            )
+            for module, split in zip(modules, splits, strict=True)
+        ]
+        self.judges = torch.as_tensor(find_judges(splits, x.shape[0]), device=x.device)
+        # One row a member: s(w) = 2 sigmoid(w) is 1 at the start.
+        self.scores = torch.zeros(len(modules), x.shape[0], device=x.device)
+        self.mean_square = 0.0
+        self.n_weight_steps = 0
+        self.epoch = 0
+        self.outer_losses = []
+        self.kept = None
+
+    def run(self):
+        """Train until the outer loss no longer improves."""
+        for epoch in range(1, self.settings.max_epochs + 1):
+            self.epoch = epoch
+            for number, member in enumerate(self.members):
+                self._train_epoch(number, member)
+            logits = [self.logits(member, member.outer) for member in self.members]
+            head = self._fit_head(logits)
+            loss = self._outer_loss(logits, head)
+            self.outer_losses.append(loss)
+            if self.kept is None or loss < self.kept["loss"]:
+                self._keep(epoch, loss, head)
+            elif epoch - self.kept["epoch"] >= self.settings.n_iter_no_change:
+                break
+            if self.settings.weight_lr and epoch < self.settings.max_epochs:
+                self._move_weights(head)
+
+    @torch.no_grad()
+    def logits(self, member, rows):
+        """Return the logits of one member in eval mode, batch by batch."""
+        member.module.eval()
+        parts = rows.split(self.settings.batch_size)
+        return torch.cat([class_logits(member.module, self.x[part]) for part in parts])
+
+    def _train_epoch(self, number, member):
+        member.module.train()
+        shares = _shares(self.scores[number])
+        n = member.inner.shape[0]
+        order = torch.randperm(n).to(member.inner.device)
+        # Of even size: batch normalisation refuses a single row that is left over.
+        n_batches = -(-n // self.settings.batch_size)
+        for part in member.inner[order].tensor_split(n_batches):
+            member.optimizer.zero_grad()
+            loss = self._inner_loss(member, part, shares[part])
+            if not math.isfinite(loss.item()):
+                raise DivergedError(f"the inner loss was {loss.item()}")
+            loss.backward()
+            member.optimizer.step()
+
+    def _inner_loss(self, member, rows, shares):
+        logits = class_logits(member.module, self.x[rows])
+        losses = functional.cross_entropy(logits, self.codes[rows], reduction="none")
+        squares = sum((p**2).sum() for p in _trainable(member.module))
+        weight = self.weight[rows].to(losses.dtype)
+        return (weight * shares * losses).mean() + self.settings.l2_penalty * squares
+
+    def _fit_head(self, logits):
+        rows = torch.cat([member.outer for member in self.members])
+        joined = torch.cat(logits)
+        if not torch.isfinite(joined).all():
+            raise DivergedError("a logit was no longer finite")
+        return fit_head(joined, self.codes[rows], self.weight[rows])
+
+    def _outer_loss(self, logits, head):
+        """Return the mean over the outer rows of all members."""
+        rows = torch.cat([member.outer for member in self.members])
+        losses = outer_losses(torch.cat(logits).double(), self.codes[rows], head)
+        loss = float(np.average(losses.cpu(), weights=self.weight[rows].cpu()))
+        if not math.isfinite(loss):
+            raise DivergedError(f"the outer loss was {loss}")
+        return loss
+
+    def _keep(self, epoch, loss, head):
+        states = [copy.deepcopy(m.module.state_dict()) for m in self.members]
+        scores = self.scores.clone()
+        self.kept = {
+            "epoch": epoch,
+            "loss": loss,
+            "head": head,
+            "states": states,
+            "scores": scores,
+        }
+
+    def restore(self):
+        """Give the members the weights of the epoch that was kept."""
+        for member, state in zip(self.members, self.kept["states"], strict=True):
+            member.module.load_state_dict(state)
+            member.module.eval()
+
+    def sample_weights(self):
+        """Return the mean over the members of s(w); NaN in no inner split."""
+        shares = _shares(self.kept["scores"]).cpu().double().numpy()
+        trained = np.zeros(shares.shape, dtype=bool)
+        for number, member in enumerate(self.members):
+            trained[number, member.inner.cpu().numpy()] = True
+        counts = trained.sum(axis=0)
+        total = (shares * trained).sum(axis=0)
+        return np.where(counts > 0, total / np.maximum(counts, 1), np.nan)
+
+    def _move_weights(self, head):
+        """Take a step down the hypergradients of the members that may judge.
+
+        The step is relative to the root mean square of the hypergradients, so that it
+        has no unit but keeps their proportions.
+        """
+        found = torch.stack(
+            [
+                self._hypergradient(number, member, head)
+                for number, member in enumerate(self.members)
+            ]
+        )
+        if not torch.isfinite(found).all():
+            raise DivergedError("a hypergradient was no longer finite")
+        total = self.judges @ found
+        self.n_weight_steps += 1
+        square = float((total**2).mean())
+        self.mean_square = _MEMORY * self.mean_square + (1 - _MEMORY) * square
+        scale = math.sqrt(self.mean_square / (1 - _MEMORY**self.n_weight_steps))
+        if scale > 0:
+            self.scores -= self.settings.weight_lr / scale * total
+
+    def _hypergradient(self, number, member, head):
+        """Return how the outer loss of one member changes with its rows' scores."""
+        member.module.eval()
+        inner, outer = (_draw(rows) for rows in (member.inner, member.outer))
+        scores = self.scores[number, inner].requires_grad_()
+        inner_loss = self._inner_loss(member, inner, _shares(scores))
+        logits = class_logits(member.module, self.x[outer])
+        losses = outer_losses(logits, self.codes[outer], head)
+        weight = self.weight[outer].to(losses.dtype)
+        (gradient,) = hypergradient(
+            inner_loss,
+            weight @ losses / weight.sum(),
+            _trainable(member.module),
+            [scores],
+            method=self.settings.hypergradient,
+        )
+        found = torch.zeros_like(self.scores[number])
+        found[inner] = gradient.to(found.dtype)
+        return found
+
+
+def _shares(scores):
+    """Return s(w), between 0 and 2."""
+    return 2 * torch.sigmoid(scores)
+
+
+def _trainable(module):
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def _draw(rows):
+    if rows.shape[0] <= _HYPERGRADIENT_ROWS:
+        return rows
+    chosen = torch.randperm(rows.shape[0])[:_HYPERGRADIENT_ROWS]
+    return rows[chosen.to(rows.device)]

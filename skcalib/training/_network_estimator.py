@@ -1,0 +1,174 @@
+"""What all estimators of this room share: checked inputs, a new module, seeds."""
+
+import copy
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    column_or_1d,
+    validate_data,
+)
+
+from skcalib._validation import check_weight, encode_labels
+from skcalib.training._modules import build_perceptron
+
+LARGEST_SEED = 2**31 - 1
+
+
+class NetworkEstimator(BaseEstimator):
+    """An estimator around a module, or around a perceptron made for the data.
+
+    Subclasses have the parameters `module`, `hidden_layer_sizes`, `dropout`, `device`
+    and `random_state`.
+    """
+
+    @staticmethod
+    def _run_once(module, x):
+        """Return the results for a few rows, samples along the first axis."""
+        return module(x)
+
+    def _check_inputs(self, X, *, reset):
+        """Return `X` as a finite array with one row a sample."""
+        return validate_data(self, X, reset=reset, allow_nd=True)
+
+    def _as_tensor(self, X, module):
+        """Return a tensor of the module's type; whole numbers reach your own module."""
+        if X.dtype.kind in "iub" and self.module is not None:
+            return torch.from_numpy(X.astype(np.int64))
+        floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
+        dtype = floats[0] if floats else torch.float32
+        # A copy: torch refuses to read arrays that may not be written to.
+        return torch.from_numpy(np.array(X, X.dtype.newbyteorder("="))).to(dtype)
+
+    def _build_module(self, X, weight, n_outputs):
+        """Return a new module: the perceptron, a copy, or what a callable gives."""
+        if self.module is None:
+            if X.ndim != 2:
+                raise ValueError(
+                    f"X has shape {X.shape}, and the default network takes "
+                    "(n_samples, n_features). Pass a module for other inputs."
+                )
+            return build_perceptron(
+                X, weight, self.hidden_layer_sizes, self.dropout, n_outputs
+            )
+        if isinstance(self.module, torch.nn.Module):
+            return copy.deepcopy(self.module)
+        module = self.module()
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(
+                f"module() gave a {type(module).__name__}. module has to be a "
+                "torch.nn.Module or a callable without arguments that builds one."
+            )
+        return module
+
+    def _start(self, X, weight, n_outputs):
+        """Return the new module, its input, the shape of its results, a generator."""
+        rng = check_random_state(self.random_state)
+        with seeded(int(rng.randint(LARGEST_SEED)), self.device):
+            module = self._build_module(X, weight, n_outputs)
+            x = self._as_tensor(X, module)
+            return module, x, self._probe(module.to(self.device), x[:2]), rng
+
+    def _probe(self, module, rows):
+        """Return the shape of the results for a few rows; refuse unfit inputs."""
+        device = next((p.device for p in module.parameters()), rows.device)
+        with torch.no_grad():
+            try:
+                results = self._run_once(module.eval(), rows.to(device))
+            except (RuntimeError, TypeError, IndexError) as error:
+                raise ValueError(
+                    f"The module could not be run on a batch of shape "
+                    f"{tuple(rows.shape)} and type {rows.dtype}: {error}. Pass X in "
+                    "the shape the module was made for."
+                ) from error
+        if not isinstance(results, torch.Tensor) or results.shape[:1] != rows.shape[:1]:
+            raise ValueError(
+                f"The module turned {rows.shape[0]} rows into "
+                f"{_describe(results)}. It has to return one tensor of logits or "
+                "means, with one row a sample."
+            )
+        return tuple(results.shape)
+
+    def _check_classes(self, X, y, sample_weight):
+        """Return labels and weights of a classification, of all rows."""
+        name = type(self).__name__
+        if y is None:
+            raise ValueError(
+                f"{name} requires y to be passed, but the target y is None."
+            )
+        y = column_or_1d(y, warn=True)
+        check_consistent_length(X, y)
+        assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        weight = check_weight(sample_weight, y)
+        if np.unique(y[weight > 0]).shape[0] < 2:
+            raise ValueError(
+                f"y holds one class only. {name} needs at least two classes "
+                "among the samples with positive weight."
+            )
+        return y, weight
+
+    def _start_classifier(self, X, y, weight):
+        """Start, and set `classes_`; return module, input, codes, a generator."""
+        present = np.unique(y)
+        n_outputs = present.shape[0] if self.classes is None else len(self.classes)
+        module, x, shape, rng = self._start(X, weight, n_outputs)
+        if len(shape) not in (1, 2):
+            raise ValueError(
+                f"The module returned shape {shape}; {type(self).__name__} needs "
+                "logits of shape (n_samples, n_classes)."
+            )
+        n_columns = max(2, shape[1] if len(shape) == 2 else 1)
+        labels = present if self.classes is self.module is None else self.classes
+        self.classes_, codes = encode_labels(self, y, n_columns, labels)
+        return module, x, codes.astype(np.int64), rng
+
+
+def _describe(results):
+    if isinstance(results, torch.Tensor):
+        return f"a tensor of shape {tuple(results.shape)}"
+    return f"a {type(results).__name__}"
+
+
+def check_finite(values, name):
+    """Refuse predictions that are no numbers, naming the first such row."""
+    bad = ~np.isfinite(values).reshape(values.shape[0], -1).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"The network of {name} gave a value that is not finite for row "
+            f"{int(bad.argmax())} of X. Scale X as the training data were."
+        )
+    return values
+
+
+def class_logits(module, x):
+    """Return the logits of all classes, (n_samples, n_classes)."""
+    return two_columns(module(x).unsqueeze(0)).squeeze(0)
+
+
+def two_columns(results):
+    """Return logits of all classes; one column is the second class's log-odds.
+
+    `results` are stacked passes: (n_passes, n_samples[, n_columns]).
+    """
+    if results.ndim == 2:
+        results = results.unsqueeze(-1)
+    if results.shape[-1] > 1:
+        return results
+    return torch.cat([torch.zeros_like(results), results], dim=-1)
+
+
+@contextmanager
+def seeded(seed, device):
+    """Seed torch's global generators and put their state back at the end."""
+    device = torch.device(device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

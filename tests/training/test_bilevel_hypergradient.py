@@ -1,0 +1,170 @@
+"""Hypergradients against closed forms, finite differences and unrolled steps."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+torch = pytest.importorskip("torch")
+
+from skcalib.training import hypergradient  # noqa: E402
+
+pytestmark = pytest.mark.torch
+PENALTY = 0.1
+
+
+def draw(n=40, d=4, seed=0):
+    rng = np.random.default_rng(seed)
+    X, X_outer = rng.normal(size=(2, n, d))
+    y, y_outer = (
+        part @ np.arange(1, d + 1) + rng.normal(size=n) for part in (X, X_outer)
+    )
+    scores = rng.normal(size=n)
+    return [torch.as_tensor(part) for part in (X, y, X_outer, y_outer, scores)]
+
+
+class Ridge:
+    """Weighted ridge regression: a quadratic inner problem with a closed form."""
+
+    def inner(self, theta, scores, X, y):
+        shares = 2 * torch.sigmoid(scores)
+        return (shares * (X @ theta - y) ** 2).mean() + PENALTY * theta @ theta
+
+    def solve(self, scores, X, y):
+        shares = 2 * torch.sigmoid(scores)
+        n, d = X.shape
+        hessian = (X.T * shares) @ X / n + PENALTY * torch.eye(d, dtype=X.dtype)
+        return torch.linalg.solve(hessian, (X.T * shares) @ y / n)
+
+    def outer(self, theta, X, y):
+        return ((X @ theta - y) ** 2).mean()
+
+
+class Logistic(Ridge):
+    """Weighted logistic regression of the sign; Newton's method solves it exactly."""
+
+    def inner(self, theta, scores, X, y):
+        shares = 2 * torch.sigmoid(scores)
+        losses = torch.nn.functional.softplus(-torch.sign(y) * (X @ theta))
+        return (shares * losses).mean() + PENALTY * theta @ theta
+
+    def solve(self, scores, X, y):
+        theta = torch.zeros(X.shape[1], dtype=X.dtype)
+        # Differentiable, so that autograd sees through the last steps.
+        for _ in range(12):
+            signs = torch.sign(y)
+            proba = torch.sigmoid(-signs * (X @ theta))
+            shares = 2 * torch.sigmoid(scores)
+            n, d = X.shape
+            gradient = -X.T @ (shares * signs * proba) / n + 2 * PENALTY * theta
+            curvature = shares * proba * (1 - proba)
+            hessian = (X.T * curvature) @ X / n
+            hessian = hessian + 2 * PENALTY * torch.eye(d, dtype=X.dtype)
+            theta = theta - torch.linalg.solve(hessian, gradient)
+        return theta
+
+    def outer(self, theta, X, y):
+        return torch.nn.functional.softplus(-torch.sign(y) * (X @ theta)).mean()
+
+
+def at_solution(problem, **options):
+    X, y, X_outer, y_outer, scores = draw()
+    scores.requires_grad_()
+    theta = problem.solve(scores, X, y).detach().requires_grad_()
+    inner = problem.inner(theta, scores, X, y)
+    outer = problem.outer(theta, X_outer, y_outer)
+    return hypergradient(inner, outer, [theta], [scores], **options)[0].numpy()
+
+
+def exact(problem):
+    """The derivative of the outer loss through the closed form itself."""
+    X, y, X_outer, y_outer, scores = draw()
+    scores.requires_grad_()
+    problem.outer(problem.solve(scores, X, y), X_outer, y_outer).backward()
+    return scores.grad.numpy()
+
+
+@pytest.mark.parametrize("problem", [Ridge(), Logistic()], ids=["ridge", "logistic"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "cg", "damping": 0.0},
+        {"method": "neumann", "n_products": 400},
+        {"method": "neumann", "n_products": 2000, "step": 0.1},
+    ],
+    ids=["cg", "neumann", "neumann with a step"],
+)
+def test_solvers_find_the_exact_hypergradient(problem, options):
+    assert_allclose(at_solution(problem, **options), exact(problem), rtol=1e-5)
+
+
+def test_the_exact_hypergradient_is_that_of_finite_differences():
+    # Solves the inner problem anew at shifted scores: no derivative is used at all.
+    X, y, X_outer, y_outer, scores = draw()
+    problem = Logistic()
+    found = at_solution(problem, method="cg", damping=0.0)
+    for row in (0, 7, 21):
+        shift = torch.zeros_like(scores)
+        shift[row] = 1e-4
+        above, below = (
+            float(problem.outer(problem.solve(moved, X, y), X_outer, y_outer))
+            for moved in (scores + shift, scores - shift)
+        )
+        assert found[row] == pytest.approx((above - below) / 2e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize("problem", [Ridge(), Logistic()], ids=["ridge", "logistic"])
+def test_one_step_is_the_derivative_through_a_step_of_gradient_descent(problem):
+    X, y, X_outer, y_outer, scores = draw()
+    scores.requires_grad_()
+    # At the inner minimum the step goes nowhere, but its derivative does.
+    theta = problem.solve(scores, X, y).detach().requires_grad_()
+    inner = problem.inner(theta, scores, X, y)
+    (gradient,) = torch.autograd.grad(inner, [theta], create_graph=True)
+    outer = problem.outer(theta - 0.3 * gradient, X_outer, y_outer)
+    (unrolled,) = torch.autograd.grad(outer, [scores])
+    found = at_solution(problem, method="one_step", step=0.3)
+    assert_allclose(found, unrolled.numpy(), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("method", ["one_step", "neumann", "cg"])
+def test_few_products_point_downhill(method):
+    found = at_solution(Logistic(), method=method, n_products=3)
+    cosine = found @ exact(Logistic()) / np.linalg.norm(found)
+    assert cosine > 0.8 * np.linalg.norm(exact(Logistic()))
+
+
+def test_damping_is_added_to_the_diagonal_of_the_hessian():
+    X, y, X_outer, y_outer, scores = draw()
+    found = at_solution(Ridge(), method="cg", damping=0.5)
+    shares = 2 * torch.sigmoid(scores)
+    hessian = 2 * ((X.T * shares) @ X / len(y) + PENALTY * torch.eye(4))
+    theta = Ridge().solve(scores, X, y)
+    right = 2 * X_outer.T @ (X_outer @ theta - y_outer) / len(y)
+    solution = torch.linalg.solve(hessian + 0.5 * torch.eye(4), right)
+    slope = shares * (1 - shares / 2)
+    expected = -slope * 2 * (X @ theta - y) * (X @ solution) / len(y)
+    assert_allclose(found, expected.numpy(), rtol=1e-6)
+
+
+def test_a_direct_dependence_and_unused_tensors_count():
+    theta = torch.tensor(2.0, requires_grad=True)
+    w, idle = (torch.tensor(v, requires_grad=True) for v in (3.0, 1.0))
+    inner, outer = (theta - w) ** 2, theta * w
+    found = hypergradient(inner, outer, [theta], [w, idle], damping=0.0)
+    # d theta / d w = 1: dF/dw = theta + w.
+    assert [float(part) for part in found] == pytest.approx([5.0, 0.0])
+
+
+def test_negative_curvature_ends_conjugate_gradients_with_what_was_found():
+    theta = torch.tensor([1.0, 1.0], requires_grad=True)
+    w = torch.tensor([1.0, 1.0], requires_grad=True)
+    inner = (theta * w).sum() - (theta**2).sum()
+    (found,) = hypergradient(inner, theta.sum(), [theta], [w], damping=0.0)
+    # No direction curves upwards: the right-hand side itself, as for "one_step".
+    assert_allclose(found, [-1.0, -1.0])
+
+
+def test_an_unknown_method_is_refused():
+    theta = torch.tensor(1.0, requires_grad=True)
+    with pytest.raises(ValueError, match="method='newton' is none of one_step"):
+        hypergradient(theta**2, theta, [theta], [theta], method="newton")
