@@ -10,6 +10,7 @@ from typing import Any
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "BayesianBinning": "skcalib.calibrators",
     "BetaCalibration": "skcalib.calibrators",
     "CalibratedClassifier": "skcalib.meta",
     "DirichletCalibration": "skcalib.calibrators",
@@ -31,6 +32,7 @@ _HOME = {
 }
 
 __all__ = [
+    "BayesianBinning",
     "BetaCalibration",
     "CalibratedClassifier",
     "DirichletCalibration",

@@ -5,6 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skcalib import (
+    BayesianBinning,
     BetaCalibration,
     CalibratedClassifier,
     DirichletCalibration,
@@ -48,6 +49,7 @@ METHODS = [
     VennAbersCalibration(),
     SplineCalibration(),
     ScalingBinning(),
+    BayesianBinning(),
     CalibratorSearch([TemperatureScaling(), PlattScaling()]),
 ]
 VARIANTS = [
@@ -63,6 +65,7 @@ VARIANTS = [
     VennAbersCalibration(cv=3),
     SplineCalibration(method="one_vs_rest"),
     ScalingBinning(TemperatureScaling(), method="top_label"),
+    BayesianBinning(method="top_label"),
     VennAbersCalibration(method="one_vs_one"),
 ]
 

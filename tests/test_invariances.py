@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 
 from skcalib import (
+    BayesianBinning,
     BetaCalibration,
     DirichletCalibration,
     EnsembleTemperatureScaling,
@@ -41,6 +42,7 @@ CALIBRATORS = [
     VennAbersCalibration(),
     SplineCalibration(),
     ScalingBinning(),
+    BayesianBinning(),
     SplineCalibration(method="one_vs_rest"),
     VennAbersCalibration(method="one_vs_one"),
 ]

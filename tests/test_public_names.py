@@ -22,6 +22,7 @@ NAMES = {
         "VennAbersCalibration",
         "SplineCalibration",
         "ScalingBinning",
+        "BayesianBinning",
         "CalibratedClassifier",
         "logits_from_proba",
     ],

@@ -22,6 +22,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from skcalib import (
+    BayesianBinning,
     BetaCalibration,
     CalibratedClassifier,
     DirichletCalibration,
@@ -61,6 +62,7 @@ CALIBRATORS = [
     VennAbersCalibration(),
     SplineCalibration(),
     ScalingBinning(),
+    BayesianBinning(),
 ]
 every_calibrator = pytest.mark.parametrize(
     "calibrator", CALIBRATORS, ids=lambda c: type(c).__name__

@@ -1,5 +1,6 @@
 """The calibrators, one file a method."""
 
+from skcalib.calibrators._bayesian_binning import BayesianBinning
 from skcalib.calibrators._beta import BetaCalibration
 from skcalib.calibrators._dirichlet import DirichletCalibration
 from skcalib.calibrators._ensemble import EnsembleTemperatureScaling
@@ -16,6 +17,7 @@ from skcalib.calibrators._vector import VectorScaling
 from skcalib.calibrators._venn_abers import VennAbersCalibration
 
 __all__ = [
+    "BayesianBinning",
     "BetaCalibration",
     "DirichletCalibration",
     "EnsembleTemperatureScaling",

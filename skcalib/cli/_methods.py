@@ -6,6 +6,7 @@ from typing import Any
 
 from skcalib._optional import import_optional
 from skcalib.calibrators import (
+    BayesianBinning,
     BetaCalibration,
     DirichletCalibration,
     EnsembleTemperatureScaling,
@@ -43,6 +44,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "venn-abers": VennAbersCalibration,
     "spline": SplineCalibration,
     "scaling-binning": ScalingBinning,
+    "bayesian-binning": BayesianBinning,
     "auto": CalibratorSearch,
 }
 # The method that is fitted on the inputs of a model, not on its logits.

@@ -25,6 +25,7 @@ VARIANTS = {
         {"method": "shared"},
         {"method": "top_label"},
     ],
+    "BayesianBinning": [{"method": "one_vs_rest"}, {"method": "top_label"}],
     "ScalingBinning": [
         {},
         {"strategy": "uniform"},
