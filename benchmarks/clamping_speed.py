@@ -83,7 +83,9 @@ def compare(name, options):
     functions, labels = [partial(bare_epoch, module, on_device, size)], []
     for kind, model in {"torch": module, "ONNX": DATA / f"{name}.onnx"}.items():
         network = open_network(model, device=device)
-        objective = Objective(network, Inputs(X, network, size), y)
+        inputs = Inputs(X, network, size)
+        network.probe(inputs)  # which also folds BatchNorm, as in a fit
+        objective = Objective(network, inputs, y)
         shape = objective.inputs.shape
         functions += [
             partial(bare_epoch, network, on_device, size),

@@ -7,12 +7,12 @@ import numpy as np
 from skcalib._solvers._result import Result
 from skcalib.clamping._lbfgs import INTERRUPTED, minimize
 from skcalib.clamping._linearised import LARGEST_CHANGE
+from skcalib.clamping._problem import sample_rows
 from skcalib.clamping._row_losses import mean_loss, row_losses
 from skcalib.clamping._running_network import refuse_nan_gradient
 
-# Rows on which the curvature along the first step is probed, as a share of all.
-PROBE_SHARE = 0.1
-PROBE_ROWS = 64
+# Rows on which the curvature along the first step is probed.
+PROBE_ROWS = 128
 # Size of the probing step, in standard deviations of the inputs.
 PROBE_STEP = 1e-2
 # How a first step that leads up is shortened, and how often at most.
@@ -99,10 +99,9 @@ def _curvature_along(problem, basis, penalty, x, slope, logits, rows):
     norm = np.linalg.norm(slope)
     if norm == 0:
         return 1.0
-    n_probe = min(rows.shape[0], max(PROBE_ROWS, int(PROBE_SHARE * rows.shape[0])))
-    chosen = np.linspace(0, rows.shape[0] - 1, n_probe).astype(np.intp)
+    chosen, weight = sample_rows(problem.weight[rows], PROBE_ROWS)
     rows, logits = rows[chosen], logits[chosen]
-    codes, weight = problem.codes[rows], problem.weight[rows]
+    codes = problem.codes[rows]
     temperature = np.exp(x[-1])
 
     def logits_at(length):

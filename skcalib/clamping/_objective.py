@@ -12,6 +12,7 @@ import torch
 from torch.autograd import forward_ad
 
 from skcalib._backends._outputs import refuse_nan
+from skcalib._warnings import warn
 from skcalib.clamping._running_network import refuse_nan_gradient
 from skcalib.clamping._tensor_losses import LOSSES
 from skcalib.exceptions import NotDifferentiableError
@@ -180,7 +181,7 @@ class Objective:
         self._need_gradients()
         delta = self._delta(delta)
         n_classes = self.logits(delta, rows=[0]).shape[1]
-        few = FORWARD_MODE_COST * basis.dim < n_classes
+        few = jacobian_passes(n_classes, basis.dim) < n_classes
 
         def derivatives(x, index):
             if few:
@@ -256,11 +257,9 @@ class Objective:
     def _shrink(self, batch_size):
         self.inputs.batch_size = batch_size
         torch.cuda.empty_cache()
-        warnings.warn(
+        warn(
             "The GPU's memory was too small for a batch. Going on with "
-            f"batch_size={batch_size}.",
-            UserWarning,
-            stacklevel=2,
+            f"batch_size={batch_size}."
         )
 
     def _delta(self, delta):
@@ -287,6 +286,36 @@ class Objective:
         if not np.isfinite(value):
             self.logits(delta, rows)
         return value
+
+
+class SomeRows:
+    """Some rows of an objective, numbered from 0 on.
+
+    Parameters
+    ----------
+    objective : Objective
+        That of all rows.
+
+    rows : ndarray of shape (n_rows,)
+        Their numbers there.
+    """
+
+    def __init__(self, objective, rows):
+        self._objective = objective
+        self._rows = rows
+
+    def logits(self, delta, rows):
+        """Return `Objective.logits` of these rows."""
+        return self._objective.logits(delta, self._rows[rows])
+
+    def jacobian(self, basis):
+        """Return `Objective.jacobian` of all the rows."""
+        return self._objective.jacobian(basis, rows=self._rows)
+
+
+def jacobian_passes(n_classes, dim):
+    """Return the cost of a row's Jacobian, in backward passes."""
+    return min(n_classes, int(FORWARD_MODE_COST * dim))
 
 
 def _within(index, part):

@@ -1,12 +1,13 @@
 """What every solver of neural clamping is given, and what it gives back."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from skcalib.clamping._lbfgs import CONVERGED
+from skcalib.clamping._objective import SomeRows
 from skcalib.clamping._row_losses import best_temperature, mean_loss
 
 # Rows from which the spread of the inputs is estimated.
@@ -48,6 +49,16 @@ class Problem:
         """Shape of one input."""
         return self.objective.inputs.shape
 
+    def within(self, rows):
+        """Return the problem of these rows alone, numbered from 0 on."""
+        return replace(
+            self,
+            objective=SomeRows(self.objective, rows),
+            logits=self.logits[rows],
+            codes=self.codes[rows],
+            weight=self.weight[rows],
+        )
+
     @cached_property
     def plain_temperature(self):
         """Result of `joint_temperature` for the inputs as they are."""
@@ -79,16 +90,23 @@ class Problem:
     @cached_property
     def input_variance(self):
         """Mean square deviation of the inputs' entries, at least 1e-30."""
-        # At even steps of the summed weight: weights count as repetitions here too.
-        place = np.cumsum(self.weight) / self.weight.sum()
-        steps = (np.arange(SAMPLE_ROWS) + 0.5) / SAMPLE_ROWS
-        rows, counts = np.unique(np.searchsorted(place, steps), return_counts=True)
+        rows, share = sample_rows(self.weight, SAMPLE_ROWS)
         values = self.objective.inputs.values(rows)
         sample = np.concatenate([x.double().cpu().numpy() for x in values])
-        share = counts / SAMPLE_ROWS
         centred = sample - np.tensordot(share, sample, axes=1)
         variance = np.tensordot(share, centred**2, axes=1)
         return max(float(variance.mean()), 1e-30)
+
+
+def sample_rows(weight, n_rows):
+    """Return some rows that stand for all, and their shares.
+
+    They lie at even steps of the summed weight, so that weights count as repetitions.
+    """
+    place = np.cumsum(weight) / weight.sum()
+    steps = (np.arange(n_rows) + 0.5) / n_rows
+    rows, counts = np.unique(np.searchsorted(place, steps), return_counts=True)
+    return rows, counts / n_rows
 
 
 @dataclass

@@ -1,16 +1,19 @@
 """Frozen networks of all kinds behind one call: inputs on the device to logits."""
 
 import contextlib
-import warnings
 
 import numpy as np
 import torch
 
 from skcalib._backends._outputs import are_proba, refuse_nan
 from skcalib._backends._torch import pick_logits
+from skcalib._warnings import warn
+from skcalib.clamping._folding import fold_batch_norm
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _FAULTS = (RuntimeError, TypeError, IndexError)
+# Of weights that have digits to spare for a change.
+_FOLDED_DTYPES = (torch.float32, torch.float64)
 # Rows on which a network is tried out.
 PROBE_ROWS = 16
 
@@ -97,6 +100,7 @@ class Network:
         self.fixed_batch = fixed_batch
         self.site = site
         self._module = forward
+        self._compiled = compiled
         # cuDNN differentiates recurrent layers in train mode only.
         self._avoids_cudnn = self.device.type == "cuda" and _is_recurrent(forward)
         self._forward = torch.compile(forward) if compiled else forward
@@ -111,13 +115,16 @@ class Network:
         `values` are inputs, or a pair of inputs and a shift at the site. One column of
         log-odds z becomes the two columns (0, z).
         """
+        return self._run(self._forward, values)
+
+    def _run(self, forward, values):
         arguments = values if isinstance(values, tuple) else (values,)
         n_rows = arguments[0].shape[0]
         arguments = [self._prepare(argument) for argument in arguments]
         with contextlib.ExitStack() as stack:
             for context in self._contexts():
                 stack.enter_context(context)
-            result = pick_logits(self._forward(*arguments), self._output)
+            result = pick_logits(forward(*arguments), self._output)
         return _as_logits(result, arguments[0].shape[0])[:n_rows]
 
     def _prepare(self, x):
@@ -185,7 +192,18 @@ class Network:
         self._check_logits(logits.cpu().numpy(), n_classes)
         if gradient and self.differentiable:
             self._check_gradient(x)
+            self._fold(values, logits)
         return logits.shape[1]
+
+    def _fold(self, values, logits):
+        """From here on run a leaner form of the network, if it has one."""
+        if self._compiled or self._precision is not None:
+            return  # the compiler does so itself; few digits leave nothing to check by
+        if self._weight_dtype not in _FOLDED_DTYPES:
+            return
+        self._forward = fold_batch_norm(
+            self._forward, lambda forward: self._run(forward, values), logits
+        )
 
     def _refused(self, x, error):
         if self._takes_integers(x):
@@ -218,12 +236,10 @@ class Network:
             )
         single = logits.shape[1] == 2 and not logits[:, 0].any()
         if are_proba(logits[:, 1:] if single else logits):
-            warnings.warn(
+            warn(
                 "The network's results look like probabilities, not logits: between 0 "
                 "and 1, with rows that sum to 1. Remove the softmax or sigmoid at its "
-                "end.",
-                UserWarning,
-                stacklevel=5,
+                "end."
             )
 
     def _check_gradient(self, x):

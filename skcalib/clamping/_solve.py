@@ -1,6 +1,6 @@
 """Solvers that end at an optimum: linearised, L-BFGS, and no descent at all."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from skcalib.clamping._descent import NetworkLoss, descend
 from skcalib.clamping._lbfgs import CONVERGED, INTERRUPTED, minimize
 from skcalib.clamping._linearised import LARGEST_CHANGE, inverse, linearise
+from skcalib.clamping._objective import jacobian_passes
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._search import (
     penalties_to_try,
@@ -17,9 +18,13 @@ from skcalib.clamping._search import (
 from skcalib.clamping._selection import Candidate, LogLossScore
 from skcalib.clamping._spans import canonical, columns_within, spans_to_try
 
-# Numbers in the largest Jacobian that is kept, and its passes of the network.
+# Numbers in the largest Jacobian that is kept.
 JACOBIAN_ELEMENTS = 1 << 28
-JACOBIAN_PASSES = 64
+# Backward passes of single rows that a Jacobian may take, the rows it takes at least,
+# and the largest number of passes a row.
+JACOBIAN_PASSES = 50_000
+JACOBIAN_ROWS = 1000
+PASSES_PER_ROW = 128
 # Epochs of the descent that mends what the linearisation leaves.
 REFINEMENTS = 4
 # Epochs of a descent.
@@ -68,25 +73,31 @@ def search_and_refine(problems, settings):
     first = problems[0]
     penalties = penalties_to_try(settings.penalty, first)
     every = spans_to_try(settings.perturbation, first.shape)
-    spans = affordable(every, first.logits.shape)
+    n_classes = first.logits.shape[1]
+    spans = [(name, basis) for name, basis in every if affordable(n_classes, basis)]
+    few, of_few = problems, settings
     try:
         if not spans:
             table, chosen = search_by_network(problems, *every[0], penalties, settings)
         else:
-            settings.note(f"deriving the logits by {spans[-1][1].dim} coordinates")
-            jacobian = first.objective.jacobian(spans[-1][1])
-            table, chosen = search_linearised(
-                problems, spans, jacobian, penalties, settings
+            few, of_few = _some_rows(problems, settings, spans[-1][1])
+            settings.note(
+                f"deriving the logits of {few[0].codes.shape[0]} samples by "
+                f"{spans[-1][1].dim} coordinates"
             )
+            jacobian = few[0].objective.jacobian(spans[-1][1])
+            table, chosen = search_linearised(few, spans, jacobian, penalties, of_few)
     except KeyboardInterrupt:
         outcome = unperturbed(first)
         outcome.message = INTERRUPTED
         return outcome, first
-    problem = next(p for p in problems if p.gamma == chosen.gamma)
+    place = next(i for i, p in enumerate(problems) if p.gamma == chosen.gamma)
+    problem = problems[place]
     if chosen.basis is None:
         return unperturbed(problem, table, chosen), problem
     if spans:
-        outcome = refine(problem, settings, spans, jacobian, chosen)
+        part = jacobian[:, :, columns_within(chosen.basis, spans[-1][1])]
+        outcome = refine(problem, few[place], settings, part, chosen)
     else:
         start = np.zeros(chosen.basis.dim)
         outcome = descend_from(problem, settings, chosen, start)
@@ -94,15 +105,34 @@ def search_and_refine(problems, settings):
     return outcome, problem
 
 
-def affordable(spans, shape):
-    """Keep the spans whose Jacobian is small enough in memory and in passes."""
-    n_samples, n_classes = shape
-    return [
-        (name, basis)
-        for name, basis in spans
-        if n_samples * n_classes * basis.dim <= JACOBIAN_ELEMENTS
-        and min(n_classes, basis.dim) <= JACOBIAN_PASSES
+def affordable(n_classes, basis):
+    """Whether enough rows can have a Jacobian, by its numbers and its passes."""
+    return (
+        JACOBIAN_ROWS * n_classes * basis.dim <= JACOBIAN_ELEMENTS
+        and jacobian_passes(n_classes, basis.dim) <= PASSES_PER_ROW
+    )
+
+
+def _some_rows(problems, settings, basis):
+    """Leave out rows that would make the Jacobian too dear; all fits use the rest."""
+    n_samples, n_classes = problems[0].logits.shape
+    n_rows = min(
+        max(JACOBIAN_ROWS, JACOBIAN_PASSES // jacobian_passes(n_classes, basis.dim)),
+        JACOBIAN_ELEMENTS // (n_classes * basis.dim),
+    )
+    if n_rows >= n_samples:
+        return problems, settings
+    rows = np.linspace(0, n_samples - 1, n_rows).astype(np.intp)
+    place = np.full(n_samples, -1)
+    place[rows] = np.arange(n_rows)
+    splits = [
+        tuple(place[part][place[part] >= 0] for part in pair)
+        for pair in settings.splits
     ]
+    if not all(part.size for pair in splits for part in pair):
+        return problems, settings
+    few = [problem.within(rows) for problem in problems]
+    return few, replace(settings, splits=splits)
 
 
 def unperturbed(problem, table=None, chosen=None):
@@ -113,20 +143,26 @@ def unperturbed(problem, table=None, chosen=None):
     return outcome
 
 
-def refine(problem, settings, spans, jacobian, chosen):
-    """Fit the chosen candidate on everything and descend on the network from there."""
+def refine(problem, few, settings, jacobian, chosen):
+    """Fit the chosen candidate on the linear model, and from there on the network.
+
+    `few` is the problem on the rows of `jacobian`: all of them, or some.
+    """
     basis, penalty = chosen.basis, chosen.penalty
-    part = jacobian[:, :, columns_within(basis, spans[-1][1])]
-    linear, x, weight, hessian = linearise(problem, part)
-    # At theta = 0 the linearised loss and its gradient are the network's own.
-    first = linear.evaluate(x, weight, penalty)
+    linear, x, weight, hessian = linearise(few, jacobian)
+    first = start = None
+    if few is problem:
+        # At theta = 0 the linearised loss and its gradient are the network's own.
+        first = linear.evaluate(x, weight, penalty)
+        start = (first[0], problem.logits)
+    loss = NetworkLoss(problem, basis, penalty, start=start)
     try:
         target = linear.fit(x, weight, penalty, hessian, tol=settings.tol).x
+        first = loss(x) if first is None else first
     except KeyboardInterrupt:
         outcome = unperturbed(problem)
         outcome.message = INTERRUPTED
         return outcome
-    loss = NetworkLoss(problem, basis, penalty, start=(first[0], problem.logits))
     curve = [first[0]]
     result = minimize(
         loss,

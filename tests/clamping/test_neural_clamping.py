@@ -241,8 +241,8 @@ def test_integer_weights_equal_repeated_rows(solver):
     repeated = NeuralClamping(identity, **options).fit(
         np.repeat(X, weight, axis=0), np.repeat(y, weight)
     )
-    assert_allclose(weighted.delta_, repeated.delta_, atol=2e-3)
-    assert weighted.temperature_ == pytest.approx(repeated.temperature_, rel=1e-3)
+    assert_allclose(weighted.delta_, repeated.delta_, atol=1e-4)
+    assert weighted.temperature_ == pytest.approx(repeated.temperature_, rel=1e-4)
 
 
 def test_the_scale_of_the_inputs_does_not_count():
@@ -335,7 +335,7 @@ def test_a_warm_start_goes_on_where_the_last_fit_ended():
     nc.set_params(max_iter=30).fit(X, y)
     assert nc.loss_curve_[0] == pytest.approx(first, rel=1e-5)
     cold = NeuralClamping(identity, perturbation="full", penalty=0.001).fit(X, y)
-    assert nc.loss_ == pytest.approx(cold.loss_, abs=1e-6)
+    assert nc.loss_ == pytest.approx(cold.loss_, abs=5e-6)
     assert nc.loss_curve_[0] < cold.loss_curve_[0]
 
 
@@ -431,7 +431,9 @@ def test_the_choice_is_told_while_it_runs(monkeypatch):
     monkeypatch.setattr("sys.stderr", stream)
     nc = NeuralClamping(identity, verbose=1).fit(*draw(200))
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "[NeuralClamping] deriving the logits by 4 coordinates"
+    assert lines[0] == (
+        "[NeuralClamping] deriving the logits of 200 samples by 4 coordinates"
+    )
     tried = [line for line in lines if "gain" in line and "by the network" not in line]
     assert len(tried) == len(nc.selection_["gamma"]) - 1  # all but no perturbation
 

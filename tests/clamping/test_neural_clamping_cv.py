@@ -152,10 +152,35 @@ def test_exponents_count_without_a_perturbation_where_the_temperature_is_joint()
 
 
 def test_many_classes_are_searched_by_descents(monkeypatch):
-    monkeypatch.setattr("skcalib.clamping._solve.JACOBIAN_PASSES", 1)
+    monkeypatch.setattr("skcalib.clamping._solve.PASSES_PER_ROW", 1)
     X, y = draw(800)
     network = Counting()
     search = NeuralClampingCV(network, gammas=[0, 1]).fit(X, y)
     assert search.perturbation_ == "full"
     assert search.cv_results_["by_network"].all()
     assert_allclose(search.delta_ - search.delta_.mean(), OFFSET, atol=0.6)
+
+
+def test_a_dear_jacobian_is_taken_of_some_rows_and_the_fit_is_of_all(monkeypatch):
+    X, y = draw(1200)
+    full = NeuralClampingCV(Counting(), gammas=[0]).fit(X, y)
+    monkeypatch.setattr("skcalib.clamping._solve.JACOBIAN_ROWS", 300)
+    monkeypatch.setattr("skcalib.clamping._solve.JACOBIAN_PASSES", 1)
+    some = NeuralClampingCV(Counting(), gammas=[0], penalties=[full.penalty_])
+    some.fit(X, y)
+    assert some.perturbation_ == full.perturbation_ == "full"
+    assert_allclose(some.delta_, full.delta_, atol=0.05)
+    # What 300 rows alone would give is further off than that.
+    few = NeuralClampingCV(Counting(), gammas=[0], penalties=[full.penalty_])
+    few.fit(X[::4], y[::4])
+    assert np.abs(few.delta_ - full.delta_).max() > 0.1
+
+
+def test_splits_that_some_rows_would_empty_keep_all_rows(monkeypatch):
+    X, y = draw(400)
+    monkeypatch.setattr("skcalib.clamping._solve.JACOBIAN_ROWS", 100)
+    monkeypatch.setattr("skcalib.clamping._solve.JACOBIAN_PASSES", 1)
+    judged = np.array([1, 2])  # neither is among 100 evenly spaced rows
+    splits = [(np.setdiff1d(np.arange(400), judged), judged)]
+    search = NeuralClampingCV(Counting(), gammas=[0], cv=splits).fit(X, y)
+    assert np.isfinite(search.temperature_)
