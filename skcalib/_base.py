@@ -1,7 +1,5 @@
 """What all calibrators share: input checks, labels, prediction through the map."""
 
-import warnings
-
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -11,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from skcalib._maps import evaluate
 from skcalib._sklearn_compat import fit_context
 from skcalib._validation import check_calibration_set, check_logits
+from skcalib._warnings import warn
 
 
 def _has_calibrated_logits(calibrator):
@@ -123,8 +122,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         self.n_iter_ = result.n_iter
         self.gradient_norm_ = result.gradient_norm
         if not result.converged:
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} stopped early: {result.message}.",
                 ConvergenceWarning,
-                stacklevel=5,
             )

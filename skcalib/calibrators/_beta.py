@@ -1,6 +1,5 @@
 """Beta calibration: a three-parameter curve for every class against the rest."""
 
-import warnings
 from numbers import Integral, Real
 
 from sklearn.exceptions import ConvergenceWarning
@@ -9,6 +8,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import BetaLink, CalibrationMap, LogOdds, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._beta import fit_beta
+from skcalib._warnings import warn
 
 
 class BetaCalibration(BaseCalibrator):
@@ -109,10 +109,8 @@ class BetaCalibration(BaseCalibrator):
             data, variant=self.variant, tol=self.tol, max_iter=self.max_iter
         )
         if not result.converged:
-            warnings.warn(
-                f"BetaCalibration stopped early: {result.message}.",
-                ConvergenceWarning,
-                stacklevel=3,
+            warn(
+                f"BetaCalibration stopped early: {result.message}.", ConvergenceWarning
             )
         self.a_, self.b_, self.c_ = result.x.T.copy()
         self.n_iter_ = result.n_iter

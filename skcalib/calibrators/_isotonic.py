@@ -1,25 +1,14 @@
 """Isotonic calibration: non-decreasing curves without a fixed shape."""
 
-import warnings
-
 from sklearn.exceptions import ConvergenceWarning
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import (
-    CalibrationMap,
-    LogOdds,
-    Lookup,
-    Mixture,
-    Renormalise,
-    ReplaceTop,
-    Scale,
-    Softmax,
-    Table,
-)
+from skcalib._maps import Scale, curve_map, make_tables
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._isotonic import fit_isotonic
 from skcalib._solvers._scores import one_vs_rest, top_label
 from skcalib._solvers._temperature import fit_temperature
+from skcalib._warnings import warn
 
 # Share of the uncalibrated probabilities that makes the curves strictly increasing.
 STRICT = 1e-9
@@ -145,24 +134,21 @@ class IsotonicCalibration(BaseCalibrator):
     def _fit_temperature(self, data):
         result = fit_temperature(data)
         if not result.converged:
-            warnings.warn(
+            warn(
                 "The temperature of IsotonicCalibration stopped early: "
                 f"{result.message}.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         return float(result.x[0])
 
     def _calibration_map(self):
-        tables = tuple(
-            Table(knots, values, kind="linear")
-            for knots, values in zip(self.knots_, self.values_, strict=True)
-        )
-        if self.method == "top_label":
-            return CalibrationMap(ReplaceTop(tables[0]))
-        curves = CalibrationMap(LogOdds(), Lookup(tables))
+        tables = make_tables(self.knots_, self.values_, "linear")
+        scaled = self.method == "strict_temperature"
+        front = [Scale(1 / self.temperature_)] if scaled else []
         share = FALLBACK if self.method == "one_vs_rest" else STRICT
-        mixture = Mixture((1.0, share), (curves, CalibrationMap(Softmax())))
-        if self.method == "strict_temperature":
-            return CalibrationMap(Scale(1 / self.temperature_), mixture, Renormalise())
-        return CalibrationMap(mixture, Renormalise())
+        return curve_map(
+            tables,
+            top_label=self.method == "top_label",
+            front=front,
+            softmax_share=share,
+        )

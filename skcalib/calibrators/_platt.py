@@ -1,6 +1,5 @@
 """Platt scaling: a logistic curve for every class against the rest."""
 
-import warnings
 from numbers import Integral, Real
 
 from sklearn.exceptions import ConvergenceWarning
@@ -9,6 +8,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, LogOdds, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._platt import fit_platt
+from skcalib._warnings import warn
 
 
 class PlattScaling(BaseCalibrator):
@@ -120,11 +120,7 @@ class PlattScaling(BaseCalibrator):
             max_iter=self.max_iter,
         )
         if not result.converged:
-            warnings.warn(
-                f"PlattScaling stopped early: {result.message}.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+            warn(f"PlattScaling stopped early: {result.message}.", ConvergenceWarning)
         self.coef_, self.intercept_ = result.x.T.copy()
         self.n_iter_ = result.n_iter
 

@@ -2,7 +2,6 @@
 
 import copy
 import sys
-import warnings
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -18,6 +17,7 @@ from skcalib._backends._brief import Brief
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
 from skcalib._validation import check_weight, encode_labels, make_splits
+from skcalib._warnings import warn
 from skcalib.clamping._check_inputs import as_rows
 from skcalib.clamping._inputs import Inputs
 from skcalib.clamping._lbfgs import CONVERGED
@@ -270,11 +270,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         return calibrator
 
     def _warn_early(self, message):
-        warnings.warn(
-            f"{type(self).__name__} stopped early: {message}.",
-            ConvergenceWarning,
-            stacklevel=6,
-        )
+        warn(f"{type(self).__name__} stopped early: {message}.", ConvergenceWarning)
 
 
 def check_differentiable(network):

@@ -1,9 +1,8 @@
 """Forward passes only: differences of the logits stand in for their derivatives."""
 
-import warnings
-
 import numpy as np
 
+from skcalib._warnings import warn
 from skcalib.clamping._lbfgs import INTERRUPTED
 from skcalib.clamping._linearised import linearise
 from skcalib.clamping._problem import Outcome
@@ -21,11 +20,9 @@ SHARES = (1.0, 0.5, 0.25)
 
 def solve_gradient_free(problem, settings):
     """Fit few coordinates on secants of the logits and judge them by the network."""
-    warnings.warn(
+    warn(
         "Without gradients only a few coordinates of a perturbation can be tried, and "
-        "the temperature alone is usually as good.",
-        UserWarning,
-        stacklevel=4,
+        "the temperature alone is usually as good."
     )
     budget = settings.max_iter or MAX_PASSES
     name, basis = _largest(settings.perturbation, problem.shape, budget)

@@ -1,11 +1,10 @@
 """Where a perturbation starts: zeros, noise, an array, or from the data."""
 
-import warnings
-
 import numpy as np
 import torch
 
 from skcalib._numerics import log_softmax_
+from skcalib._warnings import warn
 
 # Standard deviation of the random start, that of the published code.
 RANDOM_SCALE = 1e-3
@@ -53,11 +52,9 @@ def data_driven(objective, feasible_range):
     slope = entropy_gradient(objective)
     delta = np.where(slope > 0, up, np.where(slope < 0, -down, 0.0))
     if not delta.any():
-        warnings.warn(
+        warn(
             "The data-driven start is zero everywhere: the inputs reach both ends of "
-            "their range at every coordinate. start='zeros' does the same for less.",
-            UserWarning,
-            stacklevel=5,
+            "their range at every coordinate. start='zeros' does the same for less."
         )
     return delta
 

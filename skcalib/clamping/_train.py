@@ -11,13 +11,14 @@ the network takes, and calibrates for inputs that it will not see.
 
 import sys
 import time
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+
+from skcalib._warnings import warn
 
 # T never reaches 0, however large a step is.
 SMALLEST_TEMPERATURE = 1e-3
@@ -157,11 +158,10 @@ def train(
     finally:
         progress.close()
     if message in (DIVERGED, INTERRUPTED):
-        warnings.warn(
+        warn(
             f"The descent ended in epoch {len(keeper.losses) + 1} because {message}. "
             "The best point so far is kept.",
             ConvergenceWarning,
-            stacklevel=2,
         )
     if message != FINISHED or held_out is not None:
         keeper.restore_best()

@@ -1,6 +1,5 @@
 """Writing the calibrated model, and running what was written."""
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from skcalib._backends._onnx_inputs import InputSpec, batches
 from skcalib._optional import import_optional
+from skcalib._warnings import warn
 from skcalib.cli._console import progress
 from skcalib.cli._scores import Scores
 from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
@@ -98,9 +98,8 @@ def _run_written(
     )
     largest = largest_difference(session, output, batched, expected)
     if not largest <= _LARGEST_EXPECTED:
-        warnings.warn(
+        warn(
             f"{path} differs from Python by {largest:.1e} in a probability. Do not "
-            "serve it before you know why.",
-            stacklevel=2,
+            "serve it before you know why."
         )
     return Served(path, names, output, len(inputs), largest)

@@ -21,6 +21,7 @@ from skcalib._backends._onnx_readout import Readout, find_readout
 from skcalib._backends._torch import is_module
 from skcalib._maps import CalibrationMap
 from skcalib._optional import import_optional
+from skcalib._warnings import warn
 from skcalib.export._perturb import network_input, perturb_tensor
 from skcalib.export._record import record
 from skcalib.export._surgery import Surgery
@@ -218,12 +219,10 @@ def _judge(difference: float, *, exact: bool) -> None:
             "If you passed a model, it is not the one that was fitted."
         )
     if difference > _LARGEST_EXPECTED:
-        warnings.warn(
+        warn(
             "The calibrated ONNX model differs from Python by up to "
             f"{difference:.1e} in a probability, more than rounding in single precision"
-            " explains. Compare the two on your own data before you serve it.",
-            UserWarning,
-            stacklevel=4,
+            " explains. Compare the two on your own data before you serve it."
         )
 
 

@@ -1,6 +1,5 @@
 """The calibration of one ONNX model, written where its scores come out."""
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from skcalib._backends._onnx_graph import GraphIndex, tensor_names, unused_name
 from skcalib._backends._onnx_readout import PROBA_FLOOR, Readout
 from skcalib._optional import import_optional
+from skcalib._warnings import warn
 from skcalib.exceptions import ModelFormatError
 from skcalib.export._builder import NodeBuilder, model_opset
 from skcalib.export._emit import emit_calibration, label_scores
@@ -63,12 +63,10 @@ class Surgery:
     def write_over(self) -> str:
         """Serve calibrated probabilities under the name of the scores; return it."""
         if self._other_labels:
-            warnings.warn(
+            warn(
                 f"The outputs {self._other_labels} look like labels, but it cannot be "
                 "seen how they follow from the scores: they stay as they are. Take the "
-                "labels from the calibrated probabilities.",
-                UserWarning,
-                stacklevel=3,
+                "labels from the calibrated probabilities."
             )
         output = self.readout.output
         if output is None:

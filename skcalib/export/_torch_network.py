@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from skcalib._backends._onnx_torch import differentiable_network
 from skcalib._backends._torch import frozen_view, pick_logits
@@ -130,14 +131,16 @@ def export_network(
 ) -> bytes:
     """Write a network as ONNX, from ``input`` to ``probabilities``, its logits so far.
 
-    A network in half precision is written in single precision.
+    A network in half precision is written in single precision, and so is one in double
+    precision that convolves, which onnxruntime cannot do with doubles.
     """
     # What torch.compile made cannot be traced; what it was made of can.
     network = frozen_view(getattr(module, "_orig_mod", module), "cpu")
     floating = {p.dtype for p in network.parameters() if p.is_floating_point()}
-    if floating & {torch.float16, torch.bfloat16}:
-        network = copy.deepcopy(network).float()
     wide = torch.float64 in floating
+    if floating & {torch.float16, torch.bfloat16} or (wide and _convolves(network)):
+        network = copy.deepcopy(network).float()
+        wide = False
     example = torch.zeros(2, *input_shape, dtype=torch.float64 if wide else None)
     try:
         return _trace(_Logits(network, output).eval(), example)
@@ -147,6 +150,10 @@ def export_network(
             "Write it yourself and pass the result: "
             "calibrate_onnx_model(model, neural_clamping)."
         ) from error
+
+
+def _convolves(network: nn.Module) -> bool:
+    return any(isinstance(part, _ConvNd) for part in network.modules())
 
 
 @contextlib.contextmanager

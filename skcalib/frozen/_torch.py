@@ -1,6 +1,5 @@
 """Logits of a torch module."""
 
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy as np
 from skcalib._backends._outputs import are_proba
 from skcalib._backends._torch import frozen_view, is_module, module_logits
 from skcalib._sklearn_compat import Interval
+from skcalib._warnings import warn
 from skcalib.frozen._base import FrozenLogits
 
 
@@ -78,11 +78,9 @@ class TorchLogits(FrozenLogits):
     def _check(self, X):
         logits = next(self._run(X))
         if are_proba(logits):
-            warnings.warn(
+            warn(
                 "The module's results are non-negative and sum to 1: probabilities, "
-                "not logits. Remove the softmax at its end.",
-                UserWarning,
-                stacklevel=4,
+                "not logits. Remove the softmax at its end."
             )
         return logits
 

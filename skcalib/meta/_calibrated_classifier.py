@@ -1,6 +1,5 @@
 """CalibratedClassifier: any scikit-learn classifier with any calibrator on top."""
 
-import warnings
 from copy import deepcopy
 from numbers import Integral
 
@@ -33,6 +32,7 @@ from skcalib._sklearn_compat import (
     fit_context,
     safe_indexing,
 )
+from skcalib._warnings import warn
 from skcalib.calibrators import TemperatureScaling
 from skcalib.meta._scores import ClassifierScores
 
@@ -312,11 +312,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             if has_fit_parameter(estimator, "sample_weight"):
                 fit_params["sample_weight"] = sample_weight
             elif not isinstance(estimator, FrozenEstimator):
-                warnings.warn(
+                warn(
                     f"The fit method of {type(estimator).__name__} has no parameter "
-                    "sample_weight: the weights are used for the calibration only.",
-                    UserWarning,
-                    stacklevel=3,
+                    "sample_weight: the weights are used for the calibration only."
                 )
         return Bunch(fit=check_method_params(X, fit_params), split=split_params)
 

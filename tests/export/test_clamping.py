@@ -451,6 +451,18 @@ def test_a_module_in_double_precision_keeps_it(clamp):
     assert_allclose(run(calibrated, X), formula(X, delta), atol=1e-7)
 
 
+def test_a_convolution_in_double_precision_is_written_in_single(clamp):
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(C, K, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    module = torch.nn.Sequential(*layers).double().eval()
+    delta, X = a_delta((C, H, W)), draw((C, H, W))
+    estimator = clamp(module, delta, n_classes=K)
+    calibrated = calibrate_onnx_model(None, estimator)
+    expected = estimator.predict_proba(X.astype(np.float64))
+    assert_allclose(run(calibrated, X), expected, atol=1e-6)
+    assert next(module.parameters()).dtype == torch.float64
+
+
 def test_a_module_in_half_precision_is_written_in_single(clamp):
     shape = (C, H, W)
     delta, X = a_delta(shape), draw(shape)
