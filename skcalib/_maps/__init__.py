@@ -1,5 +1,6 @@
 """Calibration maps: fitted calibrators written down as data."""
 
+from skcalib._maps._curves import curve_map, make_tables
 from skcalib._maps._numpy import LARGEST_LOGIT, evaluate, evaluate_block
 from skcalib._maps._operations import (
     Affine,
@@ -40,6 +41,8 @@ __all__ = [
     "Scale",
     "Softmax",
     "Table",
+    "curve_map",
     "evaluate",
     "evaluate_block",
+    "make_tables",
 ]

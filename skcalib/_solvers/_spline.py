@@ -50,7 +50,7 @@ def _fit(
     # The trapezoidal rule: ties and weights count as the line that repetition gives.
     span = np.diff(fractile)
     share = np.sqrt((np.append(span, 0) + np.append(0, span)) / 2)[:, np.newaxis]
-    spline = np.linalg.lstsq(share * design, share[:, 0] * cumulated)[0]
+    spline = np.linalg.lstsq(share * design, share[:, 0] * cumulated, rcond=None)[0]
     # The derivative, averaged over the fractiles of each group of equal scores.
     correction = np.diff(design @ spline) / span
     values = np.clip(confidence / total + correction, 0, 1)

@@ -5,14 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import (
-    CalibrationMap,
-    LogOdds,
-    Lookup,
-    Renormalise,
-    ReplaceTop,
-    Table,
-)
+from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._bayesian_binning import fit_bayesian_binning
 from skcalib._solvers._scores import one_vs_rest, top_label
@@ -137,10 +130,5 @@ class BayesianBinning(BaseCalibrator):
         return np.arange(least, most + 1)
 
     def _calibration_map(self):
-        tables = tuple(
-            Table(edges, values, kind="constant")
-            for edges, values in zip(self.edges_, self.values_, strict=True)
-        )
-        if self.method == "top_label":
-            return CalibrationMap(ReplaceTop(tables[0]))
-        return CalibrationMap(LogOdds(), Lookup(tables), Renormalise())
+        tables = make_tables(self.edges_, self.values_, "constant")
+        return curve_map(tables, top_label=self.method == "top_label")

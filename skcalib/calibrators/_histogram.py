@@ -3,16 +3,7 @@
 from numbers import Integral, Real
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import (
-    CalibrationMap,
-    LogOdds,
-    Lookup,
-    Mixture,
-    Renormalise,
-    ReplaceTop,
-    Softmax,
-    Table,
-)
+from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._histogram import fit_histogram
 from skcalib._solvers._scores import one_vs_rest, top_label
@@ -130,12 +121,7 @@ class HistogramBinning(BaseCalibrator):
         self.values_ = [histogram.values for histogram in histograms]
 
     def _calibration_map(self):
-        tables = tuple(
-            Table(edges, values, kind="constant")
-            for edges, values in zip(self.edges_, self.values_, strict=True)
+        tables = make_tables(self.edges_, self.values_, "constant")
+        return curve_map(
+            tables, top_label=self.method == "top_label", softmax_share=FALLBACK
         )
-        if self.method == "top_label":
-            return CalibrationMap(ReplaceTop(tables[0]))
-        bins = CalibrationMap(LogOdds(), Lookup(tables))
-        mixture = Mixture((1.0, FALLBACK), (bins, CalibrationMap(Softmax())))
-        return CalibrationMap(mixture, Renormalise())

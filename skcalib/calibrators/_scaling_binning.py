@@ -5,17 +5,7 @@ from numbers import Integral
 from sklearn.base import clone
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import (
-    CalibrationMap,
-    LogOdds,
-    Lookup,
-    Mixture,
-    Renormalise,
-    ReplaceTop,
-    Softmax,
-    Table,
-    evaluate_block,
-)
+from skcalib._maps import curve_map, evaluate_block, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._histogram import fit_histogram
 from skcalib._solvers._scores import one_vs_rest, top_label
@@ -165,12 +155,10 @@ class ScalingBinning(BaseCalibrator):
 
     def _calibration_map(self):
         front = self.scaling_._calibration_map().logits.operations
-        tables = tuple(
-            Table(edges, values, kind="constant")
-            for edges, values in zip(self.edges_, self.values_, strict=True)
+        tables = make_tables(self.edges_, self.values_, "constant")
+        return curve_map(
+            tables,
+            top_label=self.method == "top_label",
+            front=front,
+            softmax_share=FALLBACK,
         )
-        if self.method == "top_label":
-            return CalibrationMap(*front, ReplaceTop(tables[0]))
-        bins = CalibrationMap(LogOdds(), Lookup(tables))
-        mixture = Mixture((1.0, FALLBACK), (bins, CalibrationMap(Softmax())))
-        return CalibrationMap(*front, mixture, Renormalise())

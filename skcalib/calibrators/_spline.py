@@ -5,14 +5,7 @@ from numbers import Integral
 import numpy as np
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import (
-    CalibrationMap,
-    LogOdds,
-    Lookup,
-    Renormalise,
-    ReplaceTop,
-    Table,
-)
+from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._scores import one_vs_rest, top_label
 from skcalib._solvers._spline import fit_splines
@@ -124,10 +117,5 @@ class SplineCalibration(BaseCalibrator):
         self.splines_ = np.stack([curve.spline for curve in curves])
 
     def _calibration_map(self):
-        tables = tuple(
-            Table(knots, values, kind="linear")
-            for knots, values in zip(self.knots_, self.values_, strict=True)
-        )
-        if self.method == "top_label":
-            return CalibrationMap(ReplaceTop(tables[0]))
-        return CalibrationMap(LogOdds(), Lookup(tables), Renormalise())
+        tables = make_tables(self.knots_, self.values_, "linear")
+        return curve_map(tables, top_label=self.method == "top_label")

@@ -10,11 +10,11 @@ from skcalib._maps import (
     Log,
     LogOdds,
     Lookup,
-    Renormalise,
     Scale,
     Softmax,
-    Table,
+    curve_map,
     evaluate,
+    make_tables,
 )
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._venn_abers import class_pairs, fit_one_vs_one, fit_one_vs_rest
@@ -189,21 +189,14 @@ class VennAbersCalibration(BaseCalibrator):
     def _is_pairwise(self):
         return self.method == "one_vs_one"
 
-    def _lookup(self, *columns):
-        """Look up one list of values a curve, or several side by side."""
-        return Lookup(
-            tuple(
-                Table(knots, values, kind="constant")
-                for column in columns
-                for knots, values in zip(self.knots_, column, strict=True)
-            )
-        )
+    def _tables(self, values):
+        return make_tables(self.knots_, values, "constant")
 
     def _calibration_map(self):
         if self._is_pairwise():
             coupled = self._coupled(self.values_, self.values_)
             return CalibrationMap(*coupled, Softmax())
-        return CalibrationMap(LogOdds(), self._lookup(self.values_), Renormalise())
+        return curve_map(self._tables(self.values_))
 
     def _bound_map(self, near, far):
         """Map to one bound of each class: its logarithm if the method is pairwise.
@@ -212,7 +205,7 @@ class VennAbersCalibration(BaseCalibrator):
         """
         if self._is_pairwise():
             return CalibrationMap(*self._coupled(far, near))
-        return CalibrationMap(LogOdds(), self._lookup(near))
+        return CalibrationMap(LogOdds(), Lookup(self._tables(near)))
 
     def _coupled(self, second, first):
         """Logarithm of Price's estimate, 1 / (1 + sum of the odds of the others).
@@ -230,7 +223,7 @@ class VennAbersCalibration(BaseCalibrator):
         total = np.concatenate([unit[pairs[:, 0]], unit[pairs[:, 1]]]).T
         return (
             Affine(np.tile(difference, (2, 1)), np.zeros(2 * len(pairs))),
-            self._lookup(of_second, of_first),
+            Lookup(self._tables(of_second) + self._tables(of_first)),
             Affine(total, np.ones(n_classes)),
             Log(),
             Scale(-1.0),

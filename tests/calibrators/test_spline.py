@@ -79,7 +79,7 @@ def test_the_sum_over_samples_of_the_paper_is_near():
     fractile = np.linspace(0, 1, z.size)
     curve = np.cumsum((hit - expit(z))[np.argsort(z)]) / z.size
     knots = np.linspace(0, 1, 6)
-    coef = np.linalg.lstsq(natural_basis(fractile, knots), curve)[0]
+    coef = np.linalg.lstsq(natural_basis(fractile, knots), curve, rcond=None)[0]
     paper = proba + natural_basis(fractile, knots, derivative=True) @ coef
     spline = SplineCalibration(method="one_vs_rest").fit(z, hit.astype(int))
     ours = spline.predict_proba(np.sort(z))[:, 1]
