@@ -70,6 +70,29 @@ SETS = {
     ),
 }
 
+# Probabilities of small classifiers on tabular data, split for calibration and test.
+TABULAR = "logits/tabular_probs.npz"
+TABLES = [
+    "digits",
+    "letter",
+    "magic",
+    "mnist5k",
+    "optdigits",
+    "penbased",
+    "satimage",
+    "texture",
+]
+CLASSIFIERS = ["mlp", "gnb", "rf"]
+
+
+def load_tabular(table, classifier):
+    """Return logits and labels to calibrate on, and to judge by."""
+    with np.load(DATA / TABULAR) as arrays:
+        proba = [arrays[f"{table}__{classifier}__{part}_p"] for part in ("cal", "test")]
+        y = [arrays[f"{table}__{part}_y"].astype(int) for part in ("cal", "test")]
+    X = [logits_from_proba(p.astype(np.float64)) for p in proba]
+    return X[0], y[0], X[1], y[1]
+
 
 def load_set(name):
     """Return logits and labels; rows without a label (-1) are left out."""

@@ -26,12 +26,13 @@ from skcalib import (
     HistogramBinning,
     IsotonicCalibration,
     MatrixScaling,
+    OrderPreservingScaling,
     PlattScaling,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
 )
-from skcalib.model_selection import compare_calibrators
+from skcalib.model_selection import CalibratorSearch, compare_calibrators
 
 METHODS = {
     "TS": TemperatureScaling(),
@@ -44,6 +45,7 @@ METHODS = {
     "Dir-ODIR": DirichletCalibration(),
     "SVS": StructuredMatrixScaling(structure="vector"),
     "SMS": StructuredMatrixScaling(),
+    "OP": OrderPreservingScaling(),
     "Platt": PlattScaling(),
     "beta": BetaCalibration(),
     "isotonic": IsotonicCalibration(),
@@ -53,6 +55,7 @@ METHODS = {
     "isotonic-top": IsotonicCalibration(method="top_label"),
     "histogram-width": HistogramBinning(),
     "histogram-mass": HistogramBinning(strategy="quantile"),
+    "default": CalibratorSearch(),
 }
 DEFAULT_SETS = [
     "cifar10-resnet8d",

@@ -1,4 +1,4 @@
-"""Lists of calibrators: their names, and the default one from simple to complex."""
+"""Lists of calibrators: their names, and the default ones from simple to complex."""
 
 from collections import Counter
 
@@ -8,18 +8,41 @@ from skcalib.calibrators import (
     BetaCalibration,
     EnsembleTemperatureScaling,
     IsotonicCalibration,
+    OrderPreservingScaling,
     PlattScaling,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
 )
 
+# Structured matrix scaling for data that speak more clearly than its penalties assume.
+WEAK = {
+    "intercept_penalty": 0.01,
+    "diagonal_penalty": 0.01,
+    "off_diagonal_penalty": 0.01,
+}
+
 
 def default_candidates():
-    """Return the calibrators that are tried when none are named, simplest first."""
+    """Return the calibrators that are tried when none are named, simplest first.
+
+    They learn different things; what several of them learn, the first one stands for.
+    """
+    vector = StructuredMatrixScaling(structure="vector")
+    return {
+        "TemperatureScaling": TemperatureScaling(),
+        readable_name(vector): vector,
+        "StructuredMatrixScaling": StructuredMatrixScaling(),
+        "StructuredMatrixScaling(weak penalties)": StructuredMatrixScaling(**WEAK),
+    }
+
+
+def common_calibrators():
+    """Return the calibrators that are compared when none are named, simplest first."""
     return [
         TemperatureScaling(),
         EnsembleTemperatureScaling(),
+        OrderPreservingScaling(),
         PlattScaling(),
         BetaCalibration(),
         StructuredMatrixScaling(structure="vector"),
@@ -31,8 +54,6 @@ def default_candidates():
 
 def named_candidates(calibrators):
     """Return a dict from name to calibrator, in the order given."""
-    if calibrators is None:
-        calibrators = default_candidates()
     if not len(calibrators):
         raise ValueError("calibrators is empty; name at least one calibrator.")
     if isinstance(calibrators, dict):

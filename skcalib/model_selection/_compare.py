@@ -19,7 +19,7 @@ from skcalib._validation import (
 )
 from skcalib.metrics._bins import check_n_bins
 from skcalib.metrics._resampling import RowStatistics, evaluate
-from skcalib.model_selection._candidates import named_candidates
+from skcalib.model_selection._candidates import common_calibrators, named_candidates
 from skcalib.model_selection._comparison import CalibratorComparison
 
 # Column titles, and the names of the metrics where they are computed.
@@ -71,7 +71,9 @@ def compare_calibrators(
     Parameters
     ----------
     calibrators : list of calibrators or dict from name to calibrator
-        What to compare; None takes the candidates of `CalibratorSearch`.
+        What to compare. None takes temperature, ensemble temperature, order-preserving,
+        Platt, beta, structured vector, vector, structured matrix scaling and strict
+        isotonic regression.
 
     X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
         Logits of held-out samples.
@@ -148,6 +150,8 @@ def compare_calibrators(
         missing = "X_test" if X_test is None else "y_test"
         raise ValueError(f"{missing} is missing: give both X_test and y_test, or none.")
     check_n_bins(n_bins)
+    if calibrators is None:
+        calibrators = common_calibrators()
     candidates = {"uncalibrated": _Uncalibrated(), **named_candidates(calibrators)}
     checked = _check(X, y, sample_weight, classes)
     if X_test is None:

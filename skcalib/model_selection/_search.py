@@ -1,4 +1,4 @@
-"""CalibratorSearch: the calibrator that cross-validation prefers."""
+"""CalibratorSearch: the calibrator, or the stack, that cross-validation prefers."""
 
 import time
 from numbers import Integral
@@ -17,25 +17,41 @@ from skcalib._validation import (
     make_splits,
 )
 from skcalib.metrics import get_scorer
-from skcalib.model_selection._candidates import named_candidates
+from skcalib.model_selection._candidates import (
+    common_calibrators,
+    default_candidates,
+    named_candidates,
+)
 from skcalib.model_selection._log_proba import true_log_proba
+from skcalib.model_selection._stack import HeldOut, StackedCalibrator, mean_and_error
+
+STACK = "stack"
 
 
 class CalibratorSearch(BaseCalibrator):
-    """Choose a calibrator by cross-validation on the calibration set.
+    """Choose a calibrator, or stack several, by cross-validation.
 
-    Every candidate is fitted on all folds but one and judged on that one; the chosen
-    one is fitted again on everything. By default the simplest candidate wins whose
-    log-loss is within one standard error of the smallest: with few samples that keeps
-    the choice from following chance [1]_.
+    Every candidate is fitted on all folds but one and judged on that one; what is
+    chosen is fitted again on everything.
+
+    Without arguments, this is the calibrator for those who do not want to choose: it
+    stacks [2]_ a few candidates that learn different things. Their probabilities for
+    rows that they were not fitted on are mixed, with the weights of highest likelihood,
+    and the mixture goes through temperature or order-preserving scaling, whichever
+    cross-validation prefers. If a single candidate is as good as all that, it is taken
+    instead.
+
+    With a list of candidates, the simplest one wins whose log-loss is within one
+    standard error of the smallest: with few samples that keeps the choice from
+    following chance [1]_.
 
     Parameters
     ----------
     calibrators : list of calibrators or dict from name to calibrator, default=None
-        The candidates, from simple to complex. None tries temperature scaling,
-        ensemble temperature scaling, Platt scaling, beta calibration, structured
-        vector scaling, vector scaling, structured matrix scaling and strict isotonic
-        regression.
+        The candidates, from simple to complex. None stacks temperature scaling,
+        structured vector scaling, and structured matrix scaling with its own penalties
+        and with a hundredth of them. With another `rule`, None chooses among the
+        calibrators that `compare_calibrators` compares.
 
     scoring : str or callable, default="neg_log_loss"
         What is maximised: a name known to `skcalib.metrics.get_scorer`, or a scorer.
@@ -44,8 +60,10 @@ class CalibratorSearch(BaseCalibrator):
         How to split: anything that scikit-learn takes. An integer gives that many
         stratified folds of shuffled rows, None 5.
 
-    rule : {"one_standard_error", "best"}, default="one_standard_error"
-        Take the first candidate within one standard error of the best, or the best.
+    rule : {"one_standard_error", "best", "stack"}, default=None
+        Take the first candidate within one standard error of the best, or the best,
+        or stack them all where that is better than the first of these. None is
+        "stack" where no candidates are given and "one_standard_error" otherwise.
 
     random_state : int, RandomState instance or None, default=0
         Seed of the shuffling for an integer `cv`.
@@ -61,19 +79,22 @@ class CalibratorSearch(BaseCalibrator):
     Attributes
     ----------
     best_calibrator_ : calibrator
-        The chosen calibrator, fitted on everything.
+        The chosen calibrator, or the stack, fitted on everything. A stack has
+        `weights`, one a candidate.
 
     best_name_ : str
-        Its name: the key of the dict, or the class and its changed parameters.
+        Its name: the key of the dict, or the class and its changed parameters; "stack"
+        for the stack.
 
     best_index_ : int
-        Its place among the candidates.
+        Its place in `cv_results_`.
 
     cv_results_ : dict of lists and arrays
         One entry a candidate: `name`; `mean_test_score`; `difference_to_best`, its
         mean score less that of the best; `standard_error`, that of this difference;
         `rank_test_score`; `mean_fit_time` in seconds. Takes the form of a table in
-        ``pandas.DataFrame(search.cv_results_)``.
+        ``pandas.DataFrame(search.cv_results_)``. Where a stack was tried, it is the
+        last entry, with the time that its own parameters take.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -90,7 +111,10 @@ class CalibratorSearch(BaseCalibrator):
     The standard error is that of the mean difference to the best candidate, which
     both judge on the same rows: over rows for the log-loss, over folds for any other
     score. Log-losses use probabilities of at least 2.2e-16. All logits are read into
-    memory.
+    memory; a stack keeps the held-out probabilities of every candidate besides.
+
+    The parameters of a stack, for its entry in `cv_results_`, are fitted without the
+    fold that they are judged on. Each weight is held away from 0 by half a sample.
 
     The score of the winner in `cv_results_` is a little optimistic, as it was chosen
     for it. Judge the search itself on data it has not seen, or by
@@ -100,6 +124,7 @@ class CalibratorSearch(BaseCalibrator):
     ----------
     .. [1] Hastie, Tibshirani & Friedman. "The Elements of Statistical Learning",
        2nd edition, section 7.10. Springer, 2009.
+    .. [2] Wolpert. "Stacked generalization", Neural Networks 5, 1992.
 
     Examples
     --------
@@ -108,7 +133,7 @@ class CalibratorSearch(BaseCalibrator):
     >>> logits, y = make_logits(random_state=0)
     >>> search = CalibratorSearch().fit(logits, y)
     >>> search.best_name_
-    'TemperatureScaling'
+    'stack'
     >>> search.predict_proba(logits).shape == logits.shape
     True
     """
@@ -117,7 +142,7 @@ class CalibratorSearch(BaseCalibrator):
         "calibrators": [list, tuple, dict, None],
         "scoring": [str, callable],
         "cv": ["cv_object"],
-        "rule": [StrOptions({"one_standard_error", "best"})],
+        "rule": [StrOptions({"one_standard_error", "best", STACK}), None],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
         "classes": ["array-like", None],
@@ -129,7 +154,7 @@ class CalibratorSearch(BaseCalibrator):
         *,
         scoring="neg_log_loss",
         cv=5,
-        rule="one_standard_error",
+        rule=None,
         random_state=0,
         n_jobs=None,
         classes=None,
@@ -165,7 +190,7 @@ class CalibratorSearch(BaseCalibrator):
         self : object
             The fitted search.
         """
-        candidates = named_candidates(self.calibrators)
+        rule, candidates = self._what_to_try()
         self.classes_, _ = check_calibration_set(
             self, X, y, sample_weight, self.classes
         )
@@ -173,42 +198,67 @@ class CalibratorSearch(BaseCalibrator):
         logits = source.read(slice(0, source.shape[0]))
         _, codes = encode_labels(self, y, source.shape[1], self.classes)
         weight = check_weight(sample_weight, codes)
-        results = self._cross_validate(candidates, logits, codes, weight)
-        self.cv_results_, self.best_index_ = _summarise(
-            list(candidates), *results, one_standard_error=self.rule != "best"
-        )
-        self.best_name_, best = list(candidates.items())[self.best_index_]
+        splits = make_splits(self.cv, logits, codes, weight, self.random_state)
+        data = (logits, codes, weight)
+        scores, seconds, proba = self._cross_validate(candidates, data, splits, rule)
+        unit_weight = np.ones(len(splits))
+        if self.scoring == "neg_log_loss":
+            unit_weight = np.concatenate([weight[test] for _, test in splits])
+        chosen = _choose(scores, unit_weight, one_standard_error=rule != "best")
+        if rule == STACK:
+            stack, more = _stack(candidates, proba, data, splits)
+            scores = np.vstack([scores, more[0]])
+            seconds = np.append(seconds, more[1])
+            if (scores[-1] - scores[chosen]) @ unit_weight > 0:
+                chosen = len(candidates)
+            candidates = {**candidates, STACK: stack}
+        self.cv_results_ = _summarise(list(candidates), scores, unit_weight, seconds)
+        self.best_index_ = chosen
+        self.best_name_, best = list(candidates.items())[chosen]
         self.best_calibrator_ = clone(best).set_params(classes=self.classes_)
         self.best_calibrator_.fit(logits, self.classes_[codes], sample_weight=weight)
         return self
 
-    def _cross_validate(self, candidates, logits, codes, weight):
-        """Return scores (candidates, units), the units' weights and the fit seconds.
+    def _what_to_try(self):
+        """Return the rule and the candidates, by name."""
+        rule = self.rule
+        if rule is None:
+            rule = STACK if self.calibrators is None else "one_standard_error"
+        if rule == STACK and self.scoring != "neg_log_loss":
+            raise ValueError(
+                f"A stack maximises the likelihood, and scoring is {self.scoring!r}. "
+                'Leave scoring at "neg_log_loss", or set rule to "best" or to '
+                '"one_standard_error".'
+            )
+        if self.calibrators is not None:
+            return rule, named_candidates(self.calibrators)
+        default = default_candidates if rule == STACK else common_calibrators
+        return rule, named_candidates(default())
 
-        A unit is a row for the log-loss and a fold for any other score.
+    def _cross_validate(self, candidates, data, splits, rule):
+        """Return scores (candidates, units), seconds of a fit, held-out probabilities.
+
+        A unit is a row for the log-loss and a fold for any other score. Probabilities
+        are kept for a stack only.
         """
-        splits = make_splits(self.cv, logits, codes, weight, self.random_state)
         by_row = self.scoring == "neg_log_loss"
         score = _row_scores if by_row else _FoldScore(get_scorer(self.scoring))
-        data = (self.classes_, logits, codes, weight)
         outcomes = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_and_score)(clone(calibrator), *data, rows, score)
+            delayed(_fit_and_score)(
+                clone(calibrator), self.classes_, *data, rows, score, rule == STACK
+            )
             for calibrator in candidates.values()
             for rows in splits
         )
         n_splits = len(splits)
         per_candidate = [
-            outcomes[i : i + n_splits] for i in range(0, len(outcomes), n_splits)
+            list(zip(*outcomes[i : i + n_splits], strict=True))
+            for i in range(0, len(outcomes), n_splits)
         ]
-        scores = np.array(
-            [np.concatenate([s for s, _ in folds]) for folds in per_candidate]
-        )
-        seconds = np.array([np.mean([t for _, t in folds]) for folds in per_candidate])
-        if by_row:
-            unit_weight = np.concatenate([weight[test] for _, test in splits])
-        else:
-            unit_weight = np.ones(n_splits)
-        return scores, unit_weight, seconds
+        scores = np.array([np.concatenate(folds) for folds, _, _ in per_candidate])
+        seconds = np.array([np.mean(folds) for _, folds, _ in per_candidate])
+        proba = [np.concatenate(folds) for *_, folds in per_candidate]
+        return scores, seconds, proba
 
     def _calibration_map(self):
         return self.best_calibrator_._calibration_map()
@@ -238,33 +288,48 @@ def _row_scores(calibrator, X, codes, weight):
     return true_log_proba(calibrator.predict_proba(X), codes)
 
 
-def _fit_and_score(calibrator, classes, logits, codes, weight, rows, score):
-    """Return the scores of one fold and the seconds of the fit."""
+def _fit_and_score(calibrator, classes, logits, codes, weight, rows, score, keep):
+    """Return the scores of one fold, the seconds of the fit, and the probabilities."""
     train, test = rows
     calibrator.set_params(classes=classes)
     started = time.perf_counter()
     calibrator.fit(logits[train], classes[codes[train]], sample_weight=weight[train])
     seconds = time.perf_counter() - started
-    return score(calibrator, logits[test], codes[test], weight[test]), seconds
+    # Single precision, as there is one array for each candidate.
+    proba = calibrator.predict_proba(logits[test]).astype(np.float32) if keep else ()
+    return score(calibrator, logits[test], codes[test], weight[test]), seconds, proba
 
 
-def _summarise(names, scores, weight, seconds, *, one_standard_error):
-    """Return `cv_results_` and the index of the chosen candidate."""
+def _stack(candidates, proba, data, splits):
+    """Return the stack of the candidates, its scores by row and its seconds."""
+    if len(splits) < 2:
+        raise ValueError("cv gives a single split; a stack needs at least two.")
+    _, codes, weight = data
+    rows = np.concatenate([test for _, test in splits])
+    fold = np.repeat(np.arange(len(splits)), [test.size for _, test in splits])
+    started = time.perf_counter()
+    held_out = HeldOut(proba, codes[rows], weight[rows], fold)
+    weights, last_map, scores = held_out.stack()
+    stack = StackedCalibrator(list(candidates.values()), weights, last_map)
+    return stack, (scores, time.perf_counter() - started)
+
+
+def _choose(scores, weight, *, one_standard_error):
+    """Return the best candidate, or the first within one standard error of it."""
+    best = int((scores @ weight).argmax())
+    gap, error = mean_and_error(scores - scores[best], weight)
+    return int((gap >= -error).argmax()) if one_standard_error else best
+
+
+def _summarise(names, scores, weight, seconds):
+    """Return `cv_results_`."""
     mean = scores @ weight / weight.sum()
-    best = int(mean.argmax())
-    difference = scores - scores[best]
-    mean_difference = mean - mean[best]
-    # Weights count repetitions, so this is the error of the repeated rows.
-    squares = (difference - mean_difference[:, np.newaxis]) ** 2 @ weight
-    error = np.sqrt(squares / weight.sum() / max(weight.sum() - 1, 1))
-    within = mean_difference >= -error
-    chosen = int(within.argmax()) if one_standard_error else best
-    results = {
+    difference, error = mean_and_error(scores - scores[mean.argmax()], weight)
+    return {
         "name": names,
         "mean_test_score": mean,
-        "difference_to_best": mean_difference,
+        "difference_to_best": difference,
         "standard_error": error,
         "rank_test_score": 1 + np.array([(mean > m).sum() for m in mean]),
         "mean_fit_time": seconds,
     }
-    return results, chosen

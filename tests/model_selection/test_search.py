@@ -2,20 +2,27 @@ import numpy as np
 import pytest
 from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 
 from skcalib import (
     HistogramBinning,
     IsotonicCalibration,
+    OrderPreservingScaling,
     PlattScaling,
     TemperatureScaling,
     VectorScaling,
+    logits_from_proba,
 )
+from skcalib._blocks import ArraySource
+from skcalib._maps import evaluate
+from skcalib._solvers._mixture import fit_mixture_weights
+from skcalib.export import to_onnx, to_torch
 from skcalib.metrics import ece_scorer
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._candidates import default_candidates, named_candidates
+from skcalib.model_selection._stack import HeldOut
 
 
 @pytest.fixture
@@ -103,7 +110,8 @@ def test_another_score_is_compared_over_folds(biased_set):
 
 def test_the_default_candidates_run_from_simple_to_complex(calibration_set):
     search = CalibratorSearch(cv=3).fit(*calibration_set)
-    assert search.cv_results_["name"] == list(named_candidates(default_candidates()))
+    names = [*named_candidates(default_candidates()), "stack"]
+    assert search.cv_results_["name"] == names
     assert search.best_name_ == "TemperatureScaling"
 
 
@@ -191,3 +199,142 @@ def test_on_a_real_network_the_choice_improves_the_log_loss(cifar10):
     after /= after.sum(axis=1, keepdims=True)
     gain = log_loss(cifar10.y_test, before) - log_loss(cifar10.y_test, after)
     assert gain > 0.05
+
+
+# The default: a stack of candidates
+
+
+@pytest.fixture
+def wanting_set():
+    """Class offsets, and one temperature that is too high for sure rows only."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=rng.uniform(0.5, 6, (1500, 1)), size=(1500, 4))
+    u = log_softmax(logits, axis=1)
+    entropy = -np.sum(np.exp(u) * u, axis=1, keepdims=True)
+    scores = np.interp(entropy, [0.1, 1.2], [0.3, 1.3]) * u + [0.7, 0.0, -0.7, 0.0]
+    return logits, (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+
+
+def test_without_arguments_the_candidates_are_stacked_where_that_pays(wanting_set):
+    search = CalibratorSearch().fit(*wanting_set)
+    assert search.best_name_ == "stack"
+    results = search.cv_results_
+    assert results["name"][-1] == "stack"
+    assert search.best_index_ == len(results["name"]) - 1
+    assert results["rank_test_score"][-1] == 1
+    weights = search.best_calibrator_.weights
+    assert weights.shape == (len(default_candidates()),)
+    assert weights.min() > 0
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_a_stack_is_the_weighted_mean_and_then_one_more_map(wanting_set):
+    logits, y = wanting_set
+    candidates = [TemperatureScaling(), VectorScaling()]
+    search = CalibratorSearch(candidates, rule="stack").fit(logits, y)
+    stack = search.best_calibrator_
+    mean = sum(
+        w * c.fit(logits, y).predict_proba(logits)
+        for w, c in zip(stack.weights, candidates, strict=True)
+    )
+    expected = evaluate(stack.last_map, ArraySource(np.log(mean)))
+    assert_allclose(search.predict_proba(logits), expected, atol=1e-9)
+    scores = search.decision_function(logits)
+    assert_allclose(softmax(scores, axis=1), expected, atol=1e-9)
+
+
+def test_rows_are_judged_by_a_stack_that_did_not_see_their_fold(wanting_set):
+    logits, y = wanting_set
+    proba = [softmax(logits, axis=1), softmax(logits / 3, axis=1)]
+    weight, fold = np.linspace(0.5, 1.5, y.size), np.arange(y.size) % 3
+    _, last_map, scores = HeldOut(proba, y, weight, fold).stack()
+    names = [type(operation).__name__ for operation in last_map.operations]
+    assert names == ["Scale", "LogSoftmax", "Mixture", "Softmax"]
+    own = np.log([p[np.arange(y.size), y] for p in proba]).T
+    for k in range(3):
+        seen, unseen = fold != k, fold == k
+        w = fit_mixture_weights(own[seen], weight[seen])
+        mixed = np.log(w[0] * proba[0] + w[1] * proba[1])
+        last = OrderPreservingScaling()
+        last.fit(mixed[seen], y[seen], sample_weight=weight[seen])
+        expected = np.log(last.predict_proba(mixed[unseen]))
+        expected = expected[np.arange(unseen.sum()), y[unseen]]
+        assert_allclose(scores[unseen], expected, atol=1e-3)
+
+
+def test_a_stack_beats_its_parts_on_a_wide_network(data_dir):
+    with np.load(data_dir / "logits" / "wideresnet-16-4-cifar-10.npz") as arrays:
+        X = logits_from_proba(arrays["predictions"].astype(np.float64))
+        y = arrays["ground_truth"].ravel().astype(int)
+    cal = np.random.default_rng(0).permutation(len(y)) < 2500
+    search = CalibratorSearch(cv=3).fit(X[cal], y[cal])
+    stacked = log_loss(y[~cal], search.predict_proba(X[~cal]))
+    for candidate in default_candidates().values():
+        alone = candidate.fit(X[cal], y[cal]).predict_proba(X[~cal])
+        assert stacked < log_loss(y[~cal], alone) + 1e-3
+
+
+def test_integer_weights_equal_repetition_in_a_stack(wanting_set):
+    logits, y = wanting_set
+    weight = np.random.default_rng(0).integers(0, 3, y.size)
+    fold = np.arange(y.size) % 4
+    rows = np.repeat(np.arange(y.size), weight)
+    searches = []
+    for X, labels, where, w in (
+        (logits, y, fold, weight),
+        (logits[rows], y[rows], fold[rows], None),
+    ):
+        splits = [
+            (np.flatnonzero(where != k), np.flatnonzero(where == k)) for k in range(4)
+        ]
+        search = CalibratorSearch(cv=splits)
+        searches.append(search.fit(X, labels, sample_weight=w))
+    weighted, repeated = searches
+    assert weighted.best_name_ == repeated.best_name_ == "stack"
+    expected = repeated.predict_proba(logits)
+    assert_allclose(weighted.predict_proba(logits), expected, atol=1e-4)
+
+
+def test_labels_of_a_stack_are_those_of_the_classes(wanting_set):
+    logits, y = wanting_set
+    names = np.array(["d", "c", "b", "a"])
+    search = CalibratorSearch(classes=names).fit(logits, names[y])
+    assert search.best_name_ == "stack"
+    proba = search.predict_proba(logits)
+    assert_array_equal(search.predict(logits), names[proba.argmax(axis=1)])
+
+
+def test_twenty_samples_are_enough_for_a_search(draw_calibration_set):
+    logits, y = draw_calibration_set(n_samples=20)
+    proba = CalibratorSearch().fit(logits, y).predict_proba(logits)
+    assert_allclose(proba.sum(axis=1), 1)
+
+
+def test_a_stack_is_chosen_by_log_loss_only(calibration_set):
+    search = CalibratorSearch(scoring="neg_brier_score")
+    with pytest.raises(ValueError, match="A stack maximises the likelihood"):
+        search.fit(*calibration_set)
+
+
+def test_a_stack_needs_two_splits(calibration_set):
+    logits, y = calibration_set
+    one = [(np.arange(300), np.arange(300, 600))]
+    with pytest.raises(ValueError, match="a stack needs at least two"):
+        CalibratorSearch(cv=one).fit(logits, y)
+
+
+@pytest.mark.onnx
+@pytest.mark.torch
+def test_a_stack_exports(wanting_set):
+    pytest.importorskip("onnx")
+    ort = pytest.importorskip("onnxruntime")
+    torch = pytest.importorskip("torch")
+    logits, y = wanting_set
+    search = CalibratorSearch().fit(logits, y)
+    expected = search.predict_proba(logits)
+    model = to_onnx(search, dtype=np.float64).SerializeToString()
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert_allclose(session.run(None, {"logits": logits})[0], expected, atol=1e-12)
+    with torch.no_grad():
+        from_torch = to_torch(search)(torch.from_numpy(logits)).numpy()
+    assert_allclose(from_torch, expected, atol=1e-12)

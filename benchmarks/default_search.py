@@ -1,0 +1,170 @@
+"""The default search beside every single method, on networks and tabular classifiers.
+
+For each set, all methods are fitted on one half and judged on the other; the log-loss
+of ``CalibratorSearch()`` is compared with that of the best single method, and ranks in
+log-loss, Brier score and ECE are averaged over the sets. A rival that is not installed
+is left out: pip install probmetrics==1.3.0
+
+Usage: SKCALIB_DATA=<folder> python benchmarks/default_search.py
+       [--sets cifar100-wrn letter-rf ...] [--methods TS SMS ...] [--splits 1]
+       [--output results.json]
+"""
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from _common import CLASSIFIERS, SETS, TABLES, load_set, load_tabular
+from compare_methods import METHODS
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.model_selection import StratifiedShuffleSplit
+from threadpoolctl import threadpool_limits
+
+from skcalib.metrics import expected_calibration_error
+
+OURS = "default"
+SINGLE = [
+    "TS",
+    "ETS",
+    "VS",
+    "MS-ODIR",
+    "SVS",
+    "SMS",
+    "OP",
+    "Platt",
+    "beta",
+    "IROvA-TS",
+    "IRM",
+]
+# Searching the penalties of 140 classes takes an hour.
+TOO_SLOW = {("langid", "MS-ODIR")}
+MEASURES = ["NLL", "Brier", "ECE"]
+ALL_SETS = [*SETS, *(f"{table}-{kind}" for table in TABLES for kind in CLASSIFIERS)]
+
+
+class Rival:
+    """A calibrator of probmetrics, which takes probabilities."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def fit(self, X, y):
+        self.fitted_ = self.kind()
+        self.fitted_.fit(softmax(X, axis=1).astype(np.float32), y)
+        return self
+
+    def predict_proba(self, X):
+        proba = self.fitted_.predict_proba(softmax(X, axis=1).astype(np.float32))
+        return np.asarray(proba, dtype=np.float64)
+
+
+def rivals():
+    try:
+        from probmetrics.calibrators.orderpreserving import (
+            IntraOrderPreservingCalibrator,
+        )
+    except ImportError:
+        print("probmetrics is not installed, left out", file=sys.stderr)
+        return {}
+    return {"rival, intra-order-preserving": Rival(IntraOrderPreservingCalibrator)}
+
+
+def halves(name, n_splits):
+    """Yield logits and labels to fit on and to judge by."""
+    if name not in SETS:
+        yield load_tabular(*name.rsplit("-", 1))
+        return
+    X, y = load_set(name)
+    splits = StratifiedShuffleSplit(n_splits, test_size=0.5, random_state=0)
+    for cal, test in splits.split(X, y):
+        yield X[cal], y[cal], X[test], y[test]
+
+
+def figures(proba, y):
+    """Return log-loss, Brier score and ECE in percent."""
+    proba = np.maximum(proba.astype(np.float64), 1e-15)
+    proba /= proba.sum(axis=1, keepdims=True)
+    rows = np.arange(y.shape[0])
+    nll = -np.log(proba[rows, y]).mean()
+    ece = 100 * expected_calibration_error(y, proba)
+    proba[rows, y] -= 1
+    return nll, (proba**2).sum(axis=1).mean(), ece
+
+
+def judge(method, split):
+    """Return log-loss, Brier score, ECE and processor seconds of one fit."""
+    X, y, X_test, y_test = split
+    if not isinstance(method, Rival):
+        method = clone(method).set_params(classes=np.arange(X.shape[1]))
+    start = time.process_time()
+    method.fit(X, y)
+    seconds = time.process_time() - start
+    return *figures(method.predict_proba(X_test), y_test), seconds
+
+
+def judge_all(name, methods, n_splits):
+    """Return for each method the means over the splits."""
+    splits = list(halves(name, n_splits))
+    results = {}
+    for title, method in methods.items():
+        if (name, title) not in TOO_SLOW:
+            runs = [judge(method, split) for split in splits]
+            results[title] = np.mean(runs, axis=0).tolist()
+    return results
+
+
+def report(results):
+    """Print log-losses beside the best single method's, and mean ranks."""
+    print(f"{'set':24}{'default':>9}{'best single':>13}{'':30}{'excess':>9}{'s':>8}")
+    for name, row in results.items():
+        others = {title: v[0] for title, v in row.items() if title != OURS}
+        best = min(others, key=others.get)
+        print(
+            f"{name:24}{row[OURS][0]:9.4f}{others[best]:13.4f}  {best:28}"
+            f"{row[OURS][0] - others[best]:+9.4f}{row[OURS][3]:8.2f}"
+        )
+    titles = [t for t in next(iter(results.values())) if ("langid", t) not in TOO_SLOW]
+    values = np.array([[row[t] for t in titles] for row in results.values()])
+    ranks = 1 + values[:, :, :3].argsort(axis=1).argsort(axis=1).mean(axis=0)
+    print(f"\n{'mean rank':32}" + "".join(f"{m:>8}" for m in MEASURES))
+    for title, rank in sorted(zip(titles, ranks, strict=True), key=lambda r: r[1][0]):
+        print(f"{title:32}" + "".join(f"{r:8.2f}" for r in rank))
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--sets", nargs="+", choices=ALL_SETS, default=ALL_SETS, metavar="SET"
+    )
+    parser.add_argument(
+        "--methods", nargs="+", help="beside the default; all and rivals by default"
+    )
+    parser.add_argument("--splits", type=int, default=1, help="of each network's rows")
+    parser.add_argument("--output", type=Path, help="a .json file for all figures")
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse_arguments()
+    # Ties and few samples make some methods stop early; their figures say it all.
+    warnings.simplefilter("ignore")
+    methods = {title: METHODS[title] for title in [OURS, *SINGLE]} | rivals()
+    if arguments.methods:
+        methods = {title: methods[title] for title in [OURS, *arguments.methods]}
+    results = {}
+    with threadpool_limits(1):
+        for name in arguments.sets:
+            results[name] = judge_all(name, methods, arguments.splits)
+            print(f"{name} done", file=sys.stderr, flush=True)
+            if arguments.output:
+                arguments.output.write_text(json.dumps(results, indent=1))
+    report(results)
+
+
+if __name__ == "__main__":
+    main()
