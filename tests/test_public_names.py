@@ -67,6 +67,11 @@ NAMES = {
     "skcalib.model_selection": ["CalibratorSearch", "compare_calibrators"],
     "skcalib.plotting": [
         "ReliabilityDisplay",
+        "ClasswiseReliabilityDisplay",
+        "SmoothReliabilityDisplay",
+        "SimplexDisplay",
+        "ProximityDisplay",
+        "CalibratorComparisonDisplay",
         "PerturbationDisplay",
         "plot_perturbation",
     ],

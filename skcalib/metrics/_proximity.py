@@ -158,7 +158,7 @@ def proximity_calibration_error(
             "least 1."
         )
     confidence, hit, weight = check_top_label(y_true, y_proba, labels, sample_weight)
-    column = _check_proximity(proximity, confidence)
+    column = check_proximity(proximity, confidence)
     far = np.searchsorted(mass_quantiles(column, weight, n_proximity_bins), column)
     index = far * n_bins + np.searchsorted(uniform_edges(n_bins), confidence)
     residual = sum_by_index(
@@ -167,7 +167,8 @@ def proximity_calibration_error(
     return float(np.abs(residual).sum() / weight.sum())
 
 
-def _check_proximity(proximity: ArrayLike, confidence: Floats) -> Floats:
+def check_proximity(proximity: ArrayLike, confidence: Floats) -> Floats:
+    """Return one finite number a row."""
     column: Floats = column_or_1d(proximity).astype(np.float64)
     check_consistent_length(column, confidence)
     if not np.isfinite(column).all():

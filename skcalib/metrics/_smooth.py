@@ -103,17 +103,40 @@ def _spread(confidence: Floats, residual: Floats, steps: int) -> Floats:
 
 def _fixed_point(grid: Floats, steps: int) -> float:
     """Width at which the smoothed error equals the width."""
-    ends_doubled = grid.copy()
-    ends_doubled[[0, -1]] *= 2  # Undoes the half weight that the transform gives them.
-    coefficients = dct(ends_doubled, type=1) / 2
-    frequency = np.pi * np.arange(steps + 1)
+    coefficients = _transform(grid)
 
     def error(width: float) -> float:
-        smoothed = dct(coefficients * np.exp(-((frequency * width) ** 2) / 2), type=1)
-        density = np.abs(smoothed)
+        density = np.abs(_smoothed(coefficients, width))
         return float((density.sum() - density[[0, -1]].sum() / 2) / steps)
 
     narrowest = 1 / steps
     if error(narrowest) <= narrowest:
         return error(narrowest)
     return float(brentq(lambda s: error(s) - s, narrowest, 1.0, xtol=1e-12, rtol=1e-9))
+
+
+def _transform(grid: Floats) -> Floats:
+    """Cosine coefficients of sums on a grid from 0 to 1."""
+    ends_doubled = grid.copy()
+    ends_doubled[[0, -1]] *= 2  # Undoes the half weight that the transform gives them.
+    return np.asarray(dct(ends_doubled, type=1) / 2)
+
+
+def _smoothed(coefficients: Floats, width: float) -> Floats:
+    """Density on the grid under a Gaussian kernel that is reflected at 0 and 1."""
+    frequency = np.pi * np.arange(coefficients.shape[0])
+    damped = coefficients * np.exp(-((frequency * width) ** 2) / 2)
+    return np.asarray(dct(damped, type=1))
+
+
+def smoothed_densities(
+    confidence: Floats, values: list[Floats], width: float, steps: int
+) -> list[Floats]:
+    """Smooth sums of `values` over the confidence, on a grid of ``steps + 1`` points.
+
+    Each integrates to the sum of its values.
+    """
+    return [
+        _smoothed(_transform(_spread(confidence, column, steps)), width)
+        for column in values
+    ]

@@ -42,12 +42,13 @@ class BinnedRows:
         self._strategy = strategy
         self.stats = self._sum(self._ranked.hit)
 
-    def _sum(self, hit):
+    def _sum(self, hit, weight=None):
         ranked = replace(self._ranked, hit=hit)
+        weight = self._weight if weight is None else weight
         if self._strategy == "quantile":
-            return equal_mass_stats(ranked, self._weight, self._n_bins)
+            return equal_mass_stats(ranked, weight, self._n_bins)
         edges = uniform_edges(self._n_bins)
-        return bin_stats(ranked.confidence, hit, self._weight, edges)
+        return bin_stats(ranked.confidence, hit, weight, edges)
 
     @property
     def histogram(self):
@@ -56,21 +57,40 @@ class BinnedRows:
         edges = uniform_edges(self._n_bins)
         return bin_stats(confidence, hit, self._weight, edges).share
 
-    def band(self, n_bootstrap, confidence_level, random_state):
-        """Range of each bin's accuracy when outcomes follow the probabilities."""
+    def band(self, interval, n_bootstrap, confidence_level, random_state):
+        """Range of each bin's accuracy, NaN where a bin is empty."""
         if n_bootstrap == 0:
             return None
         random = check_random_state(random_state)
-        confidence = self._ranked.confidence
-        draws = np.stack(
-            [
-                self._sum(random.random_sample(confidence.shape[0]) < confidence).hit
-                for _ in range(n_bootstrap)
-            ]
-        )
+        draw = self._calibrated if interval == "consistency" else self._resampled
+        draws = np.stack([draw(random) for _ in range(n_bootstrap)])
         tail = (1 - confidence_level) / 2
-        weight = self.stats.weight
-        ends = np.quantile(draws, [tail, 1 - tail], axis=0)
-        ratio = np.full_like(ends, np.nan)
-        low, high = np.divide(ends, weight, out=ratio, where=weight > 0)
-        return low, high
+        filled = self.stats.weight > 0
+        ends = np.full((2, self._n_bins), np.nan)
+        # A bin that a draw leaves empty says nothing about its accuracy.
+        ends[:, filled] = np.nanquantile(draws[:, filled], [tail, 1 - tail], axis=0)
+        return ends[0], ends[1]
+
+    def _calibrated(self, random):
+        """Accuracies where outcomes follow the probabilities."""
+        confidence = self._ranked.confidence
+        return _accuracy(self._sum(random.random_sample(len(confidence)) < confidence))
+
+    def _resampled(self, random):
+        """Accuracies of rows drawn with replacement."""
+        n_rows = self._weight.shape[0]
+        times = np.bincount(random.randint(0, n_rows, n_rows), minlength=n_rows)
+        return _accuracy(self._sum(self._ranked.hit, times * self._weight))
+
+
+def _accuracy(stats):
+    return np.where(stats.weight > 0, stats.accuracy, np.nan)
+
+
+def check_interval(interval):
+    """Refuse a band that does not exist."""
+    if interval not in ("consistency", "confidence"):
+        raise ValueError(
+            f"interval={interval!r} is not known; use 'consistency' for where a "
+            "calibrated classifier would lie, or 'confidence' for where this one may."
+        )

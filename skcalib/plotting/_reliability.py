@@ -5,25 +5,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skcalib._optional import import_optional
 from skcalib.metrics._bins import check_bootstrap, check_n_bins, check_strategy
-from skcalib.plotting._binned_rows import BinnedRows, rows_of
+from skcalib.plotting._binned_rows import BinnedRows, check_interval, rows_of
+from skcalib.plotting._style import COLOURS, FromEstimator, hide_box, new_axes
 
-# Told apart with every common form of colour blindness, and in grey.
-COLOURS = {
-    "point": "#0072b2",
-    "gap": "#e69f00",
-    "band": "#dcdcdc",
-    "histogram": "#808080",
-    "ink": "#333333",
-}
 # The histogram lies below the diagram, between these heights.
 HISTOGRAM_BASE, HISTOGRAM_TOP = -0.3, -0.1
+# Width and height of a diagram, in inches.
+SIZE = (4.4, 5.7)
+BANDS = {"consistency": "range of chance", "confidence": "confidence interval"}
 
 
 @dataclass(eq=False, repr=False)
-class ReliabilityDisplay:
-    """Reliability diagram with gaps, consistency band and confidence histogram.
+class ReliabilityDisplay(FromEstimator):
+    """Reliability diagram with gaps, a band of chance and a confidence histogram.
 
     Make one with `from_estimator` or `from_predictions`; every argument is kept as
     an attribute.
@@ -50,7 +45,11 @@ class ReliabilityDisplay:
         What this error is called.
 
     band : tuple of two ndarrays of shape (n_bins,), default=None
-        Ends of the range in which the accuracy of a calibrated classifier would lie.
+        Ends of a range of accuracies in each bin.
+
+    interval : {"consistency", "confidence"}, default="consistency"
+        What the band is: where the accuracy of a calibrated classifier would lie, or
+        where the true accuracy of this one may lie.
 
     class_ : object, default=None
         The class in question; None means the predicted class.
@@ -86,46 +85,9 @@ class ReliabilityDisplay:
     error: float
     error_name: str = "ECE"
     band: tuple[np.ndarray, np.ndarray] | None = None
+    interval: str = "consistency"
     class_: object = None
     name: str | None = None
-
-    @classmethod
-    def from_estimator(cls, estimator, X, y, *, name=None, ax=None, **options):
-        """Draw the diagram of a fitted classifier or calibrator.
-
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted, with `predict_proba` and `classes_`.
-
-        X : array-like
-            Input of the estimator: held-out samples, or logits for a calibrator.
-
-        y : array-like of shape (n_samples,)
-            True classes.
-
-        name : str, default=None
-            Title; the name of the estimator's class by default.
-
-        ax : matplotlib Axes, default=None
-            Axes to draw on; by default those of a new figure.
-
-        **options : dict
-            Passed on to `from_predictions`.
-
-        Returns
-        -------
-        display : ReliabilityDisplay
-            The drawn display.
-        """
-        return cls.from_predictions(
-            y,
-            estimator.predict_proba(X),
-            labels=estimator.classes_,
-            name=type(estimator).__name__ if name is None else name,
-            ax=ax,
-            **options,
-        )
 
     @classmethod
     def from_predictions(
@@ -138,6 +100,7 @@ class ReliabilityDisplay:
         class_=None,
         labels=None,
         sample_weight=None,
+        interval="consistency",
         n_bootstrap=500,
         confidence_level=0.95,
         random_state=0,
@@ -173,8 +136,11 @@ class ReliabilityDisplay:
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights give the bars of repeated rows.
 
+        interval : {"consistency", "confidence"}, default="consistency"
+            Which band to draw, see Notes.
+
         n_bootstrap : int, default=500
-            Number of draws behind the consistency band; 0 leaves it out.
+            Number of draws behind the band; 0 leaves it out.
 
         confidence_level : float, default=0.95
             Share of the draws that the band covers in each bin.
@@ -198,11 +164,13 @@ class ReliabilityDisplay:
 
         Notes
         -----
-        The band draws the truth of every sample anew with the probability that the
-        classifier states, and shows where the accuracies then lie: bins whose point
-        is inside agree with calibration.
+        The consistency band draws the truth of every sample anew with the probability
+        that the classifier states, and shows where the accuracies then lie: bins whose
+        point is inside agree with calibration. The confidence band draws the samples
+        with replacement, and shows how far chance may have moved the points.
         """
         check_bootstrap(n_bootstrap, confidence_level)
+        check_interval(interval)
         rows = rows_of(y_true, y_proba, labels, sample_weight, class_)
         bins = BinnedRows(*rows, check_n_bins(n_bins), check_strategy(strategy))
         filled = bins.stats.weight > 0
@@ -213,7 +181,8 @@ class ReliabilityDisplay:
             histogram=bins.histogram,
             error=bins.stats.mean_gap,
             error_name=_error_name(strategy, class_),
-            band=bins.band(n_bootstrap, confidence_level, random_state),
+            band=bins.band(interval, n_bootstrap, confidence_level, random_state),
+            interval=interval,
             class_=class_,
             name=name,
         )
@@ -254,7 +223,7 @@ class ReliabilityDisplay:
         if not isinstance(y_probas, Mapping) or not y_probas:
             raise TypeError("y_probas needs a dict from titles to probabilities.")
         if axes is None:
-            axes = _new_axes(len(y_probas))
+            axes = new_axes(cls.__name__, n_columns=len(y_probas), size=SIZE)
         axes = np.ravel(axes)
         if axes.shape[0] != len(y_probas):
             raise ValueError(
@@ -297,7 +266,7 @@ class ReliabilityDisplay:
             The display itself.
         """
         if ax is None:
-            (ax,) = _new_axes(1)
+            (ax,) = new_axes(type(self).__name__, size=SIZE)
         self._draw_histogram(ax)
         self._draw_gaps(ax)
         self._dress(ax, self.name if name is None else name)
@@ -319,7 +288,7 @@ class ReliabilityDisplay:
                 high[filled],
                 color=COLOURS["band"],
                 lw=0,
-                label="range of chance",
+                label=BANDS[self.interval],
             )
         ax.vlines(x, x, accuracy, color=COLOURS["gap"], lw=5, alpha=0.75, label="gap")
         ax.plot(
@@ -381,18 +350,10 @@ class ReliabilityDisplay:
             fontsize="small",
             color=COLOURS["histogram"],
         )
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
+        hide_box(ax)
 
 
 def _error_name(strategy, class_):
     if class_ is not None:
         return "mean gap"
     return "ECE" if strategy == "uniform" else "AECE"
-
-
-def _new_axes(n_axes):
-    pyplot = import_optional("matplotlib.pyplot", "ReliabilityDisplay")
-    size = (4.4 * n_axes, 5.7)
-    _, axes = pyplot.subplots(1, n_axes, figsize=size, layout="constrained")
-    return np.ravel(axes)

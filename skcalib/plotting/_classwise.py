@@ -1,0 +1,281 @@
+"""Reliability diagrams of every class, in a grid."""
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from skcalib._validation import check_proba
+from skcalib.metrics._bins import check_bootstrap, check_n_bins, check_strategy
+from skcalib.plotting._binned_rows import BinnedRows, check_interval
+from skcalib.plotting._style import COLOURS, FromEstimator, hide_box, new_axes
+
+# Classes shown unless they are named.
+MOST_PANELS = 12
+
+
+@dataclass(eq=False, repr=False)
+class ClasswiseReliabilityDisplay(FromEstimator):
+    """Reliability diagram of each class: its probability against how often it occurs.
+
+    Make one with `from_estimator` or `from_predictions`; every argument is kept as
+    an attribute. Arrays have one row a class.
+
+    Parameters
+    ----------
+    classes : list
+        The classes shown.
+
+    frequency : ndarray of shape (n_shown, n_bins)
+        How often the class occurs in each bin; NaN where a bin is empty.
+
+    confidence : ndarray of shape (n_shown, n_bins)
+        Mean probability of the class in each bin; NaN where a bin is empty.
+
+    share : ndarray of shape (n_shown, n_bins)
+        Share of the samples in each bin.
+
+    errors : ndarray of shape (n_shown,)
+        Mean absolute gap of each class.
+
+    bands : list of tuple of two ndarrays of shape (n_bins,), default=None
+        Ends of a range of frequencies in each bin; one for each class.
+
+    name : str, default=None
+        Name of the classifier, shown as the title.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes of shape (n_shown,)
+        Axes with the diagrams.
+
+    figure_ : matplotlib Figure
+        Figure that holds the axes.
+
+    See Also
+    --------
+    ReliabilityDisplay : The predicted class only, or one class in detail.
+    skcalib.metrics.static_calibration_error : The number that goes with it.
+
+    Examples
+    --------
+    >>> from skcalib.plotting import ClasswiseReliabilityDisplay
+    >>> y_proba = [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]]
+    >>> display = ClasswiseReliabilityDisplay.from_predictions([0, 1, 2], y_proba)
+    >>> display.errors.round(2)
+    array([0.23, 0.23, 0.27])
+    """
+
+    classes: list
+    frequency: np.ndarray
+    confidence: np.ndarray
+    share: np.ndarray
+    errors: np.ndarray
+    bands: list | None = None
+    name: str | None = None
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true,
+        y_proba,
+        *,
+        classes=None,
+        n_bins=10,
+        strategy="uniform",
+        labels=None,
+        sample_weight=None,
+        interval="consistency",
+        n_bootstrap=200,
+        confidence_level=0.95,
+        random_state=0,
+        name=None,
+        ax=None,
+    ):
+        """Draw the diagrams of predicted probabilities.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True classes.
+
+        y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
+                (n_samples, 1)
+            Predicted probabilities; a single column is that of the second class.
+
+        classes : list, default=None
+            Which classes to show, in order. By default all, or if there are more than
+            12 those of the largest gaps, the largest first.
+
+        n_bins : int, default=10
+            Number of bins.
+
+        strategy : {"uniform", "quantile"}, default="uniform"
+            Bins of equal width or of equal mass.
+
+        labels : array-like of shape (n_classes,), default=None
+            Class of each column of `y_proba`; see
+            `skcalib.metrics.expected_calibration_error`.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights give the points of repeated rows.
+
+        interval : {"consistency", "confidence"}, default="consistency"
+            Which band to draw, see `ReliabilityDisplay`.
+
+        n_bootstrap : int, default=200
+            Number of draws behind the bands; 0 leaves them out.
+
+        confidence_level : float, default=0.95
+            Share of the draws that the band covers in each bin.
+
+        random_state : int, RandomState instance or None, default=0
+            Seed of the bands.
+
+        name : str, default=None
+            Title.
+
+        ax : sequence of matplotlib Axes, default=None
+            As many as there are classes to show; by default those of a new figure.
+
+        Returns
+        -------
+        display : ClasswiseReliabilityDisplay
+            The drawn display.
+        """
+        check_bootstrap(n_bootstrap, confidence_level)
+        check_interval(interval)
+        check_n_bins(n_bins)
+        check_strategy(strategy)
+        codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+        names = _column_names(y_true, codes, proba.shape[1], labels)
+
+        def of_column(k):
+            p = proba[:, k].astype(np.float64)
+            return BinnedRows(p, codes == k, weight, n_bins, strategy)
+
+        if classes is None:
+            columns = _largest_gaps(of_column, proba.shape[1])
+        else:
+            columns = [_find(names, label) for label in classes]
+        bins = [of_column(k) for k in columns]
+        stats = [b.stats for b in bins]
+        filled = np.stack([s.weight > 0 for s in stats])
+        bands = [
+            b.band(interval, n_bootstrap, confidence_level, random_state) for b in bins
+        ]
+        display = cls(
+            classes=[names[k] for k in columns],
+            frequency=np.where(filled, [s.accuracy for s in stats], np.nan),
+            confidence=np.where(filled, [s.mean_confidence for s in stats], np.nan),
+            share=np.stack([s.share for s in stats]),
+            errors=np.array([s.mean_gap for s in stats]),
+            bands=bands if n_bootstrap else None,
+            name=name,
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, ax=None, *, name=None):
+        """Draw the diagrams.
+
+        Parameters
+        ----------
+        ax : sequence of matplotlib Axes, default=None
+            As many as there are classes; by default those of a new figure.
+
+        name : str, default=None
+            Title; that of the display by default. It is left out on axes of your own.
+
+        Returns
+        -------
+        display : ClasswiseReliabilityDisplay
+            The display itself.
+        """
+        n_shown = len(self.classes)
+        own_figure = ax is None
+        axes = _new_grid(n_shown) if own_figure else np.ravel(ax)
+        if axes.shape[0] != n_shown:
+            raise ValueError(
+                f"{n_shown} classes need as many axes, not {axes.shape[0]}."
+            )
+        for row, panel in enumerate(axes):
+            self._draw(panel, row)
+        self.axes_, self.figure_ = axes, axes[0].figure
+        if own_figure:
+            title = self.name if name is None else name
+            self.figure_.supxlabel("probability of the class", fontsize="medium")
+            self.figure_.supylabel("frequency of the class", fontsize="medium")
+            if title is not None:
+                self.figure_.suptitle(title)
+        return self
+
+    def _draw(self, ax, row):
+        ax.plot([0, 1], [0, 1], "--", color=COLOURS["ink"], lw=0.8)
+        filled = np.isfinite(self.confidence[row])
+        x, y = self.confidence[row][filled], self.frequency[row][filled]
+        if self.bands is not None:
+            low, high = (end[filled] for end in self.bands[row])
+            ax.fill_between(x, low, high, color=COLOURS["band"], lw=0)
+        ax.vlines(x, x, y, color=COLOURS["gap"], lw=3, alpha=0.75)
+        # Areas tell how many samples a bin holds; the first bin mostly holds all.
+        share = self.share[row][filled]
+        size = 8 + 40 * np.sqrt(share / share.max())
+        ax.scatter(
+            x,
+            y,
+            s=size,
+            color=COLOURS["point"],
+            edgecolor="white",
+            linewidth=0.6,
+            zorder=3,
+            clip_on=False,
+        )
+        ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+        ax.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
+        ax.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
+        ax.set_title(
+            f"{self.classes[row]}  {100 * self.errors[row]:.2f} %", fontsize="medium"
+        )
+        hide_box(ax)
+
+
+def _column_names(y_true, codes, n_columns, labels):
+    """Class of each column, as the user calls it."""
+    if labels is not None:
+        return np.asarray(labels).tolist()
+    names = list(range(n_columns))
+    for label, code in zip(np.ravel(y_true).tolist(), codes.tolist(), strict=True):
+        names[code] = label
+    return names
+
+
+def _find(names, label):
+    if label not in names:
+        raise ValueError(
+            f"classes holds {label!r}, which is not the class of a column. Name the "
+            "classes of all columns if it never occurs in y_true: labels=[...]."
+        )
+    return names.index(label)
+
+
+def _largest_gaps(of_column, n_columns):
+    if n_columns <= MOST_PANELS:
+        return list(range(n_columns))
+    gaps = np.array([of_column(k).stats.mean_gap for k in range(n_columns)])
+    return np.argsort(-gaps, kind="stable")[:MOST_PANELS].tolist()
+
+
+def _new_grid(n_panels):
+    n_columns = min(n_panels, 5 if n_panels > 8 else 4)
+    n_rows = ceil(n_panels / n_columns)
+    axes = new_axes(
+        "ClasswiseReliabilityDisplay",
+        n_rows,
+        n_columns,
+        size=(2.1, 2.3),
+        sharex=True,
+        sharey=True,
+    )
+    for panel in axes[n_panels:]:
+        panel.set_visible(False)
+    return axes[:n_panels]

@@ -1,0 +1,305 @@
+"""Smooth reliability diagram: a kernel in place of bins."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from skcalib.metrics._bins import check_bootstrap, is_whole
+from skcalib.metrics._resampling import bootstrap_weights
+from skcalib.metrics._smooth import smooth_error, smoothed_densities
+from skcalib.plotting._binned_rows import check_interval, rows_of
+from skcalib.plotting._reliability import BANDS
+from skcalib.plotting._style import COLOURS, FromEstimator, hide_box, new_axes
+
+# Steps of the curve between 0 and 1.
+STEPS = 512
+# The density lies below the diagram, between these heights.
+DENSITY_BASE, DENSITY_TOP = -0.3, -0.08
+# The curve is left out where fewer samples lie within a kernel's width.
+FEWEST = 3
+
+
+@dataclass(eq=False, repr=False)
+class SmoothReliabilityDisplay(FromEstimator):
+    """Reliability diagram as a curve, with the kernel of the smooth calibration error.
+
+    Make one with `from_estimator` or `from_predictions`; every argument is kept as
+    an attribute.
+
+    Parameters
+    ----------
+    grid : ndarray of shape (n_points,)
+        Confidences from 0 to 1.
+
+    accuracy : ndarray of shape (n_points,)
+        How often the predicted class (or the class `class_`) is right near each
+        confidence; NaN where there are hardly any samples.
+
+    density : ndarray of shape (n_points,)
+        Density of the confidence.
+
+    error : float
+        Smooth calibration error; also the width of the kernel.
+
+    band : tuple of two ndarrays of shape (n_points,), default=None
+        Ends of a range of accuracies.
+
+    interval : {"consistency", "confidence"}, default="confidence"
+        What the band is, see `ReliabilityDisplay`.
+
+    class_ : object, default=None
+        The class in question; None means the predicted class.
+
+    name : str, default=None
+        Name of the classifier, shown as the title.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+        Axes with the diagram.
+
+    figure_ : matplotlib Figure
+        Figure that holds the axes.
+
+    See Also
+    --------
+    ReliabilityDisplay : The same with bins.
+    skcalib.metrics.smooth_calibration_error : The number that goes with it.
+
+    Examples
+    --------
+    >>> from skcalib.plotting import SmoothReliabilityDisplay
+    >>> y_proba = [[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]
+    >>> display = SmoothReliabilityDisplay.from_predictions([0, 1, 1, 1], y_proba)
+    >>> round(display.error, 3)
+    0.171
+    """
+
+    grid: np.ndarray
+    accuracy: np.ndarray
+    density: np.ndarray
+    error: float
+    band: tuple[np.ndarray, np.ndarray] | None = None
+    interval: str = "confidence"
+    class_: object = None
+    name: str | None = None
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true,
+        y_proba,
+        *,
+        class_=None,
+        labels=None,
+        sample_weight=None,
+        interval="confidence",
+        n_bootstrap=200,
+        confidence_level=0.95,
+        random_state=0,
+        name=None,
+        ax=None,
+        **options,
+    ):
+        """Draw the diagram of predicted probabilities.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n_samples,)
+            True classes.
+
+        y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
+                (n_samples, 1)
+            Predicted probabilities; a single column is that of the second class.
+
+        class_ : object, default=None
+            Compare the probability of this class with how often it occurs. By
+            default the largest probability with how often its class is right.
+
+        labels : array-like of shape (n_classes,), default=None
+            Class of each column of `y_proba`; see
+            `skcalib.metrics.expected_calibration_error`.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights give the curve of repeated rows.
+
+        interval : {"consistency", "confidence"}, default="confidence"
+            Which band to draw: around the curve, by drawing the samples with
+            replacement, or around calibration, by drawing the truth of every sample
+            with the probability that the classifier states.
+
+        n_bootstrap : int, default=200
+            Number of draws behind the band; 0 leaves it out.
+
+        confidence_level : float, default=0.95
+            Share of the draws that the band covers at each confidence.
+
+        random_state : int, RandomState instance or None, default=0
+            Seed of the band.
+
+        name : str, default=None
+            Title.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
+
+        **options : dict
+            Passed on to `plot`.
+
+        Returns
+        -------
+        display : SmoothReliabilityDisplay
+            The drawn display.
+
+        Notes
+        -----
+        The curve is a mean of the residuals, hit minus confidence, near each
+        confidence, added to the confidence: where a classifier is calibrated it lies
+        on the diagonal, whatever the width of the kernel.
+        """
+        check_bootstrap(n_bootstrap, confidence_level)
+        check_interval(interval)
+        confidence, hit, weight = rows_of(
+            y_true, y_proba, labels, sample_weight, class_
+        )
+        error = smooth_error(confidence, hit, weight)
+        # A kernel narrower than the grid cannot be drawn.
+        curve = _Curve(confidence, max(error, 2 / STEPS))
+        accuracy, density = curve.of(hit, weight)
+        display = cls(
+            grid=np.linspace(0, 1, STEPS + 1),
+            accuracy=accuracy,
+            density=density,
+            error=error,
+            band=curve.band(
+                hit, weight, interval, n_bootstrap, confidence_level, random_state
+            ),
+            interval=interval,
+            class_=class_,
+            name=name,
+        )
+        return display.plot(ax=ax, **options)
+
+    def plot(self, ax=None, *, name=None, legend=True):
+        """Draw the diagram.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
+
+        name : str, default=None
+            Title; that of the display by default.
+
+        legend : bool, default=True
+            Whether to explain the colours.
+
+        Returns
+        -------
+        display : SmoothReliabilityDisplay
+            The display itself.
+        """
+        if ax is None:
+            (ax,) = new_axes("SmoothReliabilityDisplay", size=(4.4, 5.7))
+        ink = COLOURS["ink"]
+        ax.plot([0, 1], [0, 1], "--", color=ink, lw=1, label="calibrated")
+        if self.band is not None:
+            around_curve = self.interval == "confidence"
+            colour = COLOURS["point"] if around_curve else COLOURS["band"]
+            ax.fill_between(
+                self.grid,
+                *self.band,
+                color=colour,
+                alpha=0.25 if around_curve else 1,
+                lw=0,
+                label=BANDS[self.interval],
+            )
+        outcome = "accuracy" if self.class_ is None else "frequency"
+        ax.plot(self.grid, self.accuracy, color=COLOURS["point"], lw=2, label=outcome)
+        height = self.density / self.density.max() * (DENSITY_TOP - DENSITY_BASE)
+        ax.fill_between(
+            self.grid,
+            DENSITY_BASE,
+            DENSITY_BASE + height,
+            color=COLOURS["histogram"],
+            lw=0,
+        )
+        self._dress(ax, outcome, self.name if name is None else name)
+        if legend:
+            ax.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.7)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _dress(self, ax, outcome, name):
+        ax.axhline(0, color=COLOURS["ink"], lw=0.8)
+        ax.set(xlim=(0, 1), ylim=(DENSITY_BASE, 1), aspect="equal")
+        error = f"smooth ECE {100 * self.error:.2f} %"
+        ax.set_title(error if name is None else f"{name}: {error}")
+        ax.set_xlabel(
+            "confidence" if self.class_ is None else f"probability of {self.class_}"
+        )
+        ticks = np.linspace(0, 1, 6)
+        ax.set_yticks(ticks, [f"{t:.1f}" for t in ticks])
+        ax.set_ylabel(outcome, y=(0.5 - DENSITY_BASE) / (1 - DENSITY_BASE))
+        on_the_left = self.density.argmax() >= self.density.shape[0] / 2
+        ax.text(
+            0.02 if on_the_left else 0.98,
+            DENSITY_TOP,
+            "samples",
+            ha="left" if on_the_left else "right",
+            va="top",
+            fontsize="small",
+            color=COLOURS["histogram"],
+        )
+        hide_box(ax)
+
+
+class _Curve:
+    """Smoothed accuracies of fixed confidences for any outcomes and weights."""
+
+    def __init__(self, confidence, width):
+        self._confidence = confidence
+        self._width = width
+        self._grid = np.linspace(0, 1, STEPS + 1)
+
+    def of(self, hit, weight):
+        """Accuracy on the grid, NaN where hardly any weight lies, and the density."""
+        density, residual = smoothed_densities(
+            self._confidence,
+            [weight, weight * (hit - self._confidence)],
+            self._width,
+            STEPS,
+        )
+        total = weight.sum()
+        n_rows = total if is_whole(weight) else np.count_nonzero(weight)
+        near = density * self._width > FEWEST * total / n_rows
+        accuracy = np.full(STEPS + 1, np.nan)
+        accuracy[near] = self._grid[near] + residual[near] / density[near]
+        return np.clip(accuracy, 0, 1), np.maximum(density, 0) / total
+
+    def band(self, hit, weight, interval, n_bootstrap, confidence_level, random_state):
+        """Return the ends of the range of the accuracy, NaN where the curve is."""
+        if n_bootstrap == 0:
+            return None
+        random = check_random_state(random_state)
+        if interval == "consistency":
+            n_rows = weight.shape[0]
+            draws = [
+                self.of(random.random_sample(n_rows) < self._confidence, weight)[0]
+                for _ in range(n_bootstrap)
+            ]
+        else:
+            draws = [
+                self.of(hit, replicate)[0]
+                for chunk in bootstrap_weights(weight, n_bootstrap, random)
+                for replicate in chunk
+            ]
+        tail = (1 - confidence_level) / 2
+        shown = np.isfinite(self.of(hit, weight)[0])
+        ends = np.full((2, STEPS + 1), np.nan)
+        columns = np.stack(draws)[:, shown]
+        # Where a draw has no samples it stays on the diagonal.
+        columns = np.where(np.isnan(columns), self._grid[shown], columns)
+        ends[:, shown] = np.quantile(columns, [tail, 1 - tail], axis=0)
+        return ends[0], ends[1]

@@ -1,0 +1,75 @@
+"""What the displays share: colours, axes, estimators' predictions."""
+
+import numpy as np
+
+from skcalib._optional import import_optional
+
+# Told apart with every common form of colour blindness, and in grey.
+COLOURS = {
+    "point": "#0072b2",
+    "gap": "#e69f00",
+    "band": "#dcdcdc",
+    "histogram": "#808080",
+    "ink": "#333333",
+}
+
+
+def new_axes(display, n_rows=1, n_columns=1, *, size, **options):
+    """Return the axes of a new figure, in a flat array; `size` is that of one."""
+    pyplot = import_optional("matplotlib.pyplot", display)
+    _, axes = pyplot.subplots(
+        n_rows,
+        n_columns,
+        figsize=(size[0] * n_columns, size[1] * n_rows),
+        layout="constrained",
+        **options,
+    )
+    return np.ravel(axes)
+
+
+def hide_box(ax, sides=("top", "right")):
+    """Leave out lines around the axes."""
+    for side in sides:
+        ax.spines[side].set_visible(False)
+
+
+class FromEstimator:
+    """Adds `from_estimator` to a display that has `from_predictions`."""
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, name=None, ax=None, **options):
+        """Draw the display of a fitted classifier or calibrator.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with `predict_proba` and `classes_`.
+
+        X : array-like
+            Input of the estimator: held-out samples, or logits for a calibrator.
+
+        y : array-like of shape (n_samples,)
+            True classes.
+
+        name : str, default=None
+            Title; the name of the estimator's class by default.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
+
+        **options : dict
+            Passed on to `from_predictions`.
+
+        Returns
+        -------
+        display : object
+            The drawn display.
+        """
+        return cls.from_predictions(
+            y,
+            estimator.predict_proba(X),
+            labels=estimator.classes_,
+            name=type(estimator).__name__ if name is None else name,
+            ax=ax,
+            **options,
+        )

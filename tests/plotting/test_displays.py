@@ -1,0 +1,313 @@
+"""Displays beside the reliability diagram: what they hold is what the metrics say."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from skcalib import metrics as m
+from skcalib.plotting import (
+    CalibratorComparisonDisplay,
+    ClasswiseReliabilityDisplay,
+    ProximityDisplay,
+    ReliabilityDisplay,
+    SimplexDisplay,
+    SmoothReliabilityDisplay,
+)
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def pyplot():
+    from matplotlib import pyplot
+
+    yield pyplot
+    pyplot.close("all")
+
+
+def draw(n=1500, n_classes=3, seed=0):
+    """Labels, over-confident probabilities and true ones."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(scale=3, size=(n, n_classes))
+    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    return y, softmax(logits, axis=1), softmax(logits / 2, axis=1)
+
+
+PLAIN = [ClasswiseReliabilityDisplay, SimplexDisplay, SmoothReliabilityDisplay]
+
+
+@pytest.mark.parametrize("display", [ReliabilityDisplay, *PLAIN, ProximityDisplay])
+def test_a_fitted_classifier_is_shown_under_its_name(display):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2))
+    y = np.array(["low", "mid", "top"])[np.digitize(X[:, 0], [-0.4, 0.4])]
+    classifier = LogisticRegression(C=0.1).fit(X, y)
+    options = {"proximity": X[:, 1]} if display is ProximityDisplay else {}
+    drawn = display.from_estimator(classifier, X, y, **options)
+    assert drawn.name == "LogisticRegression"
+    proba = classifier.predict_proba(X)
+    again = display.from_predictions(y, proba, labels=classifier.classes_, **options)
+    for name, value in again.__dict__.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            assert_allclose(getattr(drawn, name), value)
+
+
+@pytest.mark.parametrize("display", [*PLAIN, ProximityDisplay])
+def test_weights_are_repetitions(display):
+    y, proba, _ = draw(200)
+    rng = np.random.default_rng(0)
+    counts, proximity = rng.integers(0, 3, 200), rng.random(200)
+    rows = np.repeat(np.arange(200), counts)
+    near = display is ProximityDisplay
+    weighted = display.from_predictions(
+        y, proba, sample_weight=counts, **({"proximity": proximity} if near else {})
+    )
+    repeated = display.from_predictions(
+        y[rows], proba[rows], **({"proximity": proximity[rows]} if near else {})
+    )
+    for name in ("accuracy", "frequency", "confidence", "prediction", "share"):
+        if hasattr(weighted, name):
+            expected = getattr(repeated, name)
+            assert_allclose(getattr(weighted, name), expected, atol=1e-9)
+
+
+def test_drawing_touches_no_other_axes(pyplot):
+    y, proba, _ = draw(200)
+    figure, axes = pyplot.subplots(1, 4)
+    SmoothReliabilityDisplay.from_predictions(y, proba, ax=axes[0])
+    SimplexDisplay.from_predictions(y, proba, ax=axes[1])
+    ProximityDisplay.from_predictions(y, proba, proximity=proba[:, 0], ax=axes[2])
+    assert not axes[3].has_data()
+    assert pyplot.get_fignums() == [figure.number]
+
+
+# Bands of the reliability diagram.
+
+
+def test_the_confidence_band_is_the_scatter_of_a_proportion():
+    rng = np.random.default_rng(0)
+    proba = np.repeat([0.62, 0.9], 2000)
+    y = (rng.random(4000) < np.repeat([0.55, 0.8], 2000)).astype(int)
+    display = ReliabilityDisplay.from_predictions(
+        y, proba, n_bins=10, interval="confidence", n_bootstrap=1000
+    )
+    low, high = display.band
+    for b in (6, 8):
+        p = display.accuracy[b]
+        error = 1.96 * np.sqrt(p * (1 - p) / 2000)
+        assert low[b] == pytest.approx(p - error, abs=0.15 * error)
+        assert high[b] == pytest.approx(p + error, abs=0.15 * error)
+    assert np.isnan(low[0])
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert "confidence interval" in texts
+
+
+@pytest.mark.parametrize(
+    "display",
+    [ReliabilityDisplay, ClasswiseReliabilityDisplay, SmoothReliabilityDisplay],
+)
+def test_an_unknown_band_is_refused(display):
+    with pytest.raises(ValueError, match="interval='bayes' is not known"):
+        display.from_predictions([0, 1], [0.2, 0.7], interval="bayes")
+
+
+# Classes in a grid.
+
+
+def test_every_panel_is_the_diagram_of_its_class():
+    y, proba, _ = draw()
+    names = np.array(["a", "b", "c"])
+    grid = ClasswiseReliabilityDisplay.from_predictions(
+        names[y], proba, classes=["c", "a"], name="net"
+    )
+    assert grid.classes == ["c", "a"]
+    for row, label in enumerate("ca"):
+        one = ReliabilityDisplay.from_predictions(
+            names[y], proba, class_=label, n_bins=10, n_bootstrap=200
+        )
+        assert_allclose(grid.frequency[row], one.accuracy)
+        assert_allclose(grid.confidence[row], one.confidence)
+        assert_allclose(grid.bands[row], one.band)
+        assert grid.errors[row] == pytest.approx(one.error)
+        assert grid.axes_[row].get_title().startswith(label)
+    whole = ClasswiseReliabilityDisplay.from_predictions(y, proba)
+    expected = m.static_calibration_error(y, proba, n_bins=10)
+    assert whole.errors.mean() == pytest.approx(expected)
+
+
+def test_of_many_classes_the_worst_are_shown():
+    y, proba, _ = draw(n_classes=20)
+    display = ClasswiseReliabilityDisplay.from_predictions(y, proba, n_bootstrap=0)
+    assert len(display.classes) == 12
+    assert (np.diff(display.errors) <= 0).all()
+    assert display.bands is None
+
+
+def test_classes_and_axes_that_do_not_fit_are_refused(pyplot):
+    y, proba, _ = draw(50)
+    with pytest.raises(ValueError, match="classes holds 'x'"):
+        ClasswiseReliabilityDisplay.from_predictions(y, proba, classes=["x"])
+    _, axes = pyplot.subplots(1, 2)
+    with pytest.raises(ValueError, match="3 classes need as many axes, not 2"):
+        ClasswiseReliabilityDisplay.from_predictions(y, proba, ax=axes)
+
+
+# The smooth diagram.
+
+
+def test_the_curve_finds_the_shift_and_the_density():
+    rng = np.random.default_rng(0)
+    proba = rng.uniform(0.5, 0.9, 20_000)
+    y = (rng.random(20_000) < proba - 0.1).astype(int)
+    display = SmoothReliabilityDisplay.from_predictions(y, proba, n_bootstrap=50)
+    middle = (display.grid > 0.62) & (display.grid < 0.8)
+    shift = display.accuracy[middle] - display.grid[middle]
+    assert_allclose(shift, -0.1, atol=0.03)
+    assert display.error == pytest.approx(m.smooth_calibration_error(y, proba))
+    low, high = display.band
+    assert (low[middle] < display.grid[middle] - 0.1).mean() > 0.8
+    assert (high[middle] > display.grid[middle] - 0.1).mean() > 0.8
+    assert np.trapezoid(display.density, display.grid) == pytest.approx(1, abs=1e-3)
+    # Nobody said 0.05, so nothing is drawn there.
+    assert np.isnan(display.accuracy[np.searchsorted(display.grid, 0.05)])
+
+
+def test_the_consistency_band_lies_around_the_diagonal():
+    y, proba, truth = draw()
+    display = SmoothReliabilityDisplay.from_predictions(
+        y, truth, interval="consistency"
+    )
+    low, high = display.band
+    shown = np.isfinite(display.accuracy)
+    assert (low[shown] <= display.grid[shown]).all()
+    assert (high[shown] >= display.grid[shown]).all()
+    inside = (display.accuracy >= low) & (display.accuracy <= high)
+    assert inside[shown].mean() > 0.8
+    wrong = SmoothReliabilityDisplay.from_predictions(y, proba, interval="consistency")
+    assert (wrong.accuracy[shown] < wrong.band[0][shown]).mean() > 0.5
+
+
+# Three classes in a triangle.
+
+
+def test_arrows_go_from_mean_predictions_to_frequencies():
+    y, proba, _ = draw(3000)
+    display = SimplexDisplay.from_predictions(y, proba, n_cells=4, min_samples=20)
+    steps = np.floor(proba * 4).astype(int)
+    cells = [steps[i] for i in np.unique(steps @ [100, 10, 1], return_index=True)[1]]
+    groups = [(steps == cell).all(axis=1) for cell in cells]
+    large = [rows for rows in groups if rows.sum() >= 20]
+    hot = np.eye(3)[y]
+    assert_allclose(display.prediction, [proba[rows].mean(axis=0) for rows in large])
+    assert_allclose(display.frequency, [hot[rows].mean(axis=0) for rows in large])
+    assert_allclose(display.share, [rows.mean() for rows in groups])
+    # Each cell contains the predictions that were put into it.
+    for cell, rows in zip(display.cells, groups, strict=True):
+        inside = np.linalg.solve(cell.T, proba[rows].T)
+        assert inside.min() > -1e-9
+
+
+def test_corners_and_edges_have_cells():
+    proba = np.array([[1, 0, 0], [0.5, 0.5, 0], [0, 0, 1], [0.25, 0.25, 0.5]])
+    display = SimplexDisplay.from_predictions(
+        [0, 1, 2, 2], proba, n_cells=4, min_samples=1
+    )
+    assert display.share.sum() == pytest.approx(1)
+    assert display.cells.min() >= 0
+    assert len(display.prediction) == 4
+
+
+def test_other_than_three_classes_are_refused():
+    y, proba, _ = draw(20, n_classes=4)
+    with pytest.raises(ValueError, match="4 columns; a triangle shows three"):
+        SimplexDisplay.from_predictions(y, proba)
+    with pytest.raises(ValueError, match="n_cells=0"):
+        SimplexDisplay.from_predictions([0, 1, 2], np.eye(3), n_cells=0)
+
+
+# Proximity.
+
+
+def test_the_bins_of_proximity_hold_their_means():
+    y, proba, _ = draw(1000)
+    proximity = np.random.default_rng(0).random(1000)
+    display = ProximityDisplay.from_predictions(y, proba, proximity=proximity)
+    parts = np.array_split(np.argsort(proximity), 10)
+    hit = proba.argmax(axis=1) == y
+    assert_allclose(display.accuracy, [hit[rows].mean() for rows in parts])
+    confidence = [proba.max(axis=1)[rows].mean() for rows in parts]
+    assert_allclose(display.confidence, confidence)
+    low, high = display.band
+    assert (low < confidence).all()
+    assert (high > confidence).all()
+    error = m.proximity_calibration_error(
+        y, proba, proximity=proximity, n_proximity_bins=10
+    )
+    assert f"PIECE {100 * error:.2f} %" in display.ax_.get_title()
+    with pytest.raises(ValueError, match="n_bins=0"):
+        ProximityDisplay.from_predictions(y, proba, proximity=proximity, n_bins=0)
+
+
+# Comparison.
+
+
+class Table:
+    names = ("none", "good", "awful")
+    metrics = ("NLL", "ECE", "accuracy")
+    mean = np.array([[0.5, 0.05, 0.8], [0.4, 0.01, 0.82], [9.0, 0.02, 0.7]])
+    std = np.full((3, 3), 0.01)
+
+
+def test_a_comparison_is_sorted_by_its_first_metric():
+    display = CalibratorComparisonDisplay.from_comparison(
+        Table(), metrics=["NLL", "ECE"]
+    )
+    first, second = display.axes_
+    assert [t.get_text() for t in first.get_yticklabels()] == ["good", "none", "awful"]
+    assert second.get_title() == "ECE (%)"
+    # A value far outside is written down, and does not squeeze the others.
+    assert first.get_xlim()[1] < 1
+    assert [t.get_text() for t in first.texts] == ["9 →"]
+    assert_allclose(display.low, display.value - 0.01)
+    best = CalibratorComparisonDisplay.from_comparison(Table(), metrics=["accuracy"])
+    labels = [t.get_text() for t in best.axes_[0].get_yticklabels()]
+    assert labels == ["good", "none", "awful"]
+    unsorted = CalibratorComparisonDisplay.from_comparison(
+        Table(), sort=False, metrics=["NLL"]
+    )
+    labels = [t.get_text() for t in unsorted.axes_[0].get_yticklabels()]
+    assert labels == ["none", "good", "awful"]
+
+
+def test_predictions_are_compared_with_the_intervals_of_the_report():
+    y, proba, truth = draw(300)
+    display = CalibratorComparisonDisplay.from_predictions(
+        y, {"before": proba, "after": truth}, metrics=["nll", "ks"]
+    )
+    report = m.calibration_report(
+        y, truth, metrics=["nll", "ks"], n_bootstrap=200, random_state=0
+    )
+    for column, metric in enumerate(["nll", "ks"]):
+        shown = (
+            display.value[1, column],
+            display.low[1, column],
+            display.high[1, column],
+        )
+        assert shown == pytest.approx(tuple(report[metric]))
+    plain = CalibratorComparisonDisplay.from_predictions(
+        y, {"only": proba}, n_bootstrap=0
+    )
+    assert_allclose(plain.low, plain.value)
+
+
+def test_comparisons_that_make_no_sense_are_refused(pyplot):
+    with pytest.raises(ValueError, match=r"no \['MCE'\]. It has \['NLL'"):
+        CalibratorComparisonDisplay.from_comparison(Table(), metrics=["MCE"])
+    with pytest.raises(TypeError, match="dict from names"):
+        CalibratorComparisonDisplay.from_predictions([0, 1], [0.2, 0.7])
+    _, axes = pyplot.subplots(1, 2)
+    with pytest.raises(ValueError, match="1 metrics need as many axes, not 2"):
+        CalibratorComparisonDisplay.from_comparison(Table(), metrics=["NLL"], ax=axes)
