@@ -109,18 +109,23 @@ class BilevelTraining:
         n_batches = -(-n // self.settings.batch_size)
         for part in member.inner[order].tensor_split(n_batches):
             member.optimizer.zero_grad()
-            loss = self._inner_loss(member, part, shares[part])
+            loss = self._weighted_loss(member, part, shares[part])
             if not math.isfinite(loss.item()):
                 raise DivergedError(f"the inner loss was {loss.item()}")
             loss.backward()
+            self._add_penalty_gradient(member)
             member.optimizer.step()
 
-    def _inner_loss(self, member, rows, shares):
+    def _weighted_loss(self, member, rows, shares):
         logits = class_logits(member.module, self.x[rows])
         losses = functional.cross_entropy(logits, self.codes[rows], reduction="none")
-        squares = sum((p**2).sum() for p in _trainable(member.module))
-        weight = self.weight[rows].to(losses.dtype)
-        return (weight * shares * losses).mean() + self.settings.l2_penalty * squares
+        return (self.weight[rows].to(losses.dtype) * shares * losses).mean()
+
+    def _add_penalty_gradient(self, member):
+        """Add the gradient of the penalty, cheaper than to have it differentiated."""
+        used = [p for p in _trainable(member.module) if p.grad is not None]
+        gradients = [p.grad for p in used]
+        torch._foreach_add_(gradients, used, alpha=2 * self.settings.l2_penalty)
 
     def _fit_head(self, logits):
         rows = torch.cat([member.outer for member in self.members])
@@ -192,14 +197,16 @@ class BilevelTraining:
         member.module.eval()
         inner, outer = (_draw(rows) for rows in (member.inner, member.outer))
         scores = self.scores[number, inner].requires_grad_()
-        inner_loss = self._inner_loss(member, inner, _shares(scores))
+        parameters = _trainable(member.module)
+        squares = sum((p**2).sum() for p in parameters)
+        inner_loss = self._weighted_loss(member, inner, _shares(scores))
         logits = class_logits(member.module, self.x[outer])
         losses = outer_losses(logits, self.codes[outer], head)
         weight = self.weight[outer].to(losses.dtype)
         (gradient,) = hypergradient(
-            inner_loss,
+            inner_loss + self.settings.l2_penalty * squares,
             weight @ losses / weight.sum(),
-            _trainable(member.module),
+            parameters,
             [scores],
             method=self.settings.hypergradient,
         )

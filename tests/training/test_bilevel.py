@@ -213,6 +213,17 @@ def test_the_outer_part_may_be_given_in_every_way_of_scikit_learn():
     assert len(several.modules_) == 2
 
 
+def test_large_parts_are_drawn_from(monkeypatch):
+    X, y = draw()
+    monkeypatch.setattr("skcalib.training._bilevel_train._HYPERGRADIENT_ROWS", 10)
+    rows = np.arange(150)
+    settings = {**SMALL, "cv": [(rows[:90], rows[90:])], "max_epochs": 2}
+    settings["lr"] = 0.001  # The second epoch is better than the first.
+    weights = BilevelCalibratedClassifier(**settings).fit(X, y).sample_weights_
+    # One step after the first epoch, of ten rows.
+    assert np.count_nonzero(weights[:90] != 1) == 10
+
+
 def test_members_are_judged_by_others_where_there_are_enough():
     rows = np.arange(6)
     folds = [(np.delete(rows, [k, k + 1]), rows[k : k + 2]) for k in (0, 2, 4)]
