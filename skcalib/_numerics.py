@@ -55,6 +55,9 @@ def split_top(
 
 def log_odds(x: NDArray[Any]) -> NDArray[Any]:
     """One-vs-rest log-odds ``x_k - log(sum of exp(x_j), j != k)`` of every column."""
+    if x.shape[1] == 2:
+        difference = x[:, 1:] - x[:, :1]
+        return np.concatenate([-difference, difference], axis=1)
     top, top_log_odds, rest = split_top(x)
     rows = np.arange(x.shape[0])
     largest = x[rows, top][:, np.newaxis]

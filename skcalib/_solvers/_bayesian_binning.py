@@ -12,7 +12,14 @@ from scipy.special import expit, gammaln, logsumexp
 
 from skcalib._blocks import CalibrationData, map_blocks
 from skcalib._solvers._histogram import ROUNDING, Histogram, mirrored
-from skcalib._solvers._scores import Floats, Scores, all_scores, pool_ties
+from skcalib._solvers._scores import (
+    Floats,
+    Scores,
+    all_scores,
+    one_vs_rest,
+    pool_ties,
+    second_class,
+)
 
 # Models that weigh less beside the others change no digit.
 NEGLIGIBLE = np.finfo(np.float64).eps
@@ -34,16 +41,15 @@ def fit_bayesian_binning(
 
     `strength` is the equivalent sample size of the prior of a whole histogram.
     """
-    score, hit = all_scores(data, scores)
-    # Of two classes the first gets what the second leaves.
-    fitted = range(1, 2) if score.shape[0] == 2 else range(score.shape[0])
+    mirror = scores is one_vs_rest and data.n_classes == 2
+    columns = all_scores(data, second_class if mirror else scores)
     weight = data.weight * data.total_weight
 
-    def of_column(k: int) -> AveragedHistogram:
-        return _fit(score[k], hit[k], weight, n_bins, strength)
+    def of_column(column: tuple[Floats, NDArray[np.bool_]]) -> AveragedHistogram:
+        return _fit(*column, weight, n_bins, strength)
 
-    averages = list(map_blocks(of_column, fitted))
-    if score.shape[0] == 2:
+    averages = list(map_blocks(of_column, list(zip(*columns, strict=True))))
+    if mirror:
         histogram, weights = averages[0]
         averages.insert(0, AveragedHistogram(mirrored(histogram), weights))
     return averages

@@ -12,7 +12,9 @@ from skcalib._solvers._scores import (
     Floats,
     Scores,
     all_scores,
+    one_vs_rest,
     pool_ties,
+    second_class,
 )
 
 # Slack in comparing sums of weights with a share of their total.
@@ -41,6 +43,9 @@ def fit_histogram(
     hit as often as the middle of the bin says; without any sample it is that middle.
     With ``mean_of="probabilities"`` every sample hits as often as its score says.
     """
+    mirror = scores is one_vs_rest and data.n_classes == 2
+    if mirror:
+        scores = second_class
     edges = (
         _uniform_edges(data, scores, n_bins)
         if strategy == "uniform"
@@ -51,9 +56,7 @@ def fit_histogram(
         Histogram(edge, _values(edge, t, h, smoothing))
         for edge, t, h in zip(edges, total, hits, strict=True)
     ]
-    if len(histograms) == 2:
-        histograms[0] = mirrored(histograms[1])
-    return histograms
+    return [mirrored(histograms[0]), *histograms] if mirror else histograms
 
 
 def _uniform_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[Floats]:

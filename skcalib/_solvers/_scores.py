@@ -35,6 +35,15 @@ def one_vs_rest(logits: NDArray[Any], codes: NDArray[np.intp]) -> tuple[Block, H
     return score, codes[:, np.newaxis] == np.arange(logits.shape[1])
 
 
+def second_class(logits: NDArray[Any], codes: NDArray[np.intp]) -> tuple[Block, Hits]:
+    """Log-odds of the second of two classes, and whether it is the true one.
+
+    What `one_vs_rest` says of the first is the same mirrored.
+    """
+    block = cut_logits(logits)
+    return block[:, 1:] - block[:, :1], (codes == 1)[:, np.newaxis]
+
+
 def top_label(logits: NDArray[Any], codes: NDArray[np.intp]) -> tuple[Block, Hits]:
     """Log-odds of the predicted class, and whether it is the true one."""
     top, score, _ = split_top(cut_logits(logits))

@@ -32,6 +32,7 @@ from skcalib._solvers._scores import (
     cut_logits,
     one_vs_rest,
     pool_ties,
+    second_class,
 )
 
 
@@ -57,10 +58,10 @@ class VennAbersCurve(NamedTuple):
 
 def fit_one_vs_rest(folds: Sequence[CalibrationData]) -> list[VennAbersCurve]:
     """Fit every class against the rest, on the log-odds, and pool the folds."""
-    n_classes = folds[0].n_classes
-    columns = [all_scores(fold, one_vs_rest) for fold in folds]
-    # Of two classes the first gets what the second leaves.
-    fitted = [1] if n_classes == 2 else list(range(n_classes))
+    mirror = folds[0].n_classes == 2
+    scores = second_class if mirror else one_vs_rest
+    columns = [all_scores(fold, scores) for fold in folds]
+    n_curves = columns[0][0].shape[0]
 
     def of_class(k: int) -> VennAbersCurve:
         return _pool(
@@ -70,8 +71,8 @@ def fit_one_vs_rest(folds: Sequence[CalibrationData]) -> list[VennAbersCurve]:
             ]
         )
 
-    curves = list(map_blocks(of_class, fitted))
-    return [_mirrored(curves[0]), *curves] if n_classes == 2 else curves
+    curves = list(map_blocks(of_class, range(n_curves)))
+    return [_mirrored(curves[0]), *curves] if mirror else curves
 
 
 def fit_one_vs_one(folds: Sequence[CalibrationData]) -> list[VennAbersCurve]:
