@@ -10,6 +10,7 @@ from sklearn.base import clone
 from skcalib import (
     BayesianBinning,
     BetaCalibration,
+    DensityRatioCalibration,
     DirichletCalibration,
     EnsembleTemperatureScaling,
     HistogramBinning,
@@ -32,6 +33,8 @@ CALIBRATORS = [
     VectorScaling(),
     MatrixScaling(**FIXED),
     DirichletCalibration(**FIXED),
+    DensityRatioCalibration(),
+    DensityRatioCalibration(method="bin_mean_shift"),
     StructuredMatrixScaling(),
     OrderPreservingScaling(),
     PlattScaling(),

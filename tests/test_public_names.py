@@ -13,6 +13,7 @@ NAMES = {
         "VectorScaling",
         "MatrixScaling",
         "DirichletCalibration",
+        "DensityRatioCalibration",
         "StructuredMatrixScaling",
         "OrderPreservingScaling",
         "PlattScaling",

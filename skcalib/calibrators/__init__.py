@@ -2,6 +2,7 @@
 
 from skcalib.calibrators._bayesian_binning import BayesianBinning
 from skcalib.calibrators._beta import BetaCalibration
+from skcalib.calibrators._density_ratio import DensityRatioCalibration
 from skcalib.calibrators._dirichlet import DirichletCalibration
 from skcalib.calibrators._ensemble import EnsembleTemperatureScaling
 from skcalib.calibrators._histogram import HistogramBinning
@@ -19,6 +20,7 @@ from skcalib.calibrators._venn_abers import VennAbersCalibration
 __all__ = [
     "BayesianBinning",
     "BetaCalibration",
+    "DensityRatioCalibration",
     "DirichletCalibration",
     "EnsembleTemperatureScaling",
     "HistogramBinning",

@@ -1,0 +1,375 @@
+"""Density-ratio calibration: the confidence, seen together with the neighbourhood."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.special import expit
+from sklearn.metrics import accuracy_score
+from sklearn.neighbors import NearestNeighbors
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from skcalib._base import BaseCalibrator
+from skcalib._numerics import log_softmax_, split_top
+from skcalib._sklearn_compat import Interval, StrOptions, fit_context
+from skcalib._solvers._density_ratio import BinShift, DensityRatio
+from skcalib._validation import check_calibration_set, check_logits, check_weight
+
+# Where the logits stand in for features, smaller log-probabilities count as this.
+LOWEST = -30.0
+# Samples are equal whose features agree to so many digits of the largest.
+DIGITS = 9
+
+
+class DensityRatioCalibration(BaseCalibrator):
+    r"""Recalibrate the confidence by how close a sample is to others (ProCal).
+
+    Networks are too sure of samples that are unlike all others. The confidence c and
+    the proximity D of a sample, which falls with its distance from the nearest
+    calibration samples, are looked at together: the calibrated confidence is the share
+    of right predictions near (c, D) [1]_,
+
+    .. math:: c' = \frac{f_1(c, D)}{f_1(c, D) + f_0(c, D) \, n_0 / n_1},
+
+    with :math:`f_1, f_0` the kernel densities of the :math:`n_1` right and
+    :math:`n_0` wrong calibration samples. The other classes share what it leaves in
+    their old proportions.
+
+    Parameters
+    ----------
+    method : {"density_ratio", "bin_mean_shift"}, default="density_ratio"
+        The formula above, or add to the confidence the mean gap, hit minus confidence,
+        of its bin of confidence and proximity.
+
+    n_neighbors : int, default=10
+        Number of nearest neighbours whose mean distance makes the proximity; all, if
+        there are fewer.
+
+    bandwidth : float, default=1.0
+        Factor on the widths of the kernels, which are those of the normal reference
+        rule, :math:`1.06 \, \sigma \, n^{-1/6}` in each direction.
+
+    n_bins : int, default=10
+        Number of bins of equal mass of "bin_mean_shift" in each direction.
+
+    prior_samples : float, default=1.0
+        Number of samples, spread evenly over the unit square or in every bin, that hit
+        as often as the confidence says; they decide where there are no others. 0 is
+        the formula above.
+
+    n_logits : int, default=None
+        Number of the columns of `X`, from the left, that are logits; all others are
+        features. By default all are logits.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default integer labels in
+        ``range(n_columns)`` are column numbers; other labels are matched to the
+        columns in sorted order.
+
+    Attributes
+    ----------
+    neighbors_ : NearestNeighbors
+        The different calibration samples in the space of the features.
+
+    distance_scale_ : float
+        Median of the mean distances, the unit in which they are taken.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns of `X` seen in `fit`.
+
+    See Also
+    --------
+    skcalib.metrics.proximity_calibration_error : The error that this method mends.
+    skcalib.plotting.ProximityDisplay : Shows it.
+
+    Notes
+    -----
+    Features are the values of a network's last hidden layer, say: pass them as
+    ``features=`` to `fit` and to `predict_proba`, which scikit-learn's metadata routing
+    does for pipelines and searches once ``set_fit_request(features=True)`` and
+    ``set_predict_proba_request(features=True)`` are called; or beside the logits, as
+    further columns of `X`, with `n_logits`. Without either the logarithms of the
+    predicted probabilities take their place.
+
+    Distances are divided by their median in the calibration set, where [1]_ take them
+    as they are, so that the unit of the features has no influence. Equal samples count
+    as one neighbour, and no calibration sample is its own. The source leaves the widths
+    to a package's default, the one above, and does not give details of the shifts.
+
+    The calibrator keeps the calibration set. It cannot be exported to ONNX or torch:
+    it is no map of the logits alone.
+
+    References
+    ----------
+    .. [1] Xiong, Deng, Koh, Wu, Li, Xu & Hooi. "Proximity-Informed Calibration for
+       Deep Neural Networks", NeurIPS 2023. https://arxiv.org/abs/2306.04590
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcalib import DensityRatioCalibration
+    >>> from skcalib.datasets import make_logits
+    >>> logits, y = make_logits(1000, 3, random_state=0)
+    >>> features = np.random.default_rng(0).normal(size=(1000, 5))
+    >>> calibrator = DensityRatioCalibration().fit(logits, y, features=features)
+    >>> calibrator.predict_proba(logits, features=features).shape
+    (1000, 3)
+    >>> both = np.hstack([logits, features])
+    >>> blocks = DensityRatioCalibration(n_logits=3).fit(both, y)
+    >>> bool(
+    ...     np.allclose(
+    ...         blocks.predict_proba(both),
+    ...         calibrator.predict_proba(logits, features=features),
+    ...     )
+    ... )
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "method": [StrOptions({"density_ratio", "bin_mean_shift"})],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "bandwidth": [Interval(Real, 0, None, closed="neither")],
+        "n_bins": [Interval(Integral, 1, None, closed="left")],
+        "prior_samples": [Interval(Real, 0, None, closed="left")],
+        "n_logits": [Interval(Integral, 2, None, closed="left"), None],
+        "classes": ["array-like", None],
+    }
+
+    _has_logits = False
+
+    def __init__(
+        self,
+        *,
+        method="density_ratio",
+        n_neighbors=10,
+        bandwidth=1.0,
+        n_bins=10,
+        prior_samples=1.0,
+        n_logits=None,
+        classes=None,
+    ):
+        self.method = method
+        self.n_neighbors = n_neighbors
+        self.bandwidth = bandwidth
+        self.n_bins = n_bins
+        self.prior_samples = prior_samples
+        self.n_logits = n_logits
+        self.classes = classes
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, features=None):
+        """Learn the calibration from logits, features and true classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits of held-out samples; with `n_logits` the features beside them.
+
+        y : array-like of shape (n_samples,)
+            True classes; see the parameter `classes`.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights equal repeated rows.
+
+        features : array-like of shape (n_samples, n_features), default=None
+            Samples in the space in which to look for neighbours.
+
+        Returns
+        -------
+        self : object
+            The fitted calibrator.
+        """
+        logits, features = self._split(X, features)
+        self.classes_, data = check_calibration_set(
+            self, logits, y, sample_weight, self.classes
+        )
+        if self.n_logits is not None:
+            validate_data(self, X, reset=True, skip_check_array=True)
+        used = check_weight(sample_weight, y) > 0
+        logits = data.logits
+        self._n_features = None if features is None else features.shape[1]
+        if features is not None:
+            check_consistent_length(used, features)
+            features = features[used]
+        else:
+            features = _stand_in(logits)
+        points = np.column_stack(
+            [_confidence(logits)[1], self._fit_neighbours(features)]
+        )
+        hit = logits.argmax(axis=1) == data.codes
+        weight = data.weight * data.total_weight
+        options = {"prior": self.prior_samples}
+        if self.method == "density_ratio":
+            options["factor"] = self.bandwidth
+            model = DensityRatio.fit(points, hit, weight, **options)
+        else:
+            model = BinShift.fit(points, hit, weight, n_bins=self.n_bins, **options)
+        self._model = model
+        return self
+
+    def predict_proba(self, X, features=None):
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            In the layout seen by `fit`.
+
+        features : array-like of shape (n_samples, n_features), default=None
+            As in `fit`; needed if they were given there.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities in the order of `classes_`; float32 for float32 logits,
+            float64 otherwise.
+        """
+        check_is_fitted(self)
+        logits, features = self._split(X, features)
+        if self.n_logits is not None:
+            validate_data(self, X, reset=False, skip_check_array=True)
+            source = check_logits(_Columns(), logits, reset=True)
+        else:
+            source = check_logits(self, logits, reset=False)
+        logits = source.read(slice(0, source.shape[0]))
+        if features is None and self._n_features is None:
+            features = _stand_in(logits)
+        else:
+            self._check_features(features, logits)
+        top, confidence, rest = _confidence(logits)
+        points = np.column_stack([confidence, self._proximity(features)])
+        chance = self._model.chance(points)
+        proba = rest * (1 - chance)[:, np.newaxis]
+        proba[np.arange(top.shape[0]), top] = chance
+        return proba.astype(source.dtype, copy=False)
+
+    def predict(self, X, features=None):
+        """Return the class of the largest calibrated probability.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            In the layout seen by `fit`.
+
+        features : array-like of shape (n_samples, n_features), default=None
+            As in `fit`; needed if they were given there.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        proba = self.predict_proba(X, features=features)
+        return self.classes_[proba.argmax(axis=1)]
+
+    def score(self, X, y, sample_weight=None, features=None):
+        """Return the accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            In the layout seen by `fit`.
+
+        y : array-like of shape (n_samples,)
+            True classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        features : array-like of shape (n_samples, n_features), default=None
+            As in `fit`; needed if they were given there.
+
+        Returns
+        -------
+        accuracy : float
+            Share of right predictions.
+        """
+        predicted = self.predict(X, features=features)
+        return accuracy_score(y, predicted, sample_weight=sample_weight)
+
+    def _split(self, X, features):
+        """Return logits and features, from one block or from two."""
+        if self.n_logits is None:
+            if features is not None:
+                features = check_array(
+                    features, dtype=[np.float64, np.float32], input_name="features"
+                )
+            return X, features
+        if features is not None:
+            raise ValueError(
+                f"features are given, but n_logits={self.n_logits} says that they are "
+                "columns of X. Pass them in one way only."
+            )
+        X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        if X.shape[1] <= self.n_logits:
+            raise ValueError(
+                f"X has {X.shape[1]} columns and n_logits={self.n_logits}, which "
+                "leaves no column of features. Append them to the logits."
+            )
+        return X[:, : self.n_logits], X[:, self.n_logits :]
+
+    def _check_features(self, features, logits):
+        if self._n_features is None or features is None:
+            fitted, came = (
+                ("with", "without") if features is None else ("without", "with")
+            )
+            raise ValueError(
+                f"DensityRatioCalibration was fitted {fitted} features and is asked to "
+                f"predict {came}. Pass features= both times, or never."
+            )
+        check_consistent_length(logits, features)
+        if features.shape[1] != self._n_features:
+            raise ValueError(
+                f"features has {features.shape[1]} columns, but {self._n_features} "
+                "were seen in fit."
+            )
+
+    def _fit_neighbours(self, features):
+        """Keep the different samples; return the proximity of all to the others."""
+        # Copies of one sample may differ by rounding where they were computed.
+        unit = float(np.abs(features).max()) or 1.0
+        keys = np.round(features / unit, DIGITS)
+        _, first, index = np.unique(
+            keys, axis=0, return_index=True, return_inverse=True
+        )
+        different = features[first]
+        n_others = different.shape[0] - 1
+        self.neighbors_ = NearestNeighbors(
+            n_neighbors=max(1, min(self.n_neighbors, n_others))
+        ).fit(different)
+        self.distance_scale_ = 1.0
+        if n_others == 0:
+            return np.ones(features.shape[0])
+        # No argument: a sample is then not its own neighbour.
+        distance = self.neighbors_.kneighbors(None)[0].mean(axis=1, dtype=np.float64)
+        self.distance_scale_ = float(np.median(distance)) or 1.0
+        return np.exp(-distance / self.distance_scale_)[np.ravel(index)]
+
+    def _proximity(self, features):
+        distance = self.neighbors_.kneighbors(features)[0].mean(
+            axis=1, dtype=np.float64
+        )
+        return np.exp(-distance / self.distance_scale_)
+
+
+class _Columns(BaseCalibrator):
+    """Stands for the logits among the columns, whose number is checked already."""
+
+
+def _stand_in(logits):
+    """Features where there are none: log-probabilities, bounded."""
+    log_proba = log_softmax_(np.array(logits, dtype=np.float64))
+    return np.maximum(log_proba, LOWEST, out=log_proba)
+
+
+def _confidence(logits):
+    """Return the predicted column, its probability, and shares of the others."""
+    top, log_odds, rest = split_top(np.asarray(logits, dtype=np.float64))
+    return top, expit(log_odds), rest
