@@ -20,6 +20,7 @@ from _common import DATA, SETS, load_set
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from skcalib import (
+    BayesianBinning,
     BetaCalibration,
     DirichletCalibration,
     EnsembleTemperatureScaling,
@@ -28,9 +29,12 @@ from skcalib import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    ScalingBinning,
+    SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
+    VennAbersCalibration,
 )
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
 
@@ -55,6 +59,15 @@ METHODS = {
     "isotonic-top": IsotonicCalibration(method="top_label"),
     "histogram-width": HistogramBinning(),
     "histogram-mass": HistogramBinning(strategy="quantile"),
+    "BBQ": BayesianBinning(),
+    "BBQ-top": BayesianBinning(method="top_label"),
+    "scaling-binning": ScalingBinning(),
+    "scaling-binning-classes": ScalingBinning(method="one_vs_rest"),
+    "spline": SplineCalibration(),
+    "spline-classes": SplineCalibration(method="one_vs_rest"),
+    "Venn-Abers": VennAbersCalibration(),
+    "Venn-Abers-cross": VennAbersCalibration(cv=5),
+    "Venn-Abers-pairs": VennAbersCalibration(method="one_vs_one"),
     "default": CalibratorSearch(),
 }
 DEFAULT_SETS = [

@@ -66,7 +66,7 @@ VARIANTS = [
     IsotonicCalibration(method="shared"),
     VennAbersCalibration(cv=3),
     SplineCalibration(method="one_vs_rest"),
-    ScalingBinning(TemperatureScaling(), method="top_label"),
+    ScalingBinning(PlattScaling(), method="one_vs_rest"),
     BayesianBinning(method="top_label"),
     VennAbersCalibration(method="one_vs_one"),
 ]

@@ -10,6 +10,7 @@ from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._histogram import fit_histogram
 from skcalib._solvers._scores import one_vs_rest, top_label
 from skcalib.calibrators._platt import PlattScaling
+from skcalib.calibrators._temperature import TemperatureScaling
 
 # Lost beside any positive value; decides only in rows where every bin gives 0.
 FALLBACK = 1e-100
@@ -27,8 +28,9 @@ class ScalingBinning(BaseCalibrator):
     Parameters
     ----------
     scaling : calibrator, default=None
-        The parametric calibrator, one with a `decision_function`; None is
-        `PlattScaling`, as in [1]_. Its parameter `classes` has no effect.
+        The parametric calibrator, one with a `decision_function`. None is
+        `PlattScaling` for two classes, as in [1]_, and `TemperatureScaling` for more.
+        Its parameter `classes` has no effect.
 
     n_bins : int, default=15
         Number of bins.
@@ -37,10 +39,11 @@ class ScalingBinning(BaseCalibrator):
         Bins with equally many samples, or of equal width in the probability. Equal
         probabilities are never parted, so ties may leave fewer quantile bins.
 
-    method : {"one_vs_rest", "top_label"}, default="one_vs_rest"
-        Bin the scaled probability of every class and divide each row by its sum; or
-        bin that of the predicted class, and let the others share what it leaves in the
-        proportions that the scaling gave them.
+    method : {"top_label", "one_vs_rest"}, default="top_label"
+        Bin the scaled probability of the predicted class, and let the others share what
+        it leaves in the proportions that the scaling gave them; or bin that of every
+        class and divide each row by its sum. With many classes the latter loses
+        predictions: the likeliest classes of a row often share a value.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default integer labels in
@@ -65,6 +68,11 @@ class ScalingBinning(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If the fit of the scaling warns.
+
     See Also
     --------
     HistogramBinning : Averages the hits instead.
@@ -72,9 +80,10 @@ class ScalingBinning(BaseCalibrator):
     Notes
     -----
     The proofs of [1]_ scale, cut and average on three parts of the calibration set; as
-    in the code of its authors, all of it serves each time here. They calibrate each
-    class by a curve of its own and do not normalise; here the rows of both steps sum to
-    1. Of two classes the second is binned and the first gets the rest. A bin without
+    in the code of its authors, all of it serves each time here. They scale the
+    probability of the predicted class, or of each class, by a curve of its own, and do
+    not normalise; here the rows of both steps sum to 1. With ``method="one_vs_rest"``
+    and two classes the second is binned and the first gets the rest. A bin without
     samples gives its middle, and a row in which all bins give 0 keeps its scaled
     probabilities.
 
@@ -87,11 +96,11 @@ class ScalingBinning(BaseCalibrator):
 
     Examples
     --------
-    >>> from skcalib import ScalingBinning, TemperatureScaling
+    >>> from skcalib import ScalingBinning
     >>> from skcalib.datasets import make_logits
     >>> X, y = make_logits(1000, 3, random_state=0)
-    >>> binning = ScalingBinning(TemperatureScaling(), method="top_label", n_bins=3)
-    >>> binning.fit(X, y).values_[0].round(2)
+    >>> binning = ScalingBinning(n_bins=3).fit(X, y)
+    >>> binning.values_[0].round(2)
     array([0.79, 0.99, 1.  ])
     """
 
@@ -99,7 +108,7 @@ class ScalingBinning(BaseCalibrator):
         "scaling": [BaseCalibrator, None],
         "n_bins": [Interval(Integral, 1, None, closed="left")],
         "strategy": [StrOptions({"quantile", "uniform"})],
-        "method": [StrOptions({"one_vs_rest", "top_label"})],
+        "method": [StrOptions({"top_label", "one_vs_rest"})],
         "classes": ["array-like", None],
     }
 
@@ -111,7 +120,7 @@ class ScalingBinning(BaseCalibrator):
         *,
         n_bins=15,
         strategy="quantile",
-        method="one_vs_rest",
+        method="top_label",
         classes=None,
     ):
         self.scaling = scaling
@@ -139,7 +148,10 @@ class ScalingBinning(BaseCalibrator):
         self.values_ = [histogram.values for histogram in histograms]
 
     def _fit_scaling(self, data):
-        scaling = PlattScaling() if self.scaling is None else clone(self.scaling)
+        if self.scaling is not None:
+            scaling = clone(self.scaling)
+        else:
+            scaling = PlattScaling() if data.n_classes == 2 else TemperatureScaling()
         if not scaling._has_logits:
             raise ValueError(
                 f"{scaling!r} has no decision_function: its map does not end in a "

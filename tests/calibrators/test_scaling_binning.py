@@ -35,19 +35,29 @@ def test_binary_is_the_mean_of_a_logistic_regression(binary_calibration_set):
     z, y = binary_calibration_set
     logistic = LogisticRegression(C=1e10, tol=1e-10).fit(z[:, np.newaxis], y)
     expected = bin_means(logistic.predict_proba(z[:, np.newaxis])[:, 1], 15)
-    binning = ScalingBinning(PlattScaling(smooth_targets=False)).fit(z, y)
+    platt = PlattScaling(smooth_targets=False)
+    binning = ScalingBinning(platt, method="one_vs_rest").fit(z, y)
     proba = binning.predict_proba(z)
     assert_allclose(proba[:, 1], expected, atol=1e-6)
     assert_allclose(proba.sum(axis=1), 1, atol=1e-15)
 
 
-@pytest.mark.parametrize("scaling", [None, TemperatureScaling()])
+def test_the_default_scaling_depends_on_the_number_of_classes(
+    binary_calibration_set, calibration_set
+):
+    binary = ScalingBinning().fit(*binary_calibration_set).scaling_
+    several = ScalingBinning().fit(*calibration_set).scaling_
+    assert isinstance(binary, PlattScaling)
+    assert isinstance(several, TemperatureScaling)
+
+
+@pytest.mark.parametrize("scaling", [None, PlattScaling()])
 def test_every_class_gets_the_mean_of_its_scaled_bin(calibration_set, scaling):
     logits, y = calibration_set
-    fitted = (PlattScaling() if scaling is None else scaling).fit(logits, y)
+    fitted = (TemperatureScaling() if scaling is None else scaling).fit(logits, y)
     scaled = fitted.predict_proba(logits)
     expected = np.stack([bin_means(scaled[:, k], 12) for k in range(4)], axis=1)
-    binning = ScalingBinning(scaling, n_bins=12).fit(logits, y)
+    binning = ScalingBinning(scaling, n_bins=12, method="one_vs_rest").fit(logits, y)
     assert_allclose(binning.predict_proba(logits), normalise(expected), atol=1e-12)
 
 
@@ -56,9 +66,7 @@ def test_top_label_bins_the_scaled_confidence(calibration_set):
     scaled = StructuredMatrixScaling().fit(logits, y).predict_proba(logits)
     top, rows = scaled.argmax(axis=1), np.arange(y.size)
     confidence = bin_means(scaled.max(axis=1), 10)
-    binning = ScalingBinning(
-        StructuredMatrixScaling(), n_bins=10, method="top_label"
-    ).fit(logits, y)
+    binning = ScalingBinning(StructuredMatrixScaling(), n_bins=10).fit(logits, y)
     result = binning.predict_proba(logits)
     assert_allclose(result[rows, top], confidence, atol=1e-12)
     rest = np.where(np.arange(4) == top[:, None], 0, scaled)
@@ -69,7 +77,8 @@ def test_top_label_bins_the_scaled_confidence(calibration_set):
 def test_uniform_bins_have_equal_width_in_the_scaled_probability():
     z = np.log([1 / 9, 1 / 4, 1.5, 4.0, 9.0])
     scaling = TemperatureScaling()
-    binning = ScalingBinning(scaling, n_bins=2, strategy="uniform")
+    options = {"strategy": "uniform", "method": "one_vs_rest"}
+    binning = ScalingBinning(scaling, n_bins=2, **options)
     proba = binning.fit(z, [0, 1, 0, 1, 1]).predict_proba(z)[:, 1]
     scaled = expit(z / scaling.fit(z, [0, 1, 0, 1, 1]).temperature_)
     expected = np.repeat([scaled[:2].mean(), scaled[2:].mean()], [2, 3])
@@ -79,13 +88,14 @@ def test_uniform_bins_have_equal_width_in_the_scaled_probability():
 def test_the_means_vary_less_than_shares_of_hits():
     # The point of the method: the true probability of a bin, from few samples.
     rng = np.random.default_rng(0)
+    options = {"n_bins": 10, "strategy": "quantile", "method": "one_vs_rest"}
     errors = {HistogramBinning: [], ScalingBinning: []}
     at = np.linspace(-3, 3, 61)
     for _ in range(20):
         z = rng.normal(scale=2, size=300)
         y = (rng.random(z.size) < expit(z / 2)).astype(int)
         for method, seen in errors.items():
-            fitted = method(n_bins=10, strategy="quantile").fit(z, y)
+            fitted = method(**options).fit(z, y)
             seen.append(fitted.predict_proba(at)[:, 1] - expit(at / 2))
     spread = {method: np.std(seen) for method, seen in errors.items()}
     assert spread[ScalingBinning] < 0.75 * spread[HistogramBinning]
@@ -93,7 +103,7 @@ def test_the_means_vary_less_than_shares_of_hits():
 
 def test_as_many_values_as_bins(binary_calibration_set):
     z, y = binary_calibration_set
-    binning = ScalingBinning(n_bins=7).fit(z, y)
+    binning = ScalingBinning(n_bins=7, method="one_vs_rest").fit(z, y)
     at = np.random.default_rng(0).normal(scale=9, size=1000)
     assert np.unique(binning.predict_proba(at)[:, 1]).size == 7
 
@@ -116,7 +126,8 @@ def test_a_scaling_with_given_splits_counts_rows_of_weight_0(calibration_set):
     fold = np.arange(y.size) % 3
     splits = [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(3)]
     scaling = DirichletCalibration(cv=splits, intercept_penalty=1.0)
-    binning = ScalingBinning(scaling).fit(logits, y, sample_weight=weight)
+    binning = ScalingBinning(scaling, method="one_vs_rest")
+    binning.fit(logits, y, sample_weight=weight)
     expected = scaling.fit(logits, y, sample_weight=weight)
     assert_allclose(binning.scaling_.coef_, expected.coef_, atol=1e-12)
     kept = weight > 0
@@ -166,7 +177,8 @@ def test_small_sets_are_enough(strategy, method):
     for shape in [(2, 3), (20, 50)]:
         logits = rng.normal(size=shape)
         y = np.arange(shape[0]) % shape[1]
-        binning = ScalingBinning(strategy=strategy, method=method).fit(logits, y)
+        options = {"strategy": strategy, "method": method}
+        binning = ScalingBinning(PlattScaling(), **options).fit(logits, y)
         assert_allclose(binning.predict_proba(logits).sum(axis=1), 1)
 
 

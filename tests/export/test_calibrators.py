@@ -27,9 +27,9 @@ VARIANTS = {
     ],
     "BayesianBinning": [{"method": "one_vs_rest"}, {"method": "top_label"}],
     "ScalingBinning": [
-        {},
+        {"method": "top_label"},
         {"strategy": "uniform"},
-        {"scaling": calibrators.TemperatureScaling(), "method": "top_label"},
+        {"scaling": calibrators.PlattScaling(), "method": "one_vs_rest"},
     ],
     "SplineCalibration": [{"method": "top_label"}, {"method": "one_vs_rest"}],
     "VennAbersCalibration": [
