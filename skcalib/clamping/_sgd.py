@@ -7,7 +7,7 @@ import numpy as np
 from skcalib._validation import make_splits
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._spans import canonical, open_basis
-from skcalib.clamping._train import OURS, RECIPES, train
+from skcalib.clamping._train import RECIPES, our_recipe, train
 
 
 def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbose):
@@ -17,8 +17,8 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
     rows, if any, is held out and ends the training, and the temperature that is served
     is the exact one.
     """
-    recipe = RECIPES.get(preset) or replace(
-        OURS, input_scale=float(np.sqrt(problem.input_variance))
+    recipe = RECIPES.get(preset) or our_recipe(
+        problem.codes.shape[0], float(np.sqrt(problem.input_variance))
     )
     if settings.max_iter is not None:
         recipe = replace(recipe, max_iter=settings.max_iter)
