@@ -157,7 +157,14 @@ def fold_rows(X, y, X_test, seed, epochs):
             calibrated(name, logits, labels, logits_of(m, X_test))
             for m in classifier.modules_
         ]
-        yield f"folds, {name}", np.mean(members, 0)
+        yield f"folds, {name}", joined(members, name)
+
+
+def joined(members, name):
+    """Average as the estimator does; isotonic regression has zeros, which it cannot."""
+    if name == "isotonic":
+        return np.mean(members, 0)
+    return softmax(np.mean(np.log(members), 0))
 
 
 def bilevel_rows(X, y, X_test, seed, halves, epochs, wanted):

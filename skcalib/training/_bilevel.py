@@ -1,6 +1,7 @@
 """Bilevel self-calibration: sample weights and a confidence learned on other rows."""
 
 import warnings
+from dataclasses import fields
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
-from skcalib.training._bilevel_confidence import confident_proba
+from skcalib.training._bilevel_confidence import confident_log_proba
 from skcalib.training._bilevel_hypergradient import METHODS
 from skcalib.training._bilevel_splits import bilevel_splits
 from skcalib.training._bilevel_train import BilevelTraining, DivergedError, Settings
@@ -35,7 +36,8 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
     The outer one judges it on rows it was not trained on, where a confidence head
     learns how often the network is right, and moves the weights of the samples by
     implicit differentiation. Here this is cross-fitted: each fold is the outer part of
-    one network, all share the head, and predictions are the mean of the networks.
+    one network, all share the head, and the probabilities are the geometric mean of
+    theirs, normalised.
 
     Parameters
     ----------
@@ -53,9 +55,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
 
     cv : int, cross-validation generator or iterable, default=None
         Pairs of inner and outer rows, one network a pair. None is 5 stratified folds.
-        A single pair ``[(inner, outer)]`` is the published form, with one network; an
-        outer part of your own is one, or
-        `~sklearn.model_selection.PredefinedSplit`.
+        A single pair ``[(inner, outer)]`` is the published form, with one network.
 
     hypergradient : {"one_step", "neumann", "cg"}, default="one_step"
         How to solve with the Hessian of the inner problem; see `hypergradient`.
@@ -150,6 +150,9 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
     it is. With three folds or more, the weights of each network are therefore moved by
     the others alone. With one pair or two there are no others: the outer loss is then
     optimistic, and so may be the confidence.
+
+    The geometric mean is less cautious than the arithmetic one, whose confidence lags
+    behind what several networks gain in accuracy.
 
     A loss that is no longer finite ends the training with a ConvergenceWarning and the
     best networks so far; in the first epoch it is an error.
@@ -286,16 +289,8 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         return self
 
     def _settings(self):
-        return Settings(
-            hypergradient=self.hypergradient,
-            weight_lr=self.weight_lr,
-            l2_penalty=self.l2_penalty,
-            optimizer=self.optimizer or torch.optim.Adam,
-            lr=self.lr,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            n_iter_no_change=self.n_iter_no_change,
-        )
+        values = {field.name: getattr(self, field.name) for field in fields(Settings)}
+        return Settings(**{**values, "optimizer": self.optimizer or torch.optim.Adam})
 
     def _run(self, training):
         """Train, and keep the best epoch also where a later one diverges."""
@@ -319,7 +314,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         training.restore()
 
     def predict_proba(self, X):
-        """Return the mean of the networks' confident probabilities.
+        """Return the geometric mean of the networks' probabilities.
 
         Each network gives its predicted class the confidence of the head, and shares
         the rest among the others in proportion to their softmax.
@@ -337,17 +332,16 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         check_is_fitted(self)
         x = self._as_tensor(self._check_inputs(X, reset=False), self.modules_[0])
         with torch.no_grad():
-            parts = [self._mean_proba(p) for p in x.split(self.batch_size)]
-        proba = check_finite(np.concatenate(parts), type(self).__name__)
-        return proba / proba.sum(axis=1, keepdims=True)
+            parts = [self._joint_proba(part) for part in x.split(self.batch_size)]
+        return check_finite(np.concatenate(parts), type(self).__name__)
 
-    def _mean_proba(self, x):
+    def _joint_proba(self, x):
         x = x.to(self.device)
         total = sum(
-            confident_proba(class_logits(module, x), self.head_coef_)
+            confident_log_proba(class_logits(module, x), self.head_coef_)
             for module in self.modules_
         )
-        return (total / len(self.modules_)).cpu().numpy()
+        return torch.softmax(total / len(self.modules_), dim=1).cpu().numpy()
 
     def predict_confidence(self, X):
         """Return the probability that the predicted class is the true one.
@@ -394,8 +388,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         if label is None or label in classes:
             raise ValueError(
                 f"reject_threshold={self.reject_threshold} needs a reject_label that "
-                f"is none of the classes, and it is {label!r}. Choose another one, "
-                "such as -1 or 'unsure'."
+                f"is none of the classes, and it is {label!r}. Choose -1 or 'unsure'."
             )
         if isinstance(label, str) != isinstance(classes[0], str):
             raise ValueError(

@@ -18,40 +18,29 @@ _IDENTITY = np.array([1.0, 1.0, 0.0])
 # enough to leave it, and a head that is always right stays finite.
 _PENALTY = 1.0
 _MAX_ITER = 50
-# The predicted class stays ahead of the second one by this much.
+# By so much more, in log-odds, is the predicted class more probable than the second.
 _MARGIN = 1e-6
 
 
 def outer_losses(logits, codes, head):
-    """Return each row's negative log-likelihood under the confident probabilities.
-
-    The head gives the predicted class its confidence; the others share the rest in
-    proportion to their softmax.
-    """
-    log_proba, top, log_top, log_rest = _parts(logits)
-    score = _score(log_top, log_rest, head)
-    hit = top == codes
-    share = log_proba.gather(1, codes[:, None])[:, 0] - log_rest
-    return functional.softplus(torch.where(hit, -score, score)) - share * ~hit
+    """Return each row's negative log-likelihood under the head's probabilities."""
+    parts = _Parts(logits)
+    log_proba = parts.log_proba_with(parts.score(head))
+    return -log_proba.gather(1, codes[:, None])[:, 0]
 
 
-def confident_proba(logits, head):
-    """Return the probabilities, float64, in which the predicted class has the most."""
-    log_proba, top, log_top, log_rest = _parts(logits.double())
-    confidence = torch.sigmoid(_score(log_top, log_rest, head))
-    shares = (log_proba - log_rest[:, None]).exp().scatter(1, top[:, None], 0.0)
-    second = shares.amax(dim=1)
-    least = second / (1 + second) + _MARGIN
-    confidence = torch.maximum(confidence, least)
-    proba = (1 - confidence)[:, None] * shares
-    return proba.scatter(1, top[:, None], confidence[:, None])
+def confident_log_proba(logits, head):
+    """Return logarithms, float64, of probabilities that keep the predicted class."""
+    parts = _Parts(logits.double())
+    second = parts.log_shares.amax(dim=1)
+    return parts.log_proba_with(torch.maximum(parts.score(head), second + _MARGIN))
 
 
 def fit_head(logits, codes, weight):
     """Return a, b, d of least penalised log-loss, by damped Newton steps."""
-    _, top, log_top, log_rest = (part.cpu() for part in _parts(logits.double()))
-    hit = (top == codes.cpu()).numpy()
-    features = np.column_stack([log_top, -log_rest, np.ones(hit.shape[0])])
+    parts = _Parts(logits.double().cpu())
+    hit = (parts.top == codes.cpu()).numpy()
+    features = np.column_stack([parts.log_top, -parts.log_rest, np.ones(hit.shape[0])])
     weight = weight.cpu().numpy().astype(np.float64)
 
     def loss(head):
@@ -76,17 +65,27 @@ def fit_head(logits, codes, weight):
     return head
 
 
-def _score(log_top, log_rest, head):
-    a, b, d = map(float, head)
-    return a * log_top - b * log_rest + d
+class _Parts:
+    """What the head sees of logits: the predicted class, ln p and ln(1 - p).
 
+    The other classes share what the head leaves them in proportion to their softmax.
+    """
 
-def _parts(logits):
-    """Return log p of all classes, the predicted one, its ln p and ln(1 - p)."""
-    log_proba = torch.log_softmax(logits, dim=1)
-    top = logits.argmax(dim=1)
-    log_top = log_proba.gather(1, top[:, None])[:, 0]
-    others = log_proba.scatter(1, top[:, None], -torch.inf)
-    # A probability that rounds to 1 leaves the others what float32 can hold.
-    log_rest = torch.logsumexp(others, dim=1)
-    return log_proba, top, log_top, log_rest
+    def __init__(self, logits):
+        log_proba = torch.log_softmax(logits, dim=1)
+        self.top = logits.argmax(dim=1)
+        self.log_top = log_proba.gather(1, self.top[:, None])[:, 0]
+        others = log_proba.scatter(1, self.top[:, None], -torch.inf)
+        self.log_rest = torch.logsumexp(others, dim=1)
+        self.log_shares = others - self.log_rest[:, None]
+
+    def score(self, head):
+        """Return the log-odds of the confidence."""
+        a, b, d = map(float, head)
+        return a * self.log_top - b * self.log_rest + d
+
+    def log_proba_with(self, score):
+        """Return log-probabilities of all classes for a score of the predicted one."""
+        others = functional.logsigmoid(-score)[:, None] + self.log_shares
+        own = functional.logsigmoid(score)[:, None]
+        return others.scatter(1, self.top[:, None], own)

@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from skcalib.training import BilevelCalibratedClassifier  # noqa: E402
 from skcalib.training._bilevel_confidence import (  # noqa: E402
-    confident_proba,
+    confident_log_proba,
     fit_head,
     outer_losses,
 )
@@ -113,6 +113,18 @@ def test_probabilities_confidence_and_prediction_agree():
     assert_array_equal(classifier.predict(X), proba.argmax(axis=1))
     extreme = classifier.predict_proba(1e4 * X)
     assert np.isfinite(extreme).all()
+
+
+def test_networks_that_contradict_each_other_still_give_numbers():
+    X, y = draw(n_classes=2)
+    classifier = BilevelCalibratedClassifier(nn.Linear(2, 2), **SMALL).fit(X, y)
+    with torch.no_grad():
+        for module, sign in zip(classifier.modules_, (1, -1, 0), strict=True):
+            module.bias.zero_()
+            module.weight.copy_(sign * 1e6 * torch.eye(2))
+    # Two of the three are certain of the opposite; the third cannot tell.
+    proba = classifier.predict_proba([[1.0, -1.0]])
+    assert 0.2 < proba[0, 0] < 0.8
 
 
 def test_a_row_is_mapped_alike_alone_and_in_a_batch():
@@ -359,7 +371,7 @@ def test_the_head_minimises_its_penalised_loss():
 def test_a_head_that_is_always_right_stays_finite():
     logits = torch.tensor([[9.0, 0.0], [0.0, 9.0]]).repeat(50, 1)
     head = fit_head(logits, logits.argmax(1), torch.ones(100))
-    proba = confident_proba(logits, head).max(1).values
+    proba = confident_log_proba(logits, head).exp().max(1).values
     assert np.isfinite(head).all()
     assert ((proba > 0.99) & (proba <= 1)).all()
 
@@ -369,15 +381,21 @@ def test_the_outer_loss_is_the_likelihood_of_the_probabilities():
     logits = torch.randn(50, 4, generator=generator).double()
     codes = torch.arange(50) % 4
     head = np.array([0.9, 1.2, 0.5])
-    proba = confident_proba(logits, head)
-    losses = -proba.gather(1, codes[:, None])[:, 0].log()
+    log_proba = confident_log_proba(logits, head)
+    losses = -log_proba.gather(1, codes[:, None])[:, 0]
     assert_allclose(outer_losses(logits, codes, head), losses, rtol=1e-9)
-    assert_allclose(proba.sum(1), 1, rtol=1e-12)
+    softmax = torch.softmax(logits, 1)
+    p, top = softmax.max(1)
+    score = head[0] * p.log() - head[1] * (1 - p).log() + head[2]
+    confidence = torch.sigmoid(score)
+    others = softmax * ((1 - confidence) / (1 - p))[:, None]
+    expected = others.scatter(1, top[:, None], confidence[:, None])
+    assert_allclose(log_proba.exp(), expected, rtol=1e-9)
 
 
 def test_the_predicted_class_stays_ahead_of_a_head_that_distrusts_it():
     logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, 0.5, 0.0], [1e4, -1e4, 0.0]])
-    proba = confident_proba(logits, np.array([0.0, 0.0, -50.0]))
+    proba = confident_log_proba(logits, np.array([0.0, 0.0, -50.0])).exp()
     assert_array_equal(proba.argmax(1), [0, 0, 0])
     assert_allclose(proba.sum(1), 1, rtol=1e-12)
     assert (proba >= 0).all()
