@@ -88,6 +88,10 @@ class VennAbersCalibration(BaseCalibrator):
     convex minorant, in :math:`n \log n` operations, and prediction looks them up. A
     curve has up to twice as many knots as there are samples, for each class.
 
+    The interval is no confidence interval: what holds is that one of its two ends,
+    nobody knows which, is a calibrated probability. Each curve keeps a share for
+    chance, so that with many classes the rows become under-confident.
+
     A class may be missing from the calibration set: it gets :math:`p_0 = 0` and a small
     :math:`p_1`. The new sample has weight 1, so weights count as samples.
 
