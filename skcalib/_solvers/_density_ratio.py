@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import map_blocks, row_slices
+from skcalib._solvers._neighbours import mass_quantiles
 
 Floats = NDArray[np.float64]
 
@@ -118,7 +119,7 @@ class BinShift:
 
         `prior` samples without a gap belong to every bin.
         """
-        edges = [_mass_edges(column, weight, n_bins) for column in points.T]
+        edges = [np.unique(mass_quantiles(c, weight, n_bins)) for c in points.T]
         cell = _cells(points, edges[0], edges[1])
         size = (edges[0].shape[0] + 1) * (edges[1].shape[0] + 1)
         gap = np.bincount(cell, weight * (hit - points[:, 0]), size)
@@ -130,14 +131,6 @@ class BinShift:
         """Return the chance of a hit at each point."""
         cell = _cells(points, self.confidence_edges, self.proximity_edges)
         return np.clip(points[:, 0] + self.shift[cell], 0, 1)
-
-
-def _mass_edges(values: Floats, weight: Floats, n_bins: int) -> Floats:
-    """Return the different inner edges of bins of equal mass, closed on the right."""
-    order = np.argsort(values)
-    cumulated = np.cumsum(weight[order])
-    shares = np.arange(1, n_bins) / n_bins * cumulated[-1]
-    return np.unique(values[order][np.searchsorted(cumulated, shares * (1 - 1e-12))])
 
 
 def _cells(points: Floats, first: Floats, second: Floats) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""Proximity of samples to their nearest neighbours."""
+"""Proximity of samples to their nearest neighbours, and bins of it."""
 
 from typing import Any
 
@@ -30,3 +30,15 @@ def neighbour_proximity(
     # No argument: a sample is then not its own neighbour.
     distance, _ = search.kneighbors(None if reference is None else features)
     return np.exp(-distance.mean(axis=1, dtype=np.float64))
+
+
+def mass_quantiles(
+    values: NDArray[np.float64], weight: NDArray[np.float64], n_bins: int
+) -> NDArray[np.float64]:
+    """Inner edges of `n_bins` bins of equal mass, closed on the right."""
+    order = np.argsort(values)
+    cumulated = np.cumsum(weight[order])
+    shares = np.arange(1, n_bins) / n_bins * cumulated[-1]
+    # Shares that rounding carries just above a sum are that sum.
+    last = np.searchsorted(cumulated, shares * (1 - 1e-12))
+    return values[order][last]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
-from skcalib._solvers._neighbours import neighbour_proximity
+from skcalib._solvers._neighbours import mass_quantiles, neighbour_proximity
 from skcalib._validation import check_top_label
 from skcalib.metrics._bins import Floats, check_n_bins, sum_by_index, uniform_edges
 
@@ -177,13 +177,3 @@ def check_proximity(proximity: ArrayLike, confidence: Floats) -> Floats:
             f"proximity holds {column[row]} in row {row}; it needs finite numbers."
         )
     return column
-
-
-def mass_quantiles(values: Floats, weight: Floats, n_bins: int) -> Floats:
-    """Inner edges of `n_bins` bins of equal mass, closed on the right."""
-    order = np.argsort(values)
-    cumulated = np.cumsum(weight[order])
-    shares = np.arange(1, n_bins) / n_bins * cumulated[-1]
-    # Shares that rounding carries just above a sum are that sum.
-    last = np.searchsorted(cumulated, shares * (1 - 1e-12))
-    return values[order][last]
