@@ -86,25 +86,36 @@ class CalibrationData:
         slices = row_slices(self.n_samples, self.n_classes)
         return np.concatenate(list(map_blocks(of_block, slices)))
 
-    def mapped(self, function: BlockFunction) -> "CalibrationData":
+    def mapped(
+        self, function: BlockFunction, *, keep_type: bool = False
+    ) -> "CalibrationData":
         """Put the logits through a row-wise `function` of float64 blocks.
 
         The result is kept in memory if the logits are, and computed anew at each
-        reading if they come from a file.
+        reading if they come from a file. It is float64 unless `keep_type` leaves the
+        type of the logits.
         """
-        return self._replaced(MappedSource(self.source, function), self.codes)
+        dtype = self.source.dtype if keep_type else np.dtype(np.float64)
+        source = MappedSource(self.source, function)
+        return self._replaced(source, self.codes, dtype)
 
     def columns(self, index: NDArray[np.intp]) -> "CalibrationData":
         """Keep some columns, which must hold the classes of all rows."""
         number = np.full(self.n_classes, -1)
         number[index] = np.arange(index.shape[0])
         source = MappedSource(self.source, lambda x: x[:, index], index.shape[0])
-        return self._replaced(source, number[self.codes])
+        return self._replaced(source, number[self.codes], source.dtype)
 
     def _replaced(
-        self, source: ArraySource, codes: NDArray[np.intp]
+        self, source: ArraySource, codes: NDArray[np.intp], dtype: np.dtype
     ) -> "CalibrationData":
         if not isinstance(self.source, MemmapSource):
-            slices = row_slices(*source.shape)
-            source = ArraySource(np.concatenate(list(map_blocks(source.read, slices))))
+            array = np.empty(source.shape, dtype)
+
+            def fill(rows: slice) -> None:
+                array[rows] = source.read(rows)
+
+            for _ in map_blocks(fill, row_slices(*source.shape)):
+                pass
+            source = ArraySource(array)
         return CalibrationData(source, codes, self.weight * self.total_weight)

@@ -5,6 +5,11 @@ constant 1. The Hessian, of size K (K + 1), is never formed. Its approximate inv
 two parts: for the off-diagonal entries the Kronecker product of the mean of
 diag(p) - p p' and the second moments of x, inverted through the eigenvectors of both;
 for the diagonal of W and b, which carry other penalties, their exact Hessian.
+
+Matrix products are all that counts once there are a thousand classes. Then they run in
+single precision, those of the scores for the small W - I only, so that scores stay
+exact; and where the ridge outweighs the curvature by the off-diagonal entries, the
+diagonal of the Hessian, which takes no products, is inverse enough.
 """
 
 from collections.abc import Callable
@@ -23,13 +28,15 @@ from skcalib._solvers._softmax import (
     curvature_product,
     steering_precision,
 )
-from skcalib._solvers._vector import inverse
+from skcalib._solvers._vector import inverse, inverse_blocks
 
 Array = NDArray[np.float64]
 
+# From this many logits on, matrix products run in single precision.
+LARGE = 1 << 24
 # Up to this many logits, the features and probabilities that Hessian products use stay
 # in memory, in float32; beyond, each product computes them anew.
-MAX_KEPT_ELEMENTS = 1 << 24
+MAX_KEPT_ELEMENTS = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,23 @@ def log_loss(data: CalibrationData, x: Array) -> float:
     return float(data.sum(of_block, heavy=True))
 
 
+def is_large(data: CalibrationData) -> bool:
+    """Whether the fit computes in single precision, apart from sums over rows."""
+    return data.n_samples * data.n_classes > LARGE
+
+
 def _scores(x: NDArray, z: NDArray) -> NDArray:
     scores = z @ x[:, :-1].T
+    scores += x[:, -1]
+    return scores
+
+
+def _scores_by_change(x: Array, z: NDArray, rounded: NDArray) -> Array:
+    """Compute z + (W - I) z + b, the product with `rounded`, which is z in float32."""
+    scores = z.astype(np.float64)
+    change = x[:, :-1] - np.eye(x.shape[0])
+    if change.any():
+        scores += rounded @ change.T.astype(rounded.dtype)
     scores += x[:, -1]
     return scores
 
@@ -89,9 +111,12 @@ class _Problem:
         self._penalty = ridge.table(data.n_classes)
         self._off_diagonal = ridge.off_diagonal
         self._target = identity_map(data.n_classes)
-        # At least a few rows per class, or the products of a block are too thin.
-        self._block_elements = max(1 << 16, 128 * data.n_classes)
+        # At least a few rows per class, or the products of a block are too thin; and no
+        # fewer rows than classes, or adding them up costs more than the products.
+        n_rows = max(128, data.n_classes)
+        self._block_elements = max(1 << 16, n_rows * data.n_classes)
         self._keep = data.n_samples * data.n_classes <= MAX_KEPT_ELEMENTS
+        self._large = is_large(data)
 
     def loss(self, x: Array) -> float:
         """Penalised loss at `x`."""
@@ -108,27 +133,37 @@ class _Problem:
         def statistic(
             features: NDArray, codes: NDArray, weight: Array
         ) -> tuple[Any, ...]:
-            z = features.astype(np.float64, copy=False)
-            e = Exponentials.of_scores(_scores(x, z), codes)
-            proba = e.values / e.total[:, np.newaxis]
-            steering = _Steering.of_block(z, proba, weight)
+            if self._large:
+                z = steering_precision(features)
+                scores = _scores_by_change(x, features, z)
+            else:
+                z = features.astype(np.float64, copy=False)
+                scores = _scores(x, z)
+            e = Exponentials.of_scores(scores, codes)
+            steering = _Steering.of_block(z, e, weight)
             residual = e.turn_into_residuals()
             residual *= (weight / e.total)[:, np.newaxis]
             # Lists add up to one that holds all blocks.
             kept = [steering] * self._keep
-            sums = float(e.loss @ weight), _outer_sums(residual, z), kept
-            return sums if curvature is not None else (*sums, steering.moments())
+            gradient = _outer_sums(residual.astype(z.dtype, copy=False), z)
+            sums = float(e.loss @ weight), gradient, kept
+            if curvature is not None:
+                return sums
+            return *sums, steering.diagonal() if self._large else steering.moments()
 
-        def hessian_product(direction: Array) -> Array:
-            def of_block(features: NDArray, codes: NDArray, weight: Array) -> Array:
+        def over_blocks(of_steering: Callable[["_Steering"], Any]) -> Any:
+            if kept:
+                return sum_blocks(of_steering, kept, heavy=True)
+
+            def of_block(features: NDArray, codes: NDArray, weight: Array) -> Any:
                 z = steering_precision(features)
                 proba = softmax_(_scores(x.astype(z.dtype), z))
-                return _Steering.of_block(z, proba, weight).product(direction)
+                return of_steering(_Steering(z, proba, weight.astype(z.dtype)))
 
-            if kept:
-                product = sum_blocks(lambda b: b.product(direction), kept, heavy=True)
-            else:
-                product = self._sum(of_block)
+            return self._sum(of_block)
+
+        def hessian_product(direction: Array) -> Array:
+            product: Array = over_blocks(lambda block: block.product(direction))
             return product + 2 * self._penalty * direction
 
         loss, gradient, kept, *moments = self._sum(statistic)
@@ -138,13 +173,40 @@ class _Problem:
         if curvature is not None:
             precondition = curvature.precondition
         else:
-            precondition = self._approximate_inverse(moments[0])
+            precondition = self._inverse(moments[0], over_blocks)
         return Expansion(loss, gradient, hessian_product, precondition)
 
     def _sum(self, statistic: Statistic) -> Any:
         return self._data.sum(
             statistic, block_elements=self._block_elements, heavy=True
         )
+
+    def _inverse(
+        self, sums: Any, over_blocks: Callable[[Callable[["_Steering"], Any]], Any]
+    ) -> Callable[[Array], Array]:
+        """Choose the approximate inverse; `sums` are moments, or a large diagonal."""
+        if not self._large:
+            return self._approximate_inverse(sums)
+        curvature = float(sums[2].max() * sums[3].max())
+        if curvature <= 2 * self._off_diagonal:
+            return self._diagonal_inverse(sums)
+        return self._approximate_inverse(over_blocks(lambda block: block.moments()))
+
+    def _diagonal_inverse(self, diagonal: Array) -> Callable[[Array], Array]:
+        """Invert the Hessian's diagonal, and its blocks by w_kk and b_k."""
+        k = np.arange(self._data.n_classes)
+        spectrum = np.outer(diagonal[2], diagonal[3]) + 2 * self._off_diagonal
+        penalty = np.stack([self._penalty[k, k], self._penalty[:, -1]])
+        solve_blocks = inverse_blocks(diagonal[:3], penalty)
+
+        def precondition(r: Array) -> Array:
+            out = np.empty_like(r)
+            np.divide(r[:, :-1], spectrum, out=out[:, :-1])
+            vector = solve_blocks(np.stack([r[k, k], r[:, -1]]))
+            out[k, k], out[:, -1] = vector
+            return out
+
+        return precondition
 
     def _approximate_inverse(self, moments: "_Moments") -> Callable[[Array], Array]:
         n_classes = self._data.n_classes
@@ -216,14 +278,31 @@ class _Steering:
     weight: NDArray[Any]
 
     @classmethod
-    def of_block(cls, z: NDArray, proba: NDArray, weight: Array) -> "_Steering":
+    def of_block(cls, z: NDArray, e: Exponentials, weight: Array) -> "_Steering":
         z = steering_precision(z)
+        proba = e.values / e.total[:, np.newaxis]
         return cls(z, proba.astype(z.dtype), weight.astype(z.dtype))
 
     def product(self, direction: Array) -> Array:
         """Product of the block's Hessian with a (K, K + 1) array."""
         change = _scores(direction.astype(self.z.dtype), self.z)
         return _outer_sums(curvature_product(self.proba, change, self.weight), self.z)
+
+    def diagonal(self) -> Array:
+        """Sum w p (1 - p) times z^2, z and 1, and w z^2, for the Hessian's diagonal.
+
+        The entry for w_ij is about the product of the third sum for i and the last
+        one for j.
+        """
+        mass = self.proba * (1 - self.proba)
+        first = mass * self.z
+        sums = [
+            self.weight @ (first * self.z),
+            self.weight @ first,
+            self.weight @ mass,
+            self.weight @ (self.z * self.z),
+        ]
+        return _double(np.stack(sums))
 
     def moments(self) -> _Moments:
         root = np.sqrt(self.weight)

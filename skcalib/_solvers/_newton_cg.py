@@ -141,7 +141,8 @@ def _newton_step(point: Expansion, forcing: float, tol: float) -> tuple[Array, f
         residual -= length * product
         z = point.precondition(residual)
         rho, previous = float(np.vdot(residual, z)), rho
-        if rho <= forcing**2 * first:
+        # More steps would gain less than what is asked for.
+        if rho <= max(forcing**2 * first, 0.01 * tol):
             break
         direction = z + (rho / previous) * direction
     return step, -float(np.vdot(point.gradient, step))

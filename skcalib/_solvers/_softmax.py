@@ -55,12 +55,12 @@ class Exponentials:
         return self.values
 
 
-def steering_precision(z: Array) -> NDArray[Any]:
+def steering_precision(z: NDArray[Any]) -> NDArray[Any]:
     """Round to float32, where that pays and no product overflows."""
     if z.shape[1] < LEAST_COLUMNS:
         return z
     with np.errstate(over="ignore"):
-        rounded = z.astype(np.float32)
+        rounded = z.astype(np.float32, copy=False)
         square = np.vdot(rounded, rounded)
     return rounded if square < LARGEST_SQUARE else z
 

@@ -113,7 +113,7 @@ def _expand(
     elif dense:
         precondition = inverse(hessian[0] + np.diag(2 * penalty.ravel()))
     else:
-        precondition = _inverse_blocks(hessian[0], penalty)
+        precondition = inverse_blocks(hessian[0], penalty)
     return Expansion(loss, gradient, product, precondition)
 
 
@@ -151,7 +151,7 @@ def _diagonal_hessian(proba: Array, z: Array, weight: Array) -> Array:
     return np.stack([weight @ (first * z), weight @ first, weight @ mass])
 
 
-def _inverse_blocks(blocks: Array, penalty: Array) -> Callable[[Array], Array]:
+def inverse_blocks(blocks: Array, penalty: Array) -> Callable[[Array], Array]:
     vv = _raised(blocks[0] + 2 * penalty[0])
     bb = _raised(blocks[2] + 2 * penalty[1])
     vb = blocks[1]

@@ -15,7 +15,7 @@ from skcalib._maps import (
     evaluate_block,
 )
 from skcalib._sklearn_compat import Interval, StrOptions
-from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
+from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
 from skcalib._solvers._temperature import fit_temperature
 from skcalib._solvers._vector import fit_vector
 
@@ -147,7 +147,9 @@ class StructuredMatrixScaling(BaseCalibrator):
         self.temperature_ = float(fit_temperature(data).x[0])
         self.uniform_weight_ = 1 / (data.total_weight + 1)
         front = CalibrationMap(*self._front(data.n_classes))
-        features = data.mapped(lambda block: evaluate_block(front, block))
+        features = data.mapped(
+            lambda block: evaluate_block(front, block), keep_type=is_large(data)
+        )
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
         unit = data.n_classes / data.total_weight
         self._record(fit(features, unit))

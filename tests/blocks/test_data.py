@@ -88,3 +88,13 @@ def test_a_file_is_mapped_block_by_block_and_an_array_once(tmp_path, data):
     in_memory = data.mapped(record)
     assert_array_equal(in_memory.logits, in_memory.logits)
     assert sum(calls) == 1000
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mapped_logits_may_keep_their_type(dtype):
+    logits = np.arange(12, dtype=dtype).reshape(4, 3)
+    data = CalibrationData(ArraySource(logits), np.arange(4) % 3, np.ones(4))
+    assert data.mapped(np.exp).logits.dtype == np.float64
+    kept = data.mapped(np.exp, keep_type=True).logits
+    assert kept.dtype == dtype
+    assert_allclose(kept, np.exp(logits), rtol=1e-6)

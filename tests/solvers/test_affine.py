@@ -1,9 +1,11 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 from skcalib._blocks import ArraySource, CalibrationData
-from skcalib._solvers._matrix import Ridge, _Problem, identity_map
+from skcalib._solvers._matrix import Ridge, _Problem, fit_matrix, identity_map
 from skcalib._solvers._penalty_search import PENALTIES, PenaltySearch, log_loss
 from skcalib._solvers._range import clip_masked, sensible_range
 from skcalib._solvers._vector import _expand, inverse
@@ -162,3 +164,22 @@ def test_products_that_are_computed_anew_are_those_of_kept_blocks(data, monkeypa
     monkeypatch.setattr("skcalib._solvers._matrix.MAX_KEPT_ELEMENTS", 0)
     anew = _Problem(data, Ridge()).expand(x, None).hessian_product(direction)
     assert_allclose(anew, kept, rtol=1e-10)
+
+
+@pytest.mark.parametrize("least_columns", [1, 32])
+@pytest.mark.parametrize("kept", [0, 1 << 25])
+@pytest.mark.parametrize("off_diagonal", [0.01, 100.0])
+def test_many_logits_are_fitted_to_the_same_minimum(
+    data, monkeypatch, off_diagonal, kept, least_columns
+):
+    # A strong ridge outweighs the curvature, a weak one does not.
+    ridge = Ridge(off_diagonal, 0.01, 0.01)
+    fit = partial(fit_matrix, data, identity_map(4), ridge=ridge, tol=1e-7, max_iter=50)
+    expected = fit()
+    monkeypatch.setattr("skcalib._solvers._matrix.LARGE", 0)
+    monkeypatch.setattr("skcalib._solvers._matrix.MAX_KEPT_ELEMENTS", kept)
+    monkeypatch.setattr("skcalib._solvers._softmax.LEAST_COLUMNS", least_columns)
+    result = fit()
+    assert result.converged
+    assert result.loss == pytest.approx(expected.loss, abs=2e-7)
+    assert result.n_iter <= expected.n_iter + 2
