@@ -23,7 +23,12 @@ from skcalib.model_selection._candidates import (
     named_candidates,
 )
 from skcalib.model_selection._log_proba import true_log_proba
-from skcalib.model_selection._stack import HeldOut, StackedCalibrator, mean_and_error
+from skcalib.model_selection._stack import (
+    LEAST_GAIN,
+    HeldOut,
+    StackedCalibrator,
+    mean_and_error,
+)
 
 STACK = "stack"
 
@@ -209,7 +214,8 @@ class CalibratorSearch(BaseCalibrator):
             stack, more = _stack(candidates, proba, data, splits)
             scores = np.vstack([scores, more[0]])
             seconds = np.append(seconds, more[1])
-            if (scores[-1] - scores[chosen]) @ unit_weight > 0:
+            loss, error = mean_and_error(scores[chosen] - scores[-1], unit_weight)
+            if loss <= LEAST_GAIN * error:
                 chosen = len(candidates)
             candidates = {**candidates, STACK: stack}
         self.cv_results_ = _summarise(list(candidates), scores, unit_weight, seconds)

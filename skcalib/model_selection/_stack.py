@@ -15,7 +15,8 @@ from skcalib.model_selection._log_proba import true_log_proba
 
 # Probabilities of the mixture below this are not told apart from 0.
 FLOOR = 1e-12
-# A last map of several parameters must gain so many standard errors.
+# A last map of several parameters, and a single candidate in the place of a stack, must
+# gain so many standard errors. A whole one would often leave a real gain behind.
 LEAST_GAIN = 0.5
 
 
