@@ -237,4 +237,7 @@ class CalibratorComparisonDisplay:
 def _inside(value, best):
     """Whether a value is near enough to the best for all to be told apart."""
     distance = np.abs(value - value[best])
-    return distance <= REACH * max(np.median(distance), 1e-12)
+    typical = np.median(distance)
+    if typical == 0 and distance.any():  # More than half are equal.
+        typical = np.median(distance[distance > 0])
+    return distance <= REACH * typical

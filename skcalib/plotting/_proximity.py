@@ -1,6 +1,7 @@
 """Proximity diagram: confidence and accuracy from lonely samples to common ones."""
 
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -143,18 +144,13 @@ class ProximityDisplay(FromEstimator):
         )
         column = check_proximity(proximity, confidence)
         index = np.searchsorted(mass_quantiles(column, weight, n_bins), column)
-
-        def mean(values):
-            mass = sum_by_index(index, weight, n_bins)
-            sums = sum_by_index(index, weight * values, n_bins)
-            empty = np.full(n_bins, np.nan)
-            return np.divide(sums, mass, out=empty, where=mass > 0)
-
+        mean = partial(_bin_means, index, weight, n_bins)
         band = None
         if n_bootstrap:
             random = check_random_state(random_state)
+            n_rows = confidence.shape[0]
             draws = [
-                mean(random.random_sample(confidence.shape[0]) < confidence)
+                mean(random.random_sample(n_rows) < confidence)
                 for _ in range(n_bootstrap)
             ]
             tail = (1 - confidence_level) / 2
@@ -224,3 +220,11 @@ class ProximityDisplay(FromEstimator):
         hide_box(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
+
+
+def _bin_means(index, weight, n_bins, values):
+    """Mean of the values in each bin, NaN where it is empty."""
+    mass = sum_by_index(index, weight, n_bins)
+    sums = sum_by_index(index, weight * values, n_bins)
+    empty = np.full(n_bins, np.nan)
+    return np.divide(sums, mass, out=empty, where=mass > 0)

@@ -311,3 +311,13 @@ def test_comparisons_that_make_no_sense_are_refused(pyplot):
     _, axes = pyplot.subplots(1, 2)
     with pytest.raises(ValueError, match="1 metrics need as many axes, not 2"):
         CalibratorComparisonDisplay.from_comparison(Table(), metrics=["NLL"], ax=axes)
+
+
+def test_a_single_value_that_differs_is_drawn():
+    class Equal(Table):
+        mean = np.array([[0.4, 0.05, 0.8], [0.4, 0.01, 0.8], [0.7, 0.02, 0.8]])
+
+    display = CalibratorComparisonDisplay.from_comparison(
+        Equal(), metrics=Table.metrics
+    )
+    assert not any(len(panel.texts) for panel in display.axes_)
