@@ -56,6 +56,7 @@ BILEVEL = {
     "bilevel, neumann": {"hypergradient": "neumann"},
     "bilevel, weights 1": {"weight_lr": 0},
 }
+PLAIN = ("plain", "half, TS", "half, isotonic", "half, stopped, isotonic")
 FOLDS = ("folds, TS", "folds, isotonic", "folds, head")
 REFERENCE = "half, isotonic"
 
@@ -157,14 +158,7 @@ def fold_rows(X, y, X_test, seed, epochs):
             calibrated(name, logits, labels, logits_of(m, X_test))
             for m in classifier.modules_
         ]
-        yield f"folds, {name}", joined(members, name)
-
-
-def joined(members, name):
-    """Average as the estimator does; isotonic regression has zeros, which it cannot."""
-    if name == "isotonic":
-        return np.mean(members, 0)
-    return softmax(np.mean(np.log(members), 0))
+        yield f"folds, {name}", np.mean(members, 0)
 
 
 def bilevel_rows(X, y, X_test, seed, halves, epochs, wanted):
@@ -195,10 +189,9 @@ def judge(proba, y, posterior):
 
 def methods(part):
     """Return the rows of a part unless others are asked for."""
-    half = ["plain", "half, TS", "half, isotonic", "half, stopped, isotonic"]
     if part == "flipped":
-        return [*half, *(f"half, {name}" for name in BILEVEL)]
-    return [*half, "half, bilevel, cg", *FOLDS, "bilevel"]
+        return [*PLAIN, *(f"half, {name}" for name in BILEVEL)]
+    return [*PLAIN, "half, bilevel, cg", *FOLDS, "bilevel"]
 
 
 def results(part, seed, epochs, wanted):
@@ -209,12 +202,11 @@ def results(part, seed, epochs, wanted):
     )
     if part == "flipped":
         y = flip(y, halves[0], seed)
-    rows = [
-        plain_rows(X, y, X_test, seed, halves, epochs),
-        bilevel_rows(X, y, X_test, seed, halves, epochs, wanted),
-    ]
+    rows = [bilevel_rows(X, y, X_test, seed, halves, epochs, wanted)]
     if wanted & set(FOLDS):
-        rows.insert(1, fold_rows(X, y, X_test, seed, epochs))
+        rows.insert(0, fold_rows(X, y, X_test, seed, epochs))
+    if wanted & set(PLAIN):
+        rows.insert(0, plain_rows(X, y, X_test, seed, halves, epochs))
     for group in rows:
         for name, proba in group:
             if name in wanted:

@@ -36,8 +36,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
     The outer one judges it on rows it was not trained on, where a confidence head
     learns how often the network is right, and moves the weights of the samples by
     implicit differentiation. Here this is cross-fitted: each fold is the outer part of
-    one network, all share the head, and the probabilities are the geometric mean of
-    theirs, normalised.
+    one network, all share the head, and predictions are the mean of the networks.
 
     Parameters
     ----------
@@ -151,8 +150,8 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
     the others alone. With one pair or two there are no others: the outer loss is then
     optimistic, and so may be the confidence.
 
-    The geometric mean is less cautious than the arithmetic one, whose confidence lags
-    behind what several networks gain in accuracy.
+    Several networks together are right more often than each, which the mean of their
+    confidences does not know: where they are accurate, it is somewhat too cautious.
 
     A loss that is no longer finite ends the training with a ConvergenceWarning and the
     best networks so far; in the first epoch it is an error.
@@ -314,7 +313,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         training.restore()
 
     def predict_proba(self, X):
-        """Return the geometric mean of the networks' probabilities.
+        """Return the mean of the networks' probabilities.
 
         Each network gives its predicted class the confidence of the head, and shares
         the rest among the others in proportion to their softmax.
@@ -332,16 +331,17 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         check_is_fitted(self)
         x = self._as_tensor(self._check_inputs(X, reset=False), self.modules_[0])
         with torch.no_grad():
-            parts = [self._joint_proba(part) for part in x.split(self.batch_size)]
-        return check_finite(np.concatenate(parts), type(self).__name__)
+            parts = [self._mean_proba(part) for part in x.split(self.batch_size)]
+        proba = check_finite(np.concatenate(parts), type(self).__name__)
+        return proba / proba.sum(axis=1, keepdims=True)
 
-    def _joint_proba(self, x):
+    def _mean_proba(self, x):
         x = x.to(self.device)
         total = sum(
-            confident_log_proba(class_logits(module, x), self.head_coef_)
+            confident_log_proba(class_logits(module, x), self.head_coef_).exp()
             for module in self.modules_
         )
-        return torch.softmax(total / len(self.modules_), dim=1).cpu().numpy()
+        return (total / len(self.modules_)).cpu().numpy()
 
     def predict_confidence(self, X):
         """Return the probability that the predicted class is the true one.
