@@ -43,8 +43,8 @@ class CalibratorSearch(BaseCalibrator):
     stacks [2]_ a few candidates that learn different things. Their probabilities for
     rows that they were not fitted on are mixed, with the weights of highest likelihood,
     and the mixture goes through temperature or order-preserving scaling, whichever
-    cross-validation prefers. If a single candidate is as good as all that, it is taken
-    instead.
+    cross-validation prefers. If a single candidate, chosen as below, is better than all
+    that by half a standard error of the difference, it is taken instead.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from
@@ -67,8 +67,8 @@ class CalibratorSearch(BaseCalibrator):
 
     rule : {"one_standard_error", "best", "stack"}, default=None
         Take the first candidate within one standard error of the best, or the best,
-        or stack them all where that is better than the first of these. None is
-        "stack" where no candidates are given and "one_standard_error" otherwise.
+        or stack them all unless the first of these is better. None is "stack" where no
+        candidates are given and "one_standard_error" otherwise.
 
     random_state : int, RandomState instance or None, default=0
         Seed of the shuffling for an integer `cv`.
