@@ -31,6 +31,7 @@ autosummary_context = {
         "get_params",
         "score",
         "set_fit_request",
+        "set_predict_proba_request",
         "set_predict_request",
         "set_params",
         "set_score_request",
