@@ -32,7 +32,8 @@ def draw(results, path):
                 ]
                 ax.plot(*zip(*points, strict=True), style, color=colour, label=label)
             ax.set_title(f"{NETWORKS[name][0]}: {title}", fontsize=9)
-            ax.set_ylim(bottom=0)
+            if column == "ECE":
+                ax.set_ylim(bottom=0)
             ax.grid(alpha=0.3)
     for ax in axes[-1]:
         ax.set_xlabel("gamma of the focal loss")

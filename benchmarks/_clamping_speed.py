@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 
 from skcalib.clamping import NeuralClamping
 
+PRESETS = ["paper", "reference"]
 GAMMA = 1.0
 # Epochs tried in turn until the objective is at or below the recipe's.
 OURS = {
@@ -24,8 +25,7 @@ def speed(name, keep, options):
     """Fit by each recipe, and by our solvers with its gamma, penalty and freedom."""
     (task,) = make_tasks(name, 1, options.samples, options.device)
     return {
-        preset: beside_recipe(task, preset, options.tiny)
-        for preset in ("paper", "reference")
+        preset: beside_recipe(task, preset, options.tiny) for preset in options.presets
     }
 
 

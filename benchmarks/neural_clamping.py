@@ -30,7 +30,7 @@ import torch
 from _clamping_figure import draw
 from _clamping_parts import REFERENCE, corruption, gamma, shift, table
 from _clamping_rows import METHODS
-from _clamping_speed import speed
+from _clamping_speed import PRESETS, speed
 from _common import DATA
 from _networks import NETWORKS
 
@@ -111,6 +111,7 @@ def parse_arguments():
     parser.add_argument("--parts", default=list(PARTS), choices=PARTS, **several)
     parser.add_argument("--networks", default=every, choices=every, **several)
     parser.add_argument("--methods", choices=METHODS, help="of the tables", **several)
+    parser.add_argument("--presets", default=PRESETS, choices=PRESETS, **several)
     parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--samples", type=int, default=5000, help="images a half")
     parser.add_argument("--device", default="cpu")
