@@ -32,7 +32,7 @@ def paper_penalty(logits, y, gamma):
 def paper_objective(task, gamma, max_iter=3):
     """The published objective, of every pixel.
 
-    Three epochs of L-BFGS end where the recipe of the paper does, or below (part speed).
+    Three epochs of L-BFGS end where the paper's recipe does, or below (part speed).
     """
     return NeuralClamping(
         task.module,
