@@ -1,6 +1,5 @@
 """Bilevel self-calibration: sample weights and a confidence learned on other rows."""
 
-import warnings
 from dataclasses import fields
 from numbers import Integral, Real
 
@@ -11,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
+from skcalib._warnings import warn
 from skcalib.training._bilevel_confidence import confident_log_proba
 from skcalib.training._bilevel_hypergradient import METHODS
 from skcalib.training._bilevel_splits import bilevel_splits
@@ -303,12 +303,11 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
                     f"Training failed in epoch {epoch}: {reason}, and no epoch before "
                     f"was good. {advice}"
                 ) from reason
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} stopped in epoch {epoch}: {reason}. The "
                 f"networks of epoch {training.kept['epoch']}, the best before, are "
                 f"kept. {advice}",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         training.restore()
 

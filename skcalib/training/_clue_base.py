@@ -1,6 +1,5 @@
 """What the CLUE estimators share: validation, training, passes at prediction."""
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,6 +11,7 @@ from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
 
 from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._warnings import warn
 from skcalib.training._clue_loss import REDUCTIONS, CLUELoss
 from skcalib.training._mc_dropout import has_dropout, mc_dropout
 from skcalib.training._net import Batches, CLUENet, Rows
@@ -83,12 +83,11 @@ class BaseCLUE(NetworkEstimator):
         self._predict_seed = int(rng.randint(LARGEST_SEED))
         if net.diverged_ is not None:
             epoch, reason, self.n_iter_ = net.diverged_
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} stopped in epoch {epoch}: {reason}. The "
                 f"weights of the end of epoch {self.n_iter_} are kept. Lower the "
                 f"learning rate lr={self.lr:g}, or scale X.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     def _split(self, rows, rng):
