@@ -75,7 +75,7 @@ def calibrate(
     model: _options.Model = None,
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"One of {', '.join(NAMES)}.")
-    ] = "temperature",
+    ] = "auto",
     gamma: Annotated[
         float | None,
         typer.Option(

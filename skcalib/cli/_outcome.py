@@ -78,13 +78,15 @@ class Outcome:
 
     @property
     def learned(self) -> dict[str, Any]:
-        """The learned numbers and short vectors, by name."""
+        """The learned numbers and short vectors, by name; also of what was chosen."""
+        chosen = getattr(self.calibrator, "best_calibrator_", None)
+        attributes = vars(self.calibrator) | ({} if chosen is None else vars(chosen))
         learned = {
             name.rstrip("_"): np.asarray(value).tolist()
-            for name, value in vars(self.calibrator).items()
+            for name, value in attributes.items()
             if name.endswith("_")
             and not name.startswith("_")
-            and name not in ("classes_", "n_features_in_")
+            and name not in ("classes_", "n_features_in_", "best_index_")
             and _is_short(value)
         }
         delta = getattr(self.calibrator, "delta_", None)

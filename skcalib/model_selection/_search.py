@@ -85,7 +85,7 @@ class CalibratorSearch(BaseCalibrator):
     ----------
     best_calibrator_ : calibrator
         The chosen calibrator, or the stack, fitted on everything. A stack has
-        `weights`, one a candidate.
+        `weights_`, one a candidate.
 
     best_name_ : str
         Its name: the key of the dict, or the class and its changed parameters; "stack"

@@ -41,6 +41,7 @@ class StackedCalibrator(BaseCalibrator):
         self.classes = classes
 
     def _fit_calibration(self, data):
+        self.weights_ = np.array(self.weights, dtype=np.float64)
         logits, weight = data.logits, data.weight * data.total_weight
         columns = np.arange(data.n_classes)
         self.calibrators_ = [
@@ -52,8 +53,7 @@ class StackedCalibrator(BaseCalibrator):
 
     def _calibration_map(self):
         parts = tuple(part._calibration_map() for part in self.calibrators_)
-        weights = tuple(float(w) for w in self.weights)
-        mixture = Mixture(weights, parts, FLOOR)
+        mixture = Mixture(tuple(self.weights_.tolist()), parts, FLOOR)
         return CalibrationMap(mixture, Log(), *self.last_map.operations)
 
 

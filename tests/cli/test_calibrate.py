@@ -23,6 +23,19 @@ def load(path):
         return arrays["logits"], arrays["y"]
 
 
+def test_the_default_says_what_it_mixes(skcalib, demo, images_file):
+    run = skcalib(
+        "calibrate", demo.model, "--inputs", images_file, "-o", "c.onnx", "--json",
+        *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["learned"]["best_name"] == "stack"
+    assert sum(run.json["learned"]["weights"]) == pytest.approx(1)
+    assert run.json["largest_difference"] < 1e-6
+    before, after = (run.json[key]["metrics"]["nll"] for key in ("before", "after"))
+    assert after["value"] < before["value"]
+
+
 def test_cached_logits_give_the_calibrator_alone(skcalib, logits_file, tmp_path):
     run = skcalib("calibrate", "--logits", logits_file, "-o", "c.onnx", *QUICK)
     assert run.code == 0, run.err
@@ -238,5 +251,5 @@ def test_json_is_all_there_is_on_stdout_and_stderr_is_silent(skcalib, logits_fil
     run = skcalib(
         "calibrate", "--logits", logits_file, "-o", "c.onnx", "--json", *QUICK
     )
-    assert json.loads(run.out)["method"] == "temperature"
+    assert json.loads(run.out)["method"] == "auto"
     assert run.err == ""

@@ -53,7 +53,7 @@ def test_a_calibrated_model_evaluates_better(skcalib, demo, images_file):
     np.savez("test.npz", X=demo.X_test, y=demo.y_test)
     assert skcalib(
         "calibrate", demo.model, "--inputs", images_file, "-o", "c.onnx",
-        "--n-bootstrap", 0,
+        "-m", "temperature", "--n-bootstrap", 0,
     ).code == 0  # fmt: skip
     before, after = (
         skcalib("evaluate", model, "--inputs", "test.npz", "--json", *QUICK).json[
