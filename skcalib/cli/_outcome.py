@@ -72,8 +72,8 @@ class Outcome:
         )
         return (
             f"Before calibration the model was {sure} sure of its predictions on "
-            f"average, and right {right} of the time. After {self.method} calibration "
-            f"it is {now_sure} sure, and right {now_right} of the time."
+            f"average, and right {right} of the time. After calibration it is "
+            f"{now_sure} sure, and right {now_right} of the time."
         )
 
     @property
