@@ -38,6 +38,23 @@ def perceptron(n_in, n_out, width, p):
     )
 
 
+def convolutional(n_channels, size, n_out, p):
+    return nn.Sequential(
+        nn.Conv2d(n_channels, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(p),
+        nn.Linear(32 * (size // 4) ** 2, 64),
+        nn.ReLU(),
+        nn.Dropout(p),
+        nn.Linear(64, n_out),
+    )
+
+
 def three_parts(X, y, seed, sizes, stratify):
     """Split into training, calibration and test rows of the given shares."""
     order = np.arange(len(y))
@@ -92,6 +109,29 @@ def fashion(seed):
         (parts[2][0] + noise, parts[2][1]),
         torch.tensor(other.reshape(len(other), -1), dtype=torch.float32),
         lambda: perceptron(196, 10, 100, 0.3),
+        8,
+    )
+
+
+def cifar10(seed):
+    """CIFAR-10 at 16 x 16; shifted by noise; pieces of clothing are the others."""
+    with np.load(DATA / "cifar10" / "cifar10_test.npz") as arrays:
+        images, y = arrays["x"], arrays["y"].astype(int)
+    rows = np.random.default_rng(seed).permutation(len(y))[:4000]
+    # Means of blocks of 2 x 2, with the channels first.
+    X = images[rows].reshape(-1, 16, 2, 16, 2, 3).mean(axis=(2, 4)) / 255
+    X = X.transpose(0, 3, 1, 2)
+    parts = three_parts(X, y[rows], seed, (0.6, 0.25), stratify=True)
+    generator = torch.Generator().manual_seed(seed)
+    noise = 0.1 * torch.randn(parts[2][0].shape, generator=generator)
+    with np.load(DATA / "fashion_mnist" / "images_cal10k_test10k.npz") as arrays:
+        other = arrays["cal_x"][:600].reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)) / 255
+    other = np.pad(other, ((0, 0), (1, 1), (1, 1)))[:, np.newaxis].repeat(3, axis=1)
+    return Task(
+        *parts,
+        (parts[2][0] + noise, parts[2][1]),
+        torch.tensor(other, dtype=torch.float32),
+        lambda: convolutional(3, 16, 10, 0.3),
         8,
     )
 
@@ -152,4 +192,10 @@ def text(seed):
     )  # fmt: skip
 
 
-TASKS = {"digits": digits, "fashion": fashion, "diabetes": diabetes, "text": text}
+TASKS = {
+    "digits": digits,
+    "fashion": fashion,
+    "cifar10": cifar10,
+    "diabetes": diabetes,
+    "text": text,
+}

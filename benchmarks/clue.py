@@ -4,8 +4,9 @@ One table a problem, one row a method, mean and standard deviation over the seed
 methods train the same network on the same rows; those marked TS (or "scaled") use a
 calibration part besides. Every row but those with "MC" predicts without dropout.
 
-Usage: SKCALIB_DATA=<folder> python benchmarks/clue.py [--parts digits fashion diabetes
-       text overhead] [--seeds 5] [--methods NAME ...] [--output results.json] [--tiny]
+Usage: SKCALIB_DATA=<folder> python benchmarks/clue.py [--parts digits fashion cifar10
+       diabetes text overhead] [--seeds 5] [--methods NAME ...]
+       [--output results.json] [--tiny]
 """
 
 import argparse
@@ -309,6 +310,7 @@ def overhead(repeats):
 PARTS = {
     "digits": (classification, plain, "classification"),
     "fashion": (classification, plain, "classification"),
+    "cifar10": (classification, plain, "classification"),
     "diabetes": (regression, squared, "regression"),
     "text": (tokens, next_token, "tokens"),
 }
