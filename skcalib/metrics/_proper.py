@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._numerics import softmax_
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import NO_INFORMATION, fit_temperature
 from skcalib._validation import check_proba
 from skcalib.metrics._bins import Floats
 from skcalib.metrics._resampling import RowStatistics
@@ -208,7 +208,9 @@ def recalibrate(
         data = CalibrationData(
             ArraySource(logits[fitted]), codes[fitted], weight[fitted]
         )
-        temperature = fit_temperature(data).x[0]
+        found = fit_temperature(data)
+        # Where the optimum is infinite, how near the fit comes depends on the rows.
+        temperature = np.inf if found.message == NO_INFORMATION else found.x[0]
         uniform = 1 / (data.total_weight + 1)
         part = softmax_(logits[judged] / proba.dtype.type(temperature))
         result[judged] = (1 - uniform) * part + uniform / proba.shape[1]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
@@ -75,6 +75,7 @@ def test_the_order_of_classes_has_no_influence(metric, seed):
 
 @pytest.mark.parametrize("metric", [*METRICS, BLOCK])
 @given(seed=seeds, decimals=kinds)
+@example(seed=53690827, decimals=1)  # one fold has no best temperature
 @settings(max_examples=8, deadline=None)
 def test_whole_weights_equal_repetition(metric, seed, decimals):
     y, proba = draw(seed, decimals=decimals)
