@@ -6,6 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# A run says the same each time. HYPOTHESIS_PROFILE=default draws new examples.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 class Split(NamedTuple):
