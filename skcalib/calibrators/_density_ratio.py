@@ -348,15 +348,16 @@ class DensityRatioCalibration(BaseCalibrator):
         if n_others == 0:
             return np.ones(features.shape[0])
         # No argument: a sample is then not its own neighbour.
-        distance = self.neighbors_.kneighbors(None)[0].mean(axis=1, dtype=np.float64)
+        distance = self._mean_distance(None)
         self.distance_scale_ = float(np.median(distance)) or 1.0
         return np.exp(-distance / self.distance_scale_)[np.ravel(index)]
 
     def _proximity(self, features):
-        distance = self.neighbors_.kneighbors(features)[0].mean(
-            axis=1, dtype=np.float64
-        )
-        return np.exp(-distance / self.distance_scale_)
+        return np.exp(-self._mean_distance(features) / self.distance_scale_)
+
+    def _mean_distance(self, features):
+        distance, _ = self.neighbors_.kneighbors(features)
+        return distance.mean(axis=1, dtype=np.float64)
 
 
 class _Columns(BaseCalibrator):

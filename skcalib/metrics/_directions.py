@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skcalib._validation import check_top_label
-from skcalib.metrics._bins import BinStats, check_n_bins, top_label_stats
+from skcalib.metrics._bins import BinStats
+from skcalib.metrics._top_label import checked_stats
 
 
 def overconfidence_error(
@@ -65,7 +65,7 @@ def overconfidence_error(
     0.2
     """
     return overconfidence(
-        _stats(y_true, y_proba, n_bins, strategy, labels, sample_weight)
+        checked_stats(y_true, y_proba, n_bins, strategy, labels, sample_weight)
     )
 
 
@@ -124,21 +124,8 @@ def underconfidence_error(
     0.15
     """
     return underconfidence(
-        _stats(y_true, y_proba, n_bins, strategy, labels, sample_weight)
+        checked_stats(y_true, y_proba, n_bins, strategy, labels, sample_weight)
     )
-
-
-def _stats(
-    y_true: ArrayLike,
-    y_proba: ArrayLike,
-    n_bins: int,
-    strategy: str,
-    labels: ArrayLike | None,
-    sample_weight: ArrayLike | None,
-) -> BinStats:
-    n_bins = check_n_bins(n_bins)
-    rows = check_top_label(y_true, y_proba, labels, sample_weight)
-    return top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
 
 
 def overconfidence(stats: BinStats) -> float:

@@ -80,9 +80,8 @@ def expected_calibration_error(
     >>> round(expected_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.35
     """
-    n_bins = check_n_bins(n_bins)
-    rows = check_top_label(y_true, y_proba, labels, sample_weight)
-    return top_label_stats(*rows, n_bins=n_bins, strategy="uniform").mean_gap
+    stats = checked_stats(y_true, y_proba, n_bins, "uniform", labels, sample_weight)
+    return stats.mean_gap
 
 
 def adaptive_expected_calibration_error(
@@ -152,9 +151,8 @@ def adaptive_expected_calibration_error(
     >>> round(error, 3)
     0.35
     """
-    n_bins = check_n_bins(n_bins)
-    rows = check_top_label(y_true, y_proba, labels, sample_weight)
-    return top_label_stats(*rows, n_bins=n_bins, strategy="quantile").mean_gap
+    stats = checked_stats(y_true, y_proba, n_bins, "quantile", labels, sample_weight)
+    return stats.mean_gap
 
 
 def maximum_calibration_error(
@@ -216,9 +214,9 @@ def maximum_calibration_error(
     >>> round(maximum_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.4
     """
-    n_bins = check_n_bins(n_bins)
-    rows = check_top_label(y_true, y_proba, labels, sample_weight)
-    return largest_gap(top_label_stats(*rows, n_bins=n_bins, strategy=strategy))
+    return largest_gap(
+        checked_stats(y_true, y_proba, n_bins, strategy, labels, sample_weight)
+    )
 
 
 def root_mean_squared_calibration_error(
@@ -304,6 +302,20 @@ def root_mean_squared_calibration_error(
         strategy = "quantile" if debiased else "uniform"
     stats = top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
     return root_mean_squared_gap(stats, debiased=debiased)
+
+
+def checked_stats(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    n_bins: int,
+    strategy: str,
+    labels: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+) -> BinStats:
+    """Return the sums over the bins of the predicted class, after a look at it all."""
+    n_bins = check_n_bins(n_bins)
+    rows = check_top_label(y_true, y_proba, labels, sample_weight)
+    return top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
 
 
 def largest_gap(stats: BinStats) -> float:

@@ -12,6 +12,7 @@ from skcalib.metrics._bins import (
     rank_scores,
     uniform_edges,
 )
+from skcalib.metrics._resampling import bootstrap_weights
 
 
 def rows_of(y_true, y_proba, labels, sample_weight, class_):
@@ -40,11 +41,10 @@ class BinnedRows:
         self._weight = weight[self._ranked.order]
         self._n_bins = n_bins
         self._strategy = strategy
-        self.stats = self._sum(self._ranked.hit)
+        self.stats = self._sum(self._ranked.hit, self._weight)
 
-    def _sum(self, hit, weight=None):
+    def _sum(self, hit, weight):
         ranked = replace(self._ranked, hit=hit)
-        weight = self._weight if weight is None else weight
         if self._strategy == "quantile":
             return equal_mass_stats(ranked, weight, self._n_bins)
         edges = uniform_edges(self._n_bins)
@@ -61,9 +61,13 @@ class BinnedRows:
         """Range of each bin's accuracy, NaN where a bin is empty."""
         if n_bootstrap == 0:
             return None
-        random = check_random_state(random_state)
-        draw = self._calibrated if interval == "consistency" else self._resampled
-        draws = np.stack([draw(random) for _ in range(n_bootstrap)])
+        rows = self._ranked.confidence, self._ranked.hit, self._weight
+        draws = np.stack(
+            [
+                _accuracy(self._sum(hit, weight))
+                for hit, weight in redraw(*rows, interval, n_bootstrap, random_state)
+            ]
+        )
         tail = (1 - confidence_level) / 2
         filled = self.stats.weight > 0
         ends = np.full((2, self._n_bins), np.nan)
@@ -71,20 +75,25 @@ class BinnedRows:
         ends[:, filled] = np.nanquantile(draws[:, filled], [tail, 1 - tail], axis=0)
         return ends[0], ends[1]
 
-    def _calibrated(self, random):
-        """Accuracies where outcomes follow the probabilities."""
-        confidence = self._ranked.confidence
-        return _accuracy(self._sum(random.random_sample(len(confidence)) < confidence))
-
-    def _resampled(self, random):
-        """Accuracies of rows drawn with replacement."""
-        n_rows = self._weight.shape[0]
-        times = np.bincount(random.randint(0, n_rows, n_rows), minlength=n_rows)
-        return _accuracy(self._sum(self._ranked.hit, times * self._weight))
-
 
 def _accuracy(stats):
     return np.where(stats.weight > 0, stats.accuracy, np.nan)
+
+
+def redraw(confidence, hit, weight, interval, n_draws, random_state):
+    """Yield outcomes and weights of the rows, one pair a draw of a band.
+
+    "consistency" draws the outcomes with the probabilities that are stated,
+    "confidence" the rows with replacement.
+    """
+    random = check_random_state(random_state)
+    if interval == "consistency":
+        for _ in range(n_draws):
+            yield random.random_sample(confidence.shape[0]) < confidence, weight
+    else:
+        for chunk in bootstrap_weights(weight, n_draws, random):
+            for replicate in chunk:
+                yield hit, replicate
 
 
 def check_interval(interval):

@@ -5,14 +5,21 @@ from functools import partial
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from skcalib._solvers._neighbours import mass_quantiles
 from skcalib._validation import check_top_label
 from skcalib.metrics import proximity_calibration_error
 from skcalib.metrics._bins import check_bootstrap, sum_by_index
 from skcalib.metrics._proximity import check_proximity
-from skcalib.plotting._style import COLOURS, FromEstimator, hide_box, new_axes
+from skcalib.plotting._binned_rows import redraw
+from skcalib.plotting._style import (
+    COLOURS,
+    FromEstimator,
+    add_legend,
+    hide_box,
+    new_axes,
+    titled,
+)
 
 
 @dataclass(eq=False, repr=False)
@@ -147,12 +154,9 @@ class ProximityDisplay(FromEstimator):
         mean = partial(_bin_means, index, weight, n_bins)
         band = None
         if n_bootstrap:
-            random = check_random_state(random_state)
-            n_rows = confidence.shape[0]
-            draws = [
-                mean(random.random_sample(n_rows) < confidence)
-                for _ in range(n_bootstrap)
-            ]
+            rows = confidence, hit, weight
+            drawn = redraw(*rows, "consistency", n_bootstrap, random_state)
+            draws = [mean(outcome) for outcome, _ in drawn]
             tail = (1 - confidence_level) / 2
             band = tuple(np.quantile(draws, [tail, 1 - tail], axis=0))
         error = proximity_calibration_error(
@@ -212,11 +216,10 @@ class ProximityDisplay(FromEstimator):
         ax.set_xticks(x[[0, -1]], ["least", "most"])
         ax.set_xlabel(f"proximity, {n_bins} bins of equal mass")
         ax.set_xlim(-0.5, n_bins - 0.5)
-        error = f"PIECE {100 * self.error:.2f} %"
         name = self.name if name is None else name
-        ax.set_title(error if name is None else f"{name}: {error}")
+        ax.set_title(titled(f"PIECE {100 * self.error:.2f} %", name))
         if legend:
-            ax.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.7)
+            add_legend(ax)
         hide_box(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self

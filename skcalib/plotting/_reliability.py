@@ -7,7 +7,14 @@ import numpy as np
 
 from skcalib.metrics._bins import check_bootstrap, check_n_bins, check_strategy
 from skcalib.plotting._binned_rows import BinnedRows, check_interval, rows_of
-from skcalib.plotting._style import COLOURS, FromEstimator, hide_box, new_axes
+from skcalib.plotting._style import (
+    COLOURS,
+    FromEstimator,
+    add_legend,
+    hide_box,
+    new_axes,
+    titled,
+)
 
 # The histogram lies below the diagram, between these heights.
 HISTOGRAM_BASE, HISTOGRAM_TOP = -0.3, -0.1
@@ -271,7 +278,7 @@ class ReliabilityDisplay(FromEstimator):
         self._draw_gaps(ax)
         self._dress(ax, self.name if name is None else name)
         if legend:
-            ax.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.7)
+            add_legend(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -324,8 +331,7 @@ class ReliabilityDisplay(FromEstimator):
 
     def _dress(self, ax, name):
         ax.set(xlim=(0, 1), ylim=(HISTOGRAM_BASE, 1), aspect="equal")
-        error = f"{self.error_name} {100 * self.error:.2f} %"
-        ax.set_title(error if name is None else f"{name}: {error}")
+        ax.set_title(titled(f"{self.error_name} {100 * self.error:.2f} %", name))
         ax.set_xlabel(
             "confidence" if self.class_ is None else f"probability of {self.class_}"
         )

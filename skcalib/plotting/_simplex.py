@@ -7,7 +7,7 @@ import numpy as np
 
 from skcalib._validation import check_proba
 from skcalib.plotting._classwise import _column_names
-from skcalib.plotting._style import COLOURS, FromEstimator, new_axes
+from skcalib.plotting._style import COLOURS, FromEstimator, add_legend, new_axes
 
 # Corners of the triangle: first class on the left, second on the right, third on top.
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
@@ -223,7 +223,7 @@ class SimplexDisplay(FromEstimator):
             [], [], "o-", color=COLOURS["point"], markersize=4, label="predicted", lw=0
         )
         ax.plot([], [], ">", color=COLOURS["gap"], markersize=5, label="occurred")
-        ax.legend(loc="upper right", fontsize="small", edgecolor="none", framealpha=0.7)
+        add_legend(ax, "upper right")
         ax.set(xlim=(-0.06, 1.06), ylim=(-0.1, 0.98), aspect="equal")
         ax.set_axis_off()
 

@@ -3,14 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from skcalib.metrics._bins import check_bootstrap, is_whole
-from skcalib.metrics._resampling import bootstrap_weights
 from skcalib.metrics._smooth import smooth_error, smoothed_densities
-from skcalib.plotting._binned_rows import check_interval, rows_of
+from skcalib.plotting._binned_rows import check_interval, redraw, rows_of
 from skcalib.plotting._reliability import BANDS
-from skcalib.plotting._style import COLOURS, FromEstimator, hide_box, new_axes
+from skcalib.plotting._style import (
+    COLOURS,
+    FromEstimator,
+    add_legend,
+    hide_box,
+    new_axes,
+    titled,
+)
 
 # Steps of the curve between 0 and 1.
 STEPS = 512
@@ -173,7 +178,13 @@ class SmoothReliabilityDisplay(FromEstimator):
             density=density,
             error=error,
             band=curve.band(
-                hit, weight, interval, n_bootstrap, confidence_level, random_state
+                hit,
+                weight,
+                np.isfinite(accuracy),
+                interval,
+                n_bootstrap,
+                confidence_level,
+                random_state,
             ),
             interval=interval,
             class_=class_,
@@ -227,15 +238,14 @@ class SmoothReliabilityDisplay(FromEstimator):
         )
         self._dress(ax, outcome, self.name if name is None else name)
         if legend:
-            ax.legend(loc="best", fontsize="small", edgecolor="none", framealpha=0.7)
+            add_legend(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
     def _dress(self, ax, outcome, name):
         ax.axhline(0, color=COLOURS["ink"], lw=0.8)
         ax.set(xlim=(0, 1), ylim=(DENSITY_BASE, 1), aspect="equal")
-        error = f"smooth ECE {100 * self.error:.2f} %"
-        ax.set_title(error if name is None else f"{name}: {error}")
+        ax.set_title(titled(f"smooth ECE {100 * self.error:.2f} %", name))
         ax.set_xlabel(
             "confidence" if self.class_ is None else f"probability of {self.class_}"
         )
@@ -278,25 +288,18 @@ class _Curve:
         accuracy[near] = self._grid[near] + residual[near] / density[near]
         return np.clip(accuracy, 0, 1), np.maximum(density, 0) / total
 
-    def band(self, hit, weight, interval, n_bootstrap, confidence_level, random_state):
-        """Return the ends of the range of the accuracy, NaN where the curve is."""
+    def band(
+        self, hit, weight, shown, interval, n_bootstrap, confidence_level, random_state
+    ):
+        """Return the ends of the range of the accuracy, NaN where it is not shown."""
         if n_bootstrap == 0:
             return None
-        random = check_random_state(random_state)
-        if interval == "consistency":
-            n_rows = weight.shape[0]
-            draws = [
-                self.of(random.random_sample(n_rows) < self._confidence, weight)[0]
-                for _ in range(n_bootstrap)
-            ]
-        else:
-            draws = [
-                self.of(hit, replicate)[0]
-                for chunk in bootstrap_weights(weight, n_bootstrap, random)
-                for replicate in chunk
-            ]
+        rows = self._confidence, hit, weight
+        draws = [
+            self.of(*drawn)[0]
+            for drawn in redraw(*rows, interval, n_bootstrap, random_state)
+        ]
         tail = (1 - confidence_level) / 2
-        shown = np.isfinite(self.of(hit, weight)[0])
         ends = np.full((2, STEPS + 1), np.nan)
         columns = np.stack(draws)[:, shown]
         # Where a draw has no samples it stays on the diagonal.

@@ -33,6 +33,16 @@ def hide_box(ax, sides=("top", "right")):
         ax.spines[side].set_visible(False)
 
 
+def add_legend(ax, place="best"):
+    """Explain the colours, without hiding what is behind."""
+    ax.legend(loc=place, fontsize="small", edgecolor="none", framealpha=0.7)
+
+
+def titled(text, name):
+    """Put the name of the classifier, if there is one, before what is told of it."""
+    return text if name is None else f"{name}: {text}"
+
+
 class FromEstimator:
     """Adds `from_estimator` to a display that has `from_predictions`."""
 

@@ -25,17 +25,9 @@ from skcalib.training._bilevel_confidence import (  # noqa: E402
 )
 from skcalib.training._bilevel_splits import find_judges  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 nn = torch.nn
 SMALL = {"hidden_layer_sizes": (8,), "cv": 3, "max_epochs": 4, "random_state": 0}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draw(n=150, n_classes=3, seed=0):

@@ -18,17 +18,9 @@ skorch = pytest.importorskip("skorch")
 
 from skcalib.training import CLUEClassifier, CLUERegressor  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 nn = torch.nn
 SMALL = {"hidden_layer_sizes": (16,), "max_epochs": 15, "lr": 0.02, "random_state": 0}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draw_classes(n=200, n_classes=3, seed=0):

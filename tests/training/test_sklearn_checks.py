@@ -3,16 +3,16 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-pytest.importorskip("torch").set_num_threads(1)
+pytest.importorskip("torch")
 pytest.importorskip("skorch")
 
-from skcalib.training import (  # noqa: E402
+from skcalib.training import (
     BilevelCalibratedClassifier,
     CLUEClassifier,
     CLUERegressor,
 )
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 
 RANDOM = "fewer rows draw other masks and batches; the loss itself is compared exactly"
 EXPECTED = {

@@ -1,0 +1,13 @@
+"""What the tests that train networks share."""
+
+import pytest
+
+
+@pytest.fixture
+def one_thread():
+    """Train on one thread, which is fastest for networks of a few numbers."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
