@@ -8,16 +8,19 @@ for the diagonal of W and b, which carry other penalties, their exact Hessian.
 
 Matrix products are all that counts once there are a thousand classes. Then they run in
 single precision, those of the scores for the small W - I only, so that scores stay
-exact; and where the ridge outweighs the curvature by the off-diagonal entries, the
-diagonal of the Hessian, which takes no products, is inverse enough.
+exact. Where the ridge outweighs the curvature by the off-diagonal entries, these act
+through the mean of x alone, which shifts the score of a class just as its b does; the
+exact Hessian by those K shifts, with a diagonal for the rest, is then so near the truth
+that no product with the Hessian is needed.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
 
 from skcalib._blocks import CalibrationData, Statistic, sum_blocks
 from skcalib._numerics import softmax_
@@ -28,15 +31,18 @@ from skcalib._solvers._softmax import (
     curvature_product,
     steering_precision,
 )
-from skcalib._solvers._vector import inverse, inverse_blocks
+from skcalib._solvers._vector import inverse
 
 Array = NDArray[np.float64]
+# Sums a statistic of what the Hessian needs of a block.
+_OverBlocks = Callable[[Callable[["_Steering"], Any]], Any]
 
-# From this many logits on, matrix products run in single precision.
+# From this many logits on, matrix products run in single precision, and what products
+# with the Hessian use is not kept but computed anew by each of them.
 LARGE = 1 << 24
-# Up to this many logits, the features and probabilities that Hessian products use stay
-# in memory, in float32; beyond, each product computes them anew.
-MAX_KEPT_ELEMENTS = 1 << 25
+# Least curvature of an intercept in units of what its class has: products in single
+# precision tell no smaller one from rounding.
+LEAST_CURVATURE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -95,16 +101,6 @@ def _scores(x: NDArray, z: NDArray) -> NDArray:
     return scores
 
 
-def _scores_by_change(x: Array, z: NDArray, rounded: NDArray) -> Array:
-    """Compute z + (W - I) z + b, the product with `rounded`, which is z in float32."""
-    scores = z.astype(np.float64)
-    change = x[:, :-1] - np.eye(x.shape[0])
-    if change.any():
-        scores += rounded @ change.T.astype(rounded.dtype)
-    scores += x[:, -1]
-    return scores
-
-
 class _Problem:
     def __init__(self, data: CalibrationData, ridge: Ridge) -> None:
         self._data = data
@@ -115,7 +111,6 @@ class _Problem:
         # fewer rows than classes, or adding them up costs more than the products.
         n_rows = max(128, data.n_classes)
         self._block_elements = max(1 << 16, n_rows * data.n_classes)
-        self._keep = data.n_samples * data.n_classes <= MAX_KEPT_ELEMENTS
         self._large = is_large(data)
 
     def loss(self, x: Array) -> float:
@@ -128,28 +123,65 @@ class _Problem:
 
         The approximate inverse of `curvature`, if given, is kept.
         """
-        kept: list[_Steering] = []
+        statistic = self._statistic(x, with_curvature=curvature is None)
+        loss, gradient, *further = self._sum(statistic)
+        away = x - self._target
+        loss += float((self._penalty * away**2).sum())
+        gradient += 2 * self._penalty * away
+        over_blocks = self._over_blocks(x, [] if self._large else further[0])
+
+        def hessian_product(direction: Array) -> Array:
+            product: Array = over_blocks(lambda block: block.product(direction))
+            return product + 2 * self._penalty * direction
+
+        if curvature is not None:
+            precondition = curvature.precondition
+            is_near = curvature.hessian_product is None
+        else:
+            precondition, is_near = self._inverse(further[-1], over_blocks)
+        product = None if is_near else hessian_product
+        return Expansion(loss, gradient, product, precondition)
+
+    def _statistic(self, x: Array, *, with_curvature: bool) -> Statistic:
+        """Loss, gradient and what else the Hessian needs, of one block."""
+        change = (x[:, :-1] - self._target[:, :-1]).T
+        rounded = change.astype(np.float32)
+        is_changed = bool(change.any())
+
+        def scores_of(features: NDArray) -> tuple[Array, NDArray]:
+            if not self._large:
+                z = features.astype(np.float64, copy=False)
+                return _scores(x, z), z
+            z = steering_precision(features)
+            scores = features.astype(np.float64)
+            if is_changed:
+                # z + (W - I) z: only what is small is rounded.
+                scores += z @ (rounded if z.dtype == np.float32 else change)
+            scores += x[:, -1]
+            return scores, z
 
         def statistic(
             features: NDArray, codes: NDArray, weight: Array
         ) -> tuple[Any, ...]:
-            if self._large:
-                z = steering_precision(features)
-                scores = _scores_by_change(x, features, z)
-            else:
-                z = features.astype(np.float64, copy=False)
-                scores = _scores(x, z)
+            scores, z = scores_of(features)
             e = Exponentials.of_scores(scores, codes)
-            steering = _Steering.of_block(z, e, weight)
+            further: list[Any] = []
+            if with_curvature or not self._large:
+                steering = _Steering.of_block(z, e, weight)
+                # Lists add up to one that holds all blocks.
+                further = [] if self._large else [[steering]]
+                if with_curvature:
+                    moments = steering.shifts if self._large else steering.moments
+                    further.append(moments())
             residual = e.turn_into_residuals()
             residual *= (weight / e.total)[:, np.newaxis]
-            # Lists add up to one that holds all blocks.
-            kept = [steering] * self._keep
             gradient = _outer_sums(residual.astype(z.dtype, copy=False), z)
-            sums = float(e.loss @ weight), gradient, kept
-            if curvature is not None:
-                return sums
-            return *sums, steering.diagonal() if self._large else steering.moments()
+            return float(e.loss @ weight), gradient, *further
+
+        return statistic
+
+    def _over_blocks(self, x: Array, kept: "list[_Steering]") -> _OverBlocks:
+        """Make the function that sums over what is kept, or over all blocks anew."""
 
         def over_blocks(of_steering: Callable[["_Steering"], Any]) -> Any:
             if kept:
@@ -162,49 +194,71 @@ class _Problem:
 
             return self._sum(of_block)
 
-        def hessian_product(direction: Array) -> Array:
-            product: Array = over_blocks(lambda block: block.product(direction))
-            return product + 2 * self._penalty * direction
+        return over_blocks
 
-        loss, gradient, kept, *moments = self._sum(statistic)
-        away = x - self._target
-        loss += float((self._penalty * away**2).sum())
-        gradient += 2 * self._penalty * away
-        if curvature is not None:
-            precondition = curvature.precondition
-        else:
-            precondition = self._inverse(moments[0], over_blocks)
-        return Expansion(loss, gradient, hessian_product, precondition)
+    def _inverse(
+        self, sums: Any, over_blocks: _OverBlocks
+    ) -> tuple[Callable[[Array], Array], bool]:
+        """Return an approximate inverse, and whether steps need no Hessian beside it.
+
+        `sums` are moments, or the shifts of a large fit.
+        """
+        if not self._large:
+            return self._approximate_inverse(sums), False
+        # At most so much curvature is left out by the shifts, in any direction.
+        rest = sums.curvature.max() * sums.variance.sum()
+        if rest <= 2 * self._off_diagonal:
+            return self._inverse_by_shifts(sums), True
+        moments = over_blocks(lambda block: block.moments())
+        return self._approximate_inverse(moments), False
 
     def _sum(self, statistic: Statistic) -> Any:
         return self._data.sum(
             statistic, block_elements=self._block_elements, heavy=True
         )
 
-    def _inverse(
-        self, sums: Any, over_blocks: Callable[[Callable[["_Steering"], Any]], Any]
-    ) -> Callable[[Array], Array]:
-        """Choose the approximate inverse; `sums` are moments, or a large diagonal."""
-        if not self._large:
-            return self._approximate_inverse(sums)
-        curvature = float(sums[2].max() * sums[3].max())
-        if curvature <= 2 * self._off_diagonal:
-            return self._diagonal_inverse(sums)
-        return self._approximate_inverse(over_blocks(lambda block: block.moments()))
+    def _inverse_by_shifts(self, shifts: "_Shifts") -> Callable[[Array], Array]:
+        """Invert J' H J + D.
 
-    def _diagonal_inverse(self, diagonal: Array) -> Callable[[Array], Array]:
-        """Invert the Hessian's diagonal, and its blocks by w_kk and b_k."""
+        J takes the parameters to the K shifts, H is the Hessian by these and D the
+        diagonal of what else there is.
+        """
         k = np.arange(self._data.n_classes)
-        spectrum = np.outer(diagonal[2], diagonal[3]) + 2 * self._off_diagonal
-        penalty = np.stack([self._penalty[k, k], self._penalty[:, -1]])
-        solve_blocks = inverse_blocks(diagonal[:3], penalty)
+        mass = np.maximum(shifts.curvature, np.finfo(float).tiny)
+        # Of a class's own feature the mean counts where its probability is uncertain.
+        mean, own = shifts.mean, shifts.linear / mass
+        rest = np.outer(mass, shifts.variance) + 2 * self._off_diagonal
+        own_rest = np.maximum(shifts.square - own * shifts.linear, 0)
+        own_rest += 2 * self._penalty[k, k]
+        rest[k, k] = np.maximum(own_rest, LEAST_CURVATURE * shifts.square)
+        rest_b = np.maximum(2 * self._penalty[:, -1], LEAST_CURVATURE * mass)
+
+        def to_shifts(x: Array) -> Array:
+            shift: Array = x[:, :-1] @ mean + (own - mean) * x[k, k] + x[:, -1]
+            return shift
+
+        def from_shifts(shift: Array) -> Array:
+            out = np.empty((k.shape[0], k.shape[0] + 1))
+            np.outer(shift, mean, out=out[:, :-1])
+            out[k, k], out[:, -1] = shift * own, shift
+            return out
+
+        def divide(x: Array) -> Array:
+            x[:, :-1] /= rest
+            x[:, -1] /= rest_b
+            return x
+
+        # J D^-1 J', which is diagonal.
+        unit = to_shifts(divide(from_shifts(np.ones(k.shape[0]))))
+        root = np.sqrt(unit)
+        inner = root[:, np.newaxis] * shifts.hessian * root
+        inner[k, k] += 1
+        factor = cho_factor(inner, overwrite_a=True)
 
         def precondition(r: Array) -> Array:
-            out = np.empty_like(r)
-            np.divide(r[:, :-1], spectrum, out=out[:, :-1])
-            vector = solve_blocks(np.stack([r[k, k], r[:, -1]]))
-            out[k, k], out[:, -1] = vector
-            return out
+            shift = to_shifts(divide(r.copy())) / root
+            shift -= cho_solve(factor, shift)
+            return divide(r - from_shifts(shift / root))
 
         return precondition
 
@@ -253,7 +307,31 @@ def _outer_sums(change: NDArray, z: NDArray) -> Array:
 
 
 @dataclass
-class _Moments:
+class _Additive:
+    def __iadd__(self, other: Self) -> Self:
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+
+@dataclass
+class _Shifts(_Additive):
+    """Additive statistics from which the inverse by shifts is built."""
+
+    curvature: Array  # sum of w p (1 - p)
+    linear: Array  # sum of w p (1 - p) z
+    square: Array  # sum of w p (1 - p) z^2
+    mean: Array  # sum of w z
+    second: Array  # sum of w z^2
+    hessian: Array  # sum of w (diag(p) - p p')
+
+    @property
+    def variance(self) -> Array:
+        return np.maximum(self.second - self.mean**2, 0)
+
+
+@dataclass
+class _Moments(_Additive):
     """Additive statistics from which the approximate inverse is built."""
 
     mass: Array  # sum of w p
@@ -262,11 +340,6 @@ class _Moments:
     gram: Array  # sum of w p p', w p (pz)' and w pz (pz)', side by side
     second: Array  # sum of w (1 - |p|^2) z z'
     curvature: float  # sum of w (1 - |p|^2)
-
-    def __iadd__(self, other: "_Moments") -> "_Moments":
-        for name in self.__dataclass_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        return self
 
 
 @dataclass(frozen=True)
@@ -288,21 +361,21 @@ class _Steering:
         change = _scores(direction.astype(self.z.dtype), self.z)
         return _outer_sums(curvature_product(self.proba, change, self.weight), self.z)
 
-    def diagonal(self) -> Array:
-        """Sum w p (1 - p) times z^2, z and 1, and w z^2, for the Hessian's diagonal.
-
-        The entry for w_ij is about the product of the third sum for i and the last
-        one for j.
-        """
+    def shifts(self) -> "_Shifts":
         mass = self.proba * (1 - self.proba)
         first = mass * self.z
-        sums = [
-            self.weight @ (first * self.z),
-            self.weight @ first,
-            self.weight @ mass,
-            self.weight @ (self.z * self.z),
-        ]
-        return _double(np.stack(sums))
+        p = self.proba * np.sqrt(self.weight)[:, np.newaxis]
+        hessian = _double(p.T @ p)
+        hessian *= -1
+        hessian[np.diag_indices_from(hessian)] += self.weight @ self.proba
+        return _Shifts(
+            _double(self.weight @ mass),
+            _double(self.weight @ first),
+            _double(self.weight @ (first * self.z)),
+            _double(self.weight @ self.z),
+            _double(self.weight @ (self.z * self.z)),
+            hessian,
+        )
 
     def moments(self) -> _Moments:
         root = np.sqrt(self.weight)
