@@ -1,12 +1,12 @@
 """The default search beside every single method, on networks and tabular classifiers.
 
-For each set, all methods are fitted on one half and judged on the other; the log-loss
-of ``CalibratorSearch()`` is compared with that of the best single method, and ranks in
-log-loss, Brier score and ECE are averaged over the sets. A rival that is not installed
-is left out: pip install probmetrics==1.3.0
+For each set, all methods are fitted on one random half and judged on the other, five
+times; the mean log-loss of ``CalibratorSearch()`` is compared with that of the single
+method whose mean is the lowest, and ranks in log-loss, Brier score and ECE are averaged
+over the sets. A rival that is not installed is left out: pip install probmetrics==1.3.0
 
 Usage: SKCALIB_DATA=<folder> python benchmarks/default_search.py
-       [--sets cifar100-wrn letter-rf ...] [--methods TS SMS ...] [--splits 1]
+       [--sets cifar100-wrn letter-rf ...] [--methods TS SMS ...] [--splits 5]
        [--output results.json]
 """
 
@@ -76,13 +76,16 @@ def rivals():
 
 def halves(name, n_splits):
     """Yield logits and labels to fit on and to judge by."""
-    if name not in SETS:
-        yield load_tabular(*name.rsplit("-", 1))
-        return
-    X, y = load_set(name)
+    X, y = load_set(name) if name in SETS else pooled_tabular(name)
     splits = StratifiedShuffleSplit(n_splits, test_size=0.5, random_state=0)
     for cal, test in splits.split(X, y):
         yield X[cal], y[cal], X[test], y[test]
+
+
+def pooled_tabular(name):
+    """Return all rows that a tabular classifier was not trained on."""
+    X, y, X_test, y_test = load_tabular(*name.rsplit("-", 1))
+    return np.concatenate([X, X_test]), np.concatenate([y, y_test])
 
 
 def figures(proba, y):
@@ -108,28 +111,35 @@ def judge(method, split):
 
 
 def judge_all(name, methods, n_splits):
-    """Return for each method the means over the splits."""
+    """Return for each method the figures of every split."""
     splits = list(halves(name, n_splits))
     results = {}
     for title, method in methods.items():
         if (name, title) not in TOO_SLOW:
             runs = [judge(method, split) for split in splits]
-            results[title] = np.mean(runs, axis=0).tolist()
+            results[title] = [[float(f) for f in run] for run in runs]
     return results
 
 
 def report(results):
     """Print log-losses beside the best single method's, and mean ranks."""
-    print(f"{'set':24}{'default':>9}{'best single':>13}{'':30}{'excess':>9}{'s':>8}")
-    for name, row in results.items():
-        others = {title: v[0] for title, v in row.items() if title != OURS}
+    print(
+        f"{'set':24}{'default':>9}{'best single':>13}{'':30}{'excess':>9}{'':9}{'s':>8}"
+    )
+    for name, runs in results.items():
+        others = {t: np.mean(runs[t], axis=0)[0] for t in runs if t != OURS}
         best = min(others, key=others.get)
+        loss, *_, seconds = np.mean(runs[OURS], axis=0)
+        excess = np.subtract(runs[OURS], runs[best])[:, 0]
+        error = excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else np.nan
         print(
-            f"{name:24}{row[OURS][0]:9.4f}{others[best]:13.4f}  {best:28}"
-            f"{row[OURS][0] - others[best]:+9.4f}{row[OURS][3]:8.2f}"
+            f"{name:24}{loss:9.4f}{others[best]:13.4f}  {best:28}"
+            f"{excess.mean():+9.4f} ({error:.4f}){seconds:8.2f}"
         )
     titles = [t for t in next(iter(results.values())) if ("langid", t) not in TOO_SLOW]
-    values = np.array([[row[t] for t in titles] for row in results.values()])
+    values = np.array(
+        [[np.mean(runs[t], axis=0) for t in titles] for runs in results.values()]
+    )
     ranks = 1 + values[:, :, :3].argsort(axis=1).argsort(axis=1).mean(axis=0)
     print(f"\n{'mean rank':32}" + "".join(f"{m:>8}" for m in MEASURES))
     for title, rank in sorted(zip(titles, ranks, strict=True), key=lambda r: r[1][0]):
@@ -144,7 +154,7 @@ def parse_arguments():
     parser.add_argument(
         "--methods", nargs="+", help="beside the default; all and rivals by default"
     )
-    parser.add_argument("--splits", type=int, default=1, help="of each network's rows")
+    parser.add_argument("--splits", type=int, default=5)
     parser.add_argument("--output", type=Path, help="a .json file for all figures")
     return parser.parse_args()
 
