@@ -171,25 +171,47 @@ class CharacterModel(nn.Module):
         return self.output(self.layer(hidden, src_mask=mask, is_causal=True))
 
 
-def text(seed):
-    """Lines of the data set descriptions of scikit-learn, padded to one length."""
-    folder = resources.files("sklearn.datasets") / "descr"
-    files = sorted(path for path in folder.iterdir() if path.name.endswith(".rst"))
+def lines_of(folder, ending):
+    """The different beginnings of the lines of a folder's files, if not too short."""
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(ending))
     words = "\n".join(path.read_text(encoding="utf-8") for path in files)
-    lines = [line.strip()[: N_TOKENS + 1] for line in words.splitlines()]
-    lines = sorted({line for line in lines if len(line) > 20})
-    names = {c: k + 1 for k, c in enumerate(sorted(set("".join(lines))))}
-    codes = np.full((len(lines), N_TOKENS + 1), PAD)
+    lines = (line.strip()[: N_TOKENS + 1] for line in words.splitlines())
+    return sorted({line for line in lines if len(line) > 20})
+
+
+def next_characters(lines, names):
+    """Pairs (x, y) of coded lines, padded at the same places."""
+    codes = torch.full((len(lines), N_TOKENS + 1), PAD)
     for row, line in enumerate(lines):
-        codes[row, : len(line)] = [names[c] for c in line]
-    order = np.random.default_rng(seed).permutation(len(lines))
-    rows = torch.tensor(codes[order[:600]])
-    parts = rows[:400], rows[400:]
-    pairs = [(part[:, :-1], part[:, 1:]) for part in parts]
+        codes[row, : len(line)] = torch.tensor([names[c] for c in line])
+    x, y = codes[:, :-1], codes[:, 1:]
+    return torch.where(y == PAD, PAD, x), y
+
+
+def text(seed):
+    """Descriptions of data sets; shifted by wrong characters; code is the other."""
+    folder = resources.files("sklearn.datasets")
+    lines = lines_of(folder / "descr", ".rst")
+    names = {c: k + 1 for k, c in enumerate(sorted(set("".join(lines))))}
+    rng = np.random.default_rng(seed)
+    lines = rng.permutation(lines)
+    train, calibration, test = (
+        next_characters(part, names) for part in np.split(lines, [400, 500])
+    )
+    x, y = test
+    wrong = torch.tensor(rng.random(x.shape) < 0.1) & (x != PAD)
+    other = torch.tensor(rng.integers(1, len(names) + 1, x.shape))
+    code = lines_of(folder / "tests", ".py")
+    code = rng.permutation([line for line in code if set(line) <= set(names)])
     return Task(
-        pairs[0], pairs[1], pairs[1], None, None,
-        lambda: CharacterModel(len(names) + 1), 8,
-    )  # fmt: skip
+        train,
+        calibration,
+        test,
+        (torch.where(wrong, other, x), y),
+        next_characters(code[: len(x)], names)[0],
+        lambda: CharacterModel(len(names) + 1),
+        30,
+    )
 
 
 TASKS = {
