@@ -134,7 +134,7 @@ def report(results):
         error = excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else np.nan
         print(
             f"{name:24}{loss:9.4f}{others[best]:13.4f}  {best:28}"
-            f"{excess.mean():+9.4f} ({error:.4f}){seconds:8.2f}"
+            f"{excess.mean():+9.4f} ± {error:.4f}{seconds:10.2f}"
         )
     titles = [t for t in next(iter(results.values())) if ("langid", t) not in TOO_SLOW]
     values = np.array(

@@ -14,7 +14,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ROUNDING = 1e-4
 
 
-def fold_batch_norm(module, run, logits):
+def fold_batch_norm(module, run):
     """Return a module without most BatchNorm layers that computes the same.
 
     In eval mode these are fixed affine maps, and one that follows a convolution or a
@@ -28,9 +28,6 @@ def fold_batch_norm(module, run, logits):
 
     run : callable
         Takes a module and gives its logits on a few inputs.
-
-    logits : tensor
-        What `run` gives for `module`.
     """
     if not isinstance(module, nn.Module):
         return module
@@ -39,6 +36,7 @@ def fold_batch_norm(module, run, logits):
     view = frozen_view(module, "auto")
     try:
         with torch.no_grad():
+            logits = run(module)
             pairs = _pairs(view, run)
             _replace(view, pairs)
             found = run(view)

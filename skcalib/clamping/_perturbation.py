@@ -103,6 +103,18 @@ class LowFrequency(Separable):
         self.size = size
 
 
+class AllCosines(Separable):
+    """As many coordinates as entries: the cosines along every axis, channels included.
+
+    A network feels slow cosines far more than fast ones. A descent with a step size
+    for each coordinate makes use of that; in pixels, each a sum of all cosines, it
+    cannot.
+    """
+
+    def __init__(self, shape):
+        super().__init__(shape, [cosines(n, n) for n in shape])
+
+
 def cosines(length, size):
     """Return the first `size` basis functions of the DCT-II as columns."""
     position = (np.arange(length) + 0.5) * math.pi / length

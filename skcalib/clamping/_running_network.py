@@ -117,12 +117,12 @@ class Network:
         """
         return self._run(self._forward, values)
 
-    def _run(self, forward, values):
+    def _run(self, forward, values, *, rounded=True):
         arguments = values if isinstance(values, tuple) else (values,)
         n_rows = arguments[0].shape[0]
         arguments = [self._prepare(argument) for argument in arguments]
         with contextlib.ExitStack() as stack:
-            for context in self._contexts():
+            for context in self._contexts(rounded):
                 stack.enter_context(context)
             result = pick_logits(forward(*arguments), self._output)
         return _as_logits(result, arguments[0].shape[0])[:n_rows]
@@ -137,8 +137,8 @@ class Network:
             x = x.contiguous(memory_format=torch.channels_last)
         return x
 
-    def _contexts(self):
-        if self._precision is not None:
+    def _contexts(self, rounded):
+        if rounded and self._precision is not None:
             yield torch.autocast(self.device.type, dtype=self._precision)
         if self._avoids_cudnn:
             yield torch.backends.cudnn.flags(enabled=False)
@@ -192,17 +192,15 @@ class Network:
         self._check_logits(logits.cpu().numpy(), n_classes)
         if gradient and self.differentiable:
             self._check_gradient(x)
-            self._fold(values, logits)
+            self._fold(values)
         return logits.shape[1]
 
-    def _fold(self, values, logits):
+    def _fold(self, values):
         """From here on run a leaner form of the network, if it has one."""
-        if self._compiled or self._precision is not None:
+        if self._compiled or self._weight_dtype not in _FOLDED_DTYPES:
             return  # the compiler does so itself; few digits leave nothing to check by
-        if self._weight_dtype not in _FOLDED_DTYPES:
-            return
         self._forward = fold_batch_norm(
-            self._forward, lambda forward: self._run(forward, values), logits
+            self._forward, lambda forward: self._run(forward, values, rounded=False)
         )
 
     def _refused(self, x, error):

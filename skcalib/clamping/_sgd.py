@@ -5,9 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from skcalib._validation import make_splits
+from skcalib.clamping._perturbation import AllCosines
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._spans import canonical, open_basis
 from skcalib.clamping._train import RECIPES, our_recipe, train
+
+# Epochs of training that follows no published recipe.
+MAX_ITER = 4
 
 
 def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbose):
@@ -17,11 +21,7 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
     rows, if any, is held out and ends the training, and the temperature that is served
     is the exact one.
     """
-    recipe = RECIPES.get(preset) or our_recipe(
-        problem.codes.shape[0], float(np.sqrt(problem.input_variance))
-    )
-    if settings.max_iter is not None:
-        recipe = replace(recipe, max_iter=settings.max_iter)
+    recipe = _recipe(problem, settings, preset)
     held_out = None
     if preset is None:
         if settings.penalty != "auto":
@@ -30,6 +30,8 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
             held_out = _hold_out(problem, settings, fraction)
     name = canonical(settings.perturbation)
     basis = open_basis(name, problem.shape)
+    if preset is None and name == "full" and len(problem.shape) > 1:
+        basis = AllCosines(problem.shape)
     training = train(
         problem.objective,
         basis,
@@ -49,6 +51,17 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
         training.n_iter,
         temperature=None if preset is None else training.temperature,
     )
+
+
+def _recipe(problem, settings, preset):
+    if preset is None:
+        input_scale = float(np.sqrt(problem.input_variance))
+        max_iter = settings.max_iter or MAX_ITER
+        return our_recipe(problem.codes.shape[0], input_scale, max_iter)
+    recipe = RECIPES[preset]
+    if settings.max_iter is None:
+        return recipe
+    return replace(recipe, max_iter=settings.max_iter)
 
 
 def _hold_out(problem, settings, fraction):

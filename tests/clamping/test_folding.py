@@ -90,7 +90,7 @@ def _fold(module, images):
     def run(network):
         return network(x)
 
-    return fold_batch_norm(module, run, run(module))
+    return fold_batch_norm(module, run)
 
 
 def test_folded_network_has_the_same_logits_and_no_batch_norm(images):
@@ -146,3 +146,14 @@ def test_fit_descends_on_the_same_gradient(images):
         found.append(objective.value_and_gradient(np.zeros((3, 4, 4)), 0.0))
     assert found[1][0] == pytest.approx(found[0][0], rel=1e-5)
     np.testing.assert_allclose(found[1][1], found[0][1], rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_precision_runs_the_folded_network(images):
+    torch.manual_seed(0)
+    network = open_network(_network().eval(), precision="bf16")
+    network.probe(Inputs(images, network, 16))
+    with torch.autograd.profiler.profile() as profile:
+        network(torch.from_numpy(images))
+    operators = {event.name for event in profile.function_events}
+    assert "aten::conv2d" in operators
+    assert "aten::batch_norm" not in operators

@@ -7,7 +7,12 @@ from scipy.fft import dctn
 
 torch = pytest.importorskip("torch")
 
-from skcalib.clamping._perturbation import Channel, Full, LowFrequency  # noqa: E402
+from skcalib.clamping._perturbation import (  # noqa: E402
+    AllCosines,
+    Channel,
+    Full,
+    LowFrequency,
+)
 
 BASES = [
     Full((3, 6, 8)),
@@ -17,6 +22,7 @@ BASES = [
     LowFrequency((2, 9), 4),
     LowFrequency((20,), 5),
     LowFrequency((3, 2, 9), 4),
+    AllCosines((3, 4, 5)),
 ]
 
 
