@@ -16,10 +16,9 @@ PRESETS = ["paper", "reference"]
 GAMMA = 1.0
 # Epochs tried in turn until the objective is at or below the recipe's.
 MINI_BATCHES = {"solver": "sgd", "validation_fraction": None}
-ROUNDED = {"precision": "bf16", "channels_last": True}
 OURS = {
     "mini-batches": (MINI_BATCHES, [1, 2, 4, 8]),
-    "mini-batches, bf16": (MINI_BATCHES | ROUNDED, [1, 2, 4, 8]),
+    "mini-batches, bf16": (MINI_BATCHES | {"precision": "bf16"}, [1, 2, 4, 8]),
     "L-BFGS": ({"solver": "lbfgs"}, [2, 3, 4, 6, 8, 12, 20]),
 }
 

@@ -30,7 +30,7 @@ def default_candidates():
     """
     vector = StructuredMatrixScaling(structure="vector")
     return {
-        "TemperatureScaling": TemperatureScaling(),
+        "EnsembleTemperatureScaling": EnsembleTemperatureScaling(),
         readable_name(vector): vector,
         "StructuredMatrixScaling": StructuredMatrixScaling(),
         "StructuredMatrixScaling(weak penalties)": StructuredMatrixScaling(**WEAK),

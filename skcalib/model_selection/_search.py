@@ -24,13 +24,15 @@ from skcalib.model_selection._candidates import (
 )
 from skcalib.model_selection._log_proba import true_log_proba
 from skcalib.model_selection._stack import (
-    LEAST_GAIN,
     HeldOut,
     StackedCalibrator,
     mean_and_error,
 )
 
 STACK = "stack"
+# A single candidate takes the place of a stack if it is better by so many standard
+# errors. A whole one would often leave a real gain behind.
+LEAST_GAIN = 0.5
 
 
 class CalibratorSearch(BaseCalibrator):
@@ -42,9 +44,10 @@ class CalibratorSearch(BaseCalibrator):
     Without arguments, this is the calibrator for those who do not want to choose: it
     stacks [2]_ a few candidates that learn different things. Their probabilities for
     rows that they were not fitted on are mixed, with the weights of highest likelihood,
-    and the mixture goes through temperature or order-preserving scaling, whichever
-    cross-validation prefers. If a single candidate, chosen as below, is better than all
-    that by half a standard error of the difference, it is taken instead.
+    and the mixture goes through temperature scaling, order-preserving scaling or
+    nothing more, whichever cross-validation prefers. If a single candidate, chosen as
+    below, is better than all that by half a standard error of the difference, it is
+    taken instead.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from
@@ -53,10 +56,10 @@ class CalibratorSearch(BaseCalibrator):
     Parameters
     ----------
     calibrators : list of calibrators or dict from name to calibrator, default=None
-        The candidates, from simple to complex. None stacks temperature scaling,
-        structured vector scaling, and structured matrix scaling with its own penalties
-        and with a hundredth of them. With another `rule`, None chooses among the
-        calibrators that `compare_calibrators` compares.
+        The candidates, from simple to complex. None stacks ensemble temperature
+        scaling, structured vector scaling, and structured matrix scaling with its own
+        penalties and with a hundredth of them. With another `rule`, None chooses among
+        the calibrators that `compare_calibrators` compares.
 
     scoring : str or callable, default="neg_log_loss"
         What is maximised: a name known to `skcalib.metrics.get_scorer`, or a scorer.

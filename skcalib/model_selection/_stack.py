@@ -8,16 +8,14 @@ import numpy as np
 from sklearn.base import clone
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import CalibrationMap, Log, Mixture
+from skcalib._blocks import ArraySource
+from skcalib._maps import CalibrationMap, Log, Mixture, Softmax, evaluate
 from skcalib._solvers._mixture import fit_mixture_weights
 from skcalib.calibrators import OrderPreservingScaling, TemperatureScaling
 from skcalib.model_selection._log_proba import true_log_proba
 
 # Probabilities of the mixture below this are not told apart from 0.
 FLOOR = 1e-12
-# A last map of several parameters, and a single candidate in the place of a stack, must
-# gain so many standard errors. A whole one would often leave a real gain behind.
-LEAST_GAIN = 0.5
 
 
 class StackedCalibrator(BaseCalibrator):
@@ -80,16 +78,15 @@ class HeldOut:
         classes = np.arange(self.proba[0].shape[1])
         # A rough fit will do: the mixture is nearly calibrated.
         lasts = [
+            None,
             TemperatureScaling(classes=classes),
             OrderPreservingScaling(classes=classes, tol=1e-6),
         ]
         scores = self._cross_fitted(lasts)
-        gain, error = mean_and_error(scores[1] - scores[0], self.weight)
-        chosen = int(gain > LEAST_GAIN * error)
+        chosen = int((scores @ self.weight).argmax())
         every = np.ones(self.codes.shape[0], dtype=bool)
         weights, logits = self._mixed(every)
-        last = self._fitted(lasts[chosen], logits, every)
-        return weights, last._calibration_map(), scores[chosen]
+        return weights, self._fitted(lasts[chosen], logits, every), scores[chosen]
 
     def _cross_fitted(self, lasts):
         scores = np.empty((len(lasts), self.codes.shape[0]))
@@ -98,7 +95,7 @@ class HeldOut:
             _, logits = self._mixed(~inside)
             for score, last in zip(scores, lasts, strict=True):
                 fitted = self._fitted(last, logits, ~inside)
-                proba = fitted.predict_proba(logits[inside])
+                proba = evaluate(fitted, ArraySource(logits[inside]))
                 score[inside] = true_log_proba(proba, self.codes[inside])
         return scores
 
@@ -111,10 +108,13 @@ class HeldOut:
         return weights, np.log(total, out=total)
 
     def _fitted(self, last, logits, rows):
-        fresh = clone(last)
-        return fresh.fit(
+        """Return the map of a calibrator fitted to some rows; None is no calibrator."""
+        if last is None:
+            return CalibrationMap(Softmax())
+        fitted = clone(last).fit(
             logits[rows], self.codes[rows], sample_weight=self.weight[rows]
         )
+        return fitted._calibration_map()
 
 
 def mean_and_error(values, weight):
