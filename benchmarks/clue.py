@@ -41,6 +41,7 @@ N_PASSES = 5
 N_PREDICT = 30
 N_MEMBERS = 5
 BATCH = 64
+LONGER = "plain, twice the epochs"
 
 
 def only_pass(passes, y):
@@ -191,6 +192,9 @@ def classification(task, seed, epochs, wanted):
     for name, predict in predictors.items():
         yield name, judge_everywhere(task, predict)
         yield f"{name}, TS", judge_everywhere(task, scaled_classes(task, predict))
+    if LONGER in wanted:
+        predict = class_predictor(train(task, plain, 1, seed, 2 * epochs))
+        yield LONGER, judge_everywhere(task, predict)
     for name, loss in (("label smoothing", smoothed), ("focal", focal)):
         if name in wanted:
             predict = class_predictor(train(task, loss, 1, seed, epochs))
@@ -311,7 +315,7 @@ PARTS = {
     "diabetes": (regression, squared, "regression"),
     "text": (classification, plain, "tokens"),
 }
-SHORT = ["label smoothing", "focal", "deep ensemble", "passes only, MC"]
+SHORT = [LONGER, "label smoothing", "focal", "deep ensemble", "passes only, MC"]
 SWEEP = [f"{name}, MC" for name in clue_losses("classification") if "CLUE" in name]
 
 
