@@ -71,10 +71,11 @@ class CLUELoss(torch.nn.Module):
     -----
     Sample by sample the loss is not proper: :math:`-\ln q_y` varies even under the true
     probabilities, and the square charges for it. Where the true probability is 0.8 the
-    optimum is 0.76 with ``alpha=0.9`` and 0.63 with ``alpha=0.5``. Averaged first, the
-    truth is an optimum for every ``alpha``; so these reductions are preferred here. The
-    published text leaves the number of passes, `alpha` and the gradient through
-    :math:`u` open; the defaults are ours.
+    optimum is 0.76 with ``alpha=0.9`` and 0.63 with ``alpha=0.5``. Averages over n
+    samples are charged for an n-th of that variance, so over a whole batch the truth is
+    an optimum but for little, and these reductions are preferred here. The published
+    text leaves the number of passes, `alpha` and the gradient through :math:`u` open;
+    the defaults are ours.
 
     Regression compares squares, so `alpha` means the same only for targets of similar
     scale: standardise them. With ``alpha=1`` nothing trains a variance output.
