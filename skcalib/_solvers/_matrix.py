@@ -16,7 +16,7 @@ that no product with the Hessian is needed.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,22 +24,28 @@ from scipy.linalg import cho_factor, cho_solve
 
 from skcalib._blocks import CalibrationData, Statistic, sum_blocks
 from skcalib._numerics import softmax_
+from skcalib._solvers._matrix_blocks import (
+    Moments,
+    Shifts,
+    Steering,
+    affine_scores,
+    outer_sums,
+)
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
-from skcalib._solvers._softmax import (
-    Exponentials,
-    curvature_product,
-    steering_precision,
-)
+from skcalib._solvers._softmax import Exponentials, steering_precision
 from skcalib._solvers._vector import inverse
 
 Array = NDArray[np.float64]
 # Sums a statistic of what the Hessian needs of a block.
-_OverBlocks = Callable[[Callable[["_Steering"], Any]], Any]
+_OverBlocks = Callable[[Callable[[Steering], Any]], Any]
 
 # From this many logits on, matrix products run in single precision, and what products
 # with the Hessian use is not kept but computed anew by each of them.
 LARGE = 1 << 24
+# Curvature that the shifts may leave out, in units of the ridge's: what is known from
+# earlier steps makes up for it.
+MOST_LEFT_OUT = 4.0
 # Least curvature of an intercept in units of what its class has: products in single
 # precision tell no smaller one from rounding.
 LEAST_CURVATURE = 1e-4
@@ -84,7 +90,7 @@ def log_loss(data: CalibrationData, x: Array) -> float:
     """Mean log-loss of the (K, K + 1) parameters `x`, without penalty."""
 
     def of_block(features: NDArray, codes: NDArray, weight: Array) -> float:
-        e = Exponentials.of_scores(_scores(x, features), codes)
+        e = Exponentials.of_scores(affine_scores(x, features), codes)
         return float(e.loss @ weight)
 
     return float(data.sum(of_block, heavy=True))
@@ -93,12 +99,6 @@ def log_loss(data: CalibrationData, x: Array) -> float:
 def is_large(data: CalibrationData) -> bool:
     """Whether the fit computes in single precision, apart from sums over rows."""
     return data.n_samples * data.n_classes > LARGE
-
-
-def _scores(x: NDArray, z: NDArray) -> NDArray:
-    scores = z @ x[:, :-1].T
-    scores += x[:, -1]
-    return scores
 
 
 class _Problem:
@@ -151,7 +151,7 @@ class _Problem:
         def scores_of(features: NDArray) -> tuple[Array, NDArray]:
             if not self._large:
                 z = features.astype(np.float64, copy=False)
-                return _scores(x, z), z
+                return affine_scores(x, z), z
             z = steering_precision(features)
             scores = features.astype(np.float64)
             if is_changed:
@@ -167,7 +167,7 @@ class _Problem:
             e = Exponentials.of_scores(scores, codes)
             further: list[Any] = []
             if with_curvature or not self._large:
-                steering = _Steering.of_block(z, e, weight)
+                steering = Steering.of_block(z, e, weight)
                 # Lists add up to one that holds all blocks.
                 further = [] if self._large else [[steering]]
                 if with_curvature:
@@ -175,22 +175,22 @@ class _Problem:
                     further.append(moments())
             residual = e.turn_into_residuals()
             residual *= (weight / e.total)[:, np.newaxis]
-            gradient = _outer_sums(residual.astype(z.dtype, copy=False), z)
+            gradient = outer_sums(residual.astype(z.dtype, copy=False), z)
             return float(e.loss @ weight), gradient, *further
 
         return statistic
 
-    def _over_blocks(self, x: Array, kept: "list[_Steering]") -> _OverBlocks:
+    def _over_blocks(self, x: Array, kept: list[Steering]) -> _OverBlocks:
         """Make the function that sums over what is kept, or over all blocks anew."""
 
-        def over_blocks(of_steering: Callable[["_Steering"], Any]) -> Any:
+        def over_blocks(of_steering: Callable[[Steering], Any]) -> Any:
             if kept:
                 return sum_blocks(of_steering, kept, heavy=True)
 
             def of_block(features: NDArray, codes: NDArray, weight: Array) -> Any:
                 z = steering_precision(features)
-                proba = softmax_(_scores(x.astype(z.dtype), z))
-                return of_steering(_Steering(z, proba, weight.astype(z.dtype)))
+                proba = softmax_(affine_scores(x.astype(z.dtype), z))
+                return of_steering(Steering(z, proba, weight.astype(z.dtype)))
 
             return self._sum(of_block)
 
@@ -207,7 +207,7 @@ class _Problem:
             return self._approximate_inverse(sums), False
         # At most so much curvature is left out by the shifts, in any direction.
         rest = sums.curvature.max() * sums.variance.sum()
-        if rest <= 2 * self._off_diagonal:
+        if rest <= MOST_LEFT_OUT * 2 * self._off_diagonal:
             return self._inverse_by_shifts(sums), True
         moments = over_blocks(lambda block: block.moments())
         return self._approximate_inverse(moments), False
@@ -217,7 +217,7 @@ class _Problem:
             statistic, block_elements=self._block_elements, heavy=True
         )
 
-    def _inverse_by_shifts(self, shifts: "_Shifts") -> Callable[[Array], Array]:
+    def _inverse_by_shifts(self, shifts: Shifts) -> Callable[[Array], Array]:
         """Invert J' H J + D.
 
         J takes the parameters to the K shifts, H is the Hessian by these and D the
@@ -262,7 +262,7 @@ class _Problem:
 
         return precondition
 
-    def _approximate_inverse(self, moments: "_Moments") -> Callable[[Array], Array]:
+    def _approximate_inverse(self, moments: Moments) -> Callable[[Array], Array]:
         n_classes = self._data.n_classes
         k = np.arange(n_classes)
         left, u = np.linalg.eigh(np.diag(moments.mass) - moments.gram[:, :n_classes])
@@ -284,7 +284,7 @@ class _Problem:
 
         return precondition
 
-    def _vector_hessian(self, moments: "_Moments") -> Array:
+    def _vector_hessian(self, moments: Moments) -> Array:
         """Hessian by the diagonal of W and by b, in this order."""
         n_classes = self._data.n_classes
         k = np.arange(n_classes)
@@ -295,103 +295,3 @@ class _Problem:
         hessian[n_classes + k, k] += moments.linear
         hessian[n_classes + k, n_classes + k] += moments.mass + 2 * self._penalty[:, -1]
         return hessian
-
-
-def _outer_sums(change: NDArray, z: NDArray) -> Array:
-    """Sum over the rows of the outer product of `change` and ``(z, 1)``."""
-    n_samples, n_classes = change.shape
-    sums = np.empty((n_classes, n_classes + 1))
-    sums[:, :-1] = change.T @ z
-    sums[:, -1] = np.ones(n_samples, change.dtype) @ change
-    return sums
-
-
-@dataclass
-class _Additive:
-    def __iadd__(self, other: Self) -> Self:
-        for name in self.__dataclass_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        return self
-
-
-@dataclass
-class _Shifts(_Additive):
-    """Additive statistics from which the inverse by shifts is built."""
-
-    curvature: Array  # sum of w p (1 - p)
-    linear: Array  # sum of w p (1 - p) z
-    square: Array  # sum of w p (1 - p) z^2
-    mean: Array  # sum of w z
-    second: Array  # sum of w z^2
-    hessian: Array  # sum of w (diag(p) - p p')
-
-    @property
-    def variance(self) -> Array:
-        return np.maximum(self.second - self.mean**2, 0)
-
-
-@dataclass
-class _Moments(_Additive):
-    """Additive statistics from which the approximate inverse is built."""
-
-    mass: Array  # sum of w p
-    linear: Array  # sum of w p z
-    square: Array  # sum of w p z^2
-    gram: Array  # sum of w p p', w p (pz)' and w pz (pz)', side by side
-    second: Array  # sum of w (1 - |p|^2) z z'
-    curvature: float  # sum of w (1 - |p|^2)
-
-
-@dataclass(frozen=True)
-class _Steering:
-    """What the Hessian needs of one block of rows, in the precision of steering."""
-
-    z: NDArray[Any]
-    proba: NDArray[Any]
-    weight: NDArray[Any]
-
-    @classmethod
-    def of_block(cls, z: NDArray, e: Exponentials, weight: Array) -> "_Steering":
-        z = steering_precision(z)
-        proba = e.values / e.total[:, np.newaxis]
-        return cls(z, proba.astype(z.dtype), weight.astype(z.dtype))
-
-    def product(self, direction: Array) -> Array:
-        """Product of the block's Hessian with a (K, K + 1) array."""
-        change = _scores(direction.astype(self.z.dtype), self.z)
-        return _outer_sums(curvature_product(self.proba, change, self.weight), self.z)
-
-    def shifts(self) -> "_Shifts":
-        mass = self.proba * (1 - self.proba)
-        first = mass * self.z
-        p = self.proba * np.sqrt(self.weight)[:, np.newaxis]
-        hessian = _double(p.T @ p)
-        hessian *= -1
-        hessian[np.diag_indices_from(hessian)] += self.weight @ self.proba
-        return _Shifts(
-            _double(self.weight @ mass),
-            _double(self.weight @ first),
-            _double(self.weight @ (first * self.z)),
-            _double(self.weight @ self.z),
-            _double(self.weight @ (self.z * self.z)),
-            hessian,
-        )
-
-    def moments(self) -> _Moments:
-        root = np.sqrt(self.weight)
-        p = self.proba * root[:, np.newaxis]
-        px = p * self.z
-        curvature = np.maximum(1 - np.vecdot(self.proba, self.proba), 0) * self.weight
-        scaled = self.z * np.sqrt(curvature)[:, np.newaxis]
-        return _Moments(
-            _double(root @ p),
-            _double(root @ px),
-            _double(root @ (px * self.z)),
-            _double(np.hstack([p.T @ p, p.T @ px, px.T @ px])),
-            _double(scaled.T @ scaled),
-            float(curvature.sum()) + np.finfo(float).tiny,
-        )
-
-
-def _double(sums: NDArray[Any]) -> Array:
-    return sums.astype(np.float64)

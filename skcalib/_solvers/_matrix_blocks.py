@@ -1,0 +1,122 @@
+"""What the Hessian of matrix scaling needs of one block of rows, and sums of that."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._solvers._softmax import (
+    Exponentials,
+    curvature_product,
+    steering_precision,
+)
+
+Array = NDArray[np.float64]
+
+
+def affine_scores(x: NDArray, z: NDArray) -> NDArray:
+    """Map rows z to W z + b, where `x` is (K, K + 1) with b as its last column."""
+    scores = z @ x[:, :-1].T
+    scores += x[:, -1]
+    return scores
+
+
+def outer_sums(change: NDArray, z: NDArray) -> Array:
+    """Sum over the rows of the outer product of `change` and ``(z, 1)``."""
+    n_samples, n_classes = change.shape
+    sums = np.empty((n_classes, n_classes + 1))
+    sums[:, :-1] = change.T @ z
+    sums[:, -1] = np.ones(n_samples, change.dtype) @ change
+    return sums
+
+
+@dataclass
+class _Additive:
+    def __iadd__(self, other: Self) -> Self:
+        for name in self.__dataclass_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        return self
+
+
+@dataclass
+class Shifts(_Additive):
+    """Additive statistics from which the inverse by shifts is built."""
+
+    curvature: Array  # sum of w p (1 - p)
+    linear: Array  # sum of w p (1 - p) z
+    square: Array  # sum of w p (1 - p) z^2
+    mean: Array  # sum of w z
+    second: Array  # sum of w z^2
+    hessian: Array  # sum of w (diag(p) - p p')
+
+    @property
+    def variance(self) -> Array:
+        return np.maximum(self.second - self.mean**2, 0)
+
+
+@dataclass
+class Moments(_Additive):
+    """Additive statistics from which the approximate inverse is built."""
+
+    mass: Array  # sum of w p
+    linear: Array  # sum of w p z
+    square: Array  # sum of w p z^2
+    gram: Array  # sum of w p p', w p (pz)' and w pz (pz)', side by side
+    second: Array  # sum of w (1 - |p|^2) z z'
+    curvature: float  # sum of w (1 - |p|^2)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What the Hessian needs of one block of rows, in the precision of steering."""
+
+    z: NDArray[Any]
+    proba: NDArray[Any]
+    weight: NDArray[Any]
+
+    @classmethod
+    def of_block(cls, z: NDArray, e: Exponentials, weight: Array) -> "Steering":
+        z = steering_precision(z)
+        proba = e.values / e.total[:, np.newaxis]
+        return cls(z, proba.astype(z.dtype), weight.astype(z.dtype))
+
+    def product(self, direction: Array) -> Array:
+        """Product of the block's Hessian with a (K, K + 1) array."""
+        change = affine_scores(direction.astype(self.z.dtype), self.z)
+        return outer_sums(curvature_product(self.proba, change, self.weight), self.z)
+
+    def shifts(self) -> Shifts:
+        mass = self.proba * (1 - self.proba)
+        first = mass * self.z
+        p = self.proba * np.sqrt(self.weight)[:, np.newaxis]
+        hessian = _double(p.T @ p)
+        hessian *= -1
+        hessian[np.diag_indices_from(hessian)] += self.weight @ self.proba
+        return Shifts(
+            _double(self.weight @ mass),
+            _double(self.weight @ first),
+            _double(self.weight @ (first * self.z)),
+            _double(self.weight @ self.z),
+            _double(self.weight @ (self.z * self.z)),
+            hessian,
+        )
+
+    def moments(self) -> Moments:
+        root = np.sqrt(self.weight)
+        p = self.proba * root[:, np.newaxis]
+        px = p * self.z
+        curvature = np.maximum(1 - np.vecdot(self.proba, self.proba), 0) * self.weight
+        scaled = self.z * np.sqrt(curvature)[:, np.newaxis]
+        return Moments(
+            _double(root @ p),
+            _double(root @ px),
+            _double(root @ (px * self.z)),
+            _double(np.hstack([p.T @ p, p.T @ px, px.T @ px])),
+            _double(scaled.T @ scaled),
+            float(curvature.sum()) + np.finfo(float).tiny,
+        )
+
+
+def _double(sums: NDArray[Any]) -> Array:
+    return sums.astype(np.float64)
