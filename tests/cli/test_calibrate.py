@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from skcalib import TemperatureScaling
+from skcalib import EnsembleTemperatureScaling
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -40,7 +40,7 @@ def test_cached_logits_give_the_calibrator_alone(skcalib, logits_file, tmp_path)
     run = skcalib("calibrate", "--logits", logits_file, "-o", "c.onnx", *QUICK)
     assert run.code == 0, run.err
     logits, y = load(logits_file)
-    fitted = TemperatureScaling().fit(logits, y)
+    fitted = EnsembleTemperatureScaling().fit(logits, y)
     assert f"temperature = {fitted.temperature_:.4g}" in run.out
     written = run_onnx(
         tmp_path / "c.onnx", "probabilities", logits=logits.astype(np.float32)
@@ -239,9 +239,8 @@ def test_binary_log_odds_in_one_column(skcalib, tmp_path):
     log_odds = 4 * rng.normal(size=400)
     y = (rng.uniform(size=400) < 1 / (1 + np.exp(-log_odds / 2))).astype(int)
     np.savez(tmp_path / "binary.npz", logits=log_odds[:, np.newaxis], y=y)
-    run = skcalib(
-        "calibrate", "--logits", "binary.npz", "-o", "c.onnx", "--json", *QUICK
-    )
+    source = ["--logits", "binary.npz", "--method", "temperature"]
+    run = skcalib("calibrate", *source, "-o", "c.onnx", "--json", *QUICK)
     assert run.code == 0, run.err
     assert run.json["largest_difference"] < 1e-6
     assert run.json["learned"]["temperature"] == pytest.approx(2, rel=0.3)
