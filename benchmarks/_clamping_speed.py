@@ -14,8 +14,8 @@ from skcalib.clamping import NeuralClamping
 
 PRESETS = ["paper", "reference"]
 GAMMA = 1.0
-# Epochs tried in turn until the objective is at or below the recipe's.
 MINI_BATCHES = {"solver": "sgd", "validation_fraction": None}
+# Epochs tried in turn until the objective is at or below the recipe's.
 OURS = {
     "mini-batches": (MINI_BATCHES, [1, 2, 4, 8]),
     "mini-batches, bf16": (MINI_BATCHES | {"precision": "bf16"}, [1, 2, 4, 8]),

@@ -117,15 +117,13 @@ def judge_all(name, methods, n_splits):
     for title, method in methods.items():
         if (name, title) not in TOO_SLOW:
             runs = [judge(method, split) for split in splits]
-            results[title] = [[float(f) for f in run] for run in runs]
+            results[title] = np.array(runs).tolist()
     return results
 
 
 def report(results):
     """Print log-losses beside the best single method's, and mean ranks."""
-    print(
-        f"{'set':24}{'default':>9}{'best single':>13}{'':30}{'excess':>9}{'':9}{'s':>8}"
-    )
+    print(f"{'set':24}{'default':>9}{'best single':>13}{'':30}{'excess':>9}{'s':>19}")
     for name, runs in results.items():
         others = {t: np.mean(runs[t], axis=0)[0] for t in runs if t != OURS}
         best = min(others, key=others.get)

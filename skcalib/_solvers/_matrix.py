@@ -101,6 +101,35 @@ def is_large(data: CalibrationData) -> bool:
     return data.n_samples * data.n_classes > LARGE
 
 
+# Of one block: scores, and the features in the precision of the gradient's product.
+_ScoresOf = Callable[[NDArray[Any]], tuple[Array, NDArray[Any]]]
+
+
+def _plain_scores(x: Array) -> _ScoresOf:
+    def scores_of(features: NDArray) -> tuple[Array, NDArray]:
+        z = features.astype(np.float64, copy=False)
+        return affine_scores(x, z), z
+
+    return scores_of
+
+
+def _scores_by_change(x: Array) -> _ScoresOf:
+    """Compute z + (W - I) z + b, so that only what is small is rounded."""
+    change = (x[:, :-1] - np.eye(x.shape[0])).T
+    rounded = change.astype(np.float32)
+    is_changed = bool(change.any())
+
+    def scores_of(features: NDArray) -> tuple[Array, NDArray]:
+        z = steering_precision(features)
+        scores = features.astype(np.float64)
+        if is_changed:
+            scores += z @ (rounded if z.dtype == np.float32 else change)
+        scores += x[:, -1]
+        return scores, z
+
+    return scores_of
+
+
 class _Problem:
     def __init__(self, data: CalibrationData, ridge: Ridge) -> None:
         self._data = data
@@ -144,21 +173,7 @@ class _Problem:
 
     def _statistic(self, x: Array, *, with_curvature: bool) -> Statistic:
         """Loss, gradient and what else the Hessian needs, of one block."""
-        change = (x[:, :-1] - self._target[:, :-1]).T
-        rounded = change.astype(np.float32)
-        is_changed = bool(change.any())
-
-        def scores_of(features: NDArray) -> tuple[Array, NDArray]:
-            if not self._large:
-                z = features.astype(np.float64, copy=False)
-                return affine_scores(x, z), z
-            z = steering_precision(features)
-            scores = features.astype(np.float64)
-            if is_changed:
-                # z + (W - I) z: only what is small is rounded.
-                scores += z @ (rounded if z.dtype == np.float32 else change)
-            scores += x[:, -1]
-            return scores, z
+        scores_of = (_scores_by_change if self._large else _plain_scores)(x)
 
         def statistic(
             features: NDArray, codes: NDArray, weight: Array
