@@ -20,7 +20,7 @@ class Task(NamedTuple):
     train: tuple
     calibration: tuple
     test: tuple
-    shifted: tuple | None
+    shifted: tuple
     outside: torch.Tensor | None
     build: callable
     epochs: int
@@ -137,16 +137,18 @@ def cifar10(seed):
 
 
 def diabetes(seed):
-    """Progress of a disease from ten features; the others are far from the data."""
+    """Progress of a disease from ten features; shifted by noise; others lie far off."""
     X, y = load_diabetes(return_X_y=True)
     parts = three_parts(X, y, seed, (0.6, 0.4), stratify=False)
     mean, scale = parts[0][0].mean(0), parts[0][0].std(0)
     y_mean, y_scale = parts[0][1].mean(), parts[0][1].std()
     parts = [((x - mean) / scale, (t - y_mean) / y_scale) for x, t in parts]
+    x, y = parts[2]
+    generator = torch.Generator().manual_seed(seed)
     return Task(
         *parts,
-        None,
-        3 * parts[2][0],
+        (x + 0.5 * torch.randn(x.shape, generator=generator), y),
+        3 * x,
         lambda: perceptron(10, 2, 50, 0.2),
         30,
     )

@@ -251,6 +251,8 @@ def judge_values(task, predict):
     y = task.test[1].numpy().astype(float)
     mean, variance = predict(task.test[0])
     std = np.sqrt(variance)
+    shifted, shifted_variance = predict(task.shifted[0])
+    shifted_std = np.sqrt(shifted_variance)
     return {
         "RMSE": np.sqrt(np.mean((y - mean) ** 2)),
         "NLL": -norm.logpdf(y, mean, std).mean(),
@@ -258,6 +260,8 @@ def judge_values(task, predict):
         "ENCE": expected_normalized_calibration_error(y, mean, std, n_bins=5),
         "coverage": 100 * interval_coverage(y, mean, std),
         "width": interval_sharpness(std),
+        "shifted NLL": -norm.logpdf(y, shifted, shifted_std).mean(),
+        "shifted coverage": 100 * interval_coverage(y, shifted, shifted_std),
         "OOD AUROC": 100 * ood_auroc(variance, predict(task.outside)[1]),
     }
 
