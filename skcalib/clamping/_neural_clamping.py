@@ -61,9 +61,11 @@ class NeuralClamping(ClampedClassifier):
         "auto" linearises the network once in the coordinates of the perturbation,
         chooses on the linear model and on forward passes, and mends the rest by a few
         steps on the network; "lbfgs" descends on the network from the start; "sgd" is
-        mini-batch training; "gradient_free" needs forward passes only; "fixed_delta"
-        leaves the perturbation where it starts. Settings that leave nothing to choose,
-        or another start than zeros, turn "auto" into "lbfgs".
+        mini-batch training, each epoch as many draws as there are samples, in which
+        those of a large gradient come often and count less; "gradient_free" needs
+        forward passes only; "fixed_delta" leaves the perturbation where it starts.
+        Settings that leave nothing to choose, or another start than zeros, turn "auto"
+        into "lbfgs".
 
     preset : {"paper", "reference"}, default=None
         Train as [1]_ describes or as the published code does, for comparison: sets

@@ -139,8 +139,12 @@ class Objective:
         options = {"device": self.network.device, "dtype": self.sum_dtype}
         return torch.zeros(self.inputs.shape, **options), torch.zeros(2, **options)
 
-    def add(self, sums, x, index, delta, log_temperature, keep_logits=False):
+    def add(
+        self, sums, x, index, delta, log_temperature, keep_logits=False, draws=None
+    ):
         """Add the weighted sums of a batch to `sums`, all on the device.
+
+        `draws`, if given, has the weights and takes note of the gradients.
 
         Returns
         -------
@@ -153,7 +157,9 @@ class Objective:
             leaf = delta.detach().requires_grad_()
             with torch.enable_grad():
                 logits = self.network(self.shift(x, leaf))
-            value, slope, gradient = self._loss(logits.detach(), index, log_temperature)
+            value, slope, gradient = self._loss(
+                logits.detach(), index, log_temperature, draws
+            )
             (by_delta,) = torch.autograd.grad(logits, leaf, gradient)
             return logits.detach(), by_delta, torch.stack([value, slope])
 
@@ -218,12 +224,14 @@ class Objective:
                 columns.append(torch.zeros_like(logits) if tangent is None else tangent)
         return torch.stack(columns, dim=2)
 
-    def _loss(self, logits, index, log_temperature):
+    def _loss(self, logits, index, log_temperature, draws=None):
         """Return the summed loss, its slope by log T and its gradient by logits."""
         temperature = log_temperature.exp()
         scores = logits.to(self.sum_dtype) / temperature
         losses, gradient = LOSSES[self.loss](scores, self._codes[index], self.gamma)
-        weight = self.weight[index]
+        weight = (draws or self).weight[index]
+        if draws is not None:
+            draws.note(index, gradient)
         gradient *= weight[:, None]
         slope = -(gradient * scores).sum()
         return losses @ weight, slope, (gradient / temperature).to(logits.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 
 from skcalib.clamping._lbfgs import CONVERGED
 from skcalib.clamping._objective import SomeRows
-from skcalib.clamping._row_losses import best_temperature, mean_loss
+from skcalib.clamping._row_losses import best_temperature, mean_loss, row_losses
 
 # Rows from which the spread of the inputs is estimated.
 SAMPLE_ROWS = 1000
@@ -80,6 +80,12 @@ class Problem:
         return mean_loss(
             logits, self.codes, self.weight, temperature, self.loss, self.gamma
         )
+
+    def pull(self, temperature):
+        """Return the norm of each row's gradient by the scores, as the inputs are."""
+        scores = self.logits / np.float64(temperature)
+        residual = row_losses(scores, self.codes, self.loss, self.gamma)[1]
+        return np.linalg.norm(residual, axis=1)
 
     def served_temperature(self, logits, rows=slice(None)):
         """Return the result for the temperature that is served."""

@@ -22,8 +22,9 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
     is the exact one.
     """
     recipe = _recipe(problem, settings, preset)
-    held_out = None
+    held_out = pull = None
     if preset is None:
+        pull = problem.pull(temperature)
         if settings.penalty != "auto":
             recipe = replace(recipe, penalty=float(settings.penalty))
         if fraction is not None:
@@ -38,6 +39,7 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
         recipe,
         theta=None if start is None else np.asarray(basis.reduce(start)),
         temperature=temperature,
+        pull=pull,
         held_out=held_out,
         random_state=settings.random_state,
         verbose=verbose,

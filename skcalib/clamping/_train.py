@@ -19,12 +19,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skcalib._warnings import warn
+from skcalib.clamping._draws import Draws
 
 # T never reaches 0, however large a step is.
 SMALLEST_TEMPERATURE = 1e-3
 # How much Adam remembers of the gradients and of their squares, and what keeps it from
 # dividing by 0.
-BETAS = 0.9, 0.99
+BETAS = 0.8, 0.999
 SLIGHT = 1e-8
 
 FINISHED = "all epochs were run"
@@ -63,7 +64,7 @@ def our_recipe(n_samples, input_scale, max_iter):
     as many, which pass the network faster. More epochs bear longer steps.
     """
     return Recipe(
-        learning_rate=0.01 * min(2.0, max_iter**0.5),
+        learning_rate=0.01 * min(1.4, max_iter**0.5),
         batch_size=16 if n_samples < 1000 else 32,
         max_iter=max_iter,
         input_scale=input_scale,
@@ -102,6 +103,7 @@ def train(
     theta=None,
     temperature=1.0,
     rows=None,
+    pull=None,
     held_out=None,
     patience=10,
     tol=1e-4,
@@ -131,6 +133,10 @@ def train(
     rows : array of row numbers, default=None
         Rows to learn from; None takes all that are not held out.
 
+    pull : array of shape (n_samples,), default=None
+        Norm of each row's gradient by the scores at the start: rows are drawn by it and
+        by what it becomes. None visits every row once an epoch.
+
     held_out : array of row numbers, default=None
         Rows that judge the epochs: the point of the least loss on them is kept, and
         the descent ends when it has not fallen by `tol` for `patience` epochs. None
@@ -158,13 +164,16 @@ def train(
         rows = rows if held_out is None else np.setdiff1d(rows, held_out)
     if theta is None:
         theta = recipe.start_scale * rng.standard_normal(basis.dim)
-    descent = _Descent(objective, basis, recipe, np.array(theta), temperature, rows)
+    draws = None if pull is None else Draws(objective, rows, pull)
+    descent = _Descent(
+        objective, basis, recipe, np.array(theta), temperature, rows, draws
+    )
     keeper = _Keeper(objective, descent, held_out, tol, patience)
     message = FINISHED
     progress = _Progress(recipe.max_iter, verbose)
     try:
         for _ in range(recipe.max_iter):
-            message = keeper.judge(descent.epoch(rng.permutation(rows)))
+            message = keeper.judge(descent.epoch(rng))
             progress.show(keeper, descent)
             if message != FINISHED:
                 break
@@ -186,8 +195,9 @@ def train(
 class _Descent:
     """A moving point, coordinates and temperature, and its velocity, on the device."""
 
-    def __init__(self, objective, basis, recipe, theta, temperature, rows):
+    def __init__(self, objective, basis, recipe, theta, temperature, rows, draws):
         self._objective = objective
+        self._rows, self._draws = rows, draws
         self.basis = basis
         self._recipe = recipe
         options = {"device": objective.network.device, "dtype": objective.sum_dtype}
@@ -204,16 +214,18 @@ class _Descent:
             delta = basis.expand(np.asarray(theta))
             self.penalty = 0.1 * objective.value(delta, np.log(temperature), rows)
 
-    def epoch(self, order):
-        """Run through the rows once; return the mean penalised loss as a float."""
+    def epoch(self, rng):
+        """Run through as many rows as there are; return the mean penalised loss."""
         objective, size = self._objective, self._recipe.batch_size
+        by_pull = self._draws is not None
+        order = self._draws.order(rng) if by_pull else rng.permutation(self._rows)
         order = objective.inputs.as_order(order)
-        mean_weight = objective.total_weight(order) / len(order)
+        mean_weight = objective.total_weight(self._rows) / len(order)
         total = torch.zeros_like(self.temperature)
         sums, n_rows = objective.no_sums(), 0
         point = self._point()
         for done, (index, x) in _counted(objective.inputs.batches(order, size)):
-            objective.add(sums, x, index, *point)
+            objective.add(sums, x, index, *point, draws=self._draws)
             n_rows += x.shape[0]
             if done % size and done < len(order):
                 continue

@@ -307,3 +307,26 @@ def test_progress_goes_to_standard_error(capsys):
     assert lines[1].startswith("epoch 2/2  loss 0.")
     train(make(), Full(SHAPE), Recipe(max_iter=2), random_state=0)
     assert capsys.readouterr().err == ""
+
+
+def test_draws_by_pull_go_deeper_in_as_many_epochs():
+    # A few rows are wrong by far, the others right beyond doubt.
+    rng = np.random.default_rng(0)
+    X = 20 * np.eye(4)[rng.integers(0, 4, 1000)] + rng.normal(size=(1000, 4))
+    codes = X.argmax(axis=1)
+    codes[:50] = (codes[:50] + 1) % 4
+    X[:50] += rng.normal(size=(50, 4)) - 15 * np.eye(4)[(codes[:50] - 1) % 4]
+    network = open_network(torch.nn.Identity())
+    objective = Objective(network, Inputs(X, network), codes)
+    pull = np.where(np.arange(1000) < 50, 1.0, 1e-3)
+    recipe = Recipe(batch_size=50, max_iter=2, penalty=0.0, input_scale=1.0)
+    drawn, plain = (
+        train(objective, Full((4,)), recipe, pull=how, temperature=3.0, random_state=0)
+        for how in (pull, None)
+    )
+    losses = [
+        objective.value(end.delta, np.log(end.temperature)) for end in (drawn, plain)
+    ]
+    assert losses[0] < losses[1]
+    # Weights make up for the choice: both curves are of the same mean loss.
+    assert drawn.loss_curve[0] == pytest.approx(plain.loss_curve[0], rel=0.2)
