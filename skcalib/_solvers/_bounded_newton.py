@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 
-from skcalib._solvers._newton_cg import MAX_HALVINGS, ROUNDING
+from skcalib._solvers._newton_cg import ROUNDING
 from skcalib._solvers._result import Result
 
 Array = NDArray[np.float64]
 # Loss, gradient and Hessian at a point.
 Expand = Callable[[Array], tuple[float, Array, Array]]
 
+MAX_HALVINGS = 40
 # In units of the Hessian's diagonal, so that rounding leaves it positive definite.
 SLIGHT = 1e-12
 

@@ -33,7 +33,7 @@ from skcalib._solvers._matrix_blocks import (
 )
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
-from skcalib._solvers._softmax import Exponentials, steering_precision
+from skcalib._solvers._softmax import Exponentials, flushed, steering_precision
 from skcalib._solvers._vector import inverse
 
 Array = NDArray[np.float64]
@@ -190,7 +190,8 @@ class _Problem:
                     further.append(moments())
             residual = e.turn_into_residuals()
             residual *= (weight / e.total)[:, np.newaxis]
-            gradient = outer_sums(residual.astype(z.dtype, copy=False), z)
+            residual = flushed(residual.astype(z.dtype, copy=False))
+            gradient = outer_sums(residual, z)
             return float(e.loss @ weight), gradient, *further
 
         return statistic
@@ -204,7 +205,7 @@ class _Problem:
 
             def of_block(features: NDArray, codes: NDArray, weight: Array) -> Any:
                 z = steering_precision(features)
-                proba = softmax_(affine_scores(x.astype(z.dtype), z))
+                proba = flushed(softmax_(affine_scores(x.astype(z.dtype), z)))
                 return of_steering(Steering(z, proba, weight.astype(z.dtype)))
 
             return self._sum(of_block)

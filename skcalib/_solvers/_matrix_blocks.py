@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from skcalib._solvers._softmax import (
     Exponentials,
     curvature_product,
+    flushed,
     steering_precision,
 )
 
@@ -79,7 +80,7 @@ class Steering:
     def of_block(cls, z: NDArray, e: Exponentials, weight: Array) -> "Steering":
         z = steering_precision(z)
         proba = e.values / e.total[:, np.newaxis]
-        return cls(z, proba.astype(z.dtype), weight.astype(z.dtype))
+        return cls(z, flushed(proba.astype(z.dtype)), weight.astype(z.dtype))
 
     def product(self, direction: Array) -> Array:
         """Product of the block's Hessian with a (K, K + 1) array."""

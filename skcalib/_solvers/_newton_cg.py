@@ -23,7 +23,9 @@ Expand = Callable[[Array, "Expansion | None"], "Expansion"]
 MAX_CG_STEPS = 250
 # So many steps with old curvature, or fewer, are cheaper than new curvature.
 MAX_CHORDS = 8
-MAX_HALVINGS = 40
+# Trials of a shorter step, and what a trial leaves of the last one's length.
+MAX_TRIALS = 20
+SHORTEST, LONGEST = 0.05, 0.5
 # Losses that differ by less, in nats, may be equal.
 ROUNDING = 1e-15
 
@@ -157,13 +159,25 @@ def _descend(
     drop: float,
     curvature: Expansion | None,
 ) -> tuple[Array, Expansion]:
-    """Halve the step until the loss falls enough; the old point if it never does."""
+    """Shorten the step until the loss falls enough; the old point if it never does."""
     new = expand(x + step, curvature)
     if new.loss <= point.loss - 1e-4 * drop + ROUNDING:
         return x + step, new
-    length = 0.5
-    for _ in range(MAX_HALVINGS):
-        if loss(x + length * step) <= point.loss - 1e-4 * length * drop:
+    length, tried = 1.0, new.loss
+    for _ in range(MAX_TRIALS):
+        length = _shorter(length, tried - point.loss, drop)
+        tried = loss(x + length * step)
+        if tried <= point.loss - 1e-4 * length * drop:
             return x + length * step, expand(x + length * step, None)
-        length /= 2
     return x, point
+
+
+def _shorter(length: float, rise: float, drop: float) -> float:
+    """Where the parabola through both losses has its minimum, within reason.
+
+    Its slope at the start is minus `drop`.
+    """
+    minimum = 0.0
+    if np.isfinite(rise):
+        minimum = length**2 * drop / (2 * (rise + length * drop))
+    return float(np.clip(minimum, SHORTEST * length, LONGEST * length))

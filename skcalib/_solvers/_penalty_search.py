@@ -17,10 +17,21 @@ from skcalib._solvers._matrix import log_loss
 
 Array = NDArray[np.float64]
 
-# The grid of the Neural Clamping paper, strongest first.
-PENALTIES = tuple(10.0**k for k in range(4, -3, -1))
+# The grid of the Neural Clamping paper, for up to so many classes.
+WEAKEST, STRONGEST, FEW_CLASSES = -2, 4, 10
 
 Fit = Callable[[CalibrationData, float, float, Array], Array]
+
+
+def penalties(n_classes: int) -> list[float]:
+    """Return the grid, strongest first.
+
+    The penalties are of means over K^2 and K numbers. With more classes the grid goes
+    on, so that its strongest penalty of one number stays as strong.
+    """
+    more = 2 * np.log10(max(n_classes, FEW_CLASSES) / FEW_CLASSES)
+    strongest = STRONGEST + int(np.ceil(more - 1e-9))
+    return [10.0**k for k in range(strongest, WEAKEST - 1, -1)]
 
 
 @dataclass
@@ -35,12 +46,13 @@ class PenaltySearch:
         self, off_diagonal: float | None, intercept: float | None, start: Array
     ) -> tuple[tuple[float, float], list[Array]]:
         """Choose the penalties that are None; return both, and the fold models."""
-        strengths = PENALTIES if off_diagonal is None else (off_diagonal,)
+        grid = penalties(self.folds[0][0].n_classes)
+        strengths = grid if off_diagonal is None else [off_diagonal]
         pairs = [(p, p if intercept is None else intercept) for p in strengths]
         best, models = self._walk(pairs, [start] * len(self.folds))
         if intercept is None:
             tied, tied_models = best, models
-            best, models = self._walk([(best[0], p) for p in PENALTIES], models)
+            best, models = self._walk([(best[0], p) for p in grid], models)
             if self.losses[tied] < self.losses[best]:
                 return tied, tied_models
         return best, models

@@ -22,7 +22,8 @@ class DirichletCalibration(MatrixScaling):
 
     off_diagonal_penalty : float or "cv", default="cv"
         Strength :math:`\lambda` of the mean squared entry of :math:`W`. "cv" chooses
-        among 0.01, 0.1, ..., 10,000 by cross-validated log-loss.
+        among 0.01, 0.1, ..., 10,000 by cross-validated log-loss; with K > 10 classes
+        the largest is the first power of 10 from :math:`100 K^2` on.
 
     intercept_penalty : float or "cv", default="cv"
         Strength :math:`\mu` of the mean squared offset, chosen likewise.

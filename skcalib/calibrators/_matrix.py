@@ -37,7 +37,8 @@ class MatrixScaling(BaseCalibrator):
 
     off_diagonal_penalty : float or "cv", default="cv"
         Strength :math:`\lambda`. "cv" chooses among 0.01, 0.1, ..., 10,000 by
-        cross-validated log-loss.
+        cross-validated log-loss; with K > 10 classes the largest is the first power of
+        10 from :math:`100 K^2` on.
 
     intercept_penalty : float or "cv", default="cv"
         Strength :math:`\mu`, chosen likewise.

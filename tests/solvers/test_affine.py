@@ -5,8 +5,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 from skcalib._blocks import ArraySource, CalibrationData
+from skcalib._solvers import _matrix, _matrix_blocks
 from skcalib._solvers._matrix import Ridge, _Problem, fit_matrix, identity_map
-from skcalib._solvers._penalty_search import PENALTIES, PenaltySearch, log_loss
+from skcalib._solvers._penalty_search import PenaltySearch, log_loss, penalties
 from skcalib._solvers._range import clip_masked, sensible_range
 from skcalib._solvers._vector import _expand, inverse
 
@@ -137,7 +138,14 @@ def test_the_search_starts_strong_and_stops_once_the_loss_rises(data):
     assert chosen == (100.0, 1.0)
     assert search.losses[chosen] == min(search.losses.values())
     assert_allclose(models, [identity_map(4, 0.5)])
-    assert_allclose(sorted(PENALTIES), 10.0 ** np.arange(-2, 5))
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "strongest"), [(2, 4), (10, 4), (11, 5), (100, 6), (1000, 8)]
+)
+def test_the_grid_goes_on_with_the_classes(n_classes, strongest):
+    expected = 10.0 ** np.arange(strongest, -3, -1)
+    assert_allclose(penalties(n_classes), expected)
 
 
 def test_each_fit_starts_from_the_one_before(data):
@@ -183,6 +191,38 @@ def test_products_that_are_computed_anew_are_those_of_kept_blocks(data, monkeypa
     monkeypatch.setattr("skcalib._solvers._matrix.LARGE", 0)
     anew = _Problem(data, Ridge()).expand(x, None).hessian_product(direction)
     assert_allclose(anew, kept, rtol=1e-10)
+
+
+@pytest.mark.parametrize("large", [0, 1 << 24])
+def test_no_product_meets_a_subnormal_number(monkeypatch, large):
+    # On such numbers processors are a hundred times slower.
+    logits = np.random.default_rng(0).uniform(-100, 0, size=(500, 4))
+    data = CalibrationData(ArraySource(logits), logits.argmax(axis=1), np.ones(500))
+    monkeypatch.setattr("skcalib._solvers._matrix.LARGE", large)
+    monkeypatch.setattr("skcalib._solvers._softmax.LEAST_COLUMNS", 1)
+    kinds, smallest = set(), []
+
+    def watch(name):
+        real = getattr(_matrix_blocks, name)
+
+        def watched(*arrays):
+            for values in arrays:
+                if values.dtype == np.float32 and values.any():
+                    kinds.add(name)
+                    smallest.append(np.abs(values[values != 0]).min())
+            return real(*arrays)
+
+        for module in (_matrix_blocks, _matrix):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, watched)
+
+    watch("curvature_product")
+    watch("outer_sums")
+    x = identity_map(4)
+    expansion = _Problem(data, Ridge(0.01, 0.01, 0.01)).expand(x, None)
+    expansion.hessian_product(np.ones_like(x))
+    assert "curvature_product" in kinds
+    assert min(smallest) > np.finfo(np.float32).tiny
 
 
 @pytest.mark.parametrize("least_columns", [1, 32])

@@ -42,7 +42,7 @@ def test_no_preconditioner_reaches_the_same_optimum(problem):
     assert result.loss < 1e-11
 
 
-def test_steps_that_are_too_long_are_halved():
+def test_steps_that_are_too_long_are_shortened():
     # Newton's step for log cosh overshoots beyond |x| = 1.09.
     def loss(x):
         return float(np.logaddexp(x, -x).sum())
@@ -56,6 +56,26 @@ def test_steps_that_are_too_long_are_halved():
     result = minimize(expand, loss, np.array([3.0]), tol=1e-12, max_iter=50)
     assert result.converged
     assert result.x[0] == pytest.approx(0, abs=1e-5)
+
+
+def test_far_too_long_a_step_is_shortened_in_a_few_trials():
+    # Newton's step from 20 is 8,000 long.
+    trials = []
+
+    def loss(x):
+        trials.append(x[0])
+        return float(np.hypot(1, x).sum())
+
+    def expand(x, curvature):
+        curvature = np.hypot(1, x) ** -3
+        gradient = x / np.hypot(1, x)
+        value = float(np.hypot(1, x).sum())
+        return Expansion(value, gradient, lambda d: curvature * d, lambda r: 8e3 * r)
+
+    result = minimize(expand, loss, np.array([20.0]), tol=1e-12, max_iter=1)
+    assert result.loss < 20
+    # Halving takes nine.
+    assert len(trials) < 7
 
 
 def test_the_iteration_limit_is_reported(problem):
