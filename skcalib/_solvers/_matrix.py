@@ -34,7 +34,7 @@ from skcalib._solvers._matrix_blocks import (
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import Exponentials, flushed, steering_precision
-from skcalib._solvers._vector import inverse
+from skcalib._solvers._vector import fit_vector, inverse, slight_penalty
 
 Array = NDArray[np.float64]
 # Sums a statistic of what the Hessian needs of a block.
@@ -43,10 +43,10 @@ _OverBlocks = Callable[[Callable[[Steering], Any]], Any]
 # From this many logits on, matrix products run in single precision, and what products
 # with the Hessian use is not kept but computed anew by each of them.
 LARGE = 1 << 24
-# Curvature that the shifts may leave out, in units of the ridge's: what is known from
-# earlier steps makes up for it.
-MOST_LEFT_OUT = 4.0
-# Least curvature of an intercept in units of what its class has: products in single
+# Curvature that the shifts may leave out, in units of the ridge's, where what is known
+# from earlier steps makes up for it, and where products with the Hessian do.
+SHIFTS_SUFFICE, SHIFTS_GUIDE = 4.0, 40.0
+# Least curvature of a class's own numbers in units of what it has: products in single
 # precision tell no smaller one from rounding.
 LEAST_CURVATURE = 1e-4
 
@@ -59,13 +59,21 @@ class Ridge:
     diagonal: float = 0.0
     intercept: float = 0.0
 
-    def table(self, n_classes: int) -> Array:
-        """Return the factor of every parameter."""
-        factors = np.full((n_classes, n_classes + 1), self.off_diagonal)
-        k = np.arange(n_classes)
-        factors[k, k] = self.diagonal
-        factors[:, -1] = self.intercept
-        return factors
+    def slope(self, away: Array) -> Array:
+        """Return the gradient of the penalty, `away` from the identity map."""
+        k = np.arange(away.shape[0])
+        out = 2 * self.off_diagonal * away
+        out[k, k] = 2 * self.diagonal * away[k, k]
+        out[:, -1] = 2 * self.intercept * away[:, -1]
+        return out
+
+
+def _away(x: Array) -> Array:
+    """Return `x` less the identity map."""
+    k = np.arange(x.shape[0])
+    out = x.copy()
+    out[k, k] -= 1
+    return out
 
 
 def identity_map(n_classes: int, factor: float = 1.0) -> Array:
@@ -82,8 +90,27 @@ def fit_matrix(
     max_iter: int,
 ) -> Result:
     """Minimise log-loss + penalty from `start`."""
+    if is_large(data) and ridge.diagonal == 0 and _is_by_class(start):
+        start = _fit_by_class(data, start, ridge)
     problem = _Problem(data, ridge)
     return minimize(problem.expand, problem.loss, start, tol=tol, max_iter=max_iter)
+
+
+def _is_by_class(x: Array) -> bool:
+    """Whether every score depends on the feature of its own class alone."""
+    return np.count_nonzero(x[:, :-1]) == np.count_nonzero(np.diagonal(x))
+
+
+def _fit_by_class(data: CalibrationData, start: Array, ridge: Ridge) -> Array:
+    """Return a better start: the diagonal, which nothing holds, and b fitted alone."""
+    vector = np.stack([np.diagonal(start), start[:, -1]])
+    penalty = slight_penalty(data, vector)
+    penalty[1] += ridge.intercept
+    found = fit_vector(data, vector, penalty=penalty, tol=1e-4, max_iter=20).x
+    out = np.zeros_like(start)
+    np.fill_diagonal(out, found[0])
+    out[:, -1] = found[1]
+    return out
 
 
 def log_loss(data: CalibrationData, x: Array) -> float:
@@ -115,27 +142,30 @@ def _plain_scores(x: Array) -> _ScoresOf:
 
 def _scores_by_change(x: Array) -> _ScoresOf:
     """Compute z + (W - I) z + b, so that only what is small is rounded."""
-    change = (x[:, :-1] - np.eye(x.shape[0])).T
-    rounded = change.astype(np.float32)
-    is_changed = bool(change.any())
+    rounded = _away(x)[:, :-1].T.astype(np.float32)
+    is_changed = bool(rounded.any())
 
     def scores_of(features: NDArray) -> tuple[Array, NDArray]:
         z = steering_precision(features)
         scores = features.astype(np.float64)
         if is_changed:
-            scores += z @ (rounded if z.dtype == np.float32 else change)
+            is_rounded = z.dtype == np.float32
+            scores += z @ (rounded if is_rounded else _away(x)[:, :-1].T)
         scores += x[:, -1]
         return scores, z
 
     return scores_of
 
 
+def _least(curvature: Array) -> Array:
+    """Return the least that may stay, also of a class that has none at all."""
+    return LEAST_CURVATURE * np.maximum(curvature, 1e-3 * curvature.max())
+
+
 class _Problem:
     def __init__(self, data: CalibrationData, ridge: Ridge) -> None:
         self._data = data
-        self._penalty = ridge.table(data.n_classes)
-        self._off_diagonal = ridge.off_diagonal
-        self._target = identity_map(data.n_classes)
+        self._ridge = ridge
         # At least a few rows per class, or the products of a block are too thin; and no
         # fewer rows than classes, or adding them up costs more than the products.
         n_rows = max(128, data.n_classes)
@@ -144,7 +174,8 @@ class _Problem:
 
     def loss(self, x: Array) -> float:
         """Penalised loss at `x`."""
-        penalty = float((self._penalty * (x - self._target) ** 2).sum())
+        away = _away(x)
+        penalty = float(np.vdot(away, self._ridge.slope(away))) / 2
         return log_loss(self._data, x) + penalty
 
     def expand(self, x: Array, curvature: Expansion | None) -> Expansion:
@@ -154,14 +185,16 @@ class _Problem:
         """
         statistic = self._statistic(x, with_curvature=curvature is None)
         loss, gradient, *further = self._sum(statistic)
-        away = x - self._target
-        loss += float((self._penalty * away**2).sum())
-        gradient += 2 * self._penalty * away
+        away = _away(x)
+        slope = self._ridge.slope(away)
+        loss += float(np.vdot(away, slope)) / 2
+        gradient += slope
         over_blocks = self._over_blocks(x, [] if self._large else further[0])
 
         def hessian_product(direction: Array) -> Array:
             product: Array = over_blocks(lambda block: block.product(direction))
-            return product + 2 * self._penalty * direction
+            product += self._ridge.slope(direction)
+            return product
 
         if curvature is not None:
             precondition = curvature.precondition
@@ -223,8 +256,9 @@ class _Problem:
             return self._approximate_inverse(sums), False
         # At most so much curvature is left out by the shifts, in any direction.
         rest = sums.curvature.max() * sums.variance.sum()
-        if rest <= MOST_LEFT_OUT * 2 * self._off_diagonal:
-            return self._inverse_by_shifts(sums), True
+        ridge = 2 * self._ridge.off_diagonal
+        if rest <= SHIFTS_GUIDE * ridge:
+            return self._inverse_by_shifts(sums), bool(rest <= SHIFTS_SUFFICE * ridge)
         moments = over_blocks(lambda block: block.moments())
         return self._approximate_inverse(moments), False
 
@@ -243,11 +277,11 @@ class _Problem:
         mass = np.maximum(shifts.curvature, np.finfo(float).tiny)
         # Of a class's own feature the mean counts where its probability is uncertain.
         mean, own = shifts.mean, shifts.linear / mass
-        rest = np.outer(mass, shifts.variance) + 2 * self._off_diagonal
+        rest = np.outer(mass, shifts.variance) + 2 * self._ridge.off_diagonal
         own_rest = np.maximum(shifts.square - own * shifts.linear, 0)
-        own_rest += 2 * self._penalty[k, k]
-        rest[k, k] = np.maximum(own_rest, LEAST_CURVATURE * shifts.square)
-        rest_b = np.maximum(2 * self._penalty[:, -1], LEAST_CURVATURE * mass)
+        own_rest += 2 * self._ridge.diagonal
+        rest[k, k] = np.maximum(own_rest, _least(shifts.square))
+        rest_b = np.maximum(2 * self._ridge.intercept, _least(mass))
 
         def to_shifts(x: Array) -> Array:
             shift: Array = x[:, :-1] @ mean + (own - mean) * x[k, k] + x[:, -1]
@@ -285,7 +319,7 @@ class _Problem:
         right, v = np.linalg.eigh(moments.second)
         total = moments.curvature
         spectrum = np.outer(np.maximum(left, 0), np.maximum(right, 0) / total)
-        spectrum += 2 * self._off_diagonal + 1e-9 * spectrum.max()
+        spectrum += 2 * self._ridge.off_diagonal + 1e-9 * spectrum.max()
         spectrum += np.finfo(float).tiny
         solve_vector = inverse(self._vector_hessian(moments))
 
@@ -306,8 +340,10 @@ class _Problem:
         k = np.arange(n_classes)
         pp, pz, zz = np.split(moments.gram, 3, axis=1)
         hessian = -np.block([[zz, pz.T], [pz, pp]])
-        hessian[k, k] += moments.square + 2 * self._penalty[k, k]
+        hessian[k, k] += moments.square + 2 * self._ridge.diagonal
         hessian[k, n_classes + k] += moments.linear
         hessian[n_classes + k, k] += moments.linear
-        hessian[n_classes + k, n_classes + k] += moments.mass + 2 * self._penalty[:, -1]
+        hessian[n_classes + k, n_classes + k] += (
+            moments.mass + 2 * self._ridge.intercept
+        )
         return hessian

@@ -26,6 +26,8 @@ MAX_CHORDS = 8
 # Trials of a shorter step, and what a trial leaves of the last one's length.
 MAX_TRIALS = 20
 SHORTEST, LONGEST = 0.05, 0.5
+# Steps of which the approximate inverse remembers what they showed.
+MAX_LESSONS = 2
 # Losses that differ by less, in nats, may be equal.
 ROUNDING = 1e-15
 
@@ -109,14 +111,30 @@ def _corrected(old: Expansion, new: Expansion, step: Array) -> Expansion:
     product = float(np.vdot(step, change))
     if not product > 0:
         return new
+    known = new.precondition
+    if not isinstance(known, _Corrected):
+        known = _Corrected(known, ())
+    lessons = (*known.lessons, (step, change, product))[-MAX_LESSONS:]
+    return replace(new, precondition=_Corrected(known.inverse, lessons))
 
-    def precondition(r: Array) -> Array:
-        along = float(np.vdot(step, r)) / product
-        out = new.precondition(r - along * change)
-        out += (along - float(np.vdot(change, out)) / product) * step
+
+@dataclass(frozen=True)
+class _Corrected:
+    """An approximate inverse, and what the last steps have shown of the Hessian."""
+
+    inverse: Callable[[Array], Array]
+    # A step, the change of the gradient along it, and their product; oldest first.
+    lessons: tuple[tuple[Array, Array, float], ...]
+
+    def __call__(self, r: Array) -> Array:
+        rest, shares = r.copy(), []
+        for step, change, product in reversed(self.lessons):
+            shares.append(float(np.vdot(step, rest)) / product)
+            rest -= shares[-1] * change
+        out = self.inverse(rest)
+        for step, change, product in self.lessons:
+            out += (shares.pop() - float(np.vdot(change, out)) / product) * step
         return out
-
-    return replace(new, precondition=precondition)
 
 
 def _newton_step(point: Expansion, forcing: float, tol: float) -> tuple[Array, float]:

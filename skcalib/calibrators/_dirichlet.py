@@ -2,6 +2,7 @@
 
 from skcalib._maps import LogSoftmax
 from skcalib._numerics import log_softmax_
+from skcalib._solvers._matrix import is_large
 from skcalib.calibrators._matrix import MatrixScaling
 
 
@@ -117,4 +118,5 @@ class DirichletCalibration(MatrixScaling):
     _front = (LogSoftmax(),)
 
     def _features(self, data):
-        return data.mapped(log_softmax_)
+        # Among many numbers, those of a float32 need not be kept twice as precisely.
+        return data.mapped(log_softmax_, keep_type=is_large(data))

@@ -241,3 +241,19 @@ def test_many_logits_are_fitted_to_the_same_minimum(
     assert result.converged
     assert result.loss == pytest.approx(expected.loss, abs=2e-7)
     assert result.n_iter <= expected.n_iter + 4
+
+
+def test_many_logits_with_a_class_beyond_all_belief_are_fitted_too(data, monkeypatch):
+    # Probabilities that round to 0 leave that class without any curvature.
+    logits = data.logits.copy()
+    logits[:, 3] = -100
+    codes = np.where(data.codes == 3, 0, data.codes)
+    hopeless = CalibrationData(ArraySource(logits), codes, data.weight)
+    ridge = Ridge(100.0, 0.0, 0.1)
+    fit = partial(
+        fit_matrix, hopeless, identity_map(4), ridge=ridge, tol=1e-7, max_iter=50
+    )
+    expected = fit()
+    monkeypatch.setattr("skcalib._solvers._matrix.LARGE", 0)
+    monkeypatch.setattr("skcalib._solvers._softmax.LEAST_COLUMNS", 1)
+    assert fit().loss == pytest.approx(expected.loss, abs=1e-6)
