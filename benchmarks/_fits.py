@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
-from scipy.special import logsumexp, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.utils.fixes import parse_version
@@ -75,6 +75,21 @@ def structured_problem(structure, n_samples, n_classes):
         return unit * (near + (n_classes - 1) * off_diagonal)
 
     return Problem(f"structured {structure}", scores, penalty)
+
+
+def dirichlet_problem(strength):
+    """Dirichlet scaling, both penalties of the same strength."""
+
+    def scores(X, coef, intercept):
+        return log_softmax(X, axis=1) @ coef.T + intercept
+
+    def penalty(coef, intercept):
+        n_classes = len(intercept)
+        off_diagonal = np.sum(coef**2) - np.sum(np.diag(coef) ** 2)
+        mean_square = off_diagonal / (n_classes * (n_classes - 1))
+        return strength * (mean_square + np.mean(intercept**2))
+
+    return Problem(f"Dirichlet, {strength:g}", scores, penalty)
 
 
 def ours(calibrator, sample, *attributes):
