@@ -59,6 +59,12 @@ class Ridge:
     diagonal: float = 0.0
     intercept: float = 0.0
 
+    def at(self, x: Array) -> tuple[float, Array]:
+        """Return the penalty of the parameters `x`, and its gradient."""
+        away = _away(x)
+        slope = self.slope(away)
+        return float(np.vdot(away, slope)) / 2, slope
+
     def slope(self, away: Array) -> Array:
         """Return the gradient of the penalty, `away` from the identity map."""
         k = np.arange(away.shape[0])
@@ -174,9 +180,7 @@ class _Problem:
 
     def loss(self, x: Array) -> float:
         """Penalised loss at `x`."""
-        away = _away(x)
-        penalty = float(np.vdot(away, self._ridge.slope(away))) / 2
-        return log_loss(self._data, x) + penalty
+        return log_loss(self._data, x) + self._ridge.at(x)[0]
 
     def expand(self, x: Array, curvature: Expansion | None) -> Expansion:
         """Loss, gradient and Hessian products about `x`.
@@ -185,9 +189,8 @@ class _Problem:
         """
         statistic = self._statistic(x, with_curvature=curvature is None)
         loss, gradient, *further = self._sum(statistic)
-        away = _away(x)
-        slope = self._ridge.slope(away)
-        loss += float(np.vdot(away, slope)) / 2
+        penalty, slope = self._ridge.at(x)
+        loss += penalty
         gradient += slope
         over_blocks = self._over_blocks(x, [] if self._large else further[0])
 

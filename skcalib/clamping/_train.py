@@ -20,13 +20,10 @@ from sklearn.utils import check_random_state
 
 from skcalib._warnings import warn
 from skcalib.clamping._draws import Draws
+from skcalib.clamping._steps import Adam, Momentum
 
 # T never reaches 0, however large a step is.
 SMALLEST_TEMPERATURE = 1e-3
-# How much Adam remembers of the gradients and of their squares, and what keeps it from
-# dividing by 0.
-BETAS = 0.8, 0.999
-SLIGHT = 1e-8
 
 FINISHED = "all epochs were run"
 STALLED = "the loss of the held-out rows falls no more"
@@ -198,6 +195,7 @@ class _Descent:
     def __init__(self, objective, basis, recipe, theta, temperature, rows, draws):
         self._objective = objective
         self._rows, self._draws = rows, draws
+        self._mean_weight = objective.total_weight(rows) / len(rows)
         self.basis = basis
         self._recipe = recipe
         options = {"device": objective.network.device, "dtype": objective.sum_dtype}
@@ -205,10 +203,10 @@ class _Descent:
         self.temperature = torch.as_tensor(float(temperature), **options).clone()
         points = [self.theta, self.temperature]
         if recipe.input_scale is None:
-            self._move = _Momentum(recipe, points)
+            self._move = Momentum(recipe, points)
         else:
             n_steps = recipe.max_iter * -(-len(rows) // recipe.batch_size)
-            self._move = _Adam(recipe, points, n_steps)
+            self._move = Adam(recipe, points, n_steps)
         self.penalty = recipe.penalty
         if self.penalty is None:
             delta = basis.expand(np.asarray(theta))
@@ -220,7 +218,6 @@ class _Descent:
         by_pull = self._draws is not None
         order = self._draws.order(rng) if by_pull else rng.permutation(self._rows)
         order = objective.inputs.as_order(order)
-        mean_weight = objective.total_weight(self._rows) / len(order)
         total = torch.zeros_like(self.temperature)
         sums, n_rows = objective.no_sums(), 0
         point = self._point()
@@ -229,7 +226,7 @@ class _Descent:
             n_rows += x.shape[0]
             if done % size and done < len(order):
                 continue
-            total += self._step(sums, n_rows * mean_weight) * n_rows
+            total += self._step(sums, n_rows * self._mean_weight) * n_rows
             sums, n_rows = objective.no_sums(), 0
             point = self._point()
         # A last step to infinity shows in no loss: it makes the total NaN.
@@ -260,47 +257,6 @@ class _Descent:
         # At 0, where the norm has a kink, any slope up to 1 is one: take 0.
         tiny = torch.finfo(norm.dtype).tiny
         return self.penalty * norm, self.penalty * self.theta / norm.clamp(min=tiny)
-
-
-class _Momentum:
-    """Gradient descent with momentum."""
-
-    def __init__(self, recipe, points):
-        self._recipe = recipe
-        self._velocity = [torch.zeros_like(point) for point in points]
-
-    def __call__(self, points, gradients):
-        """Move the points in place."""
-        for point, gradient, velocity in zip(
-            points, gradients, self._velocity, strict=True
-        ):
-            velocity.mul_(self._recipe.momentum).add_(gradient)
-            point.sub_(self._recipe.learning_rate * velocity)
-
-
-class _Adam:
-    """Adam, each parameter in a unit of its own, with a rate that falls to 0.
-
-    That of torch would spend seconds on importing its compiler first.
-    """
-
-    def __init__(self, recipe, points, n_steps):
-        units = recipe.input_scale, points[1].item()
-        self._rates = [recipe.learning_rate * unit for unit in units]
-        self._done, self._n_steps = 0, n_steps
-        self._means = [torch.zeros_like(point) for point in points]
-        self._squares = [torch.zeros_like(point) for point in points]
-
-    def __call__(self, points, gradients):
-        """Move the points in place."""
-        share = max(self._n_steps - self._done, 1) / self._n_steps
-        self._done += 1
-        parts = points, gradients, self._means, self._squares, self._rates
-        for point, gradient, mean, square, rate in zip(*parts, strict=True):
-            mean.lerp_(gradient, 1 - BETAS[0])
-            square.lerp_(gradient**2, 1 - BETAS[1])
-            size = (square / (1 - BETAS[1] ** self._done)).sqrt_().add_(SLIGHT)
-            point.sub_(share * rate / (1 - BETAS[0] ** self._done) * mean / size)
 
 
 class _Keeper:
