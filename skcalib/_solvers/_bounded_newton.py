@@ -32,7 +32,7 @@ def minimize_bounded(
     n_iter = 0
     while n_iter < max_iter:
         n_iter += 1
-        step = _bounded_step(gradient, hessian, lower - x)
+        step = bounded_step(gradient, hessian, lower - x)
         drop = -float(gradient @ step + step @ hessian @ step / 2)
         if drop <= max(tol, ROUNDING):
             message = "converged"
@@ -54,7 +54,7 @@ def minimize_bounded(
     return Result(x, loss, n_iter, message == "converged", message, norm)
 
 
-def _bounded_step(gradient: Array, hessian: Array, lower: Array) -> Array:
+def bounded_step(gradient: Array, hessian: Array, lower: Array) -> Array:
     """Minimise ``gradient @ s + s @ hessian @ s / 2`` over ``s >= lower``."""
     unit = 1 / np.sqrt(np.diagonal(hessian) + np.finfo(float).tiny)
     scaled = hessian * np.outer(unit, unit)

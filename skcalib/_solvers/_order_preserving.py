@@ -20,6 +20,7 @@ from skcalib._solvers._scores import cut_logits
 from skcalib._solvers._softmax import Exponentials
 
 Array = NDArray[np.float64]
+Sums = tuple[float, Array, Array, Array, Array, Array, Array]
 
 # Scores must keep the order of the logits, so the scale may not fall to 0.
 LEAST_SCALE = 1e-3
@@ -33,8 +34,6 @@ DEPTH = 32.0
 LEAST_GAP = 4
 # How far the parameters themselves are held, in units of the penalty on their jumps.
 HOLD = 1e-2
-# Blocks are this much smaller, as each entry becomes one number a parameter.
-BLOCK_ELEMENTS = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -106,18 +105,12 @@ def hats(h: Array, knots: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
-def pieces(u: Array, knots: Array) -> Array:
-    """Increasing functions of u, each of slope 1 between two knots and flat beyond.
-
-    The first one has slope 1 down to minus infinity. Along the last axis.
-    """
-    out = np.empty((*u.shape, knots.shape[0] + 1))
-    lower = np.concatenate([[-np.inf], knots])
-    upper = np.concatenate([knots, [0.0]])
-    for j, (a, b) in enumerate(zip(lower, upper, strict=True)):
-        np.clip(u, a, b, out=out[..., j])
-        out[..., j] -= b
-    return out
+def piece_of(u: Array, knots: Array) -> NDArray[np.int8]:
+    """Which piece of the curve each entry lies on, 0 being the lowest."""
+    number = np.zeros(u.shape, dtype=np.int8)
+    for knot in knots:
+        number += u > knot
+    return number
 
 
 def fit_order_preserving(
@@ -136,15 +129,11 @@ def fit_order_preserving(
     penalty = smoothness * _roughness(n_scales, n_slopes)
 
     def expand(x: Array) -> tuple[float, Array, Array]:
-        def statistic(
-            logits: NDArray, codes: NDArray, weight: Array
-        ) -> tuple[float, Array, Array]:
+        def statistic(logits: NDArray, codes: NDArray, weight: Array) -> Sums:
             u = log_proba_of(logits, temperature)
-            return _of_block(x, u, codes, weight, knots)
+            return _sums_of_block(x, u, codes, weight, knots)
 
-        loss, gradient, hessian = data.sum(
-            statistic, block_elements=BLOCK_ELEMENTS, heavy=True
-        )
+        loss, gradient, hessian = _expansion(data.sum(statistic), knots)
         away = x - start
         pull = penalty @ away
         return (
@@ -167,36 +156,80 @@ def _roughness(*sizes: int) -> Array:
     return matrix
 
 
-def _of_block(
+def _sums_of_block(
     x: Array, u: Array, codes: NDArray, weight: Array, knots: Knots
-) -> tuple[float, Array, Array]:
-    """Loss, gradient and Hessian of one block of log-probabilities."""
-    n_scales = knots.scale.shape[0]
+) -> Sums:
+    """Sum up what a block of log-probabilities adds to loss, gradient and Hessian.
+
+    The curve is the sum of a slope times a function for each piece, which rises by the
+    width of the piece from one end to the other, up to 0, and is flat elsewhere. So its
+    sums over entries are made of sums over the entries of each piece.
+    """
+    scales, slopes = np.split(x, [knots.scale.shape[0]])
+    n_rows, n_pieces = u.shape[0], slopes.shape[0]
+    end, width = _ends_and_widths(knots)
+    piece = piece_of(u, knots.curve)
     hat = hats(entropy(u), knots.scale)
-    piece = pieces(u, knots.curve)
-    scores = piece @ x[n_scales:]
-    scores += (hat @ x[:n_scales])[:, np.newaxis] * u
+
+    rise = slopes * width
+    level = np.cumsum(rise) - rise.sum()
+    scores = slopes[piece]
+    scores += (hat @ scales)[:, np.newaxis]
+    scores *= u
+    scores += (level - slopes * end)[piece]
     e = Exponentials.of_scores(scores, codes)
-    proba = e.values / e.total[:, np.newaxis]
-    mean_u = np.vecdot(proba, u)
-    mean = _row_means(proba, piece)
-    rows = np.arange(u.shape[0])
-    off_u = weight * (mean_u - u[rows, codes])
-    off = mean - piece[rows, codes]
-    gradient = np.concatenate([hat.T @ off_u, off.T @ weight])
+    proba = e.values
+    proba /= e.total[:, np.newaxis]
+
+    rows = np.arange(n_rows)
+    cell = (piece + n_pieces * rows[:, np.newaxis]).ravel()
+    moments = np.empty((3, n_rows, n_pieces))
+    for moment in moments:
+        sums = np.bincount(cell, proba.ravel(), n_rows * n_pieces)
+        moment[:] = sums.reshape(n_rows, n_pieces)
+        proba *= u
+    mass, first, second = moments
+    mean_u = first.sum(axis=1)
+    mean = first - end * mass - width * _below(mass)
+    own_u, own_piece = u[rows, codes], piece[rows, codes]
+    own = -width * (own_piece[:, np.newaxis] < np.arange(n_pieces))
+    own[rows, own_piece] = own_u - end[own_piece]
     # Covariances under the predicted probabilities: u with u, and u with the pieces.
-    proba_u = proba * u
-    var = weight * (np.vecdot(proba_u, u) - mean_u**2)
-    cov = _row_means(proba_u, piece) - mean_u[:, np.newaxis] * mean
-    corner = hat.T @ (cov * weight[:, np.newaxis])
-    root = piece * np.sqrt(proba * weight[:, np.newaxis])[..., np.newaxis]
-    root = root.reshape(-1, piece.shape[-1])
-    curve = root.T @ root - (mean * weight[:, np.newaxis]).T @ mean
-    scale = hat.T @ (hat * var[:, np.newaxis])
-    hessian = np.block([[scale, corner], [corner.T, curve]])
-    return float(e.loss @ weight), gradient, hessian
+    var = weight * (second.sum(axis=1) - mean_u**2)
+    cov = second - end * first - width * _below(first) - mean_u[:, np.newaxis] * mean
+    return (
+        float(e.loss @ weight),
+        hat.T @ (weight * (mean_u - own_u)),
+        weight @ (mean - own),
+        hat.T @ (hat * var[:, np.newaxis]),
+        hat.T @ (cov * weight[:, np.newaxis]),
+        (mean * weight[:, np.newaxis]).T @ mean,
+        weight @ moments,
+    )
 
 
-def _row_means(proba: Array, piece: Array) -> Array:
-    result: Array = np.matmul(proba[:, np.newaxis, :], piece)[:, 0]
-    return result
+def _expansion(sums: Sums, knots: Knots) -> tuple[float, Array, Array]:
+    """Put the loss, its gradient and its Hessian together from sums over all rows."""
+    loss, by_scale, by_slope, scale, corner, of_means, moments = sums
+    mass, first, second = moments
+    end, width = _ends_and_widths(knots)
+    rising = first - end * mass
+    below = _below(mass)
+    # Below both of two pieces, both functions are flat; on the lower one, the higher.
+    curve = np.outer(width, width) * np.minimum.outer(below, below)
+    curve -= np.triu(np.outer(rising, width), 1)
+    curve -= np.tril(np.outer(width, rising), -1)
+    curve[np.diag_indices_from(curve)] += second - end * (first + rising)
+    hessian = np.block([[scale, corner], [corner.T, curve - of_means]])
+    return loss, np.concatenate([by_scale, by_slope]), hessian
+
+
+def _ends_and_widths(knots: Knots) -> tuple[Array, Array]:
+    """Upper ends and widths of the pieces; the lowest one, of no end, is never left."""
+    end = np.append(knots.curve, 0.0)
+    return end, np.diff(end, prepend=end[0])
+
+
+def _below(sums: Array) -> Array:
+    """Add up, for each piece, the sums of the pieces below."""
+    return np.cumsum(sums, axis=-1) - sums

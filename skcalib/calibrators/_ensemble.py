@@ -5,7 +5,8 @@ from numbers import Integral, Real
 from skcalib._base import BaseCalibrator
 from skcalib._maps import CalibrationMap, Mixture, Scale, Softmax
 from skcalib._sklearn_compat import Interval
-from skcalib._solvers._ensemble import fit_ensemble_weights
+from skcalib._solvers._ensemble import log_proba_of_parts
+from skcalib._solvers._mixture import fit_mixture
 from skcalib._solvers._temperature import fit_temperature
 
 
@@ -95,8 +96,9 @@ class EnsembleTemperatureScaling(BaseCalibrator):
 
     def _fit_calibration(self, data):
         self.temperature_ = float(fit_temperature(data).x[0])
-        result = fit_ensemble_weights(
-            data, self.temperature_, tol=self.tol, max_iter=self.max_iter
+        log_proba = log_proba_of_parts(data, self.temperature_)
+        result = fit_mixture(
+            log_proba, data.weight, tol=self.tol, max_iter=self.max_iter
         )
         self._record(result)
         self.weights_ = result.x

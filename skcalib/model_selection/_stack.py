@@ -10,12 +10,14 @@ from sklearn.base import clone
 from skcalib._base import BaseCalibrator
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Log, Mixture, Softmax, evaluate
-from skcalib._solvers._mixture import fit_mixture_weights
+from skcalib._solvers._mixture import fit_mixture
 from skcalib.calibrators import OrderPreservingScaling, TemperatureScaling
 from skcalib.model_selection._log_proba import true_log_proba
 
 # Probabilities of the mixture below this are not told apart from 0.
 FLOOR = 1e-12
+# Samples that each part seems to have been right for; none ends with weight 0.
+PRIOR = 0.5
 
 
 class StackedCalibrator(BaseCalibrator):
@@ -101,7 +103,9 @@ class HeldOut:
 
     def _mixed(self, rows):
         """Return weights fitted to some rows, and the logits of the mixture on all."""
-        weights = fit_mixture_weights(self._own[rows], self.weight[rows])
+        weights = fit_mixture(
+            self._own[rows], self.weight[rows], prior=PRIOR, tol=1e-9, max_iter=100
+        ).x
         total = np.full(self.proba[0].shape, FLOOR)
         for w, proba in zip(weights, self.proba, strict=True):
             total += w * proba

@@ -17,7 +17,7 @@ from skcalib import (
 )
 from skcalib._blocks import ArraySource
 from skcalib._maps import evaluate
-from skcalib._solvers._mixture import fit_mixture_weights
+from skcalib._solvers._mixture import fit_mixture
 from skcalib.export import to_onnx, to_torch
 from skcalib.metrics import ece_scorer
 from skcalib.model_selection import CalibratorSearch
@@ -253,7 +253,7 @@ def test_rows_are_judged_by_a_stack_that_did_not_see_their_fold(wanting_set):
     own = np.log([p[np.arange(y.size), y] for p in proba]).T
     for k in range(3):
         seen, unseen = fold != k, fold == k
-        w = fit_mixture_weights(own[seen], weight[seen])
+        w = fit_mixture(own[seen], weight[seen], prior=0.5, tol=1e-9, max_iter=9).x
         mixed = np.log(w[0] * proba[0] + w[1] * proba[1])
         last = OrderPreservingScaling()
         last.fit(mixed[seen], y[seen], sample_weight=weight[seen])
