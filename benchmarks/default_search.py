@@ -65,13 +65,17 @@ class Rival:
 
 def rivals():
     try:
+        from probmetrics.calibrators import SoftPlusCalibrator
         from probmetrics.calibrators.orderpreserving import (
             IntraOrderPreservingCalibrator,
         )
     except ImportError:
         print("probmetrics is not installed, left out", file=sys.stderr)
         return {}
-    return {"rival, intra-order-preserving": Rival(IntraOrderPreservingCalibrator)}
+    return {
+        "rival, intra-order-preserving": Rival(IntraOrderPreservingCalibrator),
+        "rival, softplus": Rival(SoftPlusCalibrator),
+    }
 
 
 def halves(name, n_splits):
@@ -89,7 +93,9 @@ def pooled_tabular(name):
 
 
 def figures(proba, y):
-    """Return log-loss, Brier score and ECE in percent."""
+    """Return log-loss, Brier score, ECE in percent; infinity where a rival failed."""
+    if not np.isfinite(proba).all():
+        return np.inf, np.inf, np.inf
     proba = np.maximum(proba.astype(np.float64), 1e-15)
     proba /= proba.sum(axis=1, keepdims=True)
     rows = np.arange(y.shape[0])

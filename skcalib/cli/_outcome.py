@@ -82,7 +82,9 @@ class Outcome:
         chosen = getattr(self.calibrator, "best_calibrator_", None)
         attributes = vars(self.calibrator) | ({} if chosen is None else vars(chosen))
         learned = {
-            name.rstrip("_"): np.asarray(value).tolist()
+            name.rstrip("_"): value
+            if isinstance(value, dict)
+            else np.asarray(value).tolist()
             for name, value in attributes.items()
             if name.endswith("_")
             and not name.startswith("_")
@@ -97,8 +99,14 @@ class Outcome:
 
     @property
     def learned_text(self) -> list[tuple[str, str]]:
-        """The learned numbers as text."""
-        return [(name, _as_short_text(value)) for name, value in self.learned.items()]
+        """The learned numbers as text, those of a dict one by one."""
+        texts = []
+        for name, value in self.learned.items():
+            entries = value.items() if isinstance(value, dict) else [("", value)]
+            texts += [
+                (f"{name} {key}".rstrip(), _as_short_text(v)) for key, v in entries
+            ]
+        return texts
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -163,6 +171,9 @@ def as_text(report: CalibrationReport, metric: str) -> tuple[str, str]:
 def _is_short(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.size <= _LONGEST
+    if isinstance(value, dict):
+        entries = value.items()
+        return all(isinstance(k, str) and isinstance(v, Real) for k, v in entries)
     return isinstance(value, str | Real)
 
 

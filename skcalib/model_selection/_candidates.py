@@ -31,6 +31,7 @@ def default_candidates():
     vector = StructuredMatrixScaling(structure="vector")
     return {
         "EnsembleTemperatureScaling": EnsembleTemperatureScaling(),
+        "OrderPreservingScaling": OrderPreservingScaling(),
         readable_name(vector): vector,
         "StructuredMatrixScaling": StructuredMatrixScaling(),
         "StructuredMatrixScaling(weak penalties)": StructuredMatrixScaling(**WEAK),

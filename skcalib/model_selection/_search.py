@@ -30,9 +30,8 @@ from skcalib.model_selection._stack import (
 )
 
 STACK = "stack"
-# A single candidate takes the place of a stack if it is better by so many standard
-# errors. A whole one would often leave a real gain behind.
-LEAST_GAIN = 0.5
+# What the mixture of a stack goes through.
+LAST_MAPS = ("nothing", "TemperatureScaling", "OrderPreservingScaling")
 
 
 class CalibratorSearch(BaseCalibrator):
@@ -42,12 +41,13 @@ class CalibratorSearch(BaseCalibrator):
     chosen is fitted again on everything.
 
     Without arguments, this is the calibrator for those who do not want to choose: it
-    stacks [2]_ a few candidates that learn different things. Their probabilities for
-    rows that they were not fitted on are mixed, with the weights of highest likelihood,
-    and the mixture goes through temperature scaling, order-preserving scaling or
-    nothing more, whichever cross-validation prefers. If a single candidate, chosen as
-    below, is better than all that by half a standard error of the difference, it is
-    taken instead.
+    stacks [2]_ a few candidates that learn different things, in two rounds. Their
+    probabilities for rows that they were not fitted on are mixed, with the weights of
+    highest likelihood. Then four finalists are mixed in the same way: the mixture as it
+    is, after temperature scaling, and after order-preserving scaling; and the single
+    candidate that would be chosen as below. Two samples' worth of weight for each part
+    keep the weights even where there are few samples; parts with less than a hundredth
+    are left out.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from
@@ -57,9 +57,9 @@ class CalibratorSearch(BaseCalibrator):
     ----------
     calibrators : list of calibrators or dict from name to calibrator, default=None
         The candidates, from simple to complex. None stacks ensemble temperature
-        scaling, structured vector scaling, and structured matrix scaling with its own
-        penalties and with a hundredth of them. With another `rule`, None chooses among
-        the calibrators that `compare_calibrators` compares.
+        scaling, order-preserving scaling, structured vector scaling, and structured
+        matrix scaling with its own penalties and with a hundredth of them. With another
+        `rule`, None chooses among the calibrators that `compare_calibrators` compares.
 
     scoring : str or callable, default="neg_log_loss"
         What is maximised: a name known to `skcalib.metrics.get_scorer`, or a scorer.
@@ -70,8 +70,8 @@ class CalibratorSearch(BaseCalibrator):
 
     rule : {"one_standard_error", "best", "stack"}, default=None
         Take the first candidate within one standard error of the best, or the best,
-        or stack them all unless the first of these is better. None is "stack" where no
-        candidates are given and "one_standard_error" otherwise.
+        or stack them all. None is "stack" where no candidates are given and
+        "one_standard_error" otherwise.
 
     random_state : int, RandomState instance or None, default=0
         Seed of the shuffling for an integer `cv`.
@@ -87,8 +87,7 @@ class CalibratorSearch(BaseCalibrator):
     Attributes
     ----------
     best_calibrator_ : calibrator
-        The chosen calibrator, or the stack, fitted on everything. A stack has
-        `weights_`, one a candidate.
+        The chosen calibrator, or the stack, fitted on everything.
 
     best_name_ : str
         Its name: the key of the dict, or the class and its changed parameters; "stack"
@@ -103,6 +102,13 @@ class CalibratorSearch(BaseCalibrator):
         `rank_test_score`; `mean_fit_time` in seconds. Takes the form of a table in
         ``pandas.DataFrame(search.cv_results_)``. Where a stack was tried, it is the
         last entry, with the time that its own parameters take.
+
+    weights_ : dict from str to float
+        Weight of each candidate in the mixture, by name. Only of a stack.
+
+    final_weights_ : dict from str to float
+        Weights of the finalists: what the mixture goes through, or the candidate that
+        stands alone. Only of a stack.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -122,7 +128,7 @@ class CalibratorSearch(BaseCalibrator):
     memory; a stack keeps the held-out probabilities of every candidate besides.
 
     The parameters of a stack, for its entry in `cv_results_`, are fitted without the
-    fold that they are judged on. Each weight is held away from 0 by half a sample.
+    fold that they are judged on.
 
     The score of the winner in `cv_results_` is a little optimistic, as it was chosen
     for it. Judge the search itself on data it has not seen, or by
@@ -214,16 +220,19 @@ class CalibratorSearch(BaseCalibrator):
             unit_weight = np.concatenate([weight[test] for _, test in splits])
         chosen = _choose(scores, unit_weight, one_standard_error=rule != "best")
         if rule == STACK:
-            stack, more = _stack(candidates, proba, data, splits)
+            stack, more = _stack(candidates, chosen, proba, data, splits)
             scores = np.vstack([scores, more[0]])
             seconds = np.append(seconds, more[1])
-            loss, error = mean_and_error(scores[chosen] - scores[-1], unit_weight)
-            if loss <= LEAST_GAIN * error:
-                chosen = len(candidates)
+            chosen = len(candidates)
             candidates = {**candidates, STACK: stack}
         self.cv_results_ = _summarise(list(candidates), scores, unit_weight, seconds)
         self.best_index_ = chosen
-        self.best_name_, best = list(candidates.items())[chosen]
+        names = list(candidates)
+        self.best_name_, best = names[chosen], candidates[names[chosen]]
+        if rule == STACK:
+            finalists = [*LAST_MAPS, f"{names[best.single]} alone"]
+            self.weights_ = _named(best.weights, names[:-1])
+            self.final_weights_ = _named(best.final_weights, finalists)
         self.best_calibrator_ = clone(best).set_params(classes=self.classes_)
         self.best_calibrator_.fit(logits, self.classes_[codes], sample_weight=weight)
         return self
@@ -309,7 +318,7 @@ def _fit_and_score(calibrator, classes, logits, codes, weight, rows, score, keep
     return score(calibrator, logits[test], codes[test], weight[test]), seconds, proba
 
 
-def _stack(candidates, proba, data, splits):
+def _stack(candidates, single, proba, data, splits):
     """Return the stack of the candidates, its scores by row and its seconds."""
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a stack needs at least two.")
@@ -318,9 +327,15 @@ def _stack(candidates, proba, data, splits):
     fold = np.repeat(np.arange(len(splits)), [test.size for _, test in splits])
     started = time.perf_counter()
     held_out = HeldOut(proba, codes[rows], weight[rows], fold)
-    weights, last_map, scores = held_out.stack()
-    stack = StackedCalibrator(list(candidates.values()), weights, last_map)
+    (weights, last_maps, final_weights), scores = held_out.stack(single)
+    stack = StackedCalibrator(
+        list(candidates.values()), weights, last_maps, single, final_weights
+    )
     return stack, (scores, time.perf_counter() - started)
+
+
+def _named(weights, names):
+    return dict(zip(names, weights.tolist(), strict=True))
 
 
 def _choose(scores, weight, *, one_standard_error):

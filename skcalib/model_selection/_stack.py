@@ -1,7 +1,9 @@
-"""A mixture of calibrators, put right by one more map: what the default search fits.
+"""Mixtures of calibrators in two rounds: what the default search fits.
 
-All that the mixture learns, it learns from predictions for rows that the parts were not
-fitted on, so that a part which follows noise gets little weight.
+First the candidates are mixed, then the finalists: the mixture as it is, the mixture
+put right by each of two more maps, and the best candidate alone. All that is learned of
+the weights and the last maps comes from predictions for rows that the candidates were
+not fitted on, so that one which follows noise gets little weight.
 """
 
 import numpy as np
@@ -14,47 +16,78 @@ from skcalib._solvers._mixture import fit_mixture
 from skcalib.calibrators import OrderPreservingScaling, TemperatureScaling
 from skcalib.model_selection._log_proba import true_log_proba
 
-# Probabilities of the mixture below this are not told apart from 0.
+# Probabilities of a mixture below this are not told apart from 0.
 FLOOR = 1e-12
-# Samples that each part seems to have been right for; none ends with weight 0.
-PRIOR = 0.5
+# Samples that each part of a mixture is thought to have been right for beforehand.
+PRIOR = 2.0
+# A part with less weight is left out.
+LEAST_WEIGHT = 0.01
 
 
 class StackedCalibrator(BaseCalibrator):
-    """The weighted mean of several calibrators' probabilities, then one more map.
+    """Mix calibrators, mix what several maps make of that with one calibrator alone.
 
-    `fit` learns the parts; the weights and the last map, from logarithms of the mean to
-    probabilities, are given.
+    `fit` learns the calibrators. The rest is given: the weights of the first mixture;
+    the last maps, from logarithms of the mixture to probabilities; which calibrator is
+    in the second mixture too; and the weights of that, one for each last map and, last,
+    that of the single calibrator.
     """
 
     _parameter_constraints: dict = {
         "calibrators": [list],
         "weights": ["array-like"],
-        "last_map": [CalibrationMap],
+        "last_maps": [list],
+        "single": [int],
+        "final_weights": ["array-like"],
         "classes": ["array-like", None],
     }
 
-    def __init__(self, calibrators, weights, last_map, *, classes=None):
+    def __init__(
+        self, calibrators, weights, last_maps, single, final_weights, *, classes=None
+    ):
         self.calibrators = calibrators
         self.weights = weights
-        self.last_map = last_map
+        self.last_maps = last_maps
+        self.single = single
+        self.final_weights = final_weights
         self.classes = classes
 
     def _fit_calibration(self, data):
-        self.weights_ = np.array(self.weights, dtype=np.float64)
         logits, weight = data.logits, data.weight * data.total_weight
         columns = np.arange(data.n_classes)
+        used = np.array(self.weights, dtype=np.float64) * np.any(
+            self.final_weights[:-1]
+        )
+        used[self.single] += self.final_weights[-1]
+        # Those without a weight are not fitted.
         self.calibrators_ = [
             clone(part)
             .set_params(classes=columns)
             .fit(logits, data.codes, sample_weight=weight)
-            for part in self.calibrators
+            if share > 0
+            else None
+            for part, share in zip(self.calibrators, used, strict=True)
         ]
 
     def _calibration_map(self):
-        parts = tuple(part._calibration_map() for part in self.calibrators_)
-        mixture = Mixture(tuple(self.weights_.tolist()), parts, FLOOR)
-        return CalibrationMap(mixture, Log(), *self.last_map.operations)
+        maps = [c if c is None else c._calibration_map() for c in self.calibrators_]
+        *of_lasts, of_single = self.final_weights
+        single = maps[self.single]
+        if of_single == 1:
+            return single
+        first = _mixture(self.weights, maps, FLOOR)
+        last = _mixture(of_lasts, self.last_maps)
+        stacked = CalibrationMap(first, Log(), last)
+        if of_single > 0:
+            both = Mixture((1.0, float(of_single)), (stacked, single), FLOOR)
+            stacked = CalibrationMap(both)
+        return CalibrationMap(*stacked.operations, Log(), Softmax())
+
+
+def _mixture(weights, maps, constant=0.0):
+    used = [(float(w), part) for w, part in zip(weights, maps, strict=True) if w > 0]
+    weights, parts = zip(*used, strict=True)
+    return Mixture(weights, parts, constant)
 
 
 class HeldOut:
@@ -71,31 +104,43 @@ class HeldOut:
         self.fold = fold
         self._own = np.stack([true_log_proba(p, codes) for p in proba], axis=1)
 
-    def stack(self):
-        """Return the weights, the last map and the log-probability of each true class.
+    def stack(self, single):
+        """Return what a stack needs, and the log-probability of each true class.
 
-        The log-probabilities are those of weights and last maps fitted without the fold
-        of the row. They also choose which kind of map comes last.
+        That is the weights, the last maps and the final weights, with this `single`
+        calibrator among the finalists. The log-probabilities are those of weights and
+        last maps fitted without the fold of the row.
         """
+        every = np.ones(self.codes.shape[0], dtype=bool)
+        finalists = np.column_stack([self._cross_fitted(), self._own[:, single]])
+        scores = np.empty(self.codes.shape[0])
+        for k in np.unique(self.fold):
+            inside = self.fold == k
+            share = self._weights(finalists, ~inside)
+            scores[inside] = np.log(np.exp(finalists[inside]) @ share)
+        final_weights = self._weights(finalists, every)
+        weights, logits = self._mixed(every)
+        last_maps = [
+            self._fitted(last, logits, every) if share > 0 else None
+            for last, share in zip(self._lasts(), final_weights, strict=False)
+        ]
+        return (weights, last_maps, final_weights), scores
+
+    def _lasts(self):
+        """Return what the mixture may go through; None is nothing."""
         classes = np.arange(self.proba[0].shape[1])
         # A rough fit will do: the mixture is nearly calibrated.
-        lasts = [
-            None,
-            TemperatureScaling(classes=classes),
-            OrderPreservingScaling(classes=classes, tol=1e-6),
-        ]
-        scores = self._cross_fitted(lasts)
-        chosen = int((scores @ self.weight).argmax())
-        every = np.ones(self.codes.shape[0], dtype=bool)
-        weights, logits = self._mixed(every)
-        return weights, self._fitted(lasts[chosen], logits, every), scores[chosen]
+        order_preserving = OrderPreservingScaling(classes=classes, tol=1e-6)
+        return [None, TemperatureScaling(classes=classes), order_preserving]
 
-    def _cross_fitted(self, lasts):
-        scores = np.empty((len(lasts), self.codes.shape[0]))
+    def _cross_fitted(self):
+        """Return log-probabilities of the true classes, one column a last map."""
+        lasts = self._lasts()
+        scores = np.empty((self.codes.shape[0], len(lasts)))
         for k in np.unique(self.fold):
             inside = self.fold == k
             _, logits = self._mixed(~inside)
-            for score, last in zip(scores, lasts, strict=True):
+            for score, last in zip(scores.T, lasts, strict=True):
                 fitted = self._fitted(last, logits, ~inside)
                 proba = evaluate(fitted, ArraySource(logits[inside]))
                 score[inside] = true_log_proba(proba, self.codes[inside])
@@ -103,13 +148,19 @@ class HeldOut:
 
     def _mixed(self, rows):
         """Return weights fitted to some rows, and the logits of the mixture on all."""
-        weights = fit_mixture(
-            self._own[rows], self.weight[rows], prior=PRIOR, tol=1e-9, max_iter=100
-        ).x
+        weights = self._weights(self._own, rows)
         total = np.full(self.proba[0].shape, FLOOR)
         for w, proba in zip(weights, self.proba, strict=True):
             total += w * proba
         return weights, np.log(total, out=total)
+
+    def _weights(self, log_proba, rows):
+        """Fit the weights of a mixture to some rows."""
+        fitted = fit_mixture(
+            log_proba[rows], self.weight[rows], prior=PRIOR, tol=1e-9, max_iter=100
+        )
+        weights = np.where(fitted.x < LEAST_WEIGHT, 0, fitted.x)
+        return weights / weights.sum()
 
     def _fitted(self, last, logits, rows):
         """Return the map of a calibrator fitted to some rows; None is no calibrator."""

@@ -30,14 +30,17 @@ def test_the_default_says_what_it_mixes(skcalib, demo, images_file):
     )  # fmt: skip
     assert run.code == 0, run.err
     assert run.json["learned"]["best_name"] == "stack"
-    assert sum(run.json["learned"]["weights"]) == pytest.approx(1)
+    assert sum(run.json["learned"]["weights"].values()) == pytest.approx(1)
     assert run.json["largest_difference"] < 1e-6
     before, after = (run.json[key]["metrics"]["nll"] for key in ("before", "after"))
     assert after["value"] < before["value"]
 
 
 def test_cached_logits_give_the_calibrator_alone(skcalib, logits_file, tmp_path):
-    run = skcalib("calibrate", "--logits", logits_file, "-o", "c.onnx", *QUICK)
+    run = skcalib(
+        "calibrate", "--logits", logits_file, "-o", "c.onnx",
+        "-m", "ensemble-temperature", *QUICK,
+    )  # fmt: skip
     assert run.code == 0, run.err
     logits, y = load(logits_file)
     fitted = EnsembleTemperatureScaling().fit(logits, y)
@@ -158,7 +161,7 @@ def test_the_same_seed_prints_the_same_figures(skcalib, logits_file):
 def test_probabilities_are_calibrated_by_their_logarithms(
     skcalib, logits_file, probabilities_file
 ):
-    common = ("--json", *QUICK)
+    common = ("--json", "-m", "temperature", *QUICK)
     first = skcalib("calibrate", "--logits", logits_file, "-o", "a.onnx", *common)
     second = skcalib(
         "calibrate", "--probabilities", probabilities_file, "-o", "b.onnx", *common
@@ -196,15 +199,14 @@ def test_csv_parquet_and_npy_give_the_same_numbers(skcalib, logits_file):
     frame.assign(label=y).to_csv("all.csv", index=False)
     frame.assign(label=y).to_parquet("all.parquet")
     learned = []
+    options = ("--json", "--overwrite", "-m", "temperature", *QUICK)
     for arguments in (
         ("--logits", logits_file),
         ("--logits", "logits.npy", "--labels", "labels.csv"),
         ("--logits", "all.csv"),
         ("--logits", "all.parquet"),
     ):
-        run = skcalib(
-            "calibrate", *arguments, "-o", "c.onnx", "--json", "--overwrite", *QUICK
-        )
+        run = skcalib("calibrate", *arguments, "-o", "c.onnx", *options)
         assert run.code == 0, run.err
         learned.append(run.json["learned"]["temperature"])
     assert_allclose(learned, learned[0], rtol=1e-12)

@@ -15,14 +15,13 @@ from skcalib import (
     VectorScaling,
     logits_from_proba,
 )
-from skcalib._blocks import ArraySource
-from skcalib._maps import evaluate
+from skcalib._maps import CalibrationMap, Softmax
 from skcalib._solvers._mixture import fit_mixture
 from skcalib.export import to_onnx, to_torch
 from skcalib.metrics import ece_scorer
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._candidates import default_candidates, named_candidates
-from skcalib.model_selection._stack import HeldOut
+from skcalib.model_selection._stack import HeldOut, StackedCalibrator
 
 
 @pytest.fixture
@@ -112,7 +111,8 @@ def test_the_default_candidates_run_from_simple_to_complex(calibration_set):
     search = CalibratorSearch(cv=3).fit(*calibration_set)
     names = [*named_candidates(default_candidates()), "stack"]
     assert search.cv_results_["name"] == names
-    assert search.best_name_ == "EnsembleTemperatureScaling"
+    assert search.best_name_ == "stack"
+    assert search.best_name_ == "stack"
 
 
 def test_the_search_exports_as_the_chosen_calibrator(biased_set):
@@ -222,44 +222,94 @@ def test_without_arguments_the_candidates_are_stacked_where_that_pays(wanting_se
     assert results["name"][-1] == "stack"
     assert search.best_index_ == len(results["name"]) - 1
     assert results["rank_test_score"][-1] == 1
-    weights = search.best_calibrator_.weights
-    assert weights.shape == (len(default_candidates()),)
-    assert weights.min() > 0
-    assert weights.sum() == pytest.approx(1)
+    assert list(search.weights_) == list(named_candidates(default_candidates()))
+    alone = results["name"][search.best_calibrator_.single]
+    assert list(search.final_weights_)[-1] == f"{alone} alone"
+    for weights in (search.weights_, search.final_weights_):
+        assert all(w == 0 or w >= 0.01 for w in weights.values())
+        assert sum(weights.values()) == pytest.approx(1)
 
 
-def test_a_stack_is_the_weighted_mean_and_then_one_more_map(wanting_set):
+def last_maps_of(logits, y, weight=None):
+    """Nothing, temperature scaling and order-preserving scaling, fitted."""
+    fitted = [TemperatureScaling(), OrderPreservingScaling()]
+    fitted = [last.fit(logits, y, sample_weight=weight) for last in fitted]
+    return [lambda x: softmax(x, axis=1), *(last.predict_proba for last in fitted)]
+
+
+def test_a_stack_mixes_what_the_last_maps_make_of_the_mixture(wanting_set):
     logits, y = wanting_set
     candidates = [TemperatureScaling(), VectorScaling()]
-    search = CalibratorSearch(candidates, rule="stack").fit(logits, y)
-    stack = search.best_calibrator_
-    mean = sum(
-        w * c.fit(logits, y).predict_proba(logits)
-        for w, c in zip(stack.weights, candidates, strict=True)
-    )
-    expected = evaluate(stack.last_map, ArraySource(np.log(mean)))
-    assert_allclose(search.predict_proba(logits), expected, atol=1e-9)
-    scores = search.decision_function(logits)
-    assert_allclose(softmax(scores, axis=1), expected, atol=1e-9)
+    first, second = (c.fit(logits, y).predict_proba(logits) for c in candidates)
+    mixed = np.log(0.3 * first + 0.7 * second)
+    lasts = [
+        CalibrationMap(Softmax()),
+        TemperatureScaling().fit(mixed, y)._calibration_map(),
+        OrderPreservingScaling().fit(mixed, y)._calibration_map(),
+    ]
+    after = [last(mixed) for last in last_maps_of(mixed, y)]
+    for final in ([0.2, 0.3, 0.4, 0.1], [0.4, 0.2, 0.4, 0.0], [0.0, 0.0, 1.0, 0.0]):
+        stack = StackedCalibrator(candidates, [0.3, 0.7], lasts, 0, final)
+        expected = sum(
+            w * proba for w, proba in zip(final, [*after, first], strict=True)
+        )
+        assert_allclose(stack.fit(logits, y).predict_proba(logits), expected, atol=1e-9)
+        scores = stack.decision_function(logits)
+        assert_allclose(softmax(scores, axis=1), expected, atol=1e-9)
+
+
+def test_parts_without_weight_are_not_fitted(wanting_set):
+    logits, y = wanting_set
+    candidates = [TemperatureScaling(), VectorScaling(), PlattScaling()]
+    alone = StackedCalibrator(
+        candidates, [0.5, 0.5, 0.0], [None, None, None], 0, [0.0, 0.0, 0.0, 1.0]
+    ).fit(logits, y)
+    assert [c is None for c in alone.calibrators_] == [False, True, True]
+    expected = TemperatureScaling().fit(logits, y).predict_proba(logits)
+    assert_array_equal(alone.predict_proba(logits), expected)
+    two = StackedCalibrator(
+        candidates,
+        [0.0, 1.0, 0.0],
+        [CalibrationMap(Softmax()), None, None],
+        2,
+        [0.5, 0.0, 0.0, 0.5],
+    ).fit(logits, y)
+    assert [c is None for c in two.calibrators_] == [True, False, False]
+    parts = [c.fit(logits, y).predict_proba(logits) for c in candidates[1:]]
+    assert_allclose(two.predict_proba(logits), np.mean(parts, axis=0), atol=1e-9)
 
 
 def test_rows_are_judged_by_a_stack_that_did_not_see_their_fold(wanting_set):
     logits, y = wanting_set
     proba = [softmax(logits, axis=1), softmax(logits / 3, axis=1)]
     weight, fold = np.linspace(0.5, 1.5, y.size), np.arange(y.size) % 3
-    _, last_map, scores = HeldOut(proba, y, weight, fold).stack()
-    names = [type(operation).__name__ for operation in last_map.operations]
-    assert names == ["Scale", "LogSoftmax", "Mixture", "Softmax"]
+
+    def weights_of(own, rows):
+        fit = fit_mixture(own[rows], weight[rows], prior=2.0, tol=1e-9, max_iter=99)
+        kept = np.where(fit.x < 0.01, 0, fit.x)
+        return kept / kept.sum()
+
     own = np.log([p[np.arange(y.size), y] for p in proba]).T
+    finalists = np.empty((y.size, 4))
+    finalists[:, 3] = own[:, 1]
     for k in range(3):
-        seen, unseen = fold != k, fold == k
-        w = fit_mixture(own[seen], weight[seen], prior=0.5, tol=1e-9, max_iter=9).x
+        seen, unseen = fold != k, np.flatnonzero(fold == k)
+        w = weights_of(own, seen)
         mixed = np.log(w[0] * proba[0] + w[1] * proba[1])
-        last = OrderPreservingScaling()
-        last.fit(mixed[seen], y[seen], sample_weight=weight[seen])
-        expected = np.log(last.predict_proba(mixed[unseen]))
-        expected = expected[np.arange(unseen.sum()), y[unseen]]
-        assert_allclose(scores[unseen], expected, atol=1e-3)
+        lasts = last_maps_of(mixed[seen], y[seen], weight[seen])
+        for j, last in enumerate(lasts):
+            after = last(mixed[unseen])
+            finalists[unseen, j] = np.log(after[np.arange(unseen.size), y[unseen]])
+    expected = np.empty(y.size)
+    for k in range(3):
+        w = weights_of(finalists, fold != k)
+        expected[fold == k] = np.log(np.exp(finalists[fold == k]) @ w)
+    (weights, _, final), scores = HeldOut(proba, y, weight, fold).stack(1)
+    assert_allclose(scores, expected, atol=1e-3)
+    every = np.ones(y.size, dtype=bool)
+    assert_allclose(weights, weights_of(own, every), atol=1e-6)
+    assert_allclose(final, weights_of(finalists, every), atol=0.02)
+    assert final[2] > 0.5
 
 
 def test_a_stack_beats_its_parts_on_a_wide_network(data_dir):
