@@ -59,6 +59,7 @@ VARIANTS = [
     TemperatureScaling(objective="focal"),
     MatrixScaling(penalty="l2", **FIXED),
     StructuredMatrixScaling(structure="vector"),
+    OrderPreservingScaling(StructuredMatrixScaling()),
     BetaCalibration(variant="ab"),
     BetaCalibration(variant="am"),
     IsotonicCalibration(method="strict"),

@@ -18,6 +18,7 @@ from skcalib._maps import (
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._order_preserving import choose_knots, fit_order_preserving
 from skcalib._solvers._temperature import fit_temperature
+from skcalib.calibrators._scaling import fit_scaling
 
 
 class OrderPreservingScaling(BaseCalibrator):
@@ -35,10 +36,16 @@ class OrderPreservingScaling(BaseCalibrator):
     never changes; the map is intra-order-preserving [1]_ and treats all classes alike.
 
     It helps where one temperature does not fit both the rows of which the network is
-    sure and those of which it is not, and costs next to nothing elsewhere.
+    sure and those of which it is not, and costs next to nothing elsewhere. With
+    ``scaling=StructuredMatrixScaling()`` it also does what differs between classes.
 
     Parameters
     ----------
+    scaling : calibrator, default=None
+        A calibrator that is fitted before, one with a `decision_function`, such as
+        `StructuredMatrixScaling`. The map then applies to its calibrated logits, and
+        keeps their order. Its parameter `classes` has no effect.
+
     n_knots : int, default=8
         Largest number of points at which each of the two functions may bend. They lie
         at quantiles of the uncertain entropies and log-probabilities.
@@ -62,6 +69,9 @@ class OrderPreservingScaling(BaseCalibrator):
 
     Attributes
     ----------
+    scaling_ : calibrator or None
+        The fitted `scaling`.
+
     temperature_ : float
         Temperature of the first step.
 
@@ -132,6 +142,7 @@ class OrderPreservingScaling(BaseCalibrator):
     """
 
     _parameter_constraints: dict = {
+        "scaling": [BaseCalibrator, None],
         "n_knots": [Interval(Integral, 1, None, closed="left")],
         "smoothness": [Interval(Real, 0, None, closed="neither")],
         "tol": [Interval(Real, 0, None, closed="neither")],
@@ -139,18 +150,35 @@ class OrderPreservingScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _keeps_class = True
-
     def __init__(
-        self, *, n_knots=8, smoothness=3.0, tol=1e-9, max_iter=100, classes=None
+        self,
+        scaling=None,
+        *,
+        n_knots=8,
+        smoothness=3.0,
+        tol=1e-9,
+        max_iter=100,
+        classes=None,
     ):
+        self.scaling = scaling
         self.n_knots = n_knots
         self.smoothness = smoothness
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
 
+    @property
+    def _takes_unused(self):
+        return self.scaling is not None and self.scaling._takes_unused
+
+    @property
+    def _keeps_class(self):
+        return self.scaling is None or self.scaling._keeps_class
+
     def _fit_calibration(self, data):
+        self.scaling_ = None
+        if self.scaling is not None:
+            self.scaling_, data = fit_scaling(self, self.scaling, data)
         self.temperature_ = float(fit_temperature(data).x[0])
         knots = choose_knots(data, self.temperature_, self.n_knots)
         result = fit_order_preserving(
@@ -174,6 +202,9 @@ class OrderPreservingScaling(BaseCalibrator):
         curve = Table(ends, np.concatenate([[0.0], np.cumsum(rises)]), "linear")
         parts = CalibrationMap(EntropyScale(scale)), CalibrationMap(Lookup((curve,)))
         mixed = Mixture((1.0, 1.0), parts)
+        front = ()
+        if self.scaling_ is not None:
+            front = self.scaling_._calibration_map().logits.operations
         return CalibrationMap(
-            Scale(1 / self.temperature_), LogSoftmax(), mixed, Softmax()
+            *front, Scale(1 / self.temperature_), LogSoftmax(), mixed, Softmax()
         )

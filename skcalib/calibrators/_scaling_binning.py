@@ -2,14 +2,13 @@
 
 from numbers import Integral
 
-from sklearn.base import clone
-
 from skcalib._base import BaseCalibrator
-from skcalib._maps import curve_map, evaluate_block, make_tables
+from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._histogram import fit_histogram
 from skcalib._solvers._scores import one_vs_rest, top_label
 from skcalib.calibrators._platt import PlattScaling
+from skcalib.calibrators._scaling import fit_scaling
 from skcalib.calibrators._temperature import TemperatureScaling
 
 # Lost beside any positive value; decides only in rows where every bin gives 0.
@@ -134,9 +133,10 @@ class ScalingBinning(BaseCalibrator):
         return self.scaling is not None and self.scaling._takes_unused
 
     def _fit_calibration(self, data):
-        self.scaling_ = self._fit_scaling(data)
-        front = self.scaling_._calibration_map().logits
-        scaled = data.used().mapped(lambda block: evaluate_block(front, block))
+        scaling = self.scaling
+        if scaling is None:
+            scaling = PlattScaling() if data.n_classes == 2 else TemperatureScaling()
+        self.scaling_, scaled = fit_scaling(self, scaling, data)
         histograms = fit_histogram(
             scaled,
             top_label if self.method == "top_label" else one_vs_rest,
@@ -146,24 +146,6 @@ class ScalingBinning(BaseCalibrator):
         )
         self.edges_ = [histogram.edges for histogram in histograms]
         self.values_ = [histogram.values for histogram in histograms]
-
-    def _fit_scaling(self, data):
-        if self.scaling is not None:
-            scaling = clone(self.scaling)
-        else:
-            scaling = PlattScaling() if data.n_classes == 2 else TemperatureScaling()
-        if not scaling._has_logits:
-            raise ValueError(
-                f"{scaling!r} has no decision_function: its map does not end in a "
-                "softmax. The scaling of ScalingBinning must be a parametric "
-                "calibrator such as PlattScaling or TemperatureScaling."
-            )
-        scaling._validate_params()
-        # What its own `fit` would have found in the same data.
-        scaling.classes_ = self.classes_
-        scaling.n_features_in_ = self.n_features_in_
-        scaling._fit_calibration(data)
-        return scaling
 
     def _calibration_map(self):
         front = self.scaling_._calibration_map().logits.operations

@@ -6,7 +6,14 @@ from scipy.special import log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 
-from skcalib import OrderPreservingScaling, TemperatureScaling, logits_from_proba
+from skcalib import (
+    EnsembleTemperatureScaling,
+    IsotonicCalibration,
+    OrderPreservingScaling,
+    StructuredMatrixScaling,
+    TemperatureScaling,
+    logits_from_proba,
+)
 from skcalib.metrics import expected_calibration_error
 
 
@@ -131,6 +138,29 @@ def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set):
     expected = OrderPreservingScaling().fit(columns, y).predict_proba(columns)
     op = OrderPreservingScaling().fit(z, y)
     assert_allclose(op.predict_proba(z), expected, atol=1e-12)
+
+
+def test_a_scaling_comes_first_and_its_order_stays(bent_set):
+    X, y = bent_set
+    X = X + np.array([0.8, 0.0, -0.8, 0.0])
+    op = OrderPreservingScaling(StructuredMatrixScaling()).fit(X, y)
+    scaling = StructuredMatrixScaling().fit(X, y)
+    scaled = scaling.decision_function(X)
+    expected = OrderPreservingScaling().fit(scaled, y).predict_proba(scaled)
+    assert_allclose(op.predict_proba(X), expected, atol=1e-9)
+    assert_array_equal(op.predict(X), scaling.predict(X))
+    assert (op.predict(X) != X.argmax(axis=1)).any()
+    assert_allclose(op.scaling_.coef_, scaling.coef_)
+    alone = OrderPreservingScaling().fit(X, y).predict_proba(X)
+    loss = log_loss(y, op.predict_proba(X))
+    assert loss < log_loss(y, alone) - 0.02
+    assert loss < log_loss(y, scaling.predict_proba(X)) - 0.005
+
+
+@pytest.mark.parametrize("scaling", [EnsembleTemperatureScaling, IsotonicCalibration])
+def test_a_scaling_without_logits_is_refused(bent_set, scaling):
+    with pytest.raises(ValueError, match=f"{scaling.__name__}.. has no decision_func"):
+        OrderPreservingScaling(scaling()).fit(*bent_set)
 
 
 def test_knots_ascend_and_are_no_more_than_asked_for(bent_set):

@@ -31,6 +31,10 @@ VARIANTS = {
         {"strategy": "uniform"},
         {"scaling": calibrators.PlattScaling(), "method": "one_vs_rest"},
     ],
+    "OrderPreservingScaling": [
+        {},
+        {"scaling": calibrators.StructuredMatrixScaling(structure="vector")},
+    ],
     "SplineCalibration": [{"method": "top_label"}, {"method": "one_vs_rest"}],
     "VennAbersCalibration": [
         {"method": "one_vs_rest"},

@@ -1,0 +1,23 @@
+"""A calibrator as the first step of another one."""
+
+from sklearn.base import clone
+
+from skcalib._maps import evaluate_block
+
+
+def fit_scaling(owner, scaling, data):
+    """Fit a clone of `scaling` to what its `owner` sees, and map the data by it."""
+    if not scaling._has_logits:
+        raise ValueError(
+            f"{scaling!r} has no decision_function: its map does not end in a "
+            f"softmax. The scaling of {type(owner).__name__} must be a parametric "
+            "calibrator such as PlattScaling or TemperatureScaling."
+        )
+    scaling = clone(scaling)
+    scaling._validate_params()
+    # What its own `fit` would have found in the same data.
+    scaling.classes_ = owner.classes_
+    scaling.n_features_in_ = owner.n_features_in_
+    scaling._fit_calibration(data)
+    front = scaling._calibration_map().logits
+    return scaling, data.used().mapped(lambda block: evaluate_block(front, block))
