@@ -16,6 +16,7 @@ from skcalib._validation import (
     encode_labels,
     make_splits,
 )
+from skcalib.calibrators import OrderPreservingScaling
 from skcalib.metrics import get_scorer
 from skcalib.model_selection._candidates import (
     common_calibrators,
@@ -43,11 +44,12 @@ class CalibratorSearch(BaseCalibrator):
     Without arguments, this is the calibrator for those who do not want to choose: it
     stacks [2]_ a few candidates that learn different things, in two rounds. Their
     probabilities for rows that they were not fitted on are mixed, with the weights of
-    highest likelihood. Then four finalists are mixed in the same way: the mixture as it
-    is, after temperature scaling, and after order-preserving scaling; and the single
-    candidate that would be chosen as below. Two samples' worth of weight for each part
-    keep the weights even where there are few samples; parts with less than a hundredth
-    are left out.
+    highest likelihood. Then the finalists are mixed in the same way: the mixture as it
+    is, after temperature scaling, and after order-preserving scaling;
+    order-preserving scaling of the logits themselves, which is not in the first
+    mixture; and the single candidate that would be chosen as below. One sample's worth
+    of weight for each part keeps the weights even where there are few samples; parts
+    with less than a hundredth are left out.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from
@@ -104,10 +106,10 @@ class CalibratorSearch(BaseCalibrator):
         last entry, with the time that its own parameters take.
 
     weights_ : dict from str to float
-        Weight of each candidate in the mixture, by name. Only of a stack.
+        Weight of each candidate in the first mixture, by name. Only of a stack.
 
     final_weights_ : dict from str to float
-        Weights of the finalists: what the mixture goes through, or the candidate that
+        Weights of the finalists: what the mixture goes through, or a candidate that
         stands alone. Only of a stack.
 
     classes_ : ndarray of shape (n_classes,)
@@ -230,7 +232,7 @@ class CalibratorSearch(BaseCalibrator):
         names = list(candidates)
         self.best_name_, best = names[chosen], candidates[names[chosen]]
         if rule == STACK:
-            finalists = [*LAST_MAPS, f"{names[best.single]} alone"]
+            finalists = [*LAST_MAPS, *(f"{names[i]} alone" for i in best.alone)]
             self.weights_ = _named(best.weights, names[:-1])
             self.final_weights_ = _named(best.final_weights, finalists)
         self.best_calibrator_ = clone(best).set_params(classes=self.classes_)
@@ -318,19 +320,22 @@ def _fit_and_score(calibrator, classes, logits, codes, weight, rows, score, keep
     return score(calibrator, logits[test], codes[test], weight[test]), seconds, proba
 
 
-def _stack(candidates, single, proba, data, splits):
+def _stack(candidates, best, proba, data, splits):
     """Return the stack of the candidates, its scores by row and its seconds."""
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a stack needs at least two.")
     _, codes, weight = data
     rows = np.concatenate([test for _, test in splits])
     fold = np.repeat(np.arange(len(splits)), [test.size for _, test in splits])
+    parts = list(candidates.values())
     started = time.perf_counter()
-    held_out = HeldOut(proba, codes[rows], weight[rows], fold)
-    (weights, last_maps, final_weights), scores = held_out.stack(single)
-    stack = StackedCalibrator(
-        list(candidates.values()), weights, last_maps, single, final_weights
-    )
+    # What the mixture goes through anyway stands beside it, not in it.
+    beside = np.array([isinstance(part, OrderPreservingScaling) for part in parts])
+    alone = sorted({best, *np.flatnonzero(beside).tolist()})
+    mixed = np.full(len(parts), True) if beside.all() else ~beside
+    held_out = HeldOut(proba, mixed, codes[rows], weight[rows], fold)
+    (weights, last_maps, final_weights), scores = held_out.stack(alone)
+    stack = StackedCalibrator(parts, weights, last_maps, alone, final_weights)
     return stack, (scores, time.perf_counter() - started)
 
 

@@ -1,7 +1,7 @@
 """Mixtures of calibrators in two rounds: what the default search fits.
 
 First the candidates are mixed, then the finalists: the mixture as it is, the mixture
-put right by each of two more maps, and the best candidate alone. All that is learned of
+put right by each of two more maps, and a few candidates alone. All that is learned of
 the weights and the last maps comes from predictions for rows that the candidates were
 not fitted on, so that one which follows noise gets little weight.
 """
@@ -19,46 +19,44 @@ from skcalib.model_selection._log_proba import true_log_proba
 # Probabilities of a mixture below this are not told apart from 0.
 FLOOR = 1e-12
 # Samples that each part of a mixture is thought to have been right for beforehand.
-PRIOR = 2.0
+PRIOR = 1.0
 # A part with less weight is left out.
 LEAST_WEIGHT = 0.01
 
 
 class StackedCalibrator(BaseCalibrator):
-    """Mix calibrators, mix what several maps make of that with one calibrator alone.
+    """Mix calibrators, then mix what several maps make of that with some of them alone.
 
     `fit` learns the calibrators. The rest is given: the weights of the first mixture;
-    the last maps, from logarithms of the mixture to probabilities; which calibrator is
-    in the second mixture too; and the weights of that, one for each last map and, last,
-    that of the single calibrator.
+    the last maps, from logarithms of the mixture to probabilities; which calibrators
+    stand alone; and the weights of the second mixture, first those of the last maps.
     """
 
     _parameter_constraints: dict = {
         "calibrators": [list],
         "weights": ["array-like"],
         "last_maps": [list],
-        "single": [int],
+        "alone": [list],
         "final_weights": ["array-like"],
         "classes": ["array-like", None],
     }
 
     def __init__(
-        self, calibrators, weights, last_maps, single, final_weights, *, classes=None
+        self, calibrators, weights, last_maps, alone, final_weights, *, classes=None
     ):
         self.calibrators = calibrators
         self.weights = weights
         self.last_maps = last_maps
-        self.single = single
+        self.alone = alone
         self.final_weights = final_weights
         self.classes = classes
 
     def _fit_calibration(self, data):
         logits, weight = data.logits, data.weight * data.total_weight
         columns = np.arange(data.n_classes)
-        used = np.array(self.weights, dtype=np.float64) * np.any(
-            self.final_weights[:-1]
-        )
-        used[self.single] += self.final_weights[-1]
+        of_lasts, of_alone = self._split_final_weights()
+        used = np.array(self.weights) * of_lasts.any()
+        used[self.alone] += of_alone
         # Those without a weight are not fitted.
         self.calibrators_ = [
             clone(part)
@@ -69,50 +67,51 @@ class StackedCalibrator(BaseCalibrator):
             for part, share in zip(self.calibrators, used, strict=True)
         ]
 
+    def _split_final_weights(self):
+        return np.split(np.array(self.final_weights), [len(self.last_maps)])
+
     def _calibration_map(self):
         maps = [c if c is None else c._calibration_map() for c in self.calibrators_]
-        *of_lasts, of_single = self.final_weights
-        single = maps[self.single]
-        if of_single == 1:
-            return single
-        first = _mixture(self.weights, maps, FLOOR)
-        last = _mixture(of_lasts, self.last_maps)
-        stacked = CalibrationMap(first, Log(), last)
-        if of_single > 0:
-            both = Mixture((1.0, float(of_single)), (stacked, single), FLOOR)
-            stacked = CalibrationMap(both)
-        return CalibrationMap(*stacked.operations, Log(), Softmax())
+        of_lasts, of_alone = self._split_final_weights()
+        finalists, shares = [maps[i] for i in self.alone], of_alone
+        if of_lasts.any():
+            last = _mixture(of_lasts, self.last_maps)
+            stacked = CalibrationMap(_mixture(self.weights, maps), Log(), last)
+            finalists, shares = [stacked, *finalists], [1.0, *of_alone]
+        return CalibrationMap(_mixture(shares, finalists), Log(), Softmax())
 
 
-def _mixture(weights, maps, constant=0.0):
+def _mixture(weights, maps):
     used = [(float(w), part) for w, part in zip(weights, maps, strict=True) if w > 0]
     weights, parts = zip(*used, strict=True)
-    return Mixture(weights, parts, constant)
+    return Mixture(weights, parts, FLOOR)
 
 
 class HeldOut:
     """Predictions of several calibrators for rows that they were not fitted on.
 
-    `proba` holds an (n, K) array of each calibrator; `codes`, `weight` and `fold` say
-    the class, the weight and the fold of each row.
+    `proba` holds an (n, K) array of each calibrator; `mixed` says which of them are in
+    the first mixture, and `codes`, `weight` and `fold` the class, the weight and the
+    fold of each row.
     """
 
-    def __init__(self, proba, codes, weight, fold):
+    def __init__(self, proba, mixed, codes, weight, fold):
         self.proba = proba
+        self.mixed = mixed
         self.codes = codes
         self.weight = weight
         self.fold = fold
         self._own = np.stack([true_log_proba(p, codes) for p in proba], axis=1)
 
-    def stack(self, single):
+    def stack(self, alone):
         """Return what a stack needs, and the log-probability of each true class.
 
-        That is the weights, the last maps and the final weights, with this `single`
-        calibrator among the finalists. The log-probabilities are those of weights and
-        last maps fitted without the fold of the row.
+        That is the weights, the last maps and the final weights, with the calibrators
+        `alone` among the finalists. The log-probabilities are those of weights and last
+        maps fitted without the fold of the row.
         """
         every = np.ones(self.codes.shape[0], dtype=bool)
-        finalists = np.column_stack([self._cross_fitted(), self._own[:, single]])
+        finalists = np.column_stack([self._cross_fitted(), self._own[:, alone]])
         scores = np.empty(self.codes.shape[0])
         for k in np.unique(self.fold):
             inside = self.fold == k
@@ -148,10 +147,11 @@ class HeldOut:
 
     def _mixed(self, rows):
         """Return weights fitted to some rows, and the logits of the mixture on all."""
-        weights = self._weights(self._own, rows)
+        weights = np.zeros(len(self.proba))
+        weights[self.mixed] = self._weights(self._own[:, self.mixed], rows)
         total = np.full(self.proba[0].shape, FLOOR)
-        for w, proba in zip(weights, self.proba, strict=True):
-            total += w * proba
+        for i in np.flatnonzero(weights):
+            total += weights[i] * self.proba[i]
         return weights, np.log(total, out=total)
 
     def _weights(self, log_proba, rows):
