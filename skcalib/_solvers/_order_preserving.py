@@ -204,7 +204,7 @@ def _sums_of_block(
         hat.T @ (hat * var[:, np.newaxis]),
         hat.T @ (cov * weight[:, np.newaxis]),
         (mean * weight[:, np.newaxis]).T @ mean,
-        weight @ moments,
+        np.stack([weight @ moment for moment in moments]),
     )
 
 
