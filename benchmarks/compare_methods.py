@@ -50,6 +50,7 @@ METHODS = {
     "SVS": StructuredMatrixScaling(structure="vector"),
     "SMS": StructuredMatrixScaling(),
     "OP": OrderPreservingScaling(),
+    "SMS-OP": OrderPreservingScaling(StructuredMatrixScaling()),
     "Platt": PlattScaling(),
     "beta": BetaCalibration(),
     "isotonic": IsotonicCalibration(),

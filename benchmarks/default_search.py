@@ -36,6 +36,7 @@ SINGLE = [
     "SVS",
     "SMS",
     "OP",
+    "SMS-OP",
     "Platt",
     "beta",
     "IROvA-TS",
@@ -145,9 +146,12 @@ def report(results):
         [[np.mean(runs[t], axis=0) for t in titles] for runs in results.values()]
     )
     ranks = 1 + values[:, :, :3].argsort(axis=1).argsort(axis=1).mean(axis=0)
-    print(f"\n{'mean rank':32}" + "".join(f"{m:>8}" for m in MEASURES))
-    for title, rank in sorted(zip(titles, ranks, strict=True), key=lambda r: r[1][0]):
-        print(f"{title:32}" + "".join(f"{r:8.2f}" for r in rank))
+    seconds = np.median(values[:, :, 3], axis=0)
+    columns = "".join(f"{m:>8}" for m in MEASURES)
+    print(f"\n{'mean rank, median seconds':32}{columns}{'s':>8}")
+    for i in ranks[:, 0].argsort():
+        row = "".join(f"{r:8.2f}" for r in (*ranks[i], seconds[i]))
+        print(f"{titles[i]:32}{row}")
 
 
 def parse_arguments():

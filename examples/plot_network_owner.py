@@ -102,11 +102,13 @@ compare_calibrators(
 # Choosing without the test set
 # -----------------------------
 #
-# Picking the best row of the table above would use up the test set. A search picks by
-# cross-validation on the calibration samples instead, and the test set stays honest.
+# Picking the best row of the table above would use up the test set. A search mixes the
+# calibrators by cross-validation on the calibration samples instead, and the test set
+# stays honest.
 
 search = CalibratorSearch().fit(logits, y_calibration)
-print(f"chosen: {search.best_name_}")
+for name, weight in search.weights_.items():
+    print(f"{weight:.2f} {name}")
 
 # %%
 # The test set then gives figures with intervals, before and after.
