@@ -105,9 +105,9 @@ def hats(h: Array, knots: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
-def piece_of(u: Array, knots: Array) -> NDArray[np.int8]:
-    """Which piece of the curve each entry lies on, 0 being the lowest."""
-    number = np.zeros(u.shape, dtype=np.int8)
+def piece_of(u: Array, knots: Array) -> NDArray[np.int16]:
+    """Tell which piece of the curve each entry lies on, 0 being the lowest."""
+    number = np.zeros(u.shape, dtype=np.int16)
     for knot in knots:
         number += u > knot
     return number

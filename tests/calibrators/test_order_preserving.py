@@ -173,6 +173,16 @@ def test_knots_ascend_and_are_no_more_than_asked_for(bent_set):
     assert op.slopes_.size == op.log_proba_knots_.size + 1
 
 
+def test_hundreds_of_knots_do_no_harm(bent_set):
+    X, y = bent_set
+    op = OrderPreservingScaling(n_knots=900, tol=1e-12).fit(X, y)
+    assert op.slopes_.size > 130
+    assert objective(np.concatenate([op.scales_, op.slopes_]), op, X, y) == (
+        pytest.approx(op.loss_, abs=1e-10)
+    )
+    assert op.gradient_norm_ < 1e-6
+
+
 @pytest.mark.parametrize("value", [-1e5, -1e30, np.finfo(np.float64).min])
 def test_masked_logits_spoil_nothing(bent_set, mask_others, value):
     X, y = bent_set
