@@ -31,8 +31,12 @@ from skcalib.model_selection._stack import (
 )
 
 STACK = "stack"
-# What the mixture of a stack goes through.
-LAST_MAPS = ("nothing", "TemperatureScaling", "OrderPreservingScaling")
+# The finalists of a stack that are made of its first mixture.
+REMAPPED = (
+    "mixture",
+    "mixture, then TemperatureScaling",
+    "mixture, then OrderPreservingScaling",
+)
 
 
 class CalibratorSearch(BaseCalibrator):
@@ -109,8 +113,7 @@ class CalibratorSearch(BaseCalibrator):
         Weight of each candidate in the first mixture, by name. Only of a stack.
 
     final_weights_ : dict from str to float
-        Weights of the finalists: what the mixture goes through, or a candidate that
-        stands alone. Only of a stack.
+        Weight of each finalist in the second mixture, by name. Only of a stack.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -232,7 +235,7 @@ class CalibratorSearch(BaseCalibrator):
         names = list(candidates)
         self.best_name_, best = names[chosen], candidates[names[chosen]]
         if rule == STACK:
-            finalists = [*LAST_MAPS, *(f"{names[i]} alone" for i in best.alone)]
+            finalists = [*REMAPPED, *(f"{names[i]} alone" for i in best.alone)]
             self.weights_ = _named(best.weights, names[:-1])
             self.final_weights_ = _named(best.final_weights, finalists)
         self.best_calibrator_ = clone(best).set_params(classes=self.classes_)
