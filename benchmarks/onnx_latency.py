@@ -19,12 +19,14 @@ import onnxruntime
 
 from skcalib.calibrators import (
     IsotonicCalibration,
+    OrderPreservingScaling,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
 )
 from skcalib.export import calibrate_onnx_model
 from skcalib.frozen import OnnxLogits
+from skcalib.model_selection import CalibratorSearch
 
 BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
 FOLDER = Path(os.environ.get("SKCALIB_DATA", BESIDE_REPOSITORY))
@@ -34,6 +36,8 @@ CALIBRATORS = [
     VectorScaling(),
     StructuredMatrixScaling(),
     IsotonicCalibration(),
+    OrderPreservingScaling(),
+    CalibratorSearch(),
 ]
 
 
@@ -97,7 +101,7 @@ def compare(name, model, rows, repeats):
         calibrated = open_session(calibrate_onnx_model(model, calibrator))
         before, after = seconds([bare, calibrated], {name_in: X}, repeats)
         print(
-            f"{name:18s} {type(calibrator).__name__:20s} {1e6 * before:9.1f} us"
+            f"{name:18s} {type(calibrator).__name__:24s} {1e6 * before:9.1f} us"
             f" {1e6 * after:9.1f} us   ratio {after / before:.3f}",
             flush=True,
         )
@@ -108,7 +112,7 @@ def main():
     parser.add_argument("--rows", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=300)
     options = parser.parse_args()
-    print(f"{'network':18s} {'calibrator':20s} {'bare':>12s} {'calibrated':>12s}")
+    print(f"{'network':18s} {'calibrator':24s} {'bare':>12s} {'calibrated':>12s}")
     compare("tiny MLP", tiny_mlp(), options.rows, options.repeats)
     for name in NETWORKS:
         path = FOLDER / f"{name}.onnx"
