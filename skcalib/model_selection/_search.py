@@ -218,6 +218,8 @@ class CalibratorSearch(BaseCalibrator):
         _, codes = encode_labels(self, y, source.shape[1], self.classes)
         weight = check_weight(sample_weight, codes)
         splits = make_splits(self.cv, logits, codes, weight, self.random_state)
+        if rule == STACK and len(splits) < 2:
+            raise ValueError("cv gives a single split; a stack needs at least two.")
         data = (logits, codes, weight)
         scores, seconds, proba = self._cross_validate(candidates, data, splits, rule)
         unit_weight = np.ones(len(splits))
@@ -253,10 +255,17 @@ class CalibratorSearch(BaseCalibrator):
                 'Leave scoring at "neg_log_loss", or set rule to "best" or to '
                 '"one_standard_error".'
             )
-        if self.calibrators is not None:
-            return rule, named_candidates(self.calibrators)
-        default = default_candidates if rule == STACK else common_calibrators
-        return rule, named_candidates(default())
+        if self.calibrators is None:
+            default = default_candidates if rule == STACK else common_calibrators
+            return rule, named_candidates(default())
+        candidates = named_candidates(self.calibrators)
+        for name, calibrator in candidates.items():
+            if rule == STACK and not hasattr(calibrator, "_calibration_map"):
+                raise ValueError(
+                    f"{name} is no map of logits, so it cannot be part of a stack. "
+                    "Leave it out, or set rule to another value."
+                )
+        return rule, candidates
 
     def _cross_validate(self, candidates, data, splits, rule):
         """Return scores (candidates, units), seconds of a fit, held-out probabilities.
@@ -325,8 +334,6 @@ def _fit_and_score(calibrator, classes, logits, codes, weight, rows, score, keep
 
 def _stack(candidates, best, proba, data, splits):
     """Return the stack of the candidates, its scores by row and its seconds."""
-    if len(splits) < 2:
-        raise ValueError("cv gives a single split; a stack needs at least two.")
     _, codes, weight = data
     rows = np.concatenate([test for _, test in splits])
     fold = np.repeat(np.arange(len(splits)), [test.size for _, test in splits])

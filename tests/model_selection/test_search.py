@@ -3,10 +3,12 @@ import pytest
 from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 
 from skcalib import (
+    DensityRatioCalibration,
     HistogramBinning,
     IsotonicCalibration,
     OrderPreservingScaling,
@@ -366,6 +368,13 @@ def test_twenty_samples_are_enough_for_a_search(draw_calibration_set):
 def test_a_stack_is_chosen_by_log_loss_only(calibration_set):
     search = CalibratorSearch(scoring="neg_brier_score")
     with pytest.raises(ValueError, match="A stack maximises the likelihood"):
+        search.fit(*calibration_set)
+
+
+@pytest.mark.parametrize("other", [DensityRatioCalibration(), LogisticRegression()])
+def test_what_is_no_map_of_logits_is_no_part_of_a_stack(calibration_set, other):
+    search = CalibratorSearch([TemperatureScaling(), other], rule="stack")
+    with pytest.raises(ValueError, match=f"{type(other).__name__} is no map of logits"):
         search.fit(*calibration_set)
 
 
