@@ -171,21 +171,22 @@ def _sums_of_block(
     piece = piece_of(u, knots.curve)
     hat = hats(entropy(u), knots.scale)
 
+    rows = np.arange(n_rows)
+    cell = piece + n_pieces * rows[:, np.newaxis]
+
     rise = slopes * width
-    level = np.cumsum(rise) - rise.sum()
-    scores = slopes[piece]
-    scores += (hat @ scales)[:, np.newaxis]
+    level = np.cumsum(rise) - rise.sum() - slopes * end
+    steepness = (hat @ scales)[:, np.newaxis] + slopes
+    scores = steepness.ravel()[cell]
     scores *= u
-    scores += (level - slopes * end)[piece]
+    scores += np.tile(level, n_rows)[cell]
     e = Exponentials.of_scores(scores, codes)
     proba = e.values
     proba /= e.total[:, np.newaxis]
 
-    rows = np.arange(n_rows)
-    cell = (piece + n_pieces * rows[:, np.newaxis]).ravel()
     moments = np.empty((3, n_rows, n_pieces))
     for moment in moments:
-        sums = np.bincount(cell, proba.ravel(), n_rows * n_pieces)
+        sums = np.bincount(cell.ravel(), proba.ravel(), n_rows * n_pieces)
         moment[:] = sums.reshape(n_rows, n_pieces)
         proba *= u
     mass, first, second = moments
