@@ -7,7 +7,7 @@ over the sets. A rival that is not installed is left out: pip install probmetric
 
 Usage: SKCALIB_DATA=<folder> python benchmarks/default_search.py
        [--sets cifar100-wrn letter-rf ...] [--methods TS SMS ...] [--splits 5]
-       [--output results.json]
+       [--samples 250] [--output results.json]
 """
 
 import argparse
@@ -22,7 +22,7 @@ from _common import CLASSIFIERS, SETS, TABLES, load_set, load_tabular
 from compare_methods import METHODS
 from scipy.special import softmax
 from sklearn.base import clone
-from sklearn.model_selection import StratifiedShuffleSplit
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from threadpoolctl import threadpool_limits
 
 from skcalib.metrics import expected_calibration_error
@@ -79,10 +79,14 @@ def rivals():
     }
 
 
-def halves(name, n_splits):
-    """Yield logits and labels to fit on and to judge by."""
+def halves(name, n_splits, n_samples=None):
+    """Yield logits and labels to fit on, all of a half or a few, and to judge by."""
     X, y = load_set(name) if name in SETS else pooled_tabular(name)
-    splits = StratifiedShuffleSplit(n_splits, test_size=0.5, random_state=0)
+    if n_samples is None:
+        splits = StratifiedShuffleSplit(n_splits, test_size=0.5, random_state=0)
+    else:
+        few = min(n_samples, len(y) // 2)
+        splits = ShuffleSplit(n_splits, train_size=few, test_size=0.5, random_state=0)
     for cal, test in splits.split(X, y):
         yield X[cal], y[cal], X[test], y[test]
 
@@ -117,9 +121,9 @@ def judge(method, split):
     return *figures(method.predict_proba(X_test), y_test), seconds
 
 
-def judge_all(name, methods, n_splits):
+def judge_all(name, methods, n_splits, n_samples):
     """Return for each method the figures of every split."""
-    splits = list(halves(name, n_splits))
+    splits = list(halves(name, n_splits, n_samples))
     results = {}
     for title, method in methods.items():
         if (name, title) not in TOO_SLOW:
@@ -163,6 +167,7 @@ def parse_arguments():
         "--methods", nargs="+", help="beside the default; all and rivals by default"
     )
     parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--samples", type=int, help="to fit on; half of each set")
     parser.add_argument("--output", type=Path, help="a .json file for all figures")
     return parser.parse_args()
 
@@ -177,7 +182,9 @@ def main():
     results = {}
     with threadpool_limits(1):
         for name in arguments.sets:
-            results[name] = judge_all(name, methods, arguments.splits)
+            results[name] = judge_all(
+                name, methods, arguments.splits, arguments.samples
+            )
             print(f"{name} done", file=sys.stderr, flush=True)
             if arguments.output:
                 arguments.output.write_text(json.dumps(results, indent=1))

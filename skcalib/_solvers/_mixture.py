@@ -20,21 +20,27 @@ ROUNDING = 1e-14
 
 
 def fit_mixture(
-    log_proba: Array, weight: Array, *, prior: float = 0.0, tol: float, max_iter: int
+    log_proba: Array,
+    weight: Array,
+    *,
+    prior: Array | float = 0.0,
+    tol: float,
+    max_iter: int,
 ) -> Result:
     """Find the weights of parts whose true classes have these log-probabilities.
 
-    `log_proba` is (n, n_parts), `weight` counts the samples. With a `prior`, each part
-    is thought to have been right alone for so many more samples. The gradient norm of
-    the result is the relative gain of moving all weight to the best part.
+    `log_proba` is (n, n_parts), `weight` counts the samples. With a `prior`, one number
+    or one a part, parts are thought to have been right alone for so many more samples.
+    The gradient norm of the result is the relative gain of moving all weight to the
+    best part.
     """
     n_parts = log_proba.shape[1]
     # Each row in units of its largest part: the logarithms of the units are constant.
     unit = log_proba.max(axis=1)
     share = np.exp(log_proba - unit[:, np.newaxis])
-    if prior > 0:
-        share = np.vstack([share, np.eye(n_parts)])
-        weight = np.append(weight, np.full(n_parts, prior))
+    prior = np.broadcast_to(prior, n_parts)
+    share = np.vstack([share, np.eye(n_parts)[prior > 0]])
+    weight = np.concatenate([weight, prior[prior > 0]])
     weight = weight / weight.sum()
     w, excess, n_iter = np.full(n_parts, 1 / n_parts), np.inf, 0
     while n_iter < max_iter:

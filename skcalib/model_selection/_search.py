@@ -51,9 +51,10 @@ class CalibratorSearch(BaseCalibrator):
     highest likelihood. Then the finalists are mixed in the same way: the mixture as it
     is, after temperature scaling, and after order-preserving scaling;
     order-preserving scaling of the logits themselves, which is not in the first
-    mixture; and the single candidate that would be chosen as below. One sample's worth
-    of weight for each part keeps the weights even where there are few samples; parts
-    with less than a hundredth are left out.
+    mixture; the simplest candidate; and the one that would be chosen as below. Weights
+    are shrunk: each part is taken to have been right alone for one more sample, the
+    simplest for 50 over the number of samples a class, so that it has most of the
+    weight where samples are few. Parts with less than a hundredth are left out.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from
@@ -341,7 +342,7 @@ def _stack(candidates, best, proba, data, splits):
     started = time.perf_counter()
     # What the mixture goes through anyway stands beside it, not in it.
     beside = np.array([isinstance(part, OrderPreservingScaling) for part in parts])
-    alone = sorted({best, *np.flatnonzero(beside).tolist()})
+    alone = sorted({0, best, *np.flatnonzero(beside).tolist()})
     mixed = np.full(len(parts), True) if beside.all() else ~beside
     held_out = HeldOut(proba, mixed, codes[rows], weight[rows], fold)
     (weights, last_maps, final_weights), scores = held_out.stack(alone)

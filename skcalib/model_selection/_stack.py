@@ -18,8 +18,10 @@ from skcalib.model_selection._log_proba import true_log_proba
 
 # Probabilities of a mixture below this are not told apart from 0.
 FLOOR = 1e-12
-# Samples that each part of a mixture is thought to have been right for beforehand.
+# Samples that each part of a mixture is thought to have been right for beforehand. For
+# the first candidate, the simplest, it is so many over the number of samples a class.
 PRIOR = 1.0
+OF_SIMPLEST = 50.0
 # A part with less weight is left out.
 LEAST_WEIGHT = 0.01
 
@@ -111,13 +113,15 @@ class HeldOut:
         maps fitted without the fold of the row.
         """
         every = np.ones(self.codes.shape[0], dtype=bool)
-        finalists = np.column_stack([self._cross_fitted(), self._own[:, alone]])
+        of_lasts = self._cross_fitted()
+        finalists = np.column_stack([of_lasts, self._own[:, alone]])
+        simplest = of_lasts.shape[1] + np.flatnonzero(np.equal(alone, 0))
         scores = np.empty(self.codes.shape[0])
         for k in np.unique(self.fold):
             inside = self.fold == k
-            share = self._weights(finalists, ~inside)
+            share = self._weights(finalists, simplest, ~inside)
             scores[inside] = np.log(np.exp(finalists[inside]) @ share)
-        final_weights = self._weights(finalists, every)
+        final_weights = self._weights(finalists, simplest, every)
         weights, logits = self._mixed(every)
         last_maps = [
             self._fitted(last, logits, every) if share > 0 else None
@@ -148,16 +152,19 @@ class HeldOut:
     def _mixed(self, rows):
         """Return weights fitted to some rows, and the logits of the mixture on all."""
         weights = np.zeros(len(self.proba))
-        weights[self.mixed] = self._weights(self._own[:, self.mixed], rows)
+        simplest = np.flatnonzero(np.flatnonzero(self.mixed) == 0)
+        weights[self.mixed] = self._weights(self._own[:, self.mixed], simplest, rows)
         total = np.full(self.proba[0].shape, FLOOR)
         for i in np.flatnonzero(weights):
             total += weights[i] * self.proba[i]
         return weights, np.log(total, out=total)
 
-    def _weights(self, log_proba, rows):
-        """Fit the weights of a mixture to some rows."""
+    def _weights(self, log_proba, simplest, rows):
+        """Fit the weights of a mixture, with the `simplest` part, to some rows."""
+        prior = np.full(log_proba.shape[1], PRIOR)
+        prior[simplest] = OF_SIMPLEST * self.proba[0].shape[1] / self.weight.sum()
         fitted = fit_mixture(
-            log_proba[rows], self.weight[rows], prior=PRIOR, tol=1e-9, max_iter=100
+            log_proba[rows], self.weight[rows], prior=prior, tol=1e-9, max_iter=100
         )
         weights = np.where(fitted.x < LEAST_WEIGHT, 0, fitted.x)
         return weights / weights.sum()

@@ -287,17 +287,19 @@ def test_rows_are_judged_by_a_stack_that_did_not_see_their_fold(wanting_set):
     mixed_in = np.array([True, True, False])
     weight, fold = np.linspace(0.5, 1.5, y.size), np.arange(y.size) % 3
 
-    def weights_of(own, rows):
-        fit = fit_mixture(own[rows], weight[rows], prior=1.0, tol=1e-9, max_iter=99)
+    def weights_of(own, rows, simplest):
+        prior = np.ones(own.shape[1])
+        prior[simplest] = 50 * 4 / weight.sum()
+        fit = fit_mixture(own[rows], weight[rows], prior=prior, tol=1e-9, max_iter=99)
         kept = np.where(fit.x < 0.01, 0, fit.x)
         return kept / kept.sum()
 
     own = np.log([p[np.arange(y.size), y] for p in proba]).T
     finalists = np.empty((y.size, 5))
-    finalists[:, 3:] = own[:, 1:]
+    finalists[:, 3:] = own[:, [0, 2]]
     for k in range(3):
         seen, unseen = fold != k, np.flatnonzero(fold == k)
-        w = weights_of(own[:, :2], seen)
+        w = weights_of(own[:, :2], seen, 0)
         mixed = np.log(w[0] * proba[0] + w[1] * proba[1])
         lasts = last_maps_of(mixed[seen], y[seen], weight[seen])
         for j, last in enumerate(lasts):
@@ -305,16 +307,28 @@ def test_rows_are_judged_by_a_stack_that_did_not_see_their_fold(wanting_set):
             finalists[unseen, j] = np.log(after[np.arange(unseen.size), y[unseen]])
     expected = np.empty(y.size)
     for k in range(3):
-        w = weights_of(finalists, fold != k)
+        w = weights_of(finalists, fold != k, 3)
         expected[fold == k] = np.log(np.exp(finalists[fold == k]) @ w)
     (weights, _, final), scores = HeldOut(proba, mixed_in, y, weight, fold).stack(
-        [1, 2]
+        [0, 2]
     )
     assert_allclose(scores, expected, atol=1e-3)
     every = np.ones(y.size, dtype=bool)
-    assert_allclose(weights, [*weights_of(own[:, :2], every), 0], atol=1e-6)
-    assert_allclose(final, weights_of(finalists, every), atol=0.02)
+    assert_allclose(weights, [*weights_of(own[:, :2], every, 0), 0], atol=1e-6)
+    assert_allclose(final, weights_of(finalists, every, 3), atol=0.02)
     assert final[2] > 0.5
+
+
+@pytest.mark.parametrize("n_samples", [60, 6000])
+def test_the_simplest_candidate_has_most_of_the_weight_while_samples_are_few(
+    draw_calibration_set, n_samples
+):
+    # Nobody is right more often; two samples a class, or two hundred.
+    logits, y = draw_calibration_set(n_samples=n_samples, n_classes=30)
+    search = CalibratorSearch([TemperatureScaling(), VectorScaling()], rule="stack")
+    search.fit(logits, y)
+    alone = search.final_weights_["TemperatureScaling alone"]
+    assert (alone > 0.6) == (n_samples == 60)
 
 
 def test_a_stack_beats_its_parts_on_a_wide_network(data_dir):

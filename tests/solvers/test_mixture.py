@@ -62,6 +62,15 @@ def test_parts_that_say_the_same_share_the_weight():
     assert_allclose(weights_of(log_proba, np.ones(400)), 0.25)
 
 
+def test_a_prior_may_differ_by_part():
+    log_proba = draw()
+    seen = np.full((6, 3), -700.0)
+    seen[:, 1] = 0
+    found = weights_of(log_proba, np.ones(400), prior=np.array([0.0, 6.0, 0.0]))
+    expected = weights_of(np.vstack([log_proba, seen]), np.ones(406), prior=0.0)
+    assert_allclose(found, expected, atol=1e-6)
+
+
 def test_a_part_that_is_never_right_keeps_half_a_sample():
     log_proba = np.column_stack([np.zeros(99), np.full(99, -1e30)])
     assert_allclose(weights_of(log_proba, np.ones(99)), [0.995, 0.005], atol=1e-6)
