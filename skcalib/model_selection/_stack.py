@@ -104,6 +104,8 @@ class HeldOut:
         self.weight = weight
         self.fold = fold
         self._own = np.stack([true_log_proba(p, codes) for p in proba], axis=1)
+        self._prior = np.full(len(proba), PRIOR)
+        self._prior[0] = OF_SIMPLEST * proba[0].shape[1] / weight.sum()
 
     def stack(self, alone):
         """Return what a stack needs, and the log-probability of each true class.
@@ -115,13 +117,13 @@ class HeldOut:
         every = np.ones(self.codes.shape[0], dtype=bool)
         of_lasts = self._cross_fitted()
         finalists = np.column_stack([of_lasts, self._own[:, alone]])
-        simplest = of_lasts.shape[1] + np.flatnonzero(np.equal(alone, 0))
+        prior = np.append(np.full(of_lasts.shape[1], PRIOR), self._prior[alone])
         scores = np.empty(self.codes.shape[0])
         for k in np.unique(self.fold):
             inside = self.fold == k
-            share = self._weights(finalists, simplest, ~inside)
+            share = self._weights(finalists, prior, ~inside)
             scores[inside] = np.log(np.exp(finalists[inside]) @ share)
-        final_weights = self._weights(finalists, simplest, every)
+        final_weights = self._weights(finalists, prior, every)
         weights, logits = self._mixed(every)
         last_maps = [
             self._fitted(last, logits, every) if share > 0 else None
@@ -152,17 +154,15 @@ class HeldOut:
     def _mixed(self, rows):
         """Return weights fitted to some rows, and the logits of the mixture on all."""
         weights = np.zeros(len(self.proba))
-        simplest = np.flatnonzero(np.flatnonzero(self.mixed) == 0)
-        weights[self.mixed] = self._weights(self._own[:, self.mixed], simplest, rows)
+        own, prior = self._own[:, self.mixed], self._prior[self.mixed]
+        weights[self.mixed] = self._weights(own, prior, rows)
         total = np.full(self.proba[0].shape, FLOOR)
         for i in np.flatnonzero(weights):
             total += weights[i] * self.proba[i]
         return weights, np.log(total, out=total)
 
-    def _weights(self, log_proba, simplest, rows):
-        """Fit the weights of a mixture, with the `simplest` part, to some rows."""
-        prior = np.full(log_proba.shape[1], PRIOR)
-        prior[simplest] = OF_SIMPLEST * self.proba[0].shape[1] / self.weight.sum()
+    def _weights(self, log_proba, prior, rows):
+        """Fit the weights of a mixture to some rows."""
         fitted = fit_mixture(
             log_proba[rows], self.weight[rows], prior=prior, tol=1e-9, max_iter=100
         )

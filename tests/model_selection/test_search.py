@@ -114,7 +114,6 @@ def test_the_default_candidates_run_from_simple_to_complex(calibration_set):
     names = [*named_candidates(default_candidates()), "stack"]
     assert search.cv_results_["name"] == names
     assert search.best_name_ == "stack"
-    assert search.best_name_ == "stack"
 
 
 def test_the_search_exports_as_the_chosen_calibrator(biased_set):
