@@ -117,14 +117,17 @@ def module_logits(
 ) -> Iterator[np.ndarray]:
     """Yield the logits of `X`, batch by batch, as float32 or float64 arrays."""
     torch = import_optional("torch", _PURPOSE)
+    from skcalib._backends._torch_rows import rows_in_order
+
     device = module_device(view)
     dtype = next((p.dtype for p in view.parameters() if p.is_floating_point()), None)
-    for batch in _batches(X, batch_size):
-        if batch.is_floating_point() and dtype is not None:
-            batch = batch.to(dtype)
+    for batch in rows_in_order(X, batch_size):
+        wanted = dtype if batch.is_floating_point() else None
+        # A copy: the first layer may work in place, and X is the user's.
+        x = batch.detach().to(device, wanted or batch.dtype, copy=True)
         with torch.no_grad():
             try:
-                result = view(batch.to(device))
+                result = view(x)
             except (RuntimeError, TypeError, IndexError) as error:
                 raise ValueError(
                     f"The module could not be run on a batch of shape "
@@ -135,34 +138,6 @@ def module_logits(
         wide = values.dtype == torch.float64 or not values.is_floating_point()
         array = (values if wide else values.to(torch.float32)).cpu().numpy()
         yield as_columns(array, batch.shape[0], "The module's output")
-
-
-def _batches(X: Any, batch_size: int) -> Iterator[Any]:
-    """Yield tensors of rows from an array, a tensor, a Dataset or a DataLoader."""
-    torch = import_optional("torch", _PURPOSE)
-    data = import_optional("torch.utils.data", _PURPOSE)
-    if isinstance(X, data.Dataset):
-        X = data.DataLoader(X, batch_size=batch_size)
-    if isinstance(X, data.DataLoader):
-        if isinstance(X.sampler, data.RandomSampler):
-            raise ValueError(
-                "X is a DataLoader that shuffles, which loses the order of the rows. "
-                "Build it with shuffle=False."
-            )
-        for batch in X:
-            yield batch[0] if isinstance(batch, list | tuple) else batch
-        return
-    rows = X if isinstance(X, torch.Tensor | np.ndarray) else np.asarray(X)
-    if rows.ndim == 0 or rows.shape[0] == 0:
-        raise ValueError(
-            f"X has shape {tuple(rows.shape)}; the module needs at least one sample."
-        )
-    for start in range(0, rows.shape[0], batch_size):
-        block = rows[start : start + batch_size]
-        if isinstance(block, np.ndarray):
-            # A copy: torch refuses to read arrays that may not be written to.
-            block = torch.from_numpy(np.array(block))
-        yield block
 
 
 def pick_logits(result: Any, output: str | int | None) -> Any:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from skcalib.clamping._input_sources import ArrayRows, open_rows
+from skcalib._backends._torch_rows import ArrayRows, open_rows
 
 
 class Inputs:
@@ -46,6 +46,11 @@ class Inputs:
         where = values.device if isinstance(values, torch.Tensor) else _CPU
         self.resident = values is not None and where.type == network.device.type
         self.shape = rows.shape
+        if not self.shape:
+            raise ValueError(
+                f"X has shape ({self.n_samples},); the axis of the samples has to come "
+                "before those of one sample. A single sample is X[np.newaxis]."
+            )
         if network.site is not None:
             _, first = next(self.batches([0]))
             self.shape = tuple(network.perturbed(first).shape[1:])

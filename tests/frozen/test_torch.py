@@ -16,6 +16,9 @@ from skcalib.calibrators import TemperatureScaling
 from skcalib.frozen import TorchLogits
 
 torch = pytest.importorskip("torch")
+
+from skcalib import NeuralClamping  # noqa: E402
+
 pytestmark = pytest.mark.torch
 
 
@@ -133,10 +136,79 @@ def test_inputs_of_every_form(form):
     assert_allclose(found, expected_logits(module, X), atol=1e-6)
 
 
-def test_a_loader_that_shuffles_is_refused():
-    tensors = torch.utils.data.TensorDataset(torch.zeros(4, 5))
-    loader = torch.utils.data.DataLoader(tensors, shuffle=True)
-    with pytest.raises(ValueError, match="shuffle=False"):
+class Shuffled(torch.utils.data.Sampler):
+    """A sampler that torch does not know."""
+
+    def __len__(self):
+        return 50
+
+    def __iter__(self):
+        return iter(torch.randperm(50).tolist())
+
+
+def loaders(X):
+    data = torch.utils.data
+    pairs = data.TensorDataset(torch.from_numpy(X))
+    random = data.RandomSampler(pairs)
+    return {
+        "shuffle": data.DataLoader(pairs, shuffle=True),
+        "weighted": data.DataLoader(
+            pairs, sampler=data.WeightedRandomSampler([1.0] * 50, 50)
+        ),
+        "subset": data.DataLoader(
+            pairs, sampler=data.SubsetRandomSampler(range(50)), batch_size=9
+        ),
+        "batches": data.DataLoader(
+            pairs, batch_sampler=data.BatchSampler(random, 9, drop_last=False)
+        ),
+        "batches as items": data.DataLoader(
+            pairs, sampler=data.BatchSampler(random, 9, False), batch_size=None
+        ),
+        "distributed": data.DataLoader(
+            pairs, sampler=data.DistributedSampler(pairs, num_replicas=1, rank=0)
+        ),
+        "unknown": data.DataLoader(pairs, sampler=Shuffled(), batch_size=9),
+    }
+
+
+@pytest.mark.parametrize("form", loaders(draw()[0]))
+@pytest.mark.parametrize("estimator", [TorchLogits, NeuralClamping])
+def test_a_loader_that_shuffles_is_refused(form, estimator):
+    X, y = draw()
+    with pytest.raises(ValueError, match="loses the order of the rows"):
+        estimator(tiny_network()).fit(loaders(X)[form], y)
+
+
+def test_a_loader_with_an_order_of_its_own_keeps_it():
+    X, _ = draw()
+    pairs, order = torch.utils.data.TensorDataset(torch.from_numpy(X)), [7, 3, 3, 40]
+    loader = torch.utils.data.DataLoader(pairs, sampler=order, batch_size=3)
+    module = tiny_network()
+    found = TorchLogits(module).transform(loader)
+    assert_allclose(found, expected_logits(module, X[order]), atol=1e-6)
+
+
+def test_a_stream_is_not_gathered_before_it_is_run():
+    X, _ = draw()
+    events = []
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            for row in X:
+                events.append("read")
+                yield row
+
+    module = tiny_network()
+    module.register_forward_hook(lambda *_: events.append("run"))
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=10)
+    found = TorchLogits(module).transform(loader)
+    assert_allclose(found, expected_logits(module, X), atol=1e-6)
+    assert events[:11] == ["read"] * 10 + ["run"]
+
+
+def test_batches_without_a_tensor_are_refused():
+    loader = torch.utils.data.DataLoader([{"pixels": row} for row in draw()[0]])
+    with pytest.raises(ValueError, match="yields a dict"):
         TorchLogits(tiny_network()).fit(loader)
 
 

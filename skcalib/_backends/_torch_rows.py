@@ -1,15 +1,19 @@
 """Where rows of inputs come from: arrays, tensors, Datasets and DataLoaders."""
 
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
     RandomSampler,
+    SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
@@ -26,7 +30,7 @@ class ArrayRows:
 
     labels = None
 
-    def __init__(self, values):
+    def __init__(self, values: Any) -> None:
         if isinstance(values, torch.Tensor):
             values = values.detach()
         elif values.dtype.kind not in "biuf":
@@ -34,23 +38,22 @@ class ArrayRows:
                 f"X has type {values.dtype}; the network needs numbers. "
                 "Convert X first."
             )
-        if values.ndim < 2 or values.shape[0] == 0:
+        if values.ndim == 0 or values.shape[0] == 0:
             raise ValueError(
                 f"X has shape {tuple(values.shape)}; the network needs at least one "
-                "sample, and the axis of the samples before those of one sample. "
-                "A single sample is X[np.newaxis]."
+                "sample. A single sample is X[np.newaxis]."
             )
         self.values = values
         self.n_samples = values.shape[0]
         self.shape = tuple(values.shape[1:])
         self.n_bytes = values.nbytes
 
-    def batches(self, indices):
+    def batches(self, indices: Iterable[Any]) -> Iterator[Any]:
         """Yield a tensor for each index, a slice or an array of row numbers."""
         for index in indices:
             yield self.take(index)
 
-    def take(self, index):
+    def take(self, index: Any) -> Any:
         """Return the rows of a slice, or of row numbers in an array or tensor."""
         if isinstance(self.values, torch.Tensor):
             if isinstance(index, slice):
@@ -72,10 +75,10 @@ class ArrayRows:
 class DatasetRows:
     """Rows of a map-style Dataset, read when they are needed by `loader`'s workers."""
 
-    def __init__(self, loader):
+    def __init__(self, loader: Any) -> None:
         self.loader = loader
         # A loader may leave rows out; its order is that of the samples.
-        self.order = np.fromiter(_row_numbers(loader), dtype=np.int64)
+        self.order = _row_numbers(loader)
         self.n_samples = self.order.shape[0]
         if self.n_samples == 0:
             raise ValueError("X is a Dataset without samples.")
@@ -83,25 +86,25 @@ class DatasetRows:
         self.shape = tuple(first.shape[1:])
         self.n_bytes = first.nbytes * self.n_samples
 
-    def batches(self, indices):
+    def batches(self, indices: Iterable[Any]) -> Iterator[Any]:
         """Yield a tensor for each index, a slice or an array of row numbers."""
         for batch in self._load([self.order[index] for index in indices]):
             yield _split(batch)[0]
 
     @property
-    def labels(self):
+    def labels(self) -> Any:
         """The labels, read anew; None where the Dataset yields inputs only."""
         return self._read(256, lambda rows: rows[:0])[1]
 
-    def read(self, batch_size):
+    def read(self, batch_size: int) -> tuple[Any, Any]:
         """Read all rows into memory; return the tensor and the labels."""
         return self._read(batch_size)
 
-    def _read(self, batch_size, keep=None):
+    def _read(self, batch_size: int, keep: Any = None) -> tuple[Any, Any]:
         starts = range(batch_size, self.n_samples, batch_size)
         return read_batches(self._load(np.split(self.order, list(starts))), keep)
 
-    def _load(self, chunks):
+    def _load(self, chunks: list[Any]) -> Iterator[Any]:
         loader = self.loader
         return iter(
             DataLoader(
@@ -113,14 +116,15 @@ class DatasetRows:
         )
 
 
-def open_rows(X, batch_size):
-    """Return ``(rows, labels)`` of any X; `labels` is None where not read yet."""
-    if isinstance(X, Dataset):
-        X = DataLoader(X, batch_size=batch_size)
+def open_rows(X: Any, batch_size: int) -> tuple[Any, Any]:
+    """Return ``(rows, labels)`` of any X, to be read in any order.
+
+    `labels` is None where not read yet.
+    """
+    X = _as_loader(X, batch_size)
     if not isinstance(X, DataLoader):
-        values = X if isinstance(X, torch.Tensor | np.ndarray) else np.asarray(X)
-        return ArrayRows(values), None
-    if isinstance(X.dataset, IterableDataset) or X.batch_sampler is None:
+        return ArrayRows(X), None
+    if _is_stream(X):
         values, labels = read_batches(X)
         return ArrayRows(values), labels
     rows = DatasetRows(X)
@@ -130,20 +134,80 @@ def open_rows(X, batch_size):
     return ArrayRows(values), labels
 
 
-def read_batches(batches, keep=None):
+def rows_in_order(X: Any, batch_size: int) -> Iterator[Any]:
+    """Yield tensors of the rows of any X once, in batches; a loader keeps its own."""
+    X = _as_loader(X, batch_size)
+    if isinstance(X, DataLoader):
+        for batch in X:
+            yield _split(batch)[0]
+        return
+    rows = ArrayRows(X)
+    starts = range(0, rows.n_samples, batch_size)
+    yield from rows.batches(slice(start, start + batch_size) for start in starts)
+
+
+def _as_loader(X: Any, batch_size: int) -> Any:
+    """Return a DataLoader that keeps the order of the rows, an array or a tensor."""
+    if isinstance(X, Dataset):
+        return DataLoader(X, batch_size=batch_size)
+    if isinstance(X, DataLoader):
+        _refuse_shuffling(X)
+        return X
+    return X if isinstance(X, torch.Tensor | np.ndarray) else np.asarray(X)
+
+
+def _is_stream(loader: Any) -> bool:
+    """Whether a loader can only be run through: it does not number the rows."""
+    return isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None
+
+
+def _refuse_shuffling(loader: Any) -> None:
+    """Refuse a loader that serves the rows in an order of its own, anew each time."""
+    if isinstance(loader.dataset, IterableDataset):
+        return  # It draws no row numbers.
+    outer = loader.batch_sampler or loader.sampler
+    sampler = outer
+    while sampler is not None:
+        if isinstance(sampler, _SHUFFLING) or getattr(sampler, "shuffle", False):
+            raise ValueError(
+                "X is a DataLoader that shuffles, which loses the order of the rows: "
+                f"it has a {type(sampler).__name__}. Build it with shuffle=False, "
+                "without a sampler that draws at random."
+            )
+        inner = getattr(sampler, "sampler", None)
+        if inner is None and not isinstance(sampler, SequentialSampler | range | list):
+            _refuse_another_order(outer, sampler)
+        sampler = inner
+
+
+def _refuse_another_order(outer: Any, sampler: Any) -> None:
+    """Refuse a sampler that torch does not know and that gives another order anew."""
+    first, second = list(outer), list(outer)
+    same = len(first) == len(second) and all(
+        np.array_equal(a, b) for a, b in zip(first, second, strict=True)
+    )
+    if not same:
+        raise ValueError(
+            f"The sampler of X, a {type(sampler).__name__}, gives other row numbers "
+            "each time it is run, which loses the order of the rows. Use one that "
+            "gives the same, such as a list of row numbers."
+        )
+
+
+def read_batches(batches: Iterable[Any], keep: Any = None) -> tuple[Any, Any]:
     """Put batches together; return the tensor of inputs and the array of labels."""
     rows, labels = [], []
     for batch in batches:
         row, label = _split(batch)
         rows.append(row if keep is None else keep(row))
         if label is not None:
-            labels.append(label)
+            labels.append(np.asarray(label))
     if not rows:
         raise ValueError("X is a DataLoader without samples.")
     return torch.cat(rows), np.concatenate(labels) if labels else None
 
 
-def free_memory():
+def free_memory() -> float:
     """Bytes of memory that can be had, infinite where the system does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -153,26 +217,20 @@ def free_memory():
     return 1024 * int(next(sizes, "0")) or float("inf")
 
 
-def _row_numbers(loader):
+def _row_numbers(loader: Any) -> NDArray[np.int64]:
     """Return the rows in the order in which a loader would serve them."""
-    sampler = loader.batch_sampler
-    if isinstance(getattr(sampler, "sampler", None), _SHUFFLING):
-        raise ValueError(
-            "X is a DataLoader that shuffles, which loses the order of the rows. "
-            "Build it with shuffle=False."
-        )
-    return chain.from_iterable(sampler)
+    return np.fromiter(chain.from_iterable(loader.batch_sampler), dtype=np.int64)
 
 
-def _split(batch):
-    """Split what a loader yields into inputs and labels; None if there are none."""
+def _split(batch: Any) -> tuple[Any, Any]:
+    """Split what a loader yields into inputs and, of a pair, labels."""
     label = None
-    if isinstance(batch, list | tuple) and 1 <= len(batch) <= 2:
-        label = None if len(batch) == 1 else np.asarray(batch[1])
+    if isinstance(batch, list | tuple) and batch:
+        label = batch[1] if len(batch) == 2 else None
         batch = batch[0]
     if not isinstance(batch, torch.Tensor):
         raise ValueError(
             f"The Dataset yields a {type(batch).__name__}; it must yield inputs, or "
-            "pairs of an input and a label."
+            "inputs first and labels second."
         )
     return batch, label
