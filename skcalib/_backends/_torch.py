@@ -17,29 +17,48 @@ def is_module(network: Any) -> bool:
     return isinstance(network, import_optional("torch", _PURPOSE).nn.Module)
 
 
-def frozen_view(module: Any, device: str) -> Any:
+def frozen_view(module: Any, device: str, *, own_weights: bool = False) -> Any:
     """Return `module` in eval mode, as a copy of its tree that shares its weights.
 
     The parameters lie in the same memory, so nothing large is copied, but ask for no
     gradient. Buffers are small and copied, and attributes set while running land on the
-    view, so that not even a module that counts its calls is changed. Only a move to
-    another device, or a compiled module in train mode, which cannot be taken apart,
-    takes a whole copy.
+    view, so that not even a module that counts its calls is changed. What was compiled
+    is not compiled in the view. A move to another device copies the weights, as
+    `own_weights` does, and TorchScript in train mode is copied as a whole.
     """
     torch = import_optional("torch", _PURPOSE)
+    from skcalib._backends._module_copy import ModuleCopier
+
     own = module_device(module)
     if own.type == "meta":
         raise ValueError(
             "The module lies on the device 'meta', without its weights. Load them."
         )
     wanted = own if device == "auto" else checked_device(device)
-    compiled = isinstance(module, torch.jit.ScriptModule)
-    if wanted.type != own.type or wanted.index not in (None, own.index):
-        return copy.deepcopy(module).to(wanted).eval().requires_grad_(False)
-    if compiled:
-        training = any(part.training for part in module.modules())
-        return copy.deepcopy(module).eval() if training else module
-    return _view(module, {})
+    moves = wanted.type != own.type or wanted.index not in (None, own.index)
+    owns = own_weights or moves
+
+    def weight(parameter: Any) -> Any:
+        # Subclasses, such as parameters that are not there yet, may refuse to be
+        # rebuilt.
+        if type(parameter) is not torch.nn.Parameter:
+            return copy.deepcopy(parameter) if owns else parameter
+        values = parameter.detach()
+        return torch.nn.Parameter(
+            values.clone() if owns else values, requires_grad=False
+        )
+
+    def buffer(tensor: Any) -> Any:
+        return tensor.detach().clone()
+
+    def scripted(part: Any) -> Any:
+        if not owns and not any(inner.training for inner in part.modules()):
+            return part
+        with torch.no_grad():  # or its weights would be computed from the original's
+            return copy.deepcopy(part).eval()
+
+    view = ModuleCopier(weight, buffer, scripted, frozen=True).module(module)
+    return view.to(wanted) if moves else view
 
 
 def checked_device(device: Any) -> Any:
@@ -69,62 +88,22 @@ def module_device(module: Any) -> Any:
     return torch.device("cpu")
 
 
-def _view(module: Any, seen: dict[int, Any]) -> Any:
-    """Copy the tree of modules, each once however often it occurs."""
-    if id(module) in seen:
-        return seen[id(module)]
-    view = module.__class__.__new__(module.__class__)
-    seen[id(module)] = view
-    state = {name: _views(value, seen) for name, value in module.__dict__.items()}
-    state["training"] = False
-    state["_parameters"] = {
-        name: _without_gradient(parameter, seen)
-        for name, parameter in module._parameters.items()
-    }
-    state["_buffers"] = {
-        name: None if buffer is None else buffer.detach().clone()
-        for name, buffer in module._buffers.items()
-    }
-    state["_modules"] = {
-        name: None if part is None else _view(part, seen)
-        for name, part in module._modules.items()
-    }
-    view.__dict__ = state
-    return view
-
-
-def _without_gradient(parameter: Any, seen: dict[int, Any]) -> Any:
-    """Return a parameter in the same memory that asks for no gradient."""
-    torch = import_optional("torch", _PURPOSE)
-    # Subclasses, such as parameters that are not there yet, may refuse to be rebuilt.
-    if type(parameter) is not torch.nn.Parameter:
-        return parameter
-    if id(parameter) not in seen:
-        detached = torch.nn.Parameter(parameter.detach(), requires_grad=False)
-        seen[id(parameter)] = detached
-    return seen[id(parameter)]
-
-
-def _views(value: Any, seen: dict[int, Any]) -> Any:
-    """Replace the parameters in a list, such as recurrent layers keep of their own."""
-    if not isinstance(value, list):
-        return value
-    return [_without_gradient(item, seen) for item in value]
-
-
 def module_logits(
     view: Any, X: Any, batch_size: int, output: str | int | None
 ) -> Iterator[np.ndarray]:
     """Yield the logits of `X`, batch by batch, as float32 or float64 arrays."""
     torch = import_optional("torch", _PURPOSE)
     from skcalib._backends._torch_rows import rows_in_order
+    from skcalib._backends._train_mode import refuse_train_mode
 
     device = module_device(view)
     dtype = next((p.dtype for p in view.parameters() if p.is_floating_point()), None)
-    for batch in rows_in_order(X, batch_size):
+    for number, batch in enumerate(rows_in_order(X, batch_size)):
         wanted = dtype if batch.is_floating_point() else None
         # A copy: the first layer may work in place, and X is the user's.
         x = batch.detach().to(device, wanted or batch.dtype, copy=True)
+        if number == 0:
+            refuse_train_mode(view, x)
         with torch.no_grad():
             try:
                 result = view(x)

@@ -9,6 +9,7 @@ from skcalib._backends._onnx import open_network as open_session
 from skcalib._backends._onnx_files import is_onnx_model, open_source
 from skcalib._backends._recent import Recent
 from skcalib._backends._torch import checked_device, frozen_view, module_device
+from skcalib._backends._train_mode import refuse_compiled_in_train_mode
 from skcalib.clamping._running_network import Network
 from skcalib.exceptions import NotDifferentiableError
 
@@ -31,8 +32,9 @@ def open_network(
 
     A module runs on a view of itself in eval mode that shares its weights, whatever
     its own mode is: BatchNorm and dropout act as at inference, and nothing of the
-    module is changed. An ONNX model whose gradient cannot be had is opened for forward
-    passes alone: `differentiable` is False and `reason` says why.
+    module is changed. A callable is run as it is, and refused where a module behind
+    it acts as in training. An ONNX model whose gradient cannot be had is opened for
+    forward passes alone: `differentiable` is False and `reason` says why.
 
     Parameters
     ----------
@@ -93,7 +95,8 @@ def open_network(
             f"{type(model).__name__}."
         )
     device = "cpu" if device == "auto" else device
-    return Network(model, device, output=output, **options)
+    watched = not refuse_compiled_in_train_mode(model)
+    return Network(model, device, output=output, watched=watched, **options)
 
 
 def _open_module(module, device, output, options):
@@ -103,7 +106,7 @@ def _open_module(module, device, output, options):
     floating = (p.dtype for p in view.parameters() if p.is_floating_point())
     dtype = next(floating, torch.float32)
     device = module_device(view) if str(device) == "auto" else device
-    return Network(view, device, dtype, output=output, **options)
+    return Network(view, device, dtype, output=output, watched=True, **options)
 
 
 def _open_onnx(model, device, output, site, providers, options):

@@ -35,7 +35,10 @@ class NeuralClamping(ClampedClassifier):
     ----------
     model : torch.nn.Module, TorchLogits, OnnxLogits, ONNX model or callable
         The network: a module, one of the transformers of `skcalib.frozen`, the path,
-        bytes or message of an ONNX model, or any function from a tensor to logits.
+        bytes or message of an ONNX model, or any function from a tensor to logits. A
+        module is run in eval mode and not compiled (see `compile`), whatever it is
+        itself. A function is run as it is: put what it calls in eval mode. It is
+        refused where it runs dropout or batch normalisation as in training.
 
     gamma : float, default=1.0
         Exponent :math:`\gamma` of the focal loss; 0 is cross-entropy.

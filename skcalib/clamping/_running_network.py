@@ -7,6 +7,7 @@ import torch
 
 from skcalib._backends._outputs import are_proba, refuse_nan
 from skcalib._backends._torch import pick_logits
+from skcalib._backends._train_mode import refuse_train_mode
 from skcalib._warnings import warn
 from skcalib.clamping._folding import fold_batch_norm
 
@@ -57,6 +58,9 @@ class Network:
     reason : str, default=None
         Why no input gradients can be had; None if they can.
 
+    watched : bool, default=False
+        Whether `forward` may act as in training, which the first run is to show.
+
     Attributes
     ----------
     device : torch.device
@@ -87,6 +91,7 @@ class Network:
         site=None,
         input_dtype=None,
         reason=None,
+        watched=False,
     ):
         if precision is not None and precision not in PRECISIONS:
             raise ValueError(
@@ -100,6 +105,7 @@ class Network:
         self.fixed_batch = fixed_batch
         self.site = site
         self._module = forward
+        self._watched = watched
         self._compiled = compiled
         # cuDNN differentiates recurrent layers in train mode only.
         self._avoids_cudnn = self.device.type == "cuda" and _is_recurrent(forward)
@@ -121,6 +127,9 @@ class Network:
         arguments = values if isinstance(values, tuple) else (values,)
         n_rows = arguments[0].shape[0]
         arguments = [self._prepare(argument) for argument in arguments]
+        if self._watched:
+            refuse_train_mode(self._module, *arguments)
+            self._watched = False
         with contextlib.ExitStack() as stack:
             for context in self._contexts(rounded):
                 stack.enter_context(context)

@@ -2,7 +2,8 @@
 
 joblib writes the large arrays that a task holds to memory-mapped files, once for each
 array however many tasks hold it. So a module is taken apart into its tree and arrays,
-the same arrays each time, and worker processes map them instead of copying them.
+the same arrays each time, and worker processes map them instead of copying them. What
+was compiled travels uncompiled.
 """
 
 import copy
@@ -10,6 +11,8 @@ import warnings
 import weakref
 
 import torch
+
+from skcalib._backends._module_copy import ModuleCopier
 
 # Arrays that show the memory of a module's tensors, as long as the module lives.
 _arrays = weakref.WeakKeyDictionary()
@@ -32,39 +35,21 @@ def _portable_module(module):
         return module
     known = _arrays.get(module, {})
     used = {}
-    tree = _take_apart(module, known, used, {})
+
+    def weight(tensor):
+        return _weight(tensor, known, used)
+
+    tree = ModuleCopier(weight, weight).module(module)
     _arrays[module] = used
     return tree
 
 
-def _take_apart(module, known, used, seen):
-    """Copy the tree of modules with weights that stand for arrays."""
-    if id(module) in seen:
-        return seen[id(module)]
-    twin = module.__class__.__new__(module.__class__)
-    seen[id(module)] = twin
-    state = dict(module.__dict__)
-    for kind in ("_parameters", "_buffers"):
-        state[kind] = {
-            name: _weight(tensor, known, used, seen)
-            for name, tensor in state[kind].items()
-        }
-    state["_modules"] = {
-        name: None if part is None else _take_apart(part, known, used, seen)
-        for name, part in state["_modules"].items()
-    }
-    twin.__dict__ = state
-    return twin
-
-
-def _weight(tensor, known, used, seen):
+def _weight(tensor, known, used):
     plain = (torch.Tensor, torch.nn.Parameter)
-    if tensor is None or type(tensor) not in plain:
+    if type(tensor) not in plain:
         return tensor
     if tensor.device.type != "cpu" or tensor.layout != torch.strided:
         return tensor
-    if id(tensor) in seen:
-        return seen[id(tensor)]
     try:
         view = tensor.detach().numpy()
     except TypeError:  # a type that NumPy lacks, such as bfloat16
@@ -72,9 +57,7 @@ def _weight(tensor, known, used, seen):
     key = (view.ctypes.data, view.shape, view.strides, view.dtype.str)
     used[key] = known.get(key, view)
     is_parameter = isinstance(tensor, torch.nn.Parameter)
-    weight = _Weight(used[key], is_parameter, tensor.requires_grad)
-    seen[id(tensor)] = weight
-    return weight
+    return _Weight(used[key], is_parameter, tensor.requires_grad)
 
 
 class _Weight:

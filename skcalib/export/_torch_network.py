@@ -1,7 +1,6 @@
 """Whole networks in torch: perturbed and calibrated, or written as ONNX."""
 
 import contextlib
-import copy
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -103,7 +102,7 @@ def clamped_module(
 ) -> ClampedNetwork:
     """Return a torch network with both sides of a fitted NeuralClamping."""
     # A whole copy: moving or loading a view would reach the weights of the original.
-    copied = copy.deepcopy(frozen_view(module, "auto"))
+    copied = frozen_view(module, "auto", own_weights=True)
     return _clamped(_Logits(copied, output), clamping)
 
 
@@ -134,12 +133,11 @@ def export_network(
     A network in half precision is written in single precision, and so is one in double
     precision that convolves, which onnxruntime cannot do with doubles.
     """
-    # What torch.compile made cannot be traced; what it was made of can.
-    network = frozen_view(getattr(module, "_orig_mod", module), "cpu")
+    network = frozen_view(module, "cpu")
     floating = {p.dtype for p in network.parameters() if p.is_floating_point()}
     wide = torch.float64 in floating
     if floating & {torch.float16, torch.bfloat16} or (wide and _convolves(network)):
-        network = copy.deepcopy(network).float()
+        network = frozen_view(network, "cpu", own_weights=True).float()
         wide = False
     example = torch.zeros(2, *input_shape, dtype=torch.float64 if wide else None)
     try:

@@ -16,7 +16,8 @@ class TorchLogits(FrozenLogits):
 
     The module is never changed: neither its weights and buffers nor its train or eval
     mode. It runs on a view of itself in eval mode that shares its weights, without
-    gradients.
+    gradients and not compiled. What acts as in training all the same, such as a module
+    in train mode that its ``forward`` knows by a global name, is refused.
 
     Parameters
     ----------
@@ -39,6 +40,9 @@ class TorchLogits(FrozenLogits):
 
     Notes
     -----
+    `X` is an array, a tensor, a Dataset or a DataLoader. A loader keeps its batches and
+    its order, so it must not shuffle; inputs are the first of what it yields.
+
     A clone shares the module. Worker processes get a pickled copy of it: prefer
     threads, or an ONNX file, for `n_jobs` with a large network.
 

@@ -15,6 +15,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from skcalib._backends._module_copy import ModuleCopier
 from skcalib._validation import check_weight, encode_labels
 from skcalib.training._modules import build_perceptron
 
@@ -58,7 +59,7 @@ class NetworkEstimator(BaseEstimator):
                 X, weight, self.hidden_layer_sizes, self.dropout, n_outputs
             )
         if isinstance(self.module, torch.nn.Module):
-            return copy.deepcopy(self.module)
+            return _own_copy(self.module)
         module = self.module()
         if not isinstance(module, torch.nn.Module):
             raise TypeError(
@@ -128,6 +129,11 @@ class NetworkEstimator(BaseEstimator):
         labels = present if self.classes is self.module is None else self.classes
         self.classes_, codes = encode_labels(self, y, n_columns, labels)
         return module, x, codes.astype(np.int64), rng
+
+
+def _own_copy(module):
+    """Return a deep copy of a module that is not compiled, whatever refers to it."""
+    return ModuleCopier(copy.deepcopy, copy.deepcopy, deep=True).module(module)
 
 
 def _describe(results):

@@ -404,7 +404,7 @@ def test_a_compiled_module_is_written_as_what_it_was_made_of():
 
         def __init__(self):
             super().__init__()
-            self._orig_mod = linear()
+            self._orig_mod, self.dynamo_ctx = linear(), None
 
     module = Compiled()
     model = onnx.load_from_string(export_network(module, None, (C, H, W)))
