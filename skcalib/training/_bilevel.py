@@ -58,6 +58,8 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
 
     hypergradient : {"one_step", "neumann", "cg"}, default="one_step"
         How to solve with the Hessian of the inner problem; see `hypergradient`.
+        "one_step" leaves it out: the direction is about that of the exact derivative,
+        the size is not, and does not count, as `weight_lr` is relative to it.
 
     weight_lr : float, default=0.1
         Step of the scores :math:`w`, an epoch, for a hypergradient of typical size; 0

@@ -73,6 +73,12 @@ def hypergradient(
 
     Notes
     -----
+    "one_step" is no approximation of the size of the derivative: it points the way of
+    the exact one, at a length that hangs on `step`. On a logistic inner problem of four
+    parameters it is off by 63 % of the exact norm, with a cosine of 0.991, where "cg"
+    is off by 2.7 % (its damping) and "neumann" by 1e-7, all with default settings. It
+    serves where steps are scaled anyway, as in `BilevelCalibratedClassifier`.
+
     Networks are not convex: conjugate gradients end where the curvature along their
     direction is not positive, with what they have found so far.
 

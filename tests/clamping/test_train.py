@@ -16,6 +16,7 @@ from skcalib.clamping._inputs import Inputs  # noqa: E402
 from skcalib.clamping._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Full, LowFrequency  # noqa: E402
+from skcalib.clamping._steps import BETAS, SLIGHT, Adam  # noqa: E402
 from skcalib.clamping._train import RECIPES, Recipe, train  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -214,6 +215,34 @@ def test_held_out_rows_are_not_learned_from():
         for o in (objective, spoilt)
     )
     assert_allclose(first.theta, second.theta, rtol=1e-6)
+
+
+def test_steps_of_adam_are_those_of_torch():
+    # A rate that falls to 0 is a factor on each step, so torch's is set by hand.
+    generator, n_steps = torch.Generator().manual_seed(0), 5
+    recipe = Recipe(learning_rate=0.03, input_scale=2.0)
+    start = [torch.tensor([1.0, -2.0, 0.5]).double(), torch.tensor(1.5).double()]
+    ours, theirs = ([point.clone() for point in start] for _ in range(2))
+    adam = Adam(recipe, ours, n_steps)
+    groups = [
+        {"params": [theirs[0]], "lr": 0.03 * 2.0},
+        {"params": [theirs[1]], "lr": 0.03 * 1.5},
+    ]
+    reference = torch.optim.Adam(groups, betas=BETAS, eps=SLIGHT)
+    rates = [group["lr"] for group in reference.param_groups]
+    for step in range(n_steps):
+        gradients = [
+            torch.randn(point.shape, generator=generator, dtype=point.dtype)
+            for point in start
+        ]
+        adam(ours, gradients)
+        for group, rate in zip(reference.param_groups, rates, strict=True):
+            group["lr"] = rate * (n_steps - step) / n_steps
+        for point, gradient in zip(theirs, gradients, strict=True):
+            point.grad = gradient
+        reference.step()
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_allclose(mine, other, rtol=1e-12)
 
 
 def test_an_interrupt_keeps_the_best_point_with_a_warning():

@@ -17,13 +17,18 @@ from skcalib.metrics import expected_calibration_error
 
 torch = pytest.importorskip("torch")
 
-from skcalib.training import BilevelCalibratedClassifier  # noqa: E402
+from skcalib.training import (  # noqa: E402
+    BilevelCalibratedClassifier,
+    _bilevel_train,
+    hypergradient,
+)
 from skcalib.training._bilevel_confidence import (  # noqa: E402
     confident_log_proba,
     fit_head,
     outer_losses,
 )
 from skcalib.training._bilevel_splits import find_judges  # noqa: E402
+from skcalib.training._bilevel_train import BilevelTraining, Settings  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 nn = torch.nn
@@ -50,6 +55,41 @@ def test_the_probabilities_come_near_the_true_ones():
     proba = classifier.predict_proba(X_test)
     assert np.abs(proba - posterior).mean() < 0.04
     assert expected_calibration_error(y_test, proba) < 0.04
+
+
+def test_a_step_of_training_is_that_of_the_inner_loss_the_outer_level_sees(monkeypatch):
+    X, y = draw(40)
+    x, codes = torch.as_tensor(X).double(), torch.as_tensor(y)
+    weight = torch.linspace(0.5, 1.5, 40).double()
+    module, inner, outer = network().double()[0:1], np.arange(30), np.arange(30, 40)
+    module.append(nn.Linear(8, 3).double())
+    settings = Settings("one_step", 0.1, 0.3, torch.optim.SGD, 1e-2, 2, 64, 5)
+    training = BilevelTraining([module], [(inner, outer)], x, codes, weight, settings)
+    training.scores[0] = torch.linspace(-1, 1, 40)
+    parameters = list(module.parameters())
+    shares = 2 * torch.sigmoid(training.scores[0, inner])
+    losses = nn.functional.cross_entropy(
+        module(x[inner]), codes[inner], reduction="none"
+    )
+    squares = sum((p**2).sum() for p in parameters)
+    loss = (weight[inner] * shares * losses).mean() + 0.3 * squares
+    expected = torch.autograd.grad(loss, parameters)
+
+    seen = []
+
+    def spy(inner_loss, outer_loss, parameters, *others, **options):
+        seen.extend(torch.autograd.grad(inner_loss, parameters, retain_graph=True))
+        return hypergradient(inner_loss, outer_loss, parameters, *others, **options)
+
+    monkeypatch.setattr(_bilevel_train, "hypergradient", spy)
+    training._hypergradient(0, training.members[0], np.array([1.0, 1.0, 0.0]))
+    before = [p.detach().clone() for p in parameters]
+    training._train_epoch(0, training.members[0])
+    for gradient, old, new, of_outer in zip(
+        expected, before, parameters, seen, strict=True
+    ):
+        assert_allclose((old - new.detach()) / 1e-2, gradient, rtol=1e-6, atol=1e-9)
+        assert_allclose(of_outer, gradient, rtol=1e-6, atol=1e-9)
 
 
 def test_wrong_labels_of_the_inner_part_lose_their_weight():

@@ -126,6 +126,20 @@ def test_one_step_is_the_derivative_through_a_step_of_gradient_descent(problem):
     assert_allclose(found, unrolled.numpy(), rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("method", "error", "cosine"),
+    [("one_step", 0.63, 0.991), ("cg", 0.027, 1.0), ("neumann", 0.0, 1.0)],
+)
+def test_the_documented_error_of_each_method(method, error, cosine):
+    # As the docs have it: with default settings, relative to the exact norm.
+    found, right = at_solution(Logistic(), method=method), exact(Logistic())
+    length = np.linalg.norm(right)
+    measured = np.linalg.norm(found - right) / length
+    assert measured == pytest.approx(error, abs=0.005)
+    angle = found @ right / length / np.linalg.norm(found)
+    assert angle == pytest.approx(cosine, abs=0.0005)
+
+
 @pytest.mark.parametrize("method", ["one_step", "neumann", "cg"])
 def test_few_products_point_downhill(method):
     found = at_solution(Logistic(), method=method, n_products=3)
