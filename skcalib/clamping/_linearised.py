@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from skcalib.clamping._lbfgs import INTERRUPTED, minimize
-from skcalib.clamping._row_losses import row_losses
+from skcalib.clamping._row_losses import are_tiny, row_losses
 
 # Numbers in one block of the Hessian's factor.
 BLOCK_ELEMENTS = 1 << 21
@@ -48,7 +48,8 @@ class Linearised:
 
     def __init__(self, logits, jacobian, codes, loss, gamma):
         self.base = np.asarray(logits)
-        self.jacobian = np.ascontiguousarray(jacobian)
+        wide = np.float64 if are_tiny(self.base) else None
+        self.jacobian = np.ascontiguousarray(jacobian, dtype=wide)
         self.codes = codes
         self.loss = loss
         self.gamma = gamma

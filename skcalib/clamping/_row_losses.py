@@ -9,6 +9,9 @@ from skcalib._solvers._temperature_search import search_temperature
 
 TINY = np.finfo(np.float64).tiny
 
+# Single precision holds the inverse square of a logit of this size, with room for sums.
+SMALLEST_SINGLE = 1e-15
+
 
 def row_losses(scores, codes, loss, gamma):
     """Return the loss of each row and what its derivatives need.
@@ -85,7 +88,16 @@ def best_temperature(logits, codes, weight, loss="focal", gamma=0.0):
     used = np.flatnonzero(weight > 0)
     if used.shape[0] < weight.shape[0]:
         logits, codes, weight = logits[used], codes[used], weight[used]
+    if are_tiny(logits):
+        logits = logits.astype(np.float64)
     data = CalibrationData(ArraySource(logits), codes, weight)
     if loss == "focal" and gamma == 0:
         return fit_temperature(data)
     return search_temperature(data, loss, gamma, tol=1e-10, max_iter=100)
+
+
+def are_tiny(logits):
+    """Whether logits are so small that single precision lacks what divides by them."""
+    if logits.dtype != np.float32 or not logits.size:
+        return False
+    return max(logits.max(), -logits.min()) < SMALLEST_SINGLE

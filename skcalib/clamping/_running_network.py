@@ -271,8 +271,10 @@ def refuse_nan_gradient(gradient):
     if not np.isfinite(gradient).all():
         raise ValueError(
             "The network's logits are finite but their gradient with respect to the "
-            "inputs is not, as behind the square root or the norm of zeros. Keep such "
-            "an operation away from zero, or use solver='gradient_free'."
+            "inputs is not, as behind the square root or the norm of zeros, or where "
+            "logits below 1e-37 make a loss too steep for single precision. Keep such "
+            "an operation away from zero, scale the logits, or use "
+            "solver='gradient_free'."
         )
 
 
