@@ -235,8 +235,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             self.loss_ = problem.joint_loss(outcome.logits)
         else:
             self.loss_ = problem.mean_loss(outcome.logits, outcome.temperature)
-        if outcome.delta.any():
-            self.loss_ += self.penalty_ * float((outcome.delta**2).sum())
+        self.loss_ += outcome.cost
 
     def _fit_output(self, problem, outcome):
         """Learn a temperature, or a calibrator, on the perturbed inputs' logits."""

@@ -15,6 +15,15 @@ from skcalib.clamping._starts import first_perturbation
 SPANS = StrOptions({"auto", "full", "channel", "low_frequency"})
 STARTS = StrOptions({"zeros", "random", "data_driven"})
 
+# What a preset sets by itself: the default, and what says the same as the preset.
+OF_PRESETS = {
+    "solver": ("auto", "sgd"),
+    "penalty": ("auto",),
+    "start": ("zeros",),
+    "temperature_objective": ("log_loss", "joint"),
+    "validation_fraction": (0.1, None),
+}
+
 
 class NeuralClamping(ClampedClassifier):
     r"""Shift a frozen network's inputs by one learned tensor and scale its logits.
@@ -72,7 +81,9 @@ class NeuralClamping(ClampedClassifier):
 
     preset : {"paper", "reference"}, default=None
         Train as [1]_ describes or as the published code does, for comparison: sets
-        solver, penalty, start, temperature objective and all that training needs.
+        `solver` ("sgd"), `penalty`, `start` (random), `temperature_objective` ("joint")
+        and `validation_fraction` (None); none of these may be set to anything else
+        beside it. The penalty of "reference" times the norm, not its square, is added.
 
     start : {"zeros", "random", "data_driven"} or array-like, default="zeros"
         Where the perturbation starts. "data_driven" is Theorem 3.2 of [1]_ with the 1 %
@@ -98,8 +109,7 @@ class NeuralClamping(ClampedClassifier):
         The fall of the loss, in nats, below which "auto" and "lbfgs" stop.
 
     validation_fraction : float or None, default=0.1
-        Share of the samples by which "sgd" stops early, None for none; not used by
-        presets.
+        Share of the samples by which "sgd" stops early, None for none, as presets do.
 
     cv : int, cross-validation generator or iterable, default=5
         Splits by which perturbation and penalty are chosen. An integer gives that many
@@ -337,6 +347,7 @@ class NeuralClamping(ClampedClassifier):
         self : object
             The fitted estimator.
         """
+        self._check_preset()
         solver = self.solver if self.preset is None else "sgd"
         network, inputs, codes, weight = self._open_calibration_set(
             X, y, sample_weight, needs_gradient=needs_gradient(solver, self.start)
@@ -357,6 +368,20 @@ class NeuralClamping(ClampedClassifier):
         outcome = self._solve(solver, problem)
         self._finish(problem, outcome)
         return self
+
+    def _check_preset(self):
+        """Refuse a parameter that the preset would override."""
+        if self.preset is None:
+            return
+        for name, (default, *same) in OF_PRESETS.items():
+            value = getattr(self, name)
+            known = isinstance(value, str | float | None) and value in (default, *same)
+            if not known:
+                raise ValueError(
+                    f"{name}={value!r} was passed with preset={self.preset!r}, which "
+                    f"sets it by itself. Leave {name} at {default!r}, or leave the "
+                    "preset out and set what you need."
+                )
 
     def _solve(self, solver, problem):
         random_state = check_random_state(self.random_state)

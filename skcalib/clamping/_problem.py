@@ -120,7 +120,8 @@ class Outcome:
     """The perturbation that a solver ends with, and how it came there.
 
     `logits` are those of the perturbed inputs. `temperature` is set only by solvers
-    that learn it themselves.
+    that learn it themselves, `squared` is False where they add the plain norm of the
+    perturbation times the penalty.
     """
 
     delta: np.ndarray
@@ -132,3 +133,12 @@ class Outcome:
     message: str = CONVERGED
     selection: dict | None = None
     temperature: float | None = None
+    squared: bool = True
+
+    @property
+    def cost(self):
+        """What the penalty adds to the loss; nothing where there is no perturbation."""
+        if not self.delta.any():
+            return 0.0
+        norm = float(np.linalg.norm(self.delta))
+        return float(self.penalty) * (norm**2 if self.squared else norm)

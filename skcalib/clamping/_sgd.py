@@ -52,6 +52,7 @@ def solve_sgd(problem, settings, start, *, preset, temperature, fraction, verbos
         training.loss_curve,
         training.n_iter,
         temperature=None if preset is None else training.temperature,
+        squared=recipe.squared,
     )
 
 

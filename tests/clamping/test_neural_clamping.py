@@ -275,7 +275,7 @@ def test_the_network_is_untouched():
         if "preset" in options:
             options["max_iter"] = 2
         nc = NeuralClamping(module, cv=2, **options)
-        if options:
+        if "solver" in options:
             nc.set_params(penalty=0.01)
         with pytest.warns(ConvergenceWarning) if "solver" in options else no_warning():
             nc.fit(X, y)
@@ -292,6 +292,70 @@ class no_warning:  # noqa: N801
 
     def __exit__(self, *error):
         return None
+
+
+@pytest.mark.parametrize(("preset", "power"), [("paper", 2), ("reference", 1)])
+def test_the_loss_of_a_preset_has_the_norm_that_it_descends_on(preset, power):
+    X, y = draw()
+    nc = NeuralClamping(identity, preset=preset, max_iter=20).fit(X, y)
+    proba = nc.predict_proba(X)[np.arange(600), y].astype(float)
+    focal = np.mean(-(1 - proba) * np.log(proba))
+    norm = np.linalg.norm(nc.delta_)
+    assert norm > 0.005
+    expected = focal + nc.penalty_ * norm**power
+    assert nc.loss_ == pytest.approx(expected, rel=1e-5)
+    assert nc.loss_ == pytest.approx(nc.loss_curve_[-1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("start", "random"),
+        ("start", "data_driven"),
+        ("start", [0.0, 0.0, 0.0, 0.0]),
+        ("penalty", 0.1),
+        ("solver", "lbfgs"),
+        ("validation_fraction", 0.2),
+    ],
+)
+@pytest.mark.parametrize("preset", ["paper", "reference"])
+def test_what_a_preset_would_override_is_refused(preset, name, value):
+    X, y = draw(60)
+    nc = NeuralClamping(identity, preset=preset, max_iter=1, **{name: value})
+    with pytest.raises(
+        ValueError, match=f"{name}=.* was passed with preset='{preset}'"
+    ):
+        nc.fit(X, y)
+
+
+def test_what_says_the_same_as_the_preset_is_taken():
+    X, y = draw(60)
+    same = {
+        "solver": "sgd",
+        "temperature_objective": "joint",
+        "validation_fraction": None,
+    }
+    plain = NeuralClamping(identity, preset="paper", max_iter=1).fit(X, y)
+    nc = clone(plain).set_params(**same).fit(X, y)
+    assert_array_equal(nc.delta_, plain.delta_)
+    assert nc.loss_ == plain.loss_
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-38, 1e-30, 1e-20])
+def test_subnormal_logits_have_a_temperature(scale):
+    X, y = draw()
+    unit = NeuralClamping(identity, solver="fixed_delta").fit(X, y)
+    X = np.float32(scale * X.astype(float))
+    tiny = NeuralClamping(identity, solver="fixed_delta").fit(X, y)
+    assert tiny.temperature_ / scale == pytest.approx(unit.temperature_, rel=0.01)
+    assert np.isfinite(NeuralClamping(identity).fit(X, y).predict_proba(X)).all()
+
+
+def test_a_gradient_beyond_single_precision_is_named():
+    X, y = draw()
+    nc = NeuralClamping(identity, solver="lbfgs")
+    with pytest.raises(ValueError, match="too steep for single precision"):
+        nc.fit(np.float32(1e-42 * X.astype(float)), y)
 
 
 def test_a_clone_shares_the_network_and_a_copy_works_alone():
