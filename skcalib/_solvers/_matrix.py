@@ -1,17 +1,23 @@
 """Matrix scaling: softmax(W x + b) with ridge penalties towards the identity map.
 
+Minimised over W and b is the mean log-loss of softmax(W x + b), plus a ridge penalty on
+the off-diagonal and the diagonal entries of W - I and on b [Kull et al. 2019; Berta
+et al. 2025]. It is convex and solved by Newton-CG.
+
 The parameters are one (K, K + 1) array, W with b as its last column, and x carries a
-constant 1. The Hessian, of size K (K + 1), is never formed. Its approximate inverse has
-two parts: for the off-diagonal entries the Kronecker product of the mean of
-diag(p) - p p' and the second moments of x, inverted through the eigenvectors of both;
-for the diagonal of W and b, which carry other penalties, their exact Hessian.
+constant 1. The Hessian, of size K (K + 1), is formed for a few classes only, to make
+sure of the end. Its approximate inverse adds up two parts (additive Schwarz): for all
+entries the Kronecker product of the mean of diag(p) - p p' and the second moments of
+(x, 1), inverted with the ridge in coordinates where both are diagonal, which makes the
+fit blind to the units, offsets and correlations of the columns; for the diagonal of W
+and b, which carry other penalties, their exact Hessian.
 
 Matrix products are all that counts once there are a thousand classes. Then they run in
 single precision, those of the scores for the small W - I only, so that scores stay
 exact. Where the ridge outweighs the curvature by the off-diagonal entries, these act
 through the mean of x alone, which shifts the score of a class just as its b does; the
-exact Hessian by those K shifts, with a diagonal for the rest, is then so near the truth
-that no product with the Hessian is needed.
+exact Hessian by those K shifts, with a diagonal for the rest (Woodbury's identity), is
+then so near the truth that no product with the Hessian is needed.
 """
 
 from collections.abc import Callable
@@ -20,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, eigh
 
 from skcalib._blocks import CalibrationData, Statistic, sum_blocks
 from skcalib._numerics import softmax_
@@ -49,6 +55,12 @@ SHIFTS_SUFFICE, SHIFTS_GUIDE = 4.0, 40.0
 # Least curvature of a class's own numbers in units of what it has: products in single
 # precision tell no smaller one from rounding.
 LEAST_CURVATURE = 1e-4
+# Up to so many parameters, of ten classes, the exact Hessian costs as much as a few
+# products with it.
+MAX_EXACT = 110
+# Curvature, in units of the largest, that counts as none.
+NO_CURVATURE = 1e-12
+TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True)
@@ -205,7 +217,22 @@ class _Problem:
         else:
             precondition, is_near = self._inverse(further[-1], over_blocks)
         product = None if is_near else hessian_product
-        return Expansion(loss, gradient, product, precondition)
+        exact = self._exact_inverse(over_blocks) if self._is_small(x) else None
+        return Expansion(loss, gradient, product, precondition, exact)
+
+    def _is_small(self, x: Array) -> bool:
+        return x.size <= MAX_EXACT and not self._large
+
+    def _exact_inverse(
+        self, over_blocks: _OverBlocks
+    ) -> Callable[[], Callable[[Array], Array]]:
+        def make() -> Callable[[Array], Array]:
+            hessian = over_blocks(lambda block: block.hessian())
+            shape = self._data.n_classes, self._data.n_classes + 1
+            ridge = self._ridge.slope(np.ones(shape))
+            return inverse(hessian + np.diag(ridge.ravel()), shape, classes=0)
+
+        return make
 
     def _statistic(self, x: Array, *, with_curvature: bool) -> Statistic:
         """Loss, gradient and what else the Hessian needs, of one block."""
@@ -316,26 +343,44 @@ class _Problem:
         return precondition
 
     def _approximate_inverse(self, moments: Moments) -> Callable[[Array], Array]:
+        """Add up the inverses of two parts of the Hessian (additive Schwarz).
+
+        One is the Kronecker product A x S with the ridge, S being the second moments
+        of (z, 1): in the coordinates V that turn both S and the ridge into diagonal
+        matrices it is a division. The other is exact, by the diagonal of W and by b.
+        """
         n_classes = self._data.n_classes
         k = np.arange(n_classes)
         left, u = np.linalg.eigh(np.diag(moments.mass) - moments.gram[:, :n_classes])
-        right, v = np.linalg.eigh(moments.second)
-        total = moments.curvature
-        spectrum = np.outer(np.maximum(left, 0), np.maximum(right, 0) / total)
-        spectrum += 2 * self._ridge.off_diagonal + 1e-9 * spectrum.max()
-        spectrum += np.finfo(float).tiny
+        largest = max(float(left.max()), TINY)
+        right, v = self._share_of_curvature(
+            moments.second * (largest / max(float(moments.second[-1, -1]), TINY))
+        )
+        spectrum = np.outer(np.maximum(left / largest, 0), right) + (1 - right)
+        spectrum += NO_CURVATURE
         solve_vector = inverse(self._vector_hessian(moments))
 
         def precondition(r: Array) -> Array:
-            off = r[:, :-1].copy()
-            off[k, k] = 0
-            out = np.empty_like(r)
-            out[:, :-1] = u @ ((u.T @ off @ v) / spectrum) @ v.T
+            out: Array = u @ ((u.T @ r @ v) / spectrum) @ v.T
             vector = solve_vector(np.stack([r[k, k], r[:, -1]]))
-            out[k, k], out[:, -1] = vector
+            out[k, k] += vector[0]
+            out[:, -1] += vector[1]
             return out
 
         return precondition
+
+    def _share_of_curvature(self, second: Array) -> tuple[Array, Array]:
+        """Diagonalise curvature and ridge by (z, 1) together.
+
+        Returns the share of curvature in the sum of both, and the coordinates where the
+        sum is the identity.
+        """
+        ridge = np.full(second.shape[0], 2 * self._ridge.off_diagonal)
+        ridge[-1] = 2 * self._ridge.intercept
+        unit = 1 / np.sqrt(np.diagonal(second) + ridge + TINY)
+        curvature = second * np.outer(unit, unit)
+        share, v = eigh(curvature, curvature + np.diag(ridge * unit**2 + NO_CURVATURE))
+        return np.clip(share, 0, 1), unit[:, np.newaxis] * v
 
     def _vector_hessian(self, moments: Moments) -> Array:
         """Hessian by the diagonal of W and by b, in this order."""

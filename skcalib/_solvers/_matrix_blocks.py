@@ -32,6 +32,11 @@ def outer_sums(change: NDArray, z: NDArray) -> Array:
     return sums
 
 
+def with_ones(z: NDArray) -> NDArray:
+    """Append the constant feature 1, which carries b."""
+    return np.column_stack([z, np.ones(z.shape[0], z.dtype)])
+
+
 @dataclass
 class _Additive:
     def __iadd__(self, other: Self) -> Self:
@@ -64,8 +69,7 @@ class Moments(_Additive):
     linear: Array  # sum of w p z
     square: Array  # sum of w p z^2
     gram: Array  # sum of w p p', w p (pz)' and w pz (pz)', side by side
-    second: Array  # sum of w (1 - |p|^2) z z'
-    curvature: float  # sum of w (1 - |p|^2)
+    second: Array  # sum of w (1 - |p|^2) (z, 1) (z, 1)'
 
 
 @dataclass(frozen=True)
@@ -108,15 +112,29 @@ class Steering:
         p = self.proba * root[:, np.newaxis]
         px = p * self.z
         curvature = np.maximum(1 - np.vecdot(self.proba, self.proba), 0) * self.weight
-        scaled = self.z * np.sqrt(curvature)[:, np.newaxis]
+        scaled = with_ones(self.z) * np.sqrt(curvature)[:, np.newaxis]
         return Moments(
             _double(root @ p),
             _double(root @ px),
             _double(root @ (px * self.z)),
             _double(np.hstack([p.T @ p, p.T @ px, px.T @ px])),
             _double(scaled.T @ scaled),
-            float(curvature.sum()) + np.finfo(float).tiny,
         )
+
+    def hessian(self) -> Array:
+        """Hessian of the block by all K (K + 1) parameters."""
+        n_samples, n_classes = self.proba.shape
+        z = with_ones(self.z)
+        root = self.proba * np.sqrt(self.weight)[:, np.newaxis]
+        both = (root[:, :, np.newaxis] * z[:, np.newaxis]).reshape(n_samples, -1)
+        hessian = _double(both.T @ both)
+        hessian *= -1
+        # p (1 - p) at once: p less its square has lost all digits near 1.
+        mass = self.proba * (1 - self.proba) * self.weight[:, np.newaxis]
+        blocks = hessian.reshape(n_classes, n_classes + 1, n_classes, n_classes + 1)
+        for k in range(n_classes):
+            blocks[k, :, k] = (z * mass[:, k, np.newaxis]).T @ z
+        return hessian
 
 
 def _double(sums: NDArray[Any]) -> Array:

@@ -166,12 +166,19 @@ def inverse_blocks(blocks: Array, penalty: Array) -> Callable[[Array], Array]:
     return solve
 
 
-def inverse(hessian: Array) -> Callable[[Array], Array]:
-    """Solve with a Hessian by (v, b), after a ridge that makes it positive definite."""
-    diagonal = np.diagonal(hessian).reshape(2, -1)
-    # In units of each half: the scale of v follows the logits, that of b does not.
-    # Where all probabilities are 0 or 1, rounding may leave no positive curvature.
-    largest = diagonal.max(axis=1, keepdims=True)
+def inverse(
+    hessian: Array, shape: tuple[int, int] | None = None, classes: int = 1
+) -> Callable[[Array], Array]:
+    """Solve with a Hessian after a ridge that makes it positive definite.
+
+    It is that by (v, b), or by parameters of another shape, whose axis `classes` counts
+    the classes.
+    """
+    diagonal = np.diagonal(hessian).reshape(shape or (2, -1))
+    # Parameters of one kind share their units: the scale of v follows the logits, that
+    # of b does not. Where all probabilities are 0 or 1, rounding may leave no positive
+    # curvature.
+    largest = diagonal.max(axis=classes, keepdims=True)
     floor = np.where(largest > 1e-280, 1e-14 * largest, 1.0)
     scale = 1 / np.sqrt(np.maximum(diagonal, floor)).ravel()
     scaled = hessian * scale[:, np.newaxis] * scale

@@ -94,7 +94,8 @@ class DirichletCalibration(MatrixScaling):
     Warns
     -----
     ConvergenceWarning
-        If the tolerance is not reached in `max_iter` steps.
+        If no bound shows that the loss is within the tolerance after `max_iter` steps,
+        or where rounding ends the search.
 
     See Also
     --------

@@ -108,15 +108,18 @@ class MatrixScaling(BaseCalibrator):
     Warns
     -----
     ConvergenceWarning
-        If the tolerance is not reached in `max_iter` steps.
+        If no bound shows that the loss is within the tolerance after `max_iter` steps,
+        or where rounding ends the search.
 
     Notes
     -----
     The problem is convex and is solved to its optimum from the temperature solution by
     Newton's method with conjugate gradients, so no learning rate and no random start
-    are involved. Without a penalty, and with more parameters than the samples can
-    support, the training loss goes to 0 while the test loss grows: with a hundred
-    classes and a few thousand samples ``penalty=None`` is worse than no calibration.
+    are involved. It ends when the Newton decrement bounds the loss that is left by
+    `tol`, whatever the units of the logits. Without a penalty, and with more parameters
+    than the samples can support, the training loss goes to 0 while the test loss grows:
+    with a hundred classes and a few thousand samples ``penalty=None`` is worse than no
+    calibration.
 
     The search for the strengths departs from the full grid of [2]_: it takes
     :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, until

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from skcalib._solvers._newton_cg import Expansion, minimize
+from skcalib._solvers._newton_cg import Expansion, _bfgs_updated, minimize
 
 
 def quadratic(hessian, optimum, precondition):
@@ -96,5 +96,105 @@ def test_a_loss_that_never_falls_is_reported():
         expand, lambda x: float(x @ x), np.array([1.0]), tol=1e-10, max_iter=9
     )
     assert not result.converged
-    assert result.message == "no descent along Newton's step"
+    assert result.message.startswith("no descent along Newton's step")
     assert result.x == [1.0]
+
+
+def test_a_loss_that_rounding_hides_is_no_convergence():
+    # The loss is known to a millionth only, while a hundredth is left.
+    def loss(x):
+        return float(np.floor(1e6 * (x @ x)) / 1e6 + 1)
+
+    def expand(x, curvature):
+        return Expansion(loss(x), np.array([1.0]), lambda d: 2 * d, lambda r: 1e-9 * r)
+
+    result = minimize(expand, loss, np.array([0.1]), tol=1e-10, max_iter=9)
+    assert not result.converged
+    assert "up to 5.0e-01 nats to be gained" in result.message
+
+
+@pytest.mark.parametrize("flat", [1e-3, 1e-6, 1e-9])
+def test_convergence_means_that_no_more_than_tol_is_left(flat):
+    # The inverse takes one of the directions for steeper than it is.
+    hessian = np.diag([flat, 1.0, 2.0])
+    optimum = np.array([1e-5 / flat**0.5, 1.0, -1.0])
+    expand, loss = quadratic(hessian, optimum, lambda r: r.copy())
+    result = minimize(expand, loss, np.zeros(3), tol=1e-12, max_iter=50)
+    assert result.converged
+    assert result.loss <= 1e-12
+
+
+def test_an_exact_inverse_finds_what_a_wrong_one_hides():
+    # Along the first direction 5e-4 nats are left, where the gradient is 1e-9.
+    hessian = np.diag([1e-15, 1.0])
+    optimum = np.array([1e6, 1.0])
+    expand, loss = quadratic(hessian, optimum, lambda r: r.copy())
+    start = np.array([0.0, 1.0])
+
+    def with_exact(x, curvature):
+        inverse = np.array([1e15, 1.0])
+        point = expand(x, curvature)
+        return Expansion(
+            point.loss,
+            point.gradient,
+            point.hessian_product,
+            point.precondition,
+            lambda: lambda r: inverse * r,
+        )
+
+    found = minimize(with_exact, loss, start, tol=1e-9, max_iter=9)
+    assert found.converged
+    assert found.loss <= 1e-9
+
+
+def quadratic_with_a_wrong_inverse():
+    """Return a quadratic whose inverse is wrong along the way to its optimum."""
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    hessian = axes @ np.diag([1.0, 2.0, 3.0, 4.0, 5.0]) @ axes.T
+    wrong = axes @ np.diag([0.8, 1 / 2, 1 / 3, 1 / 4, 1 / 5]) @ axes.T
+    return hessian, axes[:, 0], wrong
+
+
+def test_an_inverse_learns_from_its_steps():
+    hessian, optimum, wrong = quadratic_with_a_wrong_inverse()
+
+    def precondition(r):
+        return wrong @ r
+
+    def loss(x):
+        return 0.5 * (x - optimum) @ hessian @ (x - optimum)
+
+    def expand(x, curvature):
+        known = precondition if curvature is None else curvature.precondition
+        return Expansion(loss(x), hessian @ (x - optimum), None, known)
+
+    result = minimize(expand, loss, np.zeros(5), tol=1e-12, max_iter=20)
+    assert result.converged
+    # The first step leaves 0.2 of the way, the second one nothing. Without what the
+    # first has shown, each step would leave 0.2 of what there was.
+    assert result.n_iter <= 3
+    assert result.loss < 1e-20
+
+
+def test_what_an_inverse_learns_is_the_bfgs_update():
+    hessian, optimum, wrong = quadratic_with_a_wrong_inverse()
+    rng = np.random.default_rng(1)
+
+    def at(x, precondition):
+        return Expansion(0.0, hessian @ (x - optimum), None, precondition)
+
+    old = at(np.zeros(5), lambda r: wrong @ r)
+    expected, x = wrong, np.zeros(5)
+    for _ in range(2):
+        step = rng.normal(size=5)
+        x = x + step
+        old = _bfgs_updated(old, at(x, old.precondition), step)
+        change = hessian @ step
+        # Nocedal & Wright, Numerical Optimization, (6.17).
+        left = np.eye(5) - np.outer(step, change) / (step @ change)
+        expected = left @ expected @ left.T + np.outer(step, step) / (step @ change)
+        # The secant equation.
+        assert_allclose(old.precondition(change), step, rtol=1e-10)
+    columns = np.column_stack([old.precondition(unit) for unit in np.eye(5)])
+    assert_allclose(columns, expected, atol=1e-12)
