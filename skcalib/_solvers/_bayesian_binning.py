@@ -1,9 +1,13 @@
 """Bayesian binning into quantiles: histograms averaged by their marginal likelihood.
 
+Nothing is minimised: the marginal likelihood of a beta-binomial model of each bin
+weights the histogram [Naeini, Cooper & Hauskrecht, AAAI 2015].
+
 All numbers of bins are computed side by side: one flat array holds the bins of all
 models, model after model, each cut from the same cumulated sums.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +29,9 @@ from skcalib._solvers._scores import (
 NEGLIGIBLE = np.finfo(np.float64).eps
 # Keeps the middle of a bin, and with it the prior, off 0 and 1.
 SMALLEST_MIDDLE = 1e-12
+# More samples of one score than this, on average over the scores, do not count for the
+# number of bins: with weights they may be any number, and the cost grows with it.
+SAMPLES_OF_A_SCORE = 100
 
 
 class AveragedHistogram(NamedTuple):
@@ -35,15 +42,21 @@ class AveragedHistogram(NamedTuple):
 
 
 def fit_bayesian_binning(
-    data: CalibrationData, scores: Scores, *, n_bins: NDArray[np.intp], strength: float
-) -> list[AveragedHistogram]:
-    """Average, for each column of scores, quantile histograms of these numbers of bins.
+    data: CalibrationData,
+    scores: Scores,
+    *,
+    numbers: Callable[[float], NDArray[np.intp]],
+    strength: float,
+) -> tuple[NDArray[np.intp], list[AveragedHistogram]]:
+    """Average, for each column of scores, quantile histograms of some numbers of bins.
 
-    `strength` is the equivalent sample size of the prior of a whole histogram.
+    `numbers` gives these for a number of samples. `strength` is the equivalent sample
+    size of the prior of a whole histogram. Returns the numbers of bins too.
     """
     mirror = scores is one_vs_rest and data.n_classes == 2
     columns = all_scores(data, second_class if mirror else scores)
     weight = data.weight * data.total_weight
+    n_bins = numbers(_telling_samples(columns[0], data.total_weight))
 
     def of_column(column: tuple[Floats, NDArray[np.bool_]]) -> AveragedHistogram:
         return _fit(*column, weight, n_bins, strength)
@@ -52,7 +65,20 @@ def fit_bayesian_binning(
     if mirror:
         histogram, weights = averages[0]
         averages.insert(0, AveragedHistogram(mirrored(histogram), weights))
-    return averages
+    return n_bins, averages
+
+
+def _telling_samples(columns: Floats, n_samples: float) -> float:
+    """Return the number of samples, less what says nothing about the number of bins.
+
+    Of so many samples with the same score a histogram cannot learn where to cut.
+    """
+    most = 0
+    for score in columns:
+        most = max(most, SAMPLES_OF_A_SCORE * pool_ties(score)[0].shape[0])
+        if most >= n_samples:
+            return n_samples
+    return float(most)
 
 
 def _fit(
@@ -74,7 +100,7 @@ def _fit(
     values, evidence = _posterior(
         first,
         total=total,
-        hits=np.minimum(_differences(hits[last], first), total),
+        hits=np.clip(_differences(hits[last], first), 0, total),
         right=expit(edges[last]),
         prior=np.repeat(strength / sizes, sizes),
     )
@@ -99,7 +125,8 @@ def _average(
     for m in np.flatnonzero(weights):
         bins = slice(first[m], first[m] + sizes[m])
         average += np.repeat(weights[m] * values[bins], width[bins])
-    return ends, average
+    # Rounding may lead beyond 1, where the other class would get less than nothing.
+    return ends, np.minimum(average, 1)
 
 
 def _cut(

@@ -1,5 +1,6 @@
 """Newton's method for a few parameters with lower bounds, the Hessian formed.
 
+Minimised is a smooth convex loss over x >= lower (sequential quadratic programming).
 Each step minimises the quadratic model over the bounds exactly, as a least-squares
 problem with non-negative unknowns.
 """
@@ -8,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from skcalib._solvers._newton_cg import ROUNDING
@@ -58,11 +59,23 @@ def bounded_step(gradient: Array, hessian: Array, lower: Array) -> Array:
     """Minimise ``gradient @ s + s @ hessian @ s / 2`` over ``s >= lower``."""
     unit = 1 / np.sqrt(np.diagonal(hessian) + np.finfo(float).tiny)
     scaled = hessian * np.outer(unit, unit)
-    scaled[np.diag_indices_from(scaled)] += SLIGHT
-    root = cholesky(scaled)
+    root = _cholesky(scaled)
     lower = lower / unit
     # In t = s - lower, which is to be non-negative.
     slope = gradient * unit + scaled @ lower
     target = -solve_triangular(root, slope, trans="T")
     result: Array = (nnls(root, target)[0] + lower) * unit
     return result
+
+
+def _cholesky(scaled: Array) -> Array:
+    """Factorise a matrix of unit diagonal, raised until it is positive definite."""
+    ridge = SLIGHT
+    while True:
+        scaled[np.diag_indices_from(scaled)] += ridge
+        try:
+            root: Array = cholesky(scaled)
+        except LinAlgError:
+            ridge *= 100
+        else:
+            return root

@@ -1,4 +1,9 @@
-"""Spline calibration: a spline through the cumulated differences of hits and scores."""
+"""Spline calibration: a spline through the cumulated differences of hits and scores.
+
+Minimised is the integral over the fractiles of the squared distance of a natural cubic
+spline from the cumulated differences (weighted linear least squares); its derivative
+corrects the probabilities [Gupta et al. 2021].
+"""
 
 from typing import Any, NamedTuple
 
@@ -9,6 +14,9 @@ from scipy.special import expit
 
 from skcalib._blocks import CalibrationData, map_blocks
 from skcalib._solvers._scores import Floats, Scores, all_scores, pool_ties
+
+# Differences over a shorter span of fractiles would be rounding; the derivative serves.
+SHORTEST_SPAN = 1e-8
 
 
 class SplineCurve(NamedTuple):
@@ -52,6 +60,8 @@ def _fit(
     share = np.sqrt((np.append(span, 0) + np.append(0, span)) / 2)[:, np.newaxis]
     spline = np.linalg.lstsq(share * design, share[:, 0] * cumulated, rcond=None)[0]
     # The derivative, averaged over the fractiles of each group of equal scores.
-    correction = np.diff(design @ spline) / span
+    correction = np.diff(design @ spline) / np.maximum(span, SHORTEST_SPAN)
+    short = np.flatnonzero(span < SHORTEST_SPAN)
+    correction[short] = basis(fractile[short], 1) @ spline
     values = np.clip(confidence / total + correction, 0, 1)
     return SplineCurve(lowest + (highest - lowest) / 2, values, spline)

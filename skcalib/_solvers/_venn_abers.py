@@ -145,7 +145,9 @@ def _added_hit(total: Floats, hits: Floats) -> Floats:
         flatter = unsettled & (step_y[middle] * along_x < along_y * step_x[middle])
         low = np.where(flatter, middle + 1, low)
         high = np.where(unsettled & ~flatter, middle, high)
-    slope = (corner_y[low] - from_y) / (corner_x[low] - from_x)
+    # Beside huge weights one sample more, or a whole group, may weigh nothing.
+    rise, run = corner_y[low] - from_y, corner_x[low] - from_x
+    slope = np.divide(rise, run, out=np.zeros_like(run), where=run > 0)
     return np.minimum(np.maximum.accumulate(slope), 1)
 
 

@@ -139,8 +139,18 @@ def _preview(labels, limit=6):
     return f"[{shown}{', ...' if len(labels) > limit else ''}]"
 
 
+# Weights count rows, so they are left as they are, unless the largest lies outside
+# these powers of two: then neither sums nor products of two overflow or vanish, and
+# there are as good as infinitely many rows, or none, before and after.
+SMALLEST_WEIGHT, LARGEST_WEIGHT = -100, 100
+
+
 def check_weight(sample_weight, y):
-    """Return float64 weights, non-negative and not all zero; ones by default."""
+    """Return float64 weights, non-negative and not all zero; ones by default.
+
+    Where the largest is above 2^100 or below 2^-100, all are multiplied by the power of
+    two that takes it there.
+    """
     weight = check_sample_weight(sample_weight, y, dtype=np.float64)
     if (weight < 0).any():
         row = int((weight < 0).argmax())
@@ -150,6 +160,10 @@ def check_weight(sample_weight, y):
         )
     if not weight.any():
         raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")
+    exponent = int(np.frexp(weight.max())[1])
+    sensible = min(max(exponent, SMALLEST_WEIGHT), LARGEST_WEIGHT)
+    if exponent != sensible:
+        weight = np.ldexp(weight, sensible - exponent)
     return weight
 
 

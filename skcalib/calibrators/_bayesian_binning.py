@@ -73,7 +73,8 @@ class BayesianBinning(BaseCalibrator):
     The prior of a bin keeps every probability off 0 and 1. Equal scores are never
     parted, so ties may leave fewer bins. Edges lie halfway between two samples in the
     log-odds; the middle of a bin is taken in the probability. Of two classes the second
-    is binned and the first gets the rest. With weights :math:`n` is their sum.
+    is binned and the first gets the rest. With weights :math:`n` is their sum, but for
+    the numbers of bins no more than 100 times the number of distinct scores.
 
     The scores of all curves are held in memory, as float64.
 
@@ -111,21 +112,20 @@ class BayesianBinning(BaseCalibrator):
         self.classes = classes
 
     def _fit_calibration(self, data):
-        self.n_bins_ = self._numbers_of_bins(data)
-        averages = fit_bayesian_binning(
+        self.n_bins_, averages = fit_bayesian_binning(
             data,
             top_label if self.method == "top_label" else one_vs_rest,
-            n_bins=self.n_bins_,
+            numbers=self._numbers_of_bins,
             strength=self.prior_strength,
         )
         self.weights_ = np.stack([average.weights for average in averages])
         self.edges_ = [average.histogram.edges for average in averages]
         self.values_ = [average.histogram.values for average in averages]
 
-    def _numbers_of_bins(self, data):
-        root = np.cbrt(data.total_weight)
+    def _numbers_of_bins(self, n_samples):
+        root = np.cbrt(n_samples)
         most = np.ceil(SPREAD * root) if self.max_bins is None else self.max_bins
-        most = max(int(min(most, np.ceil(data.total_weight))), 1)
+        most = max(int(min(most, np.ceil(n_samples))), 1)
         least = min(max(int(root / SPREAD), 1), most)
         return np.arange(least, most + 1)
 

@@ -150,7 +150,10 @@ def _accepted(
     labels: ArrayLike | None,
     sample_weight: ArrayLike | None,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the weights of rows and errors accepted at each threshold."""
+    """Return the weights of rows and errors accepted at each threshold.
+
+    Thresholds whose rows weigh nothing beside those before are left out.
+    """
     confidence, hit, weight = check_top_label(y_true, y_proba, labels, sample_weight)
     used = weight > 0
     confidence, hit, weight = confidence[used], hit[used], weight[used]
@@ -158,4 +161,6 @@ def _accepted(
     n = thresholds.shape[0]
     rows = np.bincount(group, weight, n)[::-1]
     errors = np.bincount(group, weight * ~hit, n)[::-1]
-    return np.cumsum(rows), np.cumsum(errors), thresholds[::-1]
+    accepted = np.cumsum(rows)
+    seen = np.diff(accepted / accepted[-1], prepend=0) > 0
+    return accepted[seen], np.cumsum(errors)[seen], thresholds[::-1][seen]

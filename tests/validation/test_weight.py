@@ -1,0 +1,119 @@
+import time
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import skcalib.calibrators
+from skcalib._validation import check_weight
+from skcalib.calibrators import (
+    BayesianBinning,
+    IsotonicCalibration,
+    SplineCalibration,
+    TemperatureScaling,
+)
+from skcalib.datasets import make_logits
+from skcalib.metrics import (
+    area_under_risk_coverage_curve,
+    expected_calibration_error,
+    risk_coverage_curve,
+    squared_kernel_calibration_error,
+)
+
+CALIBRATORS = [
+    getattr(skcalib.calibrators, name) for name in skcalib.calibrators.__all__
+]
+
+
+@pytest.fixture
+def three_classes():
+    return make_logits(300, 3, random_state=0)
+
+
+@pytest.mark.parametrize(
+    "weight", [[1.0, 2.0, 0.0], [1e-9, 1e9, 3.0], [1e30, 1e-30, 5e-324]]
+)
+def test_ordinary_weights_stay_as_they_are(weight):
+    assert_array_equal(check_weight(weight, [0, 1, 1]), weight)
+
+
+@pytest.mark.parametrize("factor", [2.0**900, 2.0**-900])
+def test_weights_beyond_all_counts_are_scaled_by_a_power_of_two(factor):
+    weight = np.array([1.0, 1.7, 0.3])
+    scaled = check_weight(factor * weight, [0, 1, 1])
+    assert_array_equal(scaled / scaled[0], weight)
+    assert 1e-31 < scaled.max() < 2e30
+    assert np.isfinite((scaled * scaled.sum()) ** 2).all()
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+@pytest.mark.parametrize(
+    "weight",
+    [np.full(300, 1e307), 10.0 ** np.linspace(-12, 12, 300)],
+    ids=["1e307", "24 orders"],
+)
+def test_no_weight_spoils_the_probabilities(three_classes, calibrator, weight):
+    logits, y = three_classes
+    proba = calibrator().fit(logits, y, sample_weight=weight).predict_proba(logits)
+    assert (proba >= 0).all()
+    assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("calibrator", [TemperatureScaling, IsotonicCalibration])
+def test_equal_weights_of_any_size_are_no_weights(three_classes, calibrator):
+    logits, y = three_classes
+    expected = calibrator().fit(logits, y).predict_proba(logits)
+    for size in (1e-310, 1e-200, 1e200, 1e307):
+        weighted = calibrator().fit(logits, y, sample_weight=np.full(300, size))
+        assert_allclose(weighted.predict_proba(logits), expected, atol=1e-9)
+
+
+def test_a_spline_bends_alike_where_rows_weigh_nothing(three_classes):
+    # The rows of weight 1e-17 take the curve's value, but do not move it.
+    logits, y = three_classes
+    weight = np.where(np.arange(300) < 6, 1e-17, 1.0)
+    most = SplineCalibration().fit(logits[6:], y[6:]).predict_proba(logits)
+    proba = SplineCalibration().fit(logits, y, weight).predict_proba(logits)
+    assert_allclose(proba[6:], most[6:], atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1e6, 1e12, 1e300])
+def test_bayesian_binning_costs_the_same_whatever_the_weights(three_classes, size):
+    logits, y = three_classes
+    start = time.process_time()
+    binning = BayesianBinning().fit(logits, y, sample_weight=np.full(300, size))
+    assert time.process_time() - start < 2
+    # At most as if every score had occurred a hundred times.
+    assert binning.n_bins_[-1] == np.ceil(10 * np.cbrt(300 * 100))
+
+
+def test_bayesian_binning_counts_up_to_a_hundred_repetitions(three_classes):
+    logits, y = three_classes
+    weighted = BayesianBinning().fit(logits, y, sample_weight=np.full(300, 150.0))
+    repeated = BayesianBinning().fit(logits.repeat(150, axis=0), y.repeat(150))
+    assert_array_equal(weighted.n_bins_, repeated.n_bins_)
+    assert_allclose(
+        weighted.predict_proba(logits), repeated.predict_proba(logits), atol=1e-9
+    )
+
+
+def test_rows_that_weigh_nothing_leave_the_risk_as_it_is():
+    y, proba = [0, 1, 1], [0.2, 0.7, 0.9]
+    area = area_under_risk_coverage_curve(y, proba, sample_weight=[1, 1e-17, 1])
+    alone = area_under_risk_coverage_curve([0, 1], [0.2, 0.9], labels=[0, 1])
+    assert area == pytest.approx(alone, abs=1e-15)
+    coverage, risk, _ = risk_coverage_curve(y, proba, sample_weight=[1, 1e-17, 1])
+    assert (np.diff(coverage) > 0).all()
+    assert np.isfinite(risk).all()
+
+
+@pytest.mark.parametrize(
+    "metric", [expected_calibration_error, squared_kernel_calibration_error]
+)
+@pytest.mark.parametrize("size", [1e160, 1e307])
+def test_metrics_of_huge_weights_are_those_of_many_rows(three_classes, metric, size):
+    logits, y = three_classes
+    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = metric(y, proba, sample_weight=np.full(300, 1e9))
+    found = metric(y, proba, sample_weight=np.full(300, size))
+    assert found == pytest.approx(expected, rel=1e-6)
