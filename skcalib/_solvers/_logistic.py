@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._solvers._result import Result
 from skcalib._solvers._scores import Block, cut_logits
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 
 Sums = tuple[Block, Block, Block]
 
@@ -93,7 +93,9 @@ def class_weights(data: CalibrationData) -> NDArray[np.float64]:
 def temperature_start(data: CalibrationData) -> float | None:
     """Coefficient of the log-odds that temperature scaling would give, a good start."""
     result = fit_temperature(data, tol=1e-2)
-    return 1 / float(result.x[0]) if result.converged else None
+    if not result.converged:
+        return None
+    return 1 / max(float(result.x[0]), LEAST_TEMPERATURE)
 
 
 class _Newton:

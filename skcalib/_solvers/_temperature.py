@@ -22,6 +22,8 @@ SUBSAMPLE_ELEMENTS = 1 << 16
 REACH = 1e3
 # Terms below exp(-FLOOR) of the largest are nothing; cut, their products stay finite.
 FLOOR = 200.0
+# Temperatures below this, with the reach of the search, have no finite inverse.
+LEAST_TEMPERATURE = 2.0**-1000
 
 NO_ERRORS = (
     "every calibration sample is classified without error, so the loss falls for ever "
@@ -42,12 +44,28 @@ def fit_temperature(
     gap = typical_gap(sample)
     if gap == 0:
         return Result(np.ones(1), log(data.n_classes), 0, False, ALL_EQUAL)
+    if gap < LEAST_TEMPERATURE:
+        larger = enlarged(data)
+        result = fit_temperature(larger, tol=tol, max_iter=max_iter)
+        return result.at(result.x * LEAST_TEMPERATURE)
     start = -log(gap)
     bracket = (start - log(REACH), start + log(REACH))
     if sample is not data:
         trial = _newton(sample, start, bracket, 1e-6, max_iter)
         start = -log(trial.x[0]) if trial.converged else start
     return _newton(data, start, bracket, tol, max_iter)
+
+
+def enlarged(data: CalibrationData) -> CalibrationData:
+    """Return tiny logits in units of the smallest temperature with a finite inverse."""
+    return data.mapped(lambda block: block / LEAST_TEMPERATURE)
+
+
+def inverse_factors(temperature: float) -> tuple[float, ...]:
+    """Return finite factors whose product is 1/T: one, or two where 1/T overflows."""
+    if temperature >= LEAST_TEMPERATURE:
+        return (1 / temperature,)
+    return (1 / (temperature / LEAST_TEMPERATURE), 1 / LEAST_TEMPERATURE)
 
 
 def _newton(

@@ -1,4 +1,9 @@
-"""One temperature by a loss that need not be convex: focal, Brier or binned ECE."""
+"""One temperature by a loss that need not be convex: focal, Brier or binned ECE.
+
+Minimised over log T is the mean of ``(1 - p)^gamma * -log p`` or of the squared
+distance of p from the one-hot label, first by Brent's method, then by the root of the
+derivative; or the binned ECE, on a grid.
+"""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -8,15 +13,17 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 
 from skcalib._blocks import CalibrationData
 from skcalib._solvers._result import Result
 from skcalib._solvers._temperature import (
     ALL_EQUAL,
+    LEAST_TEMPERATURE,
     NO_ERRORS,
     NO_INFORMATION,
     REACH,
+    enlarged,
     scaled_logits,
     subsample,
     typical_gap,
@@ -27,6 +34,8 @@ Objective = Literal["focal", "brier", "ece"]
 # Points of the coarse grid over log T that finds the valley.
 GRID_POINTS = 49
 ROUNDING = 1e-14
+# How near the loss alone leads to the minimum, in log T.
+ROUGH = 1e-4
 ECE_TEMPERATURES = np.arange(1, 5001) / 1000
 ECE_BINS = 15
 # Nodes in log T at which confidences are computed; a spline gives them in between.
@@ -50,6 +59,12 @@ def search_temperature(
         return Result(np.ones(1), np.nan, 0, False, ALL_EQUAL)
     if objective == "ece":
         return _search_ece(data)
+    if gap < LEAST_TEMPERATURE:
+        larger = enlarged(data)
+        result = search_temperature(
+            larger, objective, gamma, tol=tol, max_iter=max_iter
+        )
+        return result.at(result.x * LEAST_TEMPERATURE)
     middle = -log(gap)
     grid = np.linspace(middle - log(REACH), middle + log(REACH), GRID_POINTS)
     coarse = np.array([_mean_loss(u, sample, objective, gamma) for u in grid])
@@ -66,10 +81,23 @@ def search_temperature(
         bounds=(grid[best - 1], grid[best + 1]),
         args=(data, objective, gamma),
         method="bounded",
-        options={"xatol": max(tol, 1e-9), "maxiter": max_iter},
+        options={"xatol": max(tol, ROUGH), "maxiter": max_iter},
     )
-    x = np.array([exp(-found.x)])
-    return Result(x, float(found.fun), found.nfev, bool(found.success), found.message)
+    minimum = _root_near(lambda u: _mean_slope(u, data, objective, gamma), found.x, tol)
+    loss = _mean_loss(minimum, data, objective, gamma)
+    x = np.array([exp(-minimum)])
+    return Result(x, loss, found.nfev, bool(found.success), found.message)
+
+
+def _root_near(slope: Callable[[float], float], middle: float, tol: float) -> float:
+    """Return where the slope changes its sign, or the middle if it does not nearby.
+
+    Where the loss is flat, its rounding leaves half of the digits of its minimum.
+    """
+    low, high = middle - 4 * ROUGH, middle + 4 * ROUGH
+    if not slope(low) < 0 < slope(high):
+        return middle
+    return float(brentq(slope, low, high, xtol=max(tol, 1e-12)))
 
 
 def _downhill(
@@ -109,6 +137,44 @@ def _brier(beta: float, logits: NDArray, codes: NDArray, weight: NDArray) -> flo
     square = np.einsum("ij,ij->i", exp_t, exp_t) / total**2
     own = np.exp(t_label) / total
     return float((square - 2 * own + 1) @ weight)
+
+
+def _mean_slope(
+    log_beta: float, data: CalibrationData, objective: Objective, gamma: float
+) -> float:
+    """Return the derivative of the mean loss by log beta."""
+    exponent = None if objective == "brier" else gamma
+    return float(data.sum(partial(_slope, exponent, exp(log_beta))))
+
+
+def _slope(
+    gamma: float | None,
+    beta: float,
+    logits: NDArray,
+    codes: NDArray,
+    weight: NDArray,
+) -> float:
+    """Sum the derivatives of the focal or, without gamma, the Brier loss of a block.
+
+    By log beta the derivative of p_k is p_k (t_k - mean), with the mean of t under p.
+    """
+    t, t_label = scaled_logits(logits, codes, beta)
+    proba = np.exp(t).astype(np.float64)
+    total = proba.sum(axis=1)
+    proba /= total[:, np.newaxis]
+    mean = np.einsum("ij,ij->i", proba, t)
+    own = np.exp(t_label) / total
+    by_log_own = t_label - mean
+    if gamma is None:
+        square = np.einsum("ij,ij->i", proba, proba)
+        moment = np.einsum("ij,ij,ij->i", proba, proba, t)
+        slope = 2 * (moment - mean * square - own * by_log_own)
+    else:
+        log_own = t_label - np.log(total)
+        missed = np.maximum(-np.expm1(log_own), np.finfo(float).tiny)
+        power = gamma * missed ** (gamma - 1) * own * log_own if gamma else 0.0
+        slope = (power - missed**gamma) * by_log_own
+    return float(slope @ weight)
 
 
 def _search_ece(data: CalibrationData) -> Result:

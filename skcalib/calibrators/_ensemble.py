@@ -3,11 +3,12 @@
 from numbers import Integral, Real
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import CalibrationMap, Mixture, Scale, Softmax
+from skcalib._maps import CalibrationMap, Mixture, Softmax
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._ensemble import log_proba_of_parts
 from skcalib._solvers._mixture import fit_mixture
 from skcalib._solvers._temperature import fit_temperature
+from skcalib.calibrators._scaling import divisions
 
 
 class EnsembleTemperatureScaling(BaseCalibrator):
@@ -104,7 +105,7 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         self.weights_ = result.x
 
     def _calibration_map(self):
-        scaled = CalibrationMap(Scale(1 / self.temperature_), Softmax())
+        scaled = CalibrationMap(*divisions(self.temperature_), Softmax())
         weights = tuple(float(w) for w in self.weights_[:2])
         parts = (scaled, CalibrationMap(Softmax()))
         constant = float(self.weights_[2]) / len(self.classes_)

@@ -7,7 +7,7 @@ from skcalib._maps import Scale, curve_map, make_tables
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._isotonic import fit_isotonic
 from skcalib._solvers._scores import one_vs_rest, top_label
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 from skcalib._warnings import warn
 
 # Share of the uncalibrated probabilities that makes the curves strictly increasing.
@@ -124,7 +124,7 @@ class IsotonicCalibration(BaseCalibrator):
         factor = 1.0
         if self.method == "strict_temperature":
             self.temperature_ = self._fit_temperature(data)
-            factor = 1 / self.temperature_
+            factor = self._factor
         scores = top_label if self.method == "top_label" else one_vs_rest
         shared = self.method == "shared"
         curves = fit_isotonic(data, scores, factor=factor, shared=shared)
@@ -141,10 +141,14 @@ class IsotonicCalibration(BaseCalibrator):
             )
         return float(result.x[0])
 
+    @property
+    def _factor(self):
+        return 1 / max(self.temperature_, LEAST_TEMPERATURE)
+
     def _calibration_map(self):
         tables = make_tables(self.knots_, self.values_, "linear")
         scaled = self.method == "strict_temperature"
-        front = [Scale(1 / self.temperature_)] if scaled else []
+        front = [Scale(self._factor)] if scaled else []
         share = FALLBACK if self.method == "one_vs_rest" else STRICT
         return curve_map(
             tables,

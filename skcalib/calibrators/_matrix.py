@@ -10,7 +10,7 @@ from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
 from skcalib._solvers._penalty_search import PenaltySearch
 from skcalib._solvers._range import clip_masked
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 from skcalib._validation import make_splits
 
 # Held-out losses are only compared, so the fits behind them may be rougher.
@@ -190,7 +190,8 @@ class MatrixScaling(BaseCalibrator):
     def _fit_calibration(self, data):
         splits = self._split(data) if self._needs_splits() else []
         data = data.used()
-        temperature = fit_temperature(data).x[0]
+        # No smaller one has a finite inverse.
+        temperature = max(fit_temperature(data).x[0], LEAST_TEMPERATURE)
         data, self.logit_range_ = clip_masked(data, temperature)
         features = self._features(data)
         start = identity_map(data.n_classes, 1 / temperature)

@@ -11,14 +11,13 @@ from skcalib._maps import (
     LogSoftmax,
     Lookup,
     Mixture,
-    Scale,
     Softmax,
     Table,
 )
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._order_preserving import choose_knots, fit_order_preserving
 from skcalib._solvers._temperature import fit_temperature
-from skcalib.calibrators._scaling import fit_scaling
+from skcalib.calibrators._scaling import divisions, fit_scaling
 
 
 class OrderPreservingScaling(BaseCalibrator):
@@ -206,5 +205,5 @@ class OrderPreservingScaling(BaseCalibrator):
         if self.scaling_ is not None:
             front = self.scaling_._calibration_map().logits.operations
         return CalibrationMap(
-            *front, Scale(1 / self.temperature_), LogSoftmax(), mixed, Softmax()
+            *front, *divisions(self.temperature_), LogSoftmax(), mixed, Softmax()
         )

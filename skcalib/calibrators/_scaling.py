@@ -1,8 +1,9 @@
-"""A calibrator as the first step of another one."""
+"""What several calibrators build on: temperatures, and other calibrators."""
 
 from sklearn.base import clone
 
-from skcalib._maps import evaluate_block
+from skcalib._maps import Scale, evaluate_block
+from skcalib._solvers._temperature import inverse_factors
 
 
 def fit_scaling(owner, scaling, data):
@@ -21,3 +22,8 @@ def fit_scaling(owner, scaling, data):
     scaling._fit_calibration(data)
     front = scaling._calibration_map().logits
     return scaling, data.used().mapped(lambda block: evaluate_block(front, block))
+
+
+def divisions(temperature):
+    """Return the operations that divide logits by a temperature."""
+    return tuple(Scale(factor) for factor in inverse_factors(temperature))

@@ -10,7 +10,6 @@ from skcalib._maps import (
     CalibrationMap,
     Log,
     Mixture,
-    Scale,
     Softmax,
     evaluate_block,
 )
@@ -18,6 +17,7 @@ from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
 from skcalib._solvers._temperature import fit_temperature
 from skcalib._solvers._vector import fit_vector
+from skcalib.calibrators._scaling import divisions
 
 
 class StructuredMatrixScaling(BaseCalibrator):
@@ -181,7 +181,7 @@ class StructuredMatrixScaling(BaseCalibrator):
     def _front(self, n_classes):
         """Temperature, a little of the uniform distribution, logarithm."""
         share = self.uniform_weight_
-        scaled = CalibrationMap(Scale(1 / self.temperature_), Softmax())
+        scaled = CalibrationMap(*divisions(self.temperature_), Softmax())
         return Mixture((1 - share,), (scaled,), share / n_classes), Log()
 
     def _calibration_map(self):

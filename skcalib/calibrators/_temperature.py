@@ -3,10 +3,11 @@
 from numbers import Integral, Real
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import CalibrationMap, Scale, Softmax
+from skcalib._maps import CalibrationMap, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._temperature import fit_temperature
 from skcalib._solvers._temperature_search import search_temperature
+from skcalib.calibrators._scaling import divisions
 
 
 class TemperatureScaling(BaseCalibrator):
@@ -125,4 +126,4 @@ class TemperatureScaling(BaseCalibrator):
         self.temperature_ = float(result.x[0])
 
     def _calibration_map(self):
-        return CalibrationMap(Scale(1 / self.temperature_), Softmax())
+        return CalibrationMap(*divisions(self.temperature_), Softmax())

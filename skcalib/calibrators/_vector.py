@@ -8,7 +8,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Softmax
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._range import clip_masked
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 from skcalib._solvers._vector import fit_vector, slight_penalty
 
 
@@ -107,7 +107,8 @@ class VectorScaling(BaseCalibrator):
         self.classes = classes
 
     def _fit_calibration(self, data):
-        temperature = fit_temperature(data).x[0]
+        # No smaller one has a finite inverse.
+        temperature = max(fit_temperature(data).x[0], LEAST_TEMPERATURE)
         data, self.logit_range_ = clip_masked(data, temperature)
         self.coef_ = np.full(data.n_classes, 1 / temperature)
         self.intercept_ = np.zeros(data.n_classes)

@@ -338,3 +338,41 @@ def test_two_samples_are_enough():
 def test_parameters_outside_their_range_are_refused(calibration_set, parameter, value):
     with pytest.raises(ValueError, match=f"'{parameter}' parameter"):
         TemperatureScaling(**{parameter: value}).fit(*calibration_set)
+
+
+@pytest.mark.parametrize("objective", ["log_loss", "brier", "focal"])
+@pytest.mark.parametrize("factor", [1e-310, 1e-300, 1e-237])
+def test_the_temperature_of_tiny_logits_scales_with_them(
+    calibration_set, objective, factor
+):
+    logits, y = calibration_set
+    unit = TemperatureScaling(objective=objective).fit(logits, y)
+    tiny = TemperatureScaling(objective=objective).fit(factor * logits, y)
+    assert tiny.temperature_ == pytest.approx(factor * unit.temperature_, rel=1e-6)
+    expected = unit.predict_proba(logits)
+    assert_allclose(tiny.predict_proba(factor * logits), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["brier", "focal"])
+def test_float32_finds_the_same_minimum_of_a_flat_loss(calibration_set, objective):
+    logits, y = calibration_set
+    single = logits.astype(np.float32)
+    double = TemperatureScaling(objective=objective).fit(single.astype(float), y)
+    found = TemperatureScaling(objective=objective).fit(single, y)
+    assert found.temperature_ == pytest.approx(double.temperature_, rel=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 3.0])
+def test_the_focal_loss_is_flat_at_its_temperature(calibration_set, gamma):
+    logits, y = calibration_set
+
+    def loss(log_t):
+        own = softmax(logits / np.exp(log_t), axis=1)[np.arange(len(y)), y]
+        return -((1 - own) ** gamma * np.log(own)).mean()
+
+    scaling = TemperatureScaling(objective="focal", gamma=gamma).fit(logits, y)
+    log_t, h = np.log(scaling.temperature_), 1e-4
+    slope = (loss(log_t + h) - loss(log_t - h)) / (2 * h)
+    curvature = (loss(log_t + h) - 2 * loss(log_t) + loss(log_t - h)) / h**2
+    # The third derivative leaves a little of the difference quotient.
+    assert abs(slope / curvature) < 1e-7
