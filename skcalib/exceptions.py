@@ -7,3 +7,7 @@ class ModelFormatError(ValueError):
 
 class NotDifferentiableError(ModelFormatError):
     """A model has no gradient with respect to its input, or a wrong one."""
+
+
+class OneColumnWarning(UserWarning):
+    """A single column of probabilities may not mean what a metric takes it for."""

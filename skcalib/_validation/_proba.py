@@ -1,6 +1,6 @@
 """Checks of predicted probabilities, made in the pass that finds each row's largest."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,6 +10,8 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skcalib._blocks import map_blocks, row_slices
 from skcalib._validation._logits import _are_column_numbers, _preview, check_weight
+from skcalib._warnings import warn
+from skcalib.exceptions import OneColumnWarning
 
 # How far a row may be from summing to 1: rounding to three digits, or to float16.
 SUM_TOLERANCE = 1e-3
@@ -17,6 +19,13 @@ SUM_TOLERANCE = 1e-3
 ROUNDING = 1e-6
 # A block takes a fraction of a millisecond, so that starting it costs little.
 BLOCK_ELEMENTS = 1 << 17
+# Labels of which the larger is the positive one; True equals 1.
+WITH_A_POSITIVE = ([0, 1], [-1, 1])
+# The likeliest of K classes has a probability of at least 1/K. Smaller ones tell the
+# probability of a class, which may be near 0, from confidences.
+LEAST_CONFIDENCE = 0.01
+# So much of the error has to cancel for a warning.
+CANCELLED = 0.01
 
 
 def check_proba_rows(proba: ArrayLike) -> NDArray[Any]:
@@ -25,7 +34,7 @@ def check_proba_rows(proba: ArrayLike) -> NDArray[Any]:
     `proba` is (n, K), or (n,) and (n, 1) with the probability of the second class.
     float32 stays float32, everything else becomes float64; good input is not copied.
     """
-    array = _as_columns(proba)
+    array = _as_columns(_as_floats(proba))
     _find_top(array)
     return array
 
@@ -35,15 +44,22 @@ def check_proba(
     y_proba: ArrayLike,
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
+    pos_label: object = None,
+    *,
+    top_label: bool = False,
 ) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.float64]]:
     """Return ``(codes, proba, weight)``: column of each label, rows, weights.
 
     `labels` names the columns of `y_proba` in order. Without it, integers inside
     ``range(K)`` are column numbers, and other labels must be as many as the columns.
+    `pos_label` names the class of a single column. `top_label` says that the
+    predicted class is judged, to which confidences must not be passed as one column.
     """
-    proba = check_proba_rows(y_proba)
-    codes, weight = _check_labels(y_true, y_proba, proba.shape, labels, sample_weight)
-    return codes, proba, weight
+    given = _read(y_true, y_proba, labels, sample_weight, pos_label)
+    _find_top(given.proba)
+    if top_label and given.is_unnamed:
+        _warn_of_confidences(given)
+    return given.codes, given.proba, given.weight
 
 
 def check_top_label(
@@ -51,26 +67,119 @@ def check_top_label(
     y_proba: ArrayLike,
     labels: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
+    pos_label: object = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
     """Return ``(confidence, hit, weight)`` of each row, read in a single pass.
 
     `confidence` is the largest probability, `hit` whether its (first) column is that
     of the true label; see `check_proba` for the rest.
     """
-    proba = _as_columns(y_proba)
-    codes, weight = _check_labels(y_true, y_proba, proba.shape, labels, sample_weight)
-    top, confidence = _find_top(proba)
-    return confidence, top == codes, weight
+    given = _read(y_true, y_proba, labels, sample_weight, pos_label)
+    top, confidence = _find_top(given.proba)
+    if given.is_unnamed:
+        _warn_of_confidences(given)
+    return confidence, top == given.codes, given.weight
 
 
-def _as_columns(proba: ArrayLike) -> NDArray[Any]:
-    array = check_array(
+class _Given(NamedTuple):
+    """What a metric was given; unnamed is a single column without `pos_label`."""
+
+    codes: NDArray[np.intp]
+    proba: NDArray[Any]
+    weight: NDArray[np.float64]
+    is_unnamed: bool
+
+
+def _read(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    labels: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+    pos_label: object,
+) -> _Given:
+    array = _as_floats(y_proba)
+    proba = _as_columns(array)
+    is_single = proba is not array
+    check_consistent_length(y_true, y_proba)
+    codes, classes = _encode(column_or_1d(y_true), proba.shape[1], labels, is_single)
+    column = _positive_column(classes, pos_label, is_single)
+    if is_single and column == 0:
+        proba = np.ascontiguousarray(proba[:, ::-1])
+    weight = check_weight(sample_weight, codes)
+    return _Given(codes, proba, weight, is_single and pos_label is None)
+
+
+def _positive_column(
+    classes: list[Any], pos_label: object, is_single: bool
+) -> int | None:
+    """Return the column of `pos_label`, None where nothing depends on it."""
+    if pos_label is not None:
+        if len(classes) > 2:
+            raise ValueError(
+                f"pos_label={pos_label!r} names the class of a single column, but "
+                f"y_proba has {len(classes)} columns. Leave it out; labels=[...] names "
+                "the classes of several columns."
+            )
+        if pos_label not in classes:
+            raise ValueError(
+                f"pos_label={pos_label!r} is not one of the labels {classes[0]!r} and "
+                f"{classes[1]!r}."
+            )
+        return classes.index(pos_label)
+    if is_single and classes not in WITH_A_POSITIVE:
+        raise ValueError(
+            f"y_proba has a single column and the labels are {classes[0]!r} and "
+            f"{classes[1]!r}, so that it could be the probability of either. Name its "
+            f"class, for instance pos_label={classes[1]!r}, or pass a column for each."
+        )
+    return None
+
+
+def _warn_of_confidences(given: _Given) -> None:
+    """Warn where one column looks like confidences beside whether each was right.
+
+    Read as the probability p of one class, a row below 0.5 predicts the other one,
+    and the sign of its gap turns. Where p is off in one direction on both sides of
+    0.5, which temperatures never do, the error of the predicted class cancels. This
+    is what confidences do, and shifted frequencies of the classes (class weights).
+    """
+    p = np.minimum(given.proba[:, 1].astype(np.float64), 1)
+    if p.min() < LEAST_CONFIDENCE:
+        return
+    low = p < 0.5
+    gap = given.weight * (p - given.codes)
+    variance = given.weight**2 * p * (1 - p)
+    gaps = np.array([gap[low].sum(), gap[~low].sum()])
+    noise = np.sqrt([variance[low].sum(), variance[~low].sum()])
+    shares = np.abs(gaps) / given.weight.sum()
+    is_clear = (np.abs(gaps) > 3 * noise).all() and 2 * shares.min() > CANCELLED
+    if not is_clear or (gaps[0] > 0) != (gaps[1] > 0):
+        return
+    warn(
+        "y_proba has a single column, which is read as the probability of the second "
+        f"class, and it is too {'large' if gaps[0] > 0 else 'small'} both below and "
+        "above 0.5. Rows below 0.5 predict the first class, whose error has the "
+        f"opposite sign: up to {2 * shares.min():.3f} of error cancels. If these are "
+        "confidences and y_true says whether each was right, "
+        "static_calibration_error is what you want. If they are the probabilities of "
+        "a class, name it by pos_label, and this warning will not come again.",
+        OneColumnWarning,
+    )
+
+
+def _as_floats(proba: ArrayLike) -> NDArray[Any]:
+    array: NDArray[Any] = check_array(
         proba,
         dtype=[np.float64, np.float32],
         ensure_all_finite=False,
         ensure_2d=False,
         input_name="y_proba",
     )
+    return array
+
+
+def _as_columns(array: NDArray[Any]) -> NDArray[Any]:
+    """Return `array` itself, or both columns where it holds that of a class only."""
     if array.ndim == 2 and array.shape[1] > 1:
         return array
     second = array.reshape(-1)
@@ -127,22 +236,10 @@ def _refuse_bad_row(block: NDArray[Any], first_row: int) -> None:
     )
 
 
-def _check_labels(
-    y_true: ArrayLike,
-    y_proba: ArrayLike,
-    shape: tuple[int, ...],
-    labels: ArrayLike | None,
-    sample_weight: ArrayLike | None,
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    check_consistent_length(y_true, y_proba)
-    codes = _encode(column_or_1d(y_true), shape[1], labels)
-    return codes, check_weight(sample_weight, codes)
-
-
 def _encode(
-    y: NDArray[Any], n_columns: int, labels: ArrayLike | None
-) -> NDArray[np.intp]:
-    """Return the column number of each label."""
+    y: NDArray[Any], n_columns: int, labels: ArrayLike | None, is_single: bool
+) -> tuple[NDArray[np.intp], list[Any]]:
+    """Return the column number of each label, and the labels of the columns."""
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         row = int((~np.isfinite(y)).argmax())
         raise ValueError(f"y_true holds {y[row]} in row {row}; it needs class labels.")
@@ -150,27 +247,31 @@ def _encode(
         check_classification_targets(y)
     extremes = np.array([y.min(), y.max()]) if y.dtype.kind in "iu" else y[:1]
     if labels is None and _are_column_numbers(extremes, n_columns):
-        return y.astype(np.intp, copy=False)
+        return y.astype(np.intp, copy=False), list(range(n_columns))
     present, codes = np.unique(y, return_inverse=True)
+    found = f"{n_columns} columns"
+    if is_single:
+        found = "a single column, of one of two classes,"
     if labels is not None:
-        return _columns_of(present, n_columns, labels)[codes]
+        names = np.asarray(labels)
+        columns = _columns_of(present, n_columns, names, found)
+        return columns[codes], names.tolist()
     if present.shape[0] != n_columns:
         raise ValueError(
-            f"y_proba has {n_columns} columns but the labels in y_true are "
+            f"y_proba has {found} but the labels in y_true are "
             f"{_preview(present)}. Name the class of each column, in order: "
             "labels=[...], for instance labels=classifier.classes_."
         )
-    return codes.astype(np.intp, copy=False)
+    return codes.astype(np.intp, copy=False), present.tolist()
 
 
 def _columns_of(
-    present: NDArray[Any], n_columns: int, labels: ArrayLike
+    present: NDArray[Any], n_columns: int, labels: NDArray[Any], found: str
 ) -> NDArray[np.intp]:
-    labels = np.asarray(labels)
     if labels.ndim != 1 or labels.shape[0] != n_columns:
         raise ValueError(
-            f"labels has shape {labels.shape} but y_proba has {n_columns} columns. "
-            "It needs one entry per column, in the order of the columns."
+            f"labels has shape {labels.shape} but y_proba has {found}. "
+            "It needs one entry per class, in the order of the columns."
         )
     column_of = {label: k for k, label in enumerate(labels.tolist())}
     if len(column_of) != n_columns:

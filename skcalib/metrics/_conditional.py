@@ -24,6 +24,7 @@ def top_label_calibration_error(
     n_bins: int = 15,
     strategy: Literal["uniform", "quantile"] = "uniform",
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the mean ECE over the predicted classes.
@@ -41,7 +42,7 @@ def top_label_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins for each predicted class.
@@ -51,6 +52,9 @@ def top_label_calibration_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -89,7 +93,9 @@ def top_label_calibration_error(
     """
     n_bins = check_n_bins(n_bins)
     check_strategy(strategy)
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    codes, proba, weight = check_proba(
+        y_true, y_proba, labels, sample_weight, pos_label, top_label=True
+    )
     top = proba.argmax(axis=1)
     confidence = proba[np.arange(top.shape[0]), top].astype(np.float64)
     hit = top == codes

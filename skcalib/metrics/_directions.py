@@ -16,6 +16,7 @@ def overconfidence_error(
     n_bins: int = 15,
     strategy: Literal["uniform", "quantile"] = "uniform",
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the part of the ECE in which confidence exceeds accuracy.
@@ -28,7 +29,7 @@ def overconfidence_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins.
@@ -39,6 +40,9 @@ def overconfidence_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -65,7 +69,9 @@ def overconfidence_error(
     0.2
     """
     return overconfidence(
-        checked_stats(y_true, y_proba, n_bins, strategy, labels, sample_weight)
+        checked_stats(
+            y_true, y_proba, n_bins, strategy, labels, sample_weight, pos_label
+        )
     )
 
 
@@ -76,6 +82,7 @@ def underconfidence_error(
     n_bins: int = 15,
     strategy: Literal["uniform", "quantile"] = "uniform",
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the part of the ECE in which accuracy exceeds confidence.
@@ -88,7 +95,7 @@ def underconfidence_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins.
@@ -98,6 +105,9 @@ def underconfidence_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -124,7 +134,9 @@ def underconfidence_error(
     0.15
     """
     return underconfidence(
-        checked_stats(y_true, y_proba, n_bins, strategy, labels, sample_weight)
+        checked_stats(
+            y_true, y_proba, n_bins, strategy, labels, sample_weight, pos_label
+        )
     )
 
 

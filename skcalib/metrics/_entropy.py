@@ -17,6 +17,7 @@ def predictive_entropy(
     y_proba: ArrayLike,
     *,
     labels: ArrayLike | None = ...,
+    pos_label: object = ...,
     sample_weight: ArrayLike | None = ...,
     per_sample: Literal[False] = ...,
 ) -> float: ...
@@ -28,6 +29,7 @@ def predictive_entropy(
     y_proba: ArrayLike,
     *,
     labels: ArrayLike | None = ...,
+    pos_label: object = ...,
     sample_weight: ArrayLike | None = ...,
     per_sample: Literal[True],
 ) -> NDArray[np.float64]: ...
@@ -38,6 +40,7 @@ def predictive_entropy(
     y_proba: ArrayLike,
     *,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
     per_sample: bool = False,
 ) -> float | NDArray[np.float64]:
@@ -52,9 +55,12 @@ def predictive_entropy(
         are no true classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of either of two classes.
 
     labels : array-like of shape (n_classes,), default=None
+        Not used, present so that all metrics are called alike.
+
+    pos_label : int, float, bool or str, default=None
         Not used, present so that all metrics are called alike.
 
     sample_weight : array-like of shape (n_samples,), default=None

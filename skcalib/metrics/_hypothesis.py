@@ -58,6 +58,7 @@ def calibration_test(
     n_bins: int = 15,
     n_resamples: int = 999,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> CalibrationTestResult:
@@ -73,7 +74,7 @@ def calibration_test(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     metric : str, default="ks"
         The error by which to judge. Of the predicted class: "ece", "aece", "mce",
@@ -90,6 +91,9 @@ def calibration_test(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Numbers of repetitions of each row: a test has to know how many samples there
@@ -152,7 +156,14 @@ def calibration_test(
         )
     n_resamples = check_n_resamples(n_resamples)
     check_n_bins(n_bins)
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    codes, proba, weight = check_proba(
+        y_true,
+        y_proba,
+        labels,
+        sample_weight,
+        pos_label,
+        top_label=metric in RANKED_METRICS,
+    )
     codes, proba = repeat_rows(weight, codes, proba)
     random = check_random_state(random_state)
     if metric == "skce":

@@ -49,6 +49,7 @@ def kde_calibration_error(
     norm: Literal[1, 2] = 1,
     bandwidth: float | None = None,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the calibration error by a kernel density estimate (KDE-ECE).
@@ -68,7 +69,7 @@ def kde_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     kind : {"top_label", "classwise", "canonical"}, default="top_label"
         What has to be calibrated: the confidence of the predicted class, each column
@@ -83,6 +84,9 @@ def kde_calibration_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -126,7 +130,9 @@ def kde_calibration_error(
     0.271
     """
     _check_options(kind, norm, bandwidth)
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    codes, proba, weight = check_proba(
+        y_true, y_proba, labels, sample_weight, pos_label, top_label=kind == "top_label"
+    )
     if weight.sum() <= 1:
         raise ValueError(
             f"A total weight of {weight.sum():g} leaves no row to compare with. Pass "

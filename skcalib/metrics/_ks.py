@@ -12,6 +12,7 @@ def ks_calibration_error(
     y_proba: ArrayLike,
     *,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the Kolmogorov-Smirnov calibration error of the predicted class.
@@ -27,10 +28,13 @@ def ks_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -62,7 +66,9 @@ def ks_calibration_error(
     >>> round(ks_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.15
     """
-    confidence, hit, weight = check_top_label(y_true, y_proba, labels, sample_weight)
+    confidence, hit, weight = check_top_label(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     ranked = rank_scores(confidence, hit)
     return largest_cumulated_gap(ranked, weight[ranked.order])
 

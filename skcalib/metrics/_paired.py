@@ -63,6 +63,7 @@ def compare_calibration(
     n_resamples: int = 999,
     confidence_level: float = 0.95,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> CalibrationDifference:
@@ -103,6 +104,9 @@ def compare_calibration(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Numbers of repetitions of each row; other weights are refused.
@@ -155,7 +159,14 @@ def compare_calibration(
     check_n_bins(n_bins)
     rows = []
     for proba in (proba_a, proba_b):
-        codes, checked, weight = check_proba(y_true, proba, labels, sample_weight)
+        codes, checked, weight = check_proba(
+            y_true,
+            proba,
+            labels,
+            sample_weight,
+            pos_label,
+            top_label=metric in RANKED_METRICS,
+        )
         codes, checked = repeat_rows(weight, codes, checked)
         rows.append(RowStatistics(checked, codes, n_bins))
     one = np.ones((1, rows[0].codes.shape[0]))

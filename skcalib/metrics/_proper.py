@@ -24,6 +24,7 @@ def calibration_loss(
     loss: Literal["log_loss", "brier"] = "log_loss",
     n_splits: int = 5,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     """Compute the part of the log-loss or Brier score that recalibration removes.
@@ -38,7 +39,7 @@ def calibration_loss(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     loss : {"log_loss", "brier"}, default="log_loss"
         Log-loss in nats, or Brier score (summed over the classes, halved for two).
@@ -48,6 +49,9 @@ def calibration_loss(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -93,7 +97,9 @@ def calibration_loss(
     >>> round(calibration_loss(y, truth), 2)
     -0.0
     """
-    total, refined = _losses(y_true, y_proba, loss, n_splits, labels, sample_weight)
+    total, refined = _losses(
+        y_true, y_proba, loss, n_splits, labels, sample_weight, pos_label
+    )
     return total - refined
 
 
@@ -104,6 +110,7 @@ def refinement_loss(
     loss: Literal["log_loss", "brier"] = "log_loss",
     n_splits: int = 5,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     """Compute the log-loss or Brier score that is left after recalibration.
@@ -118,7 +125,7 @@ def refinement_loss(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     loss : {"log_loss", "brier"}, default="log_loss"
         Log-loss in nats, or Brier score (summed over the classes, halved for two).
@@ -128,6 +135,9 @@ def refinement_loss(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -161,7 +171,7 @@ def refinement_loss(
     >>> bool(abs(refinement_loss(y, sharp) - refinement_loss(y, soft)) < 0.01)
     True
     """
-    return _losses(y_true, y_proba, loss, n_splits, labels, sample_weight)[1]
+    return _losses(y_true, y_proba, loss, n_splits, labels, sample_weight, pos_label)[1]
 
 
 def _losses(
@@ -171,13 +181,16 @@ def _losses(
     n_splits: int,
     labels: ArrayLike | None,
     sample_weight: ArrayLike | None,
+    pos_label: object,
 ) -> tuple[float, float]:
     """Return the mean loss of the probabilities and that of the recalibrated ones."""
     if loss not in ("log_loss", "brier"):
         raise ValueError(f"loss={loss!r} is not known; use 'log_loss' or 'brier'.")
     if not isinstance(n_splits, Integral) or n_splits < 2:
         raise ValueError(f"n_splits={n_splits!r} is not a whole number of at least 2.")
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    codes, proba, weight = check_proba(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     used = weight > 0
     if not used.all():
         codes, proba, weight = codes[used], proba[used], weight[used]

@@ -85,6 +85,7 @@ def proximity_calibration_error(
     n_bins: int = 15,
     n_proximity_bins: int = 15,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the proximity-informed calibration error (PIECE).
@@ -101,7 +102,7 @@ def proximity_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     proximity : array-like of shape (n_samples,)
         Proximity of each sample, from `neighbor_proximity`, or any other number that
@@ -115,6 +116,9 @@ def proximity_calibration_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -157,7 +161,9 @@ def proximity_calibration_error(
             f"n_proximity_bins={n_proximity_bins!r} is not a whole number of at "
             "least 1."
         )
-    confidence, hit, weight = check_top_label(y_true, y_proba, labels, sample_weight)
+    confidence, hit, weight = check_top_label(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     column = check_proximity(proximity, confidence)
     far = np.searchsorted(mass_quantiles(column, weight, n_proximity_bins), column)
     index = far * n_bins + np.searchsorted(uniform_edges(n_bins), confidence)

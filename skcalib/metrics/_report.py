@@ -11,7 +11,12 @@ from sklearn.utils import check_random_state
 from skcalib._optional import import_optional
 from skcalib._validation import check_proba
 from skcalib.metrics._bins import Floats, check_bootstrap, check_n_bins
-from skcalib.metrics._resampling import RowStatistics, bootstrap_weights, evaluate
+from skcalib.metrics._resampling import (
+    RANKED_METRICS,
+    RowStatistics,
+    bootstrap_weights,
+    evaluate,
+)
 
 METRICS = {
     "accuracy": "Accuracy",
@@ -168,6 +173,7 @@ def calibration_report(
     *,
     n_bins: int = 15,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
     metrics: Iterable[str] | None = None,
     n_bootstrap: int = 1000,
@@ -182,13 +188,16 @@ def calibration_report(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins of the binned metrics.
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights give the values of repeated rows.
@@ -245,7 +254,14 @@ def calibration_report(
     """
     names = _check_names(metrics)
     check_bootstrap(n_bootstrap, confidence_level)
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    codes, proba, weight = check_proba(
+        y_true,
+        y_proba,
+        labels,
+        sample_weight,
+        pos_label,
+        top_label=not RANKED_METRICS.keys().isdisjoint(names),
+    )
     if not weight.all():  # Or a replicate could draw rows of no weight only.
         used = weight > 0
         codes, proba, weight = codes[used], proba[used], weight[used]

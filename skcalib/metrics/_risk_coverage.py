@@ -12,6 +12,7 @@ def risk_coverage_curve(
     y_proba: ArrayLike,
     *,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> tuple[Floats, Floats, Floats]:
     """Compute the error rate of a classifier that abstains below a confidence.
@@ -25,10 +26,13 @@ def risk_coverage_curve(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -66,7 +70,9 @@ def risk_coverage_curve(
     >>> coverage, risk, thresholds
     (array([0.5 , 0.75, 1.  ]), array([0.  , 0.  , 0.25]), array([0.9, 0.8, 0.6]))
     """
-    accepted, errors, thresholds = _accepted(y_true, y_proba, labels, sample_weight)
+    accepted, errors, thresholds = _accepted(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     return accepted / accepted[-1], errors / accepted, thresholds
 
 
@@ -75,6 +81,7 @@ def area_under_risk_coverage_curve(
     y_proba: ArrayLike,
     *,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the area under the risk-coverage curve (AURC).
@@ -93,10 +100,13 @@ def area_under_risk_coverage_curve(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -133,7 +143,7 @@ def area_under_risk_coverage_curve(
     >>> round(area_under_risk_coverage_curve([0, 0, 1, 0], y_proba), 3)
     0.034
     """
-    accepted, errors, _ = _accepted(y_true, y_proba, labels, sample_weight)
+    accepted, errors, _ = _accepted(y_true, y_proba, labels, sample_weight, pos_label)
     coverage, wrong = accepted / accepted[-1], errors / accepted[-1]
     low, wrong_before = np.r_[0, coverage[:-1]], np.r_[0, wrong[:-1]]
     # Within a group of ties the errors grow with a constant rate, so that the risk is
@@ -149,12 +159,15 @@ def _accepted(
     y_proba: ArrayLike,
     labels: ArrayLike | None,
     sample_weight: ArrayLike | None,
+    pos_label: object,
 ) -> tuple[Floats, Floats, Floats]:
     """Return the weights of rows and errors accepted at each threshold.
 
     Thresholds whose rows weigh nothing beside those before are left out.
     """
-    confidence, hit, weight = check_top_label(y_true, y_proba, labels, sample_weight)
+    confidence, hit, weight = check_top_label(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     used = weight > 0
     confidence, hit, weight = confidence[used], hit[used], weight[used]
     thresholds, group = np.unique(confidence, return_inverse=True)

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 
@@ -43,6 +44,8 @@ class CalibrationScorer(Scorer):
         # metrics share. Of a binary problem it holds the second class, while the entry
         # of the plain name may hold the `pos_label` of another metric.
         y_proba = method_caller(estimator, ("predict_proba",), X)
+        if y_proba.ndim == 1:
+            y_proba = np.column_stack([1 - y_proba, y_proba])
         kwargs = {"labels": estimator.classes_, **kwargs}
         return float(self._sign * self._score_func(y_true, y_proba, **kwargs))
 

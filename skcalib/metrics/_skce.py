@@ -25,6 +25,7 @@ def squared_kernel_calibration_error(
     bandwidth: float | None = None,
     block_size: int = 2,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the squared kernel calibration error (SKCE).
@@ -43,7 +44,7 @@ def squared_kernel_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     estimator : {"unbiased", "biased", "block"}, default="unbiased"
         Mean over all pairs of different rows; over all pairs, rows with themselves
@@ -60,6 +61,9 @@ def squared_kernel_calibration_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -101,7 +105,9 @@ def squared_kernel_calibration_error(
     0.0314
     """
     check_kernel_options(estimator, kernel, bandwidth, block_size)
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    codes, proba, weight = check_proba(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     pairs = KernelPairs.of_rows(codes, proba, weight, kernel, bandwidth)
     if estimator == "block":
         means = block_means(pairs, _repeated(weight), int(block_size))

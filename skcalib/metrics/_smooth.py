@@ -21,6 +21,7 @@ def smooth_calibration_error(
     y_proba: ArrayLike,
     *,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the smooth calibration error of the predicted class.
@@ -40,10 +41,13 @@ def smooth_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -77,7 +81,9 @@ def smooth_calibration_error(
     >>> round(smooth_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.171
     """
-    return smooth_error(*check_top_label(y_true, y_proba, labels, sample_weight))
+    return smooth_error(
+        *check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
+    )
 
 
 def smooth_error(confidence: Floats, hit: NDArray[Any], weight: Floats) -> float:

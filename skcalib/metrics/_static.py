@@ -16,6 +16,7 @@ def static_calibration_error(
     n_bins: int = 15,
     strategy: Literal["uniform", "quantile"] = "uniform",
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the static calibration error (SCE), the class-wise form of the ECE.
@@ -32,7 +33,7 @@ def static_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins for each class.
@@ -42,6 +43,9 @@ def static_calibration_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -76,7 +80,9 @@ def static_calibration_error(
     0.244
     """
     n_bins = check_n_bins(n_bins)
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+    codes, proba, weight = check_proba(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     if check_strategy(strategy) == "uniform":
         # Weights that sum to 1 stay in the range of float32.
         stats = class_stats(proba, codes, weight / weight.sum(), n_bins)

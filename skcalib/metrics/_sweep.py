@@ -30,6 +30,7 @@ def sweep_calibration_error(
     *,
     norm: Literal[1, 2] = 1,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     """Compute the calibration error whose number of bins the data choose (ECE sweep).
@@ -44,13 +45,16 @@ def sweep_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     norm : {1, 2}, default=1
         Mean absolute gap of the bins, or root of the mean squared gap.
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -87,7 +91,9 @@ def sweep_calibration_error(
     0.05
     """
     check_norm(norm)
-    confidence, hit, weight = check_top_label(y_true, y_proba, labels, sample_weight)
+    confidence, hit, weight = check_top_label(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     ranked = rank_scores(confidence, hit)
     return sweep_error(ranked, weight[ranked.order], norm=norm)
 

@@ -15,6 +15,7 @@ def expected_calibration_error(
     *,
     n_bins: int = 15,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the expected calibration error (ECE) of the predicted class.
@@ -30,7 +31,7 @@ def expected_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins.
@@ -39,6 +40,10 @@ def expected_calibration_error(
         Class of each column of `y_proba`. By default integers inside
         ``range(n_classes)`` are column numbers, and other labels must be as many as
         the columns, in sorted order.
+
+    pos_label : int, float, bool or str, default=None
+        Class that a single column of `y_proba` is the probability of. By default 1
+        where the labels are 0 and 1, -1 and 1 or bool; others have no default.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -54,10 +59,16 @@ def expected_calibration_error(
         If a row of `y_proba` is not a probability distribution, or the classes of
         its columns are not known; the message says which row, or which labels.
 
+    Warns
+    -----
+    OneColumnWarning
+        If a single column may hold confidences, see Notes.
+
     See Also
     --------
     adaptive_expected_calibration_error : Bins of equal mass.
     smooth_calibration_error : No bins.
+    static_calibration_error : Takes confidences with whether each was right.
 
     Notes
     -----
@@ -65,6 +76,13 @@ def expected_calibration_error(
     holds a confidence of exactly 1. Empty bins add nothing. Where columns tie, the
     first is the predicted class, as in `numpy.argmax`. With two classes the
     confidence is that of the predicted class too, so it is never below 0.5.
+
+    A single column holds the probability of one of two classes, not confidences in
+    the predicted one of several: those below 0.5 would count as predictions of the
+    other class. Of confidences and whether each was right (0 or 1),
+    `static_calibration_error` is the ECE. A warning points to it where errors of one
+    sign below and above 0.5 cancel; an explicit `pos_label` says that there is no
+    mistake.
 
     References
     ----------
@@ -80,7 +98,9 @@ def expected_calibration_error(
     >>> round(expected_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.35
     """
-    stats = checked_stats(y_true, y_proba, n_bins, "uniform", labels, sample_weight)
+    stats = checked_stats(
+        y_true, y_proba, n_bins, "uniform", labels, sample_weight, pos_label
+    )
     return stats.mean_gap
 
 
@@ -90,6 +110,7 @@ def adaptive_expected_calibration_error(
     *,
     n_bins: int = 15,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     """Compute the expected calibration error over bins of equal mass (AECE).
@@ -103,13 +124,16 @@ def adaptive_expected_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins.
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -151,7 +175,9 @@ def adaptive_expected_calibration_error(
     >>> round(error, 3)
     0.35
     """
-    stats = checked_stats(y_true, y_proba, n_bins, "quantile", labels, sample_weight)
+    stats = checked_stats(
+        y_true, y_proba, n_bins, "quantile", labels, sample_weight, pos_label
+    )
     return stats.mean_gap
 
 
@@ -162,6 +188,7 @@ def maximum_calibration_error(
     n_bins: int = 15,
     strategy: Literal["uniform", "quantile"] = "uniform",
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     """Compute the maximum calibration error (MCE), the largest gap of any bin.
@@ -172,7 +199,7 @@ def maximum_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins.
@@ -183,6 +210,9 @@ def maximum_calibration_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -215,7 +245,9 @@ def maximum_calibration_error(
     0.4
     """
     return largest_gap(
-        checked_stats(y_true, y_proba, n_bins, strategy, labels, sample_weight)
+        checked_stats(
+            y_true, y_proba, n_bins, strategy, labels, sample_weight, pos_label
+        )
     )
 
 
@@ -227,6 +259,7 @@ def root_mean_squared_calibration_error(
     strategy: Literal["uniform", "quantile"] | None = None,
     debiased: bool = False,
     labels: ArrayLike | None = None,
+    pos_label: object = None,
     sample_weight: ArrayLike | None = None,
 ) -> float:
     r"""Compute the root of the mean squared gap of the bins (RMSCE).
@@ -239,7 +272,7 @@ def root_mean_squared_calibration_error(
         True classes.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-        Predicted probabilities; a single column is that of the second class.
+        Predicted probabilities; a single column is that of `pos_label`.
 
     n_bins : int, default=15
         Number of bins.
@@ -255,6 +288,9 @@ def root_mean_squared_calibration_error(
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows. `debiased` takes
@@ -290,7 +326,7 @@ def root_mean_squared_calibration_error(
     0.361
     """
     n_bins = check_n_bins(n_bins)
-    rows = check_top_label(y_true, y_proba, labels, sample_weight)
+    rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     n_rows = float(rows[2].sum())
     if debiased and n_rows <= n_bins:
         raise ValueError(
@@ -311,10 +347,11 @@ def checked_stats(
     strategy: str,
     labels: ArrayLike | None,
     sample_weight: ArrayLike | None,
+    pos_label: object,
 ) -> BinStats:
     """Return the sums over the bins of the predicted class, after a look at it all."""
     n_bins = check_n_bins(n_bins)
-    rows = check_top_label(y_true, y_proba, labels, sample_weight)
+    rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     return top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
 
 

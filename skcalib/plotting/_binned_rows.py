@@ -15,11 +15,13 @@ from skcalib.metrics._bins import (
 from skcalib.metrics._resampling import bootstrap_weights
 
 
-def rows_of(y_true, y_proba, labels, sample_weight, class_):
+def rows_of(y_true, y_proba, labels, sample_weight, pos_label, class_):
     """Probability, hit and weight of each row, for the top label or one class."""
     if class_ is None:
-        return check_top_label(y_true, y_proba, labels, sample_weight)
-    codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+        return check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
+    codes, proba, weight = check_proba(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     if labels is not None:
         columns = np.flatnonzero(np.asarray(labels) == class_)
     else:

@@ -84,6 +84,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         n_bins=10,
         strategy="uniform",
         labels=None,
+        pos_label=None,
         sample_weight=None,
         interval="consistency",
         n_bootstrap=200,
@@ -101,7 +102,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
 
         y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
                 (n_samples, 1)
-            Predicted probabilities; a single column is that of the second class.
+            Predicted probabilities; a single column is that of `pos_label`.
 
         classes : list, default=None
             Which classes to show, in order. By default all, or if there are more than
@@ -115,6 +116,10 @@ class ClasswiseReliabilityDisplay(FromEstimator):
 
         labels : array-like of shape (n_classes,), default=None
             Class of each column of `y_proba`; see
+            `skcalib.metrics.expected_calibration_error`.
+
+        pos_label : int, float, bool or str, default=None
+            Class of a single column of `y_proba`; see
             `skcalib.metrics.expected_calibration_error`.
 
         sample_weight : array-like of shape (n_samples,), default=None
@@ -147,7 +152,9 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         check_interval(interval)
         check_n_bins(n_bins)
         check_strategy(strategy)
-        codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+        codes, proba, weight = check_proba(
+            y_true, y_proba, labels, sample_weight, pos_label
+        )
         names = _column_names(y_true, codes, proba.shape[1], labels)
 
         def of_column(k):

@@ -88,6 +88,7 @@ class ProximityDisplay(FromEstimator):
         proximity,
         n_bins=10,
         labels=None,
+        pos_label=None,
         sample_weight=None,
         n_bootstrap=500,
         confidence_level=0.95,
@@ -105,7 +106,7 @@ class ProximityDisplay(FromEstimator):
 
         y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
                 (n_samples, 1)
-            Predicted probabilities; a single column is that of the second class.
+            Predicted probabilities; a single column is that of `pos_label`.
 
         proximity : array-like of shape (n_samples,)
             Proximity of each sample, see `skcalib.metrics.neighbor_proximity`.
@@ -115,6 +116,10 @@ class ProximityDisplay(FromEstimator):
 
         labels : array-like of shape (n_classes,), default=None
             Class of each column of `y_proba`; see
+            `skcalib.metrics.expected_calibration_error`.
+
+        pos_label : int, float, bool or str, default=None
+            Class of a single column of `y_proba`; see
             `skcalib.metrics.expected_calibration_error`.
 
         sample_weight : array-like of shape (n_samples,), default=None
@@ -147,7 +152,7 @@ class ProximityDisplay(FromEstimator):
             raise ValueError(f"n_bins={n_bins!r} is not a whole number from 1.")
         check_bootstrap(n_bootstrap, confidence_level)
         confidence, hit, weight = check_top_label(
-            y_true, y_proba, labels, sample_weight
+            y_true, y_proba, labels, sample_weight, pos_label
         )
         column = check_proximity(proximity, confidence)
         index = np.searchsorted(mass_quantiles(column, weight, n_bins), column)
@@ -165,6 +170,7 @@ class ProximityDisplay(FromEstimator):
             proximity=proximity,
             n_proximity_bins=n_bins,
             labels=labels,
+            pos_label=pos_label,
             sample_weight=sample_weight,
         )
         display = cls(mean(hit), mean(confidence), mean(column), error, band, name)

@@ -106,6 +106,7 @@ class ReliabilityDisplay(FromEstimator):
         strategy="uniform",
         class_=None,
         labels=None,
+        pos_label=None,
         sample_weight=None,
         interval="consistency",
         n_bootstrap=500,
@@ -124,7 +125,7 @@ class ReliabilityDisplay(FromEstimator):
 
         y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
                 (n_samples, 1)
-            Predicted probabilities; a single column is that of the second class.
+            Predicted probabilities; a single column is that of `pos_label`.
 
         n_bins : int, default=15
             Number of bins.
@@ -138,6 +139,10 @@ class ReliabilityDisplay(FromEstimator):
 
         labels : array-like of shape (n_classes,), default=None
             Class of each column of `y_proba`; see
+            `skcalib.metrics.expected_calibration_error`.
+
+        pos_label : int, float, bool or str, default=None
+            Class of a single column of `y_proba`; see
             `skcalib.metrics.expected_calibration_error`.
 
         sample_weight : array-like of shape (n_samples,), default=None
@@ -178,7 +183,7 @@ class ReliabilityDisplay(FromEstimator):
         """
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
-        rows = rows_of(y_true, y_proba, labels, sample_weight, class_)
+        rows = rows_of(y_true, y_proba, labels, sample_weight, pos_label, class_)
         bins = BinnedRows(*rows, check_n_bins(n_bins), check_strategy(strategy))
         filled = bins.stats.weight > 0
         display = cls(

@@ -98,6 +98,7 @@ class SmoothReliabilityDisplay(FromEstimator):
         *,
         class_=None,
         labels=None,
+        pos_label=None,
         sample_weight=None,
         interval="confidence",
         n_bootstrap=200,
@@ -116,7 +117,7 @@ class SmoothReliabilityDisplay(FromEstimator):
 
         y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
                 (n_samples, 1)
-            Predicted probabilities; a single column is that of the second class.
+            Predicted probabilities; a single column is that of `pos_label`.
 
         class_ : object, default=None
             Compare the probability of this class with how often it occurs. By
@@ -124,6 +125,10 @@ class SmoothReliabilityDisplay(FromEstimator):
 
         labels : array-like of shape (n_classes,), default=None
             Class of each column of `y_proba`; see
+            `skcalib.metrics.expected_calibration_error`.
+
+        pos_label : int, float, bool or str, default=None
+            Class of a single column of `y_proba`; see
             `skcalib.metrics.expected_calibration_error`.
 
         sample_weight : array-like of shape (n_samples,), default=None
@@ -166,7 +171,7 @@ class SmoothReliabilityDisplay(FromEstimator):
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
         confidence, hit, weight = rows_of(
-            y_true, y_proba, labels, sample_weight, class_
+            y_true, y_proba, labels, sample_weight, pos_label, class_
         )
         error = smooth_error(confidence, hit, weight)
         # A kernel narrower than the grid cannot be drawn.

@@ -2,9 +2,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit
 
 from skcalib._validation import check_proba, check_proba_rows, check_top_label
+from skcalib.exceptions import OneColumnWarning
 
 
 @pytest.mark.parametrize(
@@ -131,3 +133,132 @@ def test_unusable_weights_are_refused():
         check_proba([0, 1, 2], PROBA, sample_weight=[1, -1, 1])
     with pytest.raises(ValueError, match="zero"):
         check_proba([0, 1, 2], PROBA, sample_weight=[0, 0, 0])
+
+
+# One column.
+
+
+def fraud(n=500, seed=0):
+    rng = np.random.default_rng(seed)
+    p = rng.uniform(0.02, 0.98, n)
+    return np.where(rng.random(n) < p, "fraud", "ok"), p
+
+
+@pytest.mark.parametrize("check", [check_proba, check_top_label])
+@pytest.mark.parametrize("labels", [None, ["fraud", "ok"]])
+def test_one_column_of_named_classes_needs_a_pos_label(check, labels):
+    y, p = fraud()
+    with pytest.raises(ValueError, match=r"'fraud' and 'ok'.*pos_label='ok'"):
+        check(y, p, labels)
+    with pytest.raises(ValueError, match="single column"):
+        check(y, p[:, np.newaxis], labels)
+
+
+@pytest.mark.parametrize(
+    ("y", "pos_label", "first"),
+    [
+        (["ok", "fraud"], "fraud", True),
+        (["ok", "fraud"], "ok", False),
+        (np.array(["ok", "fraud"], dtype=object), "fraud", True),
+        ([1, 0], 0, True),
+        ([1, 0], np.int64(1), False),
+        ([True, False], False, True),
+        ([2, 1], 1, True),
+        ([3.0, 1.0], 1, True),
+    ],
+)
+def test_pos_label_says_whose_column_it_is(y, pos_label, first):
+    codes, proba, _ = check_proba(y, [0.1, 0.7], pos_label=pos_label)
+    columns = np.array([[0.9, 0.1], [0.3, 0.7]])
+    assert_array_equal(codes, [1, 0])
+    assert_allclose(proba, columns[:, ::-1] if first else columns, rtol=1e-15)
+
+
+@pytest.mark.parametrize("y", [[0, 1], [-1, 1], [False, True], [0.0, 1.0]])
+def test_of_the_usual_numbers_one_column_is_that_of_the_larger(y):
+    codes, proba, _ = check_proba(y, [0.25, 0.75])
+    assert_array_equal(codes, [0, 1])
+    assert_array_equal(proba, [[0.75, 0.25], [0.25, 0.75]])
+
+
+@pytest.mark.parametrize(
+    ("y", "labels"), [([1, 2], None), ([0.0, 2.0], None), ([0, 1], [1, 0])]
+)
+def test_other_numbers_and_orders_need_a_pos_label(y, labels):
+    with pytest.raises(ValueError, match="could be the probability of either"):
+        check_proba(y, [0.25, 0.75], labels)
+
+
+def test_labels_give_the_order_of_the_columns_that_pos_label_fills():
+    codes, proba, _ = check_proba(
+        ["ok", "ok"], [0.25, 0.75], labels=["ok", "fraud"], pos_label="ok"
+    )
+    assert_array_equal(codes, [0, 0])
+    assert_array_equal(proba, [[0.25, 0.75], [0.75, 0.25]])
+
+
+@pytest.mark.parametrize("proba", [[0.25, 0.75], [[0.75, 0.25], [0.25, 0.75]]])
+def test_a_pos_label_that_does_not_occur_is_refused(proba):
+    with pytest.raises(ValueError, match="'Fraud' is not one of the labels 'fraud'"):
+        check_proba(["ok", "fraud"], proba, pos_label="Fraud")
+
+
+def test_a_pos_label_among_several_classes_is_refused():
+    with pytest.raises(ValueError, match=r"pos_label=1 .* y_proba has 3 columns"):
+        check_proba([0, 1], np.full((2, 3), 1 / 3), pos_label=1)
+
+
+def test_the_columns_of_two_classes_keep_their_meaning_beside_a_pos_label():
+    proba = np.array([[0.75, 0.25], [0.25, 0.75]])
+    checked = check_proba(["ok", "fraud"], proba, pos_label="fraud")[1]
+    assert checked is proba
+
+
+def test_one_column_of_three_classes_is_refused():
+    with pytest.raises(ValueError, match="a single column, of one of two classes, but"):
+        check_proba(["a", "b", "c"], [0.1, 0.2, 0.3], pos_label="a")
+
+
+# Confidences, beside whether each was right.
+
+
+def confidences(n=2000, gap=0.15, seed=0):
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.1, 1, n)
+    return (rng.random(n) < np.clip(confidence - gap, 0, 1)).astype(int), confidence
+
+
+@pytest.mark.parametrize("gap", [0.1, -0.1])
+def test_confidences_of_several_classes_are_recognised(gap):
+    right, confidence = confidences(gap=gap)
+    with pytest.warns(OneColumnWarning, match="static_calibration_error"):
+        check_top_label(right, confidence)
+    with pytest.warns(OneColumnWarning, match="too (large|small) both below and"):
+        check_proba(right == 1, confidence[:, np.newaxis], top_label=True)
+
+
+def test_confidences_that_are_asked_about_or_named_are_not_warned_of():
+    right, confidence = confidences()
+    check_proba(right, confidence)  # The predicted class is not judged.
+    check_top_label(right, confidence, pos_label=1)
+    check_top_label(right, np.column_stack([1 - confidence, confidence]))
+
+
+@pytest.mark.parametrize("n", [300, 30_000])
+@pytest.mark.parametrize("centre", [-2, 0, 2])
+@pytest.mark.parametrize("spread", [0.5, 2])
+@pytest.mark.parametrize("factor", [0.5, 1, 2])
+def test_two_classes_at_any_temperature_are_not_warned_of(n, centre, spread, factor):
+    for seed in range(20 if n == 300 else 2):
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(centre, spread, n)
+        y = (rng.random(n) < expit(logits)).astype(int)
+        check_top_label(y, expit(factor * logits))
+
+
+def test_probabilities_near_zero_are_no_confidences():
+    # The class is rarer than in training: off in one direction, but no confidences.
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, 5000)
+    y = (rng.random(5000) < expit(logits - 0.5)).astype(int)
+    check_top_label(y, expit(logits))
