@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skcalib._validation import check_top_label
-from skcalib.metrics._bins import Floats
+from skcalib.metrics._bins import Floats, sum_by_index
 
 
 def risk_coverage_curve(
@@ -70,10 +70,11 @@ def risk_coverage_curve(
     >>> coverage, risk, thresholds
     (array([0.5 , 0.75, 1.  ]), array([0.  , 0.  , 0.25]), array([0.9, 0.8, 0.6]))
     """
-    accepted, errors, thresholds = _accepted(
+    rows, errors, thresholds = _groups(
         y_true, y_proba, labels, sample_weight, pos_label
     )
-    return accepted / accepted[-1], errors / accepted, thresholds
+    accepted, wrong = np.cumsum(rows), np.cumsum(errors)
+    return accepted / accepted[-1], wrong / accepted, thresholds
 
 
 def area_under_risk_coverage_curve(
@@ -143,28 +144,25 @@ def area_under_risk_coverage_curve(
     >>> round(area_under_risk_coverage_curve([0, 0, 1, 0], y_proba), 3)
     0.034
     """
-    accepted, errors, _ = _accepted(y_true, y_proba, labels, sample_weight, pos_label)
-    coverage, wrong = accepted / accepted[-1], errors / accepted[-1]
-    low, wrong_before = np.r_[0, coverage[:-1]], np.r_[0, wrong[:-1]]
+    rows, errors, _ = _groups(y_true, y_proba, labels, sample_weight, pos_label)
+    accepted, wrong = np.cumsum(rows), np.cumsum(errors)
+    low, wrong_before = accepted[:-1], wrong[:-1]
     # Within a group of ties the errors grow with a constant rate, so that the risk is
-    # rate + (wrong_before - rate * low) / c between its ends.
-    rate = (wrong - wrong_before) / (coverage - low)
-    area = rate * (coverage - low)
-    area[1:] += (wrong_before - rate * low)[1:] * np.log(coverage[1:] / low[1:])
-    return float(area.sum())
+    # rate + (wrong_before - rate * low) / accepted between its ends. A group may be
+    # too light to be seen in the sums.
+    rate = errors / rows
+    beyond = (wrong_before - rate[1:] * low) @ np.diff(np.log(accepted))
+    return float((errors.sum() + beyond) / accepted[-1])
 
 
-def _accepted(
+def _groups(
     y_true: ArrayLike,
     y_proba: ArrayLike,
     labels: ArrayLike | None,
     sample_weight: ArrayLike | None,
     pos_label: object,
 ) -> tuple[Floats, Floats, Floats]:
-    """Return the weights of rows and errors accepted at each threshold.
-
-    Thresholds whose rows weigh nothing beside those before are left out.
-    """
+    """Return the weights of rows and errors of each confidence, and these, falling."""
     confidence, hit, weight = check_top_label(
         y_true, y_proba, labels, sample_weight, pos_label
     )
@@ -172,8 +170,6 @@ def _accepted(
     confidence, hit, weight = confidence[used], hit[used], weight[used]
     thresholds, group = np.unique(confidence, return_inverse=True)
     n = thresholds.shape[0]
-    rows = np.bincount(group, weight, n)[::-1]
-    errors = np.bincount(group, weight * ~hit, n)[::-1]
-    accepted = np.cumsum(rows)
-    seen = np.diff(accepted / accepted[-1], prepend=0) > 0
-    return accepted[seen], np.cumsum(errors)[seen], thresholds[::-1][seen]
+    rows = sum_by_index(group, weight, n)[::-1]
+    errors = sum_by_index(group, weight * ~hit, n)[::-1]
+    return rows, errors, thresholds[::-1]

@@ -66,6 +66,18 @@ def test_increasing_maps_change_nothing_but_the_thresholds():
     )
 
 
+@pytest.mark.parametrize("light", [1e-17, 1e-300, 1e-310])
+def test_rows_of_hardly_any_weight_hardly_count(light):
+    y, p = [0, 1, 0, 1], [0.2, 0.7, 0.9, 0.95]
+    expected = area_under_risk_coverage_curve(y, p, sample_weight=[1, 0, 1, 0])
+    for weight in ([1, light, 1, 0], [1, 0, 1, light], [1, light, 1, light]):
+        area = area_under_risk_coverage_curve(y, p, sample_weight=weight)
+        assert area == pytest.approx(expected, abs=1e-14)
+        coverage, risk, _ = risk_coverage_curve(y, p, sample_weight=weight)
+        assert np.isfinite(coverage).all()
+        assert np.isfinite(risk).all()
+
+
 def test_weights_equal_repeated_rows_and_the_order_does_not_matter():
     y, proba = draw(50, n_levels=10)
     weight = np.arange(50) % 3
