@@ -113,15 +113,16 @@ def squared_kernel_calibration_error(
         means = block_means(pairs, _repeated(weight), int(block_size))
         return float(means.mean())
     total = weight.sum()
+    share = weight / total
     if estimator == "biased":
-        return max(pairs.weighted_sum(weight / total), 0.0)
+        return max(pairs.weighted_sum(share), 0.0)
     if total <= 1:
         raise ValueError(
             f"A total weight of {total:g} makes no pair of rows. Pass at least two "
             "rows; weights count as numbers of rows here."
         )
-    own = float(weight @ pairs.diagonal)
-    return (pairs.weighted_sum(weight) - own) / float(total * (total - 1))
+    own = float(share @ pairs.diagonal) / total
+    return float((pairs.weighted_sum(share) - own) / (1 - 1 / total))
 
 
 def check_kernel_options(

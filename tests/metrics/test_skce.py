@@ -123,3 +123,14 @@ def test_memory_does_not_grow_with_the_pairs():
 def test_unusable_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         squared_kernel_calibration_error([0, 1], [0.2, 0.7], **options)
+
+
+def test_huge_weights_do_not_overflow():
+    y, proba = draw()
+    weight = np.random.default_rng(0).uniform(1, 2, len(y))
+    biased = squared_kernel_calibration_error(
+        y, proba, sample_weight=weight, estimator="biased"
+    )
+    # Of so many rows it does not matter that each is counted with itself.
+    huge = squared_kernel_calibration_error(y, proba, sample_weight=1e160 * weight)
+    assert huge == pytest.approx(biased, rel=1e-9)
