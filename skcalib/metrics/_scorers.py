@@ -28,14 +28,14 @@ from skcalib.metrics._top_label import (
 
 
 class CalibrationScorer(Scorer):
-    """Call ``scorer(estimator, X, y)`` for minus a metric of its probabilities.
+    """Call ``scorer(estimator, X, y)`` for a metric of its probabilities, or minus it.
 
     The metric is told the class of each column, ``labels=estimator.classes_``, so a
     fold that lacks a class still scores.
     """
 
-    def __init__(self, metric: Callable[..., float]) -> None:
-        super().__init__(metric, -1, {}, "predict_proba")
+    def __init__(self, metric: Callable[..., float], sign: int = -1) -> None:
+        super().__init__(metric, sign, {}, "predict_proba")
 
     def _score(
         self, method_caller: Any, estimator: Any, X: Any, y_true: Any, **kwargs: Any
@@ -50,13 +50,14 @@ class CalibrationScorer(Scorer):
         return float(self._sign * self._score_func(y_true, y_proba, **kwargs))
 
     def __repr__(self) -> str:
-        return f"CalibrationScorer({self._score_func.__name__})"
+        sign = "" if self._sign < 0 else ", sign=1"
+        return f"CalibrationScorer({self._score_func.__name__}{sign})"
 
 
 ece_scorer = CalibrationScorer(expected_calibration_error)
 aece_scorer = CalibrationScorer(adaptive_expected_calibration_error)
 sce_scorer = CalibrationScorer(static_calibration_error)
-entropy_scorer = CalibrationScorer(predictive_entropy)
+entropy_scorer = CalibrationScorer(predictive_entropy, sign=1)
 
 _OTHERS = (
     calibration_loss,
@@ -76,8 +77,9 @@ _OTHERS = (
 _SCORERS = {
     "neg_adaptive_expected_calibration_error": aece_scorer,
     "neg_expected_calibration_error": ece_scorer,
-    "neg_predictive_entropy": entropy_scorer,
+    "neg_predictive_entropy": CalibrationScorer(predictive_entropy),
     "neg_static_calibration_error": sce_scorer,
+    "predictive_entropy": entropy_scorer,
     **{f"neg_{metric.__name__}": CalibrationScorer(metric) for metric in _OTHERS},
 }
 
@@ -108,9 +110,14 @@ def get_scorer(scoring: Any) -> Any:
     Notes
     -----
     Calibration errors are better when lower, so scorers return minus the metric and
-    their names start with ``neg_``. This includes the entropy: of two classifiers that
-    are equally well calibrated the surer one says more. Alone it rewards
-    over-confidence, so score with it beside a calibration error, never in its place.
+    their names start with ``neg_``.
+
+    The entropy is no error, and there is a name for each direction.
+    "predictive_entropy", which is `entropy_scorer`, is higher for the less sure
+    classifier; it is in this direction that papers on over-confident networks report
+    it. "neg_predictive_entropy" is higher for the surer one, which says more if both
+    are equally well calibrated. Neither is a reason to choose a classifier: alone, one
+    prefers the class frequencies and the other over-confidence.
 
     Examples
     --------

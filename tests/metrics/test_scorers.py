@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from skcalib import metrics as m
+from skcalib.exceptions import OneColumnWarning
 
 FUNCTIONS = {
     "neg_expected_calibration_error": m.expected_calibration_error,
@@ -53,7 +54,7 @@ def test_a_score_is_minus_the_metric(problem, name):
     weight = np.random.default_rng(0).random(300)
     scorer = m.get_scorer(name)
     proba = classifier.predict_proba(X)
-    if proba.shape[1] == 2:  # Scorers pass the second class alone.
+    if proba.shape[1] == 2:  # Scorers are given the second class alone.
         proba = proba[:, 1]
     expected = -FUNCTIONS[name](y, proba)
     assert scorer(classifier, X, y) == pytest.approx(expected, rel=1e-9)
@@ -68,13 +69,54 @@ def test_a_score_is_minus_the_metric(problem, name):
         (m.ece_scorer, "neg_expected_calibration_error"),
         (m.aece_scorer, "neg_adaptive_expected_calibration_error"),
         (m.sce_scorer, "neg_static_calibration_error"),
-        (m.entropy_scorer, "neg_predictive_entropy"),
+        (m.entropy_scorer, "predictive_entropy"),
     ],
 )
 def test_the_named_scorers_are_those_of_get_scorer(problem, scorer, name):
     X, y = problem
     classifier = GaussianNB().fit(X, y)
     assert scorer(classifier, X, y) == m.get_scorer(name)(classifier, X, y)
+
+
+def test_entropy_is_scored_in_both_directions(problem):
+    X, y = problem
+    sure = GaussianNB().fit(X, y)
+    unsure = GaussianNB(var_smoothing=10).fit(X, y)
+    more, less = (
+        m.get_scorer(prefix + "predictive_entropy") for prefix in ("", "neg_")
+    )
+    entropy = m.predictive_entropy(None, unsure.predict_proba(X))
+    assert more(unsure, X, y) == pytest.approx(entropy, rel=1e-9)
+    assert less(unsure, X, y) == -more(unsure, X, y)
+    assert more(unsure, X, y) > more(sure, X, y)
+    grid = {"var_smoothing": [1e-9, 10]}
+    search = GridSearchCV(GaussianNB(), grid, scoring=m.entropy_scorer).fit(X, y)
+    assert search.best_params_ == {"var_smoothing": 10}
+    assert repr(more) == "CalibrationScorer(predictive_entropy, sign=1)"
+    assert repr(less) == "CalibrationScorer(predictive_entropy)"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_two_named_classes_score_like_numbers(name):
+    X, y = make_classification(200, random_state=0)
+    words = np.array(["ok", "fraud"])[y]  # In the other order.
+    scorer = m.get_scorer(name)
+    score = scorer(GaussianNB().fit(X, words), X, words)
+    expected = scorer(GaussianNB().fit(X, y), X, y)
+    # The column that is left out is rounded: some metrics see its smallest values.
+    assert score == pytest.approx(expected, rel=1e-5)
+
+
+def test_scorers_do_not_mistake_probabilities_for_confidences():
+    # Two classes of other frequencies than in training: off in one direction.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 1))
+    y = (rng.random(4000) < 1 / (1 + np.exp(-X[:, 0]))).astype(int)
+    kept = (y == 0) | (rng.random(4000) < 0.5)
+    classifier = LogisticRegression().fit(X[kept], y[kept])
+    with pytest.warns(OneColumnWarning):
+        m.expected_calibration_error(y, classifier.predict_proba(X)[:, 1])
+    assert m.ece_scorer(classifier, X, y) < 0
 
 
 def test_a_fold_that_lacks_a_class_scores():
