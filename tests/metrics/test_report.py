@@ -177,9 +177,39 @@ def test_unusable_options_are_refused(predictions, options, error, message):
 
 
 def test_the_interval_of_a_gap_holds_its_value(predictions):
-    # On few samples nearly every replicate has a larger gap than the sample itself.
+    # With few samples a bin nearly every replicate has a larger gap than the sample.
     y, proba = (array[:300] for array in predictions)
-    report = calibration_report(y, proba, n_bootstrap=300, random_state=0)
+    report = calibration_report(y, proba, n_bins=100, n_bootstrap=200, random_state=0)
     for name in ("ece", "aece", "sce", "mce", "rmsce", "ks", "smooth_ece"):
         value, low, high = report[name]
         assert 0 <= low <= value <= high, name
+
+
+def test_the_interval_of_a_gap_covers_the_true_one():
+    # Accuracy is 0.12 below every confidence. Chance in bins of 20 rows raises the
+    # AECE to 0.134 and that of a replicate once more: of 40 percentile intervals that
+    # are not moved down, 7 cover 0.12 and 21 the expected value of the AECE.
+    def draw(seed):
+        rng = np.random.default_rng(seed)
+        confidence = rng.uniform(0.6, 0.9, 1000)
+        y = (rng.random(1000) < confidence - 0.12).astype(int)
+        return y, np.column_stack([1 - confidence, confidence])
+
+    options = {"metrics": ["aece"], "n_bins": 50}
+    values = [
+        calibration_report(*draw(1000 + seed), n_bootstrap=0, **options)["aece"].value
+        for seed in range(50)
+    ]
+    expected = np.mean(values)
+    assert expected == pytest.approx(0.134, abs=0.005)
+    intervals = np.array(
+        [
+            calibration_report(
+                *draw(seed), n_bootstrap=100, random_state=seed, **options
+            )["aece"]
+            for seed in range(40)
+        ]
+    )
+    _, low, high = intervals.T
+    assert np.count_nonzero((low <= 0.12) & (high >= 0.12)) >= 27
+    assert np.count_nonzero((low <= expected) & (high >= expected)) >= 32
