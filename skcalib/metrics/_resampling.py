@@ -20,6 +20,7 @@ from skcalib.metrics._bins import (
     Floats,
     RankedScores,
     bin_stats,
+    cumulate,
     equal_mass_stats,
     rank_scores,
     sum_by_index,
@@ -128,20 +129,29 @@ class Replicate:
 
 
 def unbiased_squared_gap(ranked: RankedScores, weight: Floats, n_bins: int) -> float:
-    """Mean product of the residuals of two different rows of a bin.
+    """Mean product of the residuals of two different rows of a bin of equal mass.
 
     Its expectation is the mean squared gap of the bins, whatever the number of rows: a
-    calibrated classifier scatters around 0. Weights count as numbers of rows.
+    calibrated classifier scatters around 0. Weights count as numbers of rows. Rows of
+    equal confidence are all in the bin that holds the middle of them.
+
+    Equal mass suits the comparison of two classifiers: an increasing map leaves every
+    row in its bin, so that the chance both share cancels. Bins of equal width have the
+    same size, and less power.
     """
-    index = np.searchsorted(uniform_edges(n_bins), ranked.confidence)
-    residual = ranked.hit - ranked.confidence
+    sums = cumulate(ranked, weight)
+    middle = (sums.weight[1:] + sums.weight[:-1]) / 2
+    index = np.minimum(middle / sums.weight[-1] * n_bins, n_bins - 1).astype(np.intp)
+    confidence = ranked.confidence[ranked.ends]
+    n_rows, n_hits = np.diff(sums.weight), np.diff(sums.hit)
+    squares = n_hits * (1 - 2 * confidence) + n_rows * confidence**2
     rows, gaps, own = (
-        sum_by_index(index, weight * values, n_bins)
-        for values in (np.ones_like(residual), residual, residual**2)
+        sum_by_index(index, values, n_bins)
+        for values in (n_rows, n_hits - n_rows * confidence, squares)
     )
     several = rows > 1
     pairs = (gaps[several] ** 2 - own[several]) / (rows[several] - 1)
-    return float(pairs.sum() / weight.sum())
+    return float(pairs.sum() / sums.weight[-1])
 
 
 # Means over rows: all replicates are one product.

@@ -48,13 +48,31 @@ def test_the_squared_error_is_the_mean_product_of_two_residuals():
     confidence = proba.max(axis=1)
     residual = (proba.argmax(axis=1) == y) - confidence
     expected = 0
-    for b in range(15):
-        r = residual[(confidence > b / 15) & (confidence <= (b + 1) / 15)]
-        if len(r) > 1:
-            pairs = np.outer(r, r)[~np.eye(len(r), dtype=bool)]
-            expected += len(r) / 200 * pairs.mean()
+    for b in range(15):  # Of equal mass, 13 or 14 rows each.
+        r = residual[np.argsort(confidence)][(np.arange(200) + 0.5) // (200 / 15) == b]
+        pairs = np.outer(r, r)[~np.eye(len(r), dtype=bool)]
+        expected += len(r) / 200 * pairs.mean()
     result = calibration_test(y, proba, metric="squared_ce", n_resamples=1)
     assert result.statistic == pytest.approx(expected, abs=1e-12)
+
+
+def test_rows_of_equal_confidence_share_a_bin_of_the_squared_error():
+    # Three confidences of 40, 30 and 30 rows: whole in whatever number of bins.
+    confidence = np.repeat([0.6, 0.7, 0.9], [40, 30, 30])
+    right = np.random.default_rng(0).random(100) < 0.6
+    expected = 0
+    for value in (0.6, 0.7, 0.9):
+        r = right[confidence == value] - value
+        expected += len(r) / 100 * np.outer(r, r)[~np.eye(len(r), dtype=bool)].mean()
+    for order in (np.arange(100), np.random.default_rng(1).permutation(100)):
+        result = calibration_test(
+            right[order],
+            confidence[order],
+            metric="squared_ce",
+            n_bins=7,
+            n_resamples=1,
+        )
+        assert result.statistic == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", FAST)

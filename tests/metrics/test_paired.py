@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from skcalib.metrics import calibration_report, compare_calibration
 from skcalib.metrics._paired import COMPARED_METRICS
@@ -59,6 +59,17 @@ def test_a_better_classifier_is_found():
         np.count_nonzero(p_values(good_and_bad, 30, alternative="less") <= 0.05) >= 27
     )
     assert p_values(good_and_bad, 5, alternative="greater").min() > 0.9
+
+
+def test_two_temperatures_of_one_classifier_are_told_apart():
+    # The rows of a bin of equal mass are the same at both, so that chance cancels;
+    # with bins of equal width 0 of 20 are found.
+    def temperatures(rng, n=500):
+        z = rng.normal(scale=2.5, size=n)
+        y = (rng.random(n) < expit(z)).astype(int)
+        return y, expit(1.6 * z), expit(1.4 * z)
+
+    assert np.count_nonzero(p_values(temperatures, 20) <= 0.05) >= 14
 
 
 @pytest.mark.parametrize("metric", COMPARED_METRICS)
