@@ -1,12 +1,11 @@
 """What all calibrators share: input checks, labels, prediction through the map."""
 
-import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._maps import evaluate
+from skcalib._maps import evaluate, top_columns
 from skcalib._sklearn_compat import fit_context
 from skcalib._validation import check_calibration_set, check_logits
 from skcalib._warnings import warn
@@ -90,12 +89,9 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         source = check_logits(self, X, reset=False)
-        if self._keeps_class:
-            # Straight from the logits: rounding must not make new ties.
-            scores = source.read(slice(0, source.shape[0]))
-        else:
-            scores = evaluate(self._calibration_map(), source)
-        return self.classes_[np.argmax(scores, axis=1)]
+        # Straight from the logits where they decide: rounding must not make new ties.
+        chosen = None if self._keeps_class else self._calibration_map()
+        return self.classes_[top_columns(chosen, source)]
 
     @available_if(_has_calibrated_logits)
     def decision_function(self, X):

@@ -1,7 +1,12 @@
 """Calibration maps: fitted calibrators written down as data."""
 
 from skcalib._maps._curves import curve_map, make_tables
-from skcalib._maps._numpy import LARGEST_LOGIT, evaluate, evaluate_block
+from skcalib._maps._numpy import (
+    LARGEST_LOGIT,
+    evaluate,
+    evaluate_block,
+    top_columns,
+)
 from skcalib._maps._operations import (
     Affine,
     BetaLink,
@@ -45,4 +50,5 @@ __all__ = [
     "evaluate",
     "evaluate_block",
     "make_tables",
+    "top_columns",
 ]

@@ -26,17 +26,45 @@ Block = NDArray[np.float64]
 
 def evaluate(calibration_map: ops.CalibrationMap, source: ArraySource) -> NDArray[Any]:
     """Map all rows of `source`; float32 in gives float32 out."""
-    n_rows, n_columns = source.shape
-    out = np.empty((n_rows, n_columns), dtype=source.dtype)
+    out = np.empty(source.shape, dtype=source.dtype)
 
     def fill(rows: slice) -> None:
-        block = np.array(source.read(rows), dtype=np.float64, order="C")
-        np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
-        out[rows] = evaluate_block(calibration_map, block)
+        out[rows] = _read_and_map(calibration_map, source, rows)
 
-    for _ in map_blocks(fill, row_slices(n_rows, n_columns)):
+    for _ in map_blocks(fill, row_slices(*source.shape)):
         pass
     return out
+
+
+def top_columns(
+    calibration_map: ops.CalibrationMap | None, source: ArraySource
+) -> NDArray[np.intp]:
+    """Return the first column of the largest value of each mapped row.
+
+    None leaves the rows as they are. Only a few blocks are in memory at a time.
+    """
+    out = np.empty(source.shape[0], dtype=np.intp)
+
+    def fill(rows: slice) -> None:
+        if calibration_map is None:
+            values = source.read(rows)
+        else:
+            values = _read_and_map(calibration_map, source, rows)
+            # Ties are those of what `evaluate` returns.
+            values = values.astype(source.dtype, copy=False)
+        np.argmax(values, axis=1, out=out[rows])
+
+    for _ in map_blocks(fill, row_slices(*source.shape)):
+        pass
+    return out
+
+
+def _read_and_map(
+    calibration_map: ops.CalibrationMap, source: ArraySource, rows: slice
+) -> Block:
+    block = np.array(source.read(rows), dtype=np.float64, order="C")
+    np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
+    return evaluate_block(calibration_map, block)
 
 
 def evaluate_block(calibration_map: ops.CalibrationMap, x: Block) -> Block:

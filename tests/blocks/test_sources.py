@@ -160,7 +160,7 @@ MEASURE = """
 import re, sys
 import numpy as np
 from skcalib._blocks import open_source
-from skcalib.calibrators import TemperatureScaling
+from skcalib.calibrators import TemperatureScaling, VectorScaling
 
 def peak():  # ru_maxrss would begin at that of the parent.
     status = open("/proc/self/status").read()
@@ -169,18 +169,21 @@ def peak():  # ru_maxrss would begin at that of the parent.
 rng = np.random.default_rng(0)
 small = rng.normal(size=(500, 100)).astype(np.float32)
 y = np.where(rng.random(500) < 0.3, 0, small.argmax(axis=1))
-TemperatureScaling().fit(small, y)
+scaling = TemperatureScaling().fit(small, y)
+vector = VectorScaling().fit(small, y)
+scaling.predict(small), vector.predict(small)
 before = peak()
 logits = np.memmap(sys.argv[1], dtype=np.float32, mode="r", shape=(250_000, 100))
-scaling = TemperatureScaling().fit(logits, np.tile(np.load(sys.argv[2]), 5))
-scaling.predict(logits[:1000])
+scaling.fit(logits, np.tile(np.load(sys.argv[2]), 5))
+assert np.array_equal(scaling.predict(logits)[:50], logits[:50].argmax(axis=1))
+assert vector.predict(logits).shape == (250_000,)
 open_source(logits).take(np.arange(0, 250_000, 1000))
 print(peak() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_a_fit_to_a_file_does_not_hold_the_file_in_memory(tmp_path):
+def test_neither_fit_nor_predict_holds_a_file_in_memory(tmp_path):
     path, labels = tmp_path / "logits.f4", tmp_path / "y.npy"
     rng = np.random.default_rng(0)
     block = rng.normal(size=(50_000, 100)).astype(np.float32)
