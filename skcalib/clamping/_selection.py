@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from skcalib._numerics import softmax_
+from skcalib._solvers._choice import choose, mean_and_error
 from skcalib.clamping._row_losses import log_losses
 
 
@@ -159,12 +160,8 @@ class Table:
     def gain(self, candidate, other):
         """Return the mean of `candidate` less that of `other`, and its error."""
         scores = (self._scores[self._position(c)] for c in (candidate, other))
-        difference = np.subtract(*scores)
-        total = self._weight.sum()
-        mean = float(difference @ self._weight / total)
-        squares = (difference - mean) ** 2 @ self._weight / total
-        # Weights count repetitions, so this is the error of the repeated rows.
-        return mean, float(np.sqrt(squares / max(total - 1, 1)))
+        mean, error = mean_and_error(np.subtract(*scores), self._weight)
+        return float(mean), float(error)
 
     def helps(self, candidate, other):
         """Whether `candidate` is better than `other` by more than a standard error."""
@@ -182,10 +179,8 @@ class Table:
     def choose(self, rule="one_standard_error"):
         """Return the first checked candidate that the best checked does not beat."""
         checked = [c for c in self._candidates if c.checked]
-        best = max(checked, key=self.mean)
-        if rule == "best":
-            return best
-        return next(c for c in checked if not self.helps(best, c))
+        scores = np.array([self._scores[self._position(c)] for c in checked])
+        return checked[choose(scores, self._weight, one_standard_error=rule != "best")]
 
     def _position(self, candidate):
         return next(i for i, c in enumerate(self._candidates) if c is candidate)

@@ -9,6 +9,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skcalib._base import BaseCalibrator
 from skcalib._sklearn_compat import StrOptions, fit_context
+from skcalib._solvers._choice import choose, mean_and_error
 from skcalib._validation import (
     check_calibration_set,
     check_logits,
@@ -24,11 +25,7 @@ from skcalib.model_selection._candidates import (
     named_candidates,
 )
 from skcalib.model_selection._log_proba import true_log_proba
-from skcalib.model_selection._stack import (
-    HeldOut,
-    StackedCalibrator,
-    mean_and_error,
-)
+from skcalib.model_selection._stack import HeldOut, StackedCalibrator
 
 STACK = "stack"
 # The finalists of a stack that are made of its first mixture.
@@ -226,7 +223,7 @@ class CalibratorSearch(BaseCalibrator):
         unit_weight = np.ones(len(splits))
         if self.scoring == "neg_log_loss":
             unit_weight = np.concatenate([weight[test] for _, test in splits])
-        chosen = _choose(scores, unit_weight, one_standard_error=rule != "best")
+        chosen = choose(scores, unit_weight, one_standard_error=rule != "best")
         if rule == STACK:
             stack, more = _stack(candidates, chosen, proba, data, splits)
             scores = np.vstack([scores, more[0]])
@@ -352,13 +349,6 @@ def _stack(candidates, best, proba, data, splits):
 
 def _named(weights, names):
     return dict(zip(names, weights.tolist(), strict=True))
-
-
-def _choose(scores, weight, *, one_standard_error):
-    """Return the best candidate, or the first within one standard error of it."""
-    best = int((scores @ weight).argmax())
-    gap, error = mean_and_error(scores - scores[best], weight)
-    return int((gap >= -error).argmax()) if one_standard_error else best
 
 
 def _summarise(names, scores, weight, seconds):

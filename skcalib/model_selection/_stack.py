@@ -177,11 +177,3 @@ class HeldOut:
             logits[rows], self.codes[rows], sample_weight=self.weight[rows]
         )
         return fitted._calibration_map()
-
-
-def mean_and_error(values, weight):
-    """Return weighted means and their standard errors; weights count repetitions."""
-    total = weight.sum()
-    mean = values @ weight / total
-    square = (values - np.expand_dims(mean, -1)) ** 2 @ weight / total
-    return mean, np.sqrt(square / max(total - 1, 1))

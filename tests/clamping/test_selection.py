@@ -47,6 +47,27 @@ def test_the_first_that_the_best_does_not_beat_is_chosen():
     assert table([simple, better, hardly]).choose("best") in (better, hardly)
 
 
+@pytest.mark.parametrize(("n_errors", "wins"), [(0.99, False), (1.01, True)])
+def test_the_best_has_to_win_by_more_than_one_standard_error(n_errors, wins):
+    rng = np.random.default_rng(0)
+    codes, noise = np.zeros(400, dtype=int), rng.normal(size=400)
+    simple = candidate(rng.normal(1, 1, 400))
+    # What is added to the score of a row is added to the logarithm of its probability.
+    score = LogLossScore()(simple, codes, None, None) - 5
+    simple = candidate(log_odds_of(score))
+    noise = 0.1 * (noise - noise.mean()) / noise.std(ddof=1)
+    complex_one = candidate(log_odds_of(score + noise + 0.1 * n_errors / 20))
+    both = table([simple, complex_one])
+    mean, error = both.gain(complex_one, simple)
+    assert mean / error == pytest.approx(n_errors)
+    assert both.choose() is (complex_one if wins else simple)
+    assert both.helps(complex_one, simple) == wins
+
+
+def log_odds_of(log_proba):
+    return log_proba - np.log(-np.expm1(log_proba))
+
+
 def test_candidates_that_the_network_has_not_judged_are_not_chosen():
     plain = np.random.default_rng(0).normal(1, 1, 400)
     simple, better = candidate(plain), candidate(plain + 1, checked=False)

@@ -42,6 +42,19 @@ def test_the_simplest_candidate_within_one_standard_error_wins(calibration_set):
     assert_array_equal(search.predict_proba(logits), expected)
 
 
+@pytest.mark.parametrize(("bias", "chosen"), [(0.12, 0), (0.15, 1)])
+def test_a_complex_candidate_has_to_win_by_more_than_one_standard_error(
+    draw_calibration_set, bias, chosen
+):
+    logits, y = draw_calibration_set(n_samples=1500)
+    logits = logits + bias * np.array([3.0, 0.0, -3.0, 1.0])
+    search = CalibratorSearch([TemperatureScaling(), VectorScaling()]).fit(logits, y)
+    results = search.cv_results_
+    lag = -results["difference_to_best"][0] / results["standard_error"][0]
+    assert (0.5 < lag < 1) if chosen == 0 else (1 < lag < 1.5)
+    assert search.best_index_ == chosen
+
+
 def test_a_complex_candidate_wins_where_it_is_needed(biased_set):
     search = CalibratorSearch([TemperatureScaling(), VectorScaling()])
     assert search.fit(*biased_set).best_name_ == "VectorScaling"
