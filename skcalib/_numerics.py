@@ -66,3 +66,24 @@ def log_odds(x: NDArray[Any]) -> NDArray[Any]:
     result = (x - largest) - np.log1p(others)
     result[rows, top] = top_log_odds
     return result
+
+
+def hash_rows(rows: NDArray[Any]) -> NDArray[np.uint64]:
+    """Hash each row to 64 bits; equal rows have equal hashes, -0.0 being 0.0.
+
+    The bytes are mixed word by word and summed with random odd factors. Rows of any
+    shape and of any numbers; two that differ share a hash by chance only.
+    """
+    n_rows = rows.shape[0]
+    flat = rows.reshape(n_rows, -1)
+    flat = np.ascontiguousarray(flat + 0 if flat.dtype.kind == "f" else flat)
+    size = next(s for s in (8, 4, 2, 1) if flat.shape[1] * flat.itemsize % s == 0)
+    words = flat.view(np.uint8).view(f"u{size}").astype(np.uint64)
+    # Round numbers differ in their upper bits only, which a product would push out.
+    words ^= words >> np.uint64(32)
+    words *= np.uint64(0x9E3779B97F4A7C15)
+    words ^= words >> np.uint64(29)
+    rng = np.random.default_rng(0)
+    factors = rng.integers(1 << 64, size=words.shape[1], dtype=np.uint64)
+    words *= factors | np.uint64(1)
+    return words.sum(axis=1, dtype=np.uint64)

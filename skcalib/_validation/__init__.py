@@ -12,7 +12,7 @@ from skcalib._validation._proba import (
     check_proba_rows,
     check_top_label,
 )
-from skcalib._validation._splits import make_splits
+from skcalib._validation._splits import lone_class, make_splits, number_equal_rows
 
 __all__ = [
     "check_calibration_set",
@@ -23,5 +23,7 @@ __all__ = [
     "check_weight",
     "encode_labels",
     "logits_from_proba",
+    "lone_class",
     "make_splits",
+    "number_equal_rows",
 ]

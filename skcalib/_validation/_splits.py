@@ -1,31 +1,51 @@
-"""Folds for sets that are small, many-classed, weighted or in class order."""
+"""Folds for sets that are small, many-classed, weighted, repetitive or in class order.
+
+Rows that are alike stay together: a row whose twin was fitted on is no held-out row.
+"""
 
 from numbers import Integral
 
 import numpy as np
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_consistent_length, column_or_1d
+
+from skcalib._blocks import ArraySource, map_blocks, row_slices
+from skcalib._numerics import hash_rows
 
 DEFAULT_FOLDS = 5
 
 
-def make_splits(cv, X, codes, weight, random_state):
+def make_splits(cv, X, codes, weight, random_state, groups=None):
     """Return a list of (train, test) row numbers; rows of weight 0 are left out.
 
     An integer, or None for 5, means stratified folds of shuffled rows. Every class is
     dealt out over the folds in turn, however few samples it has, so none has to be left
-    out. Anything else is what scikit-learn takes, and counts all rows of `X`.
+    out. Equal rows of a class are dealt out as one, so that folds do not depend on how
+    often a row is repeated; with `groups`, rows of a group are. Anything else is what
+    scikit-learn takes; it counts all rows of `X`, and repetitions are its own concern.
+
+    `X` is an array of any rows, or a source of blocks.
     """
     used = weight > 0
+    if groups is not None:
+        groups = column_or_1d(groups, warn=True)
+        check_consistent_length(groups, codes)
     if cv is None or isinstance(cv, Integral):
         n_folds = DEFAULT_FOLDS if cv is None else cv
         if n_folds < 2:
             raise ValueError(f"cv={cv} is not an integer above 1.")
         rows = np.flatnonzero(used)
-        fold = _deal(codes[rows], n_folds, random_state)
+        if groups is None:
+            unit = _number(_row_keys(X, codes)[rows])
+            fold = _deal_alike(unit, codes[rows], n_folds, random_state)
+        else:
+            unit = _number_groups(groups[rows])
+            fold = _deal_groups(unit, codes[rows], weight[rows], n_folds, random_state)
         return [(rows[fold != k], rows[fold == k]) for k in range(fold.max() + 1)]
     every = np.arange(codes.shape[0])
-    pairs = check_cv(cv, codes, classifier=True).split(X, codes)
+    whole = X.read(slice(0, every.size)) if isinstance(X, ArraySource) else X
+    pairs = check_cv(cv, codes, classifier=True).split(whole, codes, groups)
     splits = [tuple(every[part][used[part]] for part in pair) for pair in pairs]
     if not splits:
         raise ValueError(f"cv={cv!r} gives no split of the {codes.shape[0]} rows.")
@@ -38,11 +58,87 @@ def make_splits(cv, X, codes, weight, random_state):
     return splits
 
 
-def _deal(codes, n_folds, random_state):
-    """Deal the rows of each class out to the folds in turn, in random order."""
-    n_samples = codes.shape[0]
-    order = check_random_state(random_state).permutation(n_samples)
-    order = order[np.argsort(codes[order], kind="stable")]
-    fold = np.empty(n_samples, dtype=np.intp)
-    fold[order] = np.arange(n_samples) % min(n_folds, n_samples)
-    return fold
+def number_equal_rows(X, codes):
+    """Return a number of each row, from 0 on, that equal rows of a class share.
+
+    Rows are told apart by a hash of 64 bits.
+    """
+    return _number(_row_keys(X, codes))
+
+
+def lone_class(splits, codes):
+    """Return the first split that leaves one class only to fit on, and that class.
+
+    None if there is no such split.
+    """
+    for i, (train, _) in enumerate(splits):
+        present = np.unique(codes[train])
+        if present.size == 1:
+            return i, present[0]
+    return None
+
+
+def _row_keys(X, codes):
+    """Return a hash of each row and its class."""
+    read = X.read if isinstance(X, ArraySource) else X.__getitem__
+    slices = row_slices(codes.shape[0], int(np.prod(X.shape[1:])))
+    hashes = map_blocks(lambda rows: hash_rows(read(rows)), slices)
+    pairs = np.column_stack([np.concatenate(list(hashes)), codes.astype(np.uint64)])
+    return hash_rows(pairs)
+
+
+def _number(values):
+    """Return the place of each value in the order of first occurrence."""
+    _, first, number = np.unique(values, return_index=True, return_inverse=True)
+    rank = np.empty(first.size, dtype=np.intp)
+    rank[np.argsort(first)] = np.arange(first.size)
+    return rank[number]
+
+
+def _number_groups(groups):
+    unit = _number(groups)
+    if not unit.any():
+        raise ValueError(
+            f"groups holds one group only: {groups.tolist()[0]!r}. Rows of a group "
+            "stay together, so folds need at least two groups."
+        )
+    return unit
+
+
+def _deal_alike(unit, codes, n_folds, random_state):
+    """Deal the units of each class out to the folds in turn, in random order."""
+    n_units = unit.max() + 1
+    code = np.empty(n_units, dtype=np.intp)
+    code[unit] = codes
+    order = check_random_state(random_state).permutation(n_units)
+    order = order[np.argsort(code[order], kind="stable")]
+    fold = np.empty(n_units, dtype=np.intp)
+    fold[order] = np.arange(n_units) % min(n_folds, n_units)
+    return fold[unit]
+
+
+def _deal_groups(unit, codes, weight, n_folds, random_state):
+    """Deal groups of several classes out so that the classes are spread evenly.
+
+    From the largest group on, each goes to the fold that already has the least of its
+    classes, which keeps the sum of the squared shares of the folds small.
+    """
+    n_units, n_classes = unit.max() + 1, codes.max() + 1
+    # A share is that of a class, and in a last column that of all rows.
+    pairs, place = np.unique(unit * n_classes + codes, return_inverse=True)
+    mass = np.bincount(place, weight)
+    owner, column = np.divmod(pairs, n_classes)
+    share = mass / np.bincount(codes, weight)[column]
+    size = np.bincount(owner, mass) / weight.sum()
+    starts = np.searchsorted(owner, np.arange(n_units + 1))
+    order = check_random_state(random_state).permutation(n_units)
+    order = order[np.argsort(-size[order], kind="stable")]
+    load = np.zeros((min(n_folds, n_units), n_classes + 1))
+    fold = np.empty(n_units, dtype=np.intp)
+    for i in order:
+        part = slice(starts[i], starts[i + 1])
+        columns = np.append(column[part], n_classes)
+        shares = np.append(share[part], size[i])
+        fold[i] = np.argmin(load[:, columns] @ shares)
+        load[fold[i], columns] += shares
+    return fold[unit]

@@ -124,8 +124,10 @@ class MatrixScaling(BaseCalibrator):
     The search for the strengths departs from the full grid of [2]_: it takes
     :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, until
     the held-out loss rises, and then :math:`\mu` likewise. Both strengths multiply
-    means of squares. A weight counts as a repetition; the folds of an integer `cv`
-    depend on the repetition and order of rows, given splits do not.
+    means of squares. A weight counts as a repetition. Equal rows of a class share a
+    fold of an integer `cv`, whose folds depend on the order of rows; given splits do
+    not. Rows that are nearly equal, such as frames of one video, need splits that keep
+    them together: ``cv=list(GroupKFold(5).split(X, y, groups))``.
 
     References
     ----------
@@ -217,7 +219,7 @@ class MatrixScaling(BaseCalibrator):
     def _split(self, data):
         """Return pairs of row numbers, counted without the rows of weight 0."""
         splits = make_splits(
-            self.cv, data.logits, data.codes, data.weight, self.random_state
+            self.cv, data.source, data.codes, data.weight, self.random_state
         )
         number = np.cumsum(data.weight > 0) - 1
         return [(number[train], number[test]) for train, test in splits]

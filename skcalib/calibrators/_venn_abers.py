@@ -171,7 +171,7 @@ class VennAbersCalibration(BaseCalibrator):
             folds = [data.used()]
         else:
             splits = make_splits(
-                self.cv, data.logits, data.codes, data.weight, self.random_state
+                self.cv, data.source, data.codes, data.weight, self.random_state
             )
             folds = [data.subset(test) for _, test in splits]
         pairwise = self.method == "one_vs_one"

@@ -16,7 +16,7 @@ from sklearn.utils.validation import (
 from skcalib._backends._brief import Brief
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
-from skcalib._validation import check_weight, encode_labels, make_splits
+from skcalib._validation import check_weight, encode_labels
 from skcalib._warnings import warn
 from skcalib.clamping._check_inputs import as_rows
 from skcalib.clamping._inputs import Inputs
@@ -207,17 +207,19 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             named = X if hasattr(X, "columns") else rows
             validate_data(self, named, reset=reset, skip_check_array=True)
 
-    def _settings(self, problem, perturbation, penalty, random_state, **choice):
+    def _settings(
+        self, problem, perturbation, penalty, random_state, groups=None, **choice
+    ):
         """Return the settings of a solver; `choice` says how candidates compare."""
-        rows = np.empty((problem.codes.shape[0], 0))
         return Settings(
             perturbation,
             penalty,
-            make_splits(self.cv, rows, problem.codes, problem.weight, random_state),
+            problem.splits(self.cv, random_state, groups),
             self.max_iter,
             self.tol,
             Progress(type(self).__name__) if self.verbose else None,
             random_state=random_state,
+            groups=groups,
             **choice,
         )
 

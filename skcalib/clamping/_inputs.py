@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from skcalib._backends._torch_rows import ArrayRows, open_rows
+from skcalib._numerics import hash_rows
 
 
 class Inputs:
@@ -61,6 +62,16 @@ class Inputs:
             self._labels = self._rows.labels
         return self._labels
 
+    def hashes(self):
+        """Return a hash of each row; None where rows would have to be read anew."""
+        if not isinstance(self._rows, ArrayRows):
+            return None
+        cuts = [
+            slice(a, a + self.batch_size)
+            for a in range(0, self.n_samples, self.batch_size)
+        ]
+        return np.concatenate([_hash_tensor(x) for x in self._rows.batches(cuts)])
+
     def as_order(self, order):
         """Put row numbers where `batches` wants them: with the rows, once."""
         if not self.resident:
@@ -103,6 +114,12 @@ class Inputs:
 
 
 _CPU = torch.device("cpu")
+
+
+def _hash_tensor(rows):
+    # NumPy has no bfloat16.
+    rows = rows.float() if rows.dtype == torch.bfloat16 else rows
+    return hash_rows(rows.detach().cpu().numpy())
 
 
 def _on_device(rows, device):

@@ -326,7 +326,7 @@ class NeuralClamping(ClampedClassifier):
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, groups=None):
         """Learn perturbation and temperature.
 
         Parameters
@@ -341,6 +341,11 @@ class NeuralClamping(ClampedClassifier):
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.
+
+        groups : array-like of shape (n_samples,), default=None
+            Rows that belong together, such as frames of one video: a group stays on one
+            side of each split. None keeps equal inputs of a class together. A splitter
+            given as `cv` decides for itself; `GroupKFold` and its like need them.
 
         Returns
         -------
@@ -365,7 +370,7 @@ class NeuralClamping(ClampedClassifier):
             self.gamma,
             "joint" if joint else "log_loss",
         )
-        outcome = self._solve(solver, problem)
+        outcome = self._solve(solver, problem, groups)
         self._finish(problem, outcome)
         return self
 
@@ -383,7 +388,7 @@ class NeuralClamping(ClampedClassifier):
                     "preset out and set what you need."
                 )
 
-    def _solve(self, solver, problem):
+    def _solve(self, solver, problem, groups):
         random_state = check_random_state(self.random_state)
         resumed = self._resumes(problem)
         if resumed:
@@ -406,7 +411,7 @@ class NeuralClamping(ClampedClassifier):
                 "fraction": self.validation_fraction,
                 "verbose": self.verbose,
             }
-        settings = self._settings(problem, perturbation, penalty, random_state)
+        settings = self._settings(problem, perturbation, penalty, random_state, groups)
         return solve(solver, problem, settings, start, **training)
 
     def _first_temperature(self, problem, resumed):

@@ -236,7 +236,7 @@ class NeuralClampingCV(ClampedClassifier):
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None, groups=None):
         """Choose exponent, penalty and span, and fit with them.
 
         Parameters
@@ -251,6 +251,11 @@ class NeuralClampingCV(ClampedClassifier):
             Non-negative weights; integer weights equal repeated rows. They are used
             in the fits and in the scores.
 
+        groups : array-like of shape (n_samples,), default=None
+            Rows that belong together, such as frames of one video: a group stays on one
+            side of each split. None keeps equal inputs of a class together. A splitter
+            given as `cv` decides for itself; `GroupKFold` and its like need them.
+
         Returns
         -------
         self : object
@@ -264,6 +269,7 @@ class NeuralClampingCV(ClampedClassifier):
             self.perturbation,
             penalties,
             check_random_state(self.random_state),
+            groups,
             score=self._score(),
             rule=self.rule,
         )

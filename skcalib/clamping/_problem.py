@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from skcalib._validation import make_splits
 from skcalib.clamping._lbfgs import CONVERGED
 from skcalib.clamping._objective import SomeRows
 from skcalib.clamping._row_losses import best_temperature, mean_loss, row_losses
@@ -48,6 +49,16 @@ class Problem:
     def shape(self):
         """Shape of one input."""
         return self.objective.inputs.shape
+
+    def splits(self, cv, random_state, groups=None):
+        """Return folds that keep equal inputs of a class together.
+
+        Inputs that are read from a Dataset each time are compared by their logits.
+        """
+        hashes = self.objective.inputs.hashes()
+        # A network's rounding depends on the place of a row in its batch.
+        rows = self.logits.round(3) if hashes is None else hashes[:, np.newaxis]
+        return make_splits(cv, rows, self.codes, self.weight, random_state, groups)
 
     def within(self, rows):
         """Return the problem of these rows alone, numbered from 0 on."""

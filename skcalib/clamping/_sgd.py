@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from skcalib._validation import make_splits
 from skcalib.clamping._perturbation import AllCosines
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._spans import canonical, open_basis
@@ -69,8 +68,5 @@ def _recipe(problem, settings, preset):
 
 def _hold_out(problem, settings, fraction):
     n_folds = max(2, round(1 / fraction))
-    placeholder = np.empty((problem.codes.shape[0], 0))
-    splits = make_splits(
-        n_folds, placeholder, problem.codes, problem.weight, settings.random_state
-    )
+    splits = problem.splits(n_folds, settings.random_state, settings.groups)
     return splits[0][1]

@@ -44,6 +44,7 @@ class Settings:
     score: Any = field(default_factory=LogLossScore)
     rule: str = "one_standard_error"
     random_state: Any = None
+    groups: Any = None
 
     def note(self, text):
         """Tell the user, if asked to, what is going on."""

@@ -148,7 +148,7 @@ def _fit_and_judge(
             calibrator.fit(scores.seen_by(calibrator), scores.labels)
         held_out = _scores.cross_fit(calibrator, scores, judging.folds, judging.seed)
         return held_out, n_samples
-    train, test = _scores.split_rows(n_samples, judging.test_fraction, judging.seed)
+    train, test = _scores.split_rows(scores, judging.test_fraction, judging.seed)
     with working("Fitting"):
         calibrator.fit(scores.seen_by(calibrator)[train], scores.labels[train])
     return _scores.judge(calibrator, scores, test), len(train)

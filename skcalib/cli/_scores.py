@@ -14,7 +14,9 @@ from skcalib._maps import CalibrationMap, Softmax, evaluate
 from skcalib._validation import (
     check_calibration_set,
     logits_from_proba,
+    lone_class,
     make_splits,
+    number_equal_rows,
 )
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError, UsageError
@@ -103,6 +105,11 @@ class Scores:
         """The true class of each sample."""
         return self.classes[self.codes]
 
+    @property
+    def rows(self) -> NDArray[Any]:
+        """What tells samples apart: the network's inputs, or logits without any."""
+        return self.logits if self.inputs is None else self.inputs
+
     def seen_by(self, calibrator: Any) -> NDArray[Any]:
         """Return what a calibrator is fitted on: logits, or the network's inputs."""
         if self.inputs is not None and perturbs_inputs(calibrator):
@@ -189,7 +196,14 @@ def uncalibrated(logits: NDArray[Any]) -> NDArray[Any]:
 def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldOut:
     """Judge every sample by a calibrator that was fitted on the other folds."""
     weight = np.ones(scores.codes.shape[0])
-    splits = make_splits(n_folds, scores.logits, scores.codes, weight, seed)
+    splits = make_splits(n_folds, scores.rows, scores.codes, weight, seed)
+    lone = lone_class(splits, scores.codes)
+    if lone is not None:
+        raise DataError(
+            f"Fold {lone[0]} leaves samples of one class only to fit on, "
+            f"{scores.classes.tolist()[lone[1]]!r}: too few different samples of the "
+            "others are there to cross-fit. Pass more of them."
+        )
     before = uncalibrated(scores.logits)
     after = np.empty_like(before)
     labels, X = scores.labels, scores.seen_by(calibrator)
@@ -201,12 +215,16 @@ def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldO
 
 
 def split_rows(
-    n_samples: int, fraction: float, seed: int
+    scores: Scores, fraction: float, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split rows at random into those to fit on and the `fraction` to judge by."""
+    """Split rows at random into those to fit on and the `fraction` to judge by.
+
+    Equal rows of a class stay together.
+    """
+    unit = number_equal_rows(scores.rows, scores.codes)
     split = ShuffleSplit(1, test_size=fraction, random_state=seed)
-    train, test = next(split.split(np.empty(n_samples)))
-    return train, test
+    train, test = next(split.split(np.empty(unit.max() + 1)))
+    return np.flatnonzero(np.isin(unit, train)), np.flatnonzero(np.isin(unit, test))
 
 
 def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:

@@ -15,6 +15,7 @@ from skcalib._validation import (
     check_logits,
     check_weight,
     encode_labels,
+    lone_class,
     make_splits,
 )
 from skcalib.metrics._bins import check_n_bins
@@ -60,6 +61,7 @@ def compare_calibrators(
     X_test=None,
     y_test=None,
     cv=5,
+    groups=None,
     n_bins=15,
     n_bootstrap=100,
     classes=None,
@@ -90,8 +92,13 @@ def compare_calibrators(
 
     cv : int, cross-validation generator or iterable, default=5
         How to split `X` without test data: anything that scikit-learn takes. An
-        integer gives stratified folds of shuffled rows, None 5;
-        ``StratifiedShuffleSplit(5, test_size=0.5)`` gives five random halves.
+        integer gives stratified folds of shuffled rows, None 5, in which equal rows of
+        a class stay together; ``StratifiedShuffleSplit(5, test_size=0.5)`` gives five
+        random halves.
+
+    groups : array-like of shape (n_samples,), default=None
+        Rows of `X` that belong together, such as frames of one video: a group stays on
+        one side of each split. A splitter given as `cv` decides for itself.
 
     n_bins : int, default=15
         Number of bins of ECE, AECE and SCE.
@@ -155,7 +162,7 @@ def compare_calibrators(
     candidates = {"uncalibrated": _Uncalibrated(), **named_candidates(calibrators)}
     checked = _check(X, y, sample_weight, classes)
     if X_test is None:
-        tasks = _fold_tasks(checked, cv, random_state)
+        tasks = _fold_tasks(checked, cv, random_state, groups)
     else:
         test = _check(X_test, y_test, None, checked.classes)
         tasks = [_test_task(checked, test, n_bootstrap, random_state)]
@@ -185,11 +192,18 @@ def _check(X, y, sample_weight, classes):
     return Bunch(logits=logits, codes=codes, weight=weight, classes=classes_)
 
 
-def _fold_tasks(data, cv, random_state):
+def _fold_tasks(data, cv, random_state, groups):
     """Return (train, test, weights of the test rows) of each fold."""
-    splits = make_splits(cv, data.logits, data.codes, data.weight, random_state)
+    splits = make_splits(cv, data.logits, data.codes, data.weight, random_state, groups)
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a standard deviation needs two.")
+    lone = lone_class(splits, data.codes)
+    if lone is not None:
+        raise ValueError(
+            f"Split {lone[0]} of cv leaves rows of one class only to fit on, "
+            f"{data.classes.tolist()[lone[1]]!r}. Pass more rows of the others, splits "
+            "that leave two classes to fit on, or X_test and y_test."
+        )
     return [
         (
             (data.logits[train], data.codes[train], data.weight[train]),

@@ -15,8 +15,10 @@ from skcalib._validation import (
     check_logits,
     check_weight,
     encode_labels,
+    lone_class,
     make_splits,
 )
+from skcalib._warnings import warn
 from skcalib.calibrators import OrderPreservingScaling
 from skcalib.metrics import get_scorer
 from skcalib.model_selection._candidates import (
@@ -70,7 +72,8 @@ class CalibratorSearch(BaseCalibrator):
 
     cv : int, cross-validation generator or iterable, default=5
         How to split: anything that scikit-learn takes. An integer gives that many
-        stratified folds of shuffled rows, None 5.
+        stratified folds of shuffled rows, None 5, in which equal rows of a class stay
+        together. Splitters are used as they are: `KFold` and its like part equal rows.
 
     rule : {"one_standard_error", "best", "stack"}, default=None
         Take the first candidate within one standard error of the best, or the best,
@@ -133,6 +136,9 @@ class CalibratorSearch(BaseCalibrator):
     The parameters of a stack, for its entry in `cv_results_`, are fitted without the
     fold that they are judged on.
 
+    Where a split leaves rows of one class only to fit on, no candidate can be judged: a
+    warning says so, the first candidate is taken and its scores are NaN.
+
     The score of the winner in `cv_results_` is a little optimistic, as it was chosen
     for it. Judge the search itself on data it has not seen, or by
     `~sklearn.model_selection.cross_val_score`.
@@ -186,7 +192,7 @@ class CalibratorSearch(BaseCalibrator):
 
     # The candidates validate their own parameters.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None, groups=None):
         """Choose a calibrator and fit it on everything.
 
         Parameters
@@ -202,6 +208,12 @@ class CalibratorSearch(BaseCalibrator):
             Non-negative weights; integer weights equal repeated rows. They are used
             in the fits and in the scores.
 
+        groups : array-like of shape (n_samples,), default=None
+            Rows that belong together, such as frames of one video or augmentations of
+            one image: a group stays on one side of each split. A splitter given as `cv`
+            decides for itself; `~sklearn.model_selection.GroupKFold` and its like need
+            them. Folds that a candidate draws itself do not know of them.
+
         Returns
         -------
         self : object
@@ -215,10 +227,14 @@ class CalibratorSearch(BaseCalibrator):
         logits = source.read(slice(0, source.shape[0]))
         _, codes = encode_labels(self, y, source.shape[1], self.classes)
         weight = check_weight(sample_weight, codes)
-        splits = make_splits(self.cv, logits, codes, weight, self.random_state)
+        splits = make_splits(self.cv, logits, codes, weight, self.random_state, groups)
         if rule == STACK and len(splits) < 2:
             raise ValueError("cv gives a single split; a stack needs at least two.")
         data = (logits, codes, weight)
+        lone = lone_class(splits, codes)
+        if lone is not None:
+            self._warn_lone(*lone, next(iter(candidates)))
+            return self._take_simplest(candidates, *data)
         scores, seconds, proba = self._cross_validate(candidates, data, splits, rule)
         unit_weight = np.ones(len(splits))
         if self.scoring == "neg_log_loss":
@@ -238,9 +254,28 @@ class CalibratorSearch(BaseCalibrator):
             finalists = [*REMAPPED, *(f"{names[i]} alone" for i in best.alone)]
             self.weights_ = _named(best.weights, names[:-1])
             self.final_weights_ = _named(best.final_weights, finalists)
+        return self._fit_best(best, *data)
+
+    def _fit_best(self, best, logits, codes, weight):
         self.best_calibrator_ = clone(best).set_params(classes=self.classes_)
         self.best_calibrator_.fit(logits, self.classes_[codes], sample_weight=weight)
         return self
+
+    def _take_simplest(self, candidates, logits, codes, weight):
+        """Take the first candidate, where no split can judge any."""
+        names = list(candidates)
+        unknown = np.full((len(names), 1), np.nan)
+        self.cv_results_ = _summarise(names, unknown, np.ones(1), unknown[:, 0])
+        self.best_index_, self.best_name_ = 0, names[0]
+        return self._fit_best(candidates[names[0]], logits, codes, weight)
+
+    def _warn_lone(self, split, code, name):
+        warn(
+            f"Split {split} of cv leaves rows of one class only to fit on, "
+            f"{self.classes_.tolist()[code]!r}, so the candidates cannot be compared: "
+            f"the simplest, {name}, is taken. A comparison needs two different rows of "
+            "each of two classes, and splits that leave some of both to fit on."
+        )
 
     def _what_to_try(self):
         """Return the rule and the candidates, by name."""

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import PredefinedSplit, StratifiedKFold
 
@@ -315,3 +316,19 @@ def test_a_penalised_map_of_a_real_network_is_stationary(cifar10, affine_referen
 def test_parameters_outside_their_range_are_refused(skewed_set, parameter, value):
     with pytest.raises(ValueError, match=f"'{parameter}' parameter"):
         MatrixScaling(**{parameter: value}).fit(*skewed_set)
+
+
+@pytest.mark.parametrize("average_folds", [False, True])
+def test_repeated_rows_are_fitted_as_weights_also_in_the_folds(
+    skewed_set, average_folds
+):
+    logits, y = skewed_set
+    weight = np.random.default_rng(0).integers(1, 5, y.size)
+    rows = np.repeat(np.arange(y.size), weight)
+    scaling = MatrixScaling(average_folds=average_folds)
+    weighted = clone(scaling).fit(logits, y, sample_weight=weight)
+    repeated = clone(scaling).fit(logits[rows], y[rows])
+    assert repeated.off_diagonal_penalty_ == weighted.off_diagonal_penalty_
+    assert repeated.intercept_penalty_ == weighted.intercept_penalty_
+    expected = weighted.predict_proba(logits)
+    assert_allclose(repeated.predict_proba(logits), expected, atol=1e-6)

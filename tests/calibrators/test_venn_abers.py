@@ -346,3 +346,13 @@ def test_it_calibrates_a_real_network(cifar10, method):
     if method == "one_vs_rest":
         gap = proba.max(axis=1).mean() - np.mean(proba.argmax(axis=1) == cifar10.y_test)
         assert abs(gap) < 0.02
+
+
+def test_repeated_rows_are_fitted_as_weights_also_in_the_folds(draw_calibration_set):
+    logits, y = draw_calibration_set(n_samples=120)
+    weight = np.random.default_rng(0).integers(1, 5, 120)
+    rows = np.repeat(np.arange(120), weight)
+    weighted = VennAbersCalibration(cv=4).fit(logits, y, sample_weight=weight)
+    repeated = VennAbersCalibration(cv=4).fit(logits[rows], y[rows])
+    expected = weighted.predict_proba(logits)
+    assert_allclose(repeated.predict_proba(logits), expected, atol=1e-9)

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from sklearn.preprocessing import FunctionTransformer
 torch = pytest.importorskip("torch")
 
 from skcalib import NeuralClamping, TemperatureScaling, VectorScaling  # noqa: E402
+from skcalib._validation import make_splits  # noqa: E402
+from skcalib.clamping import _input_sources, _problem  # noqa: E402
 from skcalib.clamping._linearised import Linearised  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.datasets import load_demo  # noqa: E402
@@ -243,6 +246,43 @@ def test_integer_weights_equal_repeated_rows(solver):
     )
     assert_allclose(weighted.delta_, repeated.delta_, atol=1e-4)
     assert weighted.temperature_ == pytest.approx(repeated.temperature_, rel=1e-4)
+
+
+@pytest.mark.parametrize("form", ["array", "stream"])
+@pytest.mark.parametrize("solver", ["auto", "sgd"])
+def test_equal_inputs_share_a_fold(solver, form, monkeypatch):
+    if form == "stream":
+        monkeypatch.setattr(_input_sources, "free_memory", lambda: 0)
+    module, X, y = images(60)
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 3))
+    drawn = []
+
+    def spy(*args, **kwargs):
+        drawn.append(make_splits(*args, **kwargs))
+        return drawn[-1]
+
+    monkeypatch.setattr(_problem, "make_splits", spy)
+    data = torch.utils.data.TensorDataset(*map(torch.from_numpy, (X[rows], y[rows])))
+    nc = NeuralClamping(module, solver=solver, max_iter=1, batch_size=7, cv=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        nc.fit(data) if form == "stream" else nc.fit(X[rows], y[rows])
+    assert drawn
+    for splits in drawn:
+        for train, test in splits:
+            assert not np.intersect1d(rows[train], rows[test]).size
+
+
+def test_groups_stay_on_one_side():
+    X, y = draw(200)
+    groups = np.arange(200) // 5
+    nc = NeuralClamping(identity).fit(X, y, groups=groups)
+    splits = make_splits(5, X, y, np.ones(200), 0, groups)
+    expected = NeuralClamping(identity, cv=splits).fit(X, y)
+    assert_array_equal(nc.delta_, expected.delta_)
+    blind = NeuralClamping(identity).fit(X, y)
+    gains = (each.selection_["gain"] for each in (nc, blind))
+    assert not np.array_equal(*gains)
 
 
 def test_the_scale_of_the_inputs_does_not_count():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.metrics import log_loss, make_scorer
+from sklearn.model_selection import GroupKFold
 
 torch = pytest.importorskip("torch")
 
@@ -184,3 +185,15 @@ def test_splits_that_some_rows_would_empty_keep_all_rows(monkeypatch):
     splits = [(np.setdiff1d(np.arange(400), judged), judged)]
     search = NeuralClampingCV(Counting(), gammas=[0], cv=splits).fit(X, y)
     assert np.isfinite(search.temperature_)
+
+
+def test_folds_are_those_of_groups():
+    X, y = draw(200)
+    groups = np.arange(200) // 5
+    search = NeuralClampingCV(Counting(), cv=GroupKFold(4)).fit(X, y, groups=groups)
+    splits = list(GroupKFold(4).split(X, y, groups))
+    expected = NeuralClampingCV(Counting(), cv=splits).fit(X, y)
+    assert search.best_score_ == expected.best_score_
+    blind = NeuralClampingCV(Counting(), cv=4).fit(X, y).best_score_
+    aware = NeuralClampingCV(Counting(), cv=4).fit(X, y, groups=groups).best_score_
+    assert aware != blind

@@ -8,7 +8,12 @@ from numpy.testing import assert_allclose
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedShuffleSplit
 
-from skcalib import HistogramBinning, TemperatureScaling, VectorScaling
+from skcalib import (
+    HistogramBinning,
+    IsotonicCalibration,
+    TemperatureScaling,
+    VectorScaling,
+)
 from skcalib.metrics import calibration_report, expected_calibration_error
 from skcalib.model_selection import compare_calibrators
 
@@ -135,3 +140,22 @@ def test_other_forms_hold_the_same_numbers(table):
 def test_a_user_mistake_is_named(calibration_set, options, message):
     with pytest.raises(ValueError, match=message):
         compare_calibrators([TemperatureScaling()], *calibration_set, **options)
+
+
+@pytest.mark.parametrize("how", ["equal rows", "groups"])
+def test_copies_of_a_row_are_not_held_out_from_themselves(draw_calibration_set, how):
+    logits, y = draw_calibration_set(n_samples=300)
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(300), 4))
+    X, groups = logits[rows], None
+    if how == "groups":
+        X, groups = X + 1e-9 * np.random.default_rng(1).normal(size=X.shape), rows
+    strict = {"strict": IsotonicCalibration(method="strict")}
+    once = compare_calibrators(strict, logits, y).to_dict()["strict"]["NLL"]["mean"]
+    often = compare_calibrators(strict, X, y[rows], groups=groups).to_dict()
+    assert often["strict"]["NLL"]["mean"] == pytest.approx(once, rel=0.2)
+
+
+def test_a_class_with_one_row_cannot_be_compared():
+    logits = np.random.default_rng(0).normal(size=(9, 2))
+    with pytest.raises(ValueError, match="one class only to fit on, 'a'"):
+        compare_calibrators([TemperatureScaling()], logits, ["a"] * 8 + ["b"])

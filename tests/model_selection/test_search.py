@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
+import sklearn
 from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    StratifiedKFold,
+    cross_val_score,
+)
 
 from skcalib import (
     DensityRatioCalibration,
@@ -426,3 +433,102 @@ def test_a_stack_exports(wanting_set):
     with torch.no_grad():
         from_torch = to_torch(search)(torch.from_numpy(logits)).numpy()
     assert_allclose(from_torch, expected, atol=1e-12)
+
+
+# Equal rows, groups, and sets that are too small
+
+
+@pytest.fixture
+def network_rows(cifar10):
+    rows = np.random.default_rng(0).choice(5000, 500, replace=False)
+    return cifar10.X_cal[rows].astype(np.float64), cifar10.y_cal[rows]
+
+
+@pytest.mark.parametrize("order", ["together", "copy after copy"])
+def test_repeated_rows_are_fitted_as_weights(network_rows, order):
+    logits, y = network_rows
+    copies = np.repeat if order == "together" else np.tile
+    rows = copies(np.arange(500), 4)
+    weighted = CalibratorSearch().fit(logits, y, sample_weight=np.full(500, 4.0))
+    repeated = CalibratorSearch().fit(logits[rows], y[rows])
+    assert repeated.best_name_ == weighted.best_name_ == "stack"
+    expected = weighted.predict_proba(logits)
+    # The last maps of a stack are fitted to a tolerance of 1e-6 nats.
+    assert_allclose(repeated.predict_proba(logits), expected, atol=5e-6)
+
+
+def test_repeated_rows_do_not_make_the_default_worse_than_nothing(
+    network_rows, cifar10
+):
+    logits, y = network_rows
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(500), 4))
+    test = cifar10.X_test.astype(np.float64)
+    search = CalibratorSearch().fit(logits[rows], y[rows])
+    once = CalibratorSearch().fit(logits, y)
+    probas = [search.predict_proba(test), once.predict_proba(test)]
+    repeated, single = (log_loss(cifar10.y_test, proba) for proba in probas)
+    nothing = log_loss(cifar10.y_test, softmax(test, axis=1))
+    assert repeated < single + 0.005 < nothing
+
+
+def test_groups_part_frames_of_one_video(draw_calibration_set):
+    # Strict isotonic regression learns by heart what a frame of the video tells it.
+    logits, y = draw_calibration_set(n_samples=150)
+    video = np.arange(1500) // 10
+    noise = 1e-6 * np.random.default_rng(0).normal(size=(1500, 4))
+    frames = logits[video] + noise
+    candidates = [TemperatureScaling(), IsotonicCalibration(method="strict")]
+    blind = CalibratorSearch(candidates, rule="best").fit(frames, y[video])
+    aware = clone(blind).fit(frames, y[video], groups=video)
+    assert blind.best_name_.startswith("Isotonic")
+    assert aware.best_name_ == "TemperatureScaling"
+    by_splitter = CalibratorSearch(candidates, rule="best", cv=GroupKFold(5))
+    by_splitter.fit(frames, y[video], groups=video)
+    assert by_splitter.best_name_ == "TemperatureScaling"
+
+
+def test_groups_are_routed(draw_calibration_set):
+    logits, y = draw_calibration_set(n_samples=200)
+    groups = np.arange(200) // 4
+    search = CalibratorSearch([TemperatureScaling()], cv=GroupKFold(3))
+    with sklearn.config_context(enable_metadata_routing=True):
+        search.set_fit_request(groups=True, sample_weight=True)
+        scores = cross_val_score(
+            search, logits, y, cv=GroupKFold(2), params={"groups": groups}
+        )
+    assert scores.shape == (2,)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("params", [{}, {"calibrators": [TemperatureScaling()]}])
+@pytest.mark.parametrize("y", [[0, 1, 1], [0, 1], [0] * 30 + [1], [1, 1, 0, 1, 1, 1]])
+def test_one_row_of_a_class_leaves_the_simplest_candidate(params, y):
+    logits = np.random.default_rng(0).normal(size=(len(y), 2))
+    with pytest.warns(UserWarning, match="leaves rows of one class only to fit on"):
+        search = CalibratorSearch(**params).fit(logits, y)
+    assert search.best_index_ == 0
+    assert np.isnan(search.cv_results_["mean_test_score"]).all()
+    expected = search.best_calibrator_.predict_proba(logits)
+    assert_array_equal(search.predict_proba(logits), expected)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "y", [[0, 1, 2], [0, 0, 1, 2], [0, 0, 1, 1], [0] * 9 + [1] * 9 + [2]]
+)
+def test_folds_that_lack_a_class_are_normal(y):
+    logits = np.random.default_rng(0).normal(size=(len(y), 3))
+    search = CalibratorSearch().fit(logits, y)
+    assert search.best_name_ == "stack"
+    assert_allclose(search.predict_proba(logits).sum(axis=1), 1)
+
+
+def test_splits_of_sorted_labels_leave_the_simplest_candidate(binary_calibration_set):
+    log_odds, y = binary_calibration_set
+    splits = [(np.flatnonzero(y == k), np.flatnonzero(y != k)) for k in (0, 1)]
+    search = CalibratorSearch(cv=splits)
+    with pytest.warns(
+        UserWarning, match="Split 0 of cv leaves rows of one class only to fit on, 0"
+    ):
+        search.fit(log_odds, y)
+    assert search.best_name_ == "EnsembleTemperatureScaling"

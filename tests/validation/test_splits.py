@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from sklearn.model_selection import LeaveOneOut, ShuffleSplit
+from sklearn.model_selection import GroupKFold, LeaveOneOut, ShuffleSplit
 
-from skcalib._validation import make_splits
+from skcalib._blocks import open_source
+from skcalib._validation import lone_class, make_splits, number_equal_rows
 
 CODES = np.repeat([0, 1, 2], [30, 12, 1])
-X = np.zeros((43, 3))
+X = np.random.default_rng(0).normal(size=(43, 3))
 ONES = np.ones(43)
 
 
@@ -62,3 +63,109 @@ def test_a_leave_one_out_row_of_weight_0_is_named():
     weight = (np.arange(43) != 7).astype(float)
     with pytest.raises(ValueError, match="Split 7 of cv has 42 rows to fit on and 0"):
         make_splits(LeaveOneOut(), X, CODES, weight, 0)
+
+
+# Equal rows
+
+
+@pytest.mark.parametrize("form", ["array", "float32", "source", "memmap", "images"])
+def test_equal_rows_of_a_class_share_a_fold(tmp_path, form):
+    rows = np.random.default_rng(0).integers(0, 43, 400)
+    repeated, codes = X[rows], CODES[rows]
+    if form == "float32":
+        repeated = repeated.astype(np.float32)
+    if form == "images":
+        repeated = np.arange(43 * 75, dtype=np.uint8).reshape(43, 3, 5, 5)[rows]
+    if form == "memmap":
+        np.save(tmp_path / "X.npy", repeated)
+        repeated = np.load(tmp_path / "X.npy", mmap_mode="r")
+    if form in ("source", "memmap"):
+        repeated = open_source(repeated)
+    splits = make_splits(5, repeated, codes, np.ones(400), 0)
+    assert_array_equal(np.sort(np.concatenate([b for _, b in splits])), range(400))
+    for train, test in splits:
+        assert not np.intersect1d(rows[train], rows[test]).size
+
+
+@pytest.mark.parametrize("order", ["together", "one copy after the other"])
+def test_folds_do_not_depend_on_how_often_a_row_is_repeated(order):
+    every = np.arange(43)
+    times = np.random.default_rng(0).integers(1, 5, 43)
+    rows = np.repeat(every, times)
+    if order != "together":
+        rows = np.concatenate([every, rows[np.arange(rows.size) % 3 > 0]])
+    once = make_splits(4, X, CODES, ONES, 0)
+    often = make_splits(4, X[rows], CODES[rows], np.ones(rows.size), 0)
+    for (_, a), (_, b) in zip(once, often, strict=True):
+        assert_array_equal(a, np.unique(rows[b]))
+
+
+def test_equal_rows_of_two_classes_are_two_samples():
+    codes = np.repeat([0, 1], 20)
+    number = number_equal_rows(np.zeros((40, 2)), codes)
+    assert_array_equal(number, codes)
+
+
+def test_signed_zeros_and_round_numbers_are_told_apart_by_value():
+    grid = np.array(np.meshgrid([-2.0, -1.0, 0.0, 1.0, 2.0], range(300), range(8)))
+    rows = grid.reshape(3, -1).T
+    for dtype in (np.float64, np.float32, np.int64):
+        number = number_equal_rows(rows.astype(dtype), np.zeros(len(rows), int))
+        assert_array_equal(number, range(len(rows)))
+    pair = np.array([[0.0, 1.0], [-0.0, 1.0]])
+    assert_array_equal(number_equal_rows(pair, np.zeros(2, int)), [0, 0])
+
+
+# Groups
+
+
+@pytest.mark.parametrize("cv", [3, GroupKFold(3)])
+def test_a_group_stays_on_one_side(cv):
+    groups = np.random.default_rng(0).permutation(43) // 4
+    splits = make_splits(cv, X, CODES, ONES, 0, groups)
+    assert_array_equal(np.sort(np.concatenate([b for _, b in splits])), range(43))
+    for train, test in splits:
+        assert not np.intersect1d(groups[train], groups[test]).size
+
+
+def test_groups_of_unequal_sizes_spread_the_classes_evenly():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 250, 3000) % 100
+    codes = (groups % 7 + rng.integers(0, 2, 3000)) % 7
+    splits = make_splits(5, rng.normal(size=(3000, 7)), codes, np.ones(3000), 0, groups)
+    for _, test in splits:
+        assert test.size == pytest.approx(600, abs=60)
+        assert_array_equal(np.bincount(codes[test], minlength=7) > 0, True)
+
+
+def test_folds_of_groups_count_a_weight_as_repetition():
+    rng = np.random.default_rng(0)
+    groups, weight = rng.integers(0, 12, 43), rng.integers(0, 4, 43)
+    rows = np.repeat(np.arange(43), weight)
+    args = X[rows], CODES[rows], np.ones(rows.size), 0, groups[rows]
+    weighted = make_splits(4, X, CODES, weight.astype(float), 0, groups)
+    for (_, a), (_, b) in zip(weighted, make_splits(4, *args), strict=True):
+        assert_array_equal(a, np.unique(rows[b]))
+
+
+def test_no_more_folds_than_groups():
+    assert len(make_splits(5, X, CODES, ONES, 0, np.arange(43) % 3)) == 3
+
+
+def test_a_single_group_is_refused():
+    with pytest.raises(ValueError, match="groups holds one group only: 'a'"):
+        make_splits(5, X, CODES, ONES, 0, ["a"] * 43)
+
+
+def test_groups_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        make_splits(5, X, CODES, ONES, 0, np.arange(42))
+
+
+def test_a_split_that_leaves_one_class_to_fit_on_is_found():
+    codes = np.array([0, 0, 0, 1])
+    splits = make_splits(2, X[:4], codes, ONES[:4], 0)
+    number, lone = lone_class(splits, codes)
+    assert lone == 0
+    assert 3 in splits[number][1]
+    assert lone_class(splits[:number], codes) is None
