@@ -8,7 +8,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import check_cv
+from sklearn.model_selection import StratifiedGroupKFold, check_cv
 from sklearn.utils import Bunch, assert_all_finite, get_tags, indexable
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -65,13 +65,16 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         to the classes of the classifier.
 
     cv : int, cross-validation generator or iterable, default=None
-        How to split for cross-fitting; None is 5 stratified folds. Ignored with a
+        How to split for cross-fitting; None is 5 stratified folds, and an integer so
+        many; with `groups` given to `fit`, a group stays on one side. Ignored with a
         frozen classifier.
 
     ensemble : bool, default=False
         If True, keep the pair of classifier and calibrator of each fold and average
-        their probabilities, instead of fitting the classifier once more. Ignored with
-        a frozen classifier.
+        their probabilities, instead of fitting the classifier once more. Where a fold
+        holds out samples of one class only, as `~sklearn.model_selection.LeaveOneOut`
+        does, a warning says so and its classifier gets the calibrator of all held-out
+        samples. Ignored with a frozen classifier.
 
     method : {"auto", "decision_function", "predict_proba"}, default="auto"
         Where the logits come from: the decision function, or the logarithm of the
@@ -174,7 +177,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         **params : dict
             Further parameters of the `fit` method of the classifier, such as
             ``logisticregression__sample_weight`` of a pipeline, and `groups` for
-            the splitter. With metadata routing enabled, they go where requested.
+            the splitter. With metadata routing enabled, they go where requested: an
+            integer `cv` requests no groups, `StratifiedGroupKFold` does. A calibrator
+            that draws folds, such as `CalibratorSearch`, is given the groups too.
 
         Returns
         -------
@@ -185,7 +190,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         routed = self._route(X, sample_weight, params)
         estimator = self._resolved_estimator()
         if isinstance(estimator, FrozenEstimator):
-            pairs = [self._fit_frozen(estimator, X, y, sample_weight)]
+            groups = routed.split.get("groups")
+            pairs = [self._fit_frozen(estimator, X, y, sample_weight, groups)]
         else:
             self.classes_ = np.unique(y)
             pairs = self._cross_fit(estimator, X, y, sample_weight, routed)
@@ -318,11 +324,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 )
         return Bunch(fit=check_method_params(X, fit_params), split=split_params)
 
-    def _fit_frozen(self, estimator, X, y, sample_weight):
+    def _fit_frozen(self, estimator, X, y, sample_weight, groups):
         check_is_fitted(estimator)
         self.classes_ = estimator.classes_
         scores = self._scores_of(estimator, n_train=0)
-        return scores, self._fit_calibrator(scores(X), y, sample_weight)
+        return scores, self._fit_calibrator(scores(X), y, sample_weight, groups)
 
     def _cross_fit(self, estimator, X, y, sample_weight, routed):
         if self.classes_.shape[0] < 2:
@@ -330,33 +336,68 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"y has {y.shape[0]} samples of {self.classes_.shape[0]} class(es). "
                 f"{type(self).__name__} needs samples of at least two classes."
             )
+        groups = routed.split.get("groups")
         cv = check_cv(self.cv, y, classifier=True)
+        if groups is not None and (self.cv is None or isinstance(self.cv, Integral)):
+            cv = StratifiedGroupKFold(cv.get_n_splits())
         splits = list(cv.split(X, y, **routed.split))
         parallel = Parallel(n_jobs=self.n_jobs)
         folds = parallel(
             delayed(_fit_fold)(clone(estimator), X, y, rows, routed.fit, self.method)
             for rows in splits
         )
+        data = (y, sample_weight, groups)
         if self.ensemble:
-            return [
-                (scores, self._fit_calibrator(logits, *_rows(kept, y, sample_weight)))
-                for scores, logits, kept in folds
-            ]
-        logits = np.concatenate([logits for _, logits, _ in folds])
-        kept = np.concatenate([kept for _, _, kept in folds])
-        calibrator = self._fit_calibrator(logits, *_rows(kept, y, sample_weight))
+            return self._fit_calibrators(folds, *data)
+        calibrator = self._fit_pooled(folds, *data)
         fitted = clone(estimator).fit(X, y, **routed.fit)
         return [(self._scores_of(fitted, n_train=y.shape[0]), calibrator)]
+
+    def _fit_calibrators(self, folds, *data):
+        """Return the pair of each fold; where a fold is too poor, all are pooled."""
+        rich = [_holds_two_classes(kept, *data[:2]) for *_, kept in folds]
+        if not all(rich):
+            pooled = self._fit_pooled(folds, *data)
+            warn(
+                f"{len(rich) - sum(rich)} of {len(rich)} splits of cv hold out samples "
+                "of one class only, or of classes that their classifier has not seen, "
+                "from which no calibrator can be learned. Their classifiers share one "
+                "that is fitted on the held-out samples of all splits. Use fewer, "
+                "stratified or shuffled splits."
+            )
+        return [
+            (
+                scores,
+                self._fit_calibrator(logits, *_rows(kept, *data)) if own else pooled,
+            )
+            for (scores, logits, kept), own in zip(folds, rich, strict=True)
+        ]
+
+    def _fit_pooled(self, folds, *data):
+        """Return a calibrator fitted on the held-out samples of all folds."""
+        logits = np.concatenate([logits for _, logits, _ in folds])
+        kept = np.concatenate([kept for _, _, kept in folds])
+        if not _holds_two_classes(kept, *data[:2]):
+            raise ValueError(
+                "The splits of cv hold out no samples of two classes that their "
+                "classifiers were trained on, so no calibrator can be learned. Pass "
+                "a cv that leaves samples of every class on both sides, such as "
+                "StratifiedKFold or a shuffled KFold."
+            )
+        return self._fit_calibrator(logits, *_rows(kept, *data))
 
     def _scores_of(self, estimator, *, n_train):
         return ClassifierScores(
             estimator, method=self.method, classes=self.classes_, n_train=n_train
         )
 
-    def _fit_calibrator(self, logits, y, sample_weight):
+    def _fit_calibrator(self, logits, y, sample_weight, groups):
         calibrator = clone(self._resolved_calibrator())
         calibrator.set_params(classes=self.classes_)
-        return calibrator.fit(logits, y, sample_weight=sample_weight)
+        known = {}
+        if groups is not None and has_fit_parameter(calibrator, "groups"):
+            known["groups"] = groups
+        return calibrator.fit(logits, y, sample_weight=sample_weight, **known)
 
 
 def _fit_fold(estimator, X, y, rows, fit_params, method):
@@ -368,8 +409,16 @@ def _fit_fold(estimator, X, y, rows, fit_params, method):
     scores = ClassifierScores(
         estimator, method=method, classes=np.unique(y), n_train=train.shape[0]
     )
-    return scores, scores(safe_indexing(X, kept)), kept
+    logits = scores(safe_indexing(X, kept)) if kept.size else scores.none()
+    return scores, logits, kept
 
 
-def _rows(rows, y, sample_weight):
-    return y[rows], None if sample_weight is None else sample_weight[rows]
+def _holds_two_classes(rows, y, sample_weight):
+    if sample_weight is not None:
+        rows = rows[sample_weight[rows] > 0]
+    return np.unique(y[rows]).size > 1
+
+
+def _rows(rows, *arrays):
+    """Return these rows of each array that is given."""
+    return [None if array is None else np.asarray(array)[rows] for array in arrays]

@@ -22,6 +22,10 @@ class ClassifierScores:
         self.columns = np.array([column_of[c] for c in estimator.classes_.tolist()])
         self.n_train = n_train
 
+    def none(self):
+        """Return the logits of no rows."""
+        return np.empty((0, 1 if self.n_classes == 2 else self.n_classes))
+
     def __call__(self, X):
         """Return logits of shape (n_samples, n_classes), or of one column if binary."""
         transformer = ClassifierLogits(self.estimator, method=self.method)

@@ -11,6 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
+    KFold,
+    LeaveOneOut,
+    StratifiedGroupKFold,
     StratifiedKFold,
     cross_val_predict,
 )
@@ -28,6 +31,7 @@ from skcalib import (
     VectorScaling,
     logits_from_proba,
 )
+from skcalib.model_selection import CalibratorSearch
 
 
 @pytest.fixture
@@ -200,6 +204,68 @@ def test_groups_reach_the_splitter(problem):
     splits = list(GroupKFold(4).split(X, y, groups))
     expected = CalibratedClassifier(cv=splits).fit(X, y)
     assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_groups_stay_on_one_side_of_so_many_folds(problem, ensemble):
+    X, y = problem
+    groups = np.arange(400) // 4
+    clf = CalibratedClassifier(cv=4, ensemble=ensemble).fit(X, y, groups=groups)
+    splits = list(StratifiedGroupKFold(4).split(X, y, groups))
+    expected = CalibratedClassifier(cv=splits, ensemble=ensemble).fit(X, y)
+    assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_calibrator_that_draws_folds_is_given_the_groups(problem, frozen):
+    X, y = problem
+    groups = np.arange(400) // 4
+    base = LogisticRegression()
+    base = FrozenEstimator(base.fit(X[:, ::-1], y)) if frozen else base
+    search = CalibratorSearch([TemperatureScaling()])
+    clf = CalibratedClassifier(base, search, cv=GroupKFold(4))
+    clf.fit(X, y, groups=groups)
+    rows = np.arange(400)
+    if not frozen:
+        rows = np.concatenate([b for _, b in GroupKFold(4).split(X, y, groups)])
+        held_out = cross_val_predict(
+            base, X, y, cv=GroupKFold(4), groups=groups, method="decision_function"
+        )
+    logits = base.decision_function(X) if frozen else held_out[rows]
+    expected = clone(search).fit(logits, y[rows], groups=groups[rows])
+    assert_array_equal(
+        clf.calibrators_[0].cv_results_["mean_test_score"],
+        expected.cv_results_["mean_test_score"],
+    )
+
+
+# Two samples seldom have a best temperature.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("cv", [LeaveOneOut(), KFold(30)])
+def test_folds_of_one_class_share_the_calibrator_of_all(cv):
+    X, y = make_classification(60, flip_y=0.2, random_state=0)
+    weight = np.linspace(0, 1, 60)
+    clf = CalibratedClassifier(cv=cv, ensemble=True)
+    with pytest.warns(UserWarning, match="splits of cv hold out samples of one class"):
+        clf.fit(X, y, sample_weight=weight)
+    pooled = CalibratedClassifier(cv=cv).fit(X, y, sample_weight=weight)
+    shared = [
+        calibrator
+        for calibrator, (_, test) in zip(clf.calibrators_, cv.split(X, y), strict=True)
+        if np.unique(y[test][weight[test] > 0]).size < 2
+    ]
+    assert shared
+    for calibrator in shared:
+        assert calibrator.temperature_ == pooled.calibrators_[0].temperature_
+    assert_allclose(clf.predict_proba(X).sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_splits_by_class_are_refused_by_the_name_of_cv(ensemble):
+    X, y = load_iris(return_X_y=True)
+    clf = CalibratedClassifier(cv=KFold(3), ensemble=ensemble)
+    with pytest.raises(ValueError, match="The splits of cv hold out no samples of two"):
+        clf.fit(X, y)
 
 
 def test_metadata_are_routed_as_requested(problem):
