@@ -1,5 +1,6 @@
 """Checks of user input, with errors that say what came and what is needed."""
 
+from skcalib._validation._containers import readable
 from skcalib._validation._from_proba import logits_from_proba
 from skcalib._validation._logits import (
     check_calibration_set,
@@ -26,4 +27,5 @@ __all__ = [
     "lone_class",
     "make_splits",
     "number_equal_rows",
+    "readable",
 ]

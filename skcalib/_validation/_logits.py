@@ -17,6 +17,7 @@ from skcalib._blocks import (
     row_slices,
 )
 from skcalib._sklearn_compat import check_sample_weight
+from skcalib._validation._containers import readable, refuse_dates
 
 
 def check_logits(estimator, X, *, reset):
@@ -25,7 +26,9 @@ def check_logits(estimator, X, *, reset):
     `X` is (n, K), or (n,) and (n, 1) with the log-odds of the second class.
     """
     name = type(estimator).__name__
+    X = readable(X)
     if not isinstance(X, np.memmap):
+        refuse_dates(X, "X")
         one_dimensional = getattr(X, "ndim", None) == 1 or (
             isinstance(X, (list, tuple)) and len(X) > 0 and np.ndim(X[0]) == 0
         )
@@ -82,7 +85,7 @@ def check_finite(source: ArraySource, name: str) -> None:
 def encode_labels(estimator, y, n_columns, classes):
     """Return ``(classes_, codes)``: the label of a column, the column of a row."""
     name = type(estimator).__name__
-    y = column_or_1d(y, warn=True)
+    y = _as_column(y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(
             f"Input y contains NaN or infinity. {name} needs class labels."
@@ -106,6 +109,17 @@ def encode_labels(estimator, y, n_columns, classes):
         "single column for a binary problem. If some classes never occur in y, name "
         "them all in the order of the columns: classes=[...]."
     )
+
+
+def _as_column(y):
+    y = readable(y)
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    if len(shape) == 2 and shape[1] > 1:
+        raise ValueError(
+            f"y should be a 1d array, got an array of shape {shape} instead. Rows that "
+            "mark their class by a one become labels by y.argmax(axis=1)."
+        )
+    return column_or_1d(y, warn=True)
 
 
 def _encode_named(name, present, codes, n_columns, classes):
@@ -151,7 +165,7 @@ def check_weight(sample_weight, y):
     Where the largest is above 2^100 or below 2^-100, all are multiplied by the power of
     two that takes it there.
     """
-    weight = check_sample_weight(sample_weight, y, dtype=np.float64)
+    weight = check_sample_weight(readable(sample_weight), y, dtype=np.float64)
     if (weight < 0).any():
         row = int((weight < 0).argmax())
         raise ValueError(

@@ -9,6 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skcalib._blocks import map_blocks, row_slices
+from skcalib._validation._containers import readable, refuse_dates
 from skcalib._validation._logits import _are_column_numbers, _preview, check_weight
 from skcalib._warnings import warn
 from skcalib.exceptions import OneColumnWarning
@@ -101,7 +102,9 @@ def _read(
     proba = _as_columns(array)
     is_single = proba is not array
     check_consistent_length(y_true, y_proba)
-    codes, classes = _encode(column_or_1d(y_true), proba.shape[1], labels, is_single)
+    codes, classes = _encode(
+        column_or_1d(readable(y_true)), proba.shape[1], labels, is_single
+    )
     column = _positive_column(classes, pos_label, is_single)
     if is_single and column == 0:
         proba = np.ascontiguousarray(proba[:, ::-1])
@@ -168,6 +171,8 @@ def _warn_of_confidences(given: _Given) -> None:
 
 
 def _as_floats(proba: ArrayLike) -> NDArray[Any]:
+    proba = readable(proba)
+    refuse_dates(proba, "y_proba")
     array: NDArray[Any] = check_array(
         proba,
         dtype=[np.float64, np.float32],

@@ -17,7 +17,12 @@ from skcalib._base import BaseCalibrator
 from skcalib._numerics import log_softmax_, split_top
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._solvers._density_ratio import BinShift, DensityRatio
-from skcalib._validation import check_calibration_set, check_logits, check_weight
+from skcalib._validation import (
+    check_calibration_set,
+    check_logits,
+    check_weight,
+    readable,
+)
 
 # Where the logits stand in for features, smaller log-probabilities count as this.
 LOWEST = -30.0
@@ -299,7 +304,9 @@ class DensityRatioCalibration(BaseCalibrator):
         if self.n_logits is None:
             if features is not None:
                 features = check_array(
-                    features, dtype=[np.float64, np.float32], input_name="features"
+                    readable(features),
+                    dtype=[np.float64, np.float32],
+                    input_name="features",
                 )
             return X, features
         if features is not None:
@@ -307,7 +314,7 @@ class DensityRatioCalibration(BaseCalibrator):
                 f"features are given, but n_logits={self.n_logits} says that they are "
                 "columns of X. Pass them in one way only."
             )
-        X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        X = check_array(readable(X), dtype=[np.float64, np.float32], input_name="X")
         if X.shape[1] <= self.n_logits:
             raise ValueError(
                 f"X has {X.shape[1]} columns and n_logits={self.n_logits}, which "

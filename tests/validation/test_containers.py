@@ -1,0 +1,85 @@
+"""Tensors and dates, wherever numbers are taken."""
+
+import datetime
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from skcalib import PlattScaling, TemperatureScaling, VectorScaling, logits_from_proba
+from skcalib.metrics import expected_calibration_error, static_calibration_error
+
+DAYS = np.array(["2020-01-01", "2020-01-05", "2020-02-01"], dtype="datetime64[D]")
+DATES = np.column_stack([DAYS, DAYS[::-1]])
+
+
+@pytest.mark.parametrize(
+    "X",
+    [DATES, DATES - DATES[0, 0], list(map(list, DATES)), DATES[:, 0], DATES.tolist()],
+    ids=["dates", "durations", "lists", "one column", "objects"],
+)
+def test_dates_and_durations_are_no_logits(X):
+    with pytest.raises(TypeError, match=r"X holds values of type .*; it needs numbers"):
+        TemperatureScaling().fit(X, [0, 1, 0])
+    with pytest.raises(TypeError, match="y_proba holds values of type"):
+        expected_calibration_error([0, 1, 0], X)
+
+
+def test_a_column_of_dates_in_a_frame_is_refused():
+    for library in ("pandas", "polars"):
+        frames = pytest.importorskip(library)
+        X = frames.DataFrame({"a": [1.0, 2.0, 3.0], "b": [datetime.date.today()] * 3})
+        X = X.astype({"b": "datetime64[ns]"}) if library == "pandas" else X
+        with pytest.raises(TypeError, match=r"X holds values of type [Dd]ate"):
+            TemperatureScaling().fit(X, [0, 1, 0])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), VectorScaling()])
+def test_tensors_are_taken_without_their_gradients(calibration_set, calibrator, dtype):
+    torch = pytest.importorskip("torch")
+    logits, y = calibration_set
+    X = torch.tensor(logits, dtype=getattr(torch, dtype), requires_grad=True)
+    weight = torch.ones(len(y), dtype=X.dtype, requires_grad=True)
+    as_array = X.detach().float() if dtype == "bfloat16" else X.detach()
+    expected = calibrator.fit(as_array.numpy(), y).predict_proba(as_array.numpy())
+    fitted = calibrator.fit(X, torch.tensor(y), sample_weight=weight)
+    proba = fitted.predict_proba(X)
+    assert_array_equal(proba, expected)
+    assert proba.dtype == (np.float32 if dtype in ("float32", "bfloat16") else float)
+    assert X.requires_grad
+
+
+@pytest.mark.torch
+def test_binary_tensors_are_taken_too(binary_calibration_set):
+    torch = pytest.importorskip("torch")
+    log_odds, y = binary_calibration_set
+    X = torch.tensor(log_odds, requires_grad=True)
+    labels = torch.tensor(y, dtype=torch.bfloat16)
+    fitted = PlattScaling().fit(X, labels)
+    assert_allclose(fitted.coef_, PlattScaling().fit(log_odds, y).coef_)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_metrics_take_tensors_without_their_gradients(calibration_set, dtype):
+    torch = pytest.importorskip("torch")
+    logits, y = calibration_set
+    X = torch.tensor(logits, dtype=torch.float32, requires_grad=True)
+    # Of 4 classes, bfloat16 rounds few rows further than the sums may be off.
+    proba = X.softmax(dim=1).to(getattr(torch, dtype))
+    keep = (proba.float().sum(dim=1) - 1).abs() < 1e-3
+    proba, labels = proba[keep], torch.tensor(y)[keep]
+    array = proba.detach().float().numpy()
+    weight = torch.ones(len(labels), requires_grad=True)
+    for metric in (expected_calibration_error, static_calibration_error):
+        told = metric(labels, proba, sample_weight=weight)
+        assert told == metric(labels.numpy(), array)
+    assert_array_equal(logits_from_proba(proba), logits_from_proba(array))
+
+
+def test_rows_that_mark_their_class_are_answered_with_the_way_out(calibration_set):
+    logits, y = calibration_set
+    with pytest.raises(ValueError, match=r"shape \(600, 4\).*y\.argmax\(axis=1\)"):
+        TemperatureScaling().fit(logits, np.eye(4)[y])
