@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_params,
 )
+from sklearn.utils._set_output import ADAPTERS_MANAGER
 from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
 fit_context = _fit_context
@@ -18,6 +19,19 @@ check_method_params = _check_method_params
 check_sample_weight = _check_sample_weight
 safe_indexing = _safe_indexing
 Scorer = _Scorer
+
+
+def like_frame(values, frame):
+    """Return `values` with the columns of `frame`, if that is one of pandas or polars.
+
+    Anything else, or another number of columns, leaves them an array.
+    """
+    library = type(frame).__module__.partition(".")[0]
+    adapter = ADAPTERS_MANAGER.adapters.get(library)
+    is_frame = adapter is not None and adapter.is_supported_container(frame)
+    if not is_frame or frame.shape != values.shape:
+        return values
+    return adapter.create_container(values, frame, columns=frame.columns)
 
 
 def n_threads() -> int:
@@ -38,6 +52,7 @@ __all__ = [
     "check_method_params",
     "check_sample_weight",
     "fit_context",
+    "like_frame",
     "n_threads",
     "safe_indexing",
     "validate_params",

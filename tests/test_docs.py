@@ -20,7 +20,7 @@ OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 @pytest.fixture(autouse=True)
 def _extras_without_windows():
-    for name in ("torch", "skorch", "onnx", "onnxruntime"):
+    for name in ("torch", "skorch", "onnx", "onnxruntime", "pandas"):
         pytest.importorskip(name)
     pytest.importorskip("matplotlib").use("Agg")
 

@@ -1,6 +1,7 @@
 """Checks of user input, with errors that say what came and what is needed."""
 
-from skcalib._validation._containers import readable
+from skcalib._validation._column_classes import index_column
+from skcalib._validation._containers import column_names, names_twice, readable
 from skcalib._validation._from_proba import logits_from_proba
 from skcalib._validation._logits import (
     check_calibration_set,
@@ -22,10 +23,13 @@ __all__ = [
     "check_proba_rows",
     "check_top_label",
     "check_weight",
+    "column_names",
     "encode_labels",
+    "index_column",
     "logits_from_proba",
     "lone_class",
     "make_splits",
     "number_equal_rows",
+    "names_twice",
     "readable",
 ]

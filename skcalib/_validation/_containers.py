@@ -1,6 +1,7 @@
-"""What comes as an array, a data frame or a tensor: its values."""
+"""What comes as an array, a data frame or a tensor: its values, its column names."""
 
 import sys
+from collections import Counter
 
 
 def readable(values):
@@ -40,3 +41,29 @@ def _types(values):
     if hasattr(values, "schema"):  # pyarrow
         return list(values.schema.types)
     return [type(values).__name__]
+
+
+def column_names(X):
+    """Return the names of the columns of a data frame, or None; refuse one name twice.
+
+    A series is a column of its name.
+    """
+    shape = getattr(X, "shape", ())
+    if len(shape) == 1 and isinstance(getattr(X, "name", None), str):
+        return [X.name]
+    names = getattr(X, "column_names", getattr(X, "columns", None))
+    if names is None or callable(names) or len(shape) != 2 or len(names) != shape[1]:
+        return None
+    names = list(names)
+    twice = names_twice(names)
+    if twice:
+        raise ValueError(
+            f"Columns of one name: {twice}. Each column needs a name of its own; "
+            "rename them, or pass the values without names."
+        )
+    return names
+
+
+def names_twice(names):
+    """Return the names that occur more than once."""
+    return [name for name, count in Counter(names).items() if count > 1]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from skcalib._sklearn_compat import like_frame
 from skcalib._validation._proba import check_proba_rows
 
 
@@ -22,8 +23,10 @@ def logits_from_proba(proba, *, floor=1e-12):
 
     Returns
     -------
-    logits : ndarray of shape (n_samples, n_classes)
-        Natural logarithms; float32 if `proba` is float32, else float64.
+    logits : ndarray or DataFrame of shape (n_samples, n_classes)
+        Natural logarithms; float32 if `proba` is float32, else float64. A data frame
+        of pandas or polars gives one with the same columns, since their names may
+        say which class each stands for.
 
     Raises
     ------
@@ -46,4 +49,4 @@ def logits_from_proba(proba, *, floor=1e-12):
     """
     if not 0 < floor < 1:
         raise ValueError(f"floor={floor!r} is not between 0 and 1.")
-    return np.log(np.maximum(check_proba_rows(proba), floor))
+    return like_frame(np.log(np.maximum(check_proba_rows(proba), floor)), proba)

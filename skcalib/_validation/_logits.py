@@ -17,7 +17,12 @@ from skcalib._blocks import (
     row_slices,
 )
 from skcalib._sklearn_compat import check_sample_weight
-from skcalib._validation._containers import readable, refuse_dates
+from skcalib._validation._column_classes import (
+    classes_of_columns,
+    index_column,
+    preview,
+)
+from skcalib._validation._containers import column_names, readable, refuse_dates
 
 
 def check_logits(estimator, X, *, reset):
@@ -27,6 +32,7 @@ def check_logits(estimator, X, *, reset):
     """
     name = type(estimator).__name__
     X = readable(X)
+    names = column_names(X)
     if not isinstance(X, np.memmap):
         refuse_dates(X, "X")
         one_dimensional = getattr(X, "ndim", None) == 1 or (
@@ -55,9 +61,23 @@ def check_logits(estimator, X, *, reset):
         reset=reset,
         skip_check_array=True,
     )
+    _check_numbered_columns(estimator, names, reset=reset)
     source = open_source(converted)
     check_finite(source, name)
     return source
+
+
+def _check_numbered_columns(estimator, names, *, reset):
+    """Refuse columns in another order, named by numbers; scikit-learn checks text."""
+    if names is None or all(isinstance(name, str) for name in names):
+        names = None
+    if reset:
+        estimator._numbered_columns = names
+    elif names and getattr(estimator, "_numbered_columns", None) not in (None, names):
+        raise ValueError(
+            f"The columns of X are {preview(names)}, those seen in fit are "
+            f"{preview(estimator._numbered_columns)}. Pass them in the same order."
+        )
 
 
 def check_finite(source: ArraySource, name: str) -> None:
@@ -82,8 +102,11 @@ def check_finite(source: ArraySource, name: str) -> None:
             )
 
 
-def encode_labels(estimator, y, n_columns, classes):
-    """Return ``(classes_, codes)``: the label of a column, the column of a row."""
+def encode_labels(estimator, y, n_columns, classes, names=None):
+    """Return ``(classes_, codes)``: the label of a column, the column of a row.
+
+    Without `classes`, the `names` of the columns decide where they are labels.
+    """
     name = type(estimator).__name__
     y = _as_column(y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
@@ -94,6 +117,8 @@ def encode_labels(estimator, y, n_columns, classes):
         # Not for integers and strings: it warns when many classes are rare.
         check_classification_targets(y)
     present, codes = np.unique(y, return_inverse=True)
+    if classes is None and names is not None:
+        classes = classes_of_columns(present, names)
     if classes is not None:
         return _encode_named(name, present, codes, n_columns, classes)
     if _are_column_numbers(present, n_columns):
@@ -105,7 +130,7 @@ def encode_labels(estimator, y, n_columns, classes):
         return present, codes.astype(np.intp, copy=False)
     raise ValueError(
         f"X has {n_columns} columns but y has {present.shape[0]} classes "
-        f"({_preview(present)}). {name} needs one column of logits per class, or a "
+        f"({preview(present)}). {name} needs one column of logits per class, or a "
         "single column for a binary problem. If some classes never occur in y, name "
         "them all in the order of the columns: classes=[...]."
     )
@@ -131,12 +156,12 @@ def _encode_named(name, present, codes, n_columns, classes):
         )
     column_of = {label: k for k, label in enumerate(classes.tolist())}
     if len(column_of) != n_columns:
-        raise ValueError(f"classes names a class twice: {_preview(classes)}.")
+        raise ValueError(f"classes names a class twice: {preview(classes)}.")
     unknown = [label for label in present.tolist() if label not in column_of]
     if unknown:
         raise ValueError(
-            f"y holds labels that classes does not name: {_preview(unknown)}. "
-            f"classes is {_preview(classes)}."
+            f"y holds labels that classes does not name: {preview(unknown)}. "
+            f"classes is {preview(classes)}."
         )
     columns = np.array([column_of[label] for label in present.tolist()], dtype=np.intp)
     return classes, columns[codes]
@@ -145,12 +170,6 @@ def _encode_named(name, present, codes, n_columns, classes):
 def _are_column_numbers(present, n_columns):
     integer = present.dtype.kind in "iu"
     return integer and present[0] >= 0 and present[-1] < n_columns
-
-
-def _preview(labels, limit=6):
-    labels = list(np.asarray(labels).tolist())
-    shown = ", ".join(repr(label) for label in labels[:limit])
-    return f"[{shown}{', ...' if len(labels) > limit else ''}]"
 
 
 # Weights count rows, so they are left as they are, unless the largest lies outside
@@ -182,11 +201,12 @@ def check_weight(sample_weight, y):
 
 
 def check_calibration_set(
-    estimator, X, y, sample_weight, classes, *, keep_unused=False
+    estimator, X, y, sample_weight, classes, *, keep_unused=False, names=None
 ):
     """Validate everything `fit` is given; return ``(classes_, CalibrationData)``.
 
-    Rows of weight 0 are left out unless `keep_unused`.
+    Rows of weight 0 are left out unless `keep_unused`. `names` are those of the
+    columns where `X` does not carry them.
     """
     name = type(estimator).__name__
     if y is None:
@@ -196,7 +216,11 @@ def check_calibration_set(
         )
     source = check_logits(estimator, X, reset=True)
     check_consistent_length(X, y)
-    classes_, codes = encode_labels(estimator, y, source.shape[1], classes)
+    if names is None:
+        names = column_names(X)
+        if names is not None and classes is None:
+            _refuse_index(names, source, y)
+    classes_, codes = encode_labels(estimator, y, source.shape[1], classes, names)
     weight = check_weight(sample_weight, codes)
     used = weight > 0
     present = np.unique(codes[used])
@@ -207,3 +231,13 @@ def check_calibration_set(
         )
     data = CalibrationData(source, codes, weight)
     return classes_, data if keep_unused else data.used()
+
+
+def _refuse_index(names, source, y):
+    found = index_column(names, source.read(slice(0, source.shape[0])), y)
+    if found is not None:
+        raise ValueError(
+            f"The column {found!r} of X numbers the rows: whole numbers, all "
+            "different. Leave it out, or name the class of each column, in order: "
+            "classes=[...]."
+        )

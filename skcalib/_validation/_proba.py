@@ -9,8 +9,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skcalib._blocks import map_blocks, row_slices
-from skcalib._validation._containers import readable, refuse_dates
-from skcalib._validation._logits import _are_column_numbers, _preview, check_weight
+from skcalib._validation._column_classes import classes_of_columns, preview
+from skcalib._validation._containers import column_names, readable, refuse_dates
+from skcalib._validation._logits import _are_column_numbers, check_weight
 from skcalib._warnings import warn
 from skcalib.exceptions import OneColumnWarning
 
@@ -102,9 +103,13 @@ def _read(
     proba = _as_columns(array)
     is_single = proba is not array
     check_consistent_length(y_true, y_proba)
-    codes, classes = _encode(
-        column_or_1d(readable(y_true)), proba.shape[1], labels, is_single
-    )
+    y = column_or_1d(readable(y_true))
+    names = column_names(y_proba)
+    if labels is None and names is not None:
+        labels = classes_of_columns(np.unique(y), names, "labels")
+        if is_single and labels is not None and pos_label is None:
+            pos_label = labels[1]
+    codes, classes = _encode(y, proba.shape[1], labels, is_single)
     column = _positive_column(classes, pos_label, is_single)
     if is_single and column == 0:
         proba = np.ascontiguousarray(proba[:, ::-1])
@@ -264,7 +269,7 @@ def _encode(
     if present.shape[0] != n_columns:
         raise ValueError(
             f"y_proba has {found} but the labels in y_true are "
-            f"{_preview(present)}. Name the class of each column, in order: "
+            f"{preview(present)}. Name the class of each column, in order: "
             "labels=[...], for instance labels=classifier.classes_."
         )
     return codes.astype(np.intp, copy=False), present.tolist()
@@ -280,11 +285,11 @@ def _columns_of(
         )
     column_of = {label: k for k, label in enumerate(labels.tolist())}
     if len(column_of) != n_columns:
-        raise ValueError(f"labels names a class twice: {_preview(labels)}.")
+        raise ValueError(f"labels names a class twice: {preview(labels)}.")
     unknown = [label for label in present.tolist() if label not in column_of]
     if unknown:
         raise ValueError(
-            f"y_true holds classes that labels does not name: {_preview(unknown)}. "
-            f"labels is {_preview(labels)}."
+            f"y_true holds classes that labels does not name: {preview(unknown)}. "
+            f"labels is {preview(labels)}."
         )
     return np.array([column_of[label] for label in present.tolist()], dtype=np.intp)

@@ -21,6 +21,7 @@ from skcalib._validation import (
     check_calibration_set,
     check_logits,
     check_weight,
+    column_names,
     readable,
 )
 
@@ -71,9 +72,9 @@ class DensityRatioCalibration(BaseCalibrator):
         features. By default all are logits.
 
     classes : array-like of shape (n_classes,), default=None
-        Label of each column of logits. By default integer labels in
-        ``range(n_columns)`` are column numbers; other labels are matched to the
-        columns in sorted order.
+        Label of each column of logits. By default columns of a data frame that are
+        named after labels are theirs; else integer labels in ``range(n_columns)`` are
+        column numbers, and other labels are matched to the columns in sorted order.
 
     Attributes
     ----------
@@ -191,9 +192,15 @@ class DensityRatioCalibration(BaseCalibrator):
         self : object
             The fitted calibrator.
         """
+        names = None if self.n_logits is None else column_names(X)
         logits, features = self._split(X, features)
         self.classes_, data = check_calibration_set(
-            self, logits, y, sample_weight, self.classes
+            self,
+            logits,
+            y,
+            sample_weight,
+            self.classes,
+            names=names and names[: self.n_logits],
         )
         if self.n_logits is not None:
             validate_data(self, X, reset=True, skip_check_array=True)

@@ -61,9 +61,9 @@ class MatrixScaling(BaseCalibrator):
         Seed of the shuffling for an integer `cv`.
 
     classes : array-like of shape (n_classes,), default=None
-        Label of each column of logits. By default integer labels in
-        ``range(n_columns)`` are column numbers; other labels are matched to the
-        columns in sorted order.
+        Label of each column of logits. By default columns of a data frame that are
+        named after labels are theirs; else integer labels in ``range(n_columns)`` are
+        column numbers, and other labels are matched to the columns in sorted order.
 
     Attributes
     ----------

@@ -137,9 +137,9 @@ class NeuralClamping(ClampedClassifier):
         Inner tensor of an ONNX model to perturb in the place of its input.
 
     classes : array-like of shape (n_classes,), default=None
-        Label of each column of logits. By default integer labels in
-        ``range(n_columns)`` are column numbers; other labels are matched to the
-        columns in sorted order.
+        Label of each column of logits. By default columns of a data frame that are
+        named after labels are theirs; else integer labels in ``range(n_columns)`` are
+        column numbers, and other labels are matched to the columns in sorted order.
 
     warm_start : bool, default=False
         Start where the last fit ended, with its perturbation and penalty.

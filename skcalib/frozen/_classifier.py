@@ -87,7 +87,7 @@ class ClassifierLogits(FrozenLogits):
                 f"{type(estimator).__name__} has no predict_proba to take logits from; "
                 "use method='decision_function' or another classifier."
             )
-        return logits_from_proba(estimator.predict_proba(X))
+        return logits_from_proba(np.asarray(estimator.predict_proba(X)))
 
     def _fits(self, columns):
         n_classes = len(self.estimator.classes_)

@@ -37,9 +37,10 @@ def expected_calibration_error(
         Number of bins.
 
     labels : array-like of shape (n_classes,), default=None
-        Class of each column of `y_proba`. By default integers inside
-        ``range(n_classes)`` are column numbers, and other labels must be as many as
-        the columns, in sorted order.
+        Class of each column of `y_proba`. By default columns of a data frame that are
+        named after labels are theirs; else integers inside ``range(n_classes)`` are
+        column numbers, and other labels must be as many as the columns, in sorted
+        order.
 
     pos_label : int, float, bool or str, default=None
         Class that a single column of `y_proba` is the probability of. By default 1

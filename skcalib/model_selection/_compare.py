@@ -164,7 +164,7 @@ def compare_calibrators(
     if X_test is None:
         tasks = _fold_tasks(checked, cv, random_state, groups)
     else:
-        test = _check(X_test, y_test, None, checked.classes)
+        test = _check(X_test, y_test, None, checked.classes, like=checked.checker)
         tasks = [_test_task(checked, test, n_bootstrap, random_state)]
     outcomes = Parallel(n_jobs=n_jobs)(
         delayed(_fit_and_measure)(clone(calibrator), *task, n_bins)
@@ -181,15 +181,22 @@ def compare_calibrators(
     return CalibratorComparison(candidates, [*METRICS, "fit seconds"], mean, std)
 
 
-def _check(X, y, sample_weight, classes):
-    """Return logits of one column a class, class numbers, weights and classes."""
+def _check(X, y, sample_weight, classes, like=None):
+    """Return logits of one column a class, class numbers, weights and classes.
+
+    `like` has checked the data that these must be laid out like.
+    """
     checker = _Uncalibrated(classes=classes)
     classes_, _ = check_calibration_set(checker, X, y, sample_weight, classes)
+    if like is not None:
+        check_logits(like, X, reset=False)
     source = check_logits(checker, X, reset=False)
     logits = source.read(slice(0, source.shape[0]))
-    _, codes = encode_labels(checker, y, logits.shape[1], classes)
+    _, codes = encode_labels(checker, y, logits.shape[1], classes_)
     weight = check_weight(sample_weight, codes)
-    return Bunch(logits=logits, codes=codes, weight=weight, classes=classes_)
+    return Bunch(
+        logits=logits, codes=codes, weight=weight, classes=classes_, checker=checker
+    )
 
 
 def _fold_tasks(data, cv, random_state, groups):

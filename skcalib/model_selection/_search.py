@@ -87,9 +87,9 @@ class CalibratorSearch(BaseCalibrator):
         Number of fits at the same time; None is 1, -1 all processors.
 
     classes : array-like of shape (n_classes,), default=None
-        Label of each column of logits. By default integer labels in
-        ``range(n_columns)`` are column numbers; other labels are matched to the
-        columns in sorted order.
+        Label of each column of logits. By default columns of a data frame that are
+        named after labels are theirs; else integer labels in ``range(n_columns)`` are
+        column numbers, and other labels are matched to the columns in sorted order.
 
     Attributes
     ----------
@@ -225,7 +225,7 @@ class CalibratorSearch(BaseCalibrator):
         )
         source = check_logits(self, X, reset=False)
         logits = source.read(slice(0, source.shape[0]))
-        _, codes = encode_labels(self, y, source.shape[1], self.classes)
+        _, codes = encode_labels(self, y, source.shape[1], self.classes_)
         weight = check_weight(sample_weight, codes)
         splits = make_splits(self.cv, logits, codes, weight, self.random_state, groups)
         if rule == STACK and len(splits) < 2:

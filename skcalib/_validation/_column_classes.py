@@ -1,0 +1,110 @@
+"""Columns that are named after classes, and columns that are no classes at all."""
+
+import re
+
+import numpy as np
+
+# What an index is called that was saved as a column.
+_INDEX_NAME = re.compile(
+    r"unnamed.*|__index_level_\d+__|level_\d+|#|no\.?|nr\.?|rows?|row_?names?"
+    r"|(.*[ _.-])?(id|idx|index|number)|rowid",
+    re.IGNORECASE,
+)
+
+
+def classes_of_columns(present, names, parameter="classes"):
+    """Return the label that each column is named after; None where none is.
+
+    `present` are the labels that occur, sorted. All of them must be names of columns,
+    or none; a column whose label never occurs is normal. Labels are compared as text,
+    as tables have no other names. A single column holds the scores of its own class
+    against the other.
+    """
+    names = [_as_text(name) for name in names]
+    label_of = {_as_text(label): label for label in present.tolist()}
+    if len(names) == 1:
+        return _with_other(names[0], label_of, present)
+    numbers = [str(k) for k in range(len(names))]
+    known = set(names)
+    found = [label for text, label in label_of.items() if text in known]
+    missing = [label for text, label in label_of.items() if text not in known]
+    if names == numbers or not found:  # Columns that were numbered, not named.
+        return None
+    if missing:
+        raise ValueError(
+            f"Of the labels in y, {preview(found)} are names of columns and "
+            f"{preview(missing)} are not; the columns are {preview(names)}. "
+            f"{_what_to_do(parameter)}"
+        )
+    if present.dtype.kind in "iu" and label_of.keys() <= set(numbers) != known:
+        raise ValueError(
+            f"The labels {preview(found)} in y may be names or numbers of columns; the "
+            f"columns are {preview(names)}. {_what_to_do(parameter)}"
+        )
+    try:
+        classes = [_as_label(name, label_of) for name in names]
+    except ValueError as error:
+        raise ValueError(
+            f"The labels in y are named by columns, and are {preview(present)}; "
+            f"not all of the columns {preview(names)} are of that kind. "
+            f"{_what_to_do(parameter)}"
+        ) from error
+    dtype = object if present.dtype.kind == "O" else None
+    return np.array(classes, dtype=dtype)
+
+
+def _with_other(name, label_of, present):
+    """Return both classes where a single column is named after one of them."""
+    if present.dtype.kind in "iuf" or name not in label_of or len(label_of) != 2:
+        return None
+    other = next(label for text, label in label_of.items() if text != name)
+    return np.array([other, label_of[name]], dtype=present.dtype)
+
+
+def _as_text(label):
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return label.decode() if isinstance(label, bytes) else str(label)
+
+
+def _as_label(name, label_of):
+    """Return the label of this name, made like the others if it does not occur."""
+    if name in label_of:
+        return label_of[name]
+    like = next(iter(label_of.values()))
+    return name.encode() if isinstance(like, bytes) else type(like)(name)
+
+
+def _what_to_do(parameter):
+    return (
+        f"Say which class each column stands for, in order: {parameter}=[...], or "
+        "rename the columns."
+    )
+
+
+def preview(labels, limit=6):
+    """Write the first few labels."""
+    labels = list(np.asarray(labels).tolist())
+    shown = ", ".join(repr(label) for label in labels[:limit])
+    return f"[{shown}{', ...' if len(labels) > limit else ''}]"
+
+
+def index_column(names, rows, labels):
+    """Return the name of a column that is an index of the rows, or None.
+
+    Such a column has a name like `id`, holds whole numbers that are all different, and
+    is the name of no label that occurs.
+    """
+    if rows.ndim != 2 or rows.shape[1] != len(names) or rows.shape[0] < 2:
+        return None
+    for name, column in zip(names, rows.T, strict=True):
+        if not (_INDEX_NAME.fullmatch(str(name)) and _numbers_rows(column)):
+            continue
+        if str(name) not in map(_as_text, np.unique(labels).tolist()):
+            return name
+    return None
+
+
+def _numbers_rows(column):
+    whole = (column == np.floor(column)).all()
+    return bool(whole) and np.unique(column).shape[0] == column.shape[0]
