@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ from torch.utils.data import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+
+from skcalib._blocks import free_memory
 
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
@@ -205,16 +206,6 @@ def read_batches(batches: Iterable[Any], keep: Any = None) -> tuple[Any, Any]:
     if not rows:
         raise ValueError("X is a DataLoader without samples.")
     return torch.cat(rows), np.concatenate(labels) if labels else None
-
-
-def free_memory() -> float:
-    """Bytes of memory that can be had, infinite where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    sizes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-    return 1024 * int(next(sizes, "0")) or float("inf")
 
 
 def _row_numbers(loader: Any) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Blocks of rows, the form in which every fit and every prediction reads its data."""
 
 from skcalib._blocks._data import CalibrationData, Statistic
+from skcalib._blocks._memory import free_memory
 from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
 from skcalib._blocks._sources import (
     ArraySource,
@@ -16,6 +17,7 @@ __all__ = [
     "MappedSource",
     "MemmapSource",
     "Statistic",
+    "free_memory",
     "map_blocks",
     "open_source",
     "row_slices",

@@ -29,7 +29,7 @@ __all__ = [
     "logits_from_proba",
     "lone_class",
     "make_splits",
-    "number_equal_rows",
     "names_twice",
+    "number_equal_rows",
     "readable",
 ]

@@ -1,0 +1,13 @@
+"""How much memory there is."""
+
+from pathlib import Path
+
+
+def free_memory() -> float:
+    """Bytes of memory that can be had, infinite where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    sizes = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return 1024 * int(next(sizes, "0")) or float("inf")
