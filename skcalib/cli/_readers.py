@@ -3,16 +3,25 @@
 Reading never runs code from a file: NumPy files that hold Python objects are refused.
 """
 
+import math
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._blocks import free_memory
 from skcalib.cli._errors import DataError
-from skcalib.cli._tables import CsvTable, ParquetTable, Table
+from skcalib.cli._tables import (
+    CsvTable,
+    ParquetTable,
+    Table,
+    check_names,
+    whole_numbers,
+)
 
 Role = Literal["inputs", "logits", "probabilities", "labels"]
 
@@ -24,11 +33,24 @@ USUAL_NAMES: dict[Role, tuple[str, ...]] = {
 }
 
 
+# An array in a file this much smaller holds nothing but one value.
+LARGEST_RATIO = 500
+LARGE = 1 << 30
+NOT_NUMPY = (
+    "it is not a NumPy file of numbers or text. Python objects are never unpickled, as "
+    "that could run code."
+)
+
+
 class Rows(NamedTuple):
-    """What a file holds: one row a sample, and the labels where it has them."""
+    """What a file holds: one row a sample, and labels and names where it has them.
+
+    `names` are those of the columns of `values`, in a table with a header.
+    """
 
     values: NDArray[Any]
-    labels: NDArray[Any] | None
+    labels: NDArray[Any] | None = None
+    names: list[str] | None = None
 
 
 class Request(NamedTuple):
@@ -37,6 +59,9 @@ class Request(NamedTuple):
     role: Role
     key: str | None = None
     labels_key: str | None = None
+
+
+Reader = Callable[[Path, Request], Rows]
 
 
 def read_rows(path: Path, request: Request) -> Rows:
@@ -54,21 +79,52 @@ def read_rows(path: Path, request: Request) -> Rows:
         )
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
+    return _run(reader, path, request)
+
+
+def _run(reader: Reader, path: Path, request: Request) -> Rows:
+    """Read a file; whatever goes wrong becomes an error that names it."""
     try:
-        rows = reader(path, request)
-    except DataError:
+        with warnings.catch_warnings():
+            # A damaged header is no program, whatever the parser thinks of it.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            return _checked(path, reader(path, request), request)
+    except DataError as error:
+        if str(path) in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from error
+    except ImportError:
         raise
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage can make a reader raise anything
         raise DataError(f"{path} cannot be read: {_reason(error)}") from error
-    for array in rows:
+
+
+def _checked(path: Path, rows: Rows, request: Request) -> Rows:
+    """Refuse what is no rows of numbers; bring labels into their usual type."""
+    for array in rows[:2]:
         if array is not None and array.ndim == 0:
             raise DataError(f"{path} holds a single value where rows are needed.")
-    if request.role != "labels" and rows.values.dtype.kind not in "fiu":
+    if request.role == "labels":
+        return Rows(_as_labels(path, rows.values))
+    if rows.values.dtype.kind not in "fiu":
         raise DataError(
             f"{path} holds {request.role} of type {rows.values.dtype}; they must be "
             "numbers."
         )
-    return rows
+    if rows.labels is None:
+        return rows
+    return rows._replace(labels=_as_labels(path, rows.labels))
+
+
+def _as_labels(path: Path, labels: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as integers where all are whole numbers, and text as text."""
+    if labels.dtype.kind not in "biufUS":
+        raise DataError(
+            f"{path} holds labels of type {labels.dtype}; they must be numbers or text."
+        )
+    if labels.dtype.kind == "S":
+        return np.char.decode(labels, "utf-8")
+    return labels if labels.dtype.kind != "f" else whole_numbers(labels)
 
 
 def read_labels(path: Path, key: str | None) -> NDArray[Any]:
@@ -79,48 +135,116 @@ def read_labels(path: Path, key: str | None) -> NDArray[Any]:
     if labels.ndim != 1:
         raise DataError(
             f"{path} holds an array of shape {labels.shape}; labels are one number or "
-            "name for each row."
+            "name for each row. Rows that mark their class by a one become labels by "
+            "argmax(axis=1)."
         )
     return labels
 
 
 def _reason(error: Exception) -> str:
     text = str(error) or type(error).__name__
-    if "allow_pickle" in text or "Python objects" in text or "magic string" in text:
-        return (
-            "it is not a NumPy file of numbers or text. Python objects are never "
-            "unpickled, as that could run code."
-        )
-    return text
+    objects = ("allow_pickle", "Python objects", "magic string")
+    return NOT_NUMPY if any(word in text for word in objects) else text
 
 
 def _read_npy(path: Path, request: Request) -> Rows:
+    with path.open("rb") as file:
+        _check_claim(path, _read_header(file), path.stat().st_size - file.tell())
     # Mapped, not read: logits may be larger than memory.
     array = np.lib.format.open_memmap(path, mode="r")
     if request.key is not None:
         raise DataError(
             f"{path} holds one array without a name; leave out --{request.role}-key."
         )
-    return Rows(array, None)
+    return Rows(array)
+
+
+class _Header(NamedTuple):
+    """The form of an array that a file says it holds."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def n_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.dtype}, shape {self.shape}"
+
+
+def _read_header(file: IO[bytes]) -> _Header:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    return _Header(shape, dtype)
+
+
+def _check_claim(path: Path, header: _Header, n_bytes: int) -> None:
+    """Refuse an array that cannot be in the file, before memory is taken for it."""
+    if min(header.shape, default=0) < 0 or header.n_bytes > n_bytes:
+        raise DataError(
+            f"{path} is damaged: it claims an array of {header}, which the {n_bytes:,} "
+            "bytes that it has for it do not hold."
+        )
 
 
 def _read_npz(path: Path, request: Request) -> Rows:
     with path.open("rb") as file:
-        arrays = np.load(file, allow_pickle=False)
-        if isinstance(arrays, np.ndarray):
+        if file.read(6) == b"\x93NUMPY":
             raise DataError(f"{path} is a single array; let its name end in .npy.")
-        name = _find(list(arrays), request.role, request.key)
-        if name is None and len(arrays) == 1:
-            name = arrays.files[0]
-        if name is None:
-            raise DataError(
-                f"{path} has no array that can be taken for the {request.role}. It "
-                f"holds {_describe(arrays)}. Name one with --{request.role}-key."
-            )
-        label_name = None
-        if request.role != "labels":
-            label_name = _find(list(arrays), "labels", request.labels_key)
-        return Rows(arrays[name], None if label_name is None else arrays[label_name])
+        file.seek(0)
+        if file.read(2) != b"PK":
+            raise DataError(f"{path} cannot be read: {NOT_NUMPY}")
+        with zipfile.ZipFile(file) as archive:
+            return _read_archive(path, archive, request)
+
+
+def _read_archive(path: Path, archive: zipfile.ZipFile, request: Request) -> Rows:
+    members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+    names = [info.filename.removesuffix(".npy") for info in members]
+    arrays = dict(zip(names, members, strict=True))
+    check_names(path, names)
+    name = _find(names, request.role, request.key)
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name is None:
+        held = [f"{name} ({_header(archive, arrays[name])})" for name in names]
+        raise DataError(
+            f"{path} has no array that can be taken for the {request.role}. It "
+            f"holds {', '.join(held) or 'none'}. Name one with --{request.role}-key."
+        )
+    label_name = None
+    if request.role != "labels":
+        label_name = _find(names, "labels", request.labels_key)
+    values = _read_member(path, archive, arrays[name])
+    if label_name is None:
+        return Rows(values)
+    return Rows(values, _read_member(path, archive, arrays[label_name]))
+
+
+def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
+    with archive.open(info) as member:
+        return _read_header(member)
+
+
+def _read_member(
+    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> NDArray[Any]:
+    header = _header(archive, info)
+    _check_claim(path, header, info.file_size)
+    is_blown_up = info.file_size > max(LARGE, LARGEST_RATIO * info.compress_size)
+    if is_blown_up or header.n_bytes > free_memory():
+        raise DataError(
+            f"{info.filename} of {path} unpacks from {info.compress_size:,} to "
+            f"{info.file_size:,} bytes, too many to read. Save large arrays as .npy, "
+            "which are not read at once."
+        )
+    with archive.open(info) as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array
 
 
 def _find(names: list[str], role: Role, key: str | None) -> str | None:
@@ -140,13 +264,7 @@ def _find(names: list[str], role: Role, key: str | None) -> str | None:
     return usual[0] if usual else None
 
 
-def _describe(arrays: Any) -> str:
-    return ", ".join(
-        f"{name} ({array.dtype}, shape {array.shape})" for name, array in arrays.items()
-    )
-
-
-def _read_table(table: Table, request: Request) -> Rows:
+def _read_table(path: Path, table: Table, request: Request) -> Rows:
     names = table.names
     if request.role == "labels":
         name = _find(names, "labels", request.key)
@@ -155,22 +273,27 @@ def _read_table(table: Table, request: Request) -> Rows:
                 f"The columns are {', '.join(names)}; none has a usual name of labels. "
                 "Name one with --labels-key."
             )
-        return Rows(table.column(name or names[0]), None)
+        return Rows(table.column(name or names[0]))
     label_name = _find(names, "labels", request.labels_key)
     if request.key is None:
-        chosen = [name for name in names if name != label_name]
+        chosen = [name for name in names if name not in (label_name, *table.index)]
     else:
-        chosen = [
-            _find(names, request.role, name.strip()) or ""
-            for name in request.key.split(",")
-        ]
+        keys = [key.strip() for key in request.key.split(",")]
+        unknown = sorted(set(keys) - set(names))
+        if unknown:
+            _find(names, request.role, unknown[0])
+        chosen = keys
+    if not chosen:
+        raise DataError(f"{path} has no columns beside those of labels and index.")
     labels = None if label_name is None else table.column(label_name)
-    return Rows(table.matrix(chosen), labels)
+    values = table.matrix(chosen)
+    is_named = table.has_header and values.shape[1] == len(chosen)
+    return Rows(values, labels, chosen if is_named else None)
 
 
-_READERS: dict[str, Callable[[Path, Request], Rows]] = {
+_READERS: dict[str, Reader] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
-    ".csv": lambda path, request: _read_table(CsvTable(path), request),
-    ".parquet": lambda path, request: _read_table(ParquetTable(path), request),
+    ".csv": lambda path, request: _read_table(path, CsvTable(path), request),
+    ".parquet": lambda path, request: _read_table(path, ParquetTable(path), request),
 }

@@ -121,9 +121,9 @@ def load_scores(source: Source) -> Scores:
     """Read and check logits and labels, running the model where inputs were given."""
     role, path, key = source.values
     if source.labels is None:
-        values, labels = read_rows(path, Request(role, key, source.labels_key))
+        values, labels, _ = read_rows(path, Request(role, key, source.labels_key))
     else:
-        values, _ = read_rows(path, Request(role, key))
+        values, _, _ = read_rows(path, Request(role, key))
         labels = read_labels(source.labels, source.labels_key)
     if labels is None:
         raise DataError(

@@ -1,4 +1,5 @@
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_a_missing_value_in_parquet_is_refused(tmp_path):
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3, 4], "y": ["cat", None]})
     frame.to_parquet(tmp_path / "table.parquet")
-    with pytest.raises(DataError, match="'y' misses 1 values"):
+    with pytest.raises(DataError, match=r"'y' of .* misses 1 values"):
         read_rows(tmp_path / "table.parquet", Request("logits"))
 
 
@@ -167,6 +168,12 @@ def test_python_objects_are_refused_without_running_code(tmp_path, capsys, name)
         ("a,b\n1,x\n", "could not convert string 'x'"),
         ("a,b\n1,2\n3\n", "cannot be read"),
         (",a,b\n0,1,2\n", "Column 1 .* has no name.*index=False"),
+        ("\n1,2\n", "begins with an empty line"),
+        ("a,b,a\n1,2,3\n", r"uses a name more than once: a\. Rename the columns"),
+        ("a;b;y\n1,5;2,5;0\n", r"semicolons stood between them\. Commas"),
+        ("1,5;2,5;0\n", "semicolons stood between them"),
+        ("a\tb\n1\t2\n", "tabs stood between them"),
+        ("label\nx\n", "no columns beside those of labels"),
     ],
 )
 def test_broken_csv_files(write_csv, text, message):
@@ -221,3 +228,94 @@ def test_a_single_number_is_no_file_of_rows(tmp_path):
     path = write_npz(tmp_path, logits=LOGITS, y=np.array(3))
     with pytest.raises(DataError, match="holds a single value where rows are needed"):
         read_rows(path, Request("logits"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["3.0", "10.0", "2.0"], [3, 10, 2]),
+        (["3.000e+00", "1", " 2"], [3, 1, 2]),
+        (["3.0", "cat", "2.0"], ["3.0", "cat", "2.0"]),
+        (["0.5", "1", "2"], ["0.5", "1", "2"]),
+        (["nan", "1", "2"], ["nan", "1", "2"]),
+        (["99999999999999999999", "1", "2"], ["99999999999999999999", "1", "2"]),
+        ([" cat", "dog ", "cat"], ["cat", "dog", "cat"]),
+    ],
+)
+def test_labels_of_a_table_are_integers_where_all_are_whole(
+    write_csv, labels, expected
+):
+    rows = "".join(f"1.5,2.5,{label}\n" for label in labels)
+    path = write_csv(f"a,b,y\n{rows}")
+    assert read_rows(path, Request("logits")).labels.tolist() == expected
+
+
+def test_float_labels_of_arrays_are_integers_too(tmp_path):
+    path = write_npz(tmp_path, logits=LOGITS, y=LABELS.astype(float))
+    labels = read_rows(path, Request("logits")).labels
+    assert labels.dtype == np.int64
+    assert_array_equal(labels, LABELS)
+
+
+def test_labels_of_savetxt_are_integers(tmp_path):
+    np.savetxt(tmp_path / "y.csv", LABELS)
+    assert read_labels(tmp_path / "y.csv", None).dtype == np.int64
+
+
+def test_labels_in_bytes_become_text(tmp_path):
+    path = write_npz(tmp_path, logits=LOGITS, y=np.array([b"cat", b"dog", b"cat"]))
+    labels = read_rows(path, Request("logits")).labels
+    assert_array_equal(labels, ["cat", "dog", "cat"])
+    assert labels.dtype.kind == "U"
+
+
+def test_labels_of_no_use_are_refused(tmp_path):
+    days = np.array(["2020-01-01"] * 3, dtype="datetime64[D]")
+    path = write_npz(tmp_path, logits=LOGITS, y=days)
+    with pytest.raises(DataError, match=r"labels of type datetime64.*numbers or text"):
+        read_rows(path, Request("logits"))
+
+
+def test_a_table_tells_the_names_of_its_columns(write_csv):
+    header = write_csv("a,label,b\n1.5,cat,-2\n0,dog,3e2\n")
+    assert read_rows(header, Request("logits")).names == ["a", "b"]
+    assert read_rows(header, Request("logits", "b,a")).names == ["b", "a"]
+    assert read_rows(write_csv("1,2\n3,4\n"), Request("logits")).names is None
+
+
+def test_an_index_that_pandas_saved_is_no_column(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(LOGITS, columns=["a", "b", "c"], index=[7, 3, 5])
+    frame["y"] = LABELS
+    frame.to_parquet(tmp_path / "table.parquet")
+    rows = read_rows(tmp_path / "table.parquet", Request("logits"))
+    assert rows.names == ["a", "b", "c"]
+    named = Request("labels", "__index_level_0__")
+    assert read_rows(tmp_path / "table.parquet", named).values.tolist() == [7, 3, 5]
+
+
+def test_two_parquet_columns_of_one_name_are_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    table = pyarrow.Table.from_arrays([[1.0], [2.0]], names=["a", "a"])
+    parquet.write_table(table, tmp_path / "table.parquet")
+    with pytest.raises(DataError, match="uses a name more than once: a"):
+        read_rows(tmp_path / "table.parquet", Request("logits"))
+
+
+def test_a_column_is_not_made_of_the_folder_of_a_parquet_file(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    folder = tmp_path / "split=1"
+    folder.mkdir()
+    pandas.DataFrame(LOGITS, columns=["a", "b", "c"]).to_parquet(folder / "t.parquet")
+    rows = read_rows(folder / "t.parquet", Request("logits"))
+    assert_array_equal(rows.values, LOGITS)
+
+
+def test_wide_tables_are_read_in_linear_time(write_csv):
+    names = [f"c{k}" for k in range(16_000)]
+    path = write_csv(f"{','.join(names)}\n{','.join('1' * 16_000)}\n")
+    started = time.process_time()
+    rows = read_rows(path, Request("logits", ",".join(names[:-1])))
+    assert rows.values.shape == (1, 15_999)
+    assert time.process_time() - started < 1
