@@ -15,7 +15,13 @@ from skcalib.cli._export import write_model
 from skcalib.cli._files import check_target, write_text
 from skcalib.cli._methods import CLAMPING, METHODS, make_calibrator
 from skcalib.cli._outcome import Outcome, judged, measure
-from skcalib.cli._output import print_json, print_outcome, print_reports, print_text
+from skcalib.cli._output import (
+    print_columns,
+    print_json,
+    print_outcome,
+    print_reports,
+    print_text,
+)
 from skcalib.cli._report import render_report
 from skcalib.cli._scores import HeldOut, Judging, Scores, Source, load_scores
 from skcalib.datasets import load_demo
@@ -173,9 +179,11 @@ def run_evaluate(source: Source, *, judging: Judging, as_json: bool) -> None:
     proba = _scores.uncalibrated(scores.logits)
     report = measure(scores.labels, proba, scores.classes, judging)
     if as_json:
-        print_json({**report.to_dict(), "skcalib_version": skcalib.__version__})
+        content = {**report.to_dict(), "columns": scores.columns}
+        print_json({**content, "skcalib_version": skcalib.__version__})
         return
     n_samples, n_classes = report.n_samples, report.n_classes
+    print_columns(scores.columns)
     print_text(f"{n_samples:,} samples of {n_classes:,} classes:")
     print_reports({"value": report})
 
@@ -207,9 +215,14 @@ def run_compare(
     ]
     table = _join(tables)
     if as_json:
-        content = {"n_samples": len(scores.codes), "methods": table.to_dict()}
+        content = {
+            "n_samples": len(scores.codes),
+            "columns": scores.columns,
+            "methods": table.to_dict(),
+        }
         print_json({**content, "skcalib_version": skcalib.__version__})
     else:
+        print_columns(scores.columns)
         print_text(str(table))
 
 

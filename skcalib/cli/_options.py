@@ -72,7 +72,8 @@ Classes = Annotated[
     str | None,
     typer.Option(
         help="Labels in the order of the model's outputs, separated by commas. By "
-        "default integer labels are column numbers and others are sorted.",
+        "default columns of a table that are named after the labels are theirs; else "
+        "integer labels are column numbers, and others are sorted.",
         rich_help_panel=_DATA,
         show_default=False,
     ),

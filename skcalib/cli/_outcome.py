@@ -116,6 +116,7 @@ class Outcome:
             "learned": self.learned,
             "n_fit": self.n_fit,
             "judged_on": self.held_out.how,
+            "columns": self.held_out.columns,
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
             "output": str(self.served.path),

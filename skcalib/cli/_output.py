@@ -13,6 +13,9 @@ from rich.table import Table
 from skcalib.cli._outcome import METRICS, Outcome, as_text
 from skcalib.metrics import CalibrationReport
 
+# Of more columns the first are shown.
+MOST_COLUMNS = 20
+
 
 def print_json(content: dict[str, Any]) -> None:
     """Print one JSON object; numbers that JSON does not know become null."""
@@ -34,6 +37,7 @@ def print_outcome(outcome: Outcome, report: Path | None) -> None:
     print_text(f"{outcome.description}, fitted on {outcome.n_fit:,} samples")
     for name, value in outcome.learned_text:
         print_text(f"  {name} = {value}")
+    print_columns(outcome.held_out.columns)
     print_text(f"Judged on {outcome.held_out.how}:\n")
     print_reports({"before": outcome.before, "after": outcome.after})
     print_text(textwrap.fill(outcome.summary, 76) + "\n")
@@ -46,6 +50,16 @@ def print_outcome(outcome: Outcome, report: Path | None) -> None:
         )
     if report is not None:
         print_text(f"Wrote {report}")
+
+
+def print_columns(columns: dict[str, Any] | None) -> None:
+    """Print which class each named column of a table was taken for."""
+    if columns is None:
+        return
+    shown = [f"{name} = {label}" for name, label in columns.items()]
+    if len(shown) > MOST_COLUMNS:
+        shown[MOST_COLUMNS:] = [f"and {len(shown) - MOST_COLUMNS:,} more"]
+    print_text(f"Columns and their classes: {', '.join(shown)}")
 
 
 def print_reports(reports: dict[str, CalibrationReport]) -> None:

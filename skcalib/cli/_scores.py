@@ -1,5 +1,6 @@
 """From files to logits and labels, and from those to held-out probabilities."""
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
 from skcalib._validation import (
     check_calibration_set,
+    index_column,
     logits_from_proba,
     lone_class,
     make_splits,
@@ -92,13 +94,17 @@ class Calibration(BaseEstimator):
 
 @dataclass(frozen=True)
 class Scores:
-    """Checked logits of labelled samples, and the network and inputs they came from."""
+    """Checked logits of labelled samples, and the network and inputs they came from.
+
+    `columns` says which class each named column of a table was taken for.
+    """
 
     logits: NDArray[Any]
     codes: NDArray[np.intp]
     classes: NDArray[Any]
     network: OnnxLogits | None = None
     inputs: NDArray[Any] | None = None
+    columns: dict[str, Any] | None = None
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -121,14 +127,15 @@ def load_scores(source: Source) -> Scores:
     """Read and check logits and labels, running the model where inputs were given."""
     role, path, key = source.values
     if source.labels is None:
-        values, labels, _ = read_rows(path, Request(role, key, source.labels_key))
+        values, labels, names = read_rows(path, Request(role, key, source.labels_key))
     else:
-        values, _, _ = read_rows(path, Request(role, key))
+        values, _, names = read_rows(path, Request(role, key))
         labels = read_labels(source.labels, source.labels_key)
     if labels is None:
         raise DataError(
             f"No labels found in {path}. Name the array or column with --labels-key, "
-            "or their own file with --labels."
+            "or their own file with --labels. Columns without a header are called 0, "
+            "1, ..."
         )
     if values.shape[:1] != labels.shape[:1]:
         raise DataError(
@@ -139,13 +146,35 @@ def load_scores(source: Source) -> Scores:
     if role == "inputs":
         inputs = values
         network = OnnxLogits(str(source.model), output=source.model_output).fit(inputs)
-        values = _run(network, inputs)
+        values, names = _run(network, inputs), None
     elif role == "probabilities":
         values = logits_from_proba(values, floor=source.floor)
+    named = _parse_classes(source.classes, labels)
+    if names is not None and key is None and named is None:
+        _refuse_index(path, role, names, values, labels)
     classes, data = check_calibration_set(
-        Calibration(), values, labels, None, _parse_classes(source.classes, labels)
+        Calibration(), values, labels, None, named, names=names
     )
-    return Scores(np.asarray(values), data.codes, classes, network, inputs)
+    columns = None if names is None else _mapping(names, classes)
+    return Scores(np.asarray(values), data.codes, classes, network, inputs, columns)
+
+
+def _refuse_index(
+    path: Path, role: Role, names: list[str], values: NDArray[Any], labels: NDArray[Any]
+) -> None:
+    found = index_column(names, values, labels)
+    if found is not None:
+        others = ",".join(name for name in names if name != found)
+        raise DataError(
+            f"The column {found!r} of {path} numbers the rows (whole numbers, all "
+            f"different), so it is taken for no class. Name the columns of the {role}: "
+            f"--{role}-key {textwrap.shorten(others, 200, placeholder=' ...')}"
+        )
+
+
+def _mapping(names: list[str], classes: NDArray[Any]) -> dict[str, Any]:
+    """Return the class of each column; a single one is that of the second class."""
+    return dict(zip(names, classes.tolist()[-len(names) :], strict=True))
 
 
 def _parse_classes(text: str | None, labels: NDArray[Any]) -> list[Any] | None:
@@ -181,6 +210,7 @@ class HeldOut:
     before: NDArray[Any]
     after: NDArray[Any]
     how: str
+    columns: dict[str, Any] | None = None
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -211,7 +241,7 @@ def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldO
         fitted = clone(calibrator).fit(X[train], labels[train])
         after[test] = fitted.predict_proba(X[test])
     how = f"{len(labels):,} samples, cross-fitted in {len(splits)} folds"
-    return HeldOut(scores.codes, scores.classes, before, after, how)
+    return HeldOut(scores.codes, scores.classes, before, after, how, scores.columns)
 
 
 def split_rows(
@@ -235,4 +265,5 @@ def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:
         uncalibrated(scores.logits[rows]),
         calibrator.predict_proba(scores.seen_by(calibrator)[rows]),
         f"{len(rows):,} samples held out",
+        scores.columns,
     )
