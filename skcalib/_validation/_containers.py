@@ -40,7 +40,7 @@ def _types(values):
         return list(values.dtypes)
     if hasattr(values, "schema"):  # pyarrow
         return list(values.schema.types)
-    return [type(values).__name__]
+    return []
 
 
 def column_names(X):

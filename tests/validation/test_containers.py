@@ -15,8 +15,8 @@ DATES = np.column_stack([DAYS, DAYS[::-1]])
 
 @pytest.mark.parametrize(
     "X",
-    [DATES, DATES - DATES[0, 0], list(map(list, DATES)), DATES[:, 0], DATES.tolist()],
-    ids=["dates", "durations", "lists", "one column", "objects"],
+    [DATES, DATES - DATES[0, 0], list(map(list, DATES)), DATES[:, 0]],
+    ids=["dates", "durations", "lists", "one column"],
 )
 def test_dates_and_durations_are_no_logits(X):
     with pytest.raises(TypeError, match=r"X holds values of type .*; it needs numbers"):
