@@ -7,7 +7,7 @@ import numpy as np
 # What an index is called that was saved as a column.
 _INDEX_NAME = re.compile(
     r"unnamed.*|__index_level_\d+__|level_\d+|#|no\.?|nr\.?|rows?|row_?names?"
-    r"|(.*[ _.-])?(id|idx|index|number)|rowid",
+    r"|(.*[ _.-])?(id|idx|index|number)|(row|sample|image|record|item|user)id",
     re.IGNORECASE,
 )
 

@@ -250,7 +250,9 @@ def test_two_columns_of_one_name_are_refused(named, names):
         expected_calibration_error(y, as_pandas(softmax(logits, axis=1), names))
 
 
-@pytest.mark.parametrize("name", ["id", "Index", "sample_id", "Unnamed: 0", "row"])
+@pytest.mark.parametrize(
+    "name", ["id", "Index", "sample_id", "imageId", "Unnamed: 0", "row"]
+)
 def test_an_index_is_no_class(named, name):
     logits, labels, y = named
     X = as_pandas(logits, NAMES)
