@@ -1,9 +1,10 @@
 """Bilevel self-calibration beside other ways to a confidence, on small problems.
 
 All methods have the same 600 rows and the same perceptron, and are judged on others.
-"half" trains on 300 rows and calibrates on 300; "folds" are five networks, each trained
-on four fifths, calibrated on the last fifth, and averaged. In the part "flipped" a
-quarter of the inner labels is wrong and the outer ones are right.
+"half" trains on 300 rows and calibrates on 300; "ensemble" is five networks, each
+trained on four fifths, calibrated on the last fifth, and averaged. In the part
+"flipped" a quarter of the inner labels is wrong and the outer ones are right; "checked"
+has the outer rows alone, the control for what the inner ones are worth.
 
 Usage: python benchmarks/bilevel.py [--parts blobs spirals alcohol digits flipped]
        [--seeds 5] [--methods NAME ...] [--output results.json] [--tiny]
@@ -57,8 +58,16 @@ BILEVEL = {
     "bilevel, weights 1": {"weight_lr": 0},
 }
 PLAIN = ("plain", "half, TS", "half, isotonic", "half, stopped, isotonic")
-FOLDS = ("folds, TS", "folds, isotonic", "folds, head")
-REFERENCE = "half, isotonic"
+ENSEMBLE = ("ensemble, TS", "ensemble, isotonic", "ensemble, head")
+CHECKED = ("checked, plain", "checked, TS", "checked, isotonic", "checked, head")
+# Without weights: one network, five, and one or five without the rows in doubt.
+REFERENCES = (
+    "half, isotonic",
+    "ensemble, isotonic",
+    "ensemble, head",
+    "checked, plain",
+    "checked, head",
+)
 
 
 def draw(part, seed):
@@ -138,7 +147,7 @@ def fit_bilevel(X, y, seed, epochs, **options):
     return classifier.fit(X, y)
 
 
-def fold_rows(X, y, X_test, seed, epochs):
+def ensemble_rows(title, X, y, X_test, seed, epochs):
     """Yield the head and the calibrators after five networks, rows out of fold pooled.
 
     The networks are the same ones, trained with all weights 1.
@@ -152,13 +161,19 @@ def fold_rows(X, y, X_test, seed, epochs):
         ]
     )
     labels = np.concatenate([y[rows] for _, rows in folds])
-    yield "folds, head", classifier.predict_proba(X_test)
+    yield f"{title}, head", classifier.predict_proba(X_test)
     for name in CALIBRATORS:
         members = [
             calibrated(name, logits, labels, logits_of(m, X_test))
             for m in classifier.modules_
         ]
-        yield f"folds, {name}", np.mean(members, 0)
+        yield f"{title}, {name}", np.mean(members, 0)
+
+
+def checked_rows(X, y, X_test, seed, epochs):
+    """Yield one network and five that see none but the rows given."""
+    yield "checked, plain", softmax(train_plain(X, y, seed, epochs)(X_test))
+    yield from ensemble_rows("checked", X, y, X_test, seed, epochs)
 
 
 def bilevel_rows(X, y, X_test, seed, halves, epochs, wanted):
@@ -190,8 +205,8 @@ def judge(proba, y, posterior):
 def methods(part):
     """Return the rows of a part unless others are asked for."""
     if part == "flipped":
-        return [*PLAIN, *(f"half, {name}" for name in BILEVEL)]
-    return [*PLAIN, "half, bilevel, cg", *FOLDS, "bilevel"]
+        return [*PLAIN, *(f"half, {name}" for name in BILEVEL), *ENSEMBLE, *CHECKED]
+    return [*PLAIN, "half, bilevel, cg", *ENSEMBLE, "bilevel"]
 
 
 def results(part, seed, epochs, wanted):
@@ -202,12 +217,16 @@ def results(part, seed, epochs, wanted):
     )
     if part == "flipped":
         y = flip(y, halves[0], seed)
-    rows = [bilevel_rows(X, y, X_test, seed, halves, epochs, wanted)]
-    if wanted & set(FOLDS):
-        rows.insert(0, fold_rows(X, y, X_test, seed, epochs))
+    groups = []
     if wanted & set(PLAIN):
-        rows.insert(0, plain_rows(X, y, X_test, seed, halves, epochs))
-    for group in rows:
+        groups.append(plain_rows(X, y, X_test, seed, halves, epochs))
+    if wanted & set(ENSEMBLE):
+        groups.append(ensemble_rows("ensemble", X, y, X_test, seed, epochs))
+    if wanted & set(CHECKED):
+        rows = halves[1]
+        groups.append(checked_rows(X[rows], y[rows], X_test, seed, epochs))
+    groups.append(bilevel_rows(X, y, X_test, seed, halves, epochs, wanted))
+    for group in groups:
         for name, proba in group:
             if name in wanted:
                 yield name, judge(proba, y_test, posterior)
@@ -222,25 +241,29 @@ def interval(values):
     return values.mean(), factor * values.std(ddof=1)
 
 
+def cells(rows, sign=""):
+    """Format the mean of each figure and half of its interval."""
+    for column in rows[0]:
+        mean, half = interval([row[column] for row in rows])
+        digits = 3 if column == "NLL" else 1
+        yield f"{column} {mean:{sign}.{digits}f} ± {half:.{digits}f}"
+
+
+def difference(rows, others):
+    return [{c: a[c] - b[c] for c in a} for a, b in zip(rows, others, strict=True)]
+
+
 def print_table(part, found):
-    """Print figures, and what each method has over the reference, seed by seed."""
+    """Print figures, and what each method has over the references, seed by seed."""
     print(f"\n{part}: mean ± half of its 95 % interval over the seeds")
     for name, rows in found.items():
-        cells = []
-        for column in rows[0]:
-            mean, half = interval([row[column] for row in rows])
-            digits = 3 if column == "NLL" else 1
-            cells.append(f"{column} {mean:.{digits}f} ± {half:.{digits}f}")
-        print(f"  {name:24}", "  ".join(cells))
-    if REFERENCE in found:
-        print(f"  minus {REFERENCE}:")
-        for name, rows in found.items():
-            cells = []
-            for column in ("ECE", "accuracy"):
-                pairs = zip(rows, found[REFERENCE], strict=True)
-                mean, half = interval([a[column] - b[column] for a, b in pairs])
-                cells.append(f"{column} {mean:+.1f} ± {half:.1f}")
-            print(f"  {name:24}", "  ".join(cells))
+        print(f"  {name:26}", "  ".join(cells(rows)))
+    for reference in REFERENCES:
+        if reference in found:
+            print(f"  minus {reference}:")
+            for name, rows in found.items():
+                over = difference(rows, found[reference])
+                print(f"  {name:26}", "  ".join(cells(over, "+")))
     sys.stdout.flush()
 
 
