@@ -3,9 +3,10 @@ A network whose camera has changed
 ==================================
 
 A network reads images that are lit unevenly, as it never saw them in training. A
-calibrator of its outputs can only make it less sure. A perturbation added to every
-input, learned from a few hundred labelled images, takes away what these images have in
-common.
+temperature can only make it less sure. A perturbation added to every input, learned
+from a few hundred labelled images, takes away what these images have in common, and
+mends most of the predictions where only the inputs may be changed. Where the outputs
+may be, a matrix behind the network does better, and needs no gradients.
 """
 
 # %%
@@ -21,13 +22,21 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import onnxruntime
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
-from skcalib import NeuralClamping, TemperatureScaling
+from skcalib import (
+    MatrixScaling,
+    NeuralClamping,
+    StructuredMatrixScaling,
+    TemperatureScaling,
+)
 from skcalib.datasets import load_demo
 from skcalib.export import calibrate_onnx_model, save_onnx
 from skcalib.frozen import OnnxLogits
 from skcalib.metrics import calibration_report
+from skcalib.model_selection import CalibratorSearch
 from skcalib.plotting import ReliabilityDisplay, plot_perturbation
 
 demo = load_demo()
@@ -70,21 +79,41 @@ plot_perturbation(clamping)
 plt.show()
 
 # %%
-# What it gains
-# -------------
+# What it gains, beside calibrators of the outputs
+# ------------------------------------------------
+#
+# All are fitted on the same 600 images and judged on the same others. The last row is
+# the control: no network at all, a logistic regression of the pixels.
 
-proba = {
-    "temperature": temperature.predict_proba(X_test),
-    "neural clamping": clamping.predict_proba(X_test),
-}
+fitted = {"temperature": temperature, "neural clamping": clamping}
+for title, calibrator in {
+    "structured matrix": StructuredMatrixScaling(),
+    "matrix": MatrixScaling(),
+    "CalibratorSearch()": CalibratorSearch(),
+}.items():
+    pipeline = make_pipeline(OnnxLogits(demo.model), calibrator)
+    fitted[title] = pipeline.fit(X_calibration, demo.y_calibration)
+flatten = FunctionTransformer(lambda images: images.reshape(len(images), -1))
+regression = make_pipeline(flatten, LogisticRegression(max_iter=1000))
+fitted["logistic regression"] = regression.fit(X_calibration, demo.y_calibration)
+
+proba = {title: estimator.predict_proba(X_test) for title, estimator in fitted.items()}
 for title, values in proba.items():
     report = calibration_report(
         demo.y_test, values, metrics=["accuracy", "nll", "ece"], random_state=0
     )
-    print(f"{title.capitalize()}. {report}\n")
+    cells = [f"{name} {report[name].value:.3f}" for name in report]
+    print(f"{title:20}", *cells)
 
 # %%
-ReliabilityDisplay.compare(demo.y_test, proba)
+# The perturbation raises the accuracy far above that of a temperature, which cannot
+# change a prediction. A matrix and the search do better still: enough is left in the
+# ten logits to undo the light. And the logistic regression has the highest accuracy and
+# the lowest log-loss, though a high ECE: six hundred labelled images are enough to
+# learn these digits anew. Try these controls on your own data before a perturbation.
+
+shown = ["temperature", "neural clamping", "matrix"]
+ReliabilityDisplay.compare(demo.y_test, {title: proba[title] for title in shown})
 plt.show()
 
 # %%
