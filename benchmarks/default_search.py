@@ -28,6 +28,8 @@ from threadpoolctl import threadpool_limits
 from skcalib.metrics import expected_calibration_error
 
 OURS = "default"
+# The median over the sets of each method's time in units of this one's is printed.
+UNIT = "OP"
 SINGLE = [
     "TS",
     "ETS",
@@ -150,12 +152,14 @@ def report(results):
         [[np.mean(runs[t], axis=0) for t in titles] for runs in results.values()]
     )
     ranks = 1 + values[:, :, :3].argsort(axis=1).argsort(axis=1).mean(axis=0)
-    seconds = np.median(values[:, :, 3], axis=0)
+    seconds = values[:, :, 3]
+    unit = seconds[:, titles.index(UNIT)] if UNIT in titles else np.nan
+    times = np.median(seconds, axis=0), np.median(seconds.T / unit, axis=1)
     columns = "".join(f"{m:>8}" for m in MEASURES)
-    print(f"\n{'mean rank, median seconds':32}{columns}{'s':>8}")
+    print(f"\n{'mean rank, median seconds':32}{columns}{'s':>9}{f's / {UNIT}':>9}")
     for i in ranks[:, 0].argsort():
-        row = "".join(f"{r:8.2f}" for r in (*ranks[i], seconds[i]))
-        print(f"{titles[i]:32}{row}")
+        row = "".join(f"{r:8.2f}" for r in ranks[i])
+        print(f"{titles[i]:32}{row}{times[0][i]:9.4f}{times[1][i]:9.2f}")
 
 
 def parse_arguments():

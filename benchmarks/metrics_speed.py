@@ -241,9 +241,11 @@ def compare(y, proba, repeats, contenders=METRICS):
             if rival is None:
                 print(f"{'':<11}{library:<20}{why_not}")
                 continue
-            theirs, value = best_time(rival, y, proba, repeats)
-            ratio = f"{theirs / seconds:.1f} times ours"
-            print(f"{'':<11}{library:<20}{theirs:9.4f} s  {value:.6f}  {ratio}")
+            theirs, other = best_time(rival, y, proba, repeats)
+            ratio = (
+                f"{theirs / seconds:.1f} times ours, {other - value:+.0e} beside ours"
+            )
+            print(f"{'':<11}{library:<20}{theirs:9.4f} s  {other:.6f}  {ratio}")
 
 
 def peak_memory(y, proba, contenders=METRICS):

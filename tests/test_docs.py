@@ -4,18 +4,25 @@ import doctest
 import importlib
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from skcalib._maps import Operation
 from skcalib.testing import check_calibrator
 
 ROOT = Path(__file__).parent.parent
+
 PAGES = sorted(
     path.name
     for path in (ROOT / "docs").glob("*.rst")
     if ">>>" in path.read_text(encoding="utf-8")
 )
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +45,7 @@ def test_a_page_shows_what_python_prints(page):
 @pytest.mark.onnx
 def test_the_calibrator_of_the_guide_keeps_the_contract(tmp_path, monkeypatch):
     # In a module, as the page says: its class is pickled.
-    page = (ROOT / "docs" / "own_calibrator.rst").read_text(encoding="utf-8")
+    page = read("docs/own_calibrator.rst")
     script = doctest.script_from_examples(page)
     (tmp_path / "guide_calibrator.py").write_text(script, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -49,9 +56,22 @@ def test_the_calibrator_of_the_guide_keeps_the_contract(tmp_path, monkeypatch):
 @pytest.mark.torch
 @pytest.mark.onnx
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = read("README.md")
     snippets = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     assert snippets
     monkeypatch.chdir(tmp_path)
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102
+
+
+@pytest.mark.parametrize("operation", get_args(Operation))
+def test_the_list_of_operations_is_complete(operation):
+    page = read("docs/how_it_works.rst")
+    assert f"``{operation.__name__}``" in page
+
+
+@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
+def test_a_table_of_benchmarks_has_every_script(page):
+    table = set(re.findall(r"^\| `.*?(\w+\.py)`", read(page), flags=re.MULTILINE))
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("[!_]*.py")}
+    assert scripts <= table
