@@ -1,10 +1,14 @@
 """What the package shows to the world, and what importing it costs."""
 
 import importlib
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 NAMES = {
     "skcalib": [
@@ -190,9 +194,51 @@ def test_every_name_that_a_module_lists_exists(module):
     assert all(hasattr(home, name) for name in home.__all__)
 
 
-def run_python(code):
+PLANTED = {
+    "_numerics.py": "import torch",
+    "exceptions.py": "import onnxruntime",
+    "frozen/_base.py": "import onnx",
+    "metrics/_report.py": "import pandas",
+    "calibrators/_beta.py": "from matplotlib import pyplot",
+    "new_room.py": "import skorch",
+    "meta/_scores.py": "import skcalib.cli",
+}
+
+
+@pytest.fixture(scope="module")
+def broken_contracts(tmp_path_factory):
+    """What the import contracts say of a copy with an import planted in each file."""
+    pytest.importorskip("importlinter")
+    copy = tmp_path_factory.mktemp("planted")
+    shutil.copytree(ROOT / "skcalib", copy / "skcalib")
+    for file, line in PLANTED.items():
+        with (copy / "skcalib" / file).open("a", encoding="utf-8") as module:
+            module.write(f"\n{line}\n")
+    code = (
+        f"from importlinter.cli import lint_imports\n"
+        f"lint_imports({str(ROOT / 'setup.cfg')!r}, no_cache=True)"
+    )
+    return run_python(code, cwd=copy)
+
+
+@pytest.mark.parametrize("file", PLANTED)
+def test_the_import_contracts_see_what_is_planted_in(file, broken_contracts):
+    module = "skcalib." + file.removesuffix(".py").replace("/", ".")
+    imported = PLANTED[file].split()[1]
+    assert f"{module} -> {imported}" in broken_contracts
+
+
+def test_the_import_contracts_ask_for_the_floor_of_a_new_room(broken_contracts):
+    assert "not listed as layers:\n\n- skcalib.new_room" in broken_contracts
+
+
+def run_python(code, cwd=None):
     run = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
