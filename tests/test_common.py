@@ -1,8 +1,16 @@
 """scikit-learn's checks and skcalib's own, on every estimator."""
 
+from functools import partial
+
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn_checks import (
+    FIXED_COLUMNS,
+    NO_LOGITS,
+    Failure,
+    every_check,
+    run_check,
+)
 
 from skcalib import (
     BayesianBinning,
@@ -72,18 +80,27 @@ VARIANTS = [
     VennAbersCalibration(method="one_vs_one"),
 ]
 
-THREE_CLASSES = "feeds two features and three classes; a calibrator needs three columns"
-FLOAT_LABELS = "feeds three features and two classes that are not integers"
-ONE_DIMENSION = "expects an error for one axis, which holds the log-odds of two classes"
-FIXED_COLUMNS = {
-    "check_estimators_overwrite_params": THREE_CLASSES,
-    "check_estimators_fit_returns_self": THREE_CLASSES,
-    "check_readonly_memmap_input": THREE_CLASSES,
-    "check_classifiers_classes": THREE_CLASSES,
-    "check_classifiers_train": THREE_CLASSES,
-    "check_estimators_nan_inf": FLOAT_LABELS,
-    "check_fit2d_predict1d": ONE_DIMENSION,
-}
+# Increasing curves, and maps that start from a temperature and are shrunk to it.
+KEEP_THE_ORDER = (
+    TemperatureScaling,
+    EnsembleTemperatureScaling,
+    StructuredMatrixScaling,
+    OrderPreservingScaling,
+    BetaCalibration,
+    IsotonicCalibration,
+    VennAbersCalibration,
+)
+ONE_DIMENSION = Failure(
+    "asks for the advice to reshape; one axis is a column of log-odds, refused as such",
+    "Reshape your data\nGot X has 1 features",
+)
+
+
+def expected_of(calibrator):
+    expected = {**FIXED_COLUMNS, "check_fit2d_predict1d": ONE_DIMENSION}
+    if isinstance(calibrator, KEEP_THE_ORDER):
+        expected["check_classifiers_train"] = NO_LOGITS
+    return expected
 
 
 def identify(estimator):
@@ -95,21 +112,29 @@ def test_a_calibrator_keeps_the_contract(calibrator):
     check_calibrator(calibrator)
 
 
-def every_check(estimators, expected):
-    mark = parametrize_with_checks(estimators, expected_failed_checks=expected)
-    names, checks = mark.args
-    # scikit-learn 1.6 gives a generator, which pytest 9 does not take.
-    return pytest.mark.parametrize(names, list(checks), **mark.kwargs)
-
-
-@every_check(METHODS, lambda calibrator: FIXED_COLUMNS)
+@every_check(METHODS)
 def test_a_calibrator_passes_every_check_that_its_columns_allow(estimator, check):
-    check(estimator)
+    run_check(estimator, check, expected_of(estimator))
 
 
-@every_check(
-    [CalibratedClassifier(LogisticRegression(), method) for method in METHODS],
-    expected=None,
-)
+@every_check([CalibratedClassifier(LogisticRegression(), m) for m in METHODS])
 def test_a_calibrated_classifier_passes_every_check(estimator, check):
     check(estimator)
+
+
+def check_that(estimator, error=None):
+    if error is not None:
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("check", "outcome", "message"),
+    [
+        (partial(check_that, error=ValueError("a fault")), ValueError, "a fault"),
+        (partial(check_that), pytest.fail.Exception, "passes, though it is expected"),
+        (partial(check_that, error=ValueError("sign")), pytest.xfail.Exception, "why"),
+    ],
+)
+def test_an_expected_failure_has_the_symptom_of_its_reason(check, outcome, message):
+    with pytest.raises(outcome, match=message):
+        run_check(None, check, {"check_that": Failure("why", "ValueError: sign")})
