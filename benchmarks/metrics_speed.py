@@ -242,9 +242,7 @@ def compare(y, proba, repeats, contenders=METRICS):
                 print(f"{'':<11}{library:<20}{why_not}")
                 continue
             theirs, other = best_time(rival, y, proba, repeats)
-            ratio = (
-                f"{theirs / seconds:.1f} times ours, {other - value:+.0e} beside ours"
-            )
+            ratio = f"{theirs / seconds:.1f} times ours, value {other - value:+.0e}"
             print(f"{'':<11}{library:<20}{theirs:9.4f} s  {other:.6f}  {ratio}")
 
 
