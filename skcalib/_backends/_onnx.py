@@ -33,6 +33,8 @@ class OnnxNetwork:
         self.readout = readout
         self.name = name
         self.inputs = [InputSpec.of(argument) for argument in session.get_inputs()]
+        for spec in self.inputs:
+            spec.check_batch()
 
     def tensor_types(self) -> dict[str, tuple[str, list[Any]]]:
         """Return the type and shape of every tensor the session can give."""

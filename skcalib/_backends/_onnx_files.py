@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from skcalib._backends._onnx_form import check_form
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
@@ -93,6 +94,7 @@ def parse_model(source: ModelSource) -> Any:
         raise ModelFormatError(
             f"{source.name} is no ONNX model, or an empty one: it has no outputs."
         )
+    check_form(model, source.name)
     check_outside_data(model, source)
     return model
 

@@ -1,5 +1,6 @@
 """Matching what the user passes with what an ONNX model takes."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ _DTYPES = {
     "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,
 }
+# Bytes of one input that are made up or padded because a file fixes a length: no
+# number in a file decides how much memory is asked for.
+_LARGEST_MADE = 2**30
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,20 @@ class InputSpec:
     def fixed_batch(self) -> int | None:
         """The number of rows the model insists on, if it does."""
         return self.shape[0] if self.shape else None
+
+    def check_batch(self, row: tuple[int, ...] | None = None) -> None:
+        """Refuse a fixed batch too large to be filled up with rows of a shape."""
+        if self.fixed_batch is None or self.type not in _DTYPES:
+            return
+        known = (self.shape or ())[1:] if row is None else row
+        size = self.dtype.itemsize * self.fixed_batch * math.prod(d or 1 for d in known)
+        if size > _LARGEST_MADE:
+            raise ModelFormatError(
+                f"The model's input {self.name!r} takes batches of exactly "
+                f"{self.fixed_batch:,} rows, {size / 2**30:,.1f} GiB each; at most "
+                f"{_LARGEST_MADE // 2**30} GiB is filled up. Export the model with a "
+                "batch of any size (dynamic_axes), or with a smaller one."
+            )
 
     def check_shape(self, shape: tuple[int, ...], what: str) -> None:
         """Refuse rows of a shape the model does not take."""
@@ -167,6 +185,7 @@ def batches(
         )
     for spec, part, what in parts:
         spec.check_shape(part.shape, what)
+        spec.check_batch(part.shape[1:])
     fixed = next((spec.fixed_batch for spec in inputs if spec.fixed_batch), None)
     (n_samples,) = lengths
     step = fixed or batch_size
@@ -198,6 +217,8 @@ def probe_inputs(inputs: list[InputSpec]) -> dict[str, np.ndarray] | None:
         if spec.type == "tensor(string)" or spec.type not in _DTYPES:
             return None
         shape = [16 if length is None else length for length in spec.shape]
+        if spec.dtype.itemsize * math.prod(shape) > _LARGEST_MADE:
+            return None
         if spec.dtype.kind == "f":
             feeds[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
         else:
