@@ -38,8 +38,8 @@ print(f"temperature: {pipeline[-1].temperature_:.3f}")
 # The calibrated model
 # --------------------
 #
-# It has the inputs and outputs of the original. The file is written whole or not at
-# all, and never over another one unless told to.
+# It has the inputs and outputs of the original, and they mean the same. The file is
+# written whole or not at all, and never over another one unless told to.
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "calibrated.onnx"

@@ -129,6 +129,14 @@ def check_outside_data(model: Any, source: ModelSource) -> None:
             raise ModelFormatError(
                 f"{source.name} points to weights outside its own folder: {file!r}."
             )
+        home = os.path.realpath(source.folder or "")
+        if not os.path.realpath(os.path.join(home, file)).startswith(
+            os.path.join(home, "")
+        ):
+            raise ModelFormatError(
+                f"{source.name} points to weights outside its own folder: {file!r} is "
+                "a link that leaves it. Put the file itself beside the model."
+            )
         if not os.path.isfile(os.path.join(source.folder or "", file)):
             raise ModelFormatError(
                 f"{source.name} keeps its weights in {file!r}, which does not lie "

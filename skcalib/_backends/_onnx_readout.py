@@ -22,6 +22,8 @@ PROBA_FLOOR = 1e-12
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
 
 Kind = Literal["logits", "log_odds", "proba", "raw"]
+# What scores mean to whoever reads them.
+Meaning = Literal["logits", "log_proba", "proba"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Readout:
     `score` is the tensor of the model's own scores, before any ZipMap, and `output`
     the graph output that serves them, None if the model serves labels only.
     `path` holds all tensors between, from which labels may have been made; `columns`
-    is the number of columns of the scores, where it is known.
+    is the number of columns of the scores, where it is known. `made` is what the
+    operators between `tensor` and `score` make of logits.
     """
 
     tensor: str
@@ -42,6 +45,12 @@ class Readout:
     output: str | None
     path: frozenset[str] = field(default=frozenset(), repr=False)
     columns: int | None = field(default=None, repr=False)
+    made: Meaning = field(default="logits", repr=False)
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the scores are that the model serves; a ZipMap changes nothing."""
+        return "proba" if self.kind == "proba" else self.made
 
     @property
     def is_certain(self) -> bool:
@@ -153,6 +162,9 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
                 tensor, kind = score, "proba"
             columns = 2 if binary else None
             end = replace(end, tensor=tensor, kind=kind, columns=columns)
+            if kind != "raw":
+                logarithm = node.op_type == "LogSoftmax" and not normalised
+                end = replace(end, made="log_proba" if logarithm else "proba")
         break
     if normalised and not end.is_certain:
         end = replace(end, kind="proba")
@@ -311,7 +323,8 @@ def confirm_readout(
             logits = np.hstack([np.zeros_like(logits), logits])
         if not _same_proba(logits, served, score.dtype):
             kind: Kind = "proba" if are_proba(served) else "logits"
-            return replace(readout, tensor=readout.score, kind=kind)
+            made: Meaning = "proba" if kind == "proba" else "logits"
+            return replace(readout, tensor=readout.score, kind=kind, made=made)
     return readout
 
 

@@ -3,11 +3,19 @@
 import sys
 
 from skcalib._optional import import_optional
-from skcalib.cli._errors import MISSING_PACKAGE
+from skcalib.cli._errors import INTERRUPTED, MISSING_PACKAGE
 
 
 def main() -> None:
     """Run the `skcalib` command; the entry point of the console script."""
+    try:
+        _run()
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
     try:
         for package in ("typer", "rich"):
             import_optional(package, "The skcalib command")

@@ -122,6 +122,14 @@ def calibrate(
             help="Leave the model's outputs as they are; add the calibrated ones.",
         ),
     ] = False,
+    add_probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--add-probabilities",
+            help="Serve the calibrated probabilities as an output more. Without it "
+            "outputs keep their meaning: logits stay logits.",
+        ),
+    ] = False,
     overwrite: _options.Overwrite = False,
     json: _options.Json = False,
 ) -> None:
@@ -139,6 +147,7 @@ def calibrate(
             judging=Judging(test_fraction, folds, n_bins, n_bootstrap, seed),
             gamma=gamma,
             keep_outputs=keep_outputs,
+            add_probabilities=add_probabilities,
             overwrite=overwrite,
             as_json=json,
         )

@@ -1,18 +1,20 @@
 """What the commands do, from files to files."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import skcalib
+from skcalib._files import write_together
 from skcalib._optional import import_optional
 from skcalib.calibrators import TemperatureScaling
 from skcalib.cli import _scores
 from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
 from skcalib.cli._export import write_model
-from skcalib.cli._files import check_target, write_text
+from skcalib.cli._files import check_target
 from skcalib.cli._methods import CLAMPING, METHODS, make_calibrator
 from skcalib.cli._outcome import Outcome, judged, measure
 from skcalib.cli._output import (
@@ -25,6 +27,7 @@ from skcalib.cli._output import (
 from skcalib.cli._report import render_report
 from skcalib.cli._scores import HeldOut, Judging, Scores, Source, load_scores
 from skcalib.datasets import load_demo
+from skcalib.export._save import model_files
 from skcalib.frozen import OnnxLogits
 from skcalib.model_selection import CalibratorComparison, compare_calibrators
 
@@ -46,9 +49,7 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool, as_json: bool) -> None
         demo.X_test,
     )
     held_out = _scores.judge(calibrator, test, np.arange(len(demo.y_test)))
-    served = write_model(
-        calibrator, test, Path(demo.model), output, overwrite=overwrite
-    )
+    model, served = write_model(calibrator, test, Path(demo.model), output)
     outcome = judged(
         "temperature",
         calibrator,
@@ -57,7 +58,8 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool, as_json: bool) -> None
         served,
         Judging(seed=seed),
     )
-    _tell(outcome, report, overwrite=overwrite, as_json=as_json)
+    _save(model, Path(demo.model), outcome, report, overwrite=overwrite)
+    _tell(outcome, report, as_json=as_json)
 
 
 def run_calibrate(
@@ -69,6 +71,7 @@ def run_calibrate(
     judging: Judging,
     gamma: float | None,
     keep_outputs: bool,
+    add_probabilities: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -80,7 +83,12 @@ def run_calibrate(
         model=None if source.inputs is None else source.model,
         model_output=source.model_output,
     )
-    _check_together(source, output, report, keep_outputs=keep_outputs)
+    _check_together(
+        source,
+        output,
+        report,
+        changing={"keep-outputs": keep_outputs, "add-probabilities": add_probabilities},
+    )
     if method == CLAMPING and keep_outputs:
         raise UsageError(
             "--keep-outputs cannot go with clamping: the original outputs are those of "
@@ -90,21 +98,22 @@ def run_calibrate(
     scores = load_scores(source)
     calibrator.set_params(classes=scores.classes)
     held_out, n_fit = _fit_and_judge(calibrator, scores, judging)
-    served = write_model(
+    model, served = write_model(
         calibrator,
         scores,
         source.model,
         output,
         model_output=source.model_output,
         keep_original=keep_outputs,
-        overwrite=overwrite,
+        add_probabilities=add_probabilities,
     )
     outcome = judged(method, calibrator, n_fit, held_out, served, judging)
-    _tell(outcome, report, overwrite=overwrite, as_json=as_json)
+    _save(model, source.model, outcome, report, overwrite=overwrite)
+    _tell(outcome, report, as_json=as_json)
 
 
 def _check_together(
-    source: Source, output: Path, report: Path | None, *, keep_outputs: bool
+    source: Source, output: Path, report: Path | None, *, changing: dict[str, bool]
 ) -> None:
     """Refuse options that contradict each other."""
     if source.model is not None and source.probabilities is not None:
@@ -112,8 +121,9 @@ def _check_together(
             "A calibrator for a model is fitted on the model's logits: pass --inputs "
             "or --logits with MODEL. With --probabilities, leave MODEL out."
         )
-    if source.model is None and keep_outputs:
-        raise UsageError("--keep-outputs is about the outputs of MODEL; name one.")
+    for option, is_set in changing.items():
+        if source.model is None and is_set:
+            raise UsageError(f"--{option} is about the outputs of MODEL; name one.")
     targets = [path.resolve() for path in (output, report) if path is not None]
     for path in source.files:
         if path.resolve() in targets:
@@ -123,6 +133,11 @@ def _check_together(
             )
     if len(set(targets)) < len(targets):
         raise UsageError("--report and --output name the same file.")
+    if output.suffix != ".onnx" and not output.is_dir():
+        raise UsageError(
+            f"--output {output} has the ending {output.suffix!r}; what is written is an"
+            " ONNX model, so let its name end in .onnx."
+        )
 
 
 def _check_ready(output: Path, report: Path | None, *, overwrite: bool) -> None:
@@ -160,11 +175,26 @@ def _fit_and_judge(
     return _scores.judge(calibrator, scores, test), len(train)
 
 
-def _tell(
-    outcome: Outcome, report: Path | None, *, overwrite: bool, as_json: bool
+def _save(
+    model: Any,
+    original: Path | None,
+    outcome: Outcome,
+    report: Path | None,
+    *,
+    overwrite: bool,
 ) -> None:
+    """Write the model, its weights and the report: all of them, or none."""
+    target = outcome.served.path.absolute()
+    folder = None if original is None else original.absolute().parent
+    files = model_files(model, target, overwrite, folder)
     if report is not None:
-        write_text(report, render_report(outcome), overwrite=overwrite)
+        check_target(report, overwrite=overwrite)
+        text = render_report(outcome)
+        files[report.absolute()] = partial(Path.write_text, data=text, encoding="utf-8")
+    write_together(files)
+
+
+def _tell(outcome: Outcome, report: Path | None, *, as_json: bool) -> None:
     if as_json:
         path = None if report is None else str(report)
         print_json({**outcome.to_dict(), "report": path})

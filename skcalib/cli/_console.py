@@ -9,7 +9,13 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from skcalib.cli._errors import MISSING_PACKAGE, UNUSABLE, USAGE, UsageError
+from skcalib.cli._errors import (
+    INTERRUPTED,
+    MISSING_PACKAGE,
+    UNUSABLE,
+    USAGE,
+    UsageError,
+)
 
 Item = TypeVar("Item")
 
@@ -51,6 +57,9 @@ def mistakes_told() -> Iterator[None]:
         warnings.showwarning = _show_warning
         try:
             yield
+        except KeyboardInterrupt as error:
+            _tell("Interrupted", "nothing was written.", "red")
+            raise typer.Exit(INTERRUPTED) from error
         except UsageError as error:
             raise _told(error, USAGE) from error
         except ImportError as error:

@@ -3,10 +3,11 @@
 UNUSABLE = 1
 USAGE = 2
 MISSING_PACKAGE = 3
+INTERRUPTED = 130
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a file, its data or a model cannot be used; 2 a wrong "
-    "command line; 3 a package is missing."
+    "command line; 3 a package is missing; 130 interrupted."
 )
 
 

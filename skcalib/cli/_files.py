@@ -1,7 +1,6 @@
-"""Writing files whole or not at all, and never over others unasked."""
+"""What can be written, asked before any work is done for it."""
 
 import os
-import tempfile
 from pathlib import Path
 
 from skcalib.cli._errors import DataError
@@ -20,20 +19,3 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise DataError(f"The folder {folder} does not exist; make it first.")
     if not os.access(folder, os.W_OK):
         raise DataError(f"The folder {folder} is read-only; choose another one.")
-
-
-def write_text(path: Path, text: str, *, overwrite: bool) -> None:
-    """Write a text file: all of it, or nothing."""
-    check_target(path, overwrite=overwrite)
-    handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=".skcalib-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes the file private; give it the usual permissions.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

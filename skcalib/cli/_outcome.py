@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 import skcalib
 from skcalib.cli._console import working
-from skcalib.cli._export import Served
+from skcalib.cli._export import MEANINGS, Served
 from skcalib.cli._scores import HeldOut, Judging
 from skcalib.metrics import CalibrationReport, calibration_report
 
@@ -121,6 +121,8 @@ class Outcome:
             "after": self.after.to_dict(),
             "output": str(self.served.path),
             "output_name": self.served.output,
+            "output_holds": MEANINGS[self.served.meaning],
+            "probabilities_name": self.served.probabilities,
             "largest_difference": self.served.largest_difference,
             "n_compared": self.served.n_compared,
             "skcalib_version": skcalib.__version__,

@@ -43,6 +43,7 @@ def print_outcome(outcome: Outcome, report: Path | None) -> None:
     print_text(textwrap.fill(outcome.summary, 76) + "\n")
     served = outcome.served
     print_text(f"Wrote {served.path}")
+    print_text(f"  {served.outputs_text}")
     if served.largest_difference is not None:
         print_text(
             f"  run in onnxruntime on {served.n_compared:,} samples; largest "

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from skcalib._optional import import_optional
-from skcalib.cli._export import Served
+from skcalib.cli._export import MEANINGS, Served
 from skcalib.cli._outcome import METRICS, Outcome, as_text
 from skcalib.cli._scores import HeldOut
 from skcalib.plotting import PerturbationDisplay, ReliabilityDisplay
@@ -58,11 +58,13 @@ def render_report(outcome: Outcome) -> str:
 def _snippet(served: Served) -> str:
     """Return Python code that runs the written model."""
     feeds = ", ".join(f"{name!r}: ..." for name in served.inputs)
-    outputs = "None" if served.output is None else f"[{served.output!r}]"
+    name = served.probabilities or served.output
+    is_proba = served.probabilities is not None or served.meaning == "proba"
+    held = "probabilities" if is_proba else MEANINGS[served.meaning].replace("-", "_")
     return (
         "import onnxruntime\n\n"
         f"session = onnxruntime.InferenceSession({served.path.name!r})\n"
-        f"probabilities = session.run({outputs}, {{{feeds}}})[0]"
+        f"{held} = session.run([{name!r}], {{{feeds}}})[0]"
     )
 
 

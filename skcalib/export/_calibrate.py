@@ -1,5 +1,6 @@
 """Writing a calibration into the ONNX model whose logits it was fitted on."""
 
+from dataclasses import asdict
 from typing import Any
 
 from sklearn.pipeline import Pipeline
@@ -20,6 +21,7 @@ def calibrate_onnx_model(
     *,
     output: str | None = None,
     keep_original: bool = False,
+    add_probabilities: bool = False,
 ) -> Any:
     """Write a calibration into an ONNX model.
 
@@ -40,16 +42,23 @@ def calibrate_onnx_model(
         of the pipeline's `OnnxLogits`.
 
     keep_original : bool, default=False
-        If false, the calibrated probabilities take the place of the model's scores:
-        same name, same layout, same type, and its labels follow them. If true, all
-        outputs stay as they are, to the last bit, and the calibrated ones come beside
-        them as ``<name>_calibrated``. A perturbed input leaves no original outputs.
+        If false, calibrated scores take the place of the model's: same name, same
+        layout, same type, same meaning, and its labels follow them. Logits stay logits
+        (log-probabilities where a calibration has no logits), probabilities stay
+        probabilities. If true, all outputs stay as they are, to the last bit, and the
+        calibrated ones come beside them as ``<name>_calibrated``. A perturbed input
+        leaves no original outputs.
+
+    add_probabilities : bool, default=False
+        Whether the calibrated probabilities, a column a class, are served as an output
+        more, ``probabilities``, or ``probabilities_2`` where that name is taken.
 
     Returns
     -------
     model : onnx.ModelProto
         The calibrated model, with the opset, inputs and dynamic batch of the original.
-        How it was calibrated stands in its metadata under ``skcalib.calibration``.
+        How it was calibrated stands in its metadata under ``skcalib.calibration``,
+        and there under ``outputs`` which output holds what.
 
     Raises
     ------
@@ -105,7 +114,11 @@ def calibrate_onnx_model(
     """
     if perturbs_inputs(calibrator):
         return calibrate_with_clamping(
-            model, calibrator, output=output, keep_original=keep_original
+            model,
+            calibrator,
+            output=output,
+            keep_original=keep_original,
+            add_probabilities=add_probabilities,
         )
     calibrator, frozen = _split_pipeline(calibrator)
     if output is None and frozen is not None:
@@ -118,11 +131,10 @@ def calibrate_onnx_model(
     if settled is None or settled.path != readout.path:
         settled = network.confirm_on_probe()
     surgery = Surgery(calibrated, calibrator, settled, network.tensor_types())
-    if keep_original:
-        surgery.write_beside()
-    else:
-        surgery.write_over()
-    record(calibrated, calibrator)
+    written = surgery.write(
+        keep_original=keep_original, add_probabilities=add_probabilities
+    )
+    record(calibrated, calibrator, outputs=asdict(written))
     inline_outside_data(calibrated, source.folder)
     return calibrated
 

@@ -2,7 +2,7 @@
 
 import importlib
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -91,7 +91,12 @@ class OutputSide:
 
 
 def calibrate_with_clamping(
-    model: Any, clamping: Any, *, output: str | None, keep_original: bool
+    model: Any,
+    clamping: Any,
+    *,
+    output: str | None,
+    keep_original: bool,
+    add_probabilities: bool,
 ) -> Any:
     """Write both sides of a fitted NeuralClamping into an ONNX model."""
     check_is_fitted(clamping)
@@ -117,13 +122,18 @@ def calibrate_with_clamping(
         types[shifted] = types[target]
     n_columns = _n_columns(readout, types, len(clamping.classes_))
     surgery = Surgery(calibrated, OutputSide(clamping, n_columns), readout, types)
-    served = surgery.write_beside() if keep_original else surgery.write_over()
-    record(calibrated, clamping, **_summary(clamping, delta))
+    served = surgery.write(
+        keep_original=keep_original, add_probabilities=add_probabilities
+    )
+    record(calibrated, clamping, outputs=asdict(served), **_summary(clamping, delta))
     inline_outside_data(calibrated, source.folder)
     if X is not None:
         session = open_session(calibrated, source)
         batched = batches(runtime.inputs, X, len(X))
-        difference = largest_difference(session, served, batched, _python(clamping, X))
+        expected = _python(clamping, X)
+        difference = largest_difference(
+            session, served.scores, served.meaning, batched, expected
+        )
         _judge(difference, exact=exported and _is_exact(network, clamping))
     return calibrated
 
@@ -154,7 +164,10 @@ def _read(
     if network.kind == "torch":
         # Whatever the module returned were its logits, also the result of a softmax.
         (output,) = (value.name for value in model.graph.output)
-        return Readout(output, "logits", output, output, frozenset({output}))
+        # In the file they serve as what they are called, probabilities.
+        return Readout(
+            output, "logits", output, output, frozenset({output}), made="proba"
+        )
     find_readout(model, network.output)  # may write out the scores of a linear model
     return runtime.confirm_on_probe() if X is None else runtime.confirm(X, len(X))
 

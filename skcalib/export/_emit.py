@@ -1,12 +1,15 @@
 """A fitted calibrator as nodes of an ONNX graph."""
 
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skcalib._maps import LogSoftmax
 from skcalib.export._builder import NodeBuilder
-from skcalib.export._onnx_operations import clip, emit_map
+from skcalib.export._onnx_operations import clip, emit, emit_map
 
 
 def check_calibrator(calibrator: Any) -> None:
@@ -29,18 +32,46 @@ def check_calibrator(calibrator: Any) -> None:
     check_is_fitted(calibrator)
 
 
-def emit_calibration(calibrator: Any, build: NodeBuilder, x: str) -> tuple[str, str]:
-    """Write the map of the float64 logits `x`; return ``(columns, probabilities)``."""
-    n_columns = len(calibrator.classes_)
-    if calibrator.n_features_in_ == 1:
-        nothing = build.op("Mul", clip(build, x), build.constant(0.0))
-        x = build.op("Concat", nothing, x, axis=1)
-    mapped = emit_map(calibrator._calibration_map(), build, clip(build, x), n_columns)
-    return x, mapped
+class Emitted:
+    """The calibration of the float64 logits `x`, written as far as it is asked for."""
 
+    def __init__(self, calibrator: Any, build: NodeBuilder, x: str) -> None:
+        self._build = build
+        self._keeps_class = bool(getattr(calibrator, "_keeps_class", False))
+        n_columns = len(calibrator.classes_)
+        if calibrator.n_features_in_ == 1:
+            nothing = build.op("Mul", clip(build, x), build.constant(0.0))
+            x = build.op("Concat", nothing, x, axis=1)
+        self._columns = x
+        whole = calibrator._calibration_map()
+        self._has_logits = whole.logits is not None
+        mapped = whole.logits or whole
+        self._mapped = emit_map(mapped, build, clip(build, x), n_columns)
 
-def label_scores(calibrator: Any, columns: str, proba: str) -> str:
-    """Return the scores whose largest names the class, as in `predict`."""
-    # A method that keeps the predicted class reads it off the logits, so that
-    # rounding of the probabilities makes no new ties.
-    return columns if getattr(calibrator, "_keeps_class", False) else proba
+    @cached_property
+    def proba(self) -> str:
+        """Probabilities."""
+        if not self._has_logits:
+            return self._mapped
+        return self._build.op("Softmax", self._mapped, axis=1)
+
+    @cached_property
+    def log_proba(self) -> str:
+        """Log-probabilities; that of zero is finite."""
+        build = self._build
+        if self._has_logits:
+            return emit(LogSoftmax(), build, self._mapped, 0)
+        smallest = build.constant(np.finfo(np.float64).tiny)
+        return build.op("Log", build.op("Max", self._mapped, smallest))
+
+    @property
+    def logits(self) -> str:
+        """Calibrated logits; the log-probabilities where the map has none."""
+        return self._mapped if self._has_logits else self.log_proba
+
+    @property
+    def label_scores(self) -> str:
+        """The scores whose largest names the class, as in `predict`."""
+        # A method that keeps the predicted class reads it off the logits, so that
+        # rounding of the probabilities makes no new ties.
+        return self._columns if self._keeps_class else self.proba

@@ -42,6 +42,13 @@ def record(model: Any, calibrator: Any, **more: Any) -> None:
     model.metadata_props.add(key=METADATA_KEY, value=text)
 
 
+def recorded(model: Any) -> dict[str, Any]:
+    """Return the note that `record` left."""
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    content: dict[str, Any] = json.loads(entries[METADATA_KEY])
+    return content
+
+
 def _jsonable(value: Any) -> Any:
     """Write NumPy values as lists and numbers, and the rest by their representation."""
     if not isinstance(value, np.ndarray | np.generic):

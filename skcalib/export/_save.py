@@ -1,13 +1,18 @@
-"""Writing model files whole or not at all."""
+"""Writing a model and the files of its weights, all of them or none."""
 
-import contextlib
 import os
 import shutil
-import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skcalib._backends._onnx_files import outside_files
+from skcalib._backends._onnx_files import (
+    ModelSource,
+    check_outside_data,
+    outside_files,
+)
+from skcalib._files import write_together
 
 
 def save_onnx(
@@ -39,7 +44,8 @@ def save_onnx(
     FileExistsError
         If `path` exists and `overwrite` is false.
     ValueError
-        If the folder is missing or cannot be written to, or `data_folder` is needed.
+        If the folder is missing or cannot be written to, if `data_folder` is needed,
+        or if the weights lie outside it.
 
     Examples
     --------
@@ -54,11 +60,43 @@ def save_onnx(
     ['calibration.onnx']
     """
     target = Path(path).expanduser().absolute()
-    files = outside_files(model)
+    write_together(model_files(model, target, overwrite, data_folder))
+
+
+def model_files(
+    model: Any,
+    target: Path,
+    overwrite: bool,
+    data_folder: str | os.PathLike[str] | None = None,
+) -> dict[Path, Callable[[Path], object]]:
+    """Return what writes a model, and what copies the weights beside it."""
     _check_target(target, overwrite)
-    _copy_data(files, data_folder, target.parent, overwrite)
-    with _replacing(target) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+    files: dict[Path, Callable[[Path], object]] = {}
+    for source, copy in _outside(model, data_folder, target.parent):
+        if copy.exists() and os.path.samefile(source, copy):
+            continue
+        _check_target(copy, overwrite)
+        files[copy] = partial(shutil.copyfile, source)
+    content = model.SerializeToString()
+    files[target] = lambda temporary: temporary.write_bytes(content)
+    return files
+
+
+def _outside(
+    model: Any, data_folder: str | os.PathLike[str] | None, folder: Path
+) -> list[tuple[Path, Path]]:
+    """Return where each file of weights lies and where it goes, or refuse it."""
+    files = outside_files(model)
+    if not files:
+        return []
+    if data_folder is None:
+        raise ValueError(
+            f"The model keeps its weights in the files {files}. Pass data_folder=, the "
+            "folder in which they lie."
+        )
+    home = os.path.abspath(os.path.expanduser(os.fspath(data_folder)))
+    check_outside_data(model, ModelSource(path=os.path.join(home, "the model")))
+    return [(Path(home, file), folder / file) for file in files]
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
@@ -72,49 +110,3 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise ValueError(
             f"The folder {str(target.parent)!r} does not exist. Make it first."
         )
-
-
-def _copy_data(
-    files: list[str],
-    data_folder: str | os.PathLike[str] | None,
-    folder: Path,
-    overwrite: bool,
-) -> None:
-    """Copy files of outside data; links in their place are refused by runtimes."""
-    if not files:
-        return
-    if data_folder is None:
-        raise ValueError(
-            f"The model keeps its weights in the files {files}. Pass data_folder=, the "
-            "folder in which they lie."
-        )
-    for file in files:
-        source, target = Path(data_folder, file), folder / file
-        if target.exists() and os.path.samefile(source, target):
-            continue
-        _check_target(target, overwrite)
-        with _replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Any:
-    """Give a temporary file that takes the place of `target` when all went well."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
-    except OSError as error:
-        raise ValueError(
-            f"Cannot write to the folder {str(target.parent)!r}: {error.strerror}."
-        ) from error
-    try:
-        yield Path(name)
-        # mkstemp makes private files; give this one the usual permissions.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise

@@ -1,16 +1,17 @@
 """The calibration of one ONNX model, written where its scores come out."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from skcalib._backends._onnx_graph import GraphIndex, tensor_names, unused_name
-from skcalib._backends._onnx_readout import PROBA_FLOOR, Readout
+from skcalib._backends._onnx_readout import PROBA_FLOOR, Meaning, Readout
 from skcalib._optional import import_optional
 from skcalib._warnings import warn
 from skcalib.exceptions import ModelFormatError
 from skcalib.export._builder import NodeBuilder, model_opset
-from skcalib.export._emit import emit_calibration, label_scores
+from skcalib.export._emit import Emitted
 from skcalib.export._labels import (
     LabelSource,
     find_labels,
@@ -19,6 +20,19 @@ from skcalib.export._labels import (
     relabel,
 )
 from skcalib.export._rewire import add_nodes, drop_unused, rename_tensor
+
+
+@dataclass(frozen=True)
+class Written:
+    """The outputs that a calibration was written to, and what they mean.
+
+    `scores` is the output that stands for the model's own scores, `probabilities` one
+    that was added on request.
+    """
+
+    scores: str
+    meaning: Meaning
+    probabilities: str | None = None
 
 
 class Surgery:
@@ -60,8 +74,23 @@ class Surgery:
             "make_pipeline(OnnxLogits(model), calibrator).fit(X, y)."
         )
 
-    def write_over(self) -> str:
-        """Serve calibrated probabilities under the name of the scores; return it."""
+    def write(self, *, keep_original: bool, add_probabilities: bool) -> Written:
+        """Write the calibration; the scores that it serves mean what they meant."""
+        name = self._write_beside() if keep_original else self._write_over()
+        meaning = self._meaning
+        added = self._add_probabilities() if add_probabilities else None
+        add_nodes(self.model, self.build)
+        if not keep_original:
+            drop_unused(self.graph)
+        return Written(name, meaning, added)
+
+    @property
+    def _meaning(self) -> Meaning:
+        """What is served: probabilities where the model served labels alone."""
+        return "proba" if self.readout.output is None else self.readout.meaning
+
+    def _write_over(self) -> str:
+        """Serve calibrated scores under the name of the scores; return it."""
         if self._other_labels:
             warn(
                 f"The outputs {self._other_labels} look like labels, but it cannot be "
@@ -78,41 +107,52 @@ class Surgery:
             )
         source = self.readout.tensor
         if zipmap.op_type == "ZipMap":
-            columns, proba = self._emit(source)
-            zipmap.input[0] = self._lay_out(proba, self.readout.score)
+            self._emit(source)
+            zipmap.input[0] = self._lay_out(self.readout.score)
         else:
             old = self.build.name(f"{output}_uncalibrated")
             rename_tensor(self.graph, output, old)
-            columns, proba = self._emit(old if source == output else source)
-            self._lay_out(proba, output, name=output)
-        scores = label_scores(self.calibrator, columns, proba)
+            self._emit(old if source == output else source)
+            self._lay_out(output, name=output)
         for label in self.labels:
-            relabel(label, self.build, scores)
-        add_nodes(self.model, self.build)
-        drop_unused(self.graph)
+            relabel(label, self.build, self.emitted.label_scores)
         return output
 
-    def write_beside(self) -> str:
-        """Serve calibrated probabilities beside what there was; return their name."""
+    def _write_beside(self) -> str:
+        """Serve calibrated scores beside what there was; return their name."""
         name = f"{self.readout.output or self.readout.score}_calibrated"
         return self._serve(name, beside=True)
 
     def _serve(self, wanted: str, *, beside: bool) -> str:
-        columns, proba = self._emit(self.readout.tensor)
+        self._emit(self.readout.tensor)
         name = unused_name(wanted, tensor_names(self.graph))
         element, shape = self._layout(self.readout.score)
         if element == self.onnx.TensorProto.FLOAT16:
             element = self.onnx.TensorProto.FLOAT
-        self._lay_out(proba, self.readout.score, name=name, element=element)
+        self._lay_out(self.readout.score, name=name, element=element)
         make_info = self.onnx.helper.make_tensor_value_info
         self.graph.output.append(make_info(name, element, shape))
-        scores = label_scores(self.calibrator, columns, proba)
+        scores = self.emitted.label_scores
         for label in self.labels:
             if beside:
                 self._serve_label(label, label_beside(label, self.build, scores))
             else:
                 relabel(label, self.build, scores)
-        add_nodes(self.model, self.build)
+        return name
+
+    def _add_probabilities(self) -> str:
+        """Serve the probabilities of all classes as an output more."""
+        taken = tensor_names(self.graph) | {
+            name for node in self.build.nodes for name in node.output
+        }
+        name = unused_name("probabilities", taken)
+        element, _ = self._layout(self.readout.score)
+        if element == self.onnx.TensorProto.FLOAT16:
+            element = self.onnx.TensorProto.FLOAT
+        self.build.cast(self.emitted.proba, element, output=name)
+        shape = ["batch", len(self.calibrator.classes_)]
+        make_info = self.onnx.helper.make_tensor_value_info
+        self.graph.output.append(make_info(name, element, shape))
         return name
 
     def _serve_label(self, label: LabelSource, tensor: str) -> None:
@@ -123,8 +163,8 @@ class Surgery:
         twin.name = name
         self.graph.output.append(twin)
 
-    def _emit(self, tensor: str) -> tuple[str, str]:
-        """Write the calibration of `tensor`; return (columns, probabilities)."""
+    def _emit(self, tensor: str) -> None:
+        """Write the calibration of `tensor`."""
         build = self.build
         x = build.cast(tensor, np.float64)
         if len(self.types[self.readout.tensor][1]) != 2:
@@ -133,7 +173,7 @@ class Surgery:
             x = self._log_of(x)
         if self.n_columns > self.calibrator.n_features_in_:
             x = build.op("MatMul", x, build.constant([[-1.0], [1.0]]))
-        return emit_calibration(self.calibrator, build, x)
+        self.emitted = Emitted(self.calibrator, build, x)
 
     def _log_of(self, proba: str) -> str:
         build, floor = self.build, self.build.constant(PROBA_FLOOR)
@@ -154,23 +194,33 @@ class Surgery:
         return element, shape
 
     def _lay_out(
-        self,
-        proba: str,
-        score: str,
-        name: str | None = None,
-        element: int | None = None,
+        self, score: str, name: str | None = None, element: int | None = None
     ) -> str:
-        """Give probabilities the type and shape of the scores they stand for."""
+        """Give calibrated scores the type and shape of those they stand for."""
         build = self.build
+        values: str = getattr(self.emitted, self._meaning)
         known, shape = self._layout(score)
         columns = 1 if len(shape) == 1 else self.readout.columns or shape[1]
         if not isinstance(columns, int):
             columns = self.n_columns
-        if columns == 1:
-            proba = build.op("Gather", proba, build.constant([1], np.int64), axis=1)
+        if columns == 1 and self._meaning == "proba":
+            values = build.op("Gather", values, build.constant([1], np.int64), axis=1)
+        elif columns == 1:  # the log-odds of the second class
+            values = build.op("MatMul", values, build.constant([[-1.0], [1.0]]))
+        element = known if element is None else element
+        if self._meaning != "proba":
+            values = self._finite(values, element)
         if len(shape) != 2:
-            proba = build.reshape(proba, [-1, *([columns] + [1] * 9)[: len(shape) - 1]])
-        return build.cast(proba, known if element is None else element, output=name)
+            shape = [-1, *([columns] + [1] * 9)[: len(shape) - 1]]
+            values = build.reshape(values, shape)
+        return build.cast(values, element, output=name)
+
+    def _finite(self, logits: str, element: int) -> str:
+        """Cut logits to what the type they are served in can hold."""
+        half = element == self.onnx.TensorProto.FLOAT16
+        largest = float(np.finfo(np.float16 if half else np.float32).max) * (1 - 2**-8)
+        below = self.build.op("Min", logits, self.build.constant(largest))
+        return self.build.op("Max", below, self.build.constant(-largest))
 
 
 _ELEMENTS = {

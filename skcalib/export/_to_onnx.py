@@ -8,7 +8,7 @@ import skcalib
 from skcalib._optional import import_optional
 from skcalib.export._builder import NodeBuilder
 from skcalib.export._clamping import calibrate_with_clamping, perturbs_inputs
-from skcalib.export._emit import check_calibrator, emit_calibration, label_scores
+from skcalib.export._emit import Emitted, check_calibrator
 from skcalib.export._record import record
 
 # What current runtimes and those of the last years all read.
@@ -61,7 +61,7 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     """
     if perturbs_inputs(calibrator):
         return calibrate_with_clamping(
-            None, calibrator, output=None, keep_original=False
+            None, calibrator, output=None, keep_original=False, add_probabilities=False
         )
     onnx = import_optional("onnx", "Exporting to ONNX")
     check_calibrator(calibrator)
@@ -69,12 +69,12 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"dtype={dtype} is neither numpy.float32 nor numpy.float64.")
     build = NodeBuilder(_OPSET, taken={"logits", "probabilities", "label"})
-    columns, proba = emit_calibration(
-        calibrator, build, build.cast("logits", np.float64)
-    )
-    build.cast(proba, dtype, output="probabilities")
+    emitted = Emitted(calibrator, build, build.cast("logits", np.float64))
+    build.cast(emitted.proba, dtype, output="probabilities")
     classes = np.asarray(calibrator.classes_)
-    scores = label_scores(calibrator, columns, "probabilities")
+    scores = emitted.label_scores
+    if scores == emitted.proba:  # as they are served, so that the two agree
+        scores = "probabilities"
     build.labels(scores, classes, output="label")
 
     element = onnx.helper.np_dtype_to_tensor_dtype(dtype)

@@ -5,32 +5,38 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
+
+from skcalib._backends._onnx_readout import Meaning
 
 
-def served_proba(served: Any, n_classes: int) -> NDArray[np.float64]:
+def served_proba(served: Any, meaning: Meaning, n_classes: int) -> NDArray[np.float64]:
     """Return probabilities as one column a class, however a model serves them."""
     if isinstance(served, list):  # of a ZipMap: a dict from label to probability a row
         served = [list(row.values()) for row in served]
     columns = np.array(served, dtype=np.float64).reshape(len(served), -1)
     if columns.shape[1] == 1 and n_classes == 2:
-        columns = np.hstack([1 - columns, columns])
-    return columns
+        others = 1 - columns if meaning == "proba" else np.zeros_like(columns)
+        columns = np.hstack([others, columns])
+    return columns if meaning == "proba" else softmax(columns, axis=1)
 
 
 def largest_difference(
     session: Any,
     output: str,
+    meaning: Meaning,
     batched: Iterable[tuple[dict[str, NDArray[Any]], int]],
     expected: NDArray[Any],
 ) -> float:
     """Return the largest difference between served probabilities and `expected`.
 
-    `batched` yields the inputs of a run, and how many of its rows count.
+    `meaning` says what the output holds: of logits the softmax is compared. `batched`
+    yields the inputs of a run, and how many of its rows count.
     """
     largest, start = 0.0, 0
     for feeds, n_rows in batched:
         (served,) = session.run([output], feeds)
-        proba = served_proba(served, expected.shape[1])[:n_rows]
+        proba = served_proba(served, meaning, expected.shape[1])[:n_rows]
         difference = np.abs(proba - expected[start : start + n_rows])
         # Not Python's max, which loses NaN.
         largest = float(np.maximum(largest, difference.max()))

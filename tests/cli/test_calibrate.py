@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import softmax
 
 from skcalib import EnsembleTemperatureScaling
 
@@ -106,6 +108,87 @@ def test_original_outputs_can_be_kept(skcalib, demo, images_file, tmp_path):
         run_onnx(tmp_path / "c.onnx", "probabilities", image=demo.X_test),
         run_onnx(demo.model, "probabilities", image=demo.X_test),
     )
+
+
+@pytest.fixture
+def logits_model(tmp_path):
+    """A linear model that serves logits, with inputs that make it over-confident."""
+    rng = np.random.default_rng(0)
+    weight = 2 * rng.normal(size=(5, 3)).astype(np.float32)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "W"], ["logits"])],
+        "linear",
+        [value("x", 1, ["n", 5])],
+        [value("logits", 1, ["n", 3])],
+        [onnx.numpy_helper.from_array(weight, "W")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    x = rng.normal(size=(300, 5)).astype(np.float32)
+    logits = x @ weight
+    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    np.savez(tmp_path / "x.npz", x=x, y=y)
+    return x, logits
+
+
+def test_logits_stay_logits_and_all_that_tells_of_them_says_so(skcalib, logits_model):
+    run = skcalib(
+        "calibrate", "m.onnx", "--inputs", "x.npz", "-m", "temperature", "-o", "c.onnx",
+        "--report", "r.html", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert "The output 'logits' holds calibrated logits, whose softmax is" in run.out
+    x, logits = logits_model
+    served = run_onnx("c.onnx", "logits", x=x)
+    assert_allclose(logits / served, (logits / served)[0, 0], rtol=1e-3)
+    report = Path("r.html").read_text()
+    assert "logits = session.run([&#39;logits&#39;]" in report
+    assert "holds calibrated logits" in report
+
+
+def test_probabilities_can_be_added(skcalib, logits_model):
+    run = skcalib(
+        "calibrate", "m.onnx", "--inputs", "x.npz", "-m", "beta", "-o", "c.onnx",
+        "--add-probabilities", "--json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    told = run.json
+    assert told["largest_difference"] < 1e-6
+    assert (told["output_name"], told["output_holds"]) == ("logits", "logits")
+    x, _ = logits_model
+    logits = run_onnx("c.onnx", "logits", x=x)
+    proba = run_onnx("c.onnx", told["probabilities_name"], x=x)
+    assert_allclose(softmax(logits, axis=1), proba, atol=1e-6)
+
+
+def test_a_model_that_was_calibrated_before_shows_the_new_output(skcalib, logits_model):
+    common = ("--inputs", "x.npz", "--keep-outputs", "--json", *QUICK)
+    skcalib("calibrate", "m.onnx", "-m", "temperature", "-o", "k1.onnx", *common)
+    run = skcalib(
+        "calibrate", "k1.onnx", "-m", "vector", "--model-output", "logits",
+        "-o", "k2.onnx", "--report", "k2.html", *common,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["output_name"] == "logits_calibrated_2"
+    assert run.json["largest_difference"] < 1e-6
+    assert "[&#39;logits_calibrated_2&#39;]" in Path("k2.html").read_text()
+
+
+def test_an_inner_tensor_of_the_usual_name_is_no_obstacle(skcalib, logits_model):
+    model = onnx.load("m.onnx")
+    model.graph.node[0].output[0] = "logits_calibrated"
+    model.graph.node.append(
+        onnx.helper.make_node("Identity", ["logits_calibrated"], ["logits"])
+    )
+    onnx.save(model, "m.onnx")
+    run = skcalib(
+        "calibrate", "m.onnx", "--inputs", "x.npz", "-m", "temperature", "-o", "c.onnx",
+        "--keep-outputs", "--json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["output_name"] == "logits_calibrated_2"
 
 
 def test_every_method_name_calibrates_and_is_written(skcalib, logits_file):

@@ -1,8 +1,12 @@
 """Every mistake of a user: its message, its exit code and no traceback."""
 
+import errno
 import os
 import shutil
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -308,3 +312,52 @@ def test_a_written_model_that_differs_from_python_is_not_passed_over(
     monkeypatch.setattr(_export, "to_onnx", lambda calibrator: other)
     run = skcalib("calibrate", "--logits", logits_file, "-o", "out.onnx", *QUICK)
     assert "Do not serve it before you know why" in run.err
+
+
+def test_a_result_that_is_no_onnx_file_is_refused_before_any_work(refused):
+    message = refused(USAGE, "calibrate", "--logits", "missing.npz", "-o", "model.pkl")
+    assert "has the ending '.pkl'" in message
+    assert "end in .onnx" in message
+
+
+def test_a_full_disk_at_the_report_leaves_no_model(refused, logits_file, monkeypatch):
+    def full(path, data, encoding):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    before = sorted(os.listdir())
+    message = refused(
+        UNUSABLE, "calibrate", "--logits", logits_file, "-o", "c.onnx", "-m",
+        "temperature", "--report", "r.html", *QUICK,
+    )  # fmt: skip
+    assert "r.html" in message
+    assert "No space left" in message
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("moment", ["imports", "work"])
+def test_an_interrupt_is_told_in_one_line(logits_file, tmp_path, moment):
+    # The process interrupts itself at a known moment, as a terminal would.
+    during_work = "import skcalib.cli._scores as s; s.cross_fit = lambda *a: stop()"
+    during_imports = (
+        "class Stop:\n"
+        "    def find_spec(self, name, *a):\n"
+        "        if name == 'skcalib.cli._app': stop()\n"
+        "sys.meta_path.insert(0, Stop())\n"
+    )
+    script = (
+        "import os, signal, sys\n"
+        "def stop(): os.kill(os.getpid(), signal.SIGINT)\n"
+        f"{during_imports if moment == 'imports' else during_work}\n"
+        "from skcalib.cli import main\n"
+        "main()\n"
+    )
+    arguments = ["calibrate", "--logits", str(logits_file), "-o", "c.onnx"]
+    result = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", script, *arguments, "-m", "temperature"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 130
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.stderr.startswith("Interrupted")
+    assert os.listdir(tmp_path) == [logits_file.name]

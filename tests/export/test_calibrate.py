@@ -8,7 +8,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.pipeline import make_pipeline
 
-from skcalib.calibrators import BetaCalibration, TemperatureScaling
+from skcalib.calibrators import (
+    BetaCalibration,
+    HistogramBinning,
+    TemperatureScaling,
+)
 from skcalib.exceptions import ModelFormatError
 from skcalib.export import calibrate_onnx_model
 from skcalib.frozen import OnnxLogits
@@ -436,8 +440,23 @@ def test_the_logits_are_found(case):
         assert_allclose(proba, scores, atol=2e-3 if half else 1e-6)
 
 
+LOGITS = ("logits", "convolution_head", "features_beside_logits")
+
+
+def meant(case, pipe, X):
+    """The calibrated scores, as what the model's output held."""
+    if any(case is CASES[name] for name in LOGITS) and hasattr(
+        pipe, "decision_function"
+    ):
+        return pipe.decision_function(X)
+    proba = pipe.predict_proba(X)
+    if case is CASES["log_softmax"] or any(case is CASES[name] for name in LOGITS):
+        return np.log(proba)
+    return proba
+
+
 @pytest.mark.parametrize("calibrator", [TemperatureScaling(), BetaCalibration()])
-def test_calibrated_probabilities_take_the_place_of_the_scores(case, calibrator):
+def test_calibrated_scores_take_the_place_of_the_scores(case, calibrator):
     X = draw_inputs(case)
     pipe = fit(case, X, calibrator)
     before = case.model.SerializeToString()
@@ -446,7 +465,7 @@ def test_calibrated_probabilities_take_the_place_of_the_scores(case, calibrator)
     results = run(proto, X)
     name = served(case) or "probabilities"
     scores = as_matrix(results[name])
-    expected = pipe.predict_proba(X)
+    expected = meant(case, pipe, X)
     if scores.shape[1] == 1:
         expected = expected[:, 1:]
     half = scores.dtype == np.float16
@@ -500,7 +519,7 @@ def test_beside_the_original_outputs_nothing_changes(case, calibrator):
             assert_array_equal(values, after[name])
     name = served(case) or pipe[0].readout_.score
     scores = as_matrix(after[f"{name}_calibrated"])
-    expected = pipe.predict_proba(X)
+    expected = meant(case, pipe, X)
     if scores.shape[1] == 1:
         expected = expected[:, 1:]
     # The runtime may keep more digits inside a half-precision model than it shows.
@@ -677,3 +696,78 @@ def test_old_opsets_are_refused():
 def test_an_unknown_output_is_refused():
     with pytest.raises(ModelFormatError, match=r"no output or inner tensor named 'q'"):
         OnnxLogits(CASES["softmax"].model, output="q").fit(draw_inputs(None))
+
+
+@pytest.mark.parametrize("keep_original", [False, True])
+def test_the_probabilities_are_added_on_request(case, keep_original):
+    X = draw_inputs(case)
+    pipe = fit(case, X, TemperatureScaling())
+    proto = calibrate_onnx_model(
+        case.model, pipe, keep_original=keep_original, add_probabilities=True
+    )
+    (entry,) = proto.metadata_props
+    outputs = json.loads(entry.value)["outputs"]
+    half = case is CASES["half_precision"]
+    found = run(proto, X)
+    expected = pipe.predict_proba(X)
+    assert_allclose(found[outputs["probabilities"]], expected, atol=1e-6 + 1e-3 * half)
+    assert outputs["scores"] in found
+
+
+def test_what_the_output_holds_stands_in_the_metadata():
+    def holds(name):
+        case = CASES[name]
+        X = draw_inputs(case)
+        proto = calibrate_onnx_model(case.model, fit(case, X, TemperatureScaling()))
+        outputs = json.loads(proto.metadata_props[0].value)["outputs"]
+        return outputs["scores"], outputs["meaning"], outputs["probabilities"]
+
+    assert holds("logits") == ("z", "logits", None)
+    assert holds("softmax") == ("p", "proba", None)
+    assert holds("log_softmax") == ("p", "log_proba", None)
+    assert holds("forest") == ("p", "proba", None)
+    assert holds("labels_only") == ("probabilities", "proba", None)
+
+
+@pytest.mark.parametrize("name", ["logits", "softmax", "log_softmax", "forest"])
+def test_what_was_calibrated_can_be_calibrated_again(name):
+    case = CASES[name]
+    X = draw_inputs(case)
+    first = calibrate_onnx_model(case.model, fit(case, X, BetaCalibration()))
+    again = Case(first, "", "")
+    pipe = fit(again, X, TemperatureScaling())
+    second = calibrate_onnx_model(first, pipe)
+    scores = run(second, X)[served(case)].astype(float)
+    if name in ("logits", "log_softmax"):
+        assert (scores < 0).any()
+        scores = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    assert_allclose(scores, pipe.predict_proba(X), atol=1e-6)
+
+
+def test_one_column_of_log_odds_stays_one():
+    proto = model(
+        [node("MatMul", ["x", "B"], ["z"])],
+        [info("z", ["n", 1])],
+        constants={"B": BINARY},
+    )
+    case = Case(proto, "logits", "z")
+    X = draw_inputs(case)
+    pipe = fit(case, X, TemperatureScaling())
+    log_odds = run(calibrate_onnx_model(proto, pipe), X)["z"]
+    assert log_odds.shape == (len(X), 1)
+    assert_allclose(log_odds[:, 0], pipe.decision_function(X), rtol=1e-6)
+
+
+def test_a_probability_of_zero_has_a_finite_logit():
+    # No sample of the last class: histogram binning gives it probability 0.
+    case = CASES["logits"]
+    X = draw_inputs(case)
+    calibrator = HistogramBinning(classes=[0, 1, 2, 3])
+    pipe = make_pipeline(OnnxLogits(case.model), calibrator)
+    pipe.fit(X, np.arange(len(X)) % 3)
+    logits = run(calibrate_onnx_model(case.model, pipe), X)["z"].astype(float)
+    assert np.isfinite(logits).all()
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    proba = shifted / shifted.sum(axis=1, keepdims=True)
+    assert_allclose(proba, pipe.predict_proba(X), atol=1e-6)
+    assert (logits[pipe.predict_proba(X) == 0] < -200).all()

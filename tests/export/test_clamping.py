@@ -166,8 +166,8 @@ def test_all_readers_of_the_input_see_it_shifted(clamp):
     model = graph_of(nodes, [info("x", ["n", 3])], [info("z", ["n", 2])], constants)
     delta, X = np.float32([0.5, -1, 2]), draw((3,))
     calibrated = calibrate_onnx_model(model, clamp(model, delta, n_classes=2))
-    expected = softmax(4 * (X + delta) @ weight / T, axis=1)
-    assert_allclose(run(calibrated, X), expected, atol=1e-6)
+    # The output held logits, and still does.
+    assert_allclose(run(calibrated, X), 4 * (X + delta) @ weight / T, atol=1e-5)
 
 
 def test_a_network_that_is_only_a_softmax_reads_the_shifted_input(clamp):
@@ -274,7 +274,7 @@ def test_an_inner_tensor_is_shifted_where_the_input_holds_numbers_of_words(clamp
         )
         assert_allclose(estimator.predict_proba(X), expected, atol=1e-6)
         calibrated = calibrate_onnx_model(None, estimator)
-        assert_allclose(run(calibrated, X), expected, atol=1e-6)
+        assert_allclose(softmax(run(calibrated, X), axis=1), expected, atol=1e-6)
         module = to_torch(estimator)
         assert_allclose(module(torch.from_numpy(X)), expected, atol=1e-6)
     for site, message in (
@@ -591,13 +591,15 @@ def test_a_resnet_agrees_with_python(clamp, resnet, source):
         n_classes=10,
         feasible_range=(0, 1),
     )
-    calibrated = calibrate_onnx_model(None, estimator)
+    served = run(calibrate_onnx_model(None, estimator), X)
     expected = estimator.predict_proba(X)
-    assert_allclose(run(calibrated, X), expected, atol=1e-5)
+    # The ONNX file serves logits; what torch writes, probabilities.
+    proba = served if source == "torch" else softmax(served, axis=1)
+    assert_allclose(proba, expected, atol=1e-5)
     with torch.no_grad():
         proba = to_torch(estimator)(torch.from_numpy(X))
     assert_allclose(proba, expected, atol=1e-6)
     if source == "torch":
         # Fitted on the module, deployed in an ONNX file of its owner.
         own = calibrate_onnx_model(path, estimator)
-        assert_allclose(run(own, X), expected, atol=1e-5)
+        assert_allclose(softmax(run(own, X), axis=1), expected, atol=1e-5)

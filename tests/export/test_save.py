@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from skcalib._backends import _onnx_files
+from skcalib._files import write_together
 from skcalib.calibrators import TemperatureScaling
 from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
 from skcalib.frozen import OnnxLogits
@@ -91,11 +92,11 @@ def test_outside_weights_are_read_into_the_calibrated_model(
     wide_model, calibrator, tmp_path
 ):
     X = np.random.default_rng(1).normal(size=(9, 300)).astype(np.float32)
-    expected = calibrator.predict_proba(OnnxLogits(wide_model).fit_transform(X))
+    expected = calibrator.decision_function(OnnxLogits(wide_model).fit_transform(X))
     model = calibrate_onnx_model(wide_model, calibrator)
     save_onnx(model, tmp_path / "calibrated.onnx")
     served = run(tmp_path / "calibrated.onnx", X)
-    np.testing.assert_allclose(served, expected, atol=1e-6)
+    np.testing.assert_allclose(served, expected, rtol=1e-5)
 
 
 def test_large_outside_weights_stay_outside(
@@ -107,13 +108,13 @@ def test_large_outside_weights_stay_outside(
         save_onnx(model, tmp_path / "calibrated.onnx")
     save_onnx(model, tmp_path / "calibrated.onnx", data_folder=wide_model.parent)
     X = np.random.default_rng(1).normal(size=(9, 300)).astype(np.float32)
-    expected = calibrator.predict_proba(OnnxLogits(wide_model).fit_transform(X))
+    expected = calibrator.decision_function(OnnxLogits(wide_model).fit_transform(X))
     served = run(tmp_path / "calibrated.onnx", X)
-    np.testing.assert_allclose(served, expected, atol=1e-6)
+    np.testing.assert_allclose(served, expected, rtol=1e-5)
     # Beside the original, the two models share the file.
     save_onnx(model, wide_model.parent / "c.onnx", data_folder=wide_model.parent)
     np.testing.assert_allclose(
-        run(wide_model.parent / "c.onnx", X), expected, atol=1e-6
+        run(wide_model.parent / "c.onnx", X), expected, rtol=1e-5
     )
 
 
@@ -123,6 +124,62 @@ def test_outside_weights_that_are_missing_are_named(wide_model, calibrator):
     (wide_model.parent / "wide.data").unlink()
     with pytest.raises(ValueError, match=r"weights in 'wide\.data'"):
         calibrate_onnx_model(wide_model, calibrator)
+
+
+@pytest.mark.parametrize("location", ["../stolen.data", "/etc/hostname", "a/../../b"])
+def test_outside_weights_elsewhere_are_not_copied(wide_model, tmp_path, location):
+    model = onnx.load(wide_model, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = location
+    (tmp_path / "stolen.data").write_text("secret")
+    serve = tmp_path / "out" / "serve"
+    serve.mkdir(parents=True)
+    with pytest.raises(ValueError, match="outside its own folder"):
+        save_onnx(model, serve / "m.onnx", data_folder=wide_model.parent)
+    assert os.listdir(serve) == []
+    assert os.listdir(tmp_path / "out") == ["serve"]
+
+
+@pytest.mark.parametrize("link", ["file", "folder"])
+def test_a_link_that_leaves_the_folder_is_not_followed(
+    wide_model, calibrator, tmp_path, link
+):
+    secret = tmp_path / "secret" / "w.data"
+    secret.parent.mkdir()
+    (wide_model.parent / "wide.data").rename(secret)
+    location = "wide.data" if link == "file" else "away/w.data"
+    target = secret if link == "file" else secret.parent
+    (wide_model.parent / location.split("/")[0]).symlink_to(target)
+    model = onnx.load(wide_model, load_external_data=False)
+    for entry in model.graph.initializer[0].external_data:
+        if entry.key == "location":
+            entry.value = location
+    wide_model.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="is a link that leaves it"):
+        save_onnx(model, tmp_path / "m.onnx", data_folder=wide_model.parent)
+    with pytest.raises(ValueError, match="is a link that leaves it"):
+        calibrate_onnx_model(wide_model, calibrator)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_files_written_together_are_all_there_or_none(tmp_path):
+    def fill(path):
+        path.write_text("first")
+
+    def fail(path):
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    old = tmp_path / "old.onnx"
+    old.write_text("old")
+    report = tmp_path / "report.html"
+    with pytest.raises(OSError, match=r"report\.html.*No space left"):
+        write_together({old: fill, report: fail})
+    assert os.listdir(tmp_path) == ["old.onnx"]
+    assert old.read_text() == "old"
+    write_together({old: fill, report: fill})
+    assert (old.read_text(), report.read_text()) == ("first", "first")
 
 
 def run(path, X):

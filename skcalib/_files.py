@@ -1,0 +1,53 @@
+"""Writing files whole or not at all: several together, and never over others unasked.
+
+All files are written under temporary names first; only when the last one is complete do
+they take their places. What fails before that leaves nothing behind.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+
+def write_together(contents: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Write every file by calling its function with a temporary path beside it."""
+    made: dict[Path, Path] = {}
+    try:
+        for target, write in contents.items():
+            made[target] = _temporary(target)
+            with _naming(target):
+                write(made[target])
+        for target, temporary in made.items():
+            with _naming(target):
+                # Temporary files are private; give this one the usual permissions.
+                mask = os.umask(0)
+                os.umask(mask)
+                os.chmod(temporary, 0o666 & ~mask)
+                os.replace(temporary, target)
+    finally:
+        for temporary in made.values():
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _temporary(target: Path) -> Path:
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise ValueError(
+            f"Cannot write to the folder {str(target.parent)!r}: {error.strerror}."
+        ) from error
+    return Path(name)
+
+
+@contextlib.contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Say in the message of an OSError which file could not be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"Cannot write {str(target)!r}: {reason}.") from error
