@@ -51,7 +51,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X : array-like of shape (n_samples, ...)
             Inputs of the network. Only the first batch is looked at.
 
-        y : None
+        y : None, default=None
             Ignored.
 
         Returns

@@ -1,0 +1,101 @@
+"""What docstrings say of signatures is so."""
+
+import ast
+import importlib
+import inspect
+import re
+
+import pytest
+
+MODULES = {
+    "skcalib": (),
+    "skcalib.frozen": ("torch", "onnxruntime"),
+    "skcalib.metrics": (),
+    "skcalib.model_selection": ("pandas",),
+    "skcalib.plotting": ("matplotlib", "torch"),
+    "skcalib.export": ("onnx", "torch"),
+    "skcalib.training": ("torch", "skorch"),
+    "skcalib.datasets": (),
+    "skcalib.testing": (),
+}
+# "name : type, default=value", as numpydoc writes the head of a parameter.
+PARAMETER = re.compile(r"^(\w+(?:, \w+)*) : .*?default=(.+)$", flags=re.MULTILINE)
+
+
+def parameters_section(doc):
+    return doc.partition("Parameters\n----------\n")[2].partition("\n\nReturns\n")[0]
+
+
+def signatures(name, public):
+    """Yield a function, or a class and its public methods, by their full names."""
+    if inspect.isclass(public):
+        yield name, inspect.getdoc(public), inspect.signature(public)
+        for method_name in dir(public):
+            if not method_name.startswith("_"):
+                method = inspect.getattr_static(public, method_name)
+                method = getattr(method, "__func__", method)
+                of_skcalib = getattr(method, "__module__", "").startswith("skcalib.")
+                if inspect.isfunction(method) and of_skcalib:
+                    doc, signature = inspect.getdoc(method), inspect.signature(method)
+                    yield f"{name}.{method_name}", doc, signature
+    elif inspect.isfunction(public):
+        yield name, inspect.getdoc(public), inspect.signature(public)
+
+
+def shown(default):
+    if inspect.isclass(default):
+        return f"{default.__module__}.{default.__name__}"
+    return repr(default)
+
+
+def value_of(text):
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_documented_defaults_are_the_defaults(module_name):
+    for package in MODULES[module_name]:
+        pytest.importorskip(package)
+    module = importlib.import_module(module_name)
+    n_compared, wrong = 0, []
+    for public_name in module.__all__:
+        public = getattr(module, public_name)
+        for name, doc, signature in signatures(public_name, public):
+            documented = PARAMETER.findall(parameters_section(doc or ""))
+            said = {
+                one: text for names, text in documented for one in names.split(", ")
+            }
+            for parameter, text in said.items():
+                default = signature.parameters[parameter].default
+                n_compared += 1
+                if value_of(text) != value_of(shown(default)):
+                    wrong.append(
+                        f"{name}({parameter}={default!r}) is said to be {text}"
+                    )
+    assert n_compared or module_name == "skcalib.testing"
+    assert wrong == []
+
+
+@pytest.mark.parametrize("module_name", MODULES)
+def test_every_default_is_documented(module_name):
+    for package in MODULES[module_name]:
+        pytest.importorskip(package)
+    module = importlib.import_module(module_name)
+    silent = []
+    for public_name in module.__all__:
+        for name, doc, signature in signatures(
+            public_name, getattr(module, public_name)
+        ):
+            section = parameters_section(doc or "")
+            heads = PARAMETER.findall(section)
+            said = {one for names, _ in heads for one in names.split(", ")}
+            silent += [
+                f"{name}({parameter.name}={parameter.default!r})"
+                for parameter in signature.parameters.values()
+                if parameter.default is not parameter.empty
+                and parameter.name not in said
+            ]
+    assert silent == []
