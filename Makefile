@@ -1,4 +1,4 @@
-.PHONY: check test demo docs
+.PHONY: check test mutants demo docs
 
 check:
 	ruff format --check .
@@ -8,6 +8,9 @@ check:
 
 test:
 	pytest
+
+mutants:
+	python .ci/mutants.py
 
 demo:
 	skcalib demo
