@@ -1,7 +1,6 @@
 """Calibration error with a kernel density in the place of bins, leaving one row out."""
 
 from collections.abc import Iterator
-from math import log
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -33,7 +32,11 @@ class Points(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """Kernel sums of a chunk of rows: their log total, and shares of each class."""
+    """Kernel sums of a chunk of rows: their log total, and shares of each class.
+
+    The total is that over the other rows; their number, the same for all bandwidths,
+    is left out.
+    """
 
     rows: slice
     log_total: Floats
@@ -232,7 +235,6 @@ def _neighbours(points: Points, bandwidth: float) -> Iterator[Neighbours]:
     factors = np.vstack([alpha.T, offset])
     own = np.where(weight > 1, np.log(np.maximum(weight - 1, FLOOR) / weight), -np.inf)
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    log_others = log(weight.sum() - 1) if weight.sum() > 1 else 0.0
 
     def of_rows(rows: slice) -> Neighbours:
         log_proba = np.ones((rows.stop - rows.start, n_classes + 1))
@@ -244,7 +246,7 @@ def _neighbours(points: Points, bandwidth: float) -> Iterator[Neighbours]:
         np.exp(np.maximum(kernel, NOTHING, out=kernel), out=kernel)
         sums = np.add.reduceat(kernel, starts, axis=1)
         total = sums.sum(axis=1)
-        log_total = np.log(total) + largest[:, 0] - log_others
+        log_total = np.log(total) + largest[:, 0]
         return Neighbours(rows, log_total, codes[starts], sums / total[:, np.newaxis])
 
     slices = row_slices(n_rows, n_rows, CHUNK_ELEMENTS)

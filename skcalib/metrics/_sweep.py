@@ -133,7 +133,7 @@ def sweep_n_bins(ranked: RankedScores, weight: Floats) -> int:
         count = min(max(BATCH_ELEMENTS // width, 1), first)
         numbers = np.arange(first, min(first + count, most + 1))[:, np.newaxis]
         begin = (first_hit / total * numbers).astype(np.intp) - 1
-        parts = np.clip(begin + np.arange(width + 1), 0, numbers)
+        parts = np.minimum(begin + np.arange(width + 1), numbers)
         edges = mass_edges(total, numbers, parts, whole)
         broken = ~_are_in_order(sums, edges)
         if broken.any():

@@ -100,6 +100,10 @@ def test_printed_columns_are_aligned(table):
     assert "ECE %" in lines[0]
     percent = f"{100 * table.mean[1, 0]:.2f}±{100 * table.std[1, 0]:.2f}"
     assert percent in lines[3]
+    assert [
+        line.index(name) for line, name in zip(lines[2:], table.names, strict=True)
+    ] == [0, 0]
+    assert not any(line.endswith(" ") for line in lines)
 
 
 def test_html_holds_a_cell_for_every_value_and_escapes_names(calibration_set):

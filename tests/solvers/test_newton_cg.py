@@ -198,3 +198,20 @@ def test_what_an_inverse_learns_is_the_bfgs_update():
         assert_allclose(old.precondition(change), step, rtol=1e-10)
     columns = np.column_stack([old.precondition(unit) for unit in np.eye(5)])
     assert_allclose(columns, expected, atol=1e-12)
+
+
+def test_where_the_loss_overflows_the_step_is_cut_to_a_twentieth_and_stays_forward():
+    tried = []
+
+    def loss(x):
+        tried.append(float(x[0]))
+        return float(np.inf if x[0] > 0.1 else (x[0] - 0.08) ** 2)
+
+    def expand(x, curvature):
+        # Newton's step from 0 is 1 long.
+        gradient = np.full(1, -0.16)
+        return Expansion(loss(x), gradient, lambda d: 0.16 * d, lambda r: r / 0.16)
+
+    result = minimize(expand, loss, np.zeros(1), tol=1e-12, max_iter=1)
+    assert tried[1:3] == pytest.approx([1.0, 0.05])
+    assert result.x[0] == pytest.approx(0.05)

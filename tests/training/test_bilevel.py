@@ -357,6 +357,7 @@ def test_inputs_beyond_the_numbers_of_the_network_are_refused():
         ({"module": nn.Flatten(0)}, r"turned 2 rows into a tensor of shape \(4,\)"),
         ({"classes": [0, 1, 5]}, "y holds labels that classes does not name"),
         ({"hypergradient": "newton"}, "The 'hypergradient' parameter"),
+        ({"weight_lr": -0.1}, "The 'weight_lr' parameter"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(arguments, message):
