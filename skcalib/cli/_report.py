@@ -19,6 +19,12 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _FEW_CLASSES = 12
 # Perturbations of more axes are no picture.
 _MOST_AXES = 3
+# What follows an output of something else, as it did behind the original one.
+_TO_PROBABILITIES = {
+    "probabilities": "",
+    "log_probabilities": "\nprobabilities = numpy.exp(log_probabilities)",
+    "logits": "\nprobabilities = scipy.special.softmax(logits, axis=1)",
+}
 _PACKAGES = ("skcalib", "scikit-learn", "numpy", "onnx", "onnxruntime")
 
 
@@ -65,6 +71,7 @@ def _snippet(served: Served) -> str:
         "import onnxruntime\n\n"
         f"session = onnxruntime.InferenceSession({served.path.name!r})\n"
         f"{held} = session.run([{name!r}], {{{feeds}}})[0]"
+        f"{_TO_PROBABILITIES[held]}"
     )
 
 

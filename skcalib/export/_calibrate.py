@@ -45,9 +45,10 @@ def calibrate_onnx_model(
         If false, calibrated scores take the place of the model's: same name, same
         layout, same type, same meaning, and its labels follow them. Logits stay logits
         (log-probabilities where a calibration has no logits), probabilities stay
-        probabilities. If true, all outputs stay as they are, to the last bit, and the
-        calibrated ones come beside them as ``<name>_calibrated``. A perturbed input
-        leaves no original outputs.
+        probabilities, and a further output of the logits behind the probabilities is
+        calibrated with them. If true, all outputs stay as they are, to the last bit,
+        and the calibrated ones come beside them as ``<name>_calibrated``. A perturbed
+        input leaves no original outputs.
 
     add_probabilities : bool, default=False
         Whether the calibrated probabilities, a column a class, are served as an output

@@ -7,9 +7,8 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._maps import LogSoftmax
 from skcalib.export._builder import NodeBuilder
-from skcalib.export._onnx_operations import clip, emit, emit_map
+from skcalib.export._onnx_operations import clip, emit_map
 
 
 def check_calibrator(calibrator: Any) -> None:
@@ -57,17 +56,16 @@ class Emitted:
 
     @cached_property
     def log_proba(self) -> str:
-        """Log-probabilities; that of zero is finite."""
-        build = self._build
-        if self._has_logits:
-            return emit(LogSoftmax(), build, self._mapped, 0)
-        smallest = build.constant(np.finfo(np.float64).tiny)
-        return build.op("Log", build.op("Max", self._mapped, smallest))
+        """Log-probabilities, by the operator that tells a reader what they are."""
+        return self._build.op("LogSoftmax", self.logits, axis=1)
 
-    @property
+    @cached_property
     def logits(self) -> str:
-        """Calibrated logits; the log-probabilities where the map has none."""
-        return self._mapped if self._has_logits else self.log_proba
+        """Calibrated logits; finite log-probabilities where the map has none."""
+        if self._has_logits:
+            return self._mapped
+        smallest = self._build.constant(np.finfo(np.float64).tiny)
+        return self._build.op("Log", self._build.op("Max", self._mapped, smallest))
 
     @property
     def label_scores(self) -> str:

@@ -58,6 +58,7 @@ class Surgery:
         index = GraphIndex(self.graph)
         self.labels = find_labels(index, readout)
         self._other_labels = other_labels(index, self.labels)
+        self._logits = self._outputs_of_logits(index)
 
     def _count_columns(self) -> int:
         """Return how many columns of logits the model has, where the two agree."""
@@ -105,18 +106,35 @@ class Surgery:
             raise ModelFormatError(
                 f"The output {output!r} is an input of the model; nothing computes it."
             )
+        replaced = list(self._logits)
+        if zipmap.op_type != "ZipMap":
+            replaced.append(output)
         source = self.readout.tensor
+        for name in replaced:
+            old = self.build.name(f"{name}_uncalibrated")
+            rename_tensor(self.graph, name, old)
+            source = old if source == name else source
+        self._emit(source)
         if zipmap.op_type == "ZipMap":
-            self._emit(source)
             zipmap.input[0] = self._lay_out(self.readout.score)
-        else:
-            old = self.build.name(f"{output}_uncalibrated")
-            rename_tensor(self.graph, output, old)
-            self._emit(old if source == output else source)
-            self._lay_out(output, name=output)
+        for name in replaced:
+            self._lay_out(name, "logits" if name in self._logits else None, name=name)
         for label in self.labels:
             relabel(label, self.build, self.emitted.label_scores)
         return output
+
+    def _outputs_of_logits(self, index: GraphIndex) -> list[str]:
+        """Name the other outputs that hold the logits which the scores are made of."""
+        if self.readout.kind == "proba" or self.readout.output is None:
+            return []
+        logits, _ = index.origin(self.readout.tensor)
+        return [
+            value.name
+            for value in self.graph.output
+            if value.name != self.readout.output
+            and value.type.WhichOneof("value") == "tensor_type"
+            and index.origin(value.name)[0] == logits
+        ]
 
     def _write_beside(self) -> str:
         """Serve calibrated scores beside what there was; return their name."""
@@ -194,21 +212,26 @@ class Surgery:
         return element, shape
 
     def _lay_out(
-        self, score: str, name: str | None = None, element: int | None = None
+        self,
+        score: str,
+        meaning: Meaning | None = None,
+        name: str | None = None,
+        element: int | None = None,
     ) -> str:
         """Give calibrated scores the type and shape of those they stand for."""
         build = self.build
-        values: str = getattr(self.emitted, self._meaning)
+        meaning = self._meaning if meaning is None else meaning
+        values: str = getattr(self.emitted, meaning)
         known, shape = self._layout(score)
         columns = 1 if len(shape) == 1 else self.readout.columns or shape[1]
         if not isinstance(columns, int):
             columns = self.n_columns
-        if columns == 1 and self._meaning == "proba":
+        if columns == 1 and meaning == "proba":
             values = build.op("Gather", values, build.constant([1], np.int64), axis=1)
         elif columns == 1:  # the log-odds of the second class
             values = build.op("MatMul", values, build.constant([[-1.0], [1.0]]))
         element = known if element is None else element
-        if self._meaning != "proba":
+        if meaning == "logits":
             values = self._finite(values, element)
         if len(shape) != 2:
             shape = [-1, *([columns] + [1] * 9)[: len(shape) - 1]]
