@@ -29,7 +29,9 @@ _HOME = {
     "TemperatureScaling": "skcalib.calibrators",
     "VectorScaling": "skcalib.calibrators",
     "VennAbersCalibration": "skcalib.calibrators",
+    "load": "skcalib._saving",
     "logits_from_proba": "skcalib._validation",
+    "save": "skcalib._saving",
 }
 
 __all__ = [
@@ -53,7 +55,9 @@ __all__ = [
     "VectorScaling",
     "VennAbersCalibration",
     "__version__",
+    "load",
     "logits_from_proba",
+    "save",
 ]
 if find_spec("torch") is None:
     # So that `from skcalib import *` works; by name, they say what is missing.

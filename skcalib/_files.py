@@ -32,6 +32,20 @@ def write_together(contents: Mapping[Path, Callable[[Path], object]]) -> None:
                 os.unlink(temporary)
 
 
+def check_target(target: Path, overwrite: bool) -> None:
+    """Refuse a path at which no file can be written."""
+    if target.is_dir():
+        raise ValueError(f"{str(target)!r} is a folder; name a file to write.")
+    if target.exists() and not overwrite:
+        raise FileExistsError(
+            f"{str(target)!r} exists. Pass overwrite=True to replace it."
+        )
+    if not target.parent.is_dir():
+        raise ValueError(
+            f"The folder {str(target.parent)!r} does not exist. Make it first."
+        )
+
+
 def _temporary(target: Path) -> Path:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

@@ -30,6 +30,8 @@ NAMES = {
         "BayesianBinning",
         "CalibratedClassifier",
         "logits_from_proba",
+        "save",
+        "load",
     ],
     "skcalib.frozen": ["TorchLogits", "OnnxLogits", "ClassifierLogits"],
     "skcalib.metrics": [

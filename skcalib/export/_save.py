@@ -12,7 +12,7 @@ from skcalib._backends._onnx_files import (
     check_outside_data,
     outside_files,
 )
-from skcalib._files import write_together
+from skcalib._files import check_target, write_together
 
 
 def save_onnx(
@@ -70,12 +70,12 @@ def model_files(
     data_folder: str | os.PathLike[str] | None = None,
 ) -> dict[Path, Callable[[Path], object]]:
     """Return what writes a model, and what copies the weights beside it."""
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     files: dict[Path, Callable[[Path], object]] = {}
     for source, copy in _outside(model, data_folder, target.parent):
         if copy.exists() and os.path.samefile(source, copy):
             continue
-        _check_target(copy, overwrite)
+        check_target(copy, overwrite)
         files[copy] = partial(shutil.copyfile, source)
     content = model.SerializeToString()
     files[target] = lambda temporary: temporary.write_bytes(content)
@@ -97,16 +97,3 @@ def _outside(
     home = os.path.abspath(os.path.expanduser(os.fspath(data_folder)))
     check_outside_data(model, ModelSource(path=os.path.join(home, "the model")))
     return [(Path(home, file), folder / file) for file in files]
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_dir():
-        raise ValueError(f"{str(target)!r} is a folder; name a file to write.")
-    if target.exists() and not overwrite:
-        raise FileExistsError(
-            f"{str(target)!r} exists. Pass overwrite=True to replace it."
-        )
-    if not target.parent.is_dir():
-        raise ValueError(
-            f"The folder {str(target.parent)!r} does not exist. Make it first."
-        )

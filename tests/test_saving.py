@@ -1,0 +1,263 @@
+"""Fitted calibrators come back from their files as they were, and from no others."""
+
+import copy
+import json
+import random
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import KFold
+
+import skcalib
+from skcalib import calibrators
+from skcalib._saving import _digest
+from skcalib.calibrators import (
+    DensityRatioCalibration,
+    IsotonicCalibration,
+    MatrixScaling,
+    OrderPreservingScaling,
+    ScalingBinning,
+    StructuredMatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+)
+from skcalib.model_selection import CalibratorSearch
+
+CALIBRATORS = {
+    **{name: getattr(calibrators, name)() for name in calibrators.__all__},
+    "bin shifts": DensityRatioCalibration(method="bin_mean_shift"),
+    "binning of vectors": ScalingBinning(VectorScaling()),
+    "a curve after a matrix": OrderPreservingScaling(StructuredMatrixScaling()),
+    "the default search": CalibratorSearch(),
+    "a choice": CalibratorSearch([TemperatureScaling(), VectorScaling()], rule="best"),
+}
+LABELS = {
+    "numbers": np.arange(4),
+    "text": np.array(["cat", "dog", "emu", "yak"]),
+    "objects": np.array(["cat", "dog", "emu", "yak"], dtype=object),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("name", CALIBRATORS)
+def test_what_is_loaded_predicts_the_same_bit_for_bit(
+    name, labels, calibration_set, tmp_path
+):
+    logits, y = calibration_set
+    fitted = CALIBRATORS[name].fit(logits, LABELS[labels][y])
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    assert type(loaded) is type(fitted)
+    assert repr(loaded) == repr(fitted)
+    assert vars(loaded).keys() == vars(fitted).keys()
+    assert_array_equal(loaded.classes_, fitted.classes_)
+    assert loaded.classes_.dtype == fitted.classes_.dtype
+    fresh = np.random.default_rng(1).normal(scale=4, size=(50, 4))
+    for X in (fresh, fresh.astype(np.float32)):
+        assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+        assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_what_is_loaded_can_be_fitted_saved_and_read_again(calibration_set, tmp_path):
+    fitted = MatrixScaling(cv=3).fit(*calibration_set)
+    skcalib.save(fitted, tmp_path / "first.json")
+    loaded = skcalib.load(tmp_path / "first.json")
+    skcalib.save(loaded, tmp_path / "second.json")
+    assert (tmp_path / "first.json").read_bytes() == (
+        tmp_path / "second.json"
+    ).read_bytes()
+    assert_array_equal(loaded.fit(*calibration_set).coef_, fitted.coef_)
+
+
+def test_features_beside_the_logits_are_kept(calibration_set, tmp_path):
+    logits, y = calibration_set
+    features = np.random.default_rng(0).normal(size=(len(y), 3))
+    fitted = DensityRatioCalibration().fit(logits, y, features=features)
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    assert_array_equal(
+        loaded.predict_proba(logits, features=features),
+        fitted.predict_proba(logits, features=features),
+    )
+
+
+def test_parameters_without_a_number_in_json_are_kept(calibration_set, tmp_path):
+    fitted = TemperatureScaling().fit(*calibration_set)
+    fitted.loss_ = np.inf
+    skcalib.save(fitted, tmp_path / "c.json")
+    assert skcalib.load(tmp_path / "c.json").loss_ == np.inf
+
+
+def test_the_file_says_what_is_computed(tmp_path):
+    logits = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]
+    fitted = TemperatureScaling().fit(logits, [0, 0, 1, 1])
+    skcalib.save(fitted, tmp_path / "c.json")
+    document = json.loads((tmp_path / "c.json").read_text())
+    assert document["format"] == "skcalib calibrator"
+    assert document["version"] == 1
+    assert document["calibrator"]["learned"]["temperature_"] == fitted.temperature_
+    scale = {"record": {"class": "Scale", "factor": 1 / fitted.temperature_}}
+    assert document["map"] == {"map": [scale, {"record": {"class": "Softmax"}}]}
+
+
+def test_a_file_that_exists_is_replaced_only_on_demand(calibration_set, tmp_path):
+    fitted = TemperatureScaling().fit(*calibration_set)
+    path = tmp_path / "c.json"
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        skcalib.save(fitted, path)
+    assert path.read_text() == "mine"
+    skcalib.save(fitted, path, overwrite=True)
+    assert skcalib.load(path).temperature_ == fitted.temperature_
+
+
+class Stranger(TemperatureScaling):
+    """A calibrator that no package names."""
+
+
+def test_what_cannot_be_saved_is_refused_before_a_file_is_made(
+    calibration_set, tmp_path
+):
+    path = tmp_path / "c.json"
+    with pytest.raises(NotFittedError):
+        skcalib.save(TemperatureScaling(), path)
+    with pytest.raises(TypeError, match="not a KFold"):
+        skcalib.save(KFold(), path)
+    with pytest.raises(TypeError, match=r"entry-points\.\"skcalib\.calibrators\""):
+        skcalib.save(Stranger().fit(*calibration_set), path)
+    search = CalibratorSearch([TemperatureScaling()], cv=KFold(3), rule="best")
+    with pytest.raises(TypeError, match=r"cv holds a sklearn.*KFold.*set_params\(cv="):
+        skcalib.save(search.fit(*calibration_set), path)
+    assert not path.exists()
+
+
+@pytest.fixture
+def document(calibration_set, tmp_path):
+    fitted = IsotonicCalibration().fit(*calibration_set)
+    skcalib.save(fitted, tmp_path / "c.json")
+    return json.loads((tmp_path / "c.json").read_text())
+
+
+def load_document(document, tmp_path):
+    """Read a document whose checksum is right, as a hostile one would have it."""
+    path = tmp_path / "changed.json"
+    content = {key: document.get(key) for key in ("calibrator", "map")}
+    document["sha256"] = _digest(content)
+    path.write_text(json.dumps(document))
+    return skcalib.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "pickle"}, "holds no calibrator"),
+        (
+            {"version": 2, "skcalib": "9.0"},
+            "version 2 .* skcalib 9.0. .* reads version 1",
+        ),
+        ({"calibrator": None}, "cannot be read: TypeError"),
+        ({"calibrator": {"class": "os.system"}}, "'os.system' is no calibrator"),
+        ({"map": None}, "makes another map"),
+    ],
+)
+def test_what_is_no_such_file_is_refused(document, tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        load_document(document | change, tmp_path)
+
+
+def test_learned_values_that_make_another_map_are_refused(calibration_set, tmp_path):
+    skcalib.save(TemperatureScaling().fit(*calibration_set), tmp_path / "c.json")
+    document = json.loads((tmp_path / "c.json").read_text())
+    document["calibrator"]["learned"]["temperature_"] = 1.0
+    with pytest.raises(ValueError, match="would predict something else"):
+        load_document(document, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["predict_proba", "fit", "__class__"])
+def test_learned_values_take_the_place_of_no_method(document, tmp_path, key):
+    document["calibrator"]["learned"][key] = 1
+    with pytest.raises(ValueError, match="are no learned values of IsotonicCalib"):
+        load_document(document, tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["|O", "<M8[s]", "|V8"])
+def test_arrays_hold_numbers_and_text_only(document, tmp_path, dtype):
+    array = {"dtype": dtype, "shape": [1], "base64": "AAAAAAAAAAA="}
+    document["calibrator"]["learned"]["classes_"] = {"array": array}
+    with pytest.raises(ValueError, match="more than numbers and text"):
+        load_document(document, tmp_path)
+
+
+def test_an_array_asks_for_no_more_memory_than_the_file_has(document, tmp_path):
+    array = {"dtype": "<f8", "shape": [1 << 40], "base64": "AAAAAAAAAAA="}
+    document["calibrator"]["learned"]["classes_"] = {"array": array}
+    with pytest.raises(ValueError, match="8 bytes are no array of shape"):
+        load_document(document, tmp_path)
+
+
+def test_deeply_nested_values_are_refused(document, tmp_path):
+    text = json.dumps(document)
+    deep = text.replace('"parameters": {', '"parameters": {"classes": ' + "[" * 900, 1)
+    (tmp_path / "deep.json").write_text(deep.replace('"classes": null', "]" * 900, 1))
+    with pytest.raises(ValueError, match=r"deep\.json' (cannot be read|is not a JSON)"):
+        skcalib.load(tmp_path / "deep.json")
+
+
+def nodes(content):
+    """Yield every container of a document and a key into it."""
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items:
+        yield content, key
+        if isinstance(value, dict | list):
+            yield from nodes(value)
+
+
+def changed_documents(document, count):
+    """Yield documents with one value missing or another one in its place."""
+    generator = random.Random(0)
+    other = [None, -1, 0.5, "x", [], {}, {"tuple": [1]}, {"array": {}}, {"map": [3]}]
+    for _ in range(count):
+        changed = copy.deepcopy(document)
+        container, key = generator.choice(list(nodes(changed)))
+        if generator.random() < 0.3:
+            del container[key]
+        else:
+            container[key] = generator.choice(other)
+        if changed != document:
+            yield changed
+
+
+def test_a_changed_file_is_refused(document, tmp_path):
+    del document["skcalib"]
+    for changed in changed_documents(document, 200):
+        (tmp_path / "changed.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=r"changed\.json"):
+            skcalib.load(tmp_path / "changed.json")
+
+
+def test_a_file_made_up_gives_a_calibrator_or_an_error_that_names_it(
+    document, tmp_path
+):
+    refused = 0
+    for changed in changed_documents(document, 300):
+        try:
+            assert type(load_document(changed, tmp_path)) is IsotonicCalibration
+        except ValueError as error:
+            assert "changed.json" in str(error)  # noqa: PT017
+            refused += 1
+    assert refused > 100
+
+
+def test_damaged_bytes_give_an_error_that_names_the_file(document, tmp_path):
+    generator = np.random.default_rng(0)
+    data = np.frombuffer(json.dumps(document).encode(), np.uint8)
+    path = tmp_path / "damaged.json"
+    for _ in range(100):
+        changed = data.copy()
+        place = generator.integers(data.size - 40)
+        changed[place : place + 40] = generator.integers(256, size=40)
+        path.write_bytes(changed.tobytes())
+        with pytest.raises(ValueError, match=r"damaged\.json"):
+            skcalib.load(path)
