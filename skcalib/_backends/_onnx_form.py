@@ -6,23 +6,31 @@ cycle would not end. Bodies of If, Loop and Scan are graphs like any other; thos
 model's own functions are not walked, and left to the runtime.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from skcalib._backends._onnx_graph import inner_graphs
+from skcalib._backends._onnx_graph import domain_name, inner_graphs
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
 # How many nodes of a cycle a message names.
 _NAMED = 4
 Arity = tuple[list[int], int]
+# The tensors that are read, each with a node that does; None for the graph's outputs.
+Readers = dict[str, Any]
 
 
 def check_form(model: Any, name: str) -> None:
     """Refuse a model whose graph cannot be walked; `name` is that of the model."""
     try:
-        _check_graph(model.graph, frozenset(), _needed_by(model))
+        free = _check_graph(model.graph, _needed_by(model))
+        for tensor, node in free.items():
+            raise _FormError(
+                f"nothing makes its output {tensor!r}"
+                if node is None
+                else f"{_describe(node)} reads {tensor!r}, which nothing makes"
+            )
     except _FormError as fault:
         raise ModelFormatError(
             f"{name} is no valid ONNX model: {fault}. Export it again, or look at it "
@@ -34,31 +42,24 @@ class _FormError(Exception):
     """What is wrong with a graph."""
 
 
-def _check_graph(
-    graph: Any, outer: frozenset[str], arity: Callable[[Any], Arity | None]
-) -> set[str]:
+def _check_graph(graph: Any, arity: Callable[[Any], Arity | None]) -> Readers:
     """Check one graph; return the tensors that it reads from the graphs around it."""
     given = {value.name for value in (*graph.input, *graph.initializer)}
     given.update(tensor.values.name for tensor in graph.sparse_initializer)
     maker = _makers(graph, given)
-    known = outer | given | maker.keys()
+    free: Readers = {}
     reads = []
     for node in graph.node:
         _check_arity(node, arity(node))
-        read = {tensor for tensor in node.input if tensor}
-        if lacking := read - known:
-            raise _FormError(
-                f"{_describe(node)} reads {min(lacking)!r}, which nothing makes"
-            )
+        read: Readers = {tensor: node for tensor in node.input if tensor}
         for inner in inner_graphs(node):
-            read |= _check_graph(inner, known, arity)
-        reads.append(read)
-    for value in graph.output:
-        if value.name not in known:
-            raise _FormError(f"nothing makes its output {value.name!r}")
+            found = _check_graph(inner, arity)
+            read.update({tensor: reader or node for tensor, reader in found.items()})
+        reads.append(read.keys())
+        free.update(read)
     _check_order(graph, maker, reads)
-    used = set().union(*reads, (value.name for value in graph.output))
-    return used - given - maker.keys()
+    free.update({value.name: None for value in graph.output})
+    return {t: free[t] for t in free if t not in maker and t not in given}
 
 
 def _makers(graph: Any, given: set[str]) -> dict[str, int]:
@@ -72,7 +73,7 @@ def _makers(graph: Any, given: set[str]) -> dict[str, int]:
     return maker
 
 
-def _check_order(graph: Any, maker: dict[str, int], reads: list[set[str]]) -> None:
+def _check_order(graph: Any, maker: dict[str, int], reads: list[Set[str]]) -> None:
     """Refuse a cycle; the order in which nodes are written does not matter."""
     before = {
         position: {maker[tensor] for tensor in read if tensor in maker}
@@ -105,24 +106,25 @@ def _check_arity(node: Any, needed: Arity | None) -> None:
 def _needed_by(model: Any) -> Callable[[Any], Arity | None]:
     """Return what tells a node's needed inputs, and how many outputs; None: unknown."""
     onnx = import_optional("onnx", "Reading an ONNX model")
-    versions = {_domain(entry.domain): entry.version for entry in model.opset_import}
-    own = {(_domain(f.domain), f.name) for f in model.functions}
+    versions = {
+        domain_name(entry.domain): entry.version for entry in model.opset_import
+    }
     found: dict[tuple[str, str], Arity | None] = {}
 
     def look_up(domain: str, operator: str) -> Arity | None:
-        version = versions.get(domain, 1)
-        if (domain, operator) in own:
+        if not onnx.defs.has(operator, domain):
             return None
+        version = min(max(versions.get(domain, 0), 0), _NEWEST)
         try:
-            schema = onnx.defs.get_schema(operator, min(version, _NEWEST), domain)
-        except onnx.defs.SchemaError:
-            return None
+            schema = onnx.defs.get_schema(operator, version, domain)
+        except onnx.defs.SchemaError:  # none of this version, which runs nowhere
+            schema = onnx.defs.get_schema(operator, domain)
         single = onnx.defs.OpSchema.FormalParameterOption.Single
         inputs = [i for i, slot in enumerate(schema.inputs) if slot.option == single]
         return inputs, schema.min_output
 
     def needed(node: Any) -> Arity | None:
-        key = (_domain(node.domain), node.op_type)
+        key = (domain_name(node.domain), node.op_type)
         if key not in found:
             found[key] = look_up(*key)
         return found[key]
@@ -132,10 +134,6 @@ def _needed_by(model: Any) -> Callable[[Any], Arity | None]:
 
 # Beyond what any release of onnx defines, and within its integers.
 _NEWEST = 10_000
-
-
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name
 
 
 def _describe(node: Any) -> str:

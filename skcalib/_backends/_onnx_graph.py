@@ -1,6 +1,7 @@
 """Walking an ONNX graph backwards: who makes a tensor, and from what."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ class GraphIndex:
         while True:
             node = self.producer(tensor)
             yield tensor, node
-            if node is None or node.op_type not in PASSING:
+            if node is None or operator(node) not in PASSING:
                 return
             tensor = node.input[0]
 
@@ -66,13 +67,32 @@ class GraphIndex:
         onnx = import_optional("onnx", "Reading an ONNX model")
         proto = self.initializers.get(tensor)
         node = self.producer(tensor)
-        if proto is None and node is not None and node.op_type == "Constant":
+        if proto is None and node is not None and operator(node) == "Constant":
             proto = attribute(node, "value")
         if proto is None or not hasattr(proto, "data_location"):
             return None
         if proto.data_location == onnx.TensorProto.EXTERNAL:
             return None
         return onnx.numpy_helper.to_array(proto)
+
+
+def operator(node: Any) -> str:
+    """Return the name of a node's standard operator, "" for a vendor's or a function.
+
+    Those may bear the name of a standard one and do something else.
+    """
+    return node.op_type if _is_standard(node.op_type, domain_name(node.domain)) else ""
+
+
+@lru_cache(1024)
+def _is_standard(op_type: str, domain: str) -> bool:
+    defs = import_optional("onnx.defs", "Reading an ONNX model")
+    return bool(defs.has(op_type, domain))
+
+
+def domain_name(name: str) -> str:
+    """Return the name of a set of operators; that of the usual ones is empty."""
+    return "" if name == "ai.onnx" else name
 
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:

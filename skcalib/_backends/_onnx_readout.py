@@ -10,6 +10,7 @@ from skcalib._backends._onnx_graph import (
     GraphIndex,
     attribute,
     class_labels,
+    operator,
     tensor_names,
     unused_name,
 )
@@ -95,11 +96,11 @@ def _read_output(index: GraphIndex, value: Any) -> Readout | None:
     """Read one graph output: scores, a ZipMap of them, or labels; else None."""
     kind = value.type.WhichOneof("value")
     origin, node = index.origin(value.name)
-    if node is not None and node.op_type == "ZipMap":
+    if node is not None and operator(node) == "ZipMap":
         return _walk(index, node.input[0], output=value.name)
-    if node is not None and node.op_type == "ArgMax":
+    if node is not None and operator(node) == "ArgMax":
         return _walk(index, node.input[0], output=None)
-    if node is not None and node.op_type in CLASSIFIERS and origin == node.output[0]:
+    if node is not None and operator(node) in CLASSIFIERS and origin == node.output[0]:
         scores = node.output[1] if len(node.output) > 1 else ""
         return _walk(index, scores, output=None) if scores else None
     if kind == "tensor_type" and _may_be_scores(value.type.tensor_type):
@@ -150,20 +151,20 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
         _, node = pairs[-1]
         if node is None:
             break
-        if node.op_type == "Normalizer" and attribute(node, "norm", "MAX") == "L1":
+        if operator(node) == "Normalizer" and attribute(node, "norm", "MAX") == "L1":
             tensor, normalised = node.input[0], True
             continue
         found = _read_node(index, node, pairs[-1][0])
         if found is not None:
             tensor, kind = found
             # (1 - p, p) of one number, not a sigmoid for each column.
-            binary = kind == "log_odds" and node.op_type != "Sigmoid"
+            binary = kind == "log_odds" and operator(node) != "Sigmoid"
             if normalised and kind != "logits" and not binary:
                 tensor, kind = score, "proba"
             columns = 2 if binary else None
             end = replace(end, tensor=tensor, kind=kind, columns=columns)
             if kind != "raw":
-                logarithm = node.op_type == "LogSoftmax" and not normalised
+                logarithm = operator(node) == "LogSoftmax" and not normalised
                 end = replace(end, made="log_proba" if logarithm else "proba")
         break
     if normalised and not end.is_certain:
@@ -173,17 +174,17 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
 
 def _read_node(index: GraphIndex, node: Any, tensor: str) -> tuple[str, Kind] | None:
     """Say what the maker of the scores was given: ``(tensor, kind)``."""
-    if node.op_type in ("Softmax", "LogSoftmax"):
+    if operator(node) in ("Softmax", "LogSoftmax"):
         return node.input[0], "logits"
-    if node.op_type == "Sigmoid":
+    if operator(node) == "Sigmoid":
         return node.input[0], "log_odds"
-    if node.op_type in ("Div", "Mul"):
+    if operator(node) in ("Div", "Mul"):
         found = _spelt_softmax(index, node)
         return (found, "logits") if found else None
-    if node.op_type == "Concat" and len(node.input) == 2:
+    if operator(node) == "Concat" and len(node.input) == 2:
         found = _spelt_binary(index, node)
         return (found, "log_odds") if found else None
-    if node.op_type == "LinearClassifier" and tensor == node.output[1]:
+    if operator(node) == "LinearClassifier" and tensor == node.output[1]:
         applied = attribute(node, "post_transform", "NONE")
         if applied == "SOFTMAX":
             found = _linear_scores(index, node)
@@ -198,20 +199,20 @@ def _read_node(index: GraphIndex, node: Any, tensor: str) -> tuple[str, Kind] | 
 def _spelt_softmax(index: GraphIndex, node: Any) -> str | None:
     """Recognise exp(x) / sum(exp(x)), with or without x less its maximum."""
     exp, total = index.origin(node.input[0])[1], _behind_expand(index, node.input[1])
-    if node.op_type == "Mul" and total is not None:
-        if total.op_type != "Reciprocal":
+    if operator(node) == "Mul" and total is not None:
+        if operator(total) != "Reciprocal":
             return None
         total = _behind_expand(index, total.input[0])
     if exp is None or total is None:
         return None
-    if exp.op_type != "Exp" or total.op_type not in ("ReduceSum", "ReduceL1"):
+    if operator(exp) != "Exp" or operator(total) not in ("ReduceSum", "ReduceL1"):
         return None
     if index.origin(total.input[0])[1] is not exp:
         return None
     _, inner = index.origin(exp.input[0])
-    if inner is not None and inner.op_type == "Sub":
+    if inner is not None and operator(inner) == "Sub":
         largest = _behind_expand(index, inner.input[1])
-        if largest is not None and largest.op_type == "ReduceMax":
+        if largest is not None and operator(largest) == "ReduceMax":
             return str(inner.input[0])
     return str(exp.input[0])
 
@@ -219,7 +220,7 @@ def _spelt_softmax(index: GraphIndex, node: Any) -> str | None:
 def _behind_expand(index: GraphIndex, tensor: str) -> Any:
     """Return the maker of a row's number before it was spread over the columns."""
     node = index.origin(tensor)[1]
-    while node is not None and node.op_type in ("Expand", "Tile", "Max"):
+    while node is not None and operator(node) in ("Expand", "Tile", "Max"):
         # jax takes the larger of the maximum and minus infinity.
         computed = [name for name in node.input if index.constant(name) is None]
         node = index.origin(computed[0])[1] if computed else None
@@ -232,7 +233,7 @@ def _spelt_binary(index: GraphIndex, node: Any) -> str | None:
     _, second = index.origin(node.input[1])
     if first is None or second is None:
         return None
-    if first.op_type != "Sub" or second.op_type != "Sigmoid":
+    if operator(first) != "Sub" or operator(second) != "Sigmoid":
         return None
     one = index.constant(first.input[0])
     if one is None or one.size != 1 or one.reshape(-1)[0] != 1:

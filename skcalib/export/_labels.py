@@ -11,6 +11,7 @@ from skcalib._backends._onnx_graph import (
     GraphIndex,
     attribute,
     class_labels,
+    operator,
 )
 from skcalib._backends._onnx_readout import Readout
 from skcalib._optional import import_optional
@@ -57,9 +58,9 @@ def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | No
     chain: list[Any] = []
     tensor = output
     while (node := index.producer(tensor)) is not None:
-        if node.op_type in PASSING:
+        if operator(node) in PASSING:
             tensor = node.input[0]
-        elif node.op_type in _LOOKING_UP:
+        elif operator(node) in _LOOKING_UP:
             tensor = node.input[1]
         else:
             break
@@ -69,7 +70,7 @@ def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | No
     made_from = index.ancestors(readout.score)
     if node.output[0] in made_from | readout.path:
         return None  # the scores depend on this decision, not it on them
-    if node.op_type == "ArgMax":
+    if operator(node) == "ArgMax":
         inputs = {name for name, _ in index.upstream(node.input[0])}
         decided = bool(inputs & readout.path) or (
             bool(inputs & made_from) and _names_classes(index, chain, readout)
@@ -77,7 +78,7 @@ def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | No
         decided &= attribute(node, "axis", 0) in (1, -1)
     else:
         decided = (
-            node.op_type in CLASSIFIERS
+            operator(node) in CLASSIFIERS
             and tensor == node.output[0]
             and node.output[1] in readout.path | made_from
         )
@@ -87,7 +88,7 @@ def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | No
 def _names_classes(index: GraphIndex, chain: list[Any], readout: Readout) -> bool:
     """Whether a label of each class is looked up along the way to the output."""
     for node in chain:
-        table = index.constant(node.input[0]) if node.op_type in _LOOKING_UP else None
+        table = index.constant(node.input[0]) if operator(node) in _LOOKING_UP else None
         if table is not None and readout.columns in (None, table.size):
             return True
     return False
@@ -119,7 +120,7 @@ def _decide(
     node: Any, build: NodeBuilder, scores: str, output: str | None = None
 ) -> str:
     """Write the decision of `node` anew, from `scores`."""
-    if node.op_type == "ArgMax":
+    if operator(node) == "ArgMax":
         keepdims = attribute(node, "keepdims", 1)
         # Old opsets know ArgMax in single precision only.
         single = build.cast(scores, np.float32)

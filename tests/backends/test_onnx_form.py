@@ -113,6 +113,54 @@ def test_twenty_thousand_nodes_are_walked_in_time_that_grows_with_their_number()
     assert seconds(20_000) < 40 * max(seconds(2_000), 0.02)
 
 
+def test_thousands_of_branches_are_checked_in_time_that_grows_with_their_number():
+    def seconds(n_nodes):
+        body = onnx.helper.make_graph([node("Exp", "x", "q")], "b", [], [info("q")])
+        choices = [
+            node("If", ["c"], [f"t{i}"], then_branch=body, else_branch=body)
+            for i in range(n_nodes)
+        ]
+        source = open_source(
+            model(*choices, node("Softmax", "x"), constants=[CONDITION])
+        )
+        start = time.process_time()
+        parse_model(source)
+        return time.process_time() - start
+
+    seconds(10)  # imports
+    assert seconds(8_000) < 40 * max(seconds(800), 0.02)
+
+
+@pytest.mark.parametrize("op", ["Identity", "Softmax", "Sigmoid", "ArgMax"])
+def test_a_function_is_not_taken_for_the_operator_of_its_name(op):
+    proba = np.float32([[0.1, 0.2, 0.7]] * 4)
+    constant = node("Constant", [], value=onnx.numpy_helper.from_array(proba))
+    opset = onnx.helper.make_opsetid("", 17)
+    function = onnx.helper.make_function("my", op, [], ["p"], [constant], [opset])
+    named = model(node(op, [], domain="my"))
+    named.functions.append(function)
+    named.opset_import.append(onnx.helper.make_opsetid("my", 1))
+    logits = OnnxLogits(named).transform(np.zeros((4, 3), np.float32))
+    np.testing.assert_allclose(logits, np.log(proba), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("op", "domain"), [("Identity", "ai.onnx.ml"), ("Normalizer", ""), ("ZipMap", "")]
+)
+def test_operators_that_are_in_no_set_are_left_to_onnxruntime(op, domain):
+    with pytest.raises(ModelFormatError, match="onnxruntime cannot open"):
+        OnnxLogits(model(node(op, [], domain=domain, norm="L1"))).fit(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("imports", [("ai.onnx.ml", 3), ("", 0), ("", 2**60), ("", -1)])
+def test_operators_of_an_opset_that_is_not_there_are_counted(imports):
+    crafted = model(node("Softmax", []))
+    del crafted.opset_import[:]
+    crafted.opset_import.append(onnx.helper.make_opsetid(*imports))
+    with pytest.raises(ModelFormatError, match=r"\(Softmax\) lacks input 1"):
+        OnnxLogits(crafted).fit(np.zeros((2, 3)))
+
+
 def test_a_batch_that_the_file_claims_asks_for_no_memory():
     claimed = model(node("Softmax", "x"), rows=(10**9, 3))
     with pytest.raises(
