@@ -151,5 +151,17 @@ def inline_outside_data(model: Any, folder: str | None) -> None:
         return
     size = sum(os.path.getsize(os.path.join(folder, file)) for file in files)
     if size <= LARGEST_INLINE:
-        helper = import_optional("onnx.external_data_helper", "Reading an ONNX model")
+        load_outside_data(model, folder)
+
+
+def load_outside_data(model: Any, folder: str) -> None:
+    """Read all outside data into `model`."""
+    helper = import_optional("onnx.external_data_helper", "Reading an ONNX model")
+    invalid = import_optional("onnx.checker", "Reading an ONNX model").ValidationError
+    try:
         helper.load_external_data_for_model(model, folder)
+    except invalid as error:  # onnx refuses links of any kind
+        raise ModelFormatError(
+            f"The weights beside the model cannot be read: {error}. Put plain copies "
+            "of their files into its folder."
+        ) from error

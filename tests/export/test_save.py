@@ -182,6 +182,18 @@ def test_files_written_together_are_all_there_or_none(tmp_path):
     assert (old.read_text(), report.read_text()) == ("first", "first")
 
 
+def test_weights_that_onnx_will_not_read_are_named(wide_model, calibrator, monkeypatch):
+    def refuse(*args):
+        raise onnx.checker.ValidationError("it is a symbolic link")
+
+    # Which links are refused depends on the version of onnx.
+    monkeypatch.setattr(
+        "onnx.external_data_helper.load_external_data_for_model", refuse
+    )
+    with pytest.raises(ValueError, match=r"symbolic link\. Put plain copies"):
+        calibrate_onnx_model(wide_model, calibrator)
+
+
 def run(path, X):
     ort = pytest.importorskip("onnxruntime")
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from skcalib._backends._onnx_files import ModelSource
+from skcalib._backends._onnx_files import ModelSource, load_outside_data
+from skcalib._backends._onnx_graph import domain_name
 from skcalib._backends._onnx_torch._registry import Node
 from skcalib._optional import import_optional
 from skcalib.exceptions import NotDifferentiableError
@@ -80,10 +81,9 @@ class Graph:
         if model.functions:
             inliner = import_optional("onnx.inliner", _PURPOSE)
             model = inliner.inline_local_functions(model)
-        helper = import_optional("onnx.external_data_helper", _PURPOSE)
         if source.folder is not None:
-            helper.load_external_data_for_model(model, source.folder)
-        self.opsets = {_domain(o.domain): o.version for o in model.opset_import}
+            load_outside_data(model, source.folder)
+        self.opsets = {domain_name(o.domain): o.version for o in model.opset_import}
         self._initializers = {t.name: t for t in model.graph.initializer}
         self._sparse = {t.values.name for t in model.graph.sparse_initializer}
         self.has_halves = any(
@@ -97,7 +97,7 @@ class Graph:
         return [self._read_node(proto) for proto in nodes]
 
     def _read_node(self, proto: Any) -> Node:
-        domain = _domain(proto.domain)
+        domain = domain_name(proto.domain)
         node = Node(
             op=proto.op_type,
             domain=domain,
@@ -183,10 +183,6 @@ def _captured(graph: Any) -> list[str]:
         made.update(node.output)
     found += [value.name for value in graph.output if value.name not in made]
     return found
-
-
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name
 
 
 def _attribute(item: Any) -> Any:
