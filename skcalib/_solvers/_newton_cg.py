@@ -193,6 +193,8 @@ def _newton_step(
     residual = -point.gradient
     z = point.precondition(residual)
     rho = float(np.vdot(residual, z))
+    if rho == 0:  # No gradient, or one whose square is none.
+        return _NewtonStep(np.zeros_like(residual), 0.0, 0.0, quality)
     if point.hessian_product is None:
         return _NewtonStep(z, rho, rho / _chord_quality(rho, previous), quality)
     if rho <= quality * tol < np.inf:

@@ -347,6 +347,8 @@ def test_an_interrupt_is_told_in_one_line(logits_file, tmp_path, moment):
     )
     script = (
         "import os, signal, sys\n"
+        # A job in the background, such as a test run, ignores interrupts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def stop(): os.kill(os.getpid(), signal.SIGINT)\n"
         f"{during_imports if moment == 'imports' else during_work}\n"
         "from skcalib.cli import main\n"

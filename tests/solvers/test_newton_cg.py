@@ -42,6 +42,16 @@ def test_no_preconditioner_reaches_the_same_optimum(problem):
     assert result.loss < 1e-11
 
 
+@pytest.mark.parametrize("distance", [0.0, 1e-290])
+def test_at_the_optimum_nothing_is_left_to_do(distance):
+    expand, loss = quadratic(np.eye(6), np.zeros(6), lambda r: r.copy())
+    start = np.full(6, distance)
+    result = minimize(expand, loss, start, tol=1e-12, max_iter=9)
+    assert result.converged
+    assert (result.x == start).all()
+    assert result.n_iter == 1
+
+
 def test_steps_that_are_too_long_are_shortened():
     # Newton's step for log cosh overshoots beyond |x| = 1.09.
     def loss(x):
