@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._blocks import free_memory
+
 Floats = NDArray[np.float64]
 
 
@@ -162,6 +164,20 @@ def equal_mass_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinSt
 def is_whole(weight: Floats) -> bool:
     """Whether all weights are whole numbers: numbers of repetitions."""
     return np.array_equal(weight, np.rint(weight))
+
+
+def repetitions(weight: Floats, row_bytes: int = 0) -> NDArray[np.intp]:
+    """Row numbers, each as often as its whole weight says.
+
+    More rows of `row_bytes` each than there is memory for are refused.
+    """
+    n_rows = float(weight.sum())
+    if n_rows * (np.dtype(np.intp).itemsize + row_bytes) > free_memory() / 2:
+        raise ValueError(
+            f"sample_weight adds up to {n_rows:.4g} rows, more than the memory holds, "
+            "and they have to be repeated here. Divide the weights by a common factor."
+        )
+    return np.repeat(np.arange(weight.shape[0]), weight.astype(np.intp))
 
 
 def mass_edges(

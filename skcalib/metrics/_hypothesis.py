@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from skcalib._validation import check_proba
-from skcalib.metrics._bins import Floats, check_n_bins, is_whole
+from skcalib.metrics._bins import Floats, check_n_bins, is_whole, repetitions
 from skcalib.metrics._classwise import class_stats
 from skcalib.metrics._kernel_pairs import KernelPairs
 from skcalib.metrics._resampling import RANKED_METRICS, Replicate, RowStatistics
@@ -197,7 +197,7 @@ def repeat_rows(weight: Floats, *arrays: NDArray[Any]) -> tuple[NDArray[Any], ..
         )
     if (weight == 1).all():
         return arrays
-    rows = np.repeat(np.arange(weight.shape[0]), weight.astype(np.intp))
+    rows = repetitions(weight, sum(a.nbytes // a.shape[0] for a in arrays))
     return tuple(array[rows] for array in arrays)
 
 

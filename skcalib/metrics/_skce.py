@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skcalib._validation import check_proba
-from skcalib.metrics._bins import Floats, is_whole
+from skcalib.metrics._bins import Floats, is_whole, repetitions
 from skcalib.metrics._kernel_pairs import KernelPairs
 
 ESTIMATORS = ("unbiased", "biased", "block")
@@ -150,7 +150,7 @@ def _repeated(weight: Floats) -> NDArray[np.intp]:
             'estimator="block" needs whole weights: blocks hold whole rows. Use '
             '"unbiased", or no weights.'
         )
-    return np.repeat(np.arange(weight.shape[0]), weight.astype(np.intp))
+    return repetitions(weight)
 
 
 def block_means(pairs: KernelPairs, rows: NDArray[np.intp], size: int) -> Floats:

@@ -77,6 +77,19 @@ def test_matrix_preconditioner_is_symmetric_and_positive(
     assert np.vdot(a, precondition(a)) > 0
 
 
+def test_the_hessian_by_diagonal_and_intercept_is_that_of_the_loss(data):
+    problem = _Problem(data, Ridge(0.1, 0.2, 0.3))
+    x = identity_map(4)
+    *_, moments = problem._sum(problem._statistic(x, with_curvature=True))
+    vector = np.random.default_rng(0).normal(size=(2, 4))
+    direction = np.zeros((4, 5))
+    direction[np.arange(4), np.arange(4)], direction[:, -1] = vector
+    change = differences(lambda x: problem.expand(x, None).gradient, x, direction)
+    expected = np.concatenate([np.diagonal(change), change[:, -1]])
+    found = problem._vector_hessian(moments) @ vector.ravel()
+    assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("least_columns", [1, 32])
 def test_shifts_are_all_there_is_where_features_do_not_vary(monkeypatch, least_columns):
     monkeypatch.setattr("skcalib._solvers._matrix.LARGE", 0)

@@ -15,6 +15,7 @@ from skcalib.calibrators import (
 from skcalib.datasets import make_logits
 from skcalib.metrics import (
     area_under_risk_coverage_curve,
+    calibration_test,
     expected_calibration_error,
     risk_coverage_curve,
     squared_kernel_calibration_error,
@@ -117,3 +118,17 @@ def test_metrics_of_huge_weights_are_those_of_many_rows(three_classes, metric, s
     expected = metric(y, proba, sample_weight=np.full(300, 1e9))
     found = metric(y, proba, sample_weight=np.full(300, size))
     assert found == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e14, 1e307])
+def test_more_repetitions_than_memory_holds_are_refused(three_classes, size):
+    logits, y = three_classes
+    proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    weight = np.full(300, size)
+    message = "adds up to .* rows, more than the memory holds"
+    with pytest.raises(ValueError, match=message):
+        calibration_test(y, proba, sample_weight=weight)
+    with pytest.raises(ValueError, match=message):
+        squared_kernel_calibration_error(
+            y, proba, sample_weight=weight, estimator="block"
+        )
