@@ -532,3 +532,12 @@ def test_splits_of_sorted_labels_leave_the_simplest_candidate(binary_calibration
     ):
         search.fit(log_odds, y)
     assert search.best_name_ == "EnsembleTemperatureScaling"
+
+
+def test_a_stack_of_one_candidate_is_that_and_what_follows_it(calibration_set):
+    search = CalibratorSearch([TemperatureScaling()], rule="stack")
+    search.fit(*calibration_set)
+    assert search.weights_ == {"TemperatureScaling": 1.0}
+    assert sum(search.final_weights_.values()) == pytest.approx(1)
+    proba = search.predict_proba(calibration_set[0])
+    assert_allclose(proba.sum(axis=1), 1)
