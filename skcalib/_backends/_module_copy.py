@@ -83,7 +83,7 @@ class ModuleCopier:
     def _state(self, state: dict[str, Any]) -> dict[str, Any]:
         # torch.compile's code; it is made of the original.
         self.met_compiled |= state.pop("_compiled_call_impl", None) is not None
-        twins = {
+        twins: dict[str, Any] = {
             "_parameters": _each(state.pop("_parameters"), self._weight),
             "_buffers": _each(state.pop("_buffers"), self._own_buffer),
             "_modules": _each(state.pop("_modules"), self.module),

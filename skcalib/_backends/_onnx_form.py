@@ -6,7 +6,7 @@ cycle would not end. Bodies of If, Loop and Scan are graphs like any other; thos
 model's own functions are not walked, and left to the runtime.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -73,7 +73,7 @@ def _makers(graph: Any, given: set[str]) -> dict[str, int]:
     return maker
 
 
-def _check_order(graph: Any, maker: dict[str, int], reads: list[Set[str]]) -> None:
+def _check_order(graph: Any, maker: dict[str, int], reads: Sequence[Set[str]]) -> None:
     """Refuse a cycle; the order in which nodes are written does not matter."""
     before = {
         position: {maker[tensor] for tensor in read if tensor in maker}
