@@ -4,6 +4,9 @@ from importlib.util import find_spec
 
 NEEDS = {
     "skcalib/_backends/_onnx_torch/*": ("onnx", "onnxruntime", "torch"),
+    "skcalib/_backends/_module_copy.py": ("torch",),
+    "skcalib/_backends/_torch_rows.py": ("torch",),
+    "skcalib/_backends/_train_mode.py": ("torch",),
     "skcalib/clamping/*": ("torch",),
     "skcalib/cli/*": ("typer", "rich", "jinja2"),
     "skcalib/export/*": ("onnx", "onnxruntime", "torch"),
