@@ -47,7 +47,7 @@ autosummary_context = {
     "without_logits": [
         name
         for name in skcalib.__all__
-        if getattr(getattr(skcalib, name), "_has_logits", None) is False
+        if getattr(getattr(skcalib, name), "has_logits", None) is False
     ],
 }
 numpydoc_show_class_members = False

@@ -12,22 +12,22 @@ from skcalib._warnings import warn
 
 
 def _has_calibrated_logits(calibrator):
-    return calibrator._has_logits
+    return calibrator.has_logits
 
 
 class BaseCalibrator(ClassifierMixin, BaseEstimator):
     """Base of the calibrators: a subclass adds a fit and a map.
 
-    ``_fit_calibration(data)`` sets the learned attributes from a `CalibrationData`;
-    ``_calibration_map()`` writes them down as a `CalibrationMap`.
+    ``fit_calibration(data)`` sets the learned attributes from a `CalibrationData`;
+    ``calibration_map()`` writes them down as a `CalibrationMap`.
     """
 
     # Whether the map ends in a softmax, whose argument `decision_function` returns.
-    _has_logits = True
-    # Whether `_fit_calibration` takes the rows of weight 0 too, since `cv` counts them.
-    _takes_unused = False
+    has_logits = True
+    # Whether `fit_calibration` takes the rows of weight 0 too, since `cv` counts them.
+    takes_unused = False
     # Whether the predicted class is always that of the largest logit.
-    _keeps_class = False
+    keeps_class = False
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -51,9 +51,9 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             The fitted calibrator.
         """
         self.classes_, data = check_calibration_set(
-            self, X, y, sample_weight, self.classes, keep_unused=self._takes_unused
+            self, X, y, sample_weight, self.classes, keep_unused=self.takes_unused
         )
-        self._fit_calibration(data)
+        self.fit_calibration(data)
         return self
 
     def predict_proba(self, X):
@@ -72,7 +72,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         source = check_logits(self, X, reset=False)
-        return evaluate(self._calibration_map(), source)
+        return evaluate(self.calibration_map(), source)
 
     def predict(self, X):
         """Return the class of the largest calibrated probability.
@@ -90,7 +90,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         source = check_logits(self, X, reset=False)
         # Straight from the logits where they decide: rounding must not make new ties.
-        chosen = None if self._keeps_class else self._calibration_map()
+        chosen = None if self.keeps_class else self.calibration_map()
         return self.classes_[top_columns(chosen, source)]
 
     @available_if(_has_calibrated_logits)
@@ -109,7 +109,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         source = check_logits(self, X, reset=False)
-        logits = evaluate(self._calibration_map().logits, source)
+        logits = evaluate(self.calibration_map().logits, source)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def _record(self, result):

@@ -12,7 +12,6 @@ import os
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial, singledispatch
-from importlib.metadata import entry_points
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,13 @@ from skcalib._base import BaseCalibrator
 from skcalib._files import check_target, write_together
 from skcalib._maps import CalibrationMap
 from skcalib._solvers._density_ratio import BinShift, Density, DensityRatio
+from skcalib.extending import ENTRY_POINTS, installed_calibrators
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator
 
 FORMAT = "skcalib calibrator"
 # Counts up when a file that is written can no longer be read by what came before.
 VERSION = 1
-# Where packages of others name their calibrators.
-ENTRY_POINTS = "skcalib.calibrators"
 _CLASSES = {
     **{name: getattr(calibrators, name) for name in calibrators.__all__},
     "CalibratorSearch": CalibratorSearch,
@@ -188,9 +186,9 @@ def _content(calibrator: Any) -> dict[str, Any]:
 
 def _map_of(calibrator: Any) -> Any:
     """Return the operations of the map; None for a calibrator that has none."""
-    if not hasattr(calibrator, "_calibration_map"):
+    if not hasattr(calibrator, "calibration_map"):
         return None
-    return _written(calibrator._calibration_map())
+    return _written(calibrator.calibration_map())
 
 
 def _estimator(calibrator: Any) -> dict[str, Any]:
@@ -219,11 +217,7 @@ def _estimator(calibrator: Any) -> dict[str, Any]:
 
 def _class_of(name: str) -> Any:
     """Return the class of this name: one of ours, or of an installed package."""
-    if name in _CLASSES:
-        return _CLASSES[name]
-    for entry_point in entry_points(group=ENTRY_POINTS, name=name):
-        return entry_point.load()
-    return None
+    return _CLASSES.get(name) or installed_calibrators().get(name)
 
 
 @singledispatch

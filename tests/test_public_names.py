@@ -91,6 +91,12 @@ NAMES = {
         "load_demo",
     ],
     "skcalib.testing": ["check_calibrator"],
+    "skcalib.extending": [
+        "BaseCalibrator",
+        "CalibrationData",
+        "CalibrationMap",
+        "installed_calibrators",
+    ],
     "skcalib.training": [
         "CLUELoss",
         "mc_dropout",

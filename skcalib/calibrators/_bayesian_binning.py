@@ -101,7 +101,7 @@ class BayesianBinning(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _has_logits = False
+    has_logits = False
 
     def __init__(
         self, *, method="one_vs_rest", max_bins=None, prior_strength=2.0, classes=None
@@ -111,7 +111,8 @@ class BayesianBinning(BaseCalibrator):
         self.prior_strength = prior_strength
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit histograms of many numbers of bins, and their weights."""
         self.n_bins_, averages = fit_bayesian_binning(
             data,
             top_label if self.method == "top_label" else one_vs_rest,
@@ -129,6 +130,7 @@ class BayesianBinning(BaseCalibrator):
         least = min(max(int(root / SPREAD), 1), most)
         return np.arange(least, most + 1)
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the averaged histograms as tables."""
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(tables, top_label=self.method == "top_label")

@@ -104,7 +104,8 @@ class BetaCalibration(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit a beta curve for each class."""
         result = fit_beta(
             data, variant=self.variant, tol=self.tol, max_iter=self.max_iter
         )
@@ -115,7 +116,8 @@ class BetaCalibration(BaseCalibrator):
         self.a_, self.b_, self.c_ = result.x.T.copy()
         self.n_iter_ = result.n_iter
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the beta curves, normalised."""
         link = BetaLink(self.a_, self.b_, self.c_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
         return CalibrationMap(LogOdds(), link, LogSigmoid(), Softmax())

@@ -148,7 +148,7 @@ class DensityRatioCalibration(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _has_logits = False
+    has_logits = False
 
     def __init__(
         self,

@@ -87,15 +87,16 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _keeps_class = True
-    _has_logits = False
+    keeps_class = True
+    has_logits = False
 
     def __init__(self, *, tol=1e-6, max_iter=100, classes=None):
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Find the temperature, then the weights of the mixture."""
         self.temperature_ = float(fit_temperature(data).x[0])
         log_proba = log_proba_of_parts(data, self.temperature_)
         result = fit_mixture(
@@ -104,7 +105,8 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         self._record(result)
         self.weights_ = result.x
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the mixture of scaled, original and uniform probabilities."""
         scaled = CalibrationMap(*divisions(self.temperature_), Softmax())
         weights = tuple(float(w) for w in self.weights_[:2])
         parts = (scaled, CalibrationMap(Softmax()))

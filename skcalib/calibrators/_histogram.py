@@ -92,7 +92,7 @@ class HistogramBinning(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _has_logits = False
+    has_logits = False
 
     def __init__(
         self,
@@ -109,7 +109,8 @@ class HistogramBinning(BaseCalibrator):
         self.smoothing = smoothing
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Cut the scores into bins, and count the hits of each."""
         histograms = fit_histogram(
             data,
             top_label if self.method == "top_label" else one_vs_rest,
@@ -120,7 +121,8 @@ class HistogramBinning(BaseCalibrator):
         self.edges_ = [histogram.edges for histogram in histograms]
         self.values_ = [histogram.values for histogram in histograms]
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the histograms as tables."""
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(
             tables, top_label=self.method == "top_label", softmax_share=FALLBACK

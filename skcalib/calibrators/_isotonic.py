@@ -110,17 +110,18 @@ class IsotonicCalibration(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _has_logits = False
+    has_logits = False
 
     def __init__(self, *, method="one_vs_rest", classes=None):
         self.method = method
         self.classes = classes
 
     @property
-    def _keeps_class(self):
+    def keeps_class(self):
         return self.method == "shared"
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit the isotonic curves."""
         factor = 1.0
         if self.method == "strict_temperature":
             self.temperature_ = self._fit_temperature(data)
@@ -145,7 +146,8 @@ class IsotonicCalibration(BaseCalibrator):
     def _factor(self):
         return 1 / max(self.temperature_, LEAST_TEMPERATURE)
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the curves as tables, normalised."""
         tables = make_tables(self.knots_, self.values_, "linear")
         scaled = self.method == "strict_temperature"
         front = [Scale(self._factor)] if scaled else []

@@ -159,7 +159,7 @@ class MatrixScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _takes_unused = True
+    takes_unused = True
     # What the clipped logits go through before the affine map.
     _front = ()
 
@@ -189,7 +189,8 @@ class MatrixScaling(BaseCalibrator):
     def _features(self, data):
         return data
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Choose the penalties where they are searched, then fit matrix and offset."""
         splits = self._split(data) if self._needs_splits() else []
         data = data.used()
         # No smaller one has a finite inverse.
@@ -266,7 +267,8 @@ class MatrixScaling(BaseCalibrator):
         x[present, -1] -= x[present, -1].mean()
         return result.at(x)
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the affine map, or the mean of those of the folds."""
         if not self.average_folds:
             return self._affine_map(self.coef_, self.intercept_)
         folds = zip(self.fold_coefs_, self.fold_intercepts_, strict=True)
@@ -278,5 +280,5 @@ class MatrixScaling(BaseCalibrator):
         return CalibrationMap(Clip(*self.logit_range_), *self._front, affine, Softmax())
 
     @property
-    def _has_logits(self):
+    def has_logits(self):
         return not self.average_folds

@@ -167,14 +167,15 @@ class OrderPreservingScaling(BaseCalibrator):
         self.classes = classes
 
     @property
-    def _takes_unused(self):
-        return self.scaling is not None and self.scaling._takes_unused
+    def takes_unused(self):
+        return self.scaling is not None and self.scaling.takes_unused
 
     @property
-    def _keeps_class(self):
-        return self.scaling is None or self.scaling._keeps_class
+    def keeps_class(self):
+        return self.scaling is None or self.scaling.keeps_class
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit the scaling before the curve, if there is one, then both its parts."""
         self.scaling_ = None
         if self.scaling is not None:
             self.scaling_, data = fit_scaling(self, self.scaling, data)
@@ -192,7 +193,8 @@ class OrderPreservingScaling(BaseCalibrator):
         self.entropy_knots_, self.log_proba_knots_ = knots.scale, knots.curve
         self.scales_, self.slopes_ = np.split(result.x, [knots.scale.shape[0]])
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the increasing curve of the log-probabilities."""
         # The lowest piece of g has no end: its slope goes to s, the others get less.
         lowest, *others = self.slopes_
         scale = Table(self.entropy_knots_, self.scales_ + lowest, "linear")
@@ -203,7 +205,7 @@ class OrderPreservingScaling(BaseCalibrator):
         mixed = Mixture((1.0, 1.0), parts)
         front = ()
         if self.scaling_ is not None:
-            front = self.scaling_._calibration_map().logits.operations
+            front = self.scaling_.calibration_map().logits.operations
         return CalibrationMap(
             *front, *divisions(self.temperature_), LogSoftmax(), mixed, Softmax()
         )

@@ -111,7 +111,8 @@ class PlattScaling(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit a logistic curve for each class."""
         result = fit_platt(
             data,
             on_log_odds=self.fit_on == "log_odds",
@@ -124,7 +125,8 @@ class PlattScaling(BaseCalibrator):
         self.coef_, self.intercept_ = result.x.T.copy()
         self.n_iter_ = result.n_iter
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the logistic curves, normalised."""
         affine = Affine(self.coef_, self.intercept_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
         if self.fit_on == "log_odds" or self.coef_.shape[0] == 2:

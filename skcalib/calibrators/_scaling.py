@@ -8,7 +8,7 @@ from skcalib._solvers._temperature import inverse_factors
 
 def fit_scaling(owner, scaling, data):
     """Fit a clone of `scaling` to what its `owner` sees, and map the data by it."""
-    if not scaling._has_logits:
+    if not scaling.has_logits:
         raise ValueError(
             f"{scaling!r} has no decision_function: its map does not end in a "
             f"softmax. The scaling of {type(owner).__name__} must be a parametric "
@@ -19,8 +19,8 @@ def fit_scaling(owner, scaling, data):
     # What its own `fit` would have found in the same data.
     scaling.classes_ = owner.classes_
     scaling.n_features_in_ = owner.n_features_in_
-    scaling._fit_calibration(data)
-    front = scaling._calibration_map().logits
+    scaling.fit_calibration(data)
+    front = scaling.calibration_map().logits
     return scaling, data.used().mapped(lambda block: evaluate_block(front, block))
 
 

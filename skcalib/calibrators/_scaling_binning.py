@@ -111,7 +111,7 @@ class ScalingBinning(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _has_logits = False
+    has_logits = False
 
     def __init__(
         self,
@@ -129,10 +129,11 @@ class ScalingBinning(BaseCalibrator):
         self.classes = classes
 
     @property
-    def _takes_unused(self):
-        return self.scaling is not None and self.scaling._takes_unused
+    def takes_unused(self):
+        return self.scaling is not None and self.scaling.takes_unused
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit the scaling, then cut what it says into bins."""
         scaling = self.scaling
         if scaling is None:
             scaling = PlattScaling() if data.n_classes == 2 else TemperatureScaling()
@@ -147,8 +148,9 @@ class ScalingBinning(BaseCalibrator):
         self.edges_ = [histogram.edges for histogram in histograms]
         self.values_ = [histogram.values for histogram in histograms]
 
-    def _calibration_map(self):
-        front = self.scaling_._calibration_map().logits.operations
+    def calibration_map(self):
+        """Return the scaling and the means of its bins."""
+        front = self.scaling_.calibration_map().logits.operations
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(
             tables,

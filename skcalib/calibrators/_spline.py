@@ -98,14 +98,15 @@ class SplineCalibration(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _has_logits = False
+    has_logits = False
 
     def __init__(self, *, method="top_label", n_knots=6, classes=None):
         self.method = method
         self.n_knots = n_knots
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit the splines of cumulated hits."""
         scores = top_label if self.method == "top_label" else one_vs_rest
         curves = fit_splines(data, scores, n_knots=self.n_knots)
         self.uniform_weight_ = 1 / (data.total_weight + 1)
@@ -116,6 +117,7 @@ class SplineCalibration(BaseCalibrator):
         ]
         self.splines_ = np.stack([curve.spline for curve in curves])
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the splines' derivatives as tables."""
         tables = make_tables(self.knots_, self.values_, "linear")
         return curve_map(tables, top_label=self.method == "top_label")

@@ -144,7 +144,8 @@ class StructuredMatrixScaling(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Find the temperature, then the shrunk matrix or vector."""
         self.temperature_ = float(fit_temperature(data).x[0])
         self.uniform_weight_ = 1 / (data.total_weight + 1)
         front = CalibrationMap(*self._front(data.n_classes))
@@ -184,7 +185,8 @@ class StructuredMatrixScaling(BaseCalibrator):
         scaled = CalibrationMap(*divisions(self.temperature_), Softmax())
         return Mixture((1 - share,), (scaled,), share / n_classes), Log()
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return temperature, mix with the uniform, and affine map."""
         n_classes = self.intercept_.shape[0]
         affine = Affine(self.coef_, self.intercept_)
         return CalibrationMap(*self._front(n_classes), affine, Softmax())

@@ -104,7 +104,7 @@ class TemperatureScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _keeps_class = True
+    keeps_class = True
 
     def __init__(
         self, *, objective="log_loss", gamma=1.0, tol=1e-10, max_iter=100, classes=None
@@ -115,7 +115,8 @@ class TemperatureScaling(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Find the temperature."""
         options = {"tol": self.tol, "max_iter": self.max_iter}
         focal_is_log_loss = self.objective == "focal" and self.gamma == 0
         if self.objective == "log_loss" or focal_is_log_loss:
@@ -125,5 +126,6 @@ class TemperatureScaling(BaseCalibrator):
         self._record(result)
         self.temperature_ = float(result.x[0])
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the division by the temperature."""
         return CalibrationMap(*divisions(self.temperature_), Softmax())

@@ -106,7 +106,8 @@ class VectorScaling(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit factors and offsets of the classes that occur."""
         # No smaller one has a finite inverse.
         temperature = max(fit_temperature(data).x[0], LEAST_TEMPERATURE)
         data, self.logit_range_ = clip_masked(data, temperature)
@@ -124,6 +125,7 @@ class VectorScaling(BaseCalibrator):
         self.coef_[present] = result.x[0]
         self.intercept_[present] = result.x[1] - result.x[1].mean()
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the affine map of the columns."""
         affine = Affine(self.coef_, self.intercept_)
         return CalibrationMap(Clip(*self.logit_range_), affine, Softmax())

@@ -132,8 +132,8 @@ class VennAbersCalibration(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    _has_logits = False
-    _takes_unused = True
+    has_logits = False
+    takes_unused = True
 
     def __init__(self, *, method="one_vs_rest", cv=None, random_state=0, classes=None):
         self.method = method
@@ -165,7 +165,8 @@ class VennAbersCalibration(BaseCalibrator):
             bounds = [np.exp(bound) for bound in bounds]
         return np.stack(bounds, axis=2)
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit two isotonic regressions to every score."""
         self._check_size(data.n_classes)
         if self.cv is None:
             folds = [data.used()]
@@ -196,7 +197,8 @@ class VennAbersCalibration(BaseCalibrator):
     def _tables(self, values):
         return make_tables(self.knots_, values, "constant")
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the curves of the merged probabilities."""
         if self._is_pairwise():
             coupled = self._coupled(self.values_, self.values_)
             return CalibrationMap(*coupled, Softmax())

@@ -113,7 +113,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             logits.
         """
         source = ArraySource(self.logits(X))
-        return evaluate(self._calibration_map(), source)
+        return evaluate(self.calibration_map(), source)
 
     def predict(self, X):
         """Return the most probable class.
@@ -149,13 +149,13 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             Calibrated logits; for two classes the log-odds of the second.
         """
         source = ArraySource(self.logits(X))
-        logits = evaluate(self._calibration_map().logits, source)
+        logits = evaluate(self.calibration_map().logits, source)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
-    def _calibration_map(self):
+    def calibration_map(self):
         """Return the output side: from logits to probabilities."""
         if self.output_calibrator_ is not None:
-            return self.output_calibrator_._calibration_map()
+            return self.output_calibrator_.calibration_map()
         return CalibrationMap(Scale(1 / self.temperature_), Softmax())
 
     def _open_network(self):

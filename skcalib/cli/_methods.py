@@ -23,6 +23,7 @@ from skcalib.calibrators import (
     VennAbersCalibration,
 )
 from skcalib.cli._errors import UsageError
+from skcalib.extending import installed_calibrators
 from skcalib.model_selection import CalibratorSearch
 
 METHODS: dict[str, Callable[[], Any]] = {
@@ -65,14 +66,16 @@ def make_calibrator(
 
     Clamping needs the `model` whose inputs are at hand.
     """
-    if method not in NAMES:
+    methods = METHODS | installed_calibrators()
+    if method not in (*methods, CLAMPING):
         raise UsageError(
-            f"There is no method {method!r}; choose from {', '.join(NAMES)}."
+            f"There is no method {method!r}; choose from "
+            f"{', '.join((*methods, CLAMPING))}."
         )
     if method == CLAMPING:
         calibrator = _make_clamping(model, model_output)
     else:
-        calibrator = METHODS[method]()
+        calibrator = methods[method]()
     if "random_state" in calibrator.get_params(deep=False):
         calibrator.set_params(random_state=seed)
     if gamma is not None:

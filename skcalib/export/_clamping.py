@@ -82,11 +82,12 @@ class OutputSide:
     def __init__(self, clamping: Any, n_columns: int) -> None:
         self.classes_ = clamping.classes_
         self.n_features_in_ = n_columns
-        self._map = clamping._calibration_map()
+        self._map = clamping.calibration_map()
         inner = clamping.output_calibrator_
-        self._keeps_class = inner is None or inner._keeps_class
+        self.keeps_class = inner is None or inner.keeps_class
 
-    def _calibration_map(self) -> CalibrationMap:
+    def calibration_map(self) -> CalibrationMap:
+        """Return what follows the network."""
         return self._map
 
 

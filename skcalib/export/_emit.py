@@ -18,7 +18,7 @@ def check_calibrator(calibrator: Any) -> None:
             "Got a Pipeline where a calibrator is needed. Pass its last step, or use "
             "calibrate_onnx_model for a Pipeline that starts with OnnxLogits."
         )
-    if not hasattr(calibrator, "_calibration_map"):
+    if not hasattr(calibrator, "calibration_map"):
         advice = (
             " Convert its classifier by itself, and write the calibrator into that: "
             "calibrate_onnx_model(model, classifier.calibrators_[0])."
@@ -36,13 +36,13 @@ class Emitted:
 
     def __init__(self, calibrator: Any, build: NodeBuilder, x: str) -> None:
         self._build = build
-        self._keeps_class = bool(getattr(calibrator, "_keeps_class", False))
+        self._keeps_class = bool(getattr(calibrator, "keeps_class", False))
         n_columns = len(calibrator.classes_)
         if calibrator.n_features_in_ == 1:
             nothing = build.op("Mul", clip(build, x), build.constant(0.0))
             x = build.op("Concat", nothing, x, axis=1)
         self._columns = x
-        whole = calibrator._calibration_map()
+        whole = calibrator.calibration_map()
         self._has_logits = whole.logits is not None
         mapped = whole.logits or whole
         self._mapped = emit_map(mapped, build, clip(build, x), n_columns)

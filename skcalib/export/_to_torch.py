@@ -53,5 +53,5 @@ def to_torch(calibrator: Any) -> Any:
     check_calibrator(calibrator)
     operations = importlib.import_module("skcalib.export._torch_operations")
     return operations.Calibration(
-        calibrator._calibration_map(), int(calibrator.n_features_in_)
+        calibrator.calibration_map(), int(calibrator.n_features_in_)
     )

@@ -115,7 +115,7 @@ def clamped_onnx(model: Any, output: str | None, clamping: Any) -> ClampedNetwor
 def _clamped(
     network: nn.Module, clamping: Any, *, at_site: bool = False
 ) -> ClampedNetwork:
-    calibration = Calibration(clamping._calibration_map(), len(clamping.classes_))
+    calibration = Calibration(clamping.calibration_map(), len(clamping.classes_))
     return ClampedNetwork(
         network,
         clamping.delta_,

@@ -40,15 +40,16 @@ class _Uncalibrated(BaseCalibrator):
 
     _parameter_constraints: dict = {"classes": ["array-like", None]}
 
-    _keeps_class = True
+    keeps_class = True
 
     def __init__(self, *, classes=None):
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
         """Learn nothing."""
 
-    def _calibration_map(self):
+    def calibration_map(self):
+        """Return the softmax alone."""
         return CalibrationMap(Softmax())
 
 

@@ -293,7 +293,7 @@ class CalibratorSearch(BaseCalibrator):
             return rule, named_candidates(default())
         candidates = named_candidates(self.calibrators)
         for name, calibrator in candidates.items():
-            if rule == STACK and not hasattr(calibrator, "_calibration_map"):
+            if rule == STACK and not hasattr(calibrator, "calibration_map"):
                 raise ValueError(
                     f"{name} is no map of logits, so it cannot be part of a stack. "
                     "Leave it out, or set rule to another value."
@@ -325,16 +325,17 @@ class CalibratorSearch(BaseCalibrator):
         proba = [np.concatenate(folds) for *_, folds in per_candidate]
         return scores, seconds, proba
 
-    def _calibration_map(self):
-        return self.best_calibrator_._calibration_map()
+    def calibration_map(self):
+        """Return the map of the calibrator that was chosen."""
+        return self.best_calibrator_.calibration_map()
 
     @property
-    def _has_logits(self):
-        return self.best_calibrator_._has_logits
+    def has_logits(self):
+        return self.best_calibrator_.has_logits
 
     @property
-    def _keeps_class(self):
-        return self.best_calibrator_._keeps_class
+    def keeps_class(self):
+        return self.best_calibrator_.keeps_class
 
 
 class _FoldScore:

@@ -53,7 +53,8 @@ class StackedCalibrator(BaseCalibrator):
         self.final_weights = final_weights
         self.classes = classes
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
+        """Fit the calibrators that have a weight."""
         logits, weight = data.logits, data.weight * data.total_weight
         columns = np.arange(data.n_classes)
         of_lasts, of_alone = self._split_final_weights()
@@ -72,8 +73,9 @@ class StackedCalibrator(BaseCalibrator):
     def _split_final_weights(self):
         return np.split(np.array(self.final_weights), [len(self.last_maps)])
 
-    def _calibration_map(self):
-        maps = [c if c is None else c._calibration_map() for c in self.calibrators_]
+    def calibration_map(self):
+        """Return the mixture of the finalists."""
+        maps = [c if c is None else c.calibration_map() for c in self.calibrators_]
         of_lasts, of_alone = self._split_final_weights()
         finalists, shares = [maps[i] for i in self.alone], of_alone
         if of_lasts.any():
@@ -176,4 +178,4 @@ class HeldOut:
         fitted = clone(last).fit(
             logits[rows], self.codes[rows], sample_weight=self.weight[rows]
         )
-        return fitted._calibration_map()
+        return fitted.calibration_map()

@@ -140,9 +140,9 @@ def check_calibration_map(calibrator):
     """Compare the map, which is what gets exported, with `predict_proba`."""
     X, y = draw_logits()
     fitted = fresh(calibrator).fit(X, y)
-    if not hasattr(fitted, "_calibration_map"):
+    if not hasattr(fitted, "calibration_map"):
         return
-    mapped = evaluate(fitted._calibration_map(), open_source(X))
+    mapped = evaluate(fitted.calibration_map(), open_source(X))
     require_close(mapped, fitted.predict_proba(X), "map and predict_proba", atol=1e-12)
 
 

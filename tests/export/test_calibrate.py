@@ -500,9 +500,9 @@ def test_labels_follow_the_calibrated_scores(case):
 class Backwards(TemperatureScaling):
     """Temperature -1: the least likely class becomes the most likely one."""
 
-    _keeps_class = False
+    keeps_class = False
 
-    def _fit_calibration(self, data):
+    def fit_calibration(self, data):
         self.temperature_ = -1.0
 
 

@@ -32,7 +32,7 @@ class Tiny(BaseEstimator):
     def get_params(self, deep=True):
         return {}
 
-    def _calibration_map(self):
+    def calibration_map(self):
         return self._map
 
     def python(self, logits):

@@ -138,8 +138,8 @@ def test_the_default_candidates_run_from_simple_to_complex(calibration_set):
 
 def test_the_search_exports_as_the_chosen_calibrator(biased_set):
     search = CalibratorSearch([TemperatureScaling(), VectorScaling()]).fit(*biased_set)
-    operations = search._calibration_map().operations
-    chosen = search.best_calibrator_._calibration_map().operations
+    operations = search.calibration_map().operations
+    chosen = search.best_calibrator_.calibration_map().operations
     assert [type(op) for op in operations] == [type(op) for op in chosen]
     scores = search.decision_function(biased_set[0])
     assert_allclose(softmax(scores, axis=1), search.predict_proba(biased_set[0]))
@@ -265,8 +265,8 @@ def test_a_stack_mixes_what_the_last_maps_make_of_the_mixture(wanting_set):
     mixed = np.log(0.3 * first + 0.7 * second)
     lasts = [
         CalibrationMap(Softmax()),
-        TemperatureScaling().fit(mixed, y)._calibration_map(),
-        OrderPreservingScaling().fit(mixed, y)._calibration_map(),
+        TemperatureScaling().fit(mixed, y).calibration_map(),
+        OrderPreservingScaling().fit(mixed, y).calibration_map(),
     ]
     after = [last(mixed) for last in last_maps_of(mixed, y)]
     for final in ([0.2, 0.3, 0.4, 0.1], [0.4, 0.2, 0.4, 0.0], [0.0, 0.0, 1.0, 0.0]):

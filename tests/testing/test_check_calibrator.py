@@ -62,7 +62,7 @@ class IgnoresMissingClasses(TemperatureScaling):
 
 
 class ExportsAnotherMap(TemperatureScaling):
-    def _calibration_map(self):
+    def calibration_map(self):
         return CalibrationMap(Scale(1.0), Softmax())
 
     def predict_proba(self, X):
@@ -76,7 +76,7 @@ class AcceptsNaN(TemperatureScaling):
 
 
 class Crashes(TemperatureScaling):
-    def _calibration_map(self):
+    def calibration_map(self):
         return CalibrationMap(LogSigmoid(), object())
 
 
