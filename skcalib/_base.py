@@ -19,15 +19,30 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
     """Base of the calibrators: a subclass adds a fit and a map.
 
     ``fit_calibration(data)`` sets the learned attributes from a `CalibrationData`;
-    ``calibration_map()`` writes them down as a `CalibrationMap`.
+    ``calibration_map()`` writes them down as a `CalibrationMap`. Both are the
+    subclass's own, as is the parameter ``classes=None``.
+
+    Attributes
+    ----------
+    has_logits : bool
+        Whether the map ends in a softmax, whose argument `decision_function` returns;
+        true unless a subclass says otherwise.
+
+    keeps_class : bool
+        Whether the predicted class is always that of the largest logit; false unless a
+        subclass says otherwise.
+
+    takes_unused : bool
+        Whether ``fit_calibration`` is given the rows of weight 0, too, since a ``cv``
+        counts them; false unless a subclass says otherwise.
+
+    classes_ : ndarray of shape (n_classes,)
+        The class of each column, set by `fit`.
     """
 
-    # Whether the map ends in a softmax, whose argument `decision_function` returns.
     has_logits = True
-    # Whether `fit_calibration` takes the rows of weight 0 too, since `cv` counts them.
-    takes_unused = False
-    # Whether the predicted class is always that of the largest logit.
     keeps_class = False
+    takes_unused = False
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
