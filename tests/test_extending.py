@@ -55,6 +55,9 @@ def test_every_operation_is_public():
 @pytest.fixture(scope="session")
 def package(tmp_path_factory):
     """The folder in which the package of the guide's calibrator is installed."""
+    versions = [d.version for d in importlib.metadata.distributions(name="setuptools")]
+    if not versions or int(versions[0].split(".")[0]) < 77:
+        pytest.skip(f"needs setuptools 77 to build a wheel by itself, not {versions}")
     source = tmp_path_factory.mktemp("package")
     script = doctest.script_from_examples(GUIDE)
     # The class and what it needs, without what the guide tries out.
