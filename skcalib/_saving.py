@@ -336,7 +336,7 @@ def _value(content: Any, read: Callable[[Any], Any]) -> Any:
     """Call a reader, and say what is wrong with what it finds no sense in."""
     try:
         return read(content)
-    except (AttributeError, KeyError, LookupError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise _DamageError(f"{type(error).__name__}: {error}.") from error
 
 
