@@ -3,10 +3,15 @@
 from importlib.util import find_spec
 
 NEEDS = {
-    "skcalib/_backends/_onnx_torch/*": ("onnx", "onnxruntime", "torch"),
-    "skcalib/_backends/_module_copy.py": ("torch",),
-    "skcalib/_backends/_torch_rows.py": ("torch",),
-    "skcalib/_backends/_train_mode.py": ("torch",),
+    "skcalib/_onnx/_in_torch/*": ("onnx", "onnxruntime", "torch"),
+    "skcalib/_networks/_folding.py": ("torch",),
+    "skcalib/_networks/_inputs.py": ("torch",),
+    "skcalib/_networks/_module_copy.py": ("torch",),
+    "skcalib/_networks/_network.py": ("torch",),
+    "skcalib/_networks/_open.py": ("torch",),
+    "skcalib/_networks/_rows.py": ("torch",),
+    "skcalib/_networks/_sharing.py": ("torch",),
+    "skcalib/_networks/_train_mode.py": ("torch",),
     "skcalib/clamping/*": ("torch",),
     "skcalib/cli/*": ("typer", "rich", "jinja2"),
     "skcalib/export/*": ("onnx", "onnxruntime", "torch"),

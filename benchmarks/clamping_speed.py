@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from _common import DATA
 
-from skcalib.clamping._inputs import Inputs
-from skcalib.clamping._network import open_network
+from skcalib._networks._inputs import Inputs
+from skcalib._networks._open import open_network
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import Full, LowFrequency
 from skcalib.clamping._train import Recipe, train

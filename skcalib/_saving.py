@@ -25,7 +25,7 @@ from skcalib import __version__, _maps, calibrators
 from skcalib._base import BaseCalibrator
 from skcalib._files import check_target, write_together
 from skcalib._maps import CalibrationMap
-from skcalib._solvers._density_ratio import BinShift, Density, DensityRatio
+from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed_calibrators
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator

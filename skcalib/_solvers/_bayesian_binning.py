@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, gammaln, logsumexp
 
 from skcalib._blocks import CalibrationData, map_blocks
-from skcalib._solvers._histogram import ROUNDING, Histogram, mirrored
-from skcalib._solvers._scores import (
+from skcalib._blocks._scores import (
     Floats,
     Scores,
     all_scores,
@@ -24,6 +23,7 @@ from skcalib._solvers._scores import (
     pool_ties,
     second_class,
 )
+from skcalib._solvers._histogram import ROUNDING, Histogram, mirrored
 
 # Models that weigh less beside the others change no digit.
 NEGLIGIBLE = np.finfo(np.float64).eps

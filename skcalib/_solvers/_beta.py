@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from skcalib._blocks import CalibrationData
+from skcalib._blocks._scores import Block
 from skcalib._numerics import log_odds, log_sigmoid
 from skcalib._solvers._logistic import (
     LogisticModel,
@@ -14,7 +15,6 @@ from skcalib._solvers._logistic import (
     temperature_start,
 )
 from skcalib._solvers._result import Result
-from skcalib._solvers._scores import Block
 
 Variant = Literal["abm", "am", "ab"]
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from skcalib._blocks import CalibrationData
-from skcalib._solvers._scores import (
+from skcalib._blocks._scores import (
     BLOCK_ELEMENTS,
     Floats,
     Scores,

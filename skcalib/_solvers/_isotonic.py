@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from skcalib._blocks import CalibrationData, map_blocks, row_slices
-from skcalib._solvers._scores import (
+from skcalib._blocks._scores import (
     BLOCK_ELEMENTS,
     TIE,
     Block,

@@ -3,6 +3,7 @@
 import numpy as np
 
 from skcalib._blocks import CalibrationData
+from skcalib._blocks._scores import Block
 from skcalib._numerics import log_odds
 from skcalib._solvers._logistic import (
     LogisticModel,
@@ -11,7 +12,6 @@ from skcalib._solvers._logistic import (
     temperature_start,
 )
 from skcalib._solvers._result import Result
-from skcalib._solvers._scores import Block
 
 
 def fit_platt(

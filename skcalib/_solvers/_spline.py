@@ -13,7 +13,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import expit
 
 from skcalib._blocks import CalibrationData, map_blocks
-from skcalib._solvers._scores import Floats, Scores, all_scores, pool_ties
+from skcalib._blocks._scores import Floats, Scores, all_scores, pool_ties
 
 # Differences over a shorter span of fractiles would be rounding; the derivative serves.
 SHORTEST_SPAN = 1e-8

@@ -25,7 +25,7 @@ from scipy.optimize import isotonic_regression
 from scipy.special import expit, logit
 
 from skcalib._blocks import CalibrationData, map_blocks
-from skcalib._solvers._scores import (
+from skcalib._blocks._scores import (
     TIE,
     Floats,
     all_scores,

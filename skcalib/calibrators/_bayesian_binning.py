@@ -5,10 +5,10 @@ from numbers import Integral, Real
 import numpy as np
 
 from skcalib._base import BaseCalibrator
+from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._bayesian_binning import fit_bayesian_binning
-from skcalib._solvers._scores import one_vs_rest, top_label
 
 # From n^(1/3) / SPREAD to SPREAD n^(1/3) bins, the constant C of the paper.
 SPREAD = 10

@@ -16,7 +16,6 @@ from sklearn.utils.validation import (
 from skcalib._base import BaseCalibrator
 from skcalib._numerics import log_softmax_, split_top
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
-from skcalib._solvers._density_ratio import BinShift, DensityRatio
 from skcalib._validation import (
     check_calibration_set,
     check_logits,
@@ -24,6 +23,7 @@ from skcalib._validation import (
     column_names,
     readable,
 )
+from skcalib.calibrators._densities import BinShift, DensityRatio
 
 # Where the logits stand in for features, smaller log-probabilities count as this.
 LOWEST = -30.0

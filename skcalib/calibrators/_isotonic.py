@@ -3,10 +3,10 @@
 from sklearn.exceptions import ConvergenceWarning
 
 from skcalib._base import BaseCalibrator
+from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import Scale, curve_map, make_tables
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._isotonic import fit_isotonic
-from skcalib._solvers._scores import one_vs_rest, top_label
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 from skcalib._warnings import warn
 

@@ -8,10 +8,10 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Mixture, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
-from skcalib._solvers._penalty_search import PenaltySearch
-from skcalib._solvers._range import clip_masked
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 from skcalib._validation import make_splits
+from skcalib.calibrators._penalty_search import PenaltySearch
+from skcalib.calibrators._seen_range import clip_masked
 
 # Held-out losses are only compared, so the fits behind them may be rougher.
 FOLD_TOLERANCE = 1e-4

@@ -5,9 +5,9 @@ from numbers import Integral
 import numpy as np
 
 from skcalib._base import BaseCalibrator
+from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
-from skcalib._solvers._scores import one_vs_rest, top_label
 from skcalib._solvers._spline import fit_splines
 
 

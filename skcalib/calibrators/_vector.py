@@ -7,9 +7,9 @@ import numpy as np
 from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Softmax
 from skcalib._sklearn_compat import Interval
-from skcalib._solvers._range import clip_masked
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 from skcalib._solvers._vector import fit_vector, slight_penalty
+from skcalib.calibrators._seen_range import clip_masked
 
 
 class VectorScaling(BaseCalibrator):

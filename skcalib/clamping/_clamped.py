@@ -13,18 +13,18 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skcalib._backends._brief import Brief
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
+from skcalib._networks._brief import Brief
+from skcalib._networks._inputs import Inputs
+from skcalib._networks._open import open_network
+from skcalib._networks._sharing import portable
+from skcalib._solvers._lbfgs import CONVERGED
 from skcalib._validation import check_weight, encode_labels
 from skcalib._warnings import warn
 from skcalib.clamping._check_inputs import as_rows
-from skcalib.clamping._inputs import Inputs
-from skcalib.clamping._lbfgs import CONVERGED
-from skcalib.clamping._network import open_network
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._ranges import check_range
-from skcalib.clamping._sharing import portable
 from skcalib.clamping._solve import Settings
 from skcalib.exceptions import NotDifferentiableError
 

@@ -4,12 +4,12 @@ from math import log
 
 import numpy as np
 
+from skcalib._networks._network import refuse_nan_gradient
+from skcalib._solvers._focal_brier import mean_loss, row_losses
+from skcalib._solvers._lbfgs import INTERRUPTED, minimize
 from skcalib._solvers._result import Result
-from skcalib.clamping._lbfgs import INTERRUPTED, minimize
 from skcalib.clamping._linearised import LARGEST_CHANGE
 from skcalib.clamping._problem import sample_rows
-from skcalib.clamping._row_losses import mean_loss, row_losses
-from skcalib.clamping._running_network import refuse_nan_gradient
 
 # Rows on which the curvature along the first step is probed.
 PROBE_ROWS = 128

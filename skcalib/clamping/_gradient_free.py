@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from skcalib._solvers._lbfgs import INTERRUPTED
 from skcalib._warnings import warn
-from skcalib.clamping._lbfgs import INTERRUPTED
 from skcalib.clamping._linearised import linearise
 from skcalib.clamping._problem import Outcome
 from skcalib.clamping._search import penalties_to_try, search_linearised

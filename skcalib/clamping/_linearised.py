@@ -11,8 +11,8 @@ from math import exp, log
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from skcalib.clamping._lbfgs import INTERRUPTED, minimize
-from skcalib.clamping._row_losses import are_tiny, row_losses
+from skcalib._solvers._focal_brier import are_tiny, row_losses
+from skcalib._solvers._lbfgs import INTERRUPTED, minimize
 
 # Numbers in one block of the Hessian's factor.
 BLOCK_ELEMENTS = 1 << 21

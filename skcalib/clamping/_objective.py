@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
-from skcalib._backends._outputs import refuse_nan
+from skcalib._networks._network import refuse_nan_gradient
+from skcalib._onnx._outputs import refuse_nan
 from skcalib._warnings import warn
-from skcalib.clamping._running_network import refuse_nan_gradient
 from skcalib.clamping._tensor_losses import LOSSES
 from skcalib.exceptions import NotDifferentiableError
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from skcalib._solvers._focal_brier import best_temperature, mean_loss, row_losses
+from skcalib._solvers._lbfgs import CONVERGED
 from skcalib._validation import make_splits
-from skcalib.clamping._lbfgs import CONVERGED
 from skcalib.clamping._objective import SomeRows
-from skcalib.clamping._row_losses import best_temperature, mean_loss, row_losses
 
 # Rows from which the spread of the inputs is estimated.
 SAMPLE_ROWS = 1000

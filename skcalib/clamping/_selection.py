@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 
 from skcalib._numerics import softmax_
 from skcalib._solvers._choice import choose, mean_and_error
-from skcalib.clamping._row_losses import log_losses
+from skcalib._solvers._focal_brier import log_losses
 
 
 @dataclass

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from skcalib._backends._onnx import open_session
-from skcalib._backends._onnx_files import ModelSource, open_source
-from skcalib._backends._onnx_inputs import InputSpec, batches
-from skcalib._backends._onnx_readout import Meaning
+from skcalib._onnx._files import ModelSource, open_source
+from skcalib._onnx._inputs import InputSpec, batches
+from skcalib._onnx._readout import Meaning
+from skcalib._onnx._session import open_session
 from skcalib._warnings import warn
 from skcalib.cli._console import progress
 from skcalib.cli._scores import Scores

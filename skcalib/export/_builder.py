@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._backends._onnx_graph import unused_name
+from skcalib._onnx._graph import unused_name
 from skcalib._optional import import_optional
 
 # Below this opset `Where` is missing; nothing current writes such models.

@@ -5,9 +5,9 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
-from skcalib._backends._onnx import open_network
-from skcalib._backends._onnx_files import inline_outside_data, open_source, parse_model
-from skcalib._backends._onnx_readout import find_readout
+from skcalib._onnx._files import inline_outside_data, open_source, parse_model
+from skcalib._onnx._readout import find_readout
+from skcalib._onnx._session import open_network
 from skcalib.export._clamping import calibrate_with_clamping, perturbs_inputs
 from skcalib.export._emit import check_calibrator
 from skcalib.export._record import record

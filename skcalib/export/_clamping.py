@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._backends._onnx import OnnxNetwork, open_network, open_session
-from skcalib._backends._onnx_files import (
+from skcalib._maps import CalibrationMap
+from skcalib._networks._torch import is_module
+from skcalib._onnx._files import (
     inline_outside_data,
     is_onnx_model,
     open_source,
     parse_model,
 )
-from skcalib._backends._onnx_inputs import InputSpec, batches, probe_inputs
-from skcalib._backends._onnx_readout import Readout, find_readout
-from skcalib._backends._torch import is_module
-from skcalib._maps import CalibrationMap
+from skcalib._onnx._inputs import InputSpec, batches, probe_inputs
+from skcalib._onnx._readout import Readout, find_readout
+from skcalib._onnx._session import OnnxNetwork, open_network, open_session
 from skcalib._optional import import_optional
 from skcalib._warnings import warn
 from skcalib.export._perturb import network_input, perturb_tensor

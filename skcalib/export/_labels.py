@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._backends._onnx_graph import (
+from skcalib._onnx._graph import (
     CLASSIFIERS,
     PASSING,
     GraphIndex,
@@ -13,7 +13,7 @@ from skcalib._backends._onnx_graph import (
     class_labels,
     operator,
 )
-from skcalib._backends._onnx_readout import Readout
+from skcalib._onnx._readout import Readout
 from skcalib._optional import import_optional
 from skcalib.export._builder import NodeBuilder
 

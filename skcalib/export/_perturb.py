@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._backends._onnx_graph import tensor_names
+from skcalib._onnx._graph import tensor_names
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 from skcalib.export._builder import NodeBuilder, model_opset

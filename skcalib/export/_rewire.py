@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from skcalib._backends._onnx_graph import inner_graphs
+from skcalib._onnx._graph import inner_graphs
 from skcalib._optional import import_optional
 from skcalib.export._builder import NodeBuilder
 

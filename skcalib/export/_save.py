@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skcalib._backends._onnx_files import (
+from skcalib._files import check_target, write_together
+from skcalib._onnx._files import (
     ModelSource,
     check_outside_data,
     outside_files,
 )
-from skcalib._files import check_target, write_together
 
 
 def save_onnx(

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._backends._onnx_graph import GraphIndex, tensor_names, unused_name
-from skcalib._backends._onnx_readout import PROBA_FLOOR, Meaning, Readout
+from skcalib._onnx._graph import GraphIndex, tensor_names, unused_name
+from skcalib._onnx._readout import PROBA_FLOOR, Meaning, Readout
 from skcalib._optional import import_optional
 from skcalib._warnings import warn
 from skcalib.exceptions import ModelFormatError

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from skcalib._backends._onnx_torch import differentiable_network
-from skcalib._backends._torch import frozen_view, pick_logits
+from skcalib._networks._torch import frozen_view, pick_logits
+from skcalib._onnx._in_torch import differentiable_network
 from skcalib.export._torch_operations import Calibration
 
 _OPSET = 17

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from skcalib._backends._onnx_readout import Meaning
+from skcalib._onnx._readout import Meaning
 
 
 def served_proba(served: Any, meaning: Meaning, n_classes: int) -> NDArray[np.float64]:

@@ -8,8 +8,8 @@ from sklearn.base import (
     TransformerMixin,
 )
 
-from skcalib._backends._brief import Brief
-from skcalib._backends._outputs import refuse_nan
+from skcalib._networks._brief import Brief
+from skcalib._onnx._outputs import refuse_nan
 from skcalib._sklearn_compat import fit_context
 
 

@@ -5,7 +5,7 @@ from numbers import Integral
 
 import numpy as np
 
-from skcalib._backends._onnx import open_network
+from skcalib._onnx._session import open_network
 from skcalib._sklearn_compat import HasMethods, Interval
 from skcalib.frozen._base import FrozenLogits
 

@@ -4,8 +4,8 @@ from numbers import Integral
 
 import numpy as np
 
-from skcalib._backends._outputs import are_proba
-from skcalib._backends._torch import frozen_view, is_module, module_logits
+from skcalib._networks._torch import frozen_view, is_module, module_logits
+from skcalib._onnx._outputs import are_proba
 from skcalib._sklearn_compat import Interval
 from skcalib._warnings import warn
 from skcalib.frozen._base import FrozenLogits

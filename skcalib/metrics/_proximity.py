@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
-from skcalib._solvers._neighbours import mass_quantiles, neighbour_proximity
 from skcalib._validation import check_top_label
 from skcalib.metrics._bins import Floats, check_n_bins, sum_by_index, uniform_edges
+from skcalib.metrics._neighbours import mass_quantiles, neighbour_proximity
 
 
 def neighbor_proximity(

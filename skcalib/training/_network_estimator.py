@@ -15,7 +15,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skcalib._backends._module_copy import ModuleCopier
+from skcalib._networks._module_copy import ModuleCopier
 from skcalib._validation import check_weight, encode_labels
 from skcalib.training._modules import build_perceptron
 

@@ -6,9 +6,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit, logit, softmax
 from sklearn.metrics import log_loss
 
-from skcalib._blocks import CalibrationData, open_source
-from skcalib._solvers import _histogram, _scores
-from skcalib._solvers._scores import one_vs_rest
+from skcalib._blocks import CalibrationData, _scores, open_source
+from skcalib._blocks._scores import one_vs_rest
+from skcalib._solvers import _histogram
 from skcalib.calibrators import HistogramBinning
 
 METHODS = ["one_vs_rest", "top_label"]

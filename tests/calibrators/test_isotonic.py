@@ -9,9 +9,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
 from skcalib._blocks import CalibrationData, open_source
+from skcalib._blocks._scores import one_vs_rest
 from skcalib._numerics import log_odds
 from skcalib._solvers import _isotonic
-from skcalib._solvers._scores import one_vs_rest
 from skcalib.calibrators import IsotonicCalibration, TemperatureScaling
 
 METHODS = ["one_vs_rest", "strict", "strict_temperature", "shared", "top_label"]

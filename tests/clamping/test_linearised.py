@@ -7,8 +7,8 @@ from scipy.optimize import minimize
 
 pytest.importorskip("torch")
 
+from skcalib._solvers._focal_brier import best_temperature
 from skcalib.clamping._linearised import Linearised
-from skcalib.clamping._row_losses import best_temperature
 
 pytestmark = pytest.mark.torch
 

@@ -6,11 +6,11 @@ from numpy.testing import assert_allclose
 
 torch = pytest.importorskip("torch")
 
-from skcalib.clamping._inputs import Inputs  # noqa: E402
-from skcalib.clamping._network import open_network  # noqa: E402
+from skcalib._networks._inputs import Inputs  # noqa: E402
+from skcalib._networks._network import Network  # noqa: E402
+from skcalib._networks._open import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Channel, Full, LowFrequency  # noqa: E402
-from skcalib.clamping._running_network import Network  # noqa: E402
 from skcalib.clamping._tensor_losses import LOSSES  # noqa: E402
 from skcalib.exceptions import NotDifferentiableError  # noqa: E402
 

@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 torch = pytest.importorskip("torch")
 
 from skcalib import NeuralClamping  # noqa: E402
+from skcalib._networks._inputs import Inputs  # noqa: E402
+from skcalib._networks._open import open_network  # noqa: E402
 from skcalib.clamping import _starts  # noqa: E402
-from skcalib.clamping._inputs import Inputs  # noqa: E402
-from skcalib.clamping._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 
 pytestmark = pytest.mark.torch

@@ -5,8 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from skcalib._backends import _onnx_files
 from skcalib._files import write_together
+from skcalib._onnx import _files
 from skcalib.calibrators import TemperatureScaling
 from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
 from skcalib.frozen import OnnxLogits
@@ -102,7 +102,7 @@ def test_outside_weights_are_read_into_the_calibrated_model(
 def test_large_outside_weights_stay_outside(
     wide_model, calibrator, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(_onnx_files, "LARGEST_INLINE", 100)
+    monkeypatch.setattr(_files, "LARGEST_INLINE", 100)
     model = calibrate_onnx_model(wide_model, calibrator)
     with pytest.raises(ValueError, match="data_folder"):
         save_onnx(model, tmp_path / "calibrated.onnx")

@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._solvers import _matrix, _matrix_blocks
 from skcalib._solvers._matrix import Ridge, _Problem, fit_matrix, identity_map
-from skcalib._solvers._penalty_search import PenaltySearch, log_loss, penalties
-from skcalib._solvers._range import clip_masked, sensible_range
 from skcalib._solvers._vector import _expand, inverse
+from skcalib.calibrators._penalty_search import PenaltySearch, log_loss, penalties
+from skcalib.calibrators._seen_range import clip_masked, sensible_range
 
 
 @pytest.fixture

@@ -1,1 +1,0 @@
-"""The runtimes of networks: torch and ONNX, each imported when first used."""

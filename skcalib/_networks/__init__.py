@@ -1,0 +1,1 @@
+"""Frozen networks and the rows of inputs they are run on."""

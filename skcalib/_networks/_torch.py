@@ -1,0 +1,143 @@
+"""Running a trained torch module without touching it."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from skcalib._onnx._outputs import as_columns
+from skcalib._optional import import_optional
+
+_PURPOSE = "Running a torch module"
+
+
+def is_module(network: Any) -> bool:
+    """Whether `network` is a torch module."""
+    return isinstance(network, import_optional("torch", _PURPOSE).nn.Module)
+
+
+def frozen_view(module: Any, device: str, *, own_weights: bool = False) -> Any:
+    """Return `module` in eval mode, as a copy of its tree that shares its weights.
+
+    The parameters lie in the same memory, so nothing large is copied, but ask for no
+    gradient. Buffers are small and copied, and attributes set while running land on the
+    view, so that not even a module that counts its calls is changed. What was compiled
+    is not compiled in the view. A move to another device copies the weights, as
+    `own_weights` does, and TorchScript in train mode is copied as a whole.
+    """
+    torch = import_optional("torch", _PURPOSE)
+    from skcalib._networks._module_copy import ModuleCopier
+
+    own = module_device(module)
+    if own.type == "meta":
+        raise ValueError(
+            "The module lies on the device 'meta', without its weights. Load them."
+        )
+    wanted = own if device == "auto" else checked_device(device)
+    moves = wanted.type != own.type or wanted.index not in (None, own.index)
+    owns = own_weights or moves
+
+    def weight(parameter: Any) -> Any:
+        # Subclasses, such as parameters that are not there yet, may refuse to be
+        # rebuilt.
+        if type(parameter) is not torch.nn.Parameter:
+            return copy.deepcopy(parameter) if owns else parameter
+        values = parameter.detach()
+        return torch.nn.Parameter(
+            values.clone() if owns else values, requires_grad=False
+        )
+
+    def buffer(tensor: Any) -> Any:
+        return tensor.detach().clone()
+
+    def scripted(part: Any) -> Any:
+        if not owns and not any(inner.training for inner in part.modules()):
+            return part
+        with torch.no_grad():  # or its weights would be computed from the original's
+            return copy.deepcopy(part).eval()
+
+    view = ModuleCopier(weight, buffer, scripted, frozen=True).module(module)
+    return view.to(wanted) if moves else view
+
+
+def checked_device(device: Any) -> Any:
+    """Return the device of this name; raise a ValueError if it cannot be had."""
+    torch = import_optional("torch", _PURPOSE)
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not a device that torch knows; pass 'auto', 'cpu' "
+            "or 'cuda'."
+        ) from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            f"device={str(device)!r} asks for a GPU, but torch finds none here. Pass "
+            "device='auto' or 'cpu'."
+        )
+    return found
+
+
+def module_device(module: Any) -> Any:
+    """Return the device of the first tensor of a module, the CPU if it has none."""
+    torch = import_optional("torch", _PURPOSE)
+    for tensors in (module.parameters(), module.buffers()):
+        for tensor in tensors:
+            return tensor.device
+    return torch.device("cpu")
+
+
+def module_logits(
+    view: Any, X: Any, batch_size: int, output: str | int | None
+) -> Iterator[np.ndarray]:
+    """Yield the logits of `X`, batch by batch, as float32 or float64 arrays."""
+    torch = import_optional("torch", _PURPOSE)
+    from skcalib._networks._rows import rows_in_order
+    from skcalib._networks._train_mode import refuse_train_mode
+
+    device = module_device(view)
+    dtype = next((p.dtype for p in view.parameters() if p.is_floating_point()), None)
+    for number, batch in enumerate(rows_in_order(X, batch_size)):
+        wanted = dtype if batch.is_floating_point() else None
+        # A copy: the first layer may work in place, and X is the user's.
+        x = batch.detach().to(device, wanted or batch.dtype, copy=True)
+        if number == 0:
+            refuse_train_mode(view, x)
+        with torch.no_grad():
+            try:
+                result = view(x)
+            except (RuntimeError, TypeError, IndexError) as error:
+                raise ValueError(
+                    f"The module could not be run on a batch of shape "
+                    f"{tuple(batch.shape)} and type {batch.dtype}: {error}. Pass X in "
+                    "the shape, type and scale the module was trained on."
+                ) from error
+        values = pick_logits(result, output).detach()
+        wide = values.dtype == torch.float64 or not values.is_floating_point()
+        array = (values if wide else values.to(torch.float32)).cpu().numpy()
+        yield as_columns(array, batch.shape[0], "The module's output")
+
+
+def pick_logits(result: Any, output: str | int | None) -> Any:
+    """Take the logits out of what a module returned."""
+    torch = import_optional("torch", _PURPOSE)
+    if output is not None:
+        try:
+            if isinstance(output, str) and not isinstance(result, Mapping):
+                result = getattr(result, output)
+            else:
+                result = result[output]
+        except (AttributeError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"The module's result, a {type(result).__name__}, has no {output!r}."
+            ) from error
+    elif not isinstance(result, torch.Tensor) and hasattr(result, "logits"):
+        result = result.logits
+    if not isinstance(result, torch.Tensor):
+        found = f" with the keys {list(result)}" if isinstance(result, Mapping) else ""
+        raise ValueError(
+            f"The module returned a {type(result).__name__}{found}, not a tensor. Say "
+            "where its logits are: output=<name or position>."
+        )
+    return result

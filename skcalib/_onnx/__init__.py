@@ -1,0 +1,1 @@
+"""ONNX files: reading, running, walking and differentiating them."""

@@ -1,0 +1,141 @@
+"""The form of an ONNX graph, checked once when a file is opened.
+
+Every tensor that is read is made once, without a cycle, and every node has the inputs
+and outputs that its operator needs. What walks a graph relies on it: a walk along a
+cycle would not end. Bodies of If, Loop and Scan are graphs like any other; those of a
+model's own functions are not walked, and left to the runtime.
+"""
+
+from collections.abc import Callable, Sequence, Set
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from skcalib._onnx._graph import domain_name, inner_graphs
+from skcalib._optional import import_optional
+from skcalib.exceptions import ModelFormatError
+
+# How many nodes of a cycle a message names.
+_NAMED = 4
+Arity = tuple[list[int], int]
+# The tensors that are read, each with a node that does; None for the graph's outputs.
+Readers = dict[str, Any]
+
+
+def check_form(model: Any, name: str) -> None:
+    """Refuse a model whose graph cannot be walked; `name` is that of the model."""
+    try:
+        free = _check_graph(model.graph, _needed_by(model))
+        for tensor, node in free.items():
+            raise _FormError(
+                f"nothing makes its output {tensor!r}"
+                if node is None
+                else f"{_describe(node)} reads {tensor!r}, which nothing makes"
+            )
+    except _FormError as fault:
+        raise ModelFormatError(
+            f"{name} is no valid ONNX model: {fault}. Export it again, or look at it "
+            "with onnx.checker.check_model."
+        ) from fault
+
+
+class _FormError(Exception):
+    """What is wrong with a graph."""
+
+
+def _check_graph(graph: Any, arity: Callable[[Any], Arity | None]) -> Readers:
+    """Check one graph; return the tensors that it reads from the graphs around it."""
+    given = {value.name for value in (*graph.input, *graph.initializer)}
+    given.update(tensor.values.name for tensor in graph.sparse_initializer)
+    maker = _makers(graph, given)
+    free: Readers = {}
+    reads = []
+    for node in graph.node:
+        _check_arity(node, arity(node))
+        read: Readers = {tensor: node for tensor in node.input if tensor}
+        for inner in inner_graphs(node):
+            found = _check_graph(inner, arity)
+            read.update({tensor: reader or node for tensor, reader in found.items()})
+        reads.append(read.keys())
+        free.update(read)
+    _check_order(graph, maker, reads)
+    free.update({value.name: None for value in graph.output})
+    return {t: free[t] for t in free if t not in maker and t not in given}
+
+
+def _makers(graph: Any, given: set[str]) -> dict[str, int]:
+    """Return the number of the node that makes each tensor."""
+    maker: dict[str, int] = {}
+    for position, node in enumerate(graph.node):
+        for tensor in filter(None, node.output):
+            if tensor in maker or tensor in given:
+                raise _FormError(f"{_describe(node)} makes {tensor!r} a second time")
+            maker[tensor] = position
+    return maker
+
+
+def _check_order(graph: Any, maker: dict[str, int], reads: Sequence[Set[str]]) -> None:
+    """Refuse a cycle; the order in which nodes are written does not matter."""
+    before = {
+        position: {maker[tensor] for tensor in read if tensor in maker}
+        for position, read in enumerate(reads)
+    }
+    try:
+        TopologicalSorter(before).prepare()
+    except CycleError as error:
+        cycle = sorted(set(error.args[1]))
+        named = ", ".join(_describe(graph.node[i]) for i in cycle[:_NAMED])
+        more = " and others" if len(cycle) > _NAMED else ""
+        raise _FormError(f"a cycle runs through {named}{more}") from error
+
+
+def _check_arity(node: Any, needed: Arity | None) -> None:
+    if needed is None:
+        return
+    inputs, n_outputs = needed
+    n_inputs = len(node.input)
+    for i in inputs:
+        if i >= n_inputs or not node.input[i]:
+            raise _FormError(f"{_describe(node)} lacks input {i + 1}")
+    if len(node.output) < n_outputs:
+        raise _FormError(
+            f"{_describe(node)} has {len(node.output)} outputs where {n_outputs} are "
+            "needed"
+        )
+
+
+def _needed_by(model: Any) -> Callable[[Any], Arity | None]:
+    """Return what tells a node's needed inputs, and how many outputs; None: unknown."""
+    onnx = import_optional("onnx", "Reading an ONNX model")
+    versions = {
+        domain_name(entry.domain): entry.version for entry in model.opset_import
+    }
+    found: dict[tuple[str, str], Arity | None] = {}
+
+    def look_up(domain: str, operator: str) -> Arity | None:
+        if not onnx.defs.has(operator, domain):
+            return None
+        version = min(max(versions.get(domain, 0), 0), _NEWEST)
+        try:
+            schema = onnx.defs.get_schema(operator, version, domain)
+        except onnx.defs.SchemaError:  # none of this version, which runs nowhere
+            schema = onnx.defs.get_schema(operator, domain)
+        single = onnx.defs.OpSchema.FormalParameterOption.Single
+        inputs = [i for i, slot in enumerate(schema.inputs) if slot.option == single]
+        return inputs, schema.min_output
+
+    def needed(node: Any) -> Arity | None:
+        key = (domain_name(node.domain), node.op_type)
+        if key not in found:
+            found[key] = look_up(*key)
+        return found[key]
+
+    return needed
+
+
+# Beyond what any release of onnx defines, and within its integers.
+_NEWEST = 10_000
+
+
+def _describe(node: Any) -> str:
+    name = node.name or next(filter(None, node.output), "")
+    return f"the node {name!r} ({node.op_type})"

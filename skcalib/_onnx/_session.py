@@ -1,0 +1,136 @@
+"""ONNX networks in onnxruntime: one session per model, process and thread count."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from skcalib._onnx._files import ModelSource, open_source, parse_model
+from skcalib._onnx._inputs import InputSpec, batches, probe_inputs
+from skcalib._onnx._readout import (
+    Readout,
+    confirm_readout,
+    find_readout,
+    read_logits,
+)
+from skcalib._onnx._recent import Recent
+from skcalib._optional import import_optional
+from skcalib._sklearn_compat import n_threads
+from skcalib.exceptions import ModelFormatError
+
+# Sessions are kept open, the last few used, because opening one costs far more than
+# a batch. They can be neither copied nor pickled, and do not survive a fork.
+_sessions = Recent(8)
+
+
+class OnnxNetwork:
+    """An open session that returns logits."""
+
+    def __init__(self, session: Any, readout: Readout, name: str) -> None:
+        self.session = session
+        self.readout = readout
+        self.name = name
+        self.inputs = [InputSpec.of(argument) for argument in session.get_inputs()]
+        for spec in self.inputs:
+            spec.check_batch()
+
+    def tensor_types(self) -> dict[str, tuple[str, list[Any]]]:
+        """Return the type and shape of every tensor the session can give."""
+        return {v.name: (v.type, list(v.shape)) for v in self.session.get_outputs()}
+
+    def run(self, feeds: dict[str, np.ndarray], outputs: list[str]) -> list[np.ndarray]:
+        """Compute the named tensors for one batch."""
+        try:
+            return self.session.run(outputs, feeds)
+        except Exception as error:  # onnxruntime's own classes share no parent
+            raise ModelFormatError(
+                f"onnxruntime could not run {self.name} on a batch of inputs of shape "
+                f"{[values.shape for values in feeds.values()]}: {error}"
+            ) from error
+
+    def confirm(self, X: Any, batch_size: int) -> Readout:
+        """Settle how logits are read, on the first batch of `X`."""
+        feeds, n_rows = next(batches(self.inputs, X, batch_size))
+        names = [self.readout.tensor, self.readout.score]
+        values, score = (part[:n_rows] for part in self.run(feeds, names))
+        return confirm_readout(self.readout, values, score, n_rows)
+
+    def confirm_on_probe(self) -> Readout:
+        """Settle how logits are read without data, on made-up inputs if they run."""
+        feeds = probe_inputs(self.inputs)
+        if feeds is None:
+            return self._unprobed()
+        names = [self.readout.tensor, self.readout.score]
+        try:
+            values, score = self.run(feeds, names)
+        except ModelFormatError:
+            return self._unprobed()
+        return confirm_readout(self.readout, values, score, values.shape[0])
+
+    def _unprobed(self) -> Readout:
+        certain = self.readout.is_certain
+        return self.readout if certain else replace(self.readout, kind="logits")
+
+    def logits(self, X: Any, batch_size: int, readout: Readout) -> Iterator[np.ndarray]:
+        """Yield the logits of `X`, batch by batch."""
+        for feeds, n_rows in batches(self.inputs, X, batch_size):
+            (values,) = self.run(feeds, [readout.tensor])
+            yield read_logits(readout, values[:n_rows], n_rows)
+
+
+def open_network(
+    model: Any, output: str | None = None, providers: list[Any] | None = None
+) -> OnnxNetwork:
+    """Open a session on a path, bytes or `onnx.ModelProto`, or find the open one."""
+    source = open_source(model)
+    threads = n_threads()
+    chosen = repr(providers)
+    key = (os.getpid(), source, output, chosen, threads)
+    network: OnnxNetwork = _sessions.get(
+        key, lambda: _open(source, output, providers, threads)
+    )
+    return network
+
+
+def _open(
+    source: ModelSource, output: str | None, providers: list[Any] | None, threads: int
+) -> OnnxNetwork:
+    onnx = import_optional("onnx", "Reading an ONNX model")
+    model = parse_model(source)
+    readout = find_readout(model, output)
+    served = {value.name for value in model.graph.output}
+    for tensor in (readout.tensor, readout.score):
+        if tensor not in served:
+            model.graph.output.append(onnx.ValueInfoProto(name=tensor))
+            served.add(tensor)
+    session = open_session(model, source, providers, threads)
+    return OnnxNetwork(session, readout, source.name)
+
+
+def open_session(
+    model: Any,
+    source: ModelSource,
+    providers: list[Any] | None = None,
+    threads: int = 1,
+) -> Any:
+    """Open an onnxruntime session on a parsed model."""
+    runtime = import_optional("onnxruntime", "Running an ONNX model")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # what goes wrong is raised, not logged
+    if source.folder is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", source.folder
+        )
+    try:
+        return runtime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=providers or ["CPUExecutionProvider"],
+        )
+    except Exception as error:  # onnxruntime's own classes share no parent
+        raise ModelFormatError(
+            f"onnxruntime cannot open {source.name}: {error}"
+        ) from error

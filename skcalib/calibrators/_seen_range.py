@@ -1,0 +1,39 @@
+"""Where to cut masked logits before an affine map is fitted to them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._blocks import CalibrationData
+from skcalib._blocks._scores import LARGEST_LOGIT, cut_logits
+from skcalib._solvers._temperature import subsample, typical_gap
+
+# In units of the temperature: what lies this far below the largest logit of its row has
+# probability 0 before the cut and after it.
+DEPTH = 1e3
+# In units of the typical distance of a row's largest logit from the middle of them.
+SPREAD = 1e2
+
+
+def sensible_range(data: CalibrationData, temperature: float) -> tuple[float, float]:
+    """Return the interval outside which logits say nothing but "masked"."""
+    sample = subsample(data)
+    largest = cut_logits(sample.logits).max(axis=1)
+    middle = float(np.median(largest))
+    spread = float(np.median(np.abs(largest - middle)))
+    reach = DEPTH * max(temperature, typical_gap(sample)) + SPREAD * spread
+    # Predictions cut all logits to these bounds first.
+    return max(middle - reach, -LARGEST_LOGIT), min(middle + reach, LARGEST_LOGIT)
+
+
+def clip_masked(
+    data: CalibrationData, temperature: float
+) -> tuple[CalibrationData, tuple[float, float]]:
+    """Cut the logits to their sensible range; return the range too."""
+    lower, upper = sensible_range(data, temperature)
+
+    def count_outside(logits: NDArray, codes: NDArray, weight: NDArray) -> int:
+        return int(logits.min() < lower) + int(logits.max() > upper)
+
+    if data.sum(count_outside):
+        data = data.mapped(lambda block: np.clip(block, lower, upper, out=block))
+    return data, (lower, upper)

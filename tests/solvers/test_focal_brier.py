@@ -1,0 +1,77 @@
+"""Losses of cached logits against plain formulas and differences."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import softmax
+
+pytest.importorskip("torch")
+
+from skcalib import TemperatureScaling
+from skcalib._solvers._focal_brier import best_temperature, mean_loss, row_losses
+
+pytestmark = pytest.mark.torch
+
+LOSSES = [("focal", 0.0), ("focal", 0.5), ("focal", 2.0), ("brier", 0.0)]
+
+
+def draw(n=30, n_classes=4, scale=3.0):
+    rng = np.random.default_rng(0)
+    return scale * rng.normal(size=(n, n_classes)), rng.integers(0, n_classes, n)
+
+
+def plain(scores, codes, loss, gamma):
+    proba = softmax(scores, axis=1)
+    own = proba[np.arange(len(codes)), codes]
+    if loss == "brier":
+        return ((proba - np.eye(scores.shape[1])[codes]) ** 2).sum(axis=1)
+    return -((1 - own) ** gamma) * np.log(own)
+
+
+@pytest.mark.parametrize(("loss", "gamma"), LOSSES)
+def test_losses_are_their_formulas(loss, gamma):
+    scores, codes = draw()
+    losses = row_losses(scores.copy(), codes, loss, gamma)[0]
+    assert_allclose(losses, plain(scores, codes, loss, gamma), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("loss", "gamma"), LOSSES)
+def test_gradients_are_differences(loss, gamma):
+    scores, codes = draw()
+    residual = row_losses(scores.copy(), codes, loss, gamma)[1]
+    for k in range(scores.shape[1]):
+        step = 1e-6 * np.eye(scores.shape[1])[k]
+        above = plain(scores + step, codes, loss, gamma)
+        below = plain(scores - step, codes, loss, gamma)
+        assert_allclose(residual[:, k], (above - below) / 2e-6, atol=1e-7)
+
+
+def test_the_root_gives_the_hessian_of_the_log_loss():
+    scores, codes = draw(n=1)
+    _, _, proba, root = row_losses(scores.copy(), codes, "focal", 0.0)
+    change = np.eye(4)
+    centred = change - (proba[0] @ change)
+    factor = root[0][:, np.newaxis] * centred
+    assert_allclose(factor.T @ factor, np.diag(proba[0]) - np.outer(proba, proba))
+
+
+@pytest.mark.parametrize("loss", ["focal", "brier"])
+def test_extreme_scores_give_finite_numbers(loss):
+    scores = np.array([[1e4, -1e4], [-1e4, 1e4], [0.0, 0.0]])
+    found = row_losses(scores.copy(), np.array([0, 0, 0]), loss, 0.5)
+    assert all(np.isfinite(part).all() for part in found)
+
+
+@pytest.mark.parametrize(("loss", "gamma"), LOSSES)
+def test_the_best_temperature_is_that_of_temperature_scaling(loss, gamma):
+    logits, codes = draw(400)
+    codes[:250] = logits[:250].argmax(axis=1)
+    weight = np.random.default_rng(1).integers(0, 3, 400).astype(float)
+    weight[:5] = 0
+    objective = loss if gamma or loss == "brier" else "log_loss"
+    ts = TemperatureScaling(objective=objective, gamma=gamma, classes=range(4))
+    ts.fit(logits, codes, sample_weight=weight)
+    found = best_temperature(logits, codes, weight, loss, gamma)
+    assert found.x[0] == ts.temperature_
+    loss_there = mean_loss(logits, codes, weight, ts.temperature_, loss, gamma)
+    assert loss_there == pytest.approx(ts.loss_, rel=1e-9)
