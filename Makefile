@@ -5,6 +5,7 @@ check:
 	ruff check .
 	mypy
 	lint-imports --config setup.cfg
+	python .ci/sizes.py
 
 test:
 	pytest

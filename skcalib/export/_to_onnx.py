@@ -76,7 +76,15 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     if scores == emitted.proba:  # as they are served, so that the two agree
         scores = "probabilities"
     build.labels(scores, classes, output="label")
+    model = _model(calibrator, build, dtype)
+    record(model, calibrator)
+    onnx.checker.check_model(model)
+    return model
 
+
+def _model(calibrator: Any, build: NodeBuilder, dtype: np.dtype) -> Any:
+    """Put the nodes between the input of logits and the two outputs."""
+    onnx = import_optional("onnx", "Exporting to ONNX")
     element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
     info = onnx.helper.make_tensor_value_info
     label_type = next(
@@ -87,18 +95,15 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
         type(calibrator).__name__,
         [info("logits", element, ["batch", calibrator.n_features_in_])],
         [
-            info("probabilities", element, ["batch", len(classes)]),
+            info("probabilities", element, ["batch", len(calibrator.classes_)]),
             info("label", label_type.data_type, ["batch"]),
         ],
         build.initializers,
     )
-    model = onnx.helper.make_model(
+    return onnx.helper.make_model(
         graph,
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="skcalib",
         producer_version=skcalib.__version__,
     )
-    record(model, calibrator)
-    onnx.checker.check_model(model)
-    return model
