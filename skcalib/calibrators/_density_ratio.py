@@ -220,10 +220,12 @@ class DensityRatioCalibration(BaseCalibrator):
         options = {"prior": self.prior_samples}
         if self.method == "density_ratio":
             options["factor"] = self.bandwidth
-            model = DensityRatio.fit(points, hit, weight, **options)
+            self._model: DensityRatio | BinShift = DensityRatio.fit(
+                points, hit, weight, **options
+            )
         else:
-            model = BinShift.fit(points, hit, weight, n_bins=self.n_bins, **options)
-        self._model = model
+            options["n_bins"] = self.n_bins
+            self._model = BinShift.fit(points, hit, weight, **options)
         return self
 
     def predict_proba(self, X, features=None):

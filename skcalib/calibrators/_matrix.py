@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import Affine, CalibrationMap, Clip, Mixture, Softmax
+from skcalib._maps import Affine, CalibrationMap, Clip, Mixture, Operation, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
@@ -161,7 +161,7 @@ class MatrixScaling(BaseCalibrator):
 
     takes_unused = True
     # What the clipped logits go through before the affine map.
-    _front = ()
+    _front: tuple[Operation, ...] = ()
 
     def __init__(
         self,
@@ -199,8 +199,9 @@ class MatrixScaling(BaseCalibrator):
         features = self._features(data)
         start = identity_map(data.n_classes, 1 / temperature)
         strengths, models = self._choose_strengths(features, splits, start)
-        self.off_diagonal_penalty_, self.intercept_penalty_ = strengths
-        result = self._fit_affine(features, *strengths, start, self.tol)
+        off_diagonal, intercept = strengths
+        self.off_diagonal_penalty_, self.intercept_penalty_ = off_diagonal, intercept
+        result = self._fit_affine(features, off_diagonal, intercept, start, self.tol)
         self._record(result)
         self.coef_, self.intercept_ = result.x[:, :-1], result.x[:, -1]
         if self.average_folds:
@@ -238,7 +239,8 @@ class MatrixScaling(BaseCalibrator):
 
         folds = [tuple(data.subset(rows) for rows in split) for split in splits]
         search = PenaltySearch(fit, folds)
-        strengths, models = search.run(*self._given_strengths(), start)
+        off_diagonal, intercept = self._given_strengths()
+        strengths, models = search.run(off_diagonal, intercept, start)
         self.cv_losses_ = search.losses
         return strengths, models
 

@@ -60,7 +60,7 @@ def named_candidates(calibrators):
     if isinstance(calibrators, dict):
         return dict(calibrators)
     named = {}
-    seen = Counter()
+    seen: Counter[str] = Counter()
     for calibrator in calibrators:
         name = readable_name(calibrator)
         seen[name] += 1

@@ -233,7 +233,8 @@ class CalibratorSearch(BaseCalibrator):
         data = (logits, codes, weight)
         lone = lone_class(splits, codes)
         if lone is not None:
-            self._warn_lone(*lone, next(iter(candidates)))
+            split, code = lone
+            self._warn_lone(split, code, next(iter(candidates)))
             return self._take_simplest(candidates, *data)
         scores, seconds, proba = self._cross_validate(candidates, data, splits, rule)
         unit_weight = np.ones(len(splits))

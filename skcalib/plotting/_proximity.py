@@ -150,6 +150,7 @@ class ProximityDisplay(FromEstimator):
         """
         if not isinstance(n_bins, Integral) or n_bins < 1:
             raise ValueError(f"n_bins={n_bins!r} is not a whole number from 1.")
+        n_bins = int(n_bins)
         check_bootstrap(n_bootstrap, confidence_level)
         confidence, hit, weight = check_top_label(
             y_true, y_proba, labels, sample_weight, pos_label

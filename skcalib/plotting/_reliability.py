@@ -183,8 +183,11 @@ class ReliabilityDisplay(FromEstimator):
         """
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
-        rows = rows_of(y_true, y_proba, labels, sample_weight, pos_label, class_)
-        bins = BinnedRows(*rows, check_n_bins(n_bins), check_strategy(strategy))
+        confidence, hit, weight = rows_of(
+            y_true, y_proba, labels, sample_weight, pos_label, class_
+        )
+        n_bins, strategy = check_n_bins(n_bins), check_strategy(strategy)
+        bins = BinnedRows(confidence, hit, weight, n_bins, strategy)
         filled = bins.stats.weight > 0
         display = cls(
             accuracy=np.where(filled, bins.stats.accuracy, np.nan),
@@ -242,7 +245,7 @@ class ReliabilityDisplay(FromEstimator):
                 f"{len(y_probas)} classifiers need as many axes, not {axes.shape[0]}."
             )
         legend = options.pop("legend", True)
-        displays = []
+        displays: list[ReliabilityDisplay] = []
         for (name, y_proba), ax in zip(y_probas.items(), axes, strict=True):
             display = cls.from_predictions(
                 y_true,

@@ -1,5 +1,8 @@
 """What the displays share: colours, axes, estimators' predictions."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from skcalib._optional import import_optional
@@ -45,6 +48,8 @@ def titled(text, name):
 
 class FromEstimator:
     """Adds `from_estimator` to a display that has `from_predictions`."""
+
+    from_predictions: Callable[..., Any]
 
     @classmethod
     def from_estimator(cls, estimator, X, y, *, name=None, ax=None, **options):

@@ -32,10 +32,10 @@ def check_kinds_of_labels(calibrator):
         require_close(fitted.predict_proba(X), expected, f"labels {names}", atol=1e-9)
     X, y = draw_logits(n_classes=2)
     expected = fresh(calibrator).fit(X, y).predict_proba(X)
-    for names in ([False, True], [-1, 1], ["no", "yes"]):
-        fitted = fresh(calibrator).fit(X, np.array(names)[y])
-        _require_labels(fitted, X, names)
-        require_close(fitted.predict_proba(X), expected, f"labels {names}", atol=1e-9)
+    for pair in ([False, True], [-1, 1], ["no", "yes"]):
+        fitted = fresh(calibrator).fit(X, np.array(pair)[y])
+        _require_labels(fitted, X, pair)
+        require_close(fitted.predict_proba(X), expected, f"labels {pair}", atol=1e-9)
 
 
 def check_column_numbers(calibrator):

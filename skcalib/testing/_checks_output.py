@@ -10,11 +10,10 @@ from skcalib.testing._tools import draw_logits, fresh, require, require_close
 EXTREME_VALUES = (1e4, -1e4, 1e30, -1e30, 1e300, -1e300, 1e-300, 0.0)
 
 
-def _require_probabilities(proba, n_samples, n_classes, what):
+def _require_probabilities(proba, shape, what):
     require(
-        proba.shape == (n_samples, n_classes),
-        f"{what}: predict_proba has shape {proba.shape}, expected "
-        f"{(n_samples, n_classes)}.",
+        proba.shape == shape,
+        f"{what}: predict_proba has shape {proba.shape}, expected {shape}.",
     )
     bad = ~np.isfinite(proba).all(axis=1)
     require(not bad.any(), f"{what}: row {bad.argmax()} holds NaN or infinity.")
@@ -32,7 +31,7 @@ def check_probabilities(calibrator):
         X, y = draw_logits(n_classes=n_classes)
         fitted = fresh(calibrator).fit(X, y)
         proba = fitted.predict_proba(X)
-        _require_probabilities(proba, *X.shape, f"{n_classes} classes")
+        _require_probabilities(proba, X.shape, f"{n_classes} classes")
         require(
             proba.dtype == np.float64,
             f"float64 logits give probabilities of dtype {proba.dtype}.",
@@ -49,7 +48,7 @@ def check_extreme_logits(calibrator):
         limit = np.finfo(dtype).max
         extreme = np.clip(np.array(rows), -limit, limit).astype(dtype)
         what = f"extreme {np.dtype(dtype).name} logits"
-        _require_probabilities(fitted.predict_proba(extreme), *extreme.shape, what)
+        _require_probabilities(fitted.predict_proba(extreme), extreme.shape, what)
 
 
 def check_fit_on_extreme_logits(calibrator):
@@ -63,7 +62,7 @@ def check_fit_on_extreme_logits(calibrator):
     for what, logits in sets.items():
         fitted = fresh(calibrator).fit(logits, y)
         proba = fitted.predict_proba(np.vstack([logits, X]))
-        _require_probabilities(proba, 2 * X.shape[0], X.shape[1], f"fitted on {what}")
+        _require_probabilities(proba, (2 * len(X), X.shape[1]), f"fitted on {what}")
 
 
 def check_float32(calibrator):
@@ -76,7 +75,7 @@ def check_float32(calibrator):
         proba.dtype == np.float32,
         f"float32 logits give probabilities of dtype {proba.dtype}.",
     )
-    _require_probabilities(proba, *X.shape, "float32 logits")
+    _require_probabilities(proba, X.shape, "float32 logits")
     double = single.astype(np.float64)
     require_close(
         proba, fitted.predict_proba(double), "float32 and float64 logits at predict"

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,10 +63,11 @@ class BilevelTraining:
         self.members = [
             Member(
                 module,
-                *(torch.as_tensor(rows, device=x.device) for rows in split),
-                settings.optimizer(module.parameters(), lr=settings.lr),
+                inner=torch.as_tensor(inner, device=x.device),
+                outer=torch.as_tensor(outer, device=x.device),
+                optimizer=settings.optimizer(module.parameters(), lr=settings.lr),
             )
-            for module, split in zip(modules, splits, strict=True)
+            for module, (inner, outer) in zip(modules, splits, strict=True)
         ]
         self.judges = torch.as_tensor(find_judges(splits, x.shape[0]), device=x.device)
         # One row a member: s(w) = 2 sigmoid(w) is 1 at the start.
@@ -74,7 +76,7 @@ class BilevelTraining:
         self.n_weight_steps = 0
         self.epoch = 0
         self.outer_losses = []
-        self.kept = None
+        self.kept: dict[str, Any] = {}
 
     def run(self):
         """Train until the outer loss no longer improves."""
@@ -86,7 +88,7 @@ class BilevelTraining:
             head = self._fit_head(logits)
             loss = self._outer_loss(logits, head)
             self.outer_losses.append(loss)
-            if self.kept is None or loss < self.kept["loss"]:
+            if not self.kept or loss < self.kept["loss"]:
                 self._keep(epoch, loss, head)
             elif epoch - self.kept["epoch"] >= self.settings.n_iter_no_change:
                 break

@@ -111,7 +111,7 @@ class CLUELoss(torch.nn.Module):
         ignore_index=-100,
     ):
         super().__init__()
-        if not isinstance(alpha, Real) or not 0 <= alpha <= 1:
+        if not isinstance(alpha, Real) or not 0 <= float(alpha) <= 1:
             raise ValueError(f"alpha={alpha!r} is not a number between 0 and 1.")
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction={reduction!r} is not one of {REDUCTIONS}.")

@@ -79,7 +79,7 @@ def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
     if not isinstance(n_passes, Integral) or n_passes < 1:
         raise ValueError(f"n_passes={n_passes!r} is not a whole number from 1.")
     n_rows = _count_rows(x)
-    at_once = n_passes
+    n_passes = at_once = int(n_passes)
     if max_rows is not None:
         at_once = min(n_passes, max(1, int(max_rows) // max(1, n_rows)))
     results = []

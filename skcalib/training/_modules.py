@@ -24,7 +24,8 @@ def build_perceptron(X, weight, hidden_layer_sizes, dropout, n_outputs):
     Each hidden layer is linear, ReLU, dropout.
     """
     mean, scale = weighted_moments(X, weight)
-    layers, width = [Standardize(mean, scale)], X.shape[1]
+    layers: list[nn.Module] = [Standardize(mean, scale)]
+    width = X.shape[1]
     for size in hidden_layer_sizes:
         layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
         width = size
