@@ -1,9 +1,24 @@
-"""Pure array functions on rows of logits; those that end in ``_`` overwrite `x`."""
+"""Pure array functions on rows of logits, and the choice among scored candidates.
+
+Those that end in ``_`` overwrite `x`.
+"""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Larger logits are cut to this size, which no difference between two rows survives
+# anyway; products with any sensible coefficient, differences and squares stay finite.
+LARGEST_LOGIT = 1e60
+# Probabilities of true classes are cut off where scikit-learn does in float64.
+SMALLEST_PROBA = np.finfo(np.float64).eps
+
+
+def cut_logits(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Copy the logits to float64, cut to a size whose differences are finite."""
+    block = np.array(logits, dtype=np.float64, order="C")
+    return np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
 
 
 def softmax_(x: NDArray[Any]) -> NDArray[Any]:
@@ -68,6 +83,13 @@ def log_odds(x: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
+def true_log_proba(proba: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return ln p of column `codes` in each row; p is at least 2.2e-16."""
+    own = proba[np.arange(codes.shape[0]), codes].astype(np.float64)
+    log_own: NDArray[np.float64] = np.log(np.maximum(own, SMALLEST_PROBA))
+    return log_own
+
+
 def hash_rows(rows: NDArray[Any]) -> NDArray[np.uint64]:
     """Hash each row to 64 bits; equal rows have equal hashes, -0.0 being 0.0.
 
@@ -87,3 +109,36 @@ def hash_rows(rows: NDArray[Any]) -> NDArray[np.uint64]:
     factors = rng.integers(1 << 64, size=words.shape[1], dtype=np.uint64)
     words *= factors | np.uint64(1)
     return words.sum(axis=1, dtype=np.uint64)
+
+
+def mean_and_error(
+    values: NDArray[np.float64], weight: NDArray[np.float64]
+) -> tuple[Any, Any]:
+    """Return weighted means along the last axis and their standard errors.
+
+    Weights count repetitions, so the error is that of the repeated units.
+    """
+    total = weight.sum()
+    mean = values @ weight / total
+    square = (values - np.expand_dims(mean, -1)) ** 2 @ weight / total
+    return mean, np.sqrt(square / max(total - 1, 1))
+
+
+def choose(
+    scores: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    *,
+    one_standard_error: bool,
+) -> int:
+    """Return the row of the best candidate, or the first that it does not beat.
+
+    It beats another one by more than one standard error of their difference (Hastie,
+    Tibshirani & Friedman, "The Elements of Statistical Learning", section 7.10).
+    `scores` are (candidates, units), the simplest candidate first; a unit is a row, a
+    fold or a split, and its scores of two candidates go together.
+    """
+    best = int((scores @ weight).argmax())
+    if not one_standard_error:
+        return best
+    gap, error = mean_and_error(scores[best] - scores, weight)
+    return int((gap <= error).argmax())

@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData, map_blocks, row_slices
-from skcalib._numerics import log_odds, split_top
+from skcalib._numerics import cut_logits, log_odds, split_top
 
-# Larger logits are cut, as in prediction, so that no difference or square overflows.
-LARGEST_LOGIT = 1e60
 # Large blocks: each of the columns is sorted or binned by itself.
 BLOCK_ELEMENTS = 1 << 21
 
@@ -60,12 +58,6 @@ def all_scores(data: CalibrationData, scores: Scores) -> tuple[Block, Hits]:
     slices = row_slices(data.n_samples, data.n_classes, BLOCK_ELEMENTS)
     score, hit = zip(*map_blocks(read, slices), strict=True)
     return np.concatenate(score, axis=1), np.concatenate(hit, axis=1)
-
-
-def cut_logits(logits: NDArray[Any]) -> Block:
-    """Copy the logits to float64, cut to a size whose differences are finite."""
-    block = np.array(logits, dtype=np.float64, order="C")
-    return np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
 
 
 def pool_ties(score: Floats) -> tuple[Floats, Floats, NDArray[np.intp]]:

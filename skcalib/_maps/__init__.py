@@ -2,7 +2,6 @@
 
 from skcalib._maps._curves import curve_map, make_tables
 from skcalib._maps._numpy import (
-    LARGEST_LOGIT,
     evaluate,
     evaluate_block,
     top_columns,
@@ -26,6 +25,7 @@ from skcalib._maps._operations import (
     Softmax,
     Table,
 )
+from skcalib._numerics import LARGEST_LOGIT
 
 __all__ = [
     "LARGEST_LOGIT",

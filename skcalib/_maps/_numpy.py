@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from skcalib._blocks import ArraySource, map_blocks, row_slices
 from skcalib._maps import _operations as ops
 from skcalib._numerics import (
+    cut_logits,
     entropy,
     log_odds,
     log_sigmoid,
@@ -16,10 +17,6 @@ from skcalib._numerics import (
     softmax_,
     split_top,
 )
-
-# Larger logits are cut to this size, which no difference between two rows survives
-# anyway; products with any sensible coefficient then stay finite.
-LARGEST_LOGIT = 1e60
 
 Block = NDArray[np.float64]
 
@@ -62,9 +59,7 @@ def top_columns(
 def _read_and_map(
     calibration_map: ops.CalibrationMap, source: ArraySource, rows: slice
 ) -> Block:
-    block = np.array(source.read(rows), dtype=np.float64, order="C")
-    np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
-    return evaluate_block(calibration_map, block)
+    return evaluate_block(calibration_map, cut_logits(source.read(rows)))
 
 
 def evaluate_block(calibration_map: ops.CalibrationMap, x: Block) -> Block:

@@ -20,9 +20,9 @@ from skcalib._blocks._scores import (
     Floats,
     Hits,
     Scores,
-    cut_logits,
     pool_ties,
 )
+from skcalib._numerics import cut_logits
 
 
 class Curve(NamedTuple):

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import ArraySource, CalibrationData
-from skcalib._blocks._scores import Block, cut_logits
+from skcalib._blocks._scores import Block
+from skcalib._numerics import cut_logits
 from skcalib._solvers._result import Result
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 

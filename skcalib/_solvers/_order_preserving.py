@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._blocks._scores import cut_logits
-from skcalib._numerics import entropy, log_softmax_
+from skcalib._numerics import cut_logits, entropy, log_softmax_
 from skcalib._solvers._bounded_newton import minimize_bounded
 from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import Exponentials

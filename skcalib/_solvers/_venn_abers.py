@@ -29,11 +29,11 @@ from skcalib._blocks._scores import (
     TIE,
     Floats,
     all_scores,
-    cut_logits,
     one_vs_rest,
     pool_ties,
     second_class,
 )
+from skcalib._numerics import cut_logits
 
 
 class Bounds(NamedTuple):

@@ -1,13 +1,19 @@
 """Ensemble temperature scaling: calibrated, original and uniform probabilities."""
 
+from math import log
 from numbers import Integral, Real
+
+import numpy as np
 
 from skcalib._base import BaseCalibrator
 from skcalib._maps import CalibrationMap, Mixture, Softmax
 from skcalib._sklearn_compat import Interval
-from skcalib._solvers._ensemble import log_proba_of_parts
 from skcalib._solvers._mixture import fit_mixture
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import (
+    fit_temperature,
+    inverse_factors,
+    scaled_logits,
+)
 from skcalib.calibrators._scaling import divisions
 
 
@@ -98,7 +104,7 @@ class EnsembleTemperatureScaling(BaseCalibrator):
     def fit_calibration(self, data):
         """Find the temperature, then the weights of the mixture."""
         self.temperature_ = float(fit_temperature(data).x[0])
-        log_proba = log_proba_of_parts(data, self.temperature_)
+        log_proba = _log_proba_of_parts(data, self.temperature_)
         result = fit_mixture(
             log_proba, data.weight, tol=self.tol, max_iter=self.max_iter
         )
@@ -112,3 +118,22 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         parts = (scaled, CalibrationMap(Softmax()))
         constant = float(self.weights_[2]) / len(self.classes_)
         return CalibrationMap(Mixture(weights, parts, constant))
+
+
+def _log_proba_of_parts(data, temperature):
+    """Return log-probabilities of the true class under the three parts, (n, 3)."""
+
+    def of_block(logits, codes, weight):
+        columns = []
+        *more, beta = inverse_factors(temperature)
+        for scaled, factor in (
+            (logits * more[0] if more else logits, beta),
+            (logits, 1.0),
+        ):
+            t, t_label = scaled_logits(scaled, codes, factor)
+            total = np.exp(t, out=t).sum(axis=1, dtype=np.float64)
+            columns.append(t_label - np.log(total))
+        columns.append(np.full(codes.shape[0], -log(data.n_classes)))
+        return np.stack(columns, axis=1)
+
+    return data.rows(of_block)

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._blocks._scores import LARGEST_LOGIT, cut_logits
+from skcalib._numerics import LARGEST_LOGIT, cut_logits
 from skcalib._solvers._temperature import subsample, typical_gap
 
 # In units of the temperature: what lies this far below the largest logit of its row has

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from skcalib._numerics import softmax_
-from skcalib._solvers._choice import choose, mean_and_error
+from skcalib._numerics import choose, mean_and_error, softmax_
 from skcalib._solvers._focal_brier import log_losses
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from skcalib._blocks import row_slices
+from skcalib._numerics import true_log_proba
 from skcalib.metrics._bins import (
     BinStats,
     Floats,
@@ -61,8 +62,8 @@ class RowStatistics:
 
     @cached_property
     def log_loss(self) -> Floats:
-        """Minus the log of `own`, cut off where scikit-learn does in float64."""
-        return -np.log(np.maximum(self.own, np.finfo(np.float64).eps))
+        """Log-loss, cut off where scikit-learn does in float64."""
+        return -true_log_proba(self.proba, self.codes)
 
     @cached_property
     def brier(self) -> Floats:

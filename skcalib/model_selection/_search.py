@@ -8,8 +8,8 @@ from sklearn.base import clone
 from sklearn.utils.parallel import Parallel, delayed
 
 from skcalib._base import BaseCalibrator
+from skcalib._numerics import choose, mean_and_error, true_log_proba
 from skcalib._sklearn_compat import StrOptions, fit_context
-from skcalib._solvers._choice import choose, mean_and_error
 from skcalib._validation import (
     check_calibration_set,
     check_logits,
@@ -26,7 +26,6 @@ from skcalib.model_selection._candidates import (
     default_candidates,
     named_candidates,
 )
-from skcalib.model_selection._log_proba import true_log_proba
 from skcalib.model_selection._stack import HeldOut, StackedCalibrator
 
 STACK = "stack"

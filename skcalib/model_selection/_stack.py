@@ -12,9 +12,9 @@ from sklearn.base import clone
 from skcalib._base import BaseCalibrator
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Log, Mixture, Softmax, evaluate
+from skcalib._numerics import true_log_proba
 from skcalib._solvers._mixture import fit_mixture
 from skcalib.calibrators import OrderPreservingScaling, TemperatureScaling
-from skcalib.model_selection._log_proba import true_log_proba
 
 # Probabilities of a mixture below this are not told apart from 0.
 FLOOR = 1e-12

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skcalib._solvers._choice import choose, mean_and_error
+from skcalib._numerics import choose, mean_and_error
 
 
 def scores_with_a_gap_of(n_errors, weight):
