@@ -1,81 +1,111 @@
 """Newton's method for a few parameters with lower bounds, the Hessian formed.
 
-Minimised is a smooth convex loss over x >= lower (sequential quadratic programming).
-Each step minimises the quadratic model over the bounds exactly, as a least-squares
-problem with non-negative unknowns.
+Minimised is a smooth convex loss over x >= lower, by sequential quadratic programming
+[Nocedal & Wright, Numerical Optimization, 2006, section 18.1; for bounds also the
+projected Newton method, Bertsekas 1982]. The step s minimises the quadratic model
+
+    g' s + s' H s / 2   over   s >= l = lower - x,
+
+exactly. With the Cholesky factor H = R' R and t = s - l >= 0, the model is, but for a
+constant, (g + H l)' t + |R t|^2 / 2 = |R t - b|^2 / 2 with R' b = -(g + H l): a
+least-squares problem with non-negative unknowns, for which Lawson & Hanson's active-set
+method is exact [Solving Least Squares Problems, 1974, ch. 23]. So the set of parameters
+at their bounds is found by each step as a whole, and near the optimum, where it no
+longer changes, the method is Newton's on the others and converges quadratically.
+
+The model of a convex loss promises a decrease at every point but the optimum, where it
+is an estimate of what is left; Armijo backtracking halves steps that bring less. All
+is computed in units where the Hessian has a unit diagonal, with as much added to it
+(Cholesky jitter) as makes it positive definite.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 
-from skcalib._solvers._newton_cg import ROUNDING
-from skcalib._solvers._result import Result
+from skcalib._solvers._descend import (
+    LOSS_NOISE,
+    ROUNDING,
+    backtrack,
+    descend,
+    jittered,
+)
+from skcalib._solvers._result import CONVERGED, NO_DESCENT, Result
 
 Array = NDArray[np.float64]
 # Loss, gradient and Hessian at a point.
 Expand = Callable[[Array], tuple[float, Array, Array]]
 
-MAX_HALVINGS = 40
 # In units of the Hessian's diagonal, so that rounding leaves it positive definite.
 SLIGHT = 1e-12
+
+
+@dataclass(frozen=True)
+class _Point:
+    x: Array
+    loss: float
+    gradient: Array
+    hessian: Array
+
+
+@dataclass(frozen=True)
+class _Step:
+    point: _Point
+    step: Array
+    # The decrease of the quadratic model.
+    left: float
 
 
 def minimize_bounded(
     expand: Expand, x: Array, lower: Array, *, tol: float, max_iter: int
 ) -> Result:
     """Minimise over ``x >= lower`` until the loss is about `tol` above its minimum."""
-    loss, gradient, hessian = expand(x)
-    message = f"max_iter={max_iter} was reached"
-    n_iter = 0
-    while n_iter < max_iter:
-        n_iter += 1
-        step = bounded_step(gradient, hessian, lower - x)
+
+    def step_from(point: _Point) -> _Step:
+        gradient, hessian = point.gradient, point.hessian
+        step = bounded_step(gradient, hessian, lower - point.x)
         drop = -float(gradient @ step + step @ hessian @ step / 2)
-        if drop <= max(tol, ROUNDING):
-            message = "converged"
-            break
-        length, new = 1.0, expand(x + step)
-        for _ in range(MAX_HALVINGS):
-            if new[0] <= loss - 1e-4 * length * drop:
-                break
-            length /= 2
-            new = expand(x + length * step)
-        else:
-            message = "converged" if drop <= 1e-9 else "no descent along Newton's step"
-            break
-        x = np.maximum(x + length * step, lower)
-        loss, gradient, hessian = new
+        return _Step(point, step, drop)
+
+    def go(newton: _Step) -> _Point | str:
+        x, drop = newton.point.x, newton.left
+
+        def at(length: float) -> tuple[float, _Point]:
+            new = x + length * newton.step
+            # The bounds hold but for rounding.
+            point = _Point(np.maximum(new, lower), *expand(new))
+            return point.loss, point
+
+        found = backtrack(at, newton.point.loss, drop)
+        if found is None:
+            return CONVERGED if drop <= LOSS_NOISE else NO_DESCENT.format(drop)
+        return found[1]
+
+    point, n_iter, message = descend(
+        _Point(x, *expand(x)),
+        step_from,
+        go,
+        tol=max(tol, ROUNDING),
+        max_iter=max_iter,
+    )
     # What the bounds hold back does not count.
-    free = (x > lower) | (gradient < 0)
-    norm = float(np.linalg.norm(gradient[free]))
-    return Result(x, loss, n_iter, message == "converged", message, norm)
+    free = (point.x > lower) | (point.gradient < 0)
+    norm = float(np.linalg.norm(point.gradient[free]))
+    return Result(point.x, point.loss, n_iter, message, norm)
 
 
 def bounded_step(gradient: Array, hessian: Array, lower: Array) -> Array:
     """Minimise ``gradient @ s + s @ hessian @ s / 2`` over ``s >= lower``."""
     unit = 1 / np.sqrt(np.diagonal(hessian) + np.finfo(float).tiny)
     scaled = hessian * np.outer(unit, unit)
-    root = _cholesky(scaled)
+    root: Array = jittered(scaled, SLIGHT, cholesky)
     lower = lower / unit
     # In t = s - lower, which is to be non-negative.
     slope = gradient * unit + scaled @ lower
     target = -solve_triangular(root, slope, trans="T")
     result: Array = (nnls(root, target)[0] + lower) * unit
     return result
-
-
-def _cholesky(scaled: Array) -> Array:
-    """Factorise a matrix of unit diagonal, raised until it is positive definite."""
-    ridge = SLIGHT
-    while True:
-        scaled[np.diag_indices_from(scaled)] += ridge
-        try:
-            root: Array = cholesky(scaled)
-        except LinAlgError:
-            ridge *= 100
-        else:
-            return root

@@ -1,19 +1,53 @@
-"""Losses of cached logits: focal and Brier, their gradients, their best temperature."""
+r"""Focal and Brier losses of rows of logits: values, gradients and curvature.
+
+With p the softmax of the scores and q = p_y the probability of the true class y,
+
+- the focal loss is ``(1 - q)^gamma * -ln q`` [Lin, Goyal, Girshick, He & Dollar, Focal
+  Loss for Dense Object Detection, ICCV 2017, equation (4)]; gamma = 0 is the log-loss;
+- the Brier loss is ``|p - e_y|^2 = |p|^2 - 2 q + 1`` [Brier 1950], e_y being one-hot.
+
+Derivatives. Let S be the change of the scores less its mean under p, so that p changes
+by p S and ln q by S_y. The focal loss depends on ln q alone: with the slope by -ln q,
+
+    a = (1 - q)^gamma * (1 + gamma q * -ln q / (1 - q)),
+
+its gradient by the scores is a (p - e_y). That of the Brier loss is 2 p (d - p'd) with
+d = p - e_y.
+
+The second order taken is Gauss and Newton's, positive where the losses need not be
+convex: a S' diag(p) S for the focal loss, which leaves out the change of a, and
+2 |p S|^2 for the Brier loss, which leaves out the change of p in S.
+"""
 
 import numpy as np
+from numpy.typing import NDArray
 
-from skcalib._blocks import ArraySource, CalibrationData
-from skcalib._numerics import log_softmax_
-from skcalib._solvers._temperature import fit_temperature
-from skcalib._solvers._temperature_search import search_temperature
+from skcalib._numerics import SMALLEST_PROBA, log_softmax_
+from skcalib._solvers._temperature import scaled_logits
+
+Array = NDArray[np.float64]
 
 TINY = np.finfo(np.float64).tiny
 
-# Single precision holds the inverse square of a logit of this size, with room for sums.
-SMALLEST_SINGLE = 1e-15
+
+def focal_loss(log_own: Array, gamma: float) -> Array:
+    """Focal loss of rows whose true classes have these log-probabilities."""
+    loss: Array = (-np.expm1(log_own)) ** gamma * -log_own
+    return loss
 
 
-def row_losses(scores, codes, loss, gamma):
+def focal_slope(log_own: Array, gamma: float) -> Array:
+    """Slope of the focal loss by minus the log-probability."""
+    miss = -np.expm1(log_own)
+    # The ratio tends to 1 as the probability does.
+    ratio = np.where(miss > 0, -log_own / np.maximum(miss, TINY), 1.0)
+    slope: Array = miss**gamma * (1 + gamma * np.exp(log_own) * ratio)
+    return slope
+
+
+def row_losses(
+    scores: Array, codes: NDArray[np.intp], loss: str, gamma: float
+) -> tuple[Array, Array, Array, Array]:
     """Return the loss of each row and what its derivatives need.
 
     Parameters
@@ -47,27 +81,27 @@ def row_losses(scores, codes, loss, gamma):
     """
     rows = np.arange(scores.shape[0])
     log_proba = log_softmax_(scores)
-    own = log_proba[rows, codes]
+    log_own = log_proba[rows, codes]
     proba = np.exp(log_proba)
+    away = proba.copy()
+    away[rows, codes] -= 1
     if loss == "brier":
-        distance = proba.copy()
-        distance[rows, codes] -= 1
-        losses = np.einsum("ij,ij->i", distance, proba) - proba[rows, codes] + 1
-        mean = np.einsum("ij,ij->i", distance, proba)
-        residual = 2 * proba * (distance - mean[:, np.newaxis])
+        mean = np.einsum("ij,ij->i", away, proba)
+        losses = mean - proba[rows, codes] + 1
+        residual = 2 * proba * (away - mean[:, np.newaxis])
         return losses, residual, proba, np.sqrt(2) * proba
-    miss = -np.expm1(own)
-    # The slope by -log p; the last ratio tends to 1 as p does.
-    ratio = np.where(miss > 0, -own / np.maximum(miss, TINY), 1.0)
-    power = miss**gamma
-    slope = power * (1 + gamma * np.exp(own) * ratio)
-    residual = proba.copy()
-    residual[rows, codes] -= 1
-    residual *= slope[:, np.newaxis]
-    return power * -own, residual, proba, np.sqrt(slope[:, np.newaxis] * proba)
+    slope = focal_slope(log_own, gamma)[:, np.newaxis]
+    return focal_loss(log_own, gamma), away * slope, proba, np.sqrt(slope * proba)
 
 
-def mean_loss(logits, codes, weight, temperature, loss, gamma):
+def mean_loss(
+    logits: NDArray,
+    codes: NDArray[np.intp],
+    weight: Array,
+    temperature: float,
+    loss: str,
+    gamma: float,
+) -> float:
     """Return the weighted mean loss of logits at a temperature."""
     scores = np.array(logits, dtype=np.float64)
     scores /= temperature
@@ -75,29 +109,59 @@ def mean_loss(logits, codes, weight, temperature, loss, gamma):
     return float(losses @ weight / weight.sum())
 
 
-def log_losses(logits, codes, temperature):
+def log_losses(
+    logits: NDArray, codes: NDArray[np.intp], temperature: float | Array
+) -> Array:
     """Return the negative log-likelihood of each row, at most that of 2.2e-16."""
     scores = np.array(logits, dtype=np.float64)
     scores /= np.asarray(temperature, dtype=np.float64).reshape(-1, 1)
     own = log_softmax_(scores)[np.arange(scores.shape[0]), codes]
-    return -np.maximum(own, np.log(np.finfo(np.float64).eps))
+    losses: Array = -np.maximum(own, np.log(SMALLEST_PROBA))
+    return losses
 
 
-def best_temperature(logits, codes, weight, loss="focal", gamma=0.0):
-    """Return the solver's result for the temperature that minimises the mean loss."""
-    used = np.flatnonzero(weight > 0)
-    if used.shape[0] < weight.shape[0]:
-        logits, codes, weight = logits[used], codes[used], weight[used]
-    if are_tiny(logits):
-        logits = logits.astype(np.float64)
-    data = CalibrationData(ArraySource(logits), codes, weight)
-    if loss == "focal" and gamma == 0:
-        return fit_temperature(data)
-    return search_temperature(data, loss, gamma, tol=1e-10, max_iter=100)
+def summed_losses(
+    loss: str,
+    gamma: float,
+    beta: float,
+    logits: NDArray,
+    codes: NDArray[np.intp],
+    weight: Array,
+) -> float:
+    """Sum the weighted losses of one block of logits at the temperature 1/beta."""
+    t, t_label = scaled_logits(logits, codes, beta)
+    exp_t = np.exp(t)
+    total = exp_t.sum(axis=1, dtype=np.float64)
+    if loss == "focal":
+        return float(focal_loss(t_label - np.log(total), gamma) @ weight)
+    square = np.einsum("ij,ij->i", exp_t, exp_t) / total**2
+    own = np.exp(t_label) / total
+    return float((square - 2 * own + 1) @ weight)
 
 
-def are_tiny(logits):
-    """Whether logits are so small that single precision lacks what divides by them."""
-    if logits.dtype != np.float32 or not logits.size:
-        return False
-    return max(logits.max(), -logits.min()) < SMALLEST_SINGLE
+def summed_slopes(
+    loss: str,
+    gamma: float,
+    beta: float,
+    logits: NDArray,
+    codes: NDArray[np.intp],
+    weight: Array,
+) -> float:
+    """Sum the derivatives of the weighted losses by log beta.
+
+    That of p_k is p_k (t_k - mean), with t the scaled logits and their mean under p.
+    """
+    t, t_label = scaled_logits(logits, codes, beta)
+    proba = np.exp(t).astype(np.float64)
+    total = proba.sum(axis=1)
+    proba /= total[:, np.newaxis]
+    mean = np.einsum("ij,ij->i", proba, t)
+    by_log_own = t_label - mean
+    if loss == "focal":
+        slope = -focal_slope(t_label - np.log(total), gamma) * by_log_own
+    else:
+        own = np.exp(t_label) / total
+        square = np.einsum("ij,ij->i", proba, proba)
+        moment = np.einsum("ij,ij,ij->i", proba, proba, t)
+        slope = 2 * (moment - mean * square - own * by_log_own)
+    return float(slope @ weight)

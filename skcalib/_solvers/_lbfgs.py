@@ -1,35 +1,67 @@
 """L-BFGS for objectives of which every evaluation is a pass over the data.
 
+Minimised is any smooth function, by the limited-memory BFGS method [Nocedal & Wright,
+Numerical Optimization, 2006, section 7.2]: the inverse Hessian is one that is handed
+in, scaled to the last step (as in their equation 7.20, where it is the identity), after
+the BFGS updates of the last steps (algorithm 7.4).
+
 Passes are what counts, so nothing is evaluated that is known already: the first value
-and gradient, a good first step and the curvature can all be handed in. The best point
-is kept whatever ends the search, an interrupt included.
+and gradient, a good first step and the curvature can all be handed in; and a step is
+taken by Armijo backtracking, not by Wolfe's conditions, which ask for more passes and
+would ensure what is checked instead, that a pair shows positive curvature. The best
+point is kept whatever ends the search, an interrupt included.
 """
 
 from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from skcalib._solvers._result import Result
+from skcalib._solvers._descend import backtrack, descend
+from skcalib._solvers._result import CONVERGED, EXHAUSTED, INTERRUPTED, Result
+
+Array = NDArray[np.float64]
+Inverse = Callable[[Array], Array]
+# A step, the change of the gradient along it, and their product.
+Pair = tuple[Array, Array, float]
 
 MEMORY = 10
-SUFFICIENT = 1e-4
-CONVERGED = "converged"
-INTERRUPTED = "it was interrupted from the keyboard"
-EXHAUSTED = "max_iter was reached"
+# A trial keeps at least so much of the last one's length; the shortest of all.
+SHORTEST, LEAST = 0.1, 1e-6
+# A pair's curvature, as the cosine between step and change of the gradient.
+LEAST_COSINE = 1e-10
+
+
+class _Point(NamedTuple):
+    x: Array
+    value: float
+    gradient: Array
+
+
+class _Step(NamedTuple):
+    step: Array
+    slope: float
+
+    @property
+    def left(self) -> float:
+        """The fall that a quadratic would have left."""
+        return -self.slope / 2
 
 
 def minimize(
-    evaluate,
-    x,
+    evaluate: Callable[[Array], tuple[float, Array]],
+    x: Array,
     *,
-    precondition,
-    max_evaluations,
-    tol,
-    first=None,
-    step=None,
-    last_limit=np.inf,
-    report=None,
-):
+    precondition: Inverse,
+    max_evaluations: int,
+    tol: float,
+    first: tuple[float, Array] | None = None,
+    step: Array | None = None,
+    last_limit: float = np.inf,
+    report: Callable[[float], object] | None = None,
+) -> Result:
     """Minimise from `x` until the loss can fall by less than about `tol`.
 
     Parameters
@@ -68,96 +100,122 @@ def minimize(
     result : Result
         The best point; `n_iter` counts the evaluations.
     """
-    search = _Search(evaluate, max_evaluations, report)
-    pairs = deque(maxlen=MEMORY)
-    value, gradient = np.inf, np.zeros_like(x)
-    message = EXHAUSTED
+    search = _Search(evaluate, x, precondition, max_evaluations, last_limit, report)
     try:
-        value, gradient = first if first is not None else search(x)
-        while True:
-            if step is None or not step @ gradient < 0:
-                step = -_inverse_times(gradient, pairs, precondition)
-            if not -(step @ gradient) / 2 > tol:
-                message = CONVERGED
-                break
-            found = _descend(search, x, value, gradient, step, last_limit)
-            if found is None:
-                # Without passes left nothing is known; else the rounding of the loss
-                # is all that remains.
-                message = EXHAUSTED if search.exhausted else CONVERGED
-                break
-            change, new_value, new_gradient = found
-            _remember(pairs, change, new_gradient - gradient)
-            x, value, gradient, step = x + change, new_value, new_gradient, None
+        search.begin(first, step)
+        # Each step takes an evaluation, so that these end first.
+        _, _, message = descend(
+            search.point,
+            search.step_from,
+            search.go,
+            tol=tol,
+            max_iter=max_evaluations + 1,
+        )
     except KeyboardInterrupt:
         message = INTERRUPTED
+    x, value, gradient = search.point
     norm = float(np.linalg.norm(gradient))
-    done = message == CONVERGED
-    return Result(x, float(value), search.count, done, message, norm)
+    return Result(x, float(value), search.count, message, norm)
 
 
 class _Search:
-    """Counts the evaluations and reports the best value."""
+    """The best point, what was learned of the inverse, and a count of evaluations."""
 
-    def __init__(self, evaluate, limit, report):
+    def __init__(
+        self,
+        evaluate: Callable[[Array], tuple[float, Array]],
+        x: Array,
+        precondition: Inverse,
+        limit: int,
+        last_limit: float,
+        report: Callable[[float], object] | None,
+    ) -> None:
         self._evaluate = evaluate
+        self._precondition = precondition
         self._limit = limit
+        self._last_limit = last_limit
         self._report = report
+        self._planned: Array | None = None
+        self._pairs: deque[Pair] = deque(maxlen=MEMORY)
+        self._lowest = np.inf
+        self.point = _Point(x, np.inf, np.zeros_like(x))
         self.count = 0
-        self._best = np.inf
 
-    @property
-    def exhausted(self):
-        return self.count >= self._limit
+    def begin(self, first: tuple[float, Array] | None, step: Array | None) -> None:
+        """Take what is known of the start."""
+        x = self.point.x
+        self.point = _Point(x, *(self._look(x) if first is None else first))
+        self._planned = step
 
-    def __call__(self, x):
+    def _look(self, x: Array) -> tuple[float, Array]:
         self.count += 1
         value, gradient = self._evaluate(x)
-        self._best = min(self._best, value)
+        self._lowest = min(self._lowest, value)
         if self._report is not None:
-            self._report(self._best)
+            self._report(self._lowest)
         return value, gradient
 
+    def step_from(self, point: _Point) -> _Step:
+        """Find the step of the inverse Hessian that is known, or take the planned."""
+        step, self._planned = self._planned, None
+        if step is None or not step @ point.gradient < 0:
+            step = -bfgs_product(point.gradient, self._pairs, self._scaled_inverse())
+        return _Step(step, float(step @ point.gradient))
 
-def _descend(search, x, value, gradient, step, last_limit):
-    """Shorten the step until the value falls enough; None where it never does."""
-    slope = step @ gradient
-    length = min(1.0, last_limit / max(abs(step[-1]), 1e-300))
-    while not search.exhausted and length > 1e-6:
-        trial = length * step
-        new_value, new_gradient = search(x + trial)
-        usable = np.isfinite(new_gradient).all()
-        if usable and new_value <= value + SUFFICIENT * length * slope:
-            return trial, new_value, new_gradient
-        # The minimum of the parabola through what is known, within limits.
-        bend = new_value - value - length * slope
-        best = -slope * length / (2 * bend) if np.isfinite(bend) else 0.1
-        length *= float(np.clip(best, 0.1, 0.5))
-    return None
+    def _scaled_inverse(self) -> Inverse:
+        """Return `precondition`, in the units that the last pair shows."""
+        if not self._pairs:
+            return self._precondition
+        _, change, product = self._pairs[-1]
+        scale = product / (change @ self._precondition(change))
+        return lambda vector: scale * self._precondition(vector)
+
+    def go(self, newton: _Step) -> _Point | str:
+        """Shorten the step until the value falls enough."""
+        step, slope = newton
+        x, value, gradient = self.point
+
+        def at(length: float) -> tuple[float, _Point]:
+            trial = x + length * step
+            new = _Point(trial, *self._look(trial))
+            usable = np.isfinite(new.gradient).all()
+            return new.value if usable else np.inf, new
+
+        found = backtrack(
+            at,
+            value,
+            -slope,
+            min(1.0, self._last_limit / max(abs(step[-1]), 1e-300)),
+            shortest=SHORTEST,
+            least=LEAST,
+            max_trials=self._limit - self.count,
+        )
+        if found is None:
+            # Without passes left nothing is known; else the rounding of the loss is
+            # all that remains.
+            return EXHAUSTED if self.count >= self._limit else CONVERGED
+        length, self.point = found
+        self._remember(length * step, self.point.gradient - gradient)
+        return self.point
+
+    def _remember(self, step: Array, change: Array) -> None:
+        """Keep a pair that shows positive curvature."""
+        product = float(step @ change)
+        if product > LEAST_COSINE * np.linalg.norm(step) * np.linalg.norm(change):
+            self._pairs.append((step, change, product))
 
 
-def _remember(pairs, change, difference):
-    """Keep a pair that shows positive curvature."""
-    product = change @ difference
-    if product > 1e-10 * np.linalg.norm(change) * np.linalg.norm(difference):
-        pairs.append((change, difference, product))
+def bfgs_product(r: Array, pairs: Sequence[Pair], inverse: Inverse) -> Array:
+    """Multiply by an inverse after its BFGS updates (L-BFGS two-loop recursion).
 
-
-def _inverse_times(gradient, pairs, precondition):
-    """Multiply by the inverse Hessian that the pairs and `precondition` give."""
-    direction = gradient.copy()
-    lengths = []
-    for change, difference, product in reversed(pairs):
-        length = (change @ direction) / product
-        direction -= length * difference
-        lengths.append(length)
-    scale = 1.0
-    if pairs:
-        _, difference, product = pairs[-1]
-        scale = product / (difference @ precondition(difference))
-    direction = scale * precondition(direction)
-    for (change, difference, product), length in zip(
-        pairs, reversed(lengths), strict=True
-    ):
-        direction += (length - (difference @ direction) / product) * change
-    return direction
+    The pairs are those of the last steps, oldest first. [Nocedal & Wright, algorithm
+    7.4]
+    """
+    rest, shares = r.copy(), []
+    for step, change, product in reversed(pairs):
+        shares.append(float(np.vdot(step, rest)) / product)
+        rest -= shares[-1] * change
+    out = inverse(rest)
+    for step, change, product in pairs:
+        out += (shares.pop() - float(np.vdot(change, out)) / product) * step
+    return out

@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._blocks._scores import Block
 from skcalib._numerics import cut_logits
-from skcalib._solvers._result import Result
+from skcalib._solvers._descend import NOISE, SUFFICIENT
+from skcalib._solvers._result import CONVERGED, LIMIT, SEPARATED, Result
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 
 Sums = tuple[Block, Block, Block]
 
-# The Armijo rule: the share of the predicted decrease that a step must bring.
-SUFFICIENT = 1e-4
-# Rounding errors of the loss, relative; smaller increases are no increases.
-NOISE = 1e-14
 # The loss of a class, relative to its weight, below which its scores tell it from the
 # rest without error: no parameters are best, but for the slight penalty.
-SEPARATED = 1e-6
+NO_LOSS = 1e-6
 # Factor of the squared distance from the best constant, in standardised features and
 # relative to the weight of the class. It moves no loss that matters, but gives
 # separable classes an optimum that does not depend on the order of the rows.
@@ -156,13 +153,12 @@ class _Newton:
             finished = todo[done[todo]]
             self.theta[finished] += self.direction[finished]
             todo = todo[~done[todo]]
-        separated = self.hard_targets & (self.loss <= SEPARATED * self.mass)
+        separated = self.hard_targets & (self.loss <= NO_LOSS * self.mass)
         failed = np.union1d(np.flatnonzero(separated), todo)
         return Result(
             x=self._raw_parameters(),
             loss=float(self.loss.sum()),
             n_iter=n_iter,
-            converged=not failed.size,
             message=_message(self.columns[failed], todo.size, max_iter),
             gradient_norm=float(self.residual.max(initial=0)),
         )
@@ -369,12 +365,7 @@ def _residual(
 
 def _message(failed: NDArray[np.intp], n_unfinished: int, max_iter: int) -> str:
     if not failed.size:
-        return "converged"
-    if n_unfinished:
-        reason = f"max_iter={max_iter} was reached"
-    else:
-        reason = (
-            "the scores tell them from the rest without error, so no optimum exists"
-        )
+        return CONVERGED
+    reason = LIMIT.format(max_iter) if n_unfinished else SEPARATED
     shown = ", ".join(str(k) for k in failed[:6]) + (", ..." if failed.size > 6 else "")
     return f"{reason} (columns {shown})"

@@ -1,22 +1,48 @@
 """Weights of a mixture of predictions, on the simplex, by log-loss.
 
-Newton's method on ``-mean log(share @ w) + sum(w)``, which has its minimum over all
-non-negative w where they sum to 1 [Kim, Carbonetto, Stephens & Anitescu, 2020].
+Minimised is the mean of -log(share @ w) over w >= 0 with sum(w) = 1, by sequential
+quadratic programming [Kim, Carbonetto, Stephens & Anitescu, A fast algorithm for
+maximum likelihood estimation of mixture proportions using sequential quadratic
+programming, 2020]. As there, the constraint on the sum is put into the loss: with
+-mean log(share @ w) + sum(w), any w are best scaled so that they sum to 1, since the
+loss of c w is -log c + c sum(w) and a constant.
+
+With `ratio` the shares over share @ w, `gain` is its mean over the rows; then the
+gradient is 1 - gain and the Hessian mean(ratio ratio'). Since gain @ w = 1 and the loss
+is convex, other weights v gain at most gain @ v - gain @ w <= max(gain) - 1: a bound on
+what is left, at which the search ends.
+
+Deviations: parts are few, so that the quadratic models are solved exactly by the step
+of `_bounded_newton`, and the shares are not approximated by a matrix of low rank; a
+step must leave each row some of its probability, or one row could send the logarithm
+anywhere; and a prior counts as rows that one part alone explains.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._solvers._bounded_newton import bounded_step
-from skcalib._solvers._result import Result
+from skcalib._solvers._descend import NOISE, backtrack, descend
+from skcalib._solvers._result import CONVERGED, GAP, Result
 
 Array = NDArray[np.float64]
 
 # No row may keep less than this of its probability in one step.
 LEAST_KEPT = 1e-3
-MAX_HALVINGS = 40
-# In float64, the losses of two points may differ by so much by chance.
-ROUNDING = 1e-14
+
+
+@dataclass(frozen=True)
+class _Step:
+    w: Array
+    # The shares over those of the mixture, and their mean.
+    ratio: Array
+    gain: Array
+
+    @property
+    def left(self) -> float:
+        return float(self.gain.max()) - 1
 
 
 def fit_mixture(
@@ -42,34 +68,39 @@ def fit_mixture(
     share = np.vstack([share, np.eye(n_parts)[prior > 0]])
     weight = np.concatenate([weight, prior[prior > 0]])
     weight = weight / weight.sum()
-    w, excess, n_iter = np.full(n_parts, 1 / n_parts), np.inf, 0
-    while n_iter < max_iter:
-        n_iter += 1
+    excess = np.inf
+
+    def step_from(w: Array) -> _Step:
+        nonlocal excess
         ratio = share / (share @ w)[:, np.newaxis]
-        gain = ratio.T @ weight
-        # It bounds the distance to the minimum.
-        excess = float(gain.max()) - 1
-        if excess <= tol:
-            break
-        hessian = (ratio * weight[:, np.newaxis]).T @ ratio
-        new = _shortened(w, bounded_step(1 - gain, hessian, -w), share, weight)
-        if new is None:
-            break
-        w = new / new.sum()
-    converged = excess <= max(tol, 100 * ROUNDING)
-    message = "converged" if converged else f"the gap is {excess:.1e} nats, not {tol}"
+        step = _Step(w, ratio, ratio.T @ weight)
+        excess = step.left
+        return step
+
+    def go(step: _Step) -> Array | str:
+        hessian = (step.ratio * weight[:, np.newaxis]).T @ step.ratio
+        newton = bounded_step(1 - step.gain, hessian, -step.w)
+        new = _shortened(step.w, newton, share, weight)
+        return GAP.format(excess, tol) if new is None else new / new.sum()
+
+    start = np.full(n_parts, 1 / n_parts)
+    w, n_iter, _ = descend(start, step_from, go, tol=tol, max_iter=max_iter)
+    converged = excess <= max(tol, 100 * NOISE)
+    message = CONVERGED if converged else GAP.format(excess, tol)
     loss = -float(np.log(share @ w) @ weight + unit @ weight[: unit.shape[0]])
-    return Result(w, loss, n_iter, converged, message, excess)
+    return Result(w, loss, n_iter, message, excess)
 
 
 def _shortened(w: Array, step: Array, share: Array, weight: Array) -> Array | None:
     """Go along a step while the loss falls; None is nowhere."""
     old = share @ w
-    for halving in range(MAX_HALVINGS):
-        new = np.maximum(w + 0.5**halving * step, 0)
+
+    def at(length: float) -> tuple[float, Array]:
+        new = np.maximum(w + length * step, 0)
         kept = share @ new / old
-        if kept.min() >= LEAST_KEPT:
-            fall = float(np.log(kept) @ weight) - float(new.sum() - w.sum())
-            if fall > -ROUNDING:
-                return new
-    return None
+        if kept.min() < LEAST_KEPT:
+            return np.inf, new
+        return float(new.sum() - w.sum()) - float(np.log(kept) @ weight), new
+
+    found = backtrack(at, NOISE, 0.0)
+    return None if found is None else found[1]

@@ -28,7 +28,16 @@ from numpy.typing import NDArray
 from scipy.linalg import eigvalsh_tridiagonal
 from threadpoolctl import ThreadpoolController
 
-from skcalib._solvers._result import Result
+from skcalib._solvers._descend import (
+    LOSS_NOISE,
+    ROUNDING,
+    SUFFICIENT,
+    backtrack,
+    descend,
+    shortened,
+)
+from skcalib._solvers._lbfgs import Pair, bfgs_product
+from skcalib._solvers._result import CONVERGED, NO_DESCENT, Result
 
 Array = NDArray[np.float64]
 # Makes the expansion about a point, with the curvature of an earlier one if given.
@@ -37,15 +46,11 @@ Expand = Callable[[Array, "Expansion | None"], "Expansion"]
 MAX_CG_STEPS = 250
 # So many steps with old curvature, or fewer, are cheaper than new curvature.
 MAX_CHORDS = 8
-# Trials of a shorter step, and what a trial leaves of the last one's length.
+# Trials of a shorter step, and what a trial leaves at least of the last one's length.
 MAX_TRIALS = 20
-SHORTEST, LONGEST = 0.05, 0.5
+SHORTEST = 0.05
 # Pairs of the BFGS update: steps of which the inverse remembers what they showed.
 MAX_PAIRS = 2
-# Losses that differ by less, in nats, may be equal.
-ROUNDING = 1e-15
-# Nats to be gained that the rounding of many rows may hide.
-LOSS_NOISE = 1e-9
 # Of the step's decrease, the root of the share that may be missing from an early step.
 LOOSEST = 0.3
 # Of the tolerance, so much may be left by the solution of a linear system.
@@ -66,6 +71,18 @@ class Expansion:
     exact: Callable[[], Callable[[Array], Array]] | None = None
 
 
+@dataclass(frozen=True)
+class _NewtonStep:
+    """A step, minus the gradient along it, and a bound on the loss that is left."""
+
+    point: Expansion
+    step: Array
+    drop: float
+    left: float
+    # Smallest eigenvalue seen of the Hessian times the approximate inverse.
+    quality: float
+
+
 def minimize(
     expand: Expand,
     loss: Callable[[Array], float],
@@ -75,9 +92,14 @@ def minimize(
     max_iter: int,
 ) -> Result:
     """Minimise from `x` until the loss is within about `tol` of its minimum."""
+    search = _Search(expand, loss, x, tol)
     # The blocks already run side by side; BLAS must not split each of them again.
     with _thread_pools().limit(limits=1, user_api="blas"):
-        return _minimize(expand, loss, x, tol, max_iter)
+        point, n_iter, message = descend(
+            expand(x, None), search.step_from, search.go, tol=tol, max_iter=max_iter
+        )
+    norm = float(np.linalg.norm(point.gradient))
+    return Result(search.x, point.loss, n_iter, message, norm)
 
 
 @cache
@@ -86,49 +108,70 @@ def _thread_pools() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _minimize(
-    expand: Expand,
-    loss: Callable[[Array], float],
-    x: Array,
-    tol: float,
-    max_iter: int,
-) -> Result:
-    point = expand(x, None)
-    message = f"max_iter={max_iter} was reached"
-    n_iter, stalled = 0, False
-    forcing, previous, quality = LOOSEST, np.inf, np.inf
-    while n_iter < max_iter:
-        n_iter += 1
-        newton = _newton_step(point, forcing, tol, quality, previous)
+class _Search:
+    """The point, and what the steps so far say of the next one."""
+
+    def __init__(
+        self, expand: Expand, loss: Callable[[Array], float], x: Array, tol: float
+    ) -> None:
+        self._expand, self._loss, self._tol = expand, loss, tol
+        self.x = x
+        self._stalled = False
+        self._forcing, self._previous, self._quality = LOOSEST, np.inf, np.inf
+
+    def step_from(self, point: Expansion) -> _NewtonStep:
+        """Find Newton's step; look at a last one again with the exact inverse."""
+        tol, previous = self._tol, self._previous
+        newton = _newton_step(point, self._forcing, tol, self._quality, previous)
         if newton.left <= tol and point.exact is not None:
             point = replace(point, precondition=point.exact(), exact=None)
-            newton = _newton_step(point, forcing, tol, np.inf, previous)
-        drop = newton.drop
-        if newton.left <= tol:
-            message = "converged"
-            break
-        new = point
-        if not (stalled and drop > 0.9 * previous):
-            curvature = None if _is_slow(drop, previous, tol) else point
-            x, new = _descend(expand, loss, x, point, newton, curvature)
-        if new is point:
-            message = _end(newton.left)
-            break
-        quality = np.inf if curvature is None else min(quality, newton.quality)
-        stalled = new.loss >= point.loss - ROUNDING * max(1.0, abs(point.loss))
-        forcing, previous = min(LOOSEST, float(np.sqrt(drop))), drop
+            newton = _newton_step(point, self._forcing, tol, np.inf, previous)
+        return newton
+
+    def go(self, newton: _NewtonStep) -> Expansion | str:
+        """Go along the step, and learn from it."""
+        point, drop = newton.point, newton.drop
+        curvature = None if _is_slow(drop, self._previous, self._tol) else point
+        hopeless = self._stalled and drop > 0.9 * self._previous
+        new = None if hopeless else self._descended(newton, curvature)
+        if new is None:
+            return _end(newton.left)
+        self._quality = (
+            np.inf if curvature is None else min(self._quality, newton.quality)
+        )
+        self._stalled = new.loss >= point.loss - ROUNDING * max(1.0, abs(point.loss))
+        self._forcing, self._previous = min(LOOSEST, float(np.sqrt(drop))), drop
         if new.hessian_product is None and new.precondition is point.precondition:
             new = _bfgs_updated(point, new, newton.step)
-        point = new
-    norm = float(np.linalg.norm(point.gradient))
-    return Result(x, point.loss, n_iter, message == "converged", message, norm)
+        return new
+
+    def _descended(
+        self, newton: _NewtonStep, curvature: Expansion | None
+    ) -> Expansion | None:
+        """Shorten the step until the loss falls enough; None if it never does."""
+        x, step, drop = self.x, newton.step, newton.drop
+        old = newton.point.loss
+        new = self._expand(x + step, curvature)
+        if new.loss <= old - SUFFICIENT * drop + ROUNDING:
+            self.x = x + step
+            return new
+        found = backtrack(
+            lambda length: (self._loss(x + length * step), None),
+            old,
+            drop,
+            shortened(1.0, new.loss - old, drop, SHORTEST),
+            shortest=SHORTEST,
+            max_trials=MAX_TRIALS,
+        )
+        if found is None:
+            return None
+        self.x = x + found[0] * step
+        return self._expand(self.x, None)
 
 
 def _end(left: float) -> str:
     """Say how a search ended that rounding of the loss keeps from going on."""
-    if left <= LOSS_NOISE:
-        return "converged"
-    return f"no descent along Newton's step, with up to {left:.1e} nats to be gained"
+    return CONVERGED if left <= LOSS_NOISE else NO_DESCENT.format(left)
 
 
 def _is_slow(drop: float, previous: float, tol: float) -> bool:
@@ -154,32 +197,13 @@ def _bfgs_updated(old: Expansion, new: Expansion, step: Array) -> Expansion:
 
 @dataclass(frozen=True)
 class _BfgsInverse:
-    """An approximate inverse and its BFGS updates, by the two-loop recursion."""
+    """An approximate inverse and its BFGS updates."""
 
     inverse: Callable[[Array], Array]
-    # A step, the change of the gradient along it, and their product; oldest first.
-    pairs: tuple[tuple[Array, Array, float], ...]
+    pairs: tuple[Pair, ...]
 
     def __call__(self, r: Array) -> Array:
-        rest, shares = r.copy(), []
-        for step, change, product in reversed(self.pairs):
-            shares.append(float(np.vdot(step, rest)) / product)
-            rest -= shares[-1] * change
-        out = self.inverse(rest)
-        for step, change, product in self.pairs:
-            out += (shares.pop() - float(np.vdot(change, out)) / product) * step
-        return out
-
-
-@dataclass(frozen=True)
-class _NewtonStep:
-    """A step, minus the gradient along it, and a bound on the loss that is left."""
-
-    step: Array
-    drop: float
-    left: float
-    # Smallest eigenvalue seen of the Hessian times the approximate inverse.
-    quality: float
+        return bfgs_product(r, self.pairs, self.inverse)
 
 
 def _newton_step(
@@ -194,11 +218,11 @@ def _newton_step(
     z = point.precondition(residual)
     rho = float(np.vdot(residual, z))
     if rho == 0:  # No gradient, or one whose square is none.
-        return _NewtonStep(np.zeros_like(residual), 0.0, 0.0, quality)
+        return _NewtonStep(point, np.zeros_like(residual), 0.0, 0.0, quality)
     if point.hessian_product is None:
-        return _NewtonStep(z, rho, rho / _chord_quality(rho, previous), quality)
+        return _NewtonStep(point, z, rho, rho / _chord_quality(rho, previous), quality)
     if rho <= quality * tol < np.inf:
-        return _NewtonStep(z, rho, rho / quality, quality)
+        return _NewtonStep(point, z, rho, rho / quality, quality)
     step, direction = np.zeros_like(residual), z
     lanczos = _Lanczos(quality)
     gained, unsolved = 0.0, np.inf
@@ -222,7 +246,7 @@ def _newton_step(
             break
         direction = z + (rho / previous) * direction
     drop = -float(np.vdot(point.gradient, step))
-    return _NewtonStep(step, drop, drop + unsolved, lanczos.smallest)
+    return _NewtonStep(point, step, drop, drop + unsolved, lanczos.smallest)
 
 
 def _chord_quality(drop: float, previous: float) -> float:
@@ -259,39 +283,3 @@ class _Lanczos:
             )
             self.smallest = max(min(self.smallest, float(values[0])), TINY)
         return rho / self.smallest
-
-
-def _descend(
-    expand: Expand,
-    loss: Callable[[Array], float],
-    x: Array,
-    point: Expansion,
-    newton: _NewtonStep,
-    curvature: Expansion | None,
-) -> tuple[Array, Expansion]:
-    """Shorten the step until the loss falls enough (Armijo's rule).
-
-    Returns the old point if it never does.
-    """
-    step, drop = newton.step, newton.drop
-    new = expand(x + step, curvature)
-    if new.loss <= point.loss - 1e-4 * drop + ROUNDING:
-        return x + step, new
-    length, tried = 1.0, new.loss
-    for _ in range(MAX_TRIALS):
-        length = _shorter(length, tried - point.loss, drop)
-        tried = loss(x + length * step)
-        if tried <= point.loss - 1e-4 * length * drop:
-            return x + length * step, expand(x + length * step, None)
-    return x, point
-
-
-def _shorter(length: float, rise: float, drop: float) -> float:
-    """Where the parabola through both losses has its minimum, within reason.
-
-    Its slope at the start is minus `drop`.
-    """
-    minimum = 0.0
-    if np.isfinite(rise):
-        minimum = length**2 * drop / (2 * (rise + length * drop))
-    return float(np.clip(minimum, SHORTEST * length, LONGEST * length))

@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._solvers._result import Result
+from skcalib._solvers._result import (
+    ALL_EQUAL,
+    CONVERGED,
+    LIMIT,
+    NO_ERRORS,
+    NO_INFORMATION,
+    Result,
+)
 
 # A subsample holds 1/32 of the numbers, but not fewer than this, enough for a starting
 # point within a few per cent, nor more than 64 times this, however large the data.
@@ -25,16 +32,6 @@ FLOOR = 200.0
 # Temperatures below this, with the reach of the search, have no finite inverse.
 LEAST_TEMPERATURE = 2.0**-1000
 
-NO_ERRORS = (
-    "every calibration sample is classified without error, so the loss falls for ever "
-    "as the temperature goes to 0; more or harder calibration samples are needed"
-)
-NO_INFORMATION = (
-    "the logits do not point at the true classes, so the loss falls for ever as the "
-    "temperature grows; check the order of the columns"
-)
-ALL_EQUAL = "the logits of each row are equal, so every temperature gives the same"
-
 
 def fit_temperature(
     data: CalibrationData, *, tol: float = 1e-10, max_iter: int = 100
@@ -43,7 +40,7 @@ def fit_temperature(
     sample = subsample(data)
     gap = typical_gap(sample)
     if gap == 0:
-        return Result(np.ones(1), log(data.n_classes), 0, False, ALL_EQUAL)
+        return Result(np.ones(1), log(data.n_classes), 0, ALL_EQUAL)
     if gap < LEAST_TEMPERATURE:
         larger = enlarged(data)
         result = fit_temperature(larger, tol=tol, max_iter=max_iter)
@@ -95,16 +92,15 @@ def _newton(
         converged = abs(step) <= (sqrt(tol) if inside else tol)
     if log_beta - bracket[0] < 0.01:
         return _result(log_beta, loss, slope, n_iter, NO_INFORMATION)
-    message = "converged" if converged else f"max_iter={max_iter} was reached"
+    message = CONVERGED if converged else LIMIT.format(max_iter)
     return _result(log_beta, loss, slope, n_iter, message)
 
 
 def _result(
     log_beta: float, loss: float, slope: float, n_iter: int, message: str
 ) -> Result:
-    converged = message == "converged"
     x = np.array([exp(-log_beta)])
-    return Result(x, float(loss), n_iter, converged, message, abs(float(slope)))
+    return Result(x, float(loss), n_iter, message, abs(float(slope)))
 
 
 def _statistic(

@@ -15,15 +15,21 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq, minimize_scalar
 
-from skcalib._blocks import CalibrationData
-from skcalib._solvers._result import Result
-from skcalib._solvers._temperature import (
+from skcalib._blocks import ArraySource, CalibrationData
+from skcalib._solvers._descend import NOISE
+from skcalib._solvers._focal_brier import summed_losses, summed_slopes
+from skcalib._solvers._result import (
     ALL_EQUAL,
-    LEAST_TEMPERATURE,
+    CONVERGED,
     NO_ERRORS,
     NO_INFORMATION,
+    Result,
+)
+from skcalib._solvers._temperature import (
+    LEAST_TEMPERATURE,
     REACH,
     enlarged,
+    fit_temperature,
     scaled_logits,
     subsample,
     typical_gap,
@@ -33,15 +39,16 @@ Objective = Literal["focal", "brier", "ece"]
 
 # Points of the coarse grid over log T that finds the valley.
 GRID_POINTS = 49
-ROUNDING = 1e-14
-# How near the loss alone leads to the minimum, in log T.
-ROUGH = 1e-4
+# How near the loss alone leads to the minimum, in log T, and the derivative.
+ROUGH, FINE = 1e-4, 1e-12
 ECE_TEMPERATURES = np.arange(1, 5001) / 1000
 ECE_BINS = 15
 # Nodes in log T at which confidences are computed; a spline gives them in between.
 ECE_NODES = 256
 # Rows a block of the ECE search: each carries 5,000 confidences.
 ECE_ROWS = 256
+# Single precision holds the inverse square of a logit of this size, with room for sums.
+SMALLEST_SINGLE = 1e-15
 
 
 def search_temperature(
@@ -56,7 +63,7 @@ def search_temperature(
     sample = subsample(data)
     gap = typical_gap(sample)
     if gap == 0:
-        return Result(np.ones(1), np.nan, 0, False, ALL_EQUAL)
+        return Result(np.ones(1), np.nan, 0, ALL_EQUAL)
     if objective == "ece":
         return _search_ece(data)
     if gap < LEAST_TEMPERATURE:
@@ -65,28 +72,34 @@ def search_temperature(
             larger, objective, gamma, tol=tol, max_iter=max_iter
         )
         return result.at(result.x * LEAST_TEMPERATURE)
+
+    def mean(
+        statistic: Callable[..., float], u: float, rows: CalibrationData = data
+    ) -> float:
+        return float(rows.sum(partial(statistic, objective, gamma, exp(u))))
+
+    loss, slope = partial(mean, summed_losses), partial(mean, summed_slopes)
     middle = -log(gap)
     grid = np.linspace(middle - log(REACH), middle + log(REACH), GRID_POINTS)
-    coarse = np.array([_mean_loss(u, sample, objective, gamma) for u in grid])
+    coarse = np.array([loss(u, sample) for u in grid])
     # Where no sample is in error the loss ends at 0 but for rounding: go to the end.
-    best = int(np.flatnonzero(coarse <= coarse.min() + ROUNDING)[-1])
+    best = int(np.flatnonzero(coarse <= coarse.min() + NOISE)[-1])
     if sample is not data:
-        best = _downhill(lambda u: _mean_loss(u, data, objective, gamma), grid, best)
+        best = _downhill(loss, grid, best)
     if best in (0, GRID_POINTS - 1):
         message = NO_INFORMATION if best == 0 else NO_ERRORS
         x = np.array([exp(-grid[best])])
-        return Result(x, float(coarse[best]), GRID_POINTS, False, message)
+        return Result(x, float(coarse[best]), GRID_POINTS, message)
     found = minimize_scalar(
-        _mean_loss,
+        loss,
         bounds=(grid[best - 1], grid[best + 1]),
-        args=(data, objective, gamma),
         method="bounded",
         options={"xatol": max(tol, ROUGH), "maxiter": max_iter},
     )
-    minimum = _root_near(lambda u: _mean_slope(u, data, objective, gamma), found.x, tol)
-    loss = _mean_loss(minimum, data, objective, gamma)
+    minimum = _root_near(slope, found.x, tol)
     x = np.array([exp(-minimum)])
-    return Result(x, loss, found.nfev, bool(found.success), found.message)
+    message = CONVERGED if found.success else found.message
+    return Result(x, loss(minimum), found.nfev, message)
 
 
 def _root_near(slope: Callable[[float], float], middle: float, tol: float) -> float:
@@ -97,7 +110,7 @@ def _root_near(slope: Callable[[float], float], middle: float, tol: float) -> fl
     low, high = middle - 4 * ROUGH, middle + 4 * ROUGH
     if not slope(low) < 0 < slope(high):
         return middle
-    return float(brentq(slope, low, high, xtol=max(tol, 1e-12)))
+    return float(brentq(slope, low, high, xtol=max(tol, FINE)))
 
 
 def _downhill(
@@ -114,67 +127,30 @@ def _downhill(
         best = lowest
 
 
-def _mean_loss(
-    log_beta: float, data: CalibrationData, objective: Objective, gamma: float
-) -> float:
-    statistic = _brier if objective == "brier" else partial(_focal, gamma)
-    return float(data.sum(partial(statistic, exp(log_beta))))
-
-
-def _focal(
-    gamma: float, beta: float, logits: NDArray, codes: NDArray, weight: NDArray
-) -> float:
-    t, t_label = scaled_logits(logits, codes, beta)
-    log_p = t_label - np.log(np.exp(t).sum(axis=1, dtype=np.float64))
-    loss = (-np.expm1(log_p)) ** gamma * -log_p
-    return float(loss @ weight)
-
-
-def _brier(beta: float, logits: NDArray, codes: NDArray, weight: NDArray) -> float:
-    t, t_label = scaled_logits(logits, codes, beta)
-    exp_t = np.exp(t)
-    total = exp_t.sum(axis=1, dtype=np.float64)
-    square = np.einsum("ij,ij->i", exp_t, exp_t) / total**2
-    own = np.exp(t_label) / total
-    return float((square - 2 * own + 1) @ weight)
-
-
-def _mean_slope(
-    log_beta: float, data: CalibrationData, objective: Objective, gamma: float
-) -> float:
-    """Return the derivative of the mean loss by log beta."""
-    exponent = None if objective == "brier" else gamma
-    return float(data.sum(partial(_slope, exponent, exp(log_beta))))
-
-
-def _slope(
-    gamma: float | None,
-    beta: float,
+def best_temperature(
     logits: NDArray,
-    codes: NDArray,
-    weight: NDArray,
-) -> float:
-    """Sum the derivatives of the focal or, without gamma, the Brier loss of a block.
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    loss: Objective = "focal",
+    gamma: float = 0.0,
+) -> Result:
+    """Find the temperature that minimises the mean loss of logits in memory."""
+    used = np.flatnonzero(weight > 0)
+    if used.shape[0] < weight.shape[0]:
+        logits, codes, weight = logits[used], codes[used], weight[used]
+    if are_tiny(logits):
+        logits = logits.astype(np.float64)
+    data = CalibrationData(ArraySource(logits), codes, weight)
+    if loss == "focal" and gamma == 0:
+        return fit_temperature(data)
+    return search_temperature(data, loss, gamma, tol=1e-10, max_iter=100)
 
-    By log beta the derivative of p_k is p_k (t_k - mean), with the mean of t under p.
-    """
-    t, t_label = scaled_logits(logits, codes, beta)
-    proba = np.exp(t).astype(np.float64)
-    total = proba.sum(axis=1)
-    proba /= total[:, np.newaxis]
-    mean = np.einsum("ij,ij->i", proba, t)
-    own = np.exp(t_label) / total
-    by_log_own = t_label - mean
-    if gamma is None:
-        square = np.einsum("ij,ij->i", proba, proba)
-        moment = np.einsum("ij,ij,ij->i", proba, proba, t)
-        slope = 2 * (moment - mean * square - own * by_log_own)
-    else:
-        log_own = t_label - np.log(total)
-        missed = np.maximum(-np.expm1(log_own), np.finfo(float).tiny)
-        power = gamma * missed ** (gamma - 1) * own * log_own if gamma else 0.0
-        slope = (power - missed**gamma) * by_log_own
-    return float(slope @ weight)
+
+def are_tiny(logits: NDArray) -> bool:
+    """Whether logits are so small that single precision lacks what divides by them."""
+    if logits.dtype != np.float32 or not logits.size:
+        return False
+    return bool(max(logits.max(), -logits.min()) < SMALLEST_SINGLE)
 
 
 def _search_ece(data: CalibrationData) -> Result:
@@ -185,7 +161,7 @@ def _search_ece(data: CalibrationData) -> Result:
     best = int(np.argmin(errors))
     n_iter = len(ECE_TEMPERATURES)
     x = ECE_TEMPERATURES[best : best + 1].copy()
-    return Result(x, float(errors[best]), n_iter, True, "converged")
+    return Result(x, float(errors[best]), n_iter, CONVERGED)
 
 
 def _ece_gaps(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ blocks precondition conjugate gradients and memory stays proportional to K.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from skcalib._blocks import CalibrationData
 from skcalib._numerics import softmax_
+from skcalib._solvers._descend import jittered
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import Exponentials, curvature_product
@@ -25,6 +27,8 @@ MAX_DENSE_CLASSES = 300
 # In units of the curvature: too weak to be seen in a loss, but samples that a map can
 # tell apart without error have an optimum too.
 SLIGHT = 1e-10
+# In units of the Hessian's diagonal, so that rounding leaves it positive definite.
+RIDGE = 1e-10
 
 
 def fit_vector(
@@ -169,7 +173,7 @@ def inverse_blocks(blocks: Array, penalty: Array) -> Callable[[Array], Array]:
 def inverse(
     hessian: Array, shape: tuple[int, int] | None = None, classes: int = 1
 ) -> Callable[[Array], Array]:
-    """Solve with a Hessian after a ridge that makes it positive definite.
+    """Solve with a Hessian after Cholesky jitter, which makes it positive definite.
 
     It is that by (v, b), or by parameters of another shape, whose axis `classes` counts
     the classes.
@@ -182,14 +186,7 @@ def inverse(
     floor = np.where(largest > 1e-280, 1e-14 * largest, 1.0)
     scale = 1 / np.sqrt(np.maximum(diagonal, floor)).ravel()
     scaled = hessian * scale[:, np.newaxis] * scale
-    factor = None
-    ridge = 1e-10
-    while factor is None:
-        scaled[np.diag_indices_from(scaled)] += ridge
-        try:
-            factor = cho_factor(scaled, lower=True)
-        except np.linalg.LinAlgError:
-            ridge *= 100
+    factor = jittered(scaled, RIDGE, partial(cho_factor, lower=True))
 
     def solve(r: Array) -> Array:
         return (scale * cho_solve(factor, scale * r.ravel())).reshape(r.shape)

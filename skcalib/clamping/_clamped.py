@@ -19,7 +19,7 @@ from skcalib._networks._brief import Brief
 from skcalib._networks._inputs import Inputs
 from skcalib._networks._open import open_network
 from skcalib._networks._sharing import portable
-from skcalib._solvers._lbfgs import CONVERGED
+from skcalib._solvers._result import CONVERGED
 from skcalib._validation import check_weight, encode_labels
 from skcalib._warnings import warn
 from skcalib.clamping._check_inputs import as_rows

@@ -6,8 +6,8 @@ import numpy as np
 
 from skcalib._networks._network import refuse_nan_gradient
 from skcalib._solvers._focal_brier import mean_loss, row_losses
-from skcalib._solvers._lbfgs import INTERRUPTED, minimize
-from skcalib._solvers._result import Result
+from skcalib._solvers._lbfgs import minimize
+from skcalib._solvers._result import INTERRUPTED, Result
 from skcalib.clamping._linearised import LARGEST_CHANGE
 from skcalib.clamping._problem import sample_rows
 
@@ -64,7 +64,7 @@ def descend(problem, basis, penalty, theta, logits, *, rows=None, **options):
             report(first[0])
         inverse = scalar_inverse(problem, basis, penalty, x, first[1], logits, rows)
     except KeyboardInterrupt:
-        return Result(x, np.nan, 0, False, INTERRUPTED), logits
+        return Result(x, np.nan, 0, INTERRUPTED), logits
     result = minimize(
         loss,
         x,

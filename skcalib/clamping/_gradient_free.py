@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skcalib._solvers._lbfgs import INTERRUPTED
+from skcalib._solvers._result import INTERRUPTED
 from skcalib._warnings import warn
 from skcalib.clamping._linearised import linearise
 from skcalib.clamping._problem import Outcome

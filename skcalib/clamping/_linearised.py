@@ -11,8 +11,10 @@ from math import exp, log
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from skcalib._solvers._focal_brier import are_tiny, row_losses
-from skcalib._solvers._lbfgs import INTERRUPTED, minimize
+from skcalib._solvers._focal_brier import row_losses
+from skcalib._solvers._lbfgs import minimize
+from skcalib._solvers._result import INTERRUPTED
+from skcalib._solvers._temperature_search import are_tiny
 
 # Numbers in one block of the Hessian's factor.
 BLOCK_ELEMENTS = 1 << 21

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._solvers._focal_brier import best_temperature, mean_loss, row_losses
-from skcalib._solvers._lbfgs import CONVERGED
+from skcalib._solvers._focal_brier import mean_loss, row_losses
+from skcalib._solvers._result import CONVERGED
+from skcalib._solvers._temperature_search import best_temperature
 from skcalib._validation import make_splits
 from skcalib.clamping._objective import SomeRows
 

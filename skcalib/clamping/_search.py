@@ -4,7 +4,7 @@ from math import log
 
 import numpy as np
 
-from skcalib._solvers._lbfgs import INTERRUPTED
+from skcalib._solvers._result import INTERRUPTED
 from skcalib.clamping._descent import descend
 from skcalib.clamping._linearised import Linearised
 from skcalib.clamping._selection import (

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._solvers._lbfgs import CONVERGED, INTERRUPTED, minimize
+from skcalib._solvers._lbfgs import minimize
+from skcalib._solvers._result import CONVERGED, INTERRUPTED
 from skcalib.clamping._descent import NetworkLoss, descend
 from skcalib.clamping._linearised import LARGEST_CHANGE, inverse, linearise
 from skcalib.clamping._objective import jacobian_passes

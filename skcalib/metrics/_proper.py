@@ -8,7 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._numerics import softmax_
-from skcalib._solvers._temperature import NO_INFORMATION, fit_temperature
+from skcalib._solvers._result import NO_INFORMATION
+from skcalib._solvers._temperature import fit_temperature
 from skcalib._validation import check_proba
 from skcalib.metrics._bins import Floats
 from skcalib.metrics._resampling import RowStatistics

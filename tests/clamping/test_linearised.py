@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 
 pytest.importorskip("torch")
 
-from skcalib._solvers._focal_brier import best_temperature
+from skcalib._solvers._temperature_search import best_temperature
 from skcalib.clamping._linearised import Linearised
 
 pytestmark = pytest.mark.torch

@@ -5,12 +5,14 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 
-pytest.importorskip("torch")
-
 from skcalib import TemperatureScaling
-from skcalib._solvers._focal_brier import best_temperature, mean_loss, row_losses
-
-pytestmark = pytest.mark.torch
+from skcalib._solvers._focal_brier import (
+    mean_loss,
+    row_losses,
+    summed_losses,
+    summed_slopes,
+)
+from skcalib._solvers._temperature_search import best_temperature
 
 LOSSES = [("focal", 0.0), ("focal", 0.5), ("focal", 2.0), ("brier", 0.0)]
 
@@ -75,3 +77,19 @@ def test_the_best_temperature_is_that_of_temperature_scaling(loss, gamma):
     assert found.x[0] == ts.temperature_
     loss_there = mean_loss(logits, codes, weight, ts.temperature_, loss, gamma)
     assert loss_there == pytest.approx(ts.loss_, rel=1e-9)
+
+
+@pytest.mark.parametrize(("loss", "gamma"), LOSSES)
+def test_sums_of_a_block_are_those_of_its_rows(loss, gamma):
+    logits, codes = draw()
+    weight = np.linspace(0, 1, codes.size)
+
+    def at(log_beta):
+        return summed_losses(loss, gamma, np.exp(log_beta), logits, codes, weight)
+
+    scores = np.exp(0.3) * logits
+    rows = row_losses(scores.copy(), codes, loss, gamma)
+    assert at(0.3) == pytest.approx(rows[0] @ weight, rel=1e-12)
+    slope = summed_slopes(loss, gamma, np.exp(0.3), logits, codes, weight)
+    assert slope == pytest.approx((at(0.3 + 1e-5) - at(0.3 - 1e-5)) / 2e-5, rel=1e-7)
+    assert slope == pytest.approx((rows[1] * scores).sum(axis=1) @ weight, rel=1e-12)

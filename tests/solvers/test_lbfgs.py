@@ -1,14 +1,10 @@
 """L-BFGS finds minima in few evaluations and keeps the best point."""
 
 import numpy as np
-import pytest
 from numpy.testing import assert_allclose
 
-pytest.importorskip("torch")
-
-from skcalib._solvers._lbfgs import CONVERGED, EXHAUSTED, INTERRUPTED, minimize
-
-pytestmark = pytest.mark.torch
+from skcalib._solvers._lbfgs import minimize
+from skcalib._solvers._result import CONVERGED, EXHAUSTED, INTERRUPTED
 
 
 def quadratic(n=20, seed=0):
