@@ -32,7 +32,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = "tests/test_docstrings.py"
 TESTS = {
     "_solvers": ["tests/solvers", "tests/calibrators", "tests/metrics"],
-    "metrics": ["tests/metrics", "skcalib/metrics", "tests/plotting", DEFAULTS],
+    "metrics": [
+        "tests/metrics",
+        "skcalib/metrics",
+        "tests/plotting",
+        "tests/cli/test_evaluate_compare.py",
+        DEFAULTS,
+    ],
     "model_selection": ["tests/model_selection", "skcalib/model_selection", DEFAULTS],
     "training": ["tests/training", "skcalib/training", DEFAULTS],
 }

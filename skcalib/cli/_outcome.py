@@ -14,6 +14,7 @@ from skcalib.cli._console import working
 from skcalib.cli._export import MEANINGS, Served
 from skcalib.cli._scores import HeldOut, Judging
 from skcalib.metrics import CalibrationReport, calibration_report
+from skcalib.metrics._registry import METRICS as REGISTRY
 
 
 class Metric(NamedTuple):
@@ -25,14 +26,11 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "accuracy": Metric("Accuracy %", 100, 2),
-    "nll": Metric("Log loss (NLL)", 1, 4),
-    "brier": Metric("Brier score", 1, 4),
-    "ece": Metric("ECE %", 100, 2),
-    "aece": Metric("ECE, equal mass %", 100, 2),
-    # An average over all classes: small where they are many.
-    "sce": Metric("ECE, classwise (SCE) %", 100, 3),
-    "ks": Metric("KS error, without bins %", 100, 2),
+    metric.name: Metric(metric.plain_title, 1, 4)
+    if metric.percent_decimals is None
+    else Metric(f"{metric.plain_title} %", 100, metric.percent_decimals)
+    for metric in REGISTRY.values()
+    if metric.plain_title is not None
 }
 # Longer vectors are not shown.
 _LONGEST = 10

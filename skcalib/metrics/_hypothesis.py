@@ -13,10 +13,16 @@ from skcalib._validation import check_proba
 from skcalib.metrics._bins import Floats, check_n_bins, is_whole, repetitions
 from skcalib.metrics._classwise import class_stats
 from skcalib.metrics._kernel_pairs import KernelPairs
-from skcalib.metrics._resampling import RANKED_METRICS, Replicate, RowStatistics
+from skcalib.metrics._registry import METRICS, RANKED
+from skcalib.metrics._resampling import Replicate, RowStatistics
 
-# What can be drawn anew: functions of the hits, of all labels, or of pairs of rows.
-TEST_METRICS = (*(name for name in RANKED_METRICS if name != "accuracy"), "sce", "skce")
+# Errors that can be drawn anew: functions of the hits, of all labels, or of pairs of
+# rows.
+TEST_METRICS = [
+    *(name for name in RANKED if METRICS[name].better == "lower"),
+    "sce",
+    "skce",
+]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -81,7 +87,7 @@ def calibration_test(
         "rmsce", "ks", "smooth_ece", "sweep_ece", "overconfidence", "underconfidence"
         or "squared_ce", the squared gap over bins of equal mass less what chance
         adds. Of every class: "sce". Of the whole probability vector: "skce", see
-        `squared_kernel_calibration_error`.
+        `squared_kernel_calibration_error`. The guide to the metrics lists all by name.
 
     n_bins : int, default=15
         Number of bins of the binned errors.
@@ -151,9 +157,7 @@ def calibration_test(
     True
     """
     if metric not in TEST_METRICS:
-        raise ValueError(
-            f"metric={metric!r} is not known; use one of {list(TEST_METRICS)}."
-        )
+        raise ValueError(f"metric={metric!r} is not known; use one of {TEST_METRICS}.")
     n_resamples = check_n_resamples(n_resamples)
     check_n_bins(n_bins)
     codes, proba, weight = check_proba(
@@ -162,7 +166,7 @@ def calibration_test(
         labels,
         sample_weight,
         pos_label,
-        top_label=metric in RANKED_METRICS,
+        top_label=metric in RANKED,
     )
     codes, proba = repeat_rows(weight, codes, proba)
     random = check_random_state(random_state)
@@ -218,7 +222,7 @@ def _redrawn(
             drawn = random.random_sample((n_rows, 1)) * cumulated[:, -1:]
             codes = (cumulated[:, :-1] <= drawn).sum(axis=1)
     ranked = RowStatistics(proba, codes, n_bins).ranked
-    function, weight = RANKED_METRICS[metric], np.ones(n_rows)
+    function, weight = RANKED[metric], np.ones(n_rows)
     while True:
         yield function(Replicate(ranked, weight, n_bins))
         hit = random.random_sample(n_rows) < ranked.confidence

@@ -10,15 +10,10 @@ from sklearn.utils import check_random_state
 from skcalib._validation import check_proba
 from skcalib.metrics._bins import Floats, check_bootstrap, check_n_bins
 from skcalib.metrics._hypothesis import check_n_resamples, repeat_rows
-from skcalib.metrics._resampling import (
-    RANKED_METRICS,
-    ROW_MEANS,
-    RowStatistics,
-    bootstrap_weights,
-    evaluate,
-)
+from skcalib.metrics._registry import OF_ROWS, RANKED, evaluate
+from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
 
-COMPARED_METRICS = (*RANKED_METRICS, *ROW_MEANS, "sce")
+COMPARED_METRICS = [*RANKED, *OF_ROWS]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +82,8 @@ def compare_calibration(
         What to compare. "squared_ce" is the squared gap of the predicted class over
         bins of equal mass, less what chance adds. Also known are "ece", "aece", "mce",
         "rmsce", "ks", "smooth_ece", "sweep_ece", "overconfidence", "underconfidence",
-        "sce", and "nll", "brier", "entropy", "accuracy".
+        "sce", "nll", "brier", "entropy", "accuracy" and whatever else the guide to the
+        metrics lists by name.
 
     alternative : {"two-sided", "less", "greater"}, default="two-sided"
         Whether the p-value counts differences in both directions, or only those in
@@ -165,7 +161,7 @@ def compare_calibration(
             labels,
             sample_weight,
             pos_label,
-            top_label=metric in RANKED_METRICS,
+            top_label=metric in RANKED,
         )
         codes, checked = repeat_rows(weight, codes, checked)
         rows.append(RowStatistics(checked, codes, n_bins))
@@ -190,7 +186,7 @@ def compare_calibration(
 def _check_options(metric: str, alternative: str) -> None:
     if metric not in COMPARED_METRICS:
         raise ValueError(
-            f"metric={metric!r} is not known; use one of {list(COMPARED_METRICS)}."
+            f"metric={metric!r} is not known; use one of {COMPARED_METRICS}."
         )
     if alternative not in ("two-sided", "less", "greater"):
         raise ValueError(

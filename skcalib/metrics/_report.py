@@ -11,35 +11,8 @@ from sklearn.utils import check_random_state
 from skcalib._optional import import_optional
 from skcalib._validation import check_proba
 from skcalib.metrics._bins import Floats, check_bootstrap, check_n_bins
-from skcalib.metrics._resampling import (
-    RANKED_METRICS,
-    RowStatistics,
-    bootstrap_weights,
-    evaluate,
-)
-
-METRICS = {
-    "accuracy": "Accuracy",
-    "nll": "Log loss",
-    "brier": "Brier score",
-    "entropy": "Entropy",
-    "ece": "ECE",
-    "aece": "AECE (equal mass)",
-    "sce": "SCE (class-wise)",
-    "mce": "Maximum CE",
-    "rmsce": "Root mean squared CE",
-    "ks": "KS error",
-    "smooth_ece": "Smooth ECE",
-    "overconfidence": "Overconfidence",
-    "underconfidence": "Underconfidence",
-    "sweep_ece": "ECE sweep",
-}
-
-# What a report holds unless it is told; the others repeat or take their time.
-DEFAULT_METRICS = tuple(METRICS)[:11]
-
-# Averages of absolute gaps, which the noise of resampling raises.
-GAPS = set(METRICS) - {"accuracy", "nll", "brier", "entropy"}
+from skcalib.metrics._registry import IN_REPORT, METRICS, RANKED, evaluate
+from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
 
 
 class MetricEstimate(NamedTuple):
@@ -146,10 +119,10 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
     def _rows(self) -> Iterator[tuple[str, str, str]]:
         for name, (value, low, high) in self._estimates.items():
             interval = "" if low is None else f"[{low:.4f}, {high:.4f}]"
-            yield METRICS[name], f"{value:.4f}", interval
+            yield str(METRICS[name].title), f"{value:.4f}", interval
 
     def __str__(self) -> str:
-        width = max(len(METRICS[name]) for name in self)
+        width = max(len(title) for title, *_ in self._rows())
         lines = [f"{a:<{width}}  {b:>8}  {c}".rstrip() for a, b, c in self._rows()]
         return "\n".join([self._title, "", *lines])
 
@@ -205,7 +178,8 @@ def calibration_report(
     metrics : iterable of str, default=None
         Which metrics, in order; by default "accuracy", "nll", "brier", "entropy",
         "ece", "aece", "sce", "mce", "rmsce", "ks" and "smooth_ece". Also known are
-        "overconfidence", "underconfidence" and "sweep_ece".
+        "overconfidence", "underconfidence", "sweep_ece" and whatever else the guide to
+        the metrics lists by name.
 
     n_bootstrap : int, default=1000
         Number of bootstrap replicates; 0 gives values without intervals.
@@ -260,7 +234,7 @@ def calibration_report(
         labels,
         sample_weight,
         pos_label,
-        top_label=not RANKED_METRICS.keys().isdisjoint(names),
+        top_label=not RANKED.keys().isdisjoint(names),
     )
     if not weight.all():  # Or a replicate could draw rows of no weight only.
         used = weight > 0
@@ -284,11 +258,12 @@ def calibration_report(
 def _check_names(metrics: Iterable[str] | None) -> list[str]:
     if isinstance(metrics, str):
         raise TypeError(f"metrics={metrics!r} is a string; pass a list of names.")
-    names = list(DEFAULT_METRICS if metrics is None else metrics)
-    unknown = [name for name in names if name not in METRICS]
+    default = [name for name in IN_REPORT if not METRICS[name].on_request]
+    names = list(default if metrics is None else metrics)
+    unknown = [name for name in names if name not in IN_REPORT]
     if unknown or not names:
         raise ValueError(
-            f"metrics holds unknown names: {unknown}. Known are {list(METRICS)}."
+            f"metrics holds unknown names: {unknown}. Known are {IN_REPORT}."
             if unknown
             else "metrics is empty; name at least one."
         )
@@ -317,7 +292,7 @@ def _intervals(
     for name in names:
         draws = np.concatenate([part[name] for part in parts])
         ends = np.quantile(draws, [tail, 1 - tail])
-        if name in GAPS:
+        if METRICS[name].is_gap:
             ends = np.maximum(ends - (draws.mean() - values[name]), 0)
         low[name], high[name] = ends.tolist()
     return low, high

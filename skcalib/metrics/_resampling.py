@@ -5,7 +5,7 @@ function of these weights and of statistics that do not change, so that nothing 
 sorted, normalised or taken the logarithm of again.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -28,12 +28,7 @@ from skcalib.metrics._bins import (
     uniform_edges,
 )
 from skcalib.metrics._classwise import exact_edges, upper_entries
-from skcalib.metrics._directions import overconfidence, underconfidence
 from skcalib.metrics._entropy import entropy_of_rows
-from skcalib.metrics._ks import largest_cumulated_gap
-from skcalib.metrics._smooth import smooth_error
-from skcalib.metrics._sweep import sweep_error
-from skcalib.metrics._top_label import largest_gap, root_mean_squared_gap
 
 # Weights of as many replicates as fit into this many numbers are drawn at once.
 CHUNK_ELEMENTS = 1 << 21
@@ -155,27 +150,9 @@ def unbiased_squared_gap(ranked: RankedScores, weight: Floats, n_bins: int) -> f
     return float(pairs.sum() / sums.weight[-1])
 
 
-# Means over rows: all replicates are one product.
-ROW_MEANS: dict[str, Callable[[RowStatistics], Floats]] = {
-    "nll": lambda rows: rows.log_loss,
-    "brier": lambda rows: rows.brier,
-    "entropy": lambda rows: rows.entropy,
-}
-
-# Functions of the weighted, ranked rows.
-RANKED_METRICS: dict[str, Callable[[Replicate], float]] = {
-    "accuracy": lambda r: float(r.bins.hit.sum() / r.bins.weight.sum()),
-    "ece": lambda r: r.bins.mean_gap,
-    "aece": lambda r: r.mass_bins.mean_gap,
-    "mce": lambda r: largest_gap(r.bins),
-    "rmsce": lambda r: root_mean_squared_gap(r.bins),
-    "ks": lambda r: largest_cumulated_gap(r.ranked, r.weight),
-    "smooth_ece": lambda r: smooth_error(r.ranked.confidence, r.ranked.hit, r.weight),
-    "overconfidence": lambda r: overconfidence(r.bins),
-    "underconfidence": lambda r: underconfidence(r.bins),
-    "sweep_ece": lambda r: sweep_error(r.ranked, r.weight),
-    "squared_ce": lambda r: unbiased_squared_gap(r.ranked, r.weight, r.n_bins),
-}
+def row_mean(values: Floats, weights: Floats) -> Floats:
+    """Mean of a number of each row, for every row of `weights`, in one product."""
+    return weights @ values / weights.sum(axis=1)
 
 
 def bootstrap_weights(
@@ -190,21 +167,3 @@ def bootstrap_weights(
             drawn = random.randint(0, n_rows, n_rows)
             row[:] = np.bincount(drawn, minlength=n_rows) * weight
         yield weights
-
-
-def evaluate(
-    rows: RowStatistics, weights: Floats, metrics: list[str]
-) -> dict[str, Floats]:
-    """Compute each metric for every row of `weights`, which has one column a row."""
-    values: dict[str, Floats] = {}
-    ranked_weights = weights[:, rows.ranked.order]
-    replicates = [Replicate(rows.ranked, w, rows.n_bins) for w in ranked_weights]
-    for name in metrics:
-        if name == "sce":
-            values[name] = rows.static_errors(weights)
-        elif name in ROW_MEANS:
-            values[name] = weights @ ROW_MEANS[name](rows) / weights.sum(axis=1)
-        else:
-            metric = RANKED_METRICS[name]
-            values[name] = np.array([metric(replicate) for replicate in replicates])
-    return values

@@ -9,22 +9,7 @@ from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 
 from skcalib._sklearn_compat import Scorer
-from skcalib.metrics._conditional import top_label_calibration_error
-from skcalib.metrics._directions import overconfidence_error, underconfidence_error
-from skcalib.metrics._entropy import predictive_entropy
-from skcalib.metrics._kde import kde_calibration_error
-from skcalib.metrics._ks import ks_calibration_error
-from skcalib.metrics._proper import calibration_loss, refinement_loss
-from skcalib.metrics._skce import squared_kernel_calibration_error
-from skcalib.metrics._smooth import smooth_calibration_error
-from skcalib.metrics._static import static_calibration_error
-from skcalib.metrics._sweep import sweep_calibration_error
-from skcalib.metrics._top_label import (
-    adaptive_expected_calibration_error,
-    expected_calibration_error,
-    maximum_calibration_error,
-    root_mean_squared_calibration_error,
-)
+from skcalib.metrics._registry import METRICS
 
 
 class CalibrationScorer(Scorer):
@@ -54,34 +39,17 @@ class CalibrationScorer(Scorer):
         return f"CalibrationScorer({self._score_func.__name__}{sign})"
 
 
-ece_scorer = CalibrationScorer(expected_calibration_error)
-aece_scorer = CalibrationScorer(adaptive_expected_calibration_error)
-sce_scorer = CalibrationScorer(static_calibration_error)
-entropy_scorer = CalibrationScorer(predictive_entropy, sign=1)
-
-_OTHERS = (
-    calibration_loss,
-    kde_calibration_error,
-    ks_calibration_error,
-    maximum_calibration_error,
-    overconfidence_error,
-    refinement_loss,
-    root_mean_squared_calibration_error,
-    smooth_calibration_error,
-    squared_kernel_calibration_error,
-    sweep_calibration_error,
-    top_label_calibration_error,
-    underconfidence_error,
-)
-
+# By name; "neg_" turns a metric that is better when lower.
 _SCORERS = {
-    "neg_adaptive_expected_calibration_error": aece_scorer,
-    "neg_expected_calibration_error": ece_scorer,
-    "neg_predictive_entropy": CalibrationScorer(predictive_entropy),
-    "neg_static_calibration_error": sce_scorer,
-    "predictive_entropy": entropy_scorer,
-    **{f"neg_{metric.__name__}": CalibrationScorer(metric) for metric in _OTHERS},
+    f"{prefix}{metric.function.__name__}": CalibrationScorer(metric.function, sign)
+    for metric in METRICS.values()
+    for prefix, sign, unless in (("neg_", -1, "higher"), ("", 1, "lower"))
+    if metric.function is not None and metric.better != unless
 }
+ece_scorer = _SCORERS["neg_expected_calibration_error"]
+aece_scorer = _SCORERS["neg_adaptive_expected_calibration_error"]
+sce_scorer = _SCORERS["neg_static_calibration_error"]
+entropy_scorer = _SCORERS["predictive_entropy"]
 
 
 def get_scorer(scoring: Any) -> Any:

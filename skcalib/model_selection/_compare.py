@@ -19,20 +19,10 @@ from skcalib._validation import (
     make_splits,
 )
 from skcalib.metrics._bins import check_n_bins
-from skcalib.metrics._resampling import RowStatistics, evaluate
+from skcalib.metrics._registry import COLUMNS, evaluate
+from skcalib.metrics._resampling import RowStatistics
 from skcalib.model_selection._candidates import common_calibrators, named_candidates
 from skcalib.model_selection._comparison import CalibratorComparison
-
-# Column titles, and the names of the metrics where they are computed.
-METRICS = {
-    "accuracy": "accuracy",
-    "entropy": "entropy",
-    "ECE": "ece",
-    "AECE": "aece",
-    "SCE": "sce",
-    "NLL": "nll",
-    "Brier": "brier",
-}
 
 
 class _Uncalibrated(BaseCalibrator):
@@ -172,14 +162,14 @@ def compare_calibrators(
         for calibrator in candidates.values()
         for task in tasks
     )
-    n_metrics = len(METRICS) + 1
+    n_metrics = len(COLUMNS) + 1
     values = np.array(outcomes).reshape(len(candidates), -1, n_metrics)
     if X_test is None:
         mean, std = values.mean(axis=1), values.std(axis=1, ddof=1)
     else:
         # The first are the values themselves, without resampling.
         mean, std = values[:, 0], values[:, 1:].std(axis=1, ddof=1)
-    return CalibratorComparison(candidates, [*METRICS, "fit seconds"], mean, std)
+    return CalibratorComparison(candidates, [*COLUMNS, "fit seconds"], mean, std)
 
 
 def _check(X, y, sample_weight, classes, like=None):
@@ -243,6 +233,6 @@ def _fit_and_measure(calibrator, train, test, weights, n_bins):
     seconds = time.perf_counter() - started
     test_logits, test_codes = test
     rows = RowStatistics(calibrator.predict_proba(test_logits), test_codes, n_bins)
-    values = evaluate(rows, weights, list(METRICS.values()))
-    columns = [values[name] for name in METRICS.values()]
+    values = evaluate(rows, weights, COLUMNS.values())
+    columns = [values[name] for name in COLUMNS.values()]
     return np.column_stack([*columns, np.full(len(weights), seconds)])

@@ -3,9 +3,8 @@
 from html import escape
 
 from skcalib._optional import import_optional
+from skcalib.metrics._registry import PERCENT_COLUMNS
 
-# Printed in percent, with two digits; the others with four.
-_PERCENT = frozenset({"accuracy", "ECE", "AECE", "SCE"})
 _SECONDS = "fit seconds"
 
 
@@ -97,7 +96,7 @@ class CalibratorComparison:
 
     def _cells(self):
         """Return rows of text, the first of which is the header."""
-        header = ["", *(f"{m} %" if m in _PERCENT else m for m in self.metrics)]
+        header = ["", *(f"{m} %" if m in PERCENT_COLUMNS else m for m in self.metrics)]
         rows = [
             [name, *map(_format, self.metrics, self.mean[row], self.std[row])]
             for row, name in enumerate(self.names)
@@ -108,6 +107,6 @@ class CalibratorComparison:
 def _format(metric, mean, std):
     if metric == _SECONDS:
         return f"{mean:.3f}"
-    if metric in _PERCENT:
+    if metric in PERCENT_COLUMNS:
         return f"{100 * mean:.2f}±{100 * std:.2f}"
     return f"{mean:.4f}±{std:.4f}"

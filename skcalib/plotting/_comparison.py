@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from skcalib.metrics import calibration_report
-from skcalib.metrics._report import METRICS
+from skcalib.metrics._registry import COLUMNS, METRICS, PERCENT_COLUMNS
 from skcalib.plotting._style import COLOURS, hide_box, new_axes
 
-# Shown in percent.
-PERCENT = ("accuracy", "ECE", "AECE", "SCE")
-# More is better.
-ASCENDING = ("accuracy", "Accuracy")
+# Titles of what is better when higher: columns of comparisons, lines of reports.
+ASCENDING = {
+    title
+    for titles in (COLUMNS, {metric.title: name for name, metric in METRICS.items()})
+    for title, name in titles.items()
+    if METRICS[name].better == "higher"
+}
 # Values further from the best than this many times the median are left outside.
 REACH = 4.0
 
@@ -155,7 +158,7 @@ class CalibratorComparisonDisplay:
                 for rows in (report.values() for report in reports)
             ]
         )
-        titles = [METRICS[metric] for metric in metrics]
+        titles = [METRICS[metric].title for metric in metrics]
         display = cls(list(y_probas), titles, *np.moveaxis(cells, 2, 0))
         return display.plot(ax=ax, sort=sort)
 
@@ -201,7 +204,7 @@ class CalibratorComparisonDisplay:
 
     def _draw(self, ax, column, order):
         metric = self.metrics[column]
-        scale = 100 if metric in PERCENT else 1
+        scale = 100 if metric in PERCENT_COLUMNS else 1
         value, low, high = (
             scale * a[order, column] for a in (self.value, self.low, self.high)
         )

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +21,25 @@ def test_evaluate_prints_what_the_metrics_compute(skcalib, probabilities_file):
     for name, told in run.json["metrics"].items():
         expected = report[name]._asdict()
         assert told == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("title", "decimals"),
+    {
+        "Accuracy %": 2,
+        "Log loss (NLL)": 4,
+        "Brier score": 4,
+        "ECE %": 2,
+        "ECE, equal mass %": 2,
+        "ECE, classwise (SCE) %": 3,
+        "KS error, without bins %": 2,
+    }.items(),
+)
+def test_evaluate_writes_a_metric_with_its_unit(skcalib, logits_file, title, decimals):
+    run = skcalib("evaluate", "--logits", logits_file, "--n-bootstrap", 2)
+    number = rf"\d+\.\d{{{decimals}}}"
+    row = rf"^{re.escape(title)} +{number} \[{number}, {number}\]$"
+    assert re.search(row, run.out, flags=re.MULTILINE)
 
 
 def test_evaluate_takes_logits_and_probabilities_alike(

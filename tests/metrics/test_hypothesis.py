@@ -6,22 +6,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from scipy.stats import kstest
 
-from skcalib import metrics as m
 from skcalib.metrics import calibration_test
 from skcalib.metrics._hypothesis import TEST_METRICS
+from skcalib.metrics._registry import METRICS
 
 FUNCTIONS = {
-    "ece": m.expected_calibration_error,
-    "aece": m.adaptive_expected_calibration_error,
-    "mce": m.maximum_calibration_error,
-    "rmsce": m.root_mean_squared_calibration_error,
-    "ks": m.ks_calibration_error,
-    "smooth_ece": m.smooth_calibration_error,
-    "sweep_ece": m.sweep_calibration_error,
-    "overconfidence": m.overconfidence_error,
-    "underconfidence": m.underconfidence_error,
-    "sce": m.static_calibration_error,
-    "skce": m.squared_kernel_calibration_error,
+    name: METRICS[name].function for name in TEST_METRICS if METRICS[name].function
 }
 FAST = ["ks", "ece", "squared_ce", "sce", "skce"]
 

@@ -15,24 +15,12 @@ from sklearn.preprocessing import StandardScaler
 
 from skcalib import metrics as m
 from skcalib.exceptions import OneColumnWarning
+from skcalib.metrics._registry import METRICS
 
 FUNCTIONS = {
-    "neg_expected_calibration_error": m.expected_calibration_error,
-    "neg_adaptive_expected_calibration_error": m.adaptive_expected_calibration_error,
-    "neg_static_calibration_error": m.static_calibration_error,
-    "neg_maximum_calibration_error": m.maximum_calibration_error,
-    "neg_root_mean_squared_calibration_error": m.root_mean_squared_calibration_error,
-    "neg_ks_calibration_error": m.ks_calibration_error,
-    "neg_smooth_calibration_error": m.smooth_calibration_error,
-    "neg_predictive_entropy": m.predictive_entropy,
-    "neg_sweep_calibration_error": m.sweep_calibration_error,
-    "neg_overconfidence_error": m.overconfidence_error,
-    "neg_underconfidence_error": m.underconfidence_error,
-    "neg_top_label_calibration_error": m.top_label_calibration_error,
-    "neg_kde_calibration_error": m.kde_calibration_error,
-    "neg_squared_kernel_calibration_error": m.squared_kernel_calibration_error,
-    "neg_calibration_loss": m.calibration_loss,
-    "neg_refinement_loss": m.refinement_loss,
+    f"neg_{metric.function.__name__}": metric.function
+    for metric in METRICS.values()
+    if metric.function is not None
 }
 
 

@@ -1,0 +1,229 @@
+"""Every metric, once: what reports, tests, scorers, comparisons and the command read.
+
+A metric is added here, in its own file and in ``skcalib.metrics.__init__``.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from skcalib.metrics._bins import Floats
+from skcalib.metrics._conditional import top_label_calibration_error
+from skcalib.metrics._directions import (
+    overconfidence,
+    overconfidence_error,
+    underconfidence,
+    underconfidence_error,
+)
+from skcalib.metrics._entropy import predictive_entropy
+from skcalib.metrics._kde import kde_calibration_error
+from skcalib.metrics._ks import ks_calibration_error, largest_cumulated_gap
+from skcalib.metrics._proper import calibration_loss, refinement_loss
+from skcalib.metrics._resampling import (
+    Replicate,
+    RowStatistics,
+    row_mean,
+    unbiased_squared_gap,
+)
+from skcalib.metrics._skce import squared_kernel_calibration_error
+from skcalib.metrics._smooth import smooth_calibration_error, smooth_error
+from skcalib.metrics._static import static_calibration_error
+from skcalib.metrics._sweep import sweep_calibration_error, sweep_error
+from skcalib.metrics._top_label import (
+    adaptive_expected_calibration_error,
+    expected_calibration_error,
+    largest_gap,
+    maximum_calibration_error,
+    root_mean_squared_calibration_error,
+    root_mean_squared_gap,
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is known of a metric; a reader passes over one that lacks what it reads."""
+
+    # By this name reports, `calibration_test` and `compare_calibration` know it.
+    name: str
+    # `function(y_true, y_proba, *, labels, sample_weight)` gives it a scorer.
+    function: Callable[..., float] | None = None
+    # "neither" has a scorer of each sign.
+    better: Literal["lower", "higher", "neither"] = "lower"
+    # To be resampled it is a function of one replicate, rows in the order of
+    # confidence, and so of the predicted class alone ...
+    of_ranked: Callable[[Replicate], float] | None = None
+    # ... or of all rows, for every row of weights at once.
+    of_rows: Callable[[RowStatistics, Floats], Floats] | None = None
+    # An average of absolute gaps, which the noise of resampling raises.
+    is_gap: bool = False
+    # In a report: its title, and whether it has to be asked for.
+    title: str | None = None
+    on_request: bool = False
+    # In the tables of the command: its title, which explains more.
+    plain_title: str | None = None
+    # There, and in comparisons, in percent; the command gives it so many decimals.
+    percent_decimals: int | None = None
+
+
+# In the order of a report.
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "accuracy",
+            better="higher",
+            of_ranked=lambda r: float(r.bins.hit.sum() / r.bins.weight.sum()),
+            title="Accuracy",
+            plain_title="Accuracy",
+            percent_decimals=2,
+        ),
+        Metric(
+            "nll",
+            of_rows=lambda rows, weights: row_mean(rows.log_loss, weights),
+            title="Log loss",
+            plain_title="Log loss (NLL)",
+        ),
+        Metric(
+            "brier",
+            of_rows=lambda rows, weights: row_mean(rows.brier, weights),
+            title="Brier score",
+            plain_title="Brier score",
+        ),
+        Metric(
+            "entropy",
+            predictive_entropy,
+            better="neither",
+            of_rows=lambda rows, weights: row_mean(rows.entropy, weights),
+            title="Entropy",
+        ),
+        Metric(
+            "ece",
+            expected_calibration_error,
+            of_ranked=lambda r: r.bins.mean_gap,
+            is_gap=True,
+            title="ECE",
+            plain_title="ECE",
+            percent_decimals=2,
+        ),
+        Metric(
+            "aece",
+            adaptive_expected_calibration_error,
+            of_ranked=lambda r: r.mass_bins.mean_gap,
+            is_gap=True,
+            title="AECE (equal mass)",
+            plain_title="ECE, equal mass",
+            percent_decimals=2,
+        ),
+        Metric(
+            "sce",
+            static_calibration_error,
+            of_rows=RowStatistics.static_errors,
+            is_gap=True,
+            title="SCE (class-wise)",
+            plain_title="ECE, classwise (SCE)",
+            # An average over all classes: small where they are many.
+            percent_decimals=3,
+        ),
+        Metric(
+            "mce",
+            maximum_calibration_error,
+            of_ranked=lambda r: largest_gap(r.bins),
+            is_gap=True,
+            title="Maximum CE",
+        ),
+        Metric(
+            "rmsce",
+            root_mean_squared_calibration_error,
+            of_ranked=lambda r: root_mean_squared_gap(r.bins),
+            is_gap=True,
+            title="Root mean squared CE",
+        ),
+        Metric(
+            "ks",
+            ks_calibration_error,
+            of_ranked=lambda r: largest_cumulated_gap(r.ranked, r.weight),
+            is_gap=True,
+            title="KS error",
+            plain_title="KS error, without bins",
+            percent_decimals=2,
+        ),
+        Metric(
+            "smooth_ece",
+            smooth_calibration_error,
+            of_ranked=lambda r: smooth_error(
+                r.ranked.confidence, r.ranked.hit, r.weight
+            ),
+            is_gap=True,
+            title="Smooth ECE",
+        ),
+        Metric(
+            "overconfidence",
+            overconfidence_error,
+            of_ranked=lambda r: overconfidence(r.bins),
+            is_gap=True,
+            title="Overconfidence",
+            on_request=True,
+        ),
+        Metric(
+            "underconfidence",
+            underconfidence_error,
+            of_ranked=lambda r: underconfidence(r.bins),
+            is_gap=True,
+            title="Underconfidence",
+            on_request=True,
+        ),
+        Metric(
+            "sweep_ece",
+            sweep_calibration_error,
+            of_ranked=lambda r: sweep_error(r.ranked, r.weight),
+            is_gap=True,
+            title="ECE sweep",
+            on_request=True,
+        ),
+        Metric(
+            "squared_ce",
+            of_ranked=lambda r: unbiased_squared_gap(r.ranked, r.weight, r.n_bins),
+        ),
+        Metric("skce", squared_kernel_calibration_error),
+        Metric("kde_ce", kde_calibration_error),
+        Metric("top_label_ce", top_label_calibration_error),
+        Metric("calibration_loss", calibration_loss),
+        Metric("refinement_loss", refinement_loss),
+    )
+}
+
+# Titles of the columns of `compare_calibrators`, in their order.
+COLUMNS = {
+    "accuracy": "accuracy",
+    "entropy": "entropy",
+    "ECE": "ece",
+    "AECE": "aece",
+    "SCE": "sce",
+    "NLL": "nll",
+    "Brier": "brier",
+}
+PERCENT_COLUMNS = [
+    title
+    for title, name in COLUMNS.items()
+    if METRICS[name].percent_decimals is not None
+]
+IN_REPORT = [name for name, metric in METRICS.items() if metric.title is not None]
+RANKED = {name: m.of_ranked for name, m in METRICS.items() if m.of_ranked is not None}
+OF_ROWS = {name: m.of_rows for name, m in METRICS.items() if m.of_rows is not None}
+
+
+def evaluate(
+    rows: RowStatistics, weights: Floats, names: Iterable[str]
+) -> dict[str, Floats]:
+    """Compute each metric for every row of `weights`, which has one column a row."""
+    values: dict[str, Floats] = {}
+    ranked_weights = weights[:, rows.ranked.order]
+    replicates = [Replicate(rows.ranked, w, rows.n_bins) for w in ranked_weights]
+    for name in names:
+        if name in OF_ROWS:
+            values[name] = OF_ROWS[name](rows, weights)
+        else:
+            values[name] = np.array([RANKED[name](r) for r in replicates])
+    return values
