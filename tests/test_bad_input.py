@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
+from every_calibrator import CALIBRATORS, identify
 from numpy.testing import assert_allclose
 
 from skcalib import (
-    DirichletCalibration,
-    MatrixScaling,
     TemperatureScaling,
     VectorScaling,
     logits_from_proba,
@@ -112,18 +111,8 @@ def test_logits_of_any_size_give_probabilities(calibration_set, size):
     assert_allclose(proba.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize(
-    "calibrator",
-    [
-        VectorScaling(),
-        MatrixScaling(off_diagonal_penalty=1.0, intercept_penalty=1.0),
-        DirichletCalibration(off_diagonal_penalty=1.0, intercept_penalty=1.0),
-    ],
-    ids=lambda calibrator: type(calibrator).__name__,
-)
-def test_affine_fits_to_logits_of_any_size_give_probabilities(
-    calibration_set, calibrator
-):
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
+def test_fits_to_logits_of_any_size_give_probabilities(calibration_set, calibrator):
     logits, y = calibration_set
     proba = calibrator.fit(1e300 * logits, y).predict_proba(1e300 * logits)
     assert_allclose(proba.sum(axis=1), 1)

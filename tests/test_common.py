@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+from every_calibrator import CALIBRATORS, VARIANTS, identify
 from sklearn.linear_model import LogisticRegression
 from sklearn_checks import (
     FIXED_COLUMNS,
@@ -13,22 +14,14 @@ from sklearn_checks import (
 )
 
 from skcalib import (
-    BayesianBinning,
     BetaCalibration,
     CalibratedClassifier,
-    DensityRatioCalibration,
-    DirichletCalibration,
     EnsembleTemperatureScaling,
-    HistogramBinning,
     IsotonicCalibration,
-    MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
-    ScalingBinning,
-    SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
-    VectorScaling,
     VennAbersCalibration,
 )
 from skcalib.model_selection import CalibratorSearch
@@ -41,44 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The least populated class"),
 ]
 
-FIXED = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
-
-METHODS = [
-    TemperatureScaling(),
-    EnsembleTemperatureScaling(),
-    VectorScaling(),
-    MatrixScaling(**FIXED),
-    DirichletCalibration(**FIXED),
-    DensityRatioCalibration(),
-    StructuredMatrixScaling(),
-    OrderPreservingScaling(),
-    PlattScaling(),
-    BetaCalibration(),
-    IsotonicCalibration(),
-    HistogramBinning(),
-    VennAbersCalibration(),
-    SplineCalibration(),
-    ScalingBinning(),
-    BayesianBinning(),
-    CalibratorSearch([TemperatureScaling(), PlattScaling()]),
-]
-VARIANTS = [
-    TemperatureScaling(objective="brier"),
-    TemperatureScaling(objective="focal"),
-    MatrixScaling(penalty="l2", **FIXED),
-    StructuredMatrixScaling(structure="vector"),
-    OrderPreservingScaling(StructuredMatrixScaling()),
-    BetaCalibration(variant="ab"),
-    BetaCalibration(variant="am"),
-    IsotonicCalibration(method="strict"),
-    IsotonicCalibration(method="strict_temperature"),
-    IsotonicCalibration(method="shared"),
-    VennAbersCalibration(cv=3),
-    SplineCalibration(method="one_vs_rest"),
-    ScalingBinning(PlattScaling(), method="one_vs_rest"),
-    BayesianBinning(method="top_label"),
-    VennAbersCalibration(method="one_vs_one"),
-]
+METHODS = [*CALIBRATORS, CalibratorSearch([TemperatureScaling(), PlattScaling()])]
 
 # Increasing curves, and maps that start from a temperature and are shrunk to it.
 KEEP_THE_ORDER = (
@@ -101,10 +57,6 @@ def expected_of(calibrator):
     if isinstance(calibrator, KEEP_THE_ORDER):
         expected["check_classifiers_train"] = NO_LOGITS
     return expected
-
-
-def identify(estimator):
-    return " ".join(repr(estimator).split())
 
 
 @pytest.mark.parametrize("calibrator", [*METHODS, *VARIANTS], ids=identify)

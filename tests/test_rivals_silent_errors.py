@@ -6,6 +6,7 @@ about ONNX files are tested beside the metrics and the export.
 
 import numpy as np
 import pytest
+from every_calibrator import CALIBRATORS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import log_softmax, softmax
 from sklearn.base import (
@@ -22,22 +23,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from skcalib import (
-    BayesianBinning,
-    BetaCalibration,
     CalibratedClassifier,
     DirichletCalibration,
-    EnsembleTemperatureScaling,
-    HistogramBinning,
-    IsotonicCalibration,
     MatrixScaling,
-    OrderPreservingScaling,
-    PlattScaling,
-    ScalingBinning,
-    SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
-    VectorScaling,
-    VennAbersCalibration,
     calibrators,
     frozen,
     logits_from_proba,
@@ -46,27 +36,7 @@ from skcalib import (
 )
 from skcalib.metrics import aece_scorer, ece_scorer, entropy_scorer, sce_scorer
 
-FIXED = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
-CALIBRATORS = [
-    TemperatureScaling(),
-    EnsembleTemperatureScaling(),
-    VectorScaling(),
-    MatrixScaling(**FIXED),
-    DirichletCalibration(**FIXED),
-    StructuredMatrixScaling(),
-    OrderPreservingScaling(),
-    PlattScaling(),
-    BetaCalibration(),
-    IsotonicCalibration(),
-    HistogramBinning(),
-    VennAbersCalibration(),
-    SplineCalibration(),
-    ScalingBinning(),
-    BayesianBinning(),
-]
-every_calibrator = pytest.mark.parametrize(
-    "calibrator", CALIBRATORS, ids=lambda c: type(c).__name__
-)
+every_calibrator = pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
 
 
 @pytest.mark.parametrize("spoil", ["float16", "4 digits", "one row", "as they are"])
@@ -159,7 +129,7 @@ def test_weights_are_not_ignored(calibrator, calibration_set):
     plain = calibrator.fit(logits, y).predict_proba(logits)
     weight = np.where(right, 1.0, 5.0)
     heavy = calibrator.fit(logits, y, sample_weight=weight).predict_proba(logits)
-    assert heavy.max(axis=1).mean() < plain.max(axis=1).mean() - 0.05
+    assert heavy.max(axis=1).mean() < plain.max(axis=1).mean() - 0.03
 
 
 def test_weights_are_not_ignored_by_a_calibrated_classifier(calibration_set):

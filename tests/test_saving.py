@@ -6,33 +6,33 @@ import random
 
 import numpy as np
 import pytest
+from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold
 
 import skcalib
-from skcalib import calibrators
 from skcalib._saving import _digest
 from skcalib.calibrators import (
     DensityRatioCalibration,
+    DirichletCalibration,
     IsotonicCalibration,
     MatrixScaling,
-    OrderPreservingScaling,
     ScalingBinning,
-    StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
 )
 from skcalib.model_selection import CalibratorSearch
 
-CALIBRATORS = {
-    **{name: getattr(calibrators, name)() for name in calibrators.__all__},
-    "bin shifts": DensityRatioCalibration(method="bin_mean_shift"),
-    "binning of vectors": ScalingBinning(VectorScaling()),
-    "a curve after a matrix": OrderPreservingScaling(StructuredMatrixScaling()),
-    "the default search": CalibratorSearch(),
-    "a choice": CalibratorSearch([TemperatureScaling(), VectorScaling()], rule="best"),
-}
+SAVED = [
+    *CALIBRATORS,
+    *VARIANTS,
+    MatrixScaling(),
+    DirichletCalibration(),
+    ScalingBinning(VectorScaling()),
+    CalibratorSearch(),
+    CalibratorSearch([TemperatureScaling(), VectorScaling()], rule="best"),
+]
 LABELS = {
     "numbers": np.arange(4),
     "text": np.array(["cat", "dog", "emu", "yak"]),
@@ -41,12 +41,12 @@ LABELS = {
 
 
 @pytest.mark.parametrize("labels", LABELS)
-@pytest.mark.parametrize("name", CALIBRATORS)
+@pytest.mark.parametrize("calibrator", SAVED, ids=identify)
 def test_what_is_loaded_predicts_the_same_bit_for_bit(
-    name, labels, calibration_set, tmp_path
+    calibrator, labels, calibration_set, tmp_path
 ):
     logits, y = calibration_set
-    fitted = CALIBRATORS[name].fit(logits, LABELS[labels][y])
+    fitted = calibrator.fit(logits, LABELS[labels][y])
     skcalib.save(fitted, tmp_path / "c.json")
     loaded = skcalib.load(tmp_path / "c.json")
     assert type(loaded) is type(fitted)

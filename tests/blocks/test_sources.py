@@ -3,27 +3,13 @@ import sys
 
 import numpy as np
 import pytest
+from every_calibrator import CALIBRATORS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skcalib._blocks import ArraySource, MappedSource, MemmapSource, open_source
 from skcalib.calibrators import (
-    EnsembleTemperatureScaling,
-    MatrixScaling,
-    OrderPreservingScaling,
-    StructuredMatrixScaling,
     TemperatureScaling,
-    VectorScaling,
 )
-
-CALIBRATORS = [
-    TemperatureScaling(),
-    TemperatureScaling(objective="brier"),
-    VectorScaling(),
-    MatrixScaling(off_diagonal_penalty=1.0, intercept_penalty=1.0),
-    StructuredMatrixScaling(),
-    OrderPreservingScaling(),
-    EnsembleTemperatureScaling(),
-]
 
 
 @pytest.fixture
@@ -76,7 +62,7 @@ def test_a_mapped_source_maps_blocks_and_leaves_the_array_alone():
     assert_array_equal(array, before)
 
 
-@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_fit_to_a_file_equals_that_to_an_array(
     as_memmap, draw_calibration_set, calibrator, dtype

@@ -6,6 +6,7 @@ up to 0.247 and fail on temperature and on FrozenEstimator.
 
 import numpy as np
 import pytest
+from every_calibrator import identify
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.frozen import FrozenEstimator
@@ -33,9 +34,7 @@ CALIBRATORS = [
     IsotonicCalibration(method="strict_temperature"),
     IsotonicCalibration(method="top_label"),
 ]
-every_calibrator = pytest.mark.parametrize(
-    "calibrator", CALIBRATORS, ids=lambda c: " ".join(repr(c).split())
-)
+every_calibrator = pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,14 @@
 
 import numpy as np
 import pytest
+from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skcalib import calibrators
+from skcalib import (
+    DensityRatioCalibration,
+    IsotonicCalibration,
+    TemperatureScaling,
+)
 from skcalib.export import to_onnx, to_torch
 
 pytest.importorskip("onnx")
@@ -12,50 +17,16 @@ ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.onnx, pytest.mark.torch]
 
-VARIANTS = {
-    "HistogramBinning": [
-        {"strategy": "uniform"},
-        {"strategy": "quantile"},
-        {"method": "top_label"},
+# Density ratios look for neighbours; they have no map.
+every_map = pytest.mark.parametrize(
+    "calibrator",
+    [
+        calibrator
+        for calibrator in [*CALIBRATORS, *VARIANTS]
+        if not isinstance(calibrator, DensityRatioCalibration)
     ],
-    "IsotonicCalibration": [
-        {"method": "one_vs_rest"},
-        {"method": "strict"},
-        {"method": "strict_temperature"},
-        {"method": "shared"},
-        {"method": "top_label"},
-    ],
-    "BayesianBinning": [{"method": "one_vs_rest"}, {"method": "top_label"}],
-    "ScalingBinning": [
-        {"method": "top_label"},
-        {"strategy": "uniform"},
-        {"scaling": calibrators.PlattScaling(), "method": "one_vs_rest"},
-    ],
-    "OrderPreservingScaling": [
-        {},
-        {"scaling": calibrators.StructuredMatrixScaling(structure="vector")},
-    ],
-    "SplineCalibration": [{"method": "top_label"}, {"method": "one_vs_rest"}],
-    "VennAbersCalibration": [
-        {"method": "one_vs_rest"},
-        {"method": "one_vs_one"},
-        {"cv": 3},
-    ],
-    "StructuredMatrixScaling": [{"structure": "matrix"}, {"structure": "vector"}],
-    "MatrixScaling": [
-        {"penalty": "odir", "off_diagonal_penalty": 0.1, "intercept_penalty": 0.1},
-        {"cv": 2, "average_folds": True},
-    ],
-    "DirichletCalibration": [
-        {"off_diagonal_penalty": 0.1, "intercept_penalty": 0.1},
-    ],
-}
-CASES = [
-    pytest.param(name, params, id=f"{name}-{'-'.join(map(str, params.values()))}")
-    for name in calibrators.__all__
-    if name != "DensityRatioCalibration"  # Looks for neighbours; has no map.
-    for params in VARIANTS.get(name, [{}])
-]
+    ids=identify,
+)
 
 
 def exports(calibrator, logits):
@@ -68,10 +39,6 @@ def exports(calibrator, logits):
     return proba, from_torch, labels
 
 
-def fit(name, params, X, y):
-    return getattr(calibrators, name)(**params).fit(X, y)
-
-
 def extreme(n_columns):
     rng = np.random.default_rng(3)
     large = rng.choice([-1e30, -1e4, -300, 0, 5, 300, 1e4], (60, n_columns))
@@ -79,12 +46,12 @@ def extreme(n_columns):
     return np.vstack([large, equal])
 
 
-@pytest.mark.parametrize(("name", "params"), CASES)
+@every_map
 @pytest.mark.parametrize(("dtype", "near"), [(np.float32, 1e-6), (np.float64, 1e-12)])
 @pytest.mark.parametrize("n_classes", [2, 5])
-def test_exports_agree(name, params, dtype, near, n_classes, draw_calibration_set):
+def test_exports_agree(calibrator, dtype, near, n_classes, draw_calibration_set):
     X, y = draw_calibration_set(400, n_classes)
-    calibrator = fit(name, params, X.astype(dtype), y)
+    calibrator.fit(X.astype(dtype), y)
     rng = np.random.default_rng(1)
     new = rng.uniform(-50, 50, (300, n_classes)) * rng.uniform(0, 1, (300, 1))
     rows = np.vstack([X, new]).astype(dtype)
@@ -96,11 +63,11 @@ def test_exports_agree(name, params, dtype, near, n_classes, draw_calibration_se
         assert_array_equal(labels, calibrator.predict(rows))
 
 
-@pytest.mark.parametrize(("name", "params"), CASES)
+@every_map
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_extreme_logits_give_the_same_rows(name, params, dtype, draw_calibration_set):
+def test_extreme_logits_give_the_same_rows(calibrator, dtype, draw_calibration_set):
     X, y = draw_calibration_set(400, 5)
-    calibrator = fit(name, params, X.astype(dtype), y)
+    calibrator.fit(X.astype(dtype), y)
     rows = extreme(5).astype(dtype)
     expected = calibrator.predict_proba(rows)
     assert_allclose(expected.sum(axis=1), 1, atol=1e-6)
@@ -108,19 +75,21 @@ def test_extreme_logits_give_the_same_rows(name, params, dtype, draw_calibration
         assert_allclose(proba, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "params"), CASES)
-def test_log_odds_in_one_column(name, params, binary_calibration_set):
+@every_map
+def test_log_odds_in_one_column(calibrator, binary_calibration_set):
     z, y = binary_calibration_set
-    calibrator = fit(name, params, z, y)
+    calibrator.fit(z, y)
     column = z.reshape(-1, 1)
     expected = calibrator.predict_proba(z)
     for proba in exports(calibrator, column)[:2]:
         assert_allclose(proba, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["TemperatureScaling", "IsotonicCalibration"])
-def test_logits_of_a_real_network(name, cifar100):
-    calibrator = fit(name, {}, cifar100.X_cal, cifar100.y_cal)
+@pytest.mark.parametrize(
+    "calibrator", [TemperatureScaling(), IsotonicCalibration()], ids=identify
+)
+def test_logits_of_a_real_network(calibrator, cifar100):
+    calibrator.fit(cifar100.X_cal, cifar100.y_cal)
     expected = calibrator.predict_proba(cifar100.X_test)
     for proba in exports(calibrator, cifar100.X_test)[:2]:
         assert_allclose(proba, expected, rtol=0, atol=1e-6)

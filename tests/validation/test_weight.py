@@ -2,9 +2,9 @@ import time
 
 import numpy as np
 import pytest
+from every_calibrator import CALIBRATORS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 
-import skcalib.calibrators
 from skcalib._validation import check_weight
 from skcalib.calibrators import (
     BayesianBinning,
@@ -20,10 +20,6 @@ from skcalib.metrics import (
     risk_coverage_curve,
     squared_kernel_calibration_error,
 )
-
-CALIBRATORS = [
-    getattr(skcalib.calibrators, name) for name in skcalib.calibrators.__all__
-]
 
 
 @pytest.fixture
@@ -47,7 +43,7 @@ def test_weights_beyond_all_counts_are_scaled_by_a_power_of_two(factor):
     assert np.isfinite((scaled * scaled.sum()) ** 2).all()
 
 
-@pytest.mark.parametrize("calibrator", CALIBRATORS)
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
 @pytest.mark.parametrize(
     "weight",
     [np.full(300, 1e307), 10.0 ** np.linspace(-12, 12, 300)],
@@ -55,7 +51,7 @@ def test_weights_beyond_all_counts_are_scaled_by_a_power_of_two(factor):
 )
 def test_no_weight_spoils_the_probabilities(three_classes, calibrator, weight):
     logits, y = three_classes
-    proba = calibrator().fit(logits, y, sample_weight=weight).predict_proba(logits)
+    proba = calibrator.fit(logits, y, sample_weight=weight).predict_proba(logits)
     assert (proba >= 0).all()
     assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
 

@@ -1,0 +1,59 @@
+"""Every calibrator, and the options that make another map: for what holds for all.
+
+A class that `skcalib.calibrators` lists is in by itself. A test that it cannot pass
+names it, with the reason; what a class says of itself, like `keeps_class`, is asked.
+"""
+
+from skcalib import calibrators
+from skcalib.calibrators import PlattScaling, StructuredMatrixScaling
+
+# Where the default tries several, and takes that many times as long.
+FIXED_PENALTIES = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
+_PARAMETERS = {
+    "DirichletCalibration": FIXED_PENALTIES,
+    "MatrixScaling": FIXED_PENALTIES,
+}
+_VARIANTS = {
+    "BayesianBinning": [{"method": "top_label"}],
+    "BetaCalibration": [{"variant": "ab"}, {"variant": "am"}],
+    "DensityRatioCalibration": [{"method": "bin_mean_shift"}],
+    "HistogramBinning": [{"strategy": "quantile"}, {"method": "top_label"}],
+    "IsotonicCalibration": [
+        {"method": "strict"},
+        {"method": "strict_temperature"},
+        {"method": "shared"},
+        {"method": "top_label"},
+    ],
+    "MatrixScaling": [
+        {"penalty": "l2", **FIXED_PENALTIES},
+        {"cv": 2, "average_folds": True},
+    ],
+    "OrderPreservingScaling": [
+        {"scaling": StructuredMatrixScaling()},
+        {"scaling": StructuredMatrixScaling(structure="vector")},
+    ],
+    "ScalingBinning": [
+        {"strategy": "uniform"},
+        {"scaling": PlattScaling(), "method": "one_vs_rest"},
+    ],
+    "SplineCalibration": [{"method": "one_vs_rest"}],
+    "StructuredMatrixScaling": [{"structure": "vector"}],
+    "TemperatureScaling": [{"objective": "brier"}, {"objective": "focal"}],
+    "VennAbersCalibration": [{"cv": 3}, {"method": "one_vs_one"}],
+}
+
+
+def identify(estimator):
+    """Return the id of an estimator in a parametrized test."""
+    return " ".join(repr(estimator).split())
+
+
+CALIBRATORS = [
+    getattr(calibrators, name)(**_PARAMETERS.get(name, {}))
+    for name in calibrators.__all__
+]
+VARIANTS = [
+    getattr(calibrators, name)(**parameters)
+    for name, variants in _VARIANTS.items()
+    for parameters in variants
+]
