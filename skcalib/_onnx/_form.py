@@ -6,26 +6,30 @@ cycle would not end. Bodies of If, Loop and Scan are graphs like any other; thos
 model's own functions are not walked, and left to the runtime.
 """
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from skcalib._onnx._graph import domain_name, inner_graphs
+from skcalib._onnx._graph import (
+    Wiring,
+    domain_name,
+    given_tensors,
+    inner_graphs,
+    outer_tensors,
+)
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
 # How many nodes of a cycle a message names.
 _NAMED = 4
 Arity = tuple[list[int], int]
-# The tensors that are read, each with a node that does; None for the graph's outputs.
-Readers = dict[str, Any]
 
 
 def check_form(model: Any, name: str) -> None:
     """Refuse a model whose graph cannot be walked; `name` is that of the model."""
     try:
-        free = _check_graph(model.graph, _needed_by(model))
-        for tensor, node in free.items():
+        _check_graph(model.graph, _needed_by(model))
+        for tensor, node in outer_tensors(model.graph).items():
             raise _FormError(
                 f"nothing makes its output {tensor!r}"
                 if node is None
@@ -42,48 +46,28 @@ class _FormError(Exception):
     """What is wrong with a graph."""
 
 
-def _check_graph(graph: Any, arity: Callable[[Any], Arity | None]) -> Readers:
-    """Check one graph; return the tensors that it reads from the graphs around it."""
-    given = {value.name for value in (*graph.input, *graph.initializer)}
-    given.update(tensor.values.name for tensor in graph.sparse_initializer)
-    maker = _makers(graph, given)
-    free: Readers = {}
-    reads = []
+def _check_graph(graph: Any, arity: Callable[[Any], Arity | None]) -> None:
+    """Check one graph and those inside it."""
+    made = given_tensors(graph)
+    for node in graph.node:
+        for tensor in filter(None, node.output):
+            if tensor in made:
+                raise _FormError(f"{_describe(node)} makes {tensor!r} a second time")
+            made.add(tensor)
     for node in graph.node:
         _check_arity(node, arity(node))
-        read: Readers = {tensor: node for tensor in node.input if tensor}
         for inner in inner_graphs(node):
-            found = _check_graph(inner, arity)
-            read.update({tensor: reader or node for tensor, reader in found.items()})
-        reads.append(read.keys())
-        free.update(read)
-    _check_order(graph, maker, reads)
-    free.update({value.name: None for value in graph.output})
-    return {t: free[t] for t in free if t not in maker and t not in given}
+            _check_graph(inner, arity)
+    _check_order(Wiring(graph.node))
 
 
-def _makers(graph: Any, given: set[str]) -> dict[str, int]:
-    """Return the number of the node that makes each tensor."""
-    maker: dict[str, int] = {}
-    for position, node in enumerate(graph.node):
-        for tensor in filter(None, node.output):
-            if tensor in maker or tensor in given:
-                raise _FormError(f"{_describe(node)} makes {tensor!r} a second time")
-            maker[tensor] = position
-    return maker
-
-
-def _check_order(graph: Any, maker: dict[str, int], reads: Sequence[Set[str]]) -> None:
+def _check_order(wiring: Wiring[Any]) -> None:
     """Refuse a cycle; the order in which nodes are written does not matter."""
-    before = {
-        position: {maker[tensor] for tensor in read if tensor in maker}
-        for position, read in enumerate(reads)
-    }
     try:
-        TopologicalSorter(before).prepare()
+        TopologicalSorter(dict(enumerate(wiring.before))).prepare()
     except CycleError as error:
         cycle = sorted(set(error.args[1]))
-        named = ", ".join(_describe(graph.node[i]) for i in cycle[:_NAMED])
+        named = ", ".join(_describe(wiring.nodes[i]) for i in cycle[:_NAMED])
         more = " and others" if len(cycle) > _NAMED else ""
         raise _FormError(f"a cycle runs through {named}{more}") from error
 

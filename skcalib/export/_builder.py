@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._onnx._graph import unused_name
+from skcalib._onnx._graph import sort_nodes, unused_name
 from skcalib._optional import import_optional
 
 # Below this opset `Where` is missing; nothing current writes such models.
@@ -88,6 +88,19 @@ class NodeBuilder:
             classes = classes.astype(object)
         table = self.constant(classes, label_dtype(classes))
         return self.op("Gather", table, top, output=output, axis=0)
+
+    def add_to(self, model: Any) -> None:
+        """Add all nodes and constants to the graph of `model`, in order."""
+        constants = self.initializers
+        if model.ir_version < 4:
+            # Before version 4 every initializer had to be an input of the model.
+            make = self.onnx.helper.make_node
+            nodes = [make("Constant", [], [t.name], value=t) for t in constants]
+            model.graph.node.extend(nodes)
+        else:
+            model.graph.initializer.extend(constants)
+        model.graph.node.extend(self.nodes)
+        sort_nodes(model.graph)
 
 
 def label_dtype(classes: NDArray[Any]) -> Any:

@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._onnx._graph import tensor_names
+from skcalib._onnx._graph import redirect_readers, tensor_names
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 from skcalib.export._builder import NodeBuilder, model_opset
-from skcalib.export._rewire import add_nodes, redirect_readers
 
 Range = tuple[Any, Any]
 
@@ -55,7 +54,7 @@ def perturb_tensor(
         x = build.op(operator, x, constant, output=shifted if is_result else None)
     if dtype != wide:
         build.cast(x, element, output=shifted)
-    add_nodes(model, build)
+    build.add_to(model)
     return shifted
 
 

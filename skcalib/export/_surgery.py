@@ -5,7 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._onnx._graph import GraphIndex, tensor_names, unused_name
+from skcalib._onnx._graph import (
+    GraphIndex,
+    drop_unused,
+    operator,
+    rename_tensor,
+    tensor_names,
+    unused_name,
+)
 from skcalib._onnx._readout import PROBA_FLOOR, Meaning, Readout
 from skcalib._optional import import_optional
 from skcalib._warnings import warn
@@ -19,7 +26,6 @@ from skcalib.export._labels import (
     other_labels,
     relabel,
 )
-from skcalib.export._rewire import add_nodes, drop_unused, rename_tensor
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class Surgery:
         name = self._write_beside() if keep_original else self._write_over()
         meaning = self._meaning
         added = self._add_probabilities() if add_probabilities else None
-        add_nodes(self.model, self.build)
+        self.build.add_to(self.model)
         if not keep_original:
             drop_unused(self.graph)
         return Written(name, meaning, added)
@@ -101,13 +107,14 @@ class Surgery:
         output = self.readout.output
         if output is None:
             return self._serve("probabilities", beside=False)
-        zipmap = GraphIndex(self.graph).origin(output)[1]
-        if zipmap is None:
+        maker = GraphIndex(self.graph).origin(output)[1]
+        if maker is None:
             raise ModelFormatError(
                 f"The output {output!r} is an input of the model; nothing computes it."
             )
+        is_zipmap = operator(maker) == "ZipMap"
         replaced = list(self._logits)
-        if zipmap.op_type != "ZipMap":
+        if not is_zipmap:
             replaced.append(output)
         source = self.readout.tensor
         for name in replaced:
@@ -115,8 +122,8 @@ class Surgery:
             rename_tensor(self.graph, name, old)
             source = old if source == name else source
         self._emit(source)
-        if zipmap.op_type == "ZipMap":
-            zipmap.input[0] = self._lay_out(self.readout.score)
+        if is_zipmap:
+            maker.input[0] = self._lay_out(self.readout.score)
         for name in replaced:
             self._lay_out(name, "logits" if name in self._logits else None, name=name)
         for label in self.labels:

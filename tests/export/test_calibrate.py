@@ -789,3 +789,17 @@ def test_an_output_of_the_logits_behind_the_probabilities_is_calibrated_too(thro
     assert_allclose(after["p"], pipe.predict_proba(X), atol=1e-6)
     kept = run(calibrate_onnx_model(case.model, pipe, keep_original=True), X)
     assert_array_equal(kept[through], before[through])
+
+
+def test_a_function_called_zipmap_is_none():
+    opset = onnx.helper.make_opsetid("", 17)
+    body = node("Softmax", ["z"], ["p"], axis=1)
+    function = onnx.helper.make_function("my", "ZipMap", ["z"], ["p"], [body], [opset])
+    proto = model([LINEAR, node("ZipMap", ["z"], ["p"], domain="my")], PROBA)
+    proto.functions.append(function)
+    proto.opset_import.append(onnx.helper.make_opsetid("my", 1))
+    case = Case(proto, "", "p")
+    X = draw_inputs(case)
+    pipe = fit(case, X, TemperatureScaling())
+    served = run(calibrate_onnx_model(proto, pipe), X)["p"]
+    assert_allclose(served, pipe.predict_proba(X), atol=1e-6)

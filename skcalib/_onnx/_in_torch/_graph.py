@@ -2,14 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from graphlib import TopologicalSorter
+from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 
 from skcalib._onnx._files import ModelSource, load_outside_data
-from skcalib._onnx._graph import domain_name
+from skcalib._onnx._graph import Wiring, domain_name, inner_graphs, outer_tensors
 from skcalib._onnx._in_torch._registry import Node
 from skcalib._optional import import_optional
 from skcalib.exceptions import NotDifferentiableError
@@ -90,7 +91,7 @@ class Graph:
             onnx.TensorProto.DataType.Name(t.data_type) in ("FLOAT16", "BFLOAT16")
             for t in model.graph.initializer
         )
-        self.nodes = _in_order(self.read(model.graph.node))
+        self.nodes = self.read(Wiring(model.graph.node).in_order())
 
     def read(self, nodes: Iterable[Any]) -> list[Node]:
         """Read messages of nodes."""
@@ -106,6 +107,7 @@ class Graph:
             inputs=tuple(proto.input),
             outputs=tuple(proto.output),
             attributes={item.name: _attribute(item) for item in proto.attribute},
+            captured=tuple(chain(*map(outer_tensors, inner_graphs(proto)))),
         )
         return self._lift(node) if domain == "ai.onnx.ml" else node
 
@@ -124,12 +126,7 @@ class Graph:
 
     def needed(self, tensor: str) -> list[Node]:
         """Return the nodes that `tensor` is computed from, in order."""
-        wanted, kept = {tensor}, []
-        for node in reversed(self.nodes):
-            if wanted.intersection(node.outputs):
-                kept.append(node)
-                wanted.update(free_inputs(node))
-        return kept[::-1]
+        return reaching(tensor, self.nodes)
 
     def constant(self, name: str) -> torch.Tensor | None:
         """Return an initializer, if `name` is one."""
@@ -145,44 +142,10 @@ class Graph:
         return name in self._initializers or name in self._sparse
 
 
-def _in_order(nodes: list[Node]) -> list[Node]:
-    """Put makers before users; converters leave some nodes at the end."""
-    maker = {name: i for i, node in enumerate(nodes) for name in node.outputs if name}
-    needs = {
-        i: [maker[name] for name in free_inputs(node) if name in maker]
-        for i, node in enumerate(nodes)
-    }
-    if all(max(earlier, default=-1) < i for i, earlier in needs.items()):
-        return nodes
-    return [nodes[i] for i in TopologicalSorter(needs).static_order()]
-
-
-def free_inputs(node: Node) -> list[str]:
-    """Return the tensors a node reads, also from within its inner graphs."""
-    found = [name for name in node.inputs if name]
-    onnx = import_optional("onnx", _PURPOSE)
-    for value in node.attributes.values():
-        for graph in value if isinstance(value, list) else [value]:
-            if isinstance(graph, onnx.GraphProto):
-                found += _captured(graph)
-    return found
-
-
-def _captured(graph: Any) -> list[str]:
-    """Return what an inner graph reads from the graph around it."""
-    onnx = import_optional("onnx", _PURPOSE)
-    made = {tensor.name for tensor in graph.initializer}
-    made.update(value.name for value in graph.input)
-    found = []
-    for node in graph.node:
-        names = list(node.input)
-        for item in node.attribute:
-            if item.type == onnx.AttributeProto.GRAPH:
-                names += _captured(item.g)
-        found += [name for name in names if name and name not in made]
-        made.update(node.output)
-    found += [value.name for value in graph.output if value.name not in made]
-    return found
+def reaching(target: str, nodes: Iterable[Node]) -> list[Node]:
+    """Return those of `nodes` that `target` is computed from."""
+    wiring = Wiring(nodes, attrgetter("reads"), attrgetter("outputs"))
+    return wiring.needed([target])
 
 
 def _attribute(item: Any) -> Any:

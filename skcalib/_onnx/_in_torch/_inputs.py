@@ -1,6 +1,6 @@
 """The one input of a graph that is perturbed, or why there is none."""
 
-from skcalib._onnx._in_torch._graph import Graph, free_inputs, torch_type
+from skcalib._onnx._in_torch._graph import Graph, torch_type
 from skcalib._onnx._in_torch._registry import Node
 from skcalib._onnx._inputs import InputSpec
 from skcalib.exceptions import NotDifferentiableError
@@ -11,7 +11,7 @@ def find_input(
 ) -> InputSpec:
     """Return the input that `target` is computed from; refuse several, or integers."""
     nodes = graph.needed(target)
-    read = {name for node in nodes for name in free_inputs(node)} | {target}
+    read = {name for node in nodes for name in node.reads} | {target}
     used = [spec for spec in specs if spec.name in read]
     if len(used) != 1:
         described = [f"{spec.name} ({spec.type})" for spec in used]

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from skcalib._onnx._in_torch._graph import Graph, free_inputs, tensor_of
+from skcalib._onnx._in_torch._graph import Graph, reaching, tensor_of
 from skcalib._onnx._in_torch._registry import (
     Function,
     Node,
@@ -126,7 +126,7 @@ class Compiler:
     def plan(self, target: str, kept: Iterable[str] = ()) -> Plan:
         """Plan the computation of `target`; the tensors `kept` are never freed."""
         nodes = self._fold(self._graph.needed(target))
-        nodes = _reaching(target, nodes)
+        nodes = reaching(target, nodes)
         steps = [self._step(node) for node in nodes]
         self._free(nodes, steps, {target, *kept})
         return Plan(steps, self._buffers, self._literals, self._slots)
@@ -280,20 +280,11 @@ class Compiler:
         """Say after which step each value is no longer needed."""
         last: dict[str, int] = {}
         for position, node in enumerate(nodes):
-            for name in (*node.outputs, *free_inputs(node)):
+            for name in (*node.outputs, *node.reads):
                 last[name] = position
         for name, position in last.items():
             if name in self._slots and name not in kept:
                 steps[position].freed += (self._slots[name],)
-
-
-def _reaching(target: str, nodes: list[Node]) -> list[Node]:
-    wanted, kept = {target}, []
-    for node in reversed(nodes):
-        if wanted.intersection(node.outputs):
-            kept.append(node)
-            wanted.update(free_inputs(node))
-    return kept[::-1]
 
 
 def _host_positions(entry: Operator, node: Node) -> list[int]:

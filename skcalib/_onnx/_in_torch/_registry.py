@@ -50,7 +50,10 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Node:
-    """One node of a graph, read out of its message."""
+    """One node of a graph, read out of its message.
+
+    `captured` holds what graphs inside it read from the graph around them.
+    """
 
     op: str
     domain: str
@@ -59,6 +62,12 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: dict[str, Any] = field(repr=False)
+    captured: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The tensors that the node needs, also within the graphs inside it."""
+        return tuple(filter(None, (*self.inputs, *self.captured)))
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return an attribute."""
