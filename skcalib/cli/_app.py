@@ -1,16 +1,34 @@
-"""The commands and their options."""
+"""The commands: their options, and what they print."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import skcalib
-from skcalib.cli import _commands, _options
-from skcalib.cli._console import mistakes_told
-from skcalib.cli._errors import EXIT_CODES
+from skcalib.cli import _commands
+from skcalib.cli._console import print_json, print_text
+from skcalib.cli._errors import EXIT_CODES, mistakes_told
 from skcalib.cli._methods import NAMES
-from skcalib.cli._scores import Judging, Source
+from skcalib.cli._options import (
+    Bins,
+    Bootstrap,
+    Folds,
+    Json,
+    Judging,
+    Overwrite,
+    Seed,
+    Serving,
+    Source,
+    with_options,
+)
+from skcalib.cli._outcome import (
+    Outcome,
+    print_columns,
+    print_outcome,
+    print_reports,
+)
 
 app = typer.Typer(
     help="Probabilities that mean what they say, for classifiers that are trained.",
@@ -25,11 +43,6 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"skcalib {skcalib.__version__}")
         raise typer.Exit
-
-
-def _source(context: typer.Context) -> Source:
-    """Gather the options that name data; every command has them under these names."""
-    return Source(**{name: context.params[name] for name in Source._fields})
 
 
 @app.callback()
@@ -47,32 +60,37 @@ def common(
     """Take the options that stand before the command."""
 
 
-@app.command(epilog=EXIT_CODES)
+def _command(run: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function, whose parameters are its options."""
+    return app.command(epilog=EXIT_CODES)(mistakes_told()(with_options(run)))
+
+
+@_command
 def demo(
     output_dir: Annotated[
         Path, typer.Option(help="Folder to write to; made if it does not exist.")
     ] = Path("skcalib-demo"),
-    seed: _options.Seed = 0,
-    overwrite: _options.Overwrite = False,
-    json: _options.Json = False,
+    seed: Seed = Judging.seed,
+    overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Calibrate a small network that comes with skcalib.
 
     Fits temperature scaling on images that the network has not seen, judges it on
     others, and writes calibrated.onnx and report.html. Nothing is downloaded.
     """
-    with mistakes_told():
-        _commands.run_demo(output_dir, seed=seed, overwrite=overwrite, as_json=json)
+    output, report = output_dir / "calibrated.onnx", output_dir / "report.html"
+    outcome = _commands.run_demo(output, report, seed=seed, overwrite=overwrite)
+    _tell(outcome, report, as_json=json)
 
 
-@app.command(epilog=EXIT_CODES)
+@_command
 def calibrate(
-    context: typer.Context,
+    *,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="ONNX file to write.", show_default=False),
     ],
-    model: _options.Model = None,
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"One of {', '.join(NAMES)}.")
     ] = "auto",
@@ -84,105 +102,65 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    inputs: _options.Inputs = None,
-    inputs_key: _options.Key = None,
-    logits: _options.Logits = None,
-    logits_key: _options.Key = None,
-    probabilities: _options.Probabilities = None,
-    probabilities_key: _options.Key = None,
-    floor: _options.Floor = 1e-12,
-    labels: _options.Labels = None,
-    labels_key: _options.LabelsKey = None,
-    classes: _options.Classes = None,
-    model_output: _options.ModelOutput = None,
+    source: Source,
     report: Annotated[
         Path | None,
         typer.Option(help="HTML report to write.", show_default=False),
     ] = None,
-    test_fraction: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01,
-            max=0.99,
-            help="Hold out this part of the samples to judge by, and fit on the rest "
-            "only. By default the figures come from cross-fitting, and the calibrator "
-            "that is written is fitted on all samples.",
-            rich_help_panel="Judging",
-            show_default=False,
-        ),
-    ] = None,
-    folds: _options.Folds = 5,
-    n_bins: _options.Bins = 15,
-    n_bootstrap: _options.Bootstrap = 1000,
-    seed: _options.Seed = 0,
-    keep_outputs: Annotated[
-        bool,
-        typer.Option(
-            "--keep-outputs",
-            help="Leave the model's outputs as they are; add the calibrated ones.",
-        ),
-    ] = False,
-    add_probabilities: Annotated[
-        bool,
-        typer.Option(
-            "--add-probabilities",
-            help="Serve the calibrated probabilities as an output more. Without it "
-            "outputs keep their meaning: logits stay logits.",
-        ),
-    ] = False,
-    overwrite: _options.Overwrite = False,
-    json: _options.Json = False,
+    judging: Judging,
+    serving: Serving,
+    overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Fit a calibrator on held-out data and write it as ONNX.
 
     With MODEL, into a copy of the model; without, as a model from logits to
     probabilities.
     """
-    with mistakes_told():
-        _commands.run_calibrate(
-            _source(context),
-            method,
-            output,
-            report,
-            judging=Judging(test_fraction, folds, n_bins, n_bootstrap, seed),
-            gamma=gamma,
-            keep_outputs=keep_outputs,
-            add_probabilities=add_probabilities,
-            overwrite=overwrite,
-            as_json=json,
-        )
+    outcome = _commands.run_calibrate(
+        source,
+        method,
+        output,
+        report,
+        judging=judging,
+        gamma=gamma,
+        serving=serving,
+        overwrite=overwrite,
+    )
+    _tell(outcome, report, as_json=json)
 
 
-@app.command(epilog=EXIT_CODES)
+def _tell(outcome: Outcome, report: Path | None, *, as_json: bool) -> None:
+    if as_json:
+        path = None if report is None else str(report)
+        print_json({**outcome.to_dict(), "report": path})
+    else:
+        print_outcome(outcome, report)
+
+
+@_command
 def evaluate(
-    context: typer.Context,
-    model: _options.Model = None,
-    inputs: _options.Inputs = None,
-    inputs_key: _options.Key = None,
-    logits: _options.Logits = None,
-    logits_key: _options.Key = None,
-    probabilities: _options.Probabilities = None,
-    probabilities_key: _options.Key = None,
-    floor: _options.Floor = 1e-12,
-    labels: _options.Labels = None,
-    labels_key: _options.LabelsKey = None,
-    classes: _options.Classes = None,
-    model_output: _options.ModelOutput = None,
-    n_bins: _options.Bins = 15,
-    n_bootstrap: _options.Bootstrap = 1000,
-    seed: _options.Seed = 0,
-    json: _options.Json = False,
+    source: Source,
+    n_bins: Bins = Judging.n_bins,
+    n_bootstrap: Bootstrap = Judging.n_bootstrap,
+    seed: Seed = Judging.seed,
+    json: Json = False,
 ) -> None:
     """Print the calibration metrics of a model, of logits or of probabilities."""
-    with mistakes_told():
-        judging = Judging(n_bins=n_bins, n_bootstrap=n_bootstrap, seed=seed)
-        _commands.run_evaluate(_source(context), judging=judging, as_json=json)
+    judging = Judging(n_bins=n_bins, n_bootstrap=n_bootstrap, seed=seed)
+    scores, report = _commands.run_evaluate(source, judging)
+    if json:
+        content = {**report.to_dict(), "columns": scores.columns}
+        print_json({**content, "skcalib_version": skcalib.__version__})
+        return
+    print_columns(scores.columns)
+    print_text(f"{report.n_samples:,} samples of {report.n_classes:,} classes:")
+    print_reports({"value": report})
 
 
-@app.command(epilog=EXIT_CODES)
+@_command
 def compare(
-    context: typer.Context,
-    model: _options.Model = None,
+    source: Source,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -190,23 +168,18 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    inputs: _options.Inputs = None,
-    inputs_key: _options.Key = None,
-    logits: _options.Logits = None,
-    logits_key: _options.Key = None,
-    probabilities: _options.Probabilities = None,
-    probabilities_key: _options.Key = None,
-    floor: _options.Floor = 1e-12,
-    labels: _options.Labels = None,
-    labels_key: _options.LabelsKey = None,
-    classes: _options.Classes = None,
-    model_output: _options.ModelOutput = None,
-    folds: _options.Folds = 5,
-    n_bins: _options.Bins = 15,
-    seed: _options.Seed = 0,
-    json: _options.Json = False,
+    folds: Folds = Judging.folds,
+    n_bins: Bins = Judging.n_bins,
+    seed: Seed = Judging.seed,
+    json: Json = False,
 ) -> None:
     """Print a table of all methods, each judged on folds it was not fitted on."""
-    with mistakes_told():
-        judging = Judging(folds=folds, n_bins=n_bins, seed=seed)
-        _commands.run_compare(_source(context), methods, judging=judging, as_json=json)
+    judging = Judging(folds=folds, n_bins=n_bins, seed=seed)
+    scores, table = _commands.run_compare(source, methods, judging)
+    if json:
+        content = {"n_samples": len(scores.codes), "columns": scores.columns}
+        content = {**content, "methods": table.to_dict()}
+        print_json({**content, "skcalib_version": skcalib.__version__})
+        return
+    print_columns(scores.columns)
+    print_text(str(table))

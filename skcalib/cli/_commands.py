@@ -1,4 +1,4 @@
-"""What the commands do, from files to files."""
+"""What the commands do, from files to files; `_app` prints what they return."""
 
 from functools import partial
 from pathlib import Path
@@ -6,36 +6,28 @@ from typing import Any
 
 import numpy as np
 
-import skcalib
 from skcalib._files import write_together
 from skcalib._optional import import_optional
 from skcalib.calibrators import TemperatureScaling
-from skcalib.cli import _scores
 from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
-from skcalib.cli._export import write_model
-from skcalib.cli._files import check_target
+from skcalib.cli._export import check_target, write_model
+from skcalib.cli._judging import HeldOut, cross_fit, judge, split_rows, uncalibrated
 from skcalib.cli._methods import CLAMPING, METHODS, make_calibrator
+from skcalib.cli._options import Judging, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
-from skcalib.cli._output import (
-    print_columns,
-    print_json,
-    print_outcome,
-    print_reports,
-    print_text,
-)
 from skcalib.cli._report import render_report
-from skcalib.cli._scores import HeldOut, Judging, Scores, Source, load_scores
+from skcalib.cli._scores import Scores, load_scores
 from skcalib.datasets import load_demo
 from skcalib.export._save import model_files
 from skcalib.frozen import OnnxLogits
+from skcalib.metrics import CalibrationReport
 from skcalib.model_selection import CalibratorComparison, compare_calibrators
 
 
-def run_demo(folder: Path, *, seed: int, overwrite: bool, as_json: bool) -> None:
+def run_demo(output: Path, report: Path, *, seed: int, overwrite: bool) -> Outcome:
     """Calibrate the network that ships, and judge it on images kept apart."""
-    output, report = folder / "calibrated.onnx", folder / "report.html"
-    folder.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
     _check_ready(output, report, overwrite=overwrite)
     demo = load_demo()
     network = OnnxLogits(demo.model).fit(demo.X_calibration)
@@ -48,8 +40,8 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool, as_json: bool) -> None
         network,
         demo.X_test,
     )
-    held_out = _scores.judge(calibrator, test, np.arange(len(demo.y_test)))
-    model, served = write_model(calibrator, test, Path(demo.model), output)
+    held_out = judge(calibrator, test, np.arange(len(demo.y_test)))
+    model, served = write_model(calibrator, test, Path(demo.model), output, Serving())
     outcome = judged(
         "temperature",
         calibrator,
@@ -59,7 +51,7 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool, as_json: bool) -> None
         Judging(seed=seed),
     )
     _save(model, Path(demo.model), outcome, report, overwrite=overwrite)
-    _tell(outcome, report, as_json=as_json)
+    return outcome
 
 
 def run_calibrate(
@@ -70,11 +62,9 @@ def run_calibrate(
     *,
     judging: Judging,
     gamma: float | None,
-    keep_outputs: bool,
-    add_probabilities: bool,
+    serving: Serving,
     overwrite: bool,
-    as_json: bool,
-) -> None:
+) -> Outcome:
     """Fit a calibrator, judge it by data it was not fitted on, and write it."""
     calibrator = make_calibrator(
         method,
@@ -83,13 +73,8 @@ def run_calibrate(
         model=None if source.inputs is None else source.model,
         model_output=source.model_output,
     )
-    _check_together(
-        source,
-        output,
-        report,
-        changing={"keep-outputs": keep_outputs, "add-probabilities": add_probabilities},
-    )
-    if method == CLAMPING and keep_outputs:
+    _check_together(source, output, report, serving)
+    if method == CLAMPING and serving.keep_outputs:
         raise UsageError(
             "--keep-outputs cannot go with clamping: the original outputs are those of "
             "inputs that are not perturbed. Serve the two models side by side."
@@ -103,17 +88,16 @@ def run_calibrate(
         scores,
         source.model,
         output,
-        model_output=source.model_output,
-        keep_original=keep_outputs,
-        add_probabilities=add_probabilities,
+        serving,
+        source.model_output,
     )
     outcome = judged(method, calibrator, n_fit, held_out, served, judging)
     _save(model, source.model, outcome, report, overwrite=overwrite)
-    _tell(outcome, report, as_json=as_json)
+    return outcome
 
 
 def _check_together(
-    source: Source, output: Path, report: Path | None, *, changing: dict[str, bool]
+    source: Source, output: Path, report: Path | None, serving: Serving
 ) -> None:
     """Refuse options that contradict each other."""
     if source.model is not None and source.probabilities is not None:
@@ -121,8 +105,9 @@ def _check_together(
             "A calibrator for a model is fitted on the model's logits: pass --inputs "
             "or --logits with MODEL. With --probabilities, leave MODEL out."
         )
-    for option, is_set in changing.items():
+    for option, is_set in vars(serving).items():
         if source.model is None and is_set:
+            option = option.replace("_", "-")
             raise UsageError(f"--{option} is about the outputs of MODEL; name one.")
     targets = [path.resolve() for path in (output, report) if path is not None]
     for path in source.files:
@@ -167,12 +152,12 @@ def _fit_and_judge(
     if judging.test_fraction is None:
         with working("Fitting"):
             calibrator.fit(scores.seen_by(calibrator), scores.labels)
-        held_out = _scores.cross_fit(calibrator, scores, judging.folds, judging.seed)
+        held_out = cross_fit(calibrator, scores, judging.folds, judging.seed)
         return held_out, n_samples
-    train, test = _scores.split_rows(scores, judging.test_fraction, judging.seed)
+    train, test = split_rows(scores, judging.test_fraction, judging.seed)
     with working("Fitting"):
         calibrator.fit(scores.seen_by(calibrator)[train], scores.labels[train])
-    return _scores.judge(calibrator, scores, test), len(train)
+    return judge(calibrator, scores, test), len(train)
 
 
 def _save(
@@ -194,34 +179,18 @@ def _save(
     write_together(files)
 
 
-def _tell(outcome: Outcome, report: Path | None, *, as_json: bool) -> None:
-    if as_json:
-        path = None if report is None else str(report)
-        print_json({**outcome.to_dict(), "report": path})
-    else:
-        print_outcome(outcome, report)
-
-
-def run_evaluate(source: Source, *, judging: Judging, as_json: bool) -> None:
-    """Print the metrics of probabilities as they are."""
+def run_evaluate(source: Source, judging: Judging) -> tuple[Scores, CalibrationReport]:
+    """Measure probabilities as they are."""
     _check_model_runs(source)
     scores = load_scores(source)
-    proba = _scores.uncalibrated(scores.logits)
-    report = measure(scores.labels, proba, scores.classes, judging)
-    if as_json:
-        content = {**report.to_dict(), "columns": scores.columns}
-        print_json({**content, "skcalib_version": skcalib.__version__})
-        return
-    n_samples, n_classes = report.n_samples, report.n_classes
-    print_columns(scores.columns)
-    print_text(f"{n_samples:,} samples of {n_classes:,} classes:")
-    print_reports({"value": report})
+    proba = uncalibrated(scores.logits)
+    return scores, measure(scores.labels, proba, scores.classes, judging)
 
 
 def run_compare(
-    source: Source, methods: str | None, *, judging: Judging, as_json: bool
-) -> None:
-    """Print a table of methods, fitted and judged on the same folds."""
+    source: Source, methods: str | None, judging: Judging
+) -> tuple[Scores, CalibratorComparison]:
+    """Fit and judge methods on the same folds."""
     _check_model_runs(source)
     names = list(METHODS) if methods is None else _names(methods)
     if CLAMPING in names:
@@ -243,17 +212,7 @@ def run_compare(
         )
         for name, calibrator in progress(calibrators.items(), "Comparing", len(names))
     ]
-    table = _join(tables)
-    if as_json:
-        content = {
-            "n_samples": len(scores.codes),
-            "columns": scores.columns,
-            "methods": table.to_dict(),
-        }
-        print_json({**content, "skcalib_version": skcalib.__version__})
-    else:
-        print_columns(scores.columns)
-        print_text(str(table))
+    return scores, _join(tables)
 
 
 def _names(methods: str) -> list[str]:

@@ -1,23 +1,35 @@
-"""What the command says: results on stdout, messages and progress on stderr."""
+"""The two streams: results on stdout, progress on stderr."""
 
-import warnings
+import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TextIO, TypeVar
+from typing import Any, TypeVar
 
-import typer
 from rich.console import Console
 from rich.progress import track
 
-from skcalib.cli._errors import (
-    INTERRUPTED,
-    MISSING_PACKAGE,
-    UNUSABLE,
-    USAGE,
-    UsageError,
-)
-
 Item = TypeVar("Item")
+
+
+def print_text(text: str) -> None:
+    """Print text as it is, brackets and all."""
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object; numbers that JSON does not know become null."""
+    print_text(json.dumps(_known_to_json(content), indent=2))
+
+
+def _known_to_json(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _known_to_json(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_known_to_json(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
@@ -42,50 +54,3 @@ def working(what: str) -> Iterator[None]:
             yield
     else:
         yield
-
-
-@contextmanager
-def mistakes_told() -> Iterator[None]:
-    """End with an exit code and a line on stderr where the user made a mistake.
-
-    The library raises ValueError and TypeError for user mistakes only, OSError comes
-    from files and ImportError from missing extras. Anything else is a bug of skcalib
-    and keeps its traceback. Warnings are shown in one line each.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        warnings.showwarning = _show_warning
-        try:
-            yield
-        except KeyboardInterrupt as error:
-            _tell("Interrupted", "nothing was written.", "red")
-            raise typer.Exit(INTERRUPTED) from error
-        except UsageError as error:
-            raise _told(error, USAGE) from error
-        except ImportError as error:
-            raise _told(error, MISSING_PACKAGE) from error
-        except (ValueError, TypeError, OSError) as error:
-            raise _told(error, UNUSABLE) from error
-
-
-def _told(error: Exception, code: int) -> typer.Exit:
-    _tell("Error", str(error), "red")
-    return typer.Exit(code)
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    _tell("Warning", str(message), "yellow")
-
-
-def _tell(kind: str, message: str, style: str) -> None:
-    """Write a message, in which brackets are no markup."""
-    console = Console(stderr=True)
-    console.print(f"{kind}:", style=f"bold {style}", end=" ")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -1,5 +1,10 @@
 """User mistakes, told in one line with an exit code instead of a traceback."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
 UNUSABLE = 1
 USAGE = 2
 MISSING_PACKAGE = 3
@@ -17,3 +22,53 @@ class DataError(ValueError):
 
 class UsageError(ValueError):
     """Options that do not go together, or an unknown name."""
+
+
+@contextmanager
+def mistakes_told() -> Iterator[None]:
+    """End with an exit code and a line on stderr where the user made a mistake.
+
+    The library raises ValueError and TypeError for user mistakes only, OSError comes
+    from files and ImportError from missing extras. Anything else is a bug of skcalib
+    and keeps its traceback. Warnings are shown in one line each.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = _show_warning
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            _tell("Interrupted", "nothing was written.", "red")
+            raise SystemExit(INTERRUPTED) from error
+        except UsageError as error:
+            raise _told(error, USAGE) from error
+        except ImportError as error:
+            raise _told(error, MISSING_PACKAGE) from error
+        except (ValueError, TypeError, OSError) as error:
+            raise _told(error, UNUSABLE) from error
+
+
+def _told(error: Exception, code: int) -> SystemExit:
+    _tell("Error", str(error), "red")
+    return SystemExit(code)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    _tell("Warning", str(message), "yellow")
+
+
+def _tell(kind: str, message: str, style: str) -> None:
+    """Write a message, in which brackets are no markup."""
+    # Not at the top: that rich is missing is a mistake to tell of, too.
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    console.print(f"{kind}:", style=f"bold {style}", end=" ")
+    console.print(message, markup=False, highlight=False, soft_wrap=True)

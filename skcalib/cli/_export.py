@@ -1,5 +1,6 @@
 """Writing the calibrated model, and running what was written."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from skcalib._onnx._readout import Meaning
 from skcalib._onnx._session import open_session
 from skcalib._warnings import warn
 from skcalib.cli._console import progress
+from skcalib.cli._errors import DataError
+from skcalib.cli._options import Serving
 from skcalib.cli._scores import Scores
 from skcalib.export import calibrate_onnx_model, to_onnx
 from skcalib.export._clamping import perturbs_inputs
@@ -64,15 +67,28 @@ class Served:
         return f"{self.largest_difference:.1e}" if self.largest_difference else "0"
 
 
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path that cannot be written, before any work is done for it."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a file in it.")
+    if path.exists() and not overwrite:
+        raise DataError(
+            f"{path} exists already. Choose another name, or pass --overwrite."
+        )
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise DataError(f"The folder {folder} does not exist; make it first.")
+    if not os.access(folder, os.W_OK):
+        raise DataError(f"The folder {folder} is read-only; choose another one.")
+
+
 def write_model(
     calibrator: Any,
     scores: Scores,
     model: Path | None,
     path: Path,
-    *,
+    serving: Serving,
     model_output: str | None = None,
-    keep_original: bool = False,
-    add_probabilities: bool = False,
 ) -> tuple[Any, Served]:
     """Write `calibrator` into `model`, or alone if there is none, and run it.
 
@@ -93,8 +109,8 @@ def write_model(
         str(model),
         fitted,
         output=model_output,
-        keep_original=keep_original,
-        add_probabilities=add_probabilities,
+        keep_original=serving.keep_outputs,
+        add_probabilities=serving.add_probabilities,
     )
     outputs = recorded(calibrated)["outputs"]
     served = Served(

@@ -1,18 +1,24 @@
-"""What a calibration came to: the part that is printed, written and sent as JSON."""
+"""What a calibration came to, printed for people and as a dict for programs."""
 
+import textwrap
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from sklearn import config_context
 from sklearn.base import clone
 
 import skcalib
-from skcalib.cli._console import working
+from skcalib.cli._console import print_text, working
 from skcalib.cli._export import MEANINGS, Served
-from skcalib.cli._scores import HeldOut, Judging
+from skcalib.cli._judging import HeldOut
+from skcalib.cli._options import Judging
 from skcalib.metrics import CalibrationReport, calibration_report
 from skcalib.metrics._registry import METRICS as REGISTRY
 
@@ -32,6 +38,8 @@ METRICS = {
     for metric in REGISTRY.values()
     if metric.plain_title is not None
 }
+# Of more columns the first are shown.
+MOST_COLUMNS = 20
 # Longer vectors are not shown.
 _LONGEST = 10
 # How the fit went, told after what it found.
@@ -182,3 +190,49 @@ def _as_short_text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_as_short_text(entry) for entry in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def print_outcome(outcome: Outcome, report: Path | None) -> None:
+    """Print what was fitted, the table of before and after, and what was written."""
+    print_text(f"{outcome.description}, fitted on {outcome.n_fit:,} samples")
+    for name, value in outcome.learned_text:
+        print_text(f"  {name} = {value}")
+    print_columns(outcome.held_out.columns)
+    print_text(f"Judged on {outcome.held_out.how}:\n")
+    print_reports({"before": outcome.before, "after": outcome.after})
+    print_text(textwrap.fill(outcome.summary, 76) + "\n")
+    served = outcome.served
+    print_text(f"Wrote {served.path}")
+    print_text(f"  {served.outputs_text}")
+    if served.largest_difference is not None:
+        print_text(
+            f"  run in onnxruntime on {served.n_compared:,} samples; largest "
+            f"difference to Python in any probability: {served.difference_text}"
+        )
+    if report is not None:
+        print_text(f"Wrote {report}")
+
+
+def print_columns(columns: dict[str, Any] | None) -> None:
+    """Print which class each named column of a table was taken for."""
+    if columns is None:
+        return
+    shown = [f"{name} = {label}" for name, label in columns.items()]
+    if len(shown) > MOST_COLUMNS:
+        shown[MOST_COLUMNS:] = [f"and {len(shown) - MOST_COLUMNS:,} more"]
+    print_text(f"Columns and their classes: {', '.join(shown)}")
+
+
+def print_reports(reports: dict[str, CalibrationReport]) -> None:
+    """Print a table with one column a report."""
+    level = next(iter(reports.values())).confidence_level
+    with_intervals = next(iter(reports.values())).n_bootstrap > 0
+    note = f" [{100 * level:g} % interval]" if with_intervals else ""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column()
+    for name in reports:
+        table.add_column(escape(name + note), justify="right")
+    for metric, (title, *_) in METRICS.items():
+        cells = [" ".join(as_text(report, metric)) for report in reports.values()]
+        table.add_row(title, *(escape(cell.strip()) for cell in cells))
+    Console().print(table)

@@ -3,25 +3,22 @@
 Reading never runs code from a file: NumPy files that hold Python objects are refused.
 """
 
+import csv
 import math
+import re
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import free_memory
+from skcalib._optional import import_optional
+from skcalib._validation import names_twice
 from skcalib.cli._errors import DataError
-from skcalib.cli._tables import (
-    CsvTable,
-    ParquetTable,
-    Table,
-    check_names,
-    whole_numbers,
-)
 
 Role = Literal["inputs", "logits", "probabilities", "labels"]
 
@@ -31,8 +28,8 @@ USUAL_NAMES: dict[Role, tuple[str, ...]] = {
     "probabilities": ("probabilities", "proba", "probs", "predictions"),
     "labels": ("labels", "label", "y", "y_true", "targets", "target", "ground_truth"),
 }
-
-
+# Above it not every whole number is a float64.
+LARGEST_WHOLE = 2**53
 # An array in a file this much smaller holds nothing but one value.
 LARGEST_RATIO = 500
 LARGE = 1 << 30
@@ -124,7 +121,7 @@ def _as_labels(path: Path, labels: NDArray[Any]) -> NDArray[Any]:
         )
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8")
-    return labels if labels.dtype.kind != "f" else whole_numbers(labels)
+    return labels if labels.dtype.kind != "f" else _whole_numbers(labels)
 
 
 def read_labels(path: Path, key: str | None) -> NDArray[Any]:
@@ -206,7 +203,7 @@ def _read_archive(path: Path, archive: zipfile.ZipFile, request: Request) -> Row
     members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
     names = [info.filename.removesuffix(".npy") for info in members]
     arrays = dict(zip(names, members, strict=True))
-    check_names(path, names)
+    _check_names(path, names)
     name = _find(names, request.role, request.key)
     if name is None and len(names) == 1:
         name = names[0]
@@ -264,7 +261,178 @@ def _find(names: list[str], role: Role, key: str | None) -> str | None:
     return usual[0] if usual else None
 
 
-def _read_table(path: Path, table: Table, request: Request) -> Rows:
+class _Table(Protocol):
+    """Named columns, some of which may be known to be an index of the rows."""
+
+    names: list[str]
+    has_header: bool
+    index: Collection[str]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one column of labels."""
+
+    def matrix(self, names: list[str]) -> NDArray[Any]:
+        """Return columns of numbers side by side."""
+
+
+class _CsvTable:
+    """A file of comma-separated values; without a header the names are 0, 1, ...
+
+    The first line is a header unless it holds numbers only. The numbers 0, 1, 2, ...
+    in order, which pandas writes above columns without names, are a header too.
+    """
+
+    index: Collection[str] = ()
+
+    def __init__(self, path: Path) -> None:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.reader(lines)
+            first = next(reader, None)
+            n_lines = reader.line_num
+        if not first:
+            raise DataError(f"{path} is empty, or begins with an empty line.")
+        _check_separator(path, first)
+        self._path = path
+        numbered = [str(k) for k in range(len(first))]
+        is_numbered = len(first) > 1 and first == numbered
+        self.has_header = is_numbered or not all(map(_is_number, first))
+        self._n_header_lines = n_lines if self.has_header else 0
+        self.names = [name.strip() for name in first] if self.has_header else numbered
+        if "" in self.names:
+            raise DataError(
+                f"Column {self.names.index('') + 1} of {path} has no name. If it is an "
+                "index saved by pandas, write the file with index=False."
+            )
+        _check_names(path, self.names)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one column: integers where all values are whole numbers, else text."""
+        text = np.char.strip(self._load([name], str)[:, 0])
+        try:
+            return text.astype(np.int64)
+        except (ValueError, OverflowError):
+            pass
+        try:
+            numbers = _whole_numbers(text.astype(np.float64))
+        except ValueError:
+            return text
+        return numbers if numbers.dtype.kind == "i" else text
+
+    def matrix(self, names: list[str]) -> NDArray[Any]:
+        """Return columns of numbers side by side."""
+        return self._load(names, float)
+
+    def _load(self, names: list[str], dtype: type) -> NDArray[Any]:
+        position = {name: k for k, name in enumerate(self.names)}
+        columns = [position[name] for name in names]
+        with (
+            self._path.open(newline="", encoding="utf-8-sig") as lines,
+            warnings.catch_warnings(),
+        ):
+            # Told as an error below.
+            warnings.filterwarnings("ignore", message=".*contained no data")
+            loaded: NDArray[Any] = np.loadtxt(
+                lines,
+                dtype=dtype,
+                delimiter=",",
+                comments=None,
+                quotechar='"',
+                skiprows=self._n_header_lines,
+                usecols=columns,
+                ndmin=2,
+            )
+        if loaded.shape[0] == 0:
+            raise DataError(f"{self._path} has a header but no rows.")
+        return loaded
+
+
+class _ParquetTable:
+    """A Parquet file; a column of lists counts as so many columns of numbers."""
+
+    has_header = True
+
+    def __init__(self, path: Path) -> None:
+        parquet = import_optional("pyarrow.parquet", "Reading .parquet files")
+        self._path = path
+        # Not `read_table`, which makes columns of folders called name=value.
+        with parquet.ParquetFile(path) as file:
+            self.names = list(file.schema_arrow.names)
+            _check_names(path, self.names)
+            by_pandas = file.schema_arrow.pandas_metadata or {}
+            index = by_pandas.get("index_columns", [])
+            self.index: Collection[str] = [k for k in index if isinstance(k, str)]
+            n_rows = file.metadata.num_rows
+            if 8 * n_rows * len(self.names) > free_memory():
+                raise DataError(
+                    f"{path} holds {n_rows:,} rows of {len(self.names)} columns, too "
+                    "many to read. Save large arrays as .npy, which are not read at "
+                    "once."
+                )
+            self._table = file.read()
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one column."""
+        column = self._complete(name)
+        return column.astype(str) if column.dtype.kind == "O" else column
+
+    def matrix(self, names: list[str]) -> NDArray[Any]:
+        """Return columns of numbers side by side."""
+        columns = [self._complete(name) for name in names]
+        blocks = [
+            np.stack(list(column)) if column.dtype.kind == "O" else column
+            for column in columns
+        ]
+        return np.column_stack(blocks)
+
+    def _complete(self, name: str) -> NDArray[Any]:
+        column = self._table[name]
+        if column.null_count:
+            raise DataError(
+                f"Column {name!r} of {self._path} misses {column.null_count} values; "
+                "remove such rows."
+            )
+        return np.asarray(column.to_numpy())
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Refuse two columns, or arrays, of one name: which is meant cannot be known."""
+    twice = names_twice(names)
+    if twice:
+        raise DataError(
+            f"{path} uses a name more than once: {', '.join(twice[:6])}. Rename the "
+            "columns, so that each has a name of its own."
+        )
+
+
+def _whole_numbers(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return floats as integers if all are whole numbers; pandas writes 3 as 3.0."""
+    is_whole = np.abs(numbers) < LARGEST_WHOLE  # False for NaN
+    if not (is_whole & (np.trunc(numbers) == numbers)).all():
+        return numbers
+    return numbers.astype(np.int64)
+
+
+def _check_separator(path: Path, first: list[str]) -> None:
+    """Tell of separators that other programs write."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        alone = len(first) == 1 and separator in first[0]
+        between = any(re.search(rf"\d{separator}-?\d", field) for field in first)
+        if alone or between:
+            raise DataError(
+                f"The columns of {path} look as if {name} stood between them. Commas "
+                "are needed there, and points in numbers."
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_table(path: Path, table: _Table, request: Request) -> Rows:
     names = table.names
     if request.role == "labels":
         name = _find(names, "labels", request.key)
@@ -294,6 +462,6 @@ def _read_table(path: Path, table: Table, request: Request) -> Rows:
 _READERS: dict[str, Reader] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
-    ".csv": lambda path, request: _read_table(path, CsvTable(path), request),
-    ".parquet": lambda path, request: _read_table(path, ParquetTable(path), request),
+    ".csv": lambda path, request: _read_table(path, _CsvTable(path), request),
+    ".parquet": lambda path, request: _read_table(path, _ParquetTable(path), request),
 }

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from skcalib._optional import import_optional
 from skcalib.cli._export import MEANINGS, Served
+from skcalib.cli._judging import HeldOut
 from skcalib.cli._outcome import METRICS, Outcome, as_text
-from skcalib.cli._scores import HeldOut
 from skcalib.plotting import PerturbationDisplay, ReliabilityDisplay
 
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -1,91 +1,28 @@
-"""From files to logits and labels, and from those to held-out probabilities."""
+"""From files to logits and labels."""
 
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, clone
-from sklearn.model_selection import ShuffleSplit
+from sklearn.base import BaseEstimator
 
-from skcalib._blocks import open_source
-from skcalib._maps import CalibrationMap, Softmax, evaluate
 from skcalib._validation import (
     check_calibration_set,
     index_column,
     logits_from_proba,
-    lone_class,
-    make_splits,
-    number_equal_rows,
 )
 from skcalib.cli._console import progress
-from skcalib.cli._errors import DataError, UsageError
+from skcalib.cli._errors import DataError
+from skcalib.cli._options import Source
 from skcalib.cli._readers import Request, Role, read_labels, read_rows
 from skcalib.export._clamping import perturbs_inputs
 from skcalib.frozen import OnnxLogits
 
 # Rows a step of the progress bar.
 _ROWS_A_STEP = 2048
-
-
-class Source(NamedTuple):
-    """The files named on the command line, and where to look in them."""
-
-    model: Path | None = None
-    inputs: Path | None = None
-    logits: Path | None = None
-    probabilities: Path | None = None
-    labels: Path | None = None
-    inputs_key: str | None = None
-    logits_key: str | None = None
-    probabilities_key: str | None = None
-    labels_key: str | None = None
-    model_output: str | None = None
-    classes: str | None = None
-    floor: float = 1e-12
-
-    @property
-    def files(self) -> list[Path]:
-        """All files that are read."""
-        named = (self.model, self.inputs, self.logits, self.probabilities, self.labels)
-        return [path for path in named if path is not None]
-
-    @property
-    def values(self) -> tuple[Role, Path, str | None]:
-        """The one file of inputs, logits or probabilities, and the key in it."""
-        named: list[tuple[Role, Path | None, str | None]] = [
-            ("inputs", self.inputs, self.inputs_key),
-            ("logits", self.logits, self.logits_key),
-            ("probabilities", self.probabilities, self.probabilities_key),
-        ]
-        given = [(role, path, key) for role, path, key in named if path is not None]
-        if len(given) != 1:
-            raise UsageError(
-                "Pass exactly one of --inputs (for a model), --logits and "
-                f"--probabilities; got {len(given)} of them."
-            )
-        if given[0][0] == "inputs" and self.model is None:
-            raise UsageError(
-                "--inputs are the inputs of a model; name its ONNX file too, or pass "
-                "what the model said of them: --logits or --probabilities."
-            )
-        return given[0]
-
-
-@dataclass(frozen=True)
-class Judging:
-    """How the figures of the report are made.
-
-    Without `test_fraction` they come from cross-fitting in so many `folds`.
-    """
-
-    test_fraction: float | None = None
-    folds: int = 5
-    n_bins: int = 15
-    n_bootstrap: int = 1000
-    seed: int = 0
 
 
 class Calibration(BaseEstimator):
@@ -198,72 +135,4 @@ def _run(network: OnnxLogits, inputs: NDArray[Any]) -> NDArray[Any]:
             network.transform(inputs[start : start + _ROWS_A_STEP])
             for start in progress(starts, "Running the model", len(starts))
         ]
-    )
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """True classes of samples with the probabilities before and after calibration."""
-
-    codes: NDArray[np.intp]
-    classes: NDArray[Any]
-    before: NDArray[Any]
-    after: NDArray[Any]
-    how: str
-    columns: dict[str, Any] | None = None
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """The true class of each sample."""
-        return self.classes[self.codes]
-
-
-def uncalibrated(logits: NDArray[Any]) -> NDArray[Any]:
-    """Return the softmax of logits; a single column is that of the second class."""
-    return evaluate(CalibrationMap(Softmax()), open_source(logits))
-
-
-def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldOut:
-    """Judge every sample by a calibrator that was fitted on the other folds."""
-    weight = np.ones(scores.codes.shape[0])
-    splits = make_splits(n_folds, scores.rows, scores.codes, weight, seed)
-    lone = lone_class(splits, scores.codes)
-    if lone is not None:
-        raise DataError(
-            f"Fold {lone[0]} leaves samples of one class only to fit on, "
-            f"{scores.classes.tolist()[lone[1]]!r}: too few different samples of the "
-            "others are there to cross-fit. Pass more of them."
-        )
-    before = uncalibrated(scores.logits)
-    after = np.empty_like(before)
-    labels, X = scores.labels, scores.seen_by(calibrator)
-    for train, test in progress(splits, "Cross-fitting", len(splits)):
-        fitted = clone(calibrator).fit(X[train], labels[train])
-        after[test] = fitted.predict_proba(X[test])
-    how = f"{len(labels):,} samples, cross-fitted in {len(splits)} folds"
-    return HeldOut(scores.codes, scores.classes, before, after, how, scores.columns)
-
-
-def split_rows(
-    scores: Scores, fraction: float, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split rows at random into those to fit on and the `fraction` to judge by.
-
-    Equal rows of a class stay together.
-    """
-    unit = number_equal_rows(scores.rows, scores.codes)
-    split = ShuffleSplit(1, test_size=fraction, random_state=seed)
-    train, test = next(split.split(np.empty(unit.max() + 1)))
-    return np.flatnonzero(np.isin(unit, train)), np.flatnonzero(np.isin(unit, test))
-
-
-def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:
-    """Judge a fitted calibrator by rows that it has not seen."""
-    return HeldOut(
-        scores.codes[rows],
-        scores.classes,
-        uncalibrated(scores.logits[rows]),
-        calibrator.predict_proba(scores.seen_by(calibrator)[rows]),
-        f"{len(rows):,} samples held out",
-        scores.columns,
     )

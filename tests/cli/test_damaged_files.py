@@ -198,8 +198,7 @@ def test_arrays_larger_than_memory_are_refused_unread(tmp_path, monkeypatch):
         ".npz": npz(logits=np.ones((1000, 10))),
         ".parquet": dict(good_files()).get(".parquet"),
     }
-    for module in ("_readers", "_tables"):
-        monkeypatch.setattr(f"skcalib.cli.{module}.free_memory", lambda: 100)
+    monkeypatch.setattr("skcalib.cli._readers.free_memory", lambda: 100)
     for ending, content in files.items():
         if content is None:
             continue

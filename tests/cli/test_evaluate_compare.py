@@ -132,7 +132,7 @@ def test_an_unknown_method_stops_the_comparison(refused, logits_file):
 
 
 def test_numbers_unknown_to_json_become_null(capsys):
-    from skcalib.cli._output import print_json
+    from skcalib.cli._console import print_json
 
     print_json({"a": [1.5, float("inf")], "b": {"c": float("nan"), "d": "text"}})
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)

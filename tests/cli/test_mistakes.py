@@ -338,7 +338,7 @@ def test_a_full_disk_at_the_report_leaves_no_model(refused, logits_file, monkeyp
 @pytest.mark.parametrize("moment", ["imports", "work"])
 def test_an_interrupt_is_told_in_one_line(logits_file, tmp_path, moment):
     # The process interrupts itself at a known moment, as a terminal would.
-    during_work = "import skcalib.cli._scores as s; s.cross_fit = lambda *a: stop()"
+    during_work = "import skcalib.cli._commands as c; c.cross_fit = lambda *a: stop()"
     during_imports = (
         "class Stop:\n"
         "    def find_spec(self, name, *a):\n"

@@ -8,7 +8,8 @@ pytest.importorskip("onnxruntime")
 
 from skcalib import IsotonicCalibration, TemperatureScaling
 from skcalib.cli._errors import DataError
-from skcalib.cli._scores import Scores, cross_fit, split_rows
+from skcalib.cli._judging import cross_fit, split_rows
+from skcalib.cli._scores import Scores
 
 
 @pytest.fixture
