@@ -8,9 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from _common import DATA
 from PIL import Image
 from sklearn.model_selection import StratifiedShuffleSplit
+
+from benchmarks._data import DATA
 
 NETWORKS = {
     "cifar10-resnet8d": ("CIFAR-10, ResNet-8d", "cifar10/resnet8d"),

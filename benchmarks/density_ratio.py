@@ -5,18 +5,22 @@ images are and after JPEG compression. Proximity is that to the calibration half
 input of the network's last layer. Mean and standard deviation over the splits; ECE,
 PIECE and accuracy in percent.
 
-Usage: SKCALIB_DATA=<folder> python benchmarks/density_ratio.py
-       [--networks cifar10-resnet8d cifar10-resnet20] [--splits 5]
+Needs the `torch` extra, Pillow, data.
 """
-
-import argparse
 
 import numpy as np
 import torch
-from _networks import NETWORKS, as_input, load_images, load_logits, load_module
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from benchmarks._networks import (
+    NETWORKS,
+    as_input,
+    load_images,
+    load_logits,
+    load_module,
+)
+from benchmarks._tables import Table, mean_of, spread
 from skcalib import DensityRatioCalibration, TemperatureScaling
 from skcalib.metrics import (
     expected_calibration_error,
@@ -24,18 +28,25 @@ from skcalib.metrics import (
     proximity_calibration_error,
 )
 
-MEASURES = ["NLL", "ECE", "PIECE", "accuracy"]
+MEASURES = {"NLL": 4, "ECE": 2, "PIECE": 2, "accuracy": 2}
 BATCH = 500
 IMAGES = {"clean": False, "jpeg": True}
+CHOICES = {"networks": NETWORKS}
+TINY = {"networks": ("cifar10-resnet8d",), "splits": 1, "samples": 400}
 
 
-def network_outputs(name, jpeg):
+def run(*, networks=("cifar10-resnet8d", "cifar10-resnet20"), splits=5, samples=10_000):
+    for name in networks:
+        yield from compare(name, splits, samples)
+
+
+def network_outputs(name, jpeg, rows):
     """Return the inputs of the network's last layer, and its logits."""
     module = load_module(name)
     *_, last = (part for part in module.modules() if isinstance(part, torch.nn.Linear))
     kept = []
     last.register_forward_hook(lambda part, inputs, output: kept.append(inputs[0]))
-    images = load_images(NETWORKS[name][1].split("/")[0], jpeg)
+    images = load_images(NETWORKS[name][1].split("/")[0], jpeg)[rows]
     with torch.no_grad():
         logits = [
             module(torch.from_numpy(as_input(images[start : start + BATCH])))
@@ -63,57 +74,71 @@ def predictions(cal, test):
 
 
 def judge(proba, y, proximity):
-    """Return the four measures."""
-    return [
-        log_loss(y, proba, labels=np.arange(proba.shape[1])),
-        100 * expected_calibration_error(y, proba),
-        100 * proximity_calibration_error(y, proba, proximity=proximity),
-        100 * accuracy_score(y, proba.argmax(axis=1)),
-    ]
+    labels = np.arange(proba.shape[1])
+    piece = proximity_calibration_error(y, proba, proximity=proximity)
+    return {
+        "NLL": log_loss(y, proba, labels=labels),
+        "ECE": 100 * expected_calibration_error(y, proba),
+        "PIECE": 100 * piece,
+        "accuracy": 100 * accuracy_score(y, proba.argmax(axis=1)),
+    }
 
 
-def compare(name, n_splits):
-    """Return {(images, method): measures of every split}."""
+def compare(name, n_splits, n_samples):
+    """Yield the measures of every split, kind of images and method."""
     y = load_logits(name)[1]
-    outputs = {kind: network_outputs(name, jpeg) for kind, jpeg in IMAGES.items()}
+    rows = np.sort(np.random.default_rng(0).permutation(len(y))[:n_samples])
+    y = y[rows]
+    outputs = {kind: network_outputs(name, jpeg, rows) for kind, jpeg in IMAGES.items()}
     # PIECE's proximity is exp(-distance), so distances need a unit.
     unit = np.median(np.linalg.norm(outputs["clean"][0], axis=1))
-    results = {}
     splits = StratifiedShuffleSplit(n_splits, test_size=0.5, random_state=0)
-    for rows, test_rows in splits.split(y, y):
+    for seed, (cal_rows, test_rows) in enumerate(splits.split(y, y)):
         F, Z = outputs["clean"]
-        cal = {"X": Z[rows], "y": y[rows], "features": F[rows]}
+        cal = {"X": Z[cal_rows], "y": y[cal_rows], "features": F[cal_rows]}
         for kind, (F, Z) in outputs.items():
             test = {"X": Z[test_rows], "features": F[test_rows]}
             proximity = neighbor_proximity(
                 test["features"] / unit, cal["features"] / unit
             )
             for title, proba in predictions(cal, test):
-                measures = judge(proba, y[test_rows], proximity)
-                results.setdefault((kind, title), []).append(measures)
-    return results
+                case = {"network": name, "images": kind, "method": title, "split": seed}
+                yield case | judge(proba, y[test_rows], proximity)
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    default = ["cifar10-resnet8d", "cifar10-resnet20"]
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=default)
-    parser.add_argument("--splits", type=int, default=5)
-    return parser.parse_args()
+def by_case(rows):
+    """Rows of a network, kind of images and method, together."""
+    cases = {}
+    for row in rows:
+        case = row["network"], row["images"], row["method"]
+        cases.setdefault(case, []).append(row)
+    return cases
 
 
-def main():
-    arguments = parse_arguments()
-    for name in arguments.networks:
-        print(f"\n{NETWORKS[name][0]:40}" + "".join(f"{m:>18}" for m in MEASURES))
-        for (kind, title), runs in compare(name, arguments.splits).items():
-            mean, deviation = np.mean(runs, axis=0), np.std(runs, axis=0)
-            cells = (
-                f"{m:10.{d}f} ± {s:.{d}f}"
-                for m, s, d in zip(mean, deviation, (4, 2, 2, 2), strict=True)
-            )
-            print(f"  {kind:6} {title:31}" + "".join(f"{cell:>18}" for cell in cells))
+def summary(rows):
+    columns = ["network", "images", "method", *MEASURES]
+    lines = [
+        [*case, *(spread([r[m] for r in runs], d) for m, d in MEASURES.items())]
+        for case, runs in by_case(rows).items()
+    ]
+    return [Table(columns, lines, "mean and standard deviation over the splits")]
 
 
-if __name__ == "__main__":
-    main()
+def features(rows):
+    """Log-loss and PIECE: a row a method, a column a network and kind of images."""
+    cases = by_case(rows)
+    heads = {
+        (name, kind): NETWORKS[name][0].split(", ")[1] + ", JPEG" * (kind == "jpeg")
+        for kind in IMAGES
+        for name in dict.fromkeys(row["network"] for row in rows)
+    }
+    lines = []
+    for method in dict.fromkeys(m for _, _, m in cases if m != "uncalibrated"):
+        runs = [cases[(*head, method)] for head in heads]
+        cells = [f"{mean_of(r, 'NLL'):.3f}; {mean_of(r, 'PIECE'):.1f}" for r in runs]
+        lines.append([method.replace("_", " "), *cells])
+    title = "Log-loss; PIECE in percent"
+    return Table(["method", *heads.values()], lines, title)
+
+
+TABLES = {"features": features}

@@ -1,27 +1,34 @@
-"""Speed, memory and losses of the fits beside other libraries, in one run.
+"""Speed, memory and losses of the fits beside other libraries; cost of the import.
 
-Prints seconds (least and median), passes (times of one NumPy float64 softmax over the
-same array), the ratio to our seconds, extra memory of the process, and by how much each
-training loss exceeds ours; the losses are all computed here in float64 from the learned
-parameters, penalties included. The libraries take turns, so that what else the machine
-does hits all alike. Rivals that are not installed are named and left out:
-pip install probmetrics torch "scikit-learn>=1.8"
+"seconds" are the least, and "passes" the same in units of one NumPy float64 softmax
+over the same array, which carries from machine to machine. "ratio" is seconds in units
+of ours: above 1 is slower than skcalib. The libraries take turns. "extra MB" is how far
+the resident memory rises above its level before the fit (Linux). "loss" is the full
+objective, penalties included, computed here in float64 from the parameters that each
+library learned; "above ours" may be negative by rounding.
 
-Usage: SKCALIB_DATA=<folder with logits/> python benchmarks/fit_speed.py
-       [--parts large small odir import] [--repeats 5] [--threads 1] [--slow] [--tiny]
+probmetrics takes probabilities: it gets the softmax of the same logits, which is not
+timed, in single and, where it keeps it, double precision. scikit-learn is timed through
+`CalibratedClassifierCV` around a frozen estimator, the public way, and without that
+wrapper. Part odir has fits with given penalties, with the norm of the gradient that the
+estimator reports and the one recomputed from the formula. Part import starts new
+processes in turn. `--slow` adds structured scaling of a thousand classes, and weak
+penalties, whose optimum is far away: minutes.
+
+Needs data, rivals.
 """
 
-import argparse
 import importlib.util
-import os
 import subprocess
 import sys
-import time
 
 import numpy as np
-import sklearn
-from _common import load_set, reset_peak_memory, resident_memory
-from _fits import (
+import sklearn.calibration
+from scipy.special import log_softmax, softmax
+from sklearn.model_selection import train_test_split
+
+from benchmarks._data import SETS, load_set
+from benchmarks._fits import (
     ENSEMBLE,
     TEMPERATURE,
     VECTOR,
@@ -34,10 +41,8 @@ from _fits import (
     sklearn_temperature,
     structured_problem,
 )
-from scipy.special import log_softmax, softmax
-from sklearn.model_selection import train_test_split
-from threadpoolctl import threadpool_limits
-
+from benchmarks._measure import in_turns, reset_peak_memory, resident_memory, say
+from benchmarks._tables import Table
 from skcalib import (
     DirichletCalibration,
     EnsembleTemperatureScaling,
@@ -48,23 +53,53 @@ from skcalib import (
 )
 from skcalib.datasets import make_logits
 
-ALLOWED_EXCESS = 1e-6
-# A run that takes as long is not repeated.
-LONG = 20.0
-
 # Both penalties; the weak ones leave 10,100 parameters to 5,000 rows.
 ODIR_STRENGTHS = [100.0, 10_000.0]
 SLOW_STRENGTHS = [1.0, 0.01]
+PARTS = ("large", "small", "odir", "import")
+CHOICES = {"parts": PARTS, "network": SETS}
+TINY = {"samples": 2000, "classes": 50, "network": "cifar10-wrn", "repeats": 1}
 
 
-def measure(run):
-    """Return seconds, extra bytes at the peak (nan where unknown) and the result."""
-    known = reset_peak_memory()
-    before = resident_memory()[0] if known else np.nan
-    start = time.perf_counter()
-    result = run()
-    seconds = time.perf_counter() - start
-    return seconds, resident_memory()[1] - before if known else np.nan, result
+def run(
+    *,
+    parts=PARTS,
+    network="cifar100-wrn",
+    samples=25_000,
+    classes=1000,
+    repeats=5,
+    slow=False,
+):
+    name_missing()
+    if "large" in parts:
+        yield from large(samples, classes, repeats, slow)
+    if "small" in parts:
+        yield from small(network, repeats)
+    if "odir" in parts:
+        yield from odir(network, repeats, slow)
+    if "import" in parts:
+        yield from imports(max(2 * repeats, 2))
+
+
+def name_missing():
+    """Say which rivals are left out."""
+    if importlib.util.find_spec("probmetrics") is None:
+        say("probmetrics is not installed, left out")
+    if not hasattr(sklearn.calibration, "_TemperatureScaling"):
+        say(f"scikit-learn {sklearn.__version__} has no temperature, left out")
+
+
+def with_memory(function, extra):
+    """The function, noting how much memory it takes where the system tells."""
+
+    def measured():
+        known = reset_peak_memory()
+        before = resident_memory()[0] if known else np.nan
+        result = function()
+        extra.append(resident_memory()[1] - before if known else np.nan)
+        return result
+
+    return measured
 
 
 def softmax_pass(X):
@@ -74,24 +109,8 @@ def softmax_pass(X):
 
 def time_of_pass(X, repeats):
     copy = X.astype(np.float64)
-    seconds = min(measure(lambda: softmax_pass(copy))[0] for _ in range(repeats))
-    print(f"\n{X.shape[0]:,} x {X.shape[1]:,} {X.dtype}; one pass {seconds:.4f} s")
-    return seconds
-
-
-def run_in_turns(fits, repeats):
-    """Return for each fit its seconds, its extra bytes and its last result."""
-    runs = [[] for _ in fits]
-    results = [None] * len(fits)
-    for _ in range(repeats):
-        for i, fit in enumerate(fits):
-            if not runs[i] or runs[i][0][0] < LONG:
-                *figures, results[i] = measure(fit.run)
-                runs[i].append(figures)
-    return [
-        (*np.transpose(figures), result)
-        for figures, result in zip(runs, results, strict=True)
-    ]
+    (seconds,), _ = in_turns([lambda: softmax_pass(copy)], repeats)
+    return seconds.min()
 
 
 def losses(problem, parameters, sample):
@@ -105,24 +124,28 @@ def losses(problem, parameters, sample):
 
 
 def compare(problem, fits, sample, one_pass, repeats):
-    """Print one line a library; the first of `fits` is ours."""
-    print(
-        f"{problem.title:<26}{'least s':>9}{'median s':>10}{'passes':>8}{'ratio':>8}"
-        f"{'extra MB':>10}{'training loss':>15}{'above ours':>12}{'test NLL':>10}"
-    )
+    """Yield one row a library; the first of `fits` is ours."""
+    extra = [[] for _ in fits]
+    functions = [with_memory(f.run, e) for f, e in zip(fits, extra, strict=True)]
     reference = None
-    outcomes = run_in_turns(fits, repeats)
-    for fit, (seconds, extra, result) in zip(fits, outcomes, strict=True):
+    for fit, seconds, result, more in zip(
+        fits, *in_turns(functions, repeats), extra, strict=True
+    ):
         training, test = losses(problem, fit.parameters(result), sample)
         reference = reference or (seconds.min(), training)
-        ratio, excess = seconds.min() / reference[0], training - reference[1]
-        print(
-            f"  {fit.name:<24}{seconds.min():9.4f}{np.median(seconds):10.4f}"
-            f"{seconds.min() / one_pass:8.1f}{ratio:8.2f}{extra.min() / 1e6:10.1f}"
-            f"{training:15.9f}{excess:12.1e}{test:10.4f}"
-            f"{'  LOWER THAN OURS' if excess < -ALLOWED_EXCESS else ''}",
-            flush=True,
-        )
+        yield {
+            "fit": problem.title,
+            "rows": f"{sample.X.shape[0]:,} x {sample.X.shape[1]:,}",
+            "library": fit.name,
+            "seconds": seconds.min(),
+            "median": np.median(seconds),
+            "passes": seconds.min() / one_pass,
+            "ratio": seconds.min() / reference[0],
+            "extra MB": min(more) / 1e6,
+            "loss": training,
+            "above ours": training - reference[1],
+            "test NLL": test,
+        }
 
 
 def structured(structure, sample):
@@ -147,27 +170,25 @@ def dirichlet(sample):
     ]
 
 
-def part_large(options):
+def large(samples, classes, repeats, slow):
     """Many classes and rows in single precision."""
-    shape = (2_000, 50) if options.tiny else (25_000, 1_000)
-    X, y = make_logits(*shape, dtype=np.float32, random_state=0)
+    X, y = make_logits(samples, classes, dtype=np.float32, random_state=0)
     sample = Sample(X, y, softmax(X, axis=1))
-    rest = sample, time_of_pass(X, options.repeats), options.repeats
-    print(f"the logits take {X.nbytes / 1e6:.1f} MB")
+    rest = sample, time_of_pass(X, repeats), repeats
     fits = [
         ours(TemperatureScaling(), sample, "temperature_"),
         *sklearn_temperature(sample),
         *probmetrics_fits(sample, "temperature"),
     ]
-    compare(TEMPERATURE, fits, *rest)
-    if options.slow:
-        compare(*structured("vector", sample), *rest)
-        compare(*structured("matrix", sample), *rest)
-        compare(*dirichlet(sample), *rest)
+    yield from compare(TEMPERATURE, fits, *rest)
+    if slow:
+        yield from compare(*structured("vector", sample), *rest)
+        yield from compare(*structured("matrix", sample), *rest)
+        yield from compare(*dirichlet(sample), *rest)
 
 
-def load_small(tiny):
-    X, y = load_set("cifar10-wrn" if tiny else "cifar100-wrn")
+def load_small(network):
+    X, y = load_set(network)
     # Rows that sum to 1 exactly: logits and probabilities then say the same.
     X, X_test, y, y_test = train_test_split(
         log_softmax(X, axis=1), y, test_size=0.5, stratify=y, random_state=0
@@ -175,10 +196,10 @@ def load_small(tiny):
     return Sample(X, y, softmax(X, axis=1), X_test, y_test)
 
 
-def part_small(options):
+def small(network, repeats):
     """A real network with a hundred classes."""
-    sample = load_small(options.tiny)
-    rest = sample, time_of_pass(sample.X, options.repeats), options.repeats
+    sample = load_small(network)
+    rest = sample, time_of_pass(sample.X, repeats), repeats
     both = "float32", "float64"
     temperature = [
         ours(TemperatureScaling(), sample, "temperature_"),
@@ -193,11 +214,11 @@ def part_small(options):
         ours(VectorScaling(), sample, "coef_", "intercept_"),
         *probmetrics_fits(sample, "vector", both),
     ]
-    compare(TEMPERATURE, temperature, *rest)
-    compare(ENSEMBLE, ensemble, *rest)
-    compare(VECTOR, vector, *rest)
-    compare(*structured("vector", sample), *rest)
-    compare(*structured("matrix", sample), *rest)
+    yield from compare(TEMPERATURE, temperature, *rest)
+    yield from compare(ENSEMBLE, ensemble, *rest)
+    yield from compare(VECTOR, vector, *rest)
+    yield from compare(*structured("vector", sample), *rest)
+    yield from compare(*structured("matrix", sample), *rest)
 
 
 def odir_gradient_norm(X, y, calibrator, strength):
@@ -213,30 +234,28 @@ def odir_gradient_norm(X, y, calibrator, strength):
     return np.hypot(np.linalg.norm(by_coef), np.linalg.norm(by_intercept))
 
 
-def part_odir(options):
+def odir(network, repeats, slow):
     """Whether fits of given penalties converge, and how fast."""
-    sample = load_small(options.tiny)
-    one_pass = time_of_pass(sample.X, options.repeats)
-    print(
-        f"{'both penalties':<30}{'least s':>9}{'passes':>8}{'steps':>7}"
-        f"{'training loss':>15}{'gradient':>10}{'from here':>10}{'test NLL':>10}"
-    )
+    sample = load_small(network)
+    one_pass = time_of_pass(sample.X, repeats)
     for kind in (MatrixScaling, DirichletCalibration):
-        for strength in ODIR_STRENGTHS + SLOW_STRENGTHS * options.slow:
+        for strength in ODIR_STRENGTHS + SLOW_STRENGTHS * slow:
             calibrator = kind(off_diagonal_penalty=strength, intercept_penalty=strength)
-            fit = ours(calibrator, sample)
-            ((seconds, _, _),) = run_in_turns([fit], options.repeats)
-            norm = odir_gradient_norm(sample.X, sample.y, calibrator, strength)
-            test = log_loss(
-                np.log(calibrator.predict_proba(sample.X_test)), sample.y_test
-            )
-            print(
-                f"  {f'{kind.__name__}, {strength:g}':<28}{seconds.min():9.3f}"
-                f"{seconds.min() / one_pass:8.1f}{calibrator.n_iter_:7d}"
-                f"{calibrator.loss_:15.9f}{calibrator.gradient_norm_:10.1e}"
-                f"{norm:10.1e}{test:10.4f}",
-                flush=True,
-            )
+            (seconds,), _ = in_turns([ours(calibrator, sample).run], repeats)
+            proba = calibrator.predict_proba(sample.X_test)
+            yield {
+                "calibrator": kind.__name__,
+                "both penalties": strength,
+                "seconds": seconds.min(),
+                "passes": seconds.min() / one_pass,
+                "steps": calibrator.n_iter_,
+                "loss": calibrator.loss_,
+                "gradient": calibrator.gradient_norm_,
+                "from here": odir_gradient_norm(
+                    sample.X, sample.y, calibrator, strength
+                ),
+                "test NLL": log_loss(np.log(proba), sample.y_test),
+            }
 
 
 def import_seconds(module):
@@ -250,66 +269,30 @@ def import_seconds(module):
     return float(done.stdout)
 
 
-def part_import(options):
+def imports(repeats):
     """Whether importing the package costs more than scikit-learn's calibration."""
     modules = ["skcalib", "sklearn.calibration"]
-    repeats = 2 if options.tiny else max(10, options.repeats)
-    seconds = np.array([[import_seconds(m) for m in modules] for _ in range(repeats)])
-    mine, theirs = seconds.min(axis=0)
-    print(
-        f"\nimport skcalib {mine:.3f} s, sklearn.calibration {theirs:.3f} s, "
-        f"ratio {mine / theirs:.3f} (least of {repeats})"
+    seconds = [[import_seconds(module) for module in modules] for _ in range(repeats)]
+    for module, least in zip(modules, np.min(seconds, axis=0), strict=True):
+        yield {"import": module, "seconds": least}
+
+
+def by_fit(rows):
+    """One line a fit: our seconds, passes and memory, and the rivals' ratios."""
+    lines = {}
+    for row in rows:
+        if "library" not in row:
+            continue
+        name = f"{row['fit']}, {row['rows']}"
+        text = f"{row['ratio']:.1f}x, {row['extra MB']:.0f} MB"
+        if row["library"] == "skcalib":
+            ours = f"{row['seconds']:.2g} s, {row['passes']:.1f} passes"
+            lines[name] = [name, f"{ours}, {row['extra MB']:.0f} MB", []]
+        elif not row["library"].startswith("-"):
+            lines[name][2].append(f"{row['library']} {text}")
+    return Table(
+        ["fit", "skcalib", "rivals"], [[*r, "; ".join(t)] for *r, t in lines.values()]
     )
 
 
-PARTS = {
-    "large": part_large,
-    "small": part_small,
-    "odir": part_odir,
-    "import": part_import,
-}
-
-
-def name_missing():
-    """Say which rivals are left out."""
-    if importlib.util.find_spec("probmetrics") is None:
-        print("probmetrics is not installed, left out")
-    if not hasattr(sklearn.calibration, "_TemperatureScaling"):
-        print(f"scikit-learn {sklearn.__version__} has no temperature, left out")
-
-
-def limit_torch(n_threads):
-    if importlib.util.find_spec("torch") is not None:
-        import torch
-
-        torch.set_num_threads(n_threads)
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--parts", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART"
-    )
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1, help="for all libraries")
-    parser.add_argument(
-        "--slow",
-        action="store_true",
-        help="1,000 classes with a matrix and weak ODIR penalties too",
-    )
-    parser.add_argument("--tiny", action="store_true", help="only try the script")
-    return parser.parse_args()
-
-
-def main():
-    options = parse_arguments()
-    print(f"threads: {options.threads} for every library; {os.cpu_count()} processors")
-    name_missing()
-    limit_torch(options.threads)
-    with threadpool_limits(options.threads):
-        for part in options.parts:
-            PARTS[part](options)
-
-
-if __name__ == "__main__":
-    main()
+TABLES = {"by_fit": by_fit}

@@ -1,0 +1,1 @@
+"""The figures of the documentation and the commands that make them; see README.md."""
