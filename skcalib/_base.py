@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._maps import evaluate, top_columns
 from skcalib._sklearn_compat import fit_context
-from skcalib._validation import check_calibration_set, check_logits
+from skcalib._validation import check_calibration_set, check_logits, check_two_classes
 from skcalib._warnings import warn
 
 
@@ -65,10 +65,13 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         self : object
             The fitted calibrator.
         """
-        self.classes_, data = check_calibration_set(
-            self, X, y, sample_weight, self.classes, keep_unused=self.takes_unused
+        return self._fit_checked(
+            check_calibration_set(self, X, y, sample_weight, self.classes)
         )
-        self.fit_calibration(data)
+
+    def _fit_checked(self, data):
+        self.classes_ = data.classes
+        self.fit_calibration(data if self.takes_unused else data.used())
         return self
 
     def predict_proba(self, X):
@@ -137,3 +140,19 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
                 f"{type(self).__name__} stopped early: {result.message}.",
                 ConvergenceWarning,
             )
+
+
+def fit_checked(calibrator, data, n_features_in=None):
+    """Fit a calibrator to data that need no second check.
+
+    One that brings a `fit` of its own, which may do more, is given arrays.
+    """
+    if type(calibrator).fit is not BaseCalibrator.fit:
+        calibrator.set_params(classes=data.classes)
+        return calibrator.fit(
+            data.logits, data.labels, sample_weight=data.sample_weight
+        )
+    calibrator._validate_params()
+    check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)
+    calibrator.n_features_in_ = n_features_in or data.n_classes
+    return calibrator._fit_checked(data)

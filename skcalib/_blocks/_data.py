@@ -1,4 +1,4 @@
-"""A calibration set: logits, class codes and weights, read in blocks of rows."""
+"""A calibration set: logits, classes and weights, read in blocks of rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +20,9 @@ Statistic = Callable[[NDArray[Any], NDArray[np.intp], NDArray[np.float64]], Any]
 class CalibrationData:
     """What a fit sees: a source of logits, `codes` (0..K-1) and `weight` (sum 1).
 
-    `total_weight` is the sum before the division: the effective number of samples,
-    which equals the number of rows where all weights are 1.
+    `sample_weight` are the weights before the division, and `total_weight` is their
+    sum: the effective number of samples, which equals the number of rows where all
+    weights are 1. `classes` has the label of each column, its number by default.
 
     A solver asks for sums over rows of a `statistic` of one block and never for the
     rows themselves; so it does not know where they lie, nor how many threads read them.
@@ -32,12 +33,15 @@ class CalibrationData:
         source: ArraySource,
         codes: NDArray[np.intp],
         weight: NDArray[np.float64],
+        classes: NDArray[Any] | None = None,
     ) -> None:
         self.source = source
         self.codes = codes
+        self.sample_weight = weight
         self.total_weight = float(weight.sum())
         self.weight = weight / self.total_weight
         self.n_samples, self.n_classes = source.shape
+        self.classes = np.arange(self.n_classes) if classes is None else classes
 
     def sum(
         self,
@@ -64,11 +68,21 @@ class CalibrationData:
         """All logits in memory, for methods that sort."""
         return self.source.read(slice(0, self.n_samples))
 
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The true class of each row."""
+        return self.classes[self.codes]
+
+    def in_memory(self) -> "CalibrationData":
+        """Read the logits once and for all."""
+        source = ArraySource(self.logits)
+        return CalibrationData(source, self.codes, self.sample_weight, self.classes)
+
     def subset(self, rows: NDArray[np.intp]) -> "CalibrationData":
         """Copy the rows of these indices, with the weights rescaled to sum to 1."""
         source = ArraySource(self.source.take(rows))
-        weight = self.weight[rows] * self.total_weight
-        return CalibrationData(source, self.codes[rows], weight)
+        weight = self.sample_weight[rows]
+        return CalibrationData(source, self.codes[rows], weight, self.classes)
 
     def used(self) -> "CalibrationData":
         """Leave out the rows of weight 0, if there are any."""
@@ -97,17 +111,22 @@ class CalibrationData:
         """
         dtype = self.source.dtype if keep_type else np.dtype(np.float64)
         source = MappedSource(self.source, function)
-        return self._replaced(source, self.codes, dtype)
+        return self._replaced(source, dtype, self.codes, self.classes)
 
     def columns(self, index: NDArray[np.intp]) -> "CalibrationData":
         """Keep some columns, which must hold the classes of all rows."""
         number = np.full(self.n_classes, -1)
         number[index] = np.arange(index.shape[0])
         source = MappedSource(self.source, lambda x: x[:, index], index.shape[0])
-        return self._replaced(source, number[self.codes], source.dtype)
+        codes, classes = number[self.codes], self.classes[index]
+        return self._replaced(source, source.dtype, codes, classes)
 
     def _replaced(
-        self, source: ArraySource, codes: NDArray[np.intp], dtype: np.dtype
+        self,
+        source: ArraySource,
+        dtype: np.dtype,
+        codes: NDArray[np.intp],
+        classes: NDArray[Any],
     ) -> "CalibrationData":
         if not isinstance(self.source, MemmapSource):
             array = np.empty(source.shape, dtype)
@@ -118,4 +137,4 @@ class CalibrationData:
             for _ in map_blocks(fill, row_slices(*source.shape)):
                 pass
             source = ArraySource(array)
-        return CalibrationData(source, codes, self.weight * self.total_weight)
+        return CalibrationData(source, codes, self.sample_weight, classes)

@@ -55,7 +55,7 @@ def fit_bayesian_binning(
     """
     mirror = scores is one_vs_rest and data.n_classes == 2
     columns = all_scores(data, second_class if mirror else scores)
-    weight = data.weight * data.total_weight
+    weight = data.sample_weight
     n_bins = numbers(_telling_samples(columns[0], data.total_weight))
 
     def of_column(column: tuple[Floats, NDArray[np.bool_]]) -> AveragedHistogram:

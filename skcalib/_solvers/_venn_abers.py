@@ -66,7 +66,7 @@ def fit_one_vs_rest(folds: Sequence[CalibrationData]) -> list[VennAbersCurve]:
     def of_class(k: int) -> VennAbersCurve:
         return _pool(
             [
-                fit_bounds(score[k], hit[k], _counts(fold))
+                fit_bounds(score[k], hit[k], fold.sample_weight)
                 for fold, (score, hit) in zip(folds, columns, strict=True)
             ]
         )
@@ -92,17 +92,12 @@ def class_pairs(n_classes: int) -> list[tuple[int, int]]:
 
 def _pairwise_bounds(data: CalibrationData) -> Iterator[Bounds]:
     logits = cut_logits(data.logits)
-    weight = _counts(data)
+    weight = data.sample_weight
     members = [np.flatnonzero(data.codes == k) for k in range(data.n_classes)]
     for i, j in class_pairs(data.n_classes):
         rows = np.concatenate([members[i], members[j]])
         score = logits[rows, j] - logits[rows, i]
         yield fit_bounds(score, data.codes[rows] == j, weight[rows])
-
-
-def _counts(data: CalibrationData) -> Floats:
-    """Weights as numbers of samples, beside the one that is added."""
-    return data.weight * data.total_weight
 
 
 def fit_bounds(score: Floats, hit: NDArray[np.bool_], weight: Floats) -> Bounds:

@@ -6,6 +6,7 @@ from skcalib._validation._from_proba import logits_from_proba
 from skcalib._validation._logits import (
     check_calibration_set,
     check_logits,
+    check_two_classes,
     check_weight,
     encode_labels,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "check_proba",
     "check_proba_rows",
     "check_top_label",
+    "check_two_classes",
     "check_weight",
     "column_names",
     "encode_labels",

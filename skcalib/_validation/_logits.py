@@ -1,6 +1,13 @@
-"""Checks of the logits, labels and weights that reach a calibrator."""
+"""Checks of the logits, labels and weights that reach a calibrator.
+
+An estimator is named in the errors; a text does for one where no columns are kept.
+"""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -25,12 +32,17 @@ from skcalib._validation._column_classes import (
 from skcalib._validation._containers import column_names, readable, refuse_dates
 
 
-def check_logits(estimator, X, *, reset):
+def _name_of(estimator: Any) -> str:
+    return estimator if isinstance(estimator, str) else type(estimator).__name__
+
+
+def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> ArraySource:
     """Return the block source of `X`, after its shape, type and values are checked.
 
-    `X` is (n, K), or (n,) and (n, 1) with the log-odds of the second class.
+    `X` is (n, K), or (n,) and (n, 1) with the log-odds of the second class. An
+    estimator keeps what its columns are called, or is held to it unless `reset`.
     """
-    name = type(estimator).__name__
+    name = _name_of(estimator)
     X = readable(X)
     names = column_names(X)
     if not isinstance(X, np.memmap):
@@ -43,7 +55,7 @@ def check_logits(estimator, X, *, reset):
             dtype=[np.float64, np.float32],
             ensure_all_finite=False,
             ensure_2d=not one_dimensional,
-            estimator=estimator,
+            estimator=name,
             input_name="X",
         )
     else:
@@ -53,21 +65,19 @@ def check_logits(estimator, X, *, reset):
                 f"X is a memory-mapped array of shape {X.shape} and dtype {X.dtype}; "
                 f"{name} needs numbers of shape (n_samples, n_classes), n_samples > 0."
             )
-    columns = converted.reshape(-1, 1) if converted.ndim == 1 else converted
-    # Sets or checks n_features_in_ and feature_names_in_.
-    validate_data(
-        estimator,
-        X if converted.ndim == 2 else columns,
-        reset=reset,
-        skip_check_array=True,
-    )
-    _check_numbered_columns(estimator, names, reset=reset)
+    if name is not estimator:
+        columns = X if converted.ndim == 2 else converted.reshape(-1, 1)
+        # Sets or checks n_features_in_ and feature_names_in_.
+        validate_data(estimator, columns, reset=reset, skip_check_array=True)
+        _check_numbered_columns(estimator, names, reset=reset)
     source = open_source(converted)
     check_finite(source, name)
     return source
 
 
-def _check_numbered_columns(estimator, names, *, reset):
+def _check_numbered_columns(
+    estimator: Any, names: list[Any] | None, *, reset: bool
+) -> None:
     """Refuse columns in another order, named by numbers; scikit-learn checks text."""
     if names is None or all(isinstance(name, str) for name in names):
         names = None
@@ -83,7 +93,7 @@ def _check_numbered_columns(estimator, names, *, reset):
 def check_finite(source: ArraySource, name: str) -> None:
     """Refuse NaN and infinity, naming the first row that holds one."""
 
-    def first_bad_row(rows):
+    def first_bad_row(rows: slice) -> tuple[int, Any] | None:
         block = source.read(rows)
         if np.isfinite(block).all():
             return None
@@ -102,12 +112,18 @@ def check_finite(source: ArraySource, name: str) -> None:
             )
 
 
-def encode_labels(estimator, y, n_columns, classes, names=None):
+def encode_labels(
+    estimator: Any,
+    y: Any,
+    n_columns: int,
+    classes: ArrayLike | None,
+    names: Sequence[Any] | None = None,
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Return ``(classes_, codes)``: the label of a column, the column of a row.
 
     Without `classes`, the `names` of the columns decide where they are labels.
     """
-    name = type(estimator).__name__
+    name = _name_of(estimator)
     y = _as_column(y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(
@@ -136,7 +152,7 @@ def encode_labels(estimator, y, n_columns, classes, names=None):
     )
 
 
-def _as_column(y):
+def _as_column(y: Any) -> NDArray[Any]:
     y = readable(y)
     shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     if len(shape) == 2 and shape[1] > 1:
@@ -144,10 +160,17 @@ def _as_column(y):
             f"y should be a 1d array, got an array of shape {shape} instead. Rows that "
             "mark their class by a one become labels by y.argmax(axis=1)."
         )
-    return column_or_1d(y, warn=True)
+    column: NDArray[Any] = column_or_1d(y, warn=True)
+    return column
 
 
-def _encode_named(name, present, codes, n_columns, classes):
+def _encode_named(
+    name: str,
+    present: NDArray[Any],
+    codes: NDArray[np.intp],
+    n_columns: int,
+    classes: ArrayLike,
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
     classes = np.asarray(classes)
     if classes.ndim != 1 or classes.shape[0] != n_columns:
         raise ValueError(
@@ -167,9 +190,9 @@ def _encode_named(name, present, codes, n_columns, classes):
     return classes, columns[codes]
 
 
-def _are_column_numbers(present, n_columns):
+def _are_column_numbers(present: NDArray[Any], n_columns: int) -> bool:
     integer = present.dtype.kind in "iu"
-    return integer and present[0] >= 0 and present[-1] < n_columns
+    return integer and bool(present[0] >= 0 and present[-1] < n_columns)
 
 
 # Weights count rows, so they are left as they are, unless the largest lies outside
@@ -178,12 +201,13 @@ def _are_column_numbers(present, n_columns):
 SMALLEST_WEIGHT, LARGEST_WEIGHT = -100, 100
 
 
-def check_weight(sample_weight, y):
+def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.float64]:
     """Return float64 weights, non-negative and not all zero; ones by default.
 
     Where the largest is above 2^100 or below 2^-100, all are multiplied by the power of
     two that takes it there.
     """
+    weight: NDArray[np.float64]
     weight = check_sample_weight(readable(sample_weight), y, dtype=np.float64)
     if (weight < 0).any():
         row = int((weight < 0).argmax())
@@ -201,39 +225,54 @@ def check_weight(sample_weight, y):
 
 
 def check_calibration_set(
-    estimator, X, y, sample_weight, classes, *, keep_unused=False, names=None
-):
-    """Validate everything `fit` is given; return ``(classes_, CalibrationData)``.
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: ArrayLike | None,
+    classes: ArrayLike | None,
+    *,
+    names: Sequence[Any] | None = None,
+    reset: bool = True,
+) -> CalibrationData:
+    """Validate everything `fit` is given, once.
 
-    Rows of weight 0 are left out unless `keep_unused`. `names` are those of the
-    columns where `X` does not carry them.
+    `names` are those of the columns where `X` does not carry them; `reset` as in
+    `check_logits`.
     """
-    name = type(estimator).__name__
     if y is None:
         raise ValueError(
-            f"{name} requires y to be passed, but the target y is None. "
+            f"{_name_of(estimator)} requires y to be passed, but the target y is None. "
             "Pass the true class of each row."
         )
-    source = check_logits(estimator, X, reset=True)
+    source = check_logits(estimator, X, reset=reset)
     check_consistent_length(X, y)
     if names is None:
         names = column_names(X)
         if names is not None and classes is None:
             _refuse_index(names, source, y)
-    classes_, codes = encode_labels(estimator, y, source.shape[1], classes, names)
+    classes, codes = encode_labels(estimator, y, source.shape[1], classes, names)
     weight = check_weight(sample_weight, codes)
-    used = weight > 0
-    present = np.unique(codes[used])
+    check_two_classes(estimator, codes, weight, classes)
+    return CalibrationData(source, codes, weight, classes)
+
+
+def check_two_classes(
+    estimator: Any,
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    classes: NDArray[Any],
+) -> None:
+    """Refuse rows of a single class, those of weight 0 left out."""
+    present = np.flatnonzero(np.bincount(codes[weight > 0]))
     if present.shape[0] < 2:
         raise ValueError(
-            f"y holds one class only: {classes_[present].tolist()[0]!r}. {name} needs "
-            "at least two classes among the samples with positive weight."
+            f"y holds one class only: {classes.tolist()[present[0]]!r}. "
+            f"{_name_of(estimator)} needs at least two classes among the samples with "
+            "positive weight."
         )
-    data = CalibrationData(source, codes, weight)
-    return classes_, data if keep_unused else data.used()
 
 
-def _refuse_index(names, source, y):
+def _refuse_index(names: Sequence[Any], source: ArraySource, y: Any) -> None:
     found = index_column(names, source.read(slice(0, source.shape[0])), y)
     if found is not None:
         raise ValueError(

@@ -19,7 +19,6 @@ from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
     check_calibration_set,
     check_logits,
-    check_weight,
     column_names,
     readable,
 )
@@ -194,7 +193,7 @@ class DensityRatioCalibration(BaseCalibrator):
         """
         names = None if self.n_logits is None else column_names(X)
         logits, features = self._split(X, features)
-        self.classes_, data = check_calibration_set(
+        data = check_calibration_set(
             self,
             logits,
             y,
@@ -204,7 +203,8 @@ class DensityRatioCalibration(BaseCalibrator):
         )
         if self.n_logits is not None:
             validate_data(self, X, reset=True, skip_check_array=True)
-        used = check_weight(sample_weight, y) > 0
+        self.classes_ = data.classes
+        used, data = data.weight > 0, data.used()
         logits = data.logits
         self._n_features = None if features is None else features.shape[1]
         if features is not None:
@@ -216,7 +216,7 @@ class DensityRatioCalibration(BaseCalibrator):
             [_confidence(logits)[1], self._fit_neighbours(features)]
         )
         hit = logits.argmax(axis=1) == data.codes
-        weight = data.weight * data.total_weight
+        weight = data.sample_weight
         options = {"prior": self.prior_samples}
         if self.method == "density_ratio":
             options["factor"] = self.bandwidth
@@ -249,7 +249,7 @@ class DensityRatioCalibration(BaseCalibrator):
         logits, features = self._split(X, features)
         if self.n_logits is not None:
             validate_data(self, X, reset=False, skip_check_array=True)
-            source = check_logits(_Columns(), logits, reset=True)
+            source = check_logits(type(self).__name__, logits)
         else:
             source = check_logits(self, logits, reset=False)
         logits = source.read(slice(0, source.shape[0]))
@@ -374,10 +374,6 @@ class DensityRatioCalibration(BaseCalibrator):
     def _mean_distance(self, features):
         distance, _ = self.neighbors_.kneighbors(features)
         return distance.mean(axis=1, dtype=np.float64)
-
-
-class _Columns(BaseCalibrator):
-    """Stands for the logits among the columns, whose number is checked already."""
 
 
 def _stand_in(logits):

@@ -2,6 +2,7 @@
 
 from sklearn.base import clone
 
+from skcalib._base import fit_checked
 from skcalib._maps import Scale, evaluate_block
 from skcalib._solvers._temperature import inverse_factors
 
@@ -14,12 +15,7 @@ def fit_scaling(owner, scaling, data):
             f"softmax. The scaling of {type(owner).__name__} must be a parametric "
             "calibrator such as PlattScaling or TemperatureScaling."
         )
-    scaling = clone(scaling)
-    scaling._validate_params()
-    # What its own `fit` would have found in the same data.
-    scaling.classes_ = owner.classes_
-    scaling.n_features_in_ = owner.n_features_in_
-    scaling.fit_calibration(data)
+    scaling = fit_checked(clone(scaling), data, owner.n_features_in_)
     front = scaling.calibration_map().logits
     return scaling, data.used().mapped(lambda block: evaluate_block(front, block))
 

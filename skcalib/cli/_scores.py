@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
 from skcalib._validation import (
     check_calibration_set,
@@ -23,10 +22,6 @@ from skcalib.frozen import OnnxLogits
 
 # Rows a step of the progress bar.
 _ROWS_A_STEP = 2048
-
-
-class Calibration(BaseEstimator):
-    """Stands for the command in the messages of the input checks."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +84,13 @@ def load_scores(source: Source) -> Scores:
     named = _parse_classes(source.classes, labels)
     if names is not None and key is None and named is None:
         _refuse_index(path, role, names, values, labels)
-    classes, data = check_calibration_set(
-        Calibration(), values, labels, None, named, names=names
+    data = check_calibration_set(
+        "Calibration", values, labels, None, named, names=names
     )
-    columns = None if names is None else _mapping(names, classes)
-    return Scores(np.asarray(values), data.codes, classes, network, inputs, columns)
+    columns = None if names is None else _mapping(names, data.classes)
+    return Scores(
+        np.asarray(values), data.codes, data.classes, network, inputs, columns
+    )
 
 
 def _refuse_index(

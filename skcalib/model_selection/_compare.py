@@ -5,19 +5,12 @@ from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._maps import CalibrationMap, Softmax
-from skcalib._validation import (
-    check_calibration_set,
-    check_logits,
-    check_weight,
-    encode_labels,
-    lone_class,
-    make_splits,
-)
+from skcalib._validation import check_calibration_set, lone_class, make_splits
 from skcalib.metrics._bins import check_n_bins
 from skcalib.metrics._registry import COLUMNS, evaluate
 from skcalib.metrics._resampling import RowStatistics
@@ -150,13 +143,16 @@ def compare_calibrators(
     check_n_bins(n_bins)
     if calibrators is None:
         calibrators = common_calibrators()
-    candidates = {"uncalibrated": _Uncalibrated(), **named_candidates(calibrators)}
-    checked = _check(X, y, sample_weight, classes)
+    uncalibrated = _Uncalibrated(classes=classes)
+    candidates = {"uncalibrated": uncalibrated, **named_candidates(calibrators)}
+    data = check_calibration_set(uncalibrated, X, y, sample_weight, classes).in_memory()
     if X_test is None:
-        tasks = _fold_tasks(checked, cv, random_state, groups)
+        tasks = _fold_tasks(data, cv, random_state, groups)
     else:
-        test = _check(X_test, y_test, None, checked.classes, like=checked.checker)
-        tasks = [_test_task(checked, test, n_bootstrap, random_state)]
+        test = check_calibration_set(
+            uncalibrated, X_test, y_test, None, data.classes, reset=False
+        )
+        tasks = [_test_task(data, test.in_memory(), n_bootstrap, random_state)]
     outcomes = Parallel(n_jobs=n_jobs)(
         delayed(_fit_and_measure)(clone(calibrator), *task, n_bins)
         for calibrator in candidates.values()
@@ -172,30 +168,13 @@ def compare_calibrators(
     return CalibratorComparison(candidates, [*COLUMNS, "fit seconds"], mean, std)
 
 
-def _check(X, y, sample_weight, classes, like=None):
-    """Return logits of one column a class, class numbers, weights and classes.
-
-    `like` has checked the data that these must be laid out like.
-    """
-    checker = _Uncalibrated(classes=classes)
-    classes_, _ = check_calibration_set(checker, X, y, sample_weight, classes)
-    if like is not None:
-        check_logits(like, X, reset=False)
-    source = check_logits(checker, X, reset=False)
-    logits = source.read(slice(0, source.shape[0]))
-    _, codes = encode_labels(checker, y, logits.shape[1], classes_)
-    weight = check_weight(sample_weight, codes)
-    return Bunch(
-        logits=logits, codes=codes, weight=weight, classes=classes_, checker=checker
-    )
-
-
 def _fold_tasks(data, cv, random_state, groups):
     """Return (train, test, weights of the test rows) of each fold."""
-    splits = make_splits(cv, data.logits, data.codes, data.weight, random_state, groups)
+    codes, weight = data.codes, data.sample_weight
+    splits = make_splits(cv, data.source, codes, weight, random_state, groups)
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a standard deviation needs two.")
-    lone = lone_class(splits, data.codes)
+    lone = lone_class(splits, codes)
     if lone is not None:
         raise ValueError(
             f"Split {lone[0]} of cv leaves rows of one class only to fit on, "
@@ -203,11 +182,7 @@ def _fold_tasks(data, cv, random_state, groups):
             "that leave two classes to fit on, or X_test and y_test."
         )
     return [
-        (
-            (data.logits[train], data.codes[train], data.weight[train]),
-            (data.logits[test], data.codes[test]),
-            data.weight[np.newaxis, test],
-        )
+        (data.subset(train), data.subset(test), weight[np.newaxis, test])
         for train, test in splits
     ]
 
@@ -220,19 +195,15 @@ def _test_task(data, test, n_bootstrap, random_state):
     n_samples = test.codes.shape[0]
     even = np.full(n_samples, 1 / n_samples)
     drawn = rng.multinomial(n_samples, even, size=n_bootstrap)
-    train = (data.logits, data.codes, data.weight)
-    return train, (test.logits, test.codes), np.vstack([test.weight, drawn])
+    return data, test, np.vstack([test.sample_weight, drawn])
 
 
 def _fit_and_measure(calibrator, train, test, weights, n_bins):
     """Return the metrics for each row of `weights`, and the seconds of the fit."""
-    logits, codes, sample_weight = train
-    calibrator.set_params(classes=np.arange(logits.shape[1]))
     started = time.perf_counter()
-    calibrator.fit(logits, codes, sample_weight=sample_weight)
+    fit_checked(calibrator, train)
     seconds = time.perf_counter() - started
-    test_logits, test_codes = test
-    rows = RowStatistics(calibrator.predict_proba(test_logits), test_codes, n_bins)
+    rows = RowStatistics(calibrator.predict_proba(test.logits), test.codes, n_bins)
     values = evaluate(rows, weights, COLUMNS.values())
     columns = [values[name] for name in COLUMNS.values()]
     return np.column_stack([*columns, np.full(len(weights), seconds)])

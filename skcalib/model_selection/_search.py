@@ -7,17 +7,10 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.parallel import Parallel, delayed
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._numerics import choose, mean_and_error, true_log_proba
 from skcalib._sklearn_compat import StrOptions, fit_context
-from skcalib._validation import (
-    check_calibration_set,
-    check_logits,
-    check_weight,
-    encode_labels,
-    lone_class,
-    make_splits,
-)
+from skcalib._validation import check_calibration_set, lone_class, make_splits
 from skcalib._warnings import warn
 from skcalib.calibrators import OrderPreservingScaling
 from skcalib.metrics import get_scorer
@@ -219,22 +212,19 @@ class CalibratorSearch(BaseCalibrator):
             The fitted search.
         """
         rule, candidates = self._what_to_try()
-        self.classes_, _ = check_calibration_set(
-            self, X, y, sample_weight, self.classes
+        data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        self.classes_, data = data.classes, data.in_memory()
+        codes, weight = data.codes, data.sample_weight
+        splits = make_splits(
+            self.cv, data.source, codes, weight, self.random_state, groups
         )
-        source = check_logits(self, X, reset=False)
-        logits = source.read(slice(0, source.shape[0]))
-        _, codes = encode_labels(self, y, source.shape[1], self.classes_)
-        weight = check_weight(sample_weight, codes)
-        splits = make_splits(self.cv, logits, codes, weight, self.random_state, groups)
         if rule == STACK and len(splits) < 2:
             raise ValueError("cv gives a single split; a stack needs at least two.")
-        data = (logits, codes, weight)
         lone = lone_class(splits, codes)
         if lone is not None:
             split, code = lone
             self._warn_lone(split, code, next(iter(candidates)))
-            return self._take_simplest(candidates, *data)
+            return self._take_simplest(candidates, data)
         scores, seconds, proba = self._cross_validate(candidates, data, splits, rule)
         unit_weight = np.ones(len(splits))
         if self.scoring == "neg_log_loss":
@@ -254,20 +244,20 @@ class CalibratorSearch(BaseCalibrator):
             finalists = [*REMAPPED, *(f"{names[i]} alone" for i in best.alone)]
             self.weights_ = _named(best.weights, names[:-1])
             self.final_weights_ = _named(best.final_weights, finalists)
-        return self._fit_best(best, *data)
+        return self._fit_best(best, data)
 
-    def _fit_best(self, best, logits, codes, weight):
-        self.best_calibrator_ = clone(best).set_params(classes=self.classes_)
-        self.best_calibrator_.fit(logits, self.classes_[codes], sample_weight=weight)
+    def _fit_best(self, best, data):
+        best = clone(best).set_params(classes=self.classes_)
+        self.best_calibrator_ = fit_checked(best, data)
         return self
 
-    def _take_simplest(self, candidates, logits, codes, weight):
+    def _take_simplest(self, candidates, data):
         """Take the first candidate, where no split can judge any."""
         names = list(candidates)
         unknown = np.full((len(names), 1), np.nan)
         self.cv_results_ = _summarise(names, unknown, np.ones(1), unknown[:, 0])
         self.best_index_, self.best_name_ = 0, names[0]
-        return self._fit_best(candidates[names[0]], logits, codes, weight)
+        return self._fit_best(candidates[names[0]], data)
 
     def _warn_lone(self, split, code, name):
         warn(
@@ -309,9 +299,7 @@ class CalibratorSearch(BaseCalibrator):
         by_row = self.scoring == "neg_log_loss"
         score = _row_scores if by_row else _FoldScore(get_scorer(self.scoring))
         outcomes = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_and_score)(
-                clone(calibrator), self.classes_, *data, rows, score, rule == STACK
-            )
+            delayed(_fit_and_score)(clone(calibrator), data, rows, score, rule == STACK)
             for calibrator in candidates.values()
             for rows in splits
         )
@@ -344,31 +332,30 @@ class _FoldScore:
     def __init__(self, scorer):
         self.scorer = scorer
 
-    def __call__(self, calibrator, X, codes, weight):
-        y = calibrator.classes_[codes]
-        return np.array([self.scorer(calibrator, X, y, sample_weight=weight)])
+    def __call__(self, calibrator, rows):
+        weight = rows.sample_weight
+        score = self.scorer(calibrator, rows.logits, rows.labels, sample_weight=weight)
+        return np.array([score])
 
 
-def _row_scores(calibrator, X, codes, weight):
+def _row_scores(calibrator, rows):
     """One score for a row, the log-probability of its class."""
-    return true_log_proba(calibrator.predict_proba(X), codes)
+    return true_log_proba(calibrator.predict_proba(rows.logits), rows.codes)
 
 
-def _fit_and_score(calibrator, classes, logits, codes, weight, rows, score, keep):
+def _fit_and_score(calibrator, data, split, score, keep):
     """Return the scores of one fold, the seconds of the fit, and the probabilities."""
-    train, test = rows
-    calibrator.set_params(classes=classes)
+    train, test = map(data.subset, split)
     started = time.perf_counter()
-    calibrator.fit(logits[train], classes[codes[train]], sample_weight=weight[train])
+    fit_checked(calibrator, train)
     seconds = time.perf_counter() - started
     # Single precision, as there is one array for each candidate.
-    proba = calibrator.predict_proba(logits[test]).astype(np.float32) if keep else ()
-    return score(calibrator, logits[test], codes[test], weight[test]), seconds, proba
+    proba = calibrator.predict_proba(test.logits).astype(np.float32) if keep else ()
+    return score(calibrator, test), seconds, proba
 
 
 def _stack(candidates, best, proba, data, splits):
     """Return the stack of the candidates, its scores by row and its seconds."""
-    _, codes, weight = data
     rows = np.concatenate([test for _, test in splits])
     fold = np.repeat(np.arange(len(splits)), [test.size for _, test in splits])
     parts = list(candidates.values())
@@ -377,7 +364,8 @@ def _stack(candidates, best, proba, data, splits):
     beside = np.array([isinstance(part, OrderPreservingScaling) for part in parts])
     alone = sorted({0, best, *np.flatnonzero(beside).tolist()})
     mixed = np.full(len(parts), True) if beside.all() else ~beside
-    held_out = HeldOut(proba, mixed, codes[rows], weight[rows], fold)
+    codes, weight = data.codes[rows], data.sample_weight[rows]
+    held_out = HeldOut(proba, mixed, codes, weight, fold)
     (weights, last_maps, final_weights), scores = held_out.stack(alone)
     stack = StackedCalibrator(parts, weights, last_maps, alone, final_weights)
     return stack, (scores, time.perf_counter() - started)

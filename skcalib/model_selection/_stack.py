@@ -9,8 +9,8 @@ not fitted on, so that one which follows noise gets little weight.
 import numpy as np
 from sklearn.base import clone
 
-from skcalib._base import BaseCalibrator
-from skcalib._blocks import ArraySource
+from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._maps import CalibrationMap, Log, Mixture, Softmax, evaluate
 from skcalib._numerics import true_log_proba
 from skcalib._solvers._mixture import fit_mixture
@@ -55,18 +55,12 @@ class StackedCalibrator(BaseCalibrator):
 
     def fit_calibration(self, data):
         """Fit the calibrators that have a weight."""
-        logits, weight = data.logits, data.weight * data.total_weight
-        columns = np.arange(data.n_classes)
         of_lasts, of_alone = self._split_final_weights()
         used = np.array(self.weights) * of_lasts.any()
         used[self.alone] += of_alone
         # Those without a weight are not fitted.
         self.calibrators_ = [
-            clone(part)
-            .set_params(classes=columns)
-            .fit(logits, data.codes, sample_weight=weight)
-            if share > 0
-            else None
+            fit_checked(clone(part), data, self.n_features_in_) if share > 0 else None
             for part, share in zip(self.calibrators, used, strict=True)
         ]
 
@@ -135,10 +129,8 @@ class HeldOut:
 
     def _lasts(self):
         """Return what the mixture may go through; None is nothing."""
-        classes = np.arange(self.proba[0].shape[1])
         # A rough fit will do: the mixture is nearly calibrated.
-        order_preserving = OrderPreservingScaling(classes=classes, tol=1e-6)
-        return [None, TemperatureScaling(classes=classes), order_preserving]
+        return [None, TemperatureScaling(), OrderPreservingScaling(tol=1e-6)]
 
     def _cross_fitted(self):
         """Return log-probabilities of the true classes, one column a last map."""
@@ -175,7 +167,6 @@ class HeldOut:
         """Return the map of a calibrator fitted to some rows; None is no calibrator."""
         if last is None:
             return CalibrationMap(Softmax())
-        fitted = clone(last).fit(
-            logits[rows], self.codes[rows], sample_weight=self.weight[rows]
-        )
-        return fitted.calibration_map()
+        source = ArraySource(logits[rows])
+        data = CalibrationData(source, self.codes[rows], self.weight[rows])
+        return fit_checked(clone(last), data).calibration_map()

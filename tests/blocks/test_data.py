@@ -14,11 +14,11 @@ def data():
     return CalibrationData(ArraySource(logits), rng.integers(0, 5, 1000), weight)
 
 
-def test_weights_sum_to_one_and_the_total_is_kept(data):
+def test_weights_sum_to_one_and_are_kept_as_they_came(data):
     assert data.weight.sum() == pytest.approx(1, rel=1e-12)
-    repeats = data.weight * data.total_weight
-    assert_allclose(repeats, np.rint(repeats), rtol=1e-12)
-    assert data.total_weight == np.rint(repeats).sum()
+    assert_array_equal(data.sample_weight, np.rint(data.sample_weight))
+    assert data.total_weight == data.sample_weight.sum()
+    assert_allclose(data.weight * data.total_weight, data.sample_weight, rtol=1e-12)
 
 
 def test_unit_weights_total_the_number_of_rows():
@@ -54,6 +54,30 @@ def test_a_subset_keeps_the_ratios_of_its_weights(data):
         data.total_weight * data.weight[rows].sum()
     )
     assert_allclose(part.weight / part.weight[0], data.weight[rows] / data.weight[5])
+    assert_array_equal(part.sample_weight, data.sample_weight[rows])
+
+
+def test_labels_are_those_of_the_columns_and_stay_with_the_rows(data):
+    assert_array_equal(data.labels, data.codes)
+    names = np.array(list("vwxyz"))
+    named = CalibrationData(data.source, data.codes, data.sample_weight, names)
+    rows = np.flatnonzero(data.codes > 2)
+    views = [
+        named.subset(rows),
+        named.subset(rows).columns(np.array([3, 4])),
+        named.mapped(np.exp).subset(rows),
+    ]
+    for view in views:
+        assert_array_equal(view.labels, names[data.codes[rows]])
+
+
+def test_a_file_is_read_into_memory_once(tmp_path, data):
+    np.save(tmp_path / "logits.npy", data.logits)
+    file = open_source(np.load(tmp_path / "logits.npy", mmap_mode="r"))
+    here = CalibrationData(file, data.codes, data.sample_weight).in_memory()
+    assert type(here.source) is ArraySource
+    assert np.shares_memory(here.logits, here.logits)
+    assert_array_equal(here.logits, data.logits)
 
 
 def test_mapped_logits_are_the_function_of_the_rows(data):

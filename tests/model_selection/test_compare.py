@@ -133,7 +133,10 @@ def test_other_forms_hold_the_same_numbers(table):
     [
         ({"X_test": [[0.0, 1.0, 2.0, 3.0]]}, "y_test is missing"),
         ({"y_test": [0]}, "X_test is missing"),
-        ({"X_test": [[0.0, 1.0], [1.0, 0.0]], "y_test": [0, 1]}, "classes"),
+        (
+            {"X_test": [[0.0, 1.0], [1.0, 0.0]], "y_test": [0, 1]},
+            "X has 2 features, but .* expecting 4",
+        ),
         (
             {"X_test": np.eye(4), "y_test": range(4), "n_bootstrap": 1},
             "n_bootstrap=1",

@@ -20,15 +20,17 @@ from skcalib import (
     IsotonicCalibration,
     OrderPreservingScaling,
     PlattScaling,
+    ScalingBinning,
     TemperatureScaling,
     VectorScaling,
     logits_from_proba,
 )
 from skcalib._maps import CalibrationMap, Softmax
 from skcalib._solvers._mixture import fit_mixture
+from skcalib._validation import _logits
 from skcalib.export import to_onnx, to_torch
 from skcalib.metrics import ece_scorer
-from skcalib.model_selection import CalibratorSearch
+from skcalib.model_selection import CalibratorSearch, compare_calibrators
 from skcalib.model_selection._candidates import default_candidates, named_candidates
 from skcalib.model_selection._stack import HeldOut, StackedCalibrator
 
@@ -148,6 +150,29 @@ def test_the_search_exports_as_the_chosen_calibrator(biased_set):
 def test_there_are_no_calibrated_logits_where_the_chosen_one_has_none(calibration_set):
     search = CalibratorSearch([IsotonicCalibration()]).fit(*calibration_set)
     assert not hasattr(search, "decision_function")
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        CalibratorSearch().fit,
+        lambda X, y: compare_calibrators([ScalingBinning()], X, y),
+        ScalingBinning(OrderPreservingScaling(PlattScaling())).fit,
+    ],
+    ids=["stack", "comparison", "nested"],
+)
+def test_labels_and_weights_are_validated_once(calibration_set, monkeypatch, fit):
+    seen = []
+    for name in ("encode_labels", "check_weight"):
+        check = getattr(_logits, name)
+
+        def counted(*args, check=check, name=name):
+            seen.append(name)
+            return check(*args)
+
+        monkeypatch.setattr(_logits, name, counted)
+    fit(*calibration_set)
+    assert seen == ["encode_labels", "check_weight"]
 
 
 def test_folds_hold_rare_classes_and_sets_in_class_order(draw_calibration_set):
@@ -390,6 +415,38 @@ def test_labels_of_a_stack_are_those_of_the_classes(wanting_set):
     assert search.best_name_ == "stack"
     proba = search.predict_proba(logits)
     assert_array_equal(search.predict(logits), names[proba.argmax(axis=1)])
+
+
+class Doubling(TemperatureScaling):
+    """A calibrator with a `fit` of its own, which does more than its hook."""
+
+    def fit(self, X, y, sample_weight=None):
+        super().fit(2 * np.asarray(X), y, sample_weight)
+        self.temperature_ /= 2
+        self.did_more_ = True
+        return self
+
+
+def test_a_candidate_with_a_fit_of_its_own_is_fitted_by_it(calibration_set):
+    logits, y = calibration_set
+    labels = np.array(["d", "c", "b", "a"])[y]
+    classes = ["d", "c", "b", "a"]
+    searches = [
+        CalibratorSearch([kind()], rule=rule, classes=classes).fit(logits, labels)
+        for kind in (Doubling, TemperatureScaling)
+        for rule in ("best", "stack")
+    ]
+    parts = [
+        searches[0].best_calibrator_,
+        searches[1].best_calibrator_.calibrators_[0],
+        OrderPreservingScaling(Doubling(), classes=classes)
+        .fit(logits, labels)
+        .scaling_,
+    ]
+    assert all(part.did_more_ for part in parts)
+    for own, plain in zip(searches[:2], searches[2:], strict=True):
+        expected = plain.predict_proba(logits)
+        assert_allclose(own.predict_proba(logits), expected, atol=1e-9)
 
 
 def test_twenty_samples_are_enough_for_a_search(draw_calibration_set):
