@@ -220,6 +220,8 @@ class CalibratorSearch(BaseCalibrator):
         )
         if rule == STACK and len(splits) < 2:
             raise ValueError("cv gives a single split; a stack needs at least two.")
+        for of_a_stack in ("weights_", "final_weights_"):
+            self.__dict__.pop(of_a_stack, None)
         lone = lone_class(splits, codes)
         if lone is not None:
             split, code = lone

@@ -417,6 +417,19 @@ def test_labels_of_a_stack_are_those_of_the_classes(wanting_set):
     assert_array_equal(search.predict(logits), names[proba.argmax(axis=1)])
 
 
+@pytest.mark.parametrize("lone", [False, True])
+def test_weights_of_a_stack_go_with_it(wanting_set, lone):
+    logits, y = wanting_set
+    search = CalibratorSearch().fit(logits, y)
+    assert {"weights_", "final_weights_"} <= vars(search).keys()
+    if lone:
+        with pytest.warns(UserWarning, match="one class only to fit on"):
+            search.fit(logits[:8], [0] * 7 + [1])
+    else:
+        search.set_params(rule="best").fit(logits, y)
+    assert not {"weights_", "final_weights_"} & vars(search).keys()
+
+
 class Doubling(TemperatureScaling):
     """A calibrator with a `fit` of its own, which does more than its hook."""
 
