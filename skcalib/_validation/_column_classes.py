@@ -1,8 +1,11 @@
 """Columns that are named after classes, and columns that are no classes at all."""
 
 import re
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 # What an index is called that was saved as a column.
 _INDEX_NAME = re.compile(
@@ -12,7 +15,9 @@ _INDEX_NAME = re.compile(
 )
 
 
-def classes_of_columns(present, names, parameter="classes"):
+def classes_of_columns(
+    present: NDArray[Any], names: Iterable[Any], parameter: str = "classes"
+) -> NDArray[Any] | None:
     """Return the label that each column is named after; None where none is.
 
     `present` are the labels that occur, sorted. All of them must be names of columns,
@@ -53,7 +58,9 @@ def classes_of_columns(present, names, parameter="classes"):
     return np.array(classes, dtype=dtype)
 
 
-def _with_other(name, label_of, present):
+def _with_other(
+    name: str, label_of: dict[str, Any], present: NDArray[Any]
+) -> NDArray[Any] | None:
     """Return both classes where a single column is named after one of them."""
     if present.dtype.kind in "iuf" or name not in label_of or len(label_of) != 2:
         return None
@@ -61,13 +68,13 @@ def _with_other(name, label_of, present):
     return np.array([other, label_of[name]], dtype=present.dtype)
 
 
-def _as_text(label):
+def _as_text(label: Any) -> str:
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     return label.decode() if isinstance(label, bytes) else str(label)
 
 
-def _as_label(name, label_of):
+def _as_label(name: str, label_of: dict[str, Any]) -> Any:
     """Return the label of this name, made like the others if it does not occur."""
     if name in label_of:
         return label_of[name]
@@ -75,21 +82,21 @@ def _as_label(name, label_of):
     return name.encode() if isinstance(like, bytes) else type(like)(name)
 
 
-def _what_to_do(parameter):
+def _what_to_do(parameter: str) -> str:
     return (
         f"Say which class each column stands for, in order: {parameter}=[...], or "
         "rename the columns."
     )
 
 
-def preview(labels, limit=6):
+def preview(labels: ArrayLike, limit: int = 6) -> str:
     """Write the first few labels."""
     labels = list(np.asarray(labels).tolist())
     shown = ", ".join(repr(label) for label in labels[:limit])
     return f"[{shown}{', ...' if len(labels) > limit else ''}]"
 
 
-def index_column(names, rows, labels):
+def index_column(names: Sequence[Any], rows: NDArray[Any], labels: ArrayLike) -> Any:
     """Return the name of a column that is an index of the rows, or None.
 
     Such a column has a name like `id`, holds whole numbers that are all different, and
@@ -105,6 +112,6 @@ def index_column(names, rows, labels):
     return None
 
 
-def _numbers_rows(column):
+def _numbers_rows(column: NDArray[Any]) -> bool:
     whole = (column == np.floor(column)).all()
     return bool(whole) and np.unique(column).shape[0] == column.shape[0]

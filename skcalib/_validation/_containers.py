@@ -2,9 +2,11 @@
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
 
-def readable(values):
+def readable(values: Any) -> Any:
     """Return a torch tensor as an array without a copy, anything else as it is.
 
     It is cut off from its gradients; bfloat16, which NumPy lacks, becomes float32. A
@@ -20,7 +22,7 @@ def readable(values):
     return values.numpy() if values.device.type == "cpu" else values
 
 
-def refuse_dates(values, name):
+def refuse_dates(values: Any, name: str) -> None:
     """Refuse dates and durations, which NumPy would turn into numbers unasked."""
     for dtype in _types(values):
         if str(dtype).lower().startswith(("date", "time", "duration")):
@@ -30,7 +32,7 @@ def refuse_dates(values, name):
             )
 
 
-def _types(values):
+def _types(values: Any) -> list[Any]:
     """Return the types of all columns; of nested lists that of the first entry."""
     while isinstance(values, (list, tuple)) and len(values) > 0:
         values = values[0]
@@ -43,12 +45,12 @@ def _types(values):
     return []
 
 
-def column_names(X):
+def column_names(X: Any) -> list[Any] | None:
     """Return the names of the columns of a data frame, or None; refuse one name twice.
 
     A series is a column of its name.
     """
-    shape = getattr(X, "shape", ())
+    shape: tuple[int, ...] = getattr(X, "shape", ())
     if len(shape) == 1 and isinstance(getattr(X, "name", None), str):
         return [X.name]
     names = getattr(X, "column_names", getattr(X, "columns", None))
@@ -64,6 +66,6 @@ def column_names(X):
     return names
 
 
-def names_twice(names):
+def names_twice(names: Iterable[Any]) -> list[Any]:
     """Return the names that occur more than once."""
     return [name for name, count in Counter(names).items() if count > 1]

@@ -1,12 +1,14 @@
 """Probabilities to logits, the one door through which probabilities enter."""
 
+from typing import Any
+
 import numpy as np
 
 from skcalib._sklearn_compat import like_frame
 from skcalib._validation._proba import check_proba_rows
 
 
-def logits_from_proba(proba, *, floor=1e-12):
+def logits_from_proba(proba: Any, *, floor: float = 1e-12) -> Any:
     """Turn predicted probabilities into logits for a calibrator.
 
     The logarithm of a probability is a logit: its softmax gives the probability

@@ -3,9 +3,12 @@
 Rows that are alike stay together: a row whose twin was fitted on is no held-out row.
 """
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, column_or_1d
@@ -15,8 +18,17 @@ from skcalib._numerics import hash_rows
 
 DEFAULT_FOLDS = 5
 
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
-def make_splits(cv, X, codes, weight, random_state, groups=None):
+
+def make_splits(
+    cv: Any,
+    X: Any,
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    random_state: Any,
+    groups: Any = None,
+) -> list[Split]:
     """Return a list of (train, test) row numbers; rows of weight 0 are left out.
 
     An integer, or None for 5, means stratified folds of shuffled rows. Every class is
@@ -32,7 +44,7 @@ def make_splits(cv, X, codes, weight, random_state, groups=None):
         groups = column_or_1d(groups, warn=True)
         check_consistent_length(groups, codes)
     if cv is None or isinstance(cv, Integral):
-        n_folds = DEFAULT_FOLDS if cv is None else cv
+        n_folds = DEFAULT_FOLDS if cv is None else int(cv)
         if n_folds < 2:
             raise ValueError(f"cv={cv} is not an integer above 1.")
         rows = np.flatnonzero(used)
@@ -58,7 +70,7 @@ def make_splits(cv, X, codes, weight, random_state, groups=None):
     return splits
 
 
-def number_equal_rows(X, codes):
+def number_equal_rows(X: Any, codes: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return a number of each row, from 0 on, that equal rows of a class share.
 
     Rows are told apart by a hash of 64 bits.
@@ -66,7 +78,9 @@ def number_equal_rows(X, codes):
     return _number(_row_keys(X, codes))
 
 
-def lone_class(splits, codes):
+def lone_class(
+    splits: Sequence[Split], codes: NDArray[np.intp]
+) -> tuple[int, int] | None:
     """Return the first split that leaves one class only to fit on, and that class.
 
     None if there is no such split.
@@ -74,11 +88,11 @@ def lone_class(splits, codes):
     for i, (train, _) in enumerate(splits):
         present = np.unique(codes[train])
         if present.size == 1:
-            return i, present[0]
+            return i, int(present[0])
     return None
 
 
-def _row_keys(X, codes):
+def _row_keys(X: Any, codes: NDArray[np.intp]) -> NDArray[np.uint64]:
     """Return a hash of each row and its class."""
     read = X.read if isinstance(X, ArraySource) else X.__getitem__
     slices = row_slices(codes.shape[0], int(np.prod(X.shape[1:])))
@@ -87,7 +101,7 @@ def _row_keys(X, codes):
     return hash_rows(pairs)
 
 
-def _number(values):
+def _number(values: NDArray[Any]) -> NDArray[np.intp]:
     """Return the place of each value in the order of first occurrence."""
     _, first, number = np.unique(values, return_index=True, return_inverse=True)
     rank = np.empty(first.size, dtype=np.intp)
@@ -95,7 +109,7 @@ def _number(values):
     return rank[number]
 
 
-def _number_groups(groups):
+def _number_groups(groups: NDArray[Any]) -> NDArray[np.intp]:
     unit = _number(groups)
     if not unit.any():
         raise ValueError(
@@ -105,7 +119,9 @@ def _number_groups(groups):
     return unit
 
 
-def _deal_alike(unit, codes, n_folds, random_state):
+def _deal_alike(
+    unit: NDArray[np.intp], codes: NDArray[np.intp], n_folds: int, random_state: Any
+) -> NDArray[np.intp]:
     """Deal the units of each class out to the folds in turn, in random order."""
     n_units = unit.max() + 1
     code = np.empty(n_units, dtype=np.intp)
@@ -117,7 +133,13 @@ def _deal_alike(unit, codes, n_folds, random_state):
     return fold[unit]
 
 
-def _deal_groups(unit, codes, weight, n_folds, random_state):
+def _deal_groups(
+    unit: NDArray[np.intp],
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+    n_folds: int,
+    random_state: Any,
+) -> NDArray[np.intp]:
     """Deal groups of several classes out so that the classes are spread evenly.
 
     From the largest group on, each goes to the fold that already has the least of its
