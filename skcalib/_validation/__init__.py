@@ -1,6 +1,6 @@
 """Checks of user input, with errors that say what came and what is needed."""
 
-from skcalib._validation._column_classes import index_column
+from skcalib._validation._column_classes import refuse_index
 from skcalib._validation._containers import column_names, names_twice, readable
 from skcalib._validation._from_proba import logits_from_proba
 from skcalib._validation._logits import (
@@ -27,11 +27,11 @@ __all__ = [
     "check_weight",
     "column_names",
     "encode_labels",
-    "index_column",
     "logits_from_proba",
     "lone_class",
     "make_splits",
     "names_twice",
     "number_equal_rows",
     "readable",
+    "refuse_index",
 ]

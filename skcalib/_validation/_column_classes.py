@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -96,20 +97,32 @@ def preview(labels: ArrayLike, limit: int = 6) -> str:
     return f"[{shown}{', ...' if len(labels) > limit else ''}]"
 
 
-def index_column(names: Sequence[Any], rows: NDArray[Any], labels: ArrayLike) -> Any:
-    """Return the name of a column that is an index of the rows, or None.
+def refuse_index(
+    names: Sequence[Any],
+    rows: NDArray[Any],
+    labels: ArrayLike,
+    *,
+    of: str = "X",
+    advice: str = "Leave it out, or name the class of each column, in order: "
+    "classes=[...].",
+) -> None:
+    """Refuse a column that is an index of the rows; `advice` may name {others}.
 
     Such a column has a name like `id`, holds whole numbers that are all different, and
     is the name of no label that occurs.
     """
     if rows.ndim != 2 or rows.shape[1] != len(names) or rows.shape[0] < 2:
-        return None
+        return
     for name, column in zip(names, rows.T, strict=True):
         if not (_INDEX_NAME.fullmatch(str(name)) and _numbers_rows(column)):
             continue
         if str(name) not in map(_as_text, np.unique(labels).tolist()):
-            return name
-    return None
+            others = ",".join(str(other) for other in names if other != name)
+            others = shorten(others, 200, placeholder=" ...")
+            raise ValueError(
+                f"The column {name!r} of {of} numbers the rows: whole numbers, all "
+                f"different. {advice.format(others=others)}"
+            )
 
 
 def _numbers_rows(column: NDArray[Any]) -> bool:

@@ -26,8 +26,8 @@ from skcalib._blocks import (
 from skcalib._sklearn_compat import check_sample_weight
 from skcalib._validation._column_classes import (
     classes_of_columns,
-    index_column,
     preview,
+    refuse_index,
 )
 from skcalib._validation._containers import column_names, readable, refuse_dates
 
@@ -249,7 +249,7 @@ def check_calibration_set(
     if names is None:
         names = column_names(X)
         if names is not None and classes is None:
-            _refuse_index(names, source, y)
+            refuse_index(names, source.read(slice(0, source.shape[0])), y)
     classes, codes = encode_labels(estimator, y, source.shape[1], classes, names)
     weight = check_weight(sample_weight, codes)
     check_two_classes(estimator, codes, weight, classes)
@@ -269,14 +269,4 @@ def check_two_classes(
             f"y holds one class only: {classes.tolist()[present[0]]!r}. "
             f"{_name_of(estimator)} needs at least two classes among the samples with "
             "positive weight."
-        )
-
-
-def _refuse_index(names: Sequence[Any], source: ArraySource, y: Any) -> None:
-    found = index_column(names, source.read(slice(0, source.shape[0])), y)
-    if found is not None:
-        raise ValueError(
-            f"The column {found!r} of X numbers the rows: whole numbers, all "
-            "different. Leave it out, or name the class of each column, in order: "
-            "classes=[...]."
         )

@@ -1,8 +1,6 @@
 """From files to logits and labels."""
 
-import textwrap
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +8,13 @@ from numpy.typing import NDArray
 
 from skcalib._validation import (
     check_calibration_set,
-    index_column,
     logits_from_proba,
+    refuse_index,
 )
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Source
-from skcalib.cli._readers import Request, Role, read_labels, read_rows
+from skcalib.cli._readers import Request, read_labels, read_rows
 from skcalib.export._clamping import perturbs_inputs
 from skcalib.frozen import OnnxLogits
 
@@ -83,7 +81,8 @@ def load_scores(source: Source) -> Scores:
         values = logits_from_proba(values, floor=source.floor)
     named = _parse_classes(source.classes, labels)
     if names is not None and key is None and named is None:
-        _refuse_index(path, role, names, values, labels)
+        advice = f"Name the columns of the {role}: --{role}-key {{others}}"
+        refuse_index(names, values, labels, of=str(path), advice=advice)
     data = check_calibration_set(
         "Calibration", values, labels, None, named, names=names
     )
@@ -91,19 +90,6 @@ def load_scores(source: Source) -> Scores:
     return Scores(
         np.asarray(values), data.codes, data.classes, network, inputs, columns
     )
-
-
-def _refuse_index(
-    path: Path, role: Role, names: list[str], values: NDArray[Any], labels: NDArray[Any]
-) -> None:
-    found = index_column(names, values, labels)
-    if found is not None:
-        others = ",".join(name for name in names if name != found)
-        raise DataError(
-            f"The column {found!r} of {path} numbers the rows (whole numbers, all "
-            f"different), so it is taken for no class. Name the columns of the {role}: "
-            f"--{role}-key {textwrap.shorten(others, 200, placeholder=' ...')}"
-        )
 
 
 def _mapping(names: list[str], classes: NDArray[Any]) -> dict[str, Any]:
