@@ -65,11 +65,11 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         self : object
             The fitted calibrator.
         """
-        return self._fit_checked(
+        return self._learn(
             check_calibration_set(self, X, y, sample_weight, self.classes)
         )
 
-    def _fit_checked(self, data):
+    def _learn(self, data):
         self.classes_ = data.classes
         self.fit_calibration(data if self.takes_unused else data.used())
         return self
@@ -155,4 +155,4 @@ def fit_checked(calibrator, data, n_features_in=None):
     calibrator._validate_params()
     check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)
     calibrator.n_features_in_ = n_features_in or data.n_classes
-    return calibrator._fit_checked(data)
+    return calibrator._learn(data)

@@ -18,13 +18,14 @@ from skcalib._numerics import hash_rows
 
 DEFAULT_FOLDS = 5
 
-Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+Codes = NDArray[np.intp]
+Split = tuple[Codes, Codes]
 
 
 def make_splits(
     cv: Any,
     X: Any,
-    codes: NDArray[np.intp],
+    codes: Codes,
     weight: NDArray[np.float64],
     random_state: Any,
     groups: Any = None,
@@ -70,7 +71,7 @@ def make_splits(
     return splits
 
 
-def number_equal_rows(X: Any, codes: NDArray[np.intp]) -> NDArray[np.intp]:
+def number_equal_rows(X: Any, codes: Codes) -> Codes:
     """Return a number of each row, from 0 on, that equal rows of a class share.
 
     Rows are told apart by a hash of 64 bits.
@@ -78,9 +79,7 @@ def number_equal_rows(X: Any, codes: NDArray[np.intp]) -> NDArray[np.intp]:
     return _number(_row_keys(X, codes))
 
 
-def lone_class(
-    splits: Sequence[Split], codes: NDArray[np.intp]
-) -> tuple[int, int] | None:
+def lone_class(splits: Sequence[Split], codes: Codes) -> tuple[int, int] | None:
     """Return the first split that leaves one class only to fit on, and that class.
 
     None if there is no such split.
@@ -92,7 +91,7 @@ def lone_class(
     return None
 
 
-def _row_keys(X: Any, codes: NDArray[np.intp]) -> NDArray[np.uint64]:
+def _row_keys(X: Any, codes: Codes) -> NDArray[np.uint64]:
     """Return a hash of each row and its class."""
     read = X.read if isinstance(X, ArraySource) else X.__getitem__
     slices = row_slices(codes.shape[0], int(np.prod(X.shape[1:])))
@@ -101,7 +100,7 @@ def _row_keys(X: Any, codes: NDArray[np.intp]) -> NDArray[np.uint64]:
     return hash_rows(pairs)
 
 
-def _number(values: NDArray[Any]) -> NDArray[np.intp]:
+def _number(values: NDArray[Any]) -> Codes:
     """Return the place of each value in the order of first occurrence."""
     _, first, number = np.unique(values, return_index=True, return_inverse=True)
     rank = np.empty(first.size, dtype=np.intp)
@@ -109,7 +108,7 @@ def _number(values: NDArray[Any]) -> NDArray[np.intp]:
     return rank[number]
 
 
-def _number_groups(groups: NDArray[Any]) -> NDArray[np.intp]:
+def _number_groups(groups: NDArray[Any]) -> Codes:
     unit = _number(groups)
     if not unit.any():
         raise ValueError(
@@ -119,9 +118,7 @@ def _number_groups(groups: NDArray[Any]) -> NDArray[np.intp]:
     return unit
 
 
-def _deal_alike(
-    unit: NDArray[np.intp], codes: NDArray[np.intp], n_folds: int, random_state: Any
-) -> NDArray[np.intp]:
+def _deal_alike(unit: Codes, codes: Codes, n_folds: int, random_state: Any) -> Codes:
     """Deal the units of each class out to the folds in turn, in random order."""
     n_units = unit.max() + 1
     code = np.empty(n_units, dtype=np.intp)
@@ -134,12 +131,12 @@ def _deal_alike(
 
 
 def _deal_groups(
-    unit: NDArray[np.intp],
-    codes: NDArray[np.intp],
+    unit: Codes,
+    codes: Codes,
     weight: NDArray[np.float64],
     n_folds: int,
     random_state: Any,
-) -> NDArray[np.intp]:
+) -> Codes:
     """Deal groups of several classes out so that the classes are spread evenly.
 
     From the largest group on, each goes to the fold that already has the least of its

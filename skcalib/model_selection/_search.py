@@ -1,6 +1,7 @@
 """CalibratorSearch: the calibrator, or the stack, that cross-validation prefers."""
 
 import time
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -299,7 +300,9 @@ class CalibratorSearch(BaseCalibrator):
         are kept for a stack only.
         """
         by_row = self.scoring == "neg_log_loss"
-        score = _row_scores if by_row else _FoldScore(get_scorer(self.scoring))
+        score = (
+            _row_scores if by_row else partial(_fold_score, get_scorer(self.scoring))
+        )
         outcomes = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_and_score)(clone(calibrator), data, rows, score, rule == STACK)
             for calibrator in candidates.values()
@@ -328,16 +331,11 @@ class CalibratorSearch(BaseCalibrator):
         return self.best_calibrator_.keeps_class
 
 
-class _FoldScore:
+def _fold_score(scorer, calibrator, rows):
     """One score for a fold, by a scorer."""
-
-    def __init__(self, scorer):
-        self.scorer = scorer
-
-    def __call__(self, calibrator, rows):
-        weight = rows.sample_weight
-        score = self.scorer(calibrator, rows.logits, rows.labels, sample_weight=weight)
-        return np.array([score])
+    weight = rows.sample_weight
+    score = scorer(calibrator, rows.logits, rows.labels, sample_weight=weight)
+    return np.array([score])
 
 
 def _row_scores(calibrator, rows):
