@@ -1,7 +1,16 @@
 """Bayesian binning into quantiles: histograms averaged by their marginal likelihood.
 
 Nothing is minimised: the marginal likelihood of a beta-binomial model of each bin
-weights the histogram [Naeini, Cooper & Hauskrecht, AAAI 2015].
+weights the histogram [Naeini, Cooper & Hauskrecht, Obtaining Well Calibrated
+Probabilities Using Bayesian Binning, AAAI 2015]. A bin of n samples and m hits adds to
+its logarithm
+
+    ln G(s) - ln G(n + s) + ln G(m + a) - ln G(a) + ln G(n - m + b) - ln G(b)
+
+with the gamma function G, s the prior's strength over the number of bins, a = s c and
+b = s (1 - c), c being the middle of the bin.
+
+Deviations: equal scores are never parted, and weights count as numbers of samples.
 
 All numbers of bins are computed side by side: one flat array holds the bins of all
 models, model after model, each cut from the same cumulated sums.
@@ -30,7 +39,8 @@ NEGLIGIBLE = np.finfo(np.float64).eps
 # Keeps the middle of a bin, and with it the prior, off 0 and 1.
 SMALLEST_MIDDLE = 1e-12
 # More samples of one score than this, on average over the scores, do not count for the
-# number of bins: with weights they may be any number, and the cost grows with it.
+# number of bins: with weights they may be any number, and the cost grows with it. A
+# round number, not a searched one.
 SAMPLES_OF_A_SCORE = 100
 
 

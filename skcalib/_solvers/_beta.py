@@ -1,4 +1,16 @@
-"""Beta calibration: a logistic regression on ln p and -ln(1 - p) for each class."""
+"""Beta calibration: a logistic regression on ln p and -ln(1 - p) for each class.
+
+Minimised over a, b >= 0 and c is the log-loss of q with
+
+    ln(q / (1 - q)) = a ln p - b ln(1 - p) + c
+
+[Kull, Silva Filho & Flach, Beta calibration, AISTATS 2017], for every class against the
+rest. The variants "am" and "ab" are theirs: a = b, and c such that p = 1/2 stays.
+
+Deviations: where a or b would be negative, the authors' code drops its feature and fits
+the rest again, without a second look at the sign; here the constrained problem itself
+is solved. Features are computed from log-odds, so that p near 0 or 1 loses no digits.
+"""
 
 from math import log
 from typing import Literal

@@ -1,8 +1,8 @@
 """Newton's method for a few parameters with lower bounds, the Hessian formed.
 
 Minimised is a smooth convex loss over x >= lower, by sequential quadratic programming
-[Nocedal & Wright, Numerical Optimization, 2006, section 18.1; for bounds also the
-projected Newton method, Bertsekas 1982]. The step s minimises the quadratic model
+[Nocedal & Wright, Numerical Optimization, 2006, chapter 18]. A step s minimises the
+quadratic model
 
     g' s + s' H s / 2   over   s >= l = lower - x,
 
@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 Expand = Callable[[Array], tuple[float, Array, Array]]
 
 # In units of the Hessian's diagonal, so that rounding leaves it positive definite.
-SLIGHT = 1e-12
+RIDGE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def bounded_step(gradient: Array, hessian: Array, lower: Array) -> Array:
     """Minimise ``gradient @ s + s @ hessian @ s / 2`` over ``s >= lower``."""
     unit = 1 / np.sqrt(np.diagonal(hessian) + np.finfo(float).tiny)
     scaled = hessian * np.outer(unit, unit)
-    root: Array = jittered(scaled, SLIGHT, cholesky)
+    root: Array = jittered(scaled, RIDGE, cholesky)
     lower = lower / unit
     # In t = s - lower, which is to be non-negative.
     slope = gradient * unit + scaled @ lower

@@ -1,4 +1,15 @@
-"""Histograms: the mean of the hits, or of a probability, in bins of the score."""
+"""Histograms: the mean of the hits, or of a probability, in bins of the score.
+
+Nothing is minimised: the value of a bin is its share of hits [histogram binning,
+Zadrozny & Elkan, Obtaining calibrated probability estimates from decision trees and
+naive Bayesian classifiers, ICML 2001]. With smoothing it is the m-estimate [Cestnik,
+Estimating probabilities, ECAI 1990], whose prior is the middle of the bin. With means
+of probabilities it is the second step of scaling-binning [Kumar, Liang & Ma, Verified
+Uncertainty Calibration, NeurIPS 2019].
+
+Deviations: bins are cut by the log-odds, which order the samples as probabilities do;
+equal scores are never parted, so that bins of equal mass may differ, or be fewer.
+"""
 
 from typing import Literal, NamedTuple
 
@@ -17,7 +28,8 @@ from skcalib._blocks._scores import (
     second_class,
 )
 
-# Slack in comparing sums of weights with a share of their total.
+# Slack in comparing sums of weights with a share of their total: rounding must not say
+# which of two neighbours a quantile is.
 ROUNDING = 1e-9
 
 

@@ -1,8 +1,18 @@
 """Isotonic regression of hits on scores, in memory of the size of the hits.
 
+Minimised over non-decreasing functions is the weighted sum of squared distances from
+the hits, by pooling adjacent violators, which also gives the greatest likelihood [for
+calibration: Zadrozny & Elkan, Transforming Classifier Scores into Accurate Multiclass
+Probability Estimates, KDD 2002; of all classes together: Zhang, Kailkhura & Han,
+Mix-n-Match, ICML 2020].
+
 Between the scores of two neighbouring hits lie only misses. The solution is constant
-over such a run, so a run is pooled into its weight and its ends; the regression is then
-solved on at most two groups a hit and one more, however many the misses.
+over such a run, since levelling a rise within it at the lowest value keeps the order
+and brings every miss nearer to 0. So a run is pooled into its weight and its ends, and
+the regression is solved on at most two groups a hit and one more, however many the
+misses.
+
+Deviation: the curve is a straight line between the flat pieces, not a step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -123,7 +133,7 @@ class _Groups:
         self.high[group] = np.maximum(self.high[group], pool.high)
 
     def solve(self) -> Curve:
-        """Solve by pooling adjacent violators; knots are the ends of flat pieces."""
+        """Pool adjacent violators; knots are the ends of flat pieces."""
         used = self.total > 0
         total = self.total[used]
         mean = np.minimum(self.hits[used] / total, 1)

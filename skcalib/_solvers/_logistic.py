@@ -1,9 +1,21 @@
 """Logistic regressions of every class against the rest, all at once.
 
-Each class has a few features of the row (one or two) and an intercept, so a Newton step
-is the solution of a 2x2 or 3x3 system, and one pass over the data serves all classes.
+Minimised for each class is the mean log-loss of "is it this class" under a logistic
+function of a few features of the row (one or two) and an intercept, as in Platt scaling
+(`_platt`) and beta calibration (`_beta`), by damped Newton steps with Armijo's rule
+[Nocedal & Wright, Numerical Optimization, 2006, ch. 3; for Platt scaling, Lin, Lin &
+Weng, A note on Platt's probabilistic outputs for support vector machines, 2007].
+
+A step is the solution of a 2x2 or 3x3 system, and one pass over the data serves all
+classes. That is why the loop is not that of `_descend`: each class is a problem of its
+own, at another point of its search, and those that are done leave the pass. A step that
+does not bring enough is halved while others go on; and a last one, whose predicted gain
+is below the tolerance, needs no look, since Newton's method squares the error.
+
 Where coefficients must not be negative, the step minimises the quadratic model under
-that constraint: the few sets of coefficients that may be zero are all tried.
+that constraint. The minimum has some coefficients at zero and is a free minimum in the
+others, so that with one or two coefficients all two or four sets of those that may
+differ from zero can be tried: the lowest of the minima that hold the constraint is it.
 """
 
 from collections.abc import Callable
@@ -25,6 +37,8 @@ Sums = tuple[Block, Block, Block]
 # The loss of a class, relative to its weight, below which its scores tell it from the
 # rest without error: no parameters are best, but for the slight penalty.
 NO_LOSS = 1e-6
+# In units of the trace of the Hessian: what makes flat directions solvable.
+DAMPING = 1e-13
 # Factor of the squared distance from the best constant, in standardised features and
 # relative to the weight of the class. It moves no loss that matters, but gives
 # separable classes an optimum that does not depend on the order of the rows.
@@ -97,7 +111,7 @@ def temperature_start(data: CalibrationData) -> float | None:
 
 
 class _Newton:
-    """Damped Newton steps in standardised features, for each class its own."""
+    """Damped Newton steps with step halving, in standardised features, by class."""
 
     def __init__(
         self, data: CalibrationData, model: LogisticModel, columns: NDArray[np.intp]
@@ -318,13 +332,13 @@ def _logistic_sums(x: Block, target: Block, weight: NDArray, theta: Block) -> Su
 def _newton_step(
     theta: Block, gradient: Block, hessian: Block, model: LogisticModel
 ) -> tuple[Block, NDArray[np.float64]]:
-    """Minimise the quadratic model under the constraints.
+    """Minimise the quadratic model under the constraints (Newton, active sets tried).
 
     Returns the steps and the gains -gradient.step, twice what the model promises.
     """
     size = theta.shape[1]
     # Barely changes a step, but lets flat directions be solved for.
-    damping = 1e-13 * np.trace(hessian, axis1=1, axis2=2) + np.finfo(float).tiny
+    damping = DAMPING * np.trace(hessian, axis1=1, axis2=2) + np.finfo(float).tiny
     hessian = hessian + damping[:, np.newaxis, np.newaxis] * np.eye(size)
     best = np.zeros_like(theta)
     best_value = np.full(theta.shape[0], np.inf)

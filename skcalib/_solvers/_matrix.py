@@ -46,6 +46,8 @@ Array = NDArray[np.float64]
 # Sums a statistic of what the Hessian needs of a block.
 _OverBlocks = Callable[[Callable[[Steering], Any]], Any]
 
+# No search of the limits below is recorded. What they make of a fit is timed by
+# `benchmarks/many_classes.py` (a thousand classes) and `benchmarks/fit_speed.py`.
 # From this many logits on, matrix products run in single precision, and what products
 # with the Hessian use is not kept but computed anew by each of them.
 LARGE = 1 << 24
@@ -298,10 +300,23 @@ class _Problem:
         )
 
     def _inverse_by_shifts(self, shifts: Shifts) -> Callable[[Array], Array]:
-        """Invert J' H J + D.
+        """Invert J' H J + D (Woodbury's identity).
 
-        J takes the parameters to the K shifts, H is the Hessian by these and D the
-        diagonal of what else there is.
+        A change X of the parameters moves the score of class k in a row by X_k.(z, 1).
+        With each z_j at a typical value it is a shift (J X)_k, alike in all rows. What
+        is typical is the mean of z_j where it enters another class, and for j = k the
+        mean under the curvature w p_k (1 - p_k). H = sum of w (diag(p) - p p') is the
+        Hessian by the shifts. D is what is left, to a diagonal: for the entry (k, j)
+        the curvature of class k times the variance of z_j, and the ridge.
+
+        Each entry belongs to one shift, so U = J D^-1 J' is diagonal. With r on the
+        right-hand side and R the root of U, the identity of Woodbury gives
+
+            D^-1 (r - J' (H^-1 + U)^-1 J D^-1 r)   and
+            (H^-1 + U)^-1 = R^-1 (I - (I + R H R)^-1) R^-1,
+
+        where H, which is singular (the same shift of all classes changes nothing), need
+        not be inverted, and I + R H R has no eigenvalue below 1.
         """
         k = np.arange(self._data.n_classes)
         mass = np.maximum(shifts.curvature, np.finfo(float).tiny)
@@ -346,8 +361,11 @@ class _Problem:
         """Add up the inverses of two parts of the Hessian (additive Schwarz).
 
         One is the Kronecker product A x S with the ridge, S being the second moments
-        of (z, 1): in the coordinates V that turn both S and the ridge into diagonal
-        matrices it is a division. The other is exact, by the diagonal of W and by b.
+        of (z, 1). It takes the mean of (diag(p) - p p') x (z, 1)(z, 1)' for the product
+        of the means, with rows weighted in S by the size of their first factor. In the
+        coordinates U, in which A is diagonal, and V, in which both S and the ridge are
+        (a generalised eigenproblem), it is a division. The other is exact, by the
+        diagonal of W and by b.
         """
         n_classes = self._data.n_classes
         k = np.arange(n_classes)

@@ -14,8 +14,9 @@ what is left, at which the search ends.
 
 Deviations: parts are few, so that the quadratic models are solved exactly by the step
 of `_bounded_newton`, and the shares are not approximated by a matrix of low rank; a
-step must leave each row some of its probability, or one row could send the logarithm
-anywhere; and a prior counts as rows that one part alone explains.
+step must leave each row some of its probability (a trust region), since the model of
+the logarithm is worth nothing far below; and a prior counts as rows that one part alone
+explains.
 """
 
 from dataclasses import dataclass

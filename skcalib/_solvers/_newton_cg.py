@@ -1,4 +1,4 @@
-"""Truncated Newton (Newton-CG) for smooth convex losses.
+"""Truncated Newton (Newton-CG, preconditioned) for smooth convex losses.
 
 Minimised is a mean log-loss plus a convex quadratic penalty, f. An objective says at
 each point x what f, its gradient g, the product of the Hessian H with a vector and an
@@ -6,7 +6,9 @@ approximate inverse of H are. H @ step = -g is solved by conjugate gradients wit
 approximate inverse as preconditioner (where that is exact, one iteration does); Armijo
 backtracking shortens the rare steps that are too long [Nocedal & Wright, Numerical
 Optimization, 2006, ch. 7.1]. Where there is no product with H, the approximate inverse
-gets the BFGS update of the last steps (L-BFGS, ch. 7.2).
+gets the BFGS update of the last steps (L-BFGS, ch. 7.2). New curvature costs much, so
+several steps may share one Hessian's inverse (chords: Shamanskii's modified Newton
+method).
 
 A search ends when the loss that is left is bounded by `tol`. A log-loss is generalised
 self-concordant, so f(x) - min f <= g' H^-1 g, the squared Newton decrement, near the
@@ -43,6 +45,8 @@ Array = NDArray[np.float64]
 # Makes the expansion about a point, with the curvature of an earlier one if given.
 Expand = Callable[[Array, "Expansion | None"], "Expansion"]
 
+# No search of these limits is recorded. `benchmarks/fit_speed.py` times what they make
+# of a fit, and tests/calibrators/test_optima.py asks how near it ends.
 MAX_CG_STEPS = 250
 # So many steps with old curvature, or fewer, are cheaper than new curvature.
 MAX_CHORDS = 8
@@ -175,7 +179,10 @@ def _end(left: float) -> str:
 
 
 def _is_slow(drop: float, previous: float, tol: float) -> bool:
-    """Whether new curvature costs less than the steps that the old one would take."""
+    """Whether new curvature costs less than the steps that the old one would take.
+
+    That is, whether more than so many chords are left at the present linear rate.
+    """
     previous = min(previous, 1.0)
     if drop >= previous:
         return True
@@ -209,7 +216,7 @@ class _BfgsInverse:
 def _newton_step(
     point: Expansion, forcing: float, tol: float, quality: float, previous: float
 ) -> _NewtonStep:
-    """Solve Hessian @ step = -gradient by preconditioned conjugate gradients.
+    """Solve Hessian @ step = -gradient by preconditioned conjugate gradients (PCG).
 
     `quality` is that of earlier steps with the same inverse, inf if there are none;
     `previous` is the last drop.
@@ -258,7 +265,7 @@ def _chord_quality(drop: float, previous: float) -> float:
 
 
 class _Lanczos:
-    """The tridiagonal matrix that conjugate gradients build by the way.
+    """The tridiagonal matrix of Lanczos, which conjugate gradients build by the way.
 
     Its smallest eigenvalue tends to that of the preconditioned Hessian.
     """

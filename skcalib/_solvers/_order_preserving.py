@@ -3,7 +3,37 @@ r"""An increasing map of log-probabilities, by log-loss.
 With u the log-probabilities of a row after temperature scaling and H its entropy, the
 scores are ``s(H) u + g(u)``. The positive function s joins values at a few entropies by
 straight lines; g joins pieces of slope >= 0. Both are linear in their parameters, so
-the log-loss is convex in them, and its Hessian is a matrix of a dozen rows.
+the log-loss is convex in them, and its Hessian is a matrix of a dozen rows. Minimised
+is the mean log-loss plus a smoothness penalty, by Newton's method with bounds.
+
+Such maps are the diagonal intra-order-preserving functions of Rahimi, Shaban, Cheng,
+Hartley & Boots, Intra Order-Preserving Functions for Calibration of Multi-Class Neural
+Networks, NeurIPS 2020; a temperature that depends on the entropy is that of Balanya,
+Maronas & Ramos, Adaptive Temperature Scaling for Robust Calibration of Deep Neural
+Networks, 2022. Deviation: both are networks there, trained by gradient steps; here they
+are piecewise linear, which leaves one optimum, and are held by a penalty.
+
+Derivation of the sums. Write s = sum of S_a hat_a(H) and g = sum of G_m f_m(u) over the
+pieces m = 0, 1, ..., which end at e_0 < e_1 < ... = 0 and are w_m = e_m - e_(m-1) wide.
+The function f_m has slope 1 on its piece and is flat elsewhere, 0 from e_m on:
+
+    f_m(u) = 0 above piece m,   u - e_m on it,   -w_m below it,
+
+where nothing lies below the lowest piece (w_0 stands as 0). By a parameter whose score
+function is f, the gradient of a row's loss is E[f] - f_y, its Hessian Cov[f, f'], with
+mean and covariance over the classes under p. All of these come from the moments of a
+piece, M_m, F_m, Q_m = the sums of p, p u, p u^2 over the entries on it, and their sums
+over the pieces below, written B[.]:
+
+    E[f_m]      = F_m - e_m M_m - w_m B[M]_m
+    E[u f_m]    = Q_m - e_m F_m - w_m B[F]_m
+    E[f_m f_m]  = Q_m - 2 e_m F_m + e_m^2 M_m + w_m^2 B[M]_m
+    E[f_m f_l]  = w_m w_l B[M]_m - w_l (F_m - e_m M_m)        for m < l
+
+In the last, entries below m give both constants, those on m give f_m times -w_l, and
+those above m give 0. The second moments are linear in M, F and Q, so that these are
+summed over the rows first and put together once (`_expansion`); what is subtracted, the
+products of means, is summed over the rows as it is (`of_means`). By S, f is u hat_a(H).
 """
 
 from dataclasses import dataclass
@@ -15,6 +45,7 @@ from numpy.typing import NDArray
 from skcalib._blocks import CalibrationData
 from skcalib._numerics import cut_logits, entropy, log_softmax_
 from skcalib._solvers._bounded_newton import minimize_bounded
+from skcalib._solvers._histogram import ROUNDING
 from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import Exponentials
 
@@ -23,6 +54,8 @@ Sums = tuple[float, Array, Array, Array, Array, Array, Array]
 
 # Scores must keep the order of the logits, so the scale may not fall to 0.
 LEAST_SCALE = 1e-3
+# No search of the constants below is recorded. What the map is worth with them is
+# measured by `benchmarks/compare_methods.py` and `benchmarks/default_search.py` (OP).
 # Of the entries of a row only so many of the largest have a say in the knots.
 N_LARGEST = 10
 # Knots are looked for on grids: of entropies in units of the largest possible, and of
@@ -89,8 +122,7 @@ def _quantiles(histogram: Array, share: Array) -> Array:
     if not histogram.any():
         return np.ones(1)
     below = np.cumsum(histogram)
-    # Rounding must not say which of two neighbours it is.
-    index = np.searchsorted(below, (share - 1e-9) * below[-1]) + 1
+    index = np.searchsorted(below, (share - ROUNDING) * below[-1]) + 1
     kept = [int(index[0])]
     for i in index[1:]:
         if i >= kept[-1] + LEAST_GAP:
@@ -160,9 +192,7 @@ def _sums_of_block(
 ) -> Sums:
     """Sum up what a block of log-probabilities adds to loss, gradient and Hessian.
 
-    The curve is the sum of a slope times a function for each piece, which rises by the
-    width of the piece from one end to the other, up to 0, and is flat elsewhere. So its
-    sums over entries are made of sums over the entries of each piece.
+    For the function of a piece and its moments see the head of this file.
     """
     scales, slopes = np.split(x, [knots.scale.shape[0]])
     n_rows, n_pieces = u.shape[0], slopes.shape[0]
@@ -173,6 +203,7 @@ def _sums_of_block(
     rows = np.arange(n_rows)
     cell = piece + n_pieces * rows[:, np.newaxis]
 
+    # On a piece, the curve is its slope times u - end, less the rises of those above.
     rise = slopes * width
     level = np.cumsum(rise) - rise.sum() - slopes * end
     steepness = (hat @ scales)[:, np.newaxis] + slopes
@@ -194,7 +225,7 @@ def _sums_of_block(
     own_u, own_piece = u[rows, codes], piece[rows, codes]
     own = -width * (own_piece[:, np.newaxis] < np.arange(n_pieces))
     own[rows, own_piece] = own_u - end[own_piece]
-    # Covariances under the predicted probabilities: u with u, and u with the pieces.
+    # Var[u], and E[u f] - E[u] E[f] with the functions f of the pieces.
     var = weight * (second.sum(axis=1) - mean_u**2)
     cov = second - end * first - width * _below(first) - mean_u[:, np.newaxis] * mean
     return (
@@ -215,7 +246,7 @@ def _expansion(sums: Sums, knots: Knots) -> tuple[float, Array, Array]:
     end, width = _ends_and_widths(knots)
     rising = first - end * mass
     below = _below(mass)
-    # Below both of two pieces, both functions are flat; on the lower one, the higher.
+    # E[f f'], with the pieces of the lower triangle in the other order.
     curve = np.outer(width, width) * np.minimum.outer(below, below)
     curve -= np.triu(np.outer(rising, width), 1)
     curve -= np.tril(np.outer(width, rising), -1)

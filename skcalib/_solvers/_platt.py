@@ -1,4 +1,14 @@
-"""Platt scaling: a logistic regression on one score for each class."""
+"""Platt scaling: a logistic regression on one score for each class.
+
+Minimised is the log-loss of each class against the rest under 1 / (1 + exp(-(a s + b)))
+[Platt, Probabilistic Outputs for Support Vector Machines, 1999]. Smooth targets are his
+too: (n + 1) / (n + 2) for the n samples of the class and 1 / (m + 2) for the m others,
+the means of their posteriors under a uniform prior.
+
+Deviations: the slope has the sign of a log-odds (his A is -a); for more than two
+classes the score is the logit or its log-odds against the rest, and the estimator
+divides each row by its sum. With weights, n and m are their sums.
+"""
 
 import numpy as np
 

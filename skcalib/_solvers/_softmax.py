@@ -1,5 +1,10 @@
 """What the losses of affine maps share: the log-loss and Hessian factors of one block.
 
+By the scores of a row the log-loss -ln p_y has the gradient p - e_y and the Hessian
+diag(p) - p p'. With t the scores less their maximum and R the sum of exp(t) over the
+other classes, it is log1p(R + exp(t_y) - 1) - t_y: exact where the true class has all
+of the probability but 1e-20.
+
 Losses and gradients are computed in float64. The Hessian only steers the steps, so
 where matrix products dominate it is formed in float32, at twice the speed.
 """

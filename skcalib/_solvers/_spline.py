@@ -2,7 +2,13 @@
 
 Minimised is the integral over the fractiles of the squared distance of a natural cubic
 spline from the cumulated differences (weighted linear least squares); its derivative
-corrects the probabilities [Gupta et al. 2021].
+corrects the probabilities [Gupta, Rahimi, Ajanthan, Mensink, Sminchisescu & Hartley,
+Calibration of Neural Networks using Splines, ICLR 2021].
+
+Deviations, so that weights count as repetitions and ties as one point: the integral is
+taken by the trapezoidal rule instead of a sum over samples; the differences of equal
+scores are pooled; and the derivative is averaged over the fractiles that a group of
+them covers.
 """
 
 from typing import Any, NamedTuple

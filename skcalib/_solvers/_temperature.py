@@ -1,9 +1,16 @@
-r"""One temperature by log-loss: Newton's method on the logarithm of beta = 1/T.
+r"""One temperature by log-loss: safeguarded Newton's method on log beta, beta = 1/T.
+
+Minimised over T > 0 is the mean log-loss of softmax(z / T) [Guo, Pleiss, Sun &
+Weinberger, On Calibration of Modern Neural Networks, ICML 2017, section 4.2].
 
 With t = beta (z - max z) and E, Var under softmax(t), the derivatives of the mean loss
 with respect to log beta are mean(E[t] - t_y) and mean(Var[t] + E[t] - t_y). The loss is
 convex in beta, so the sign of the slope says on which side the optimum lies, and a
-bracket keeps Newton's steps safe.
+bracket keeps Newton's steps safe: one that leads out of it gives way to bisection.
+
+The loop is not that of `_descend`. What is looked for is the root of a slope of one
+unknown, in a bracket that each point makes smaller; no step needs a line search, and
+after a last one, short enough for Newton's method to have squared the error, no look.
 """
 
 from functools import partial

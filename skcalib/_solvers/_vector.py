@@ -1,8 +1,19 @@
 """Vector scaling: softmax(v * z + b), with a ridge penalty towards the start.
 
-The parameters are a (2, K) array of v and b. Up to a few hundred classes the Hessian is
-formed and factorised, so that Newton's steps are exact; beyond, its 2 x 2 diagonal
-blocks precondition conjugate gradients and memory stays proportional to K.
+Minimised over v and b is the mean log-loss [Guo, Pleiss, Sun & Weinberger, On
+Calibration of Modern Neural Networks, ICML 2017, section 4.2] plus ``sum(penalty *
+(x - start)^2)``; for structured vector scaling, the penalty of Berta, Holzmuller,
+Jordan & Bach, Structured Matrix Scaling for Multi-Class Calibration, 2025.
+
+The parameters are a (2, K) array x of v and b. With r = p - e_y the gradient of a row
+is (r z, r). With A = diag(p) - p p' its Hessian is A in b, diag(z) A diag(z) in v and
+diag(z) A between them: diagonal matrices in all four places, less the outer product of
+(p z, p) with itself. Up to a few hundred classes it is formed and factorised, so that
+Newton's steps are exact; beyond, its 2 x 2 diagonal blocks (block Jacobi) precondition
+conjugate gradients and memory stays proportional to K.
+
+Deviation: the plain form has no optimum where a map can tell the samples apart without
+error, and many where a class has none; a penalty that no loss shows picks one.
 """
 
 from collections.abc import Callable
@@ -22,7 +33,8 @@ from skcalib._solvers._softmax import Exponentials, curvature_product
 
 Array = NDArray[np.float64]
 
-# From here on the (2K, 2K) Hessian costs more than it saves.
+# From here on the (2K, 2K) Hessian costs more than it saves; a round number, of which
+# no search is recorded.
 MAX_DENSE_CLASSES = 300
 # In units of the curvature: too weak to be seen in a loss, but samples that a map can
 # tell apart without error have an optimum too.

@@ -2,7 +2,12 @@
 
 A predictor adds the new sample to the calibration set, once as a hit and once as a
 miss, and fits an isotonic regression each time. Its two values change only at scores of
-the calibration set, so they are computed there, all from a single regression.
+the calibration set, so they are computed there, all from a single regression, as by
+Vovk, Petej & Fedorova, Large-scale probabilistic predictors with and without guarantees
+of validity, NeurIPS 2015, who also put the predictors of folds together; pairs of
+classes are from Manokhin, Multi-class probabilistic classification using inductive and
+cross Venn-Abers predictors, COPA 2017. Deviation: they walk along the points one after
+the other; here binary searches find all corners at once.
 
 Let P_i be the points (cumulated weight, cumulated hits) of the distinct scores, in
 ascending order. The isotonic regression is the slope of their greatest convex minorant.

@@ -17,7 +17,8 @@ from skcalib.training._network_estimator import class_logits
 # Most rows of either level that a hypergradient is computed from; of more, as many are
 # drawn anew in each epoch.
 _HYPERGRADIENT_ROWS = 2048
-# Memory of the running mean of the squared hypergradients.
+# Memory of the running mean of the squared hypergradients, as in RMSprop. No search of
+# these two is recorded; `benchmarks/bilevel.py` measures what the method is worth.
 _MEMORY = 0.9
 
 
