@@ -20,7 +20,7 @@ is computed in units where the Hessian has a unit diagonal, with as much added t
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,16 +44,14 @@ Expand = Callable[[Array], tuple[float, Array, Array]]
 RIDGE = 1e-12
 
 
-@dataclass(frozen=True)
-class _Point:
+class _Point(NamedTuple):
     x: Array
     loss: float
     gradient: Array
     hessian: Array
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     point: _Point
     step: Array
     # The decrease of the quadratic model.
@@ -85,12 +83,9 @@ def minimize_bounded(
             return CONVERGED if drop <= LOSS_NOISE else NO_DESCENT.format(drop)
         return found[1]
 
+    start = _Point(x, *expand(x))
     point, n_iter, message = descend(
-        _Point(x, *expand(x)),
-        step_from,
-        go,
-        tol=max(tol, ROUNDING),
-        max_iter=max_iter,
+        start, step_from, go, tol=max(tol, ROUNDING), max_iter=max_iter
     )
     # What the bounds hold back does not count.
     free = (point.x > lower) | (point.gradient < 0)

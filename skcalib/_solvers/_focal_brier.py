@@ -26,6 +26,7 @@ from skcalib._numerics import SMALLEST_PROBA, log_softmax_
 from skcalib._solvers._temperature import scaled_logits
 
 Array = NDArray[np.float64]
+Codes = NDArray[np.intp]
 
 TINY = np.finfo(np.float64).tiny
 
@@ -46,7 +47,7 @@ def focal_slope(log_own: Array, gamma: float) -> Array:
 
 
 def row_losses(
-    scores: Array, codes: NDArray[np.intp], loss: str, gamma: float
+    scores: Array, codes: Codes, loss: str, gamma: float
 ) -> tuple[Array, Array, Array, Array]:
     """Return the loss of each row and what its derivatives need.
 
@@ -96,7 +97,7 @@ def row_losses(
 
 def mean_loss(
     logits: NDArray,
-    codes: NDArray[np.intp],
+    codes: Codes,
     weight: Array,
     temperature: float,
     loss: str,
@@ -109,9 +110,7 @@ def mean_loss(
     return float(losses @ weight / weight.sum())
 
 
-def log_losses(
-    logits: NDArray, codes: NDArray[np.intp], temperature: float | Array
-) -> Array:
+def log_losses(logits: NDArray, codes: Codes, temperature: float | Array) -> Array:
     """Return the negative log-likelihood of each row, at most that of 2.2e-16."""
     scores = np.array(logits, dtype=np.float64)
     scores /= np.asarray(temperature, dtype=np.float64).reshape(-1, 1)
@@ -121,12 +120,7 @@ def log_losses(
 
 
 def summed_losses(
-    loss: str,
-    gamma: float,
-    beta: float,
-    logits: NDArray,
-    codes: NDArray[np.intp],
-    weight: Array,
+    loss: str, gamma: float, beta: float, logits: NDArray, codes: Codes, weight: Array
 ) -> float:
     """Sum the weighted losses of one block of logits at the temperature 1/beta."""
     t, t_label = scaled_logits(logits, codes, beta)
@@ -140,12 +134,7 @@ def summed_losses(
 
 
 def summed_slopes(
-    loss: str,
-    gamma: float,
-    beta: float,
-    logits: NDArray,
-    codes: NDArray[np.intp],
-    weight: Array,
+    loss: str, gamma: float, beta: float, logits: NDArray, codes: Codes, weight: Array
 ) -> float:
     """Sum the derivatives of the weighted losses by log beta.
 

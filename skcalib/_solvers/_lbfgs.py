@@ -14,6 +14,7 @@ point is kept whatever ends the search, an interrupt included.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,9 @@ from skcalib._solvers._descend import backtrack, descend
 from skcalib._solvers._result import CONVERGED, EXHAUSTED, INTERRUPTED, Result
 
 Array = NDArray[np.float64]
+Evaluate = Callable[[Array], tuple[float, Array]]
 Inverse = Callable[[Array], Array]
+Report = Callable[[float], object]
 # A step, the change of the gradient along it, and their product.
 Pair = tuple[Array, Array, float]
 
@@ -51,7 +54,7 @@ class _Step(NamedTuple):
 
 
 def minimize(
-    evaluate: Callable[[Array], tuple[float, Array]],
+    evaluate: Evaluate,
     x: Array,
     *,
     precondition: Inverse,
@@ -60,7 +63,7 @@ def minimize(
     first: tuple[float, Array] | None = None,
     step: Array | None = None,
     last_limit: float = np.inf,
-    report: Callable[[float], object] | None = None,
+    report: Report | None = None,
 ) -> Result:
     """Minimise from `x` until the loss can fall by less than about `tol`.
 
@@ -100,9 +103,12 @@ def minimize(
     result : Result
         The best point; `n_iter` counts the evaluations.
     """
-    search = _Search(evaluate, x, precondition, max_evaluations, last_limit, report)
+    start = _Point(x, np.inf, np.zeros_like(x))
+    search = _Search(
+        evaluate, start, precondition, max_evaluations, last_limit, report, step
+    )
     try:
-        search.begin(first, step)
+        search.point = search.look(x) if first is None else _Point(x, *first)
         # Each step takes an evaluation, so that these end first.
         _, _, message = descend(
             search.point,
@@ -118,57 +124,45 @@ def minimize(
     return Result(x, float(value), search.count, message, norm)
 
 
+@dataclass
 class _Search:
     """The best point, what was learned of the inverse, and a count of evaluations."""
 
-    def __init__(
-        self,
-        evaluate: Callable[[Array], tuple[float, Array]],
-        x: Array,
-        precondition: Inverse,
-        limit: int,
-        last_limit: float,
-        report: Callable[[float], object] | None,
-    ) -> None:
-        self._evaluate = evaluate
-        self._precondition = precondition
-        self._limit = limit
-        self._last_limit = last_limit
-        self._report = report
-        self._planned: Array | None = None
-        self._pairs: deque[Pair] = deque(maxlen=MEMORY)
-        self._lowest = np.inf
-        self.point = _Point(x, np.inf, np.zeros_like(x))
-        self.count = 0
+    evaluate: Evaluate
+    point: _Point
+    precondition: Inverse
+    limit: int
+    last_limit: float
+    report: Report | None
+    # The step to try first.
+    planned: Array | None
+    pairs: deque[Pair] = field(default_factory=lambda: deque(maxlen=MEMORY))
+    lowest: float = np.inf
+    count: int = 0
 
-    def begin(self, first: tuple[float, Array] | None, step: Array | None) -> None:
-        """Take what is known of the start."""
-        x = self.point.x
-        self.point = _Point(x, *(self._look(x) if first is None else first))
-        self._planned = step
-
-    def _look(self, x: Array) -> tuple[float, Array]:
+    def look(self, x: Array) -> _Point:
+        """Evaluate the objective and report the lowest value so far."""
         self.count += 1
-        value, gradient = self._evaluate(x)
-        self._lowest = min(self._lowest, value)
-        if self._report is not None:
-            self._report(self._lowest)
-        return value, gradient
+        value, gradient = self.evaluate(x)
+        self.lowest = min(self.lowest, value)
+        if self.report is not None:
+            self.report(self.lowest)
+        return _Point(x, value, gradient)
 
     def step_from(self, point: _Point) -> _Step:
         """Find the step of the inverse Hessian that is known, or take the planned."""
-        step, self._planned = self._planned, None
+        step, self.planned = self.planned, None
         if step is None or not step @ point.gradient < 0:
-            step = -bfgs_product(point.gradient, self._pairs, self._scaled_inverse())
+            step = -bfgs_product(point.gradient, self.pairs, self._scaled_inverse())
         return _Step(step, float(step @ point.gradient))
 
     def _scaled_inverse(self) -> Inverse:
         """Return `precondition`, in the units that the last pair shows."""
-        if not self._pairs:
-            return self._precondition
-        _, change, product = self._pairs[-1]
-        scale = product / (change @ self._precondition(change))
-        return lambda vector: scale * self._precondition(vector)
+        if not self.pairs:
+            return self.precondition
+        _, change, product = self.pairs[-1]
+        scale = product / (change @ self.precondition(change))
+        return lambda vector: scale * self.precondition(vector)
 
     def go(self, newton: _Step) -> _Point | str:
         """Shorten the step until the value falls enough."""
@@ -176,8 +170,7 @@ class _Search:
         x, value, gradient = self.point
 
         def at(length: float) -> tuple[float, _Point]:
-            trial = x + length * step
-            new = _Point(trial, *self._look(trial))
+            new = self.look(x + length * step)
             usable = np.isfinite(new.gradient).all()
             return new.value if usable else np.inf, new
 
@@ -185,15 +178,15 @@ class _Search:
             at,
             value,
             -slope,
-            min(1.0, self._last_limit / max(abs(step[-1]), 1e-300)),
+            min(1.0, self.last_limit / max(abs(step[-1]), 1e-300)),
             shortest=SHORTEST,
             least=LEAST,
-            max_trials=self._limit - self.count,
+            max_trials=self.limit - self.count,
         )
         if found is None:
             # Without passes left nothing is known; else the rounding of the loss is
             # all that remains.
-            return EXHAUSTED if self.count >= self._limit else CONVERGED
+            return EXHAUSTED if self.count >= self.limit else CONVERGED
         length, self.point = found
         self._remember(length * step, self.point.gradient - gradient)
         return self.point
@@ -202,7 +195,7 @@ class _Search:
         """Keep a pair that shows positive curvature."""
         product = float(step @ change)
         if product > LEAST_COSINE * np.linalg.norm(step) * np.linalg.norm(change):
-            self._pairs.append((step, change, product))
+            self.pairs.append((step, change, product))
 
 
 def bfgs_product(r: Array, pairs: Sequence[Pair], inverse: Inverse) -> Array:

@@ -19,7 +19,7 @@ the logarithm is worth nothing far below; and a prior counts as rows that one pa
 explains.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,16 +34,12 @@ Array = NDArray[np.float64]
 LEAST_KEPT = 1e-3
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     w: Array
     # The shares over those of the mixture, and their mean.
     ratio: Array
     gain: Array
-
-    @property
-    def left(self) -> float:
-        return float(self.gain.max()) - 1
+    left: float
 
 
 def fit_mixture(
@@ -74,9 +70,9 @@ def fit_mixture(
     def step_from(w: Array) -> _Step:
         nonlocal excess
         ratio = share / (share @ w)[:, np.newaxis]
-        step = _Step(w, ratio, ratio.T @ weight)
-        excess = step.left
-        return step
+        gain = ratio.T @ weight
+        excess = float(gain.max()) - 1
+        return _Step(w, ratio, gain, excess)
 
     def go(step: _Step) -> Array | str:
         hessian = (step.ratio * weight[:, np.newaxis]).T @ step.ratio
