@@ -13,6 +13,7 @@ _HOME = {
     "BayesianBinning": "skcalib.calibrators",
     "BetaCalibration": "skcalib.calibrators",
     "CalibratedClassifier": "skcalib.meta",
+    "CalibratorSearch": "skcalib.model_selection",
     "DensityRatioCalibration": "skcalib.calibrators",
     "DirichletCalibration": "skcalib.calibrators",
     "EnsembleTemperatureScaling": "skcalib.calibrators",
@@ -34,31 +35,7 @@ _HOME = {
     "save": "skcalib._saving",
 }
 
-__all__ = [
-    "BayesianBinning",
-    "BetaCalibration",
-    "CalibratedClassifier",
-    "DensityRatioCalibration",
-    "DirichletCalibration",
-    "EnsembleTemperatureScaling",
-    "HistogramBinning",
-    "IsotonicCalibration",
-    "MatrixScaling",
-    "NeuralClamping",
-    "NeuralClampingCV",
-    "OrderPreservingScaling",
-    "PlattScaling",
-    "ScalingBinning",
-    "SplineCalibration",
-    "StructuredMatrixScaling",
-    "TemperatureScaling",
-    "VectorScaling",
-    "VennAbersCalibration",
-    "__version__",
-    "load",
-    "logits_from_proba",
-    "save",
-]
+__all__ = ["__version__", *_HOME]
 if find_spec("torch") is None:
     # So that `from skcalib import *` works; by name, they say what is missing.
     __all__ = [name for name in __all__ if not name.startswith("NeuralClamping")]

@@ -11,3 +11,6 @@ class NotDifferentiableError(ModelFormatError):
 
 class OneColumnWarning(UserWarning):
     """A single column of probabilities may not mean what a metric takes it for."""
+
+
+__all__ = ["ModelFormatError", "NotDifferentiableError", "OneColumnWarning"]

@@ -22,9 +22,10 @@ class DirichletCalibration(MatrixScaling):
         nothing, as a mean over all :math:`K^2` entries; None nothing.
 
     off_diagonal_penalty : float or "cv", default="cv"
-        Strength :math:`\lambda` of the mean squared entry of :math:`W`. "cv" chooses
-        among 0.01, 0.1, ..., 10,000 by cross-validated log-loss; with K > 10 classes
-        the largest is the first power of 10 from :math:`100 K^2` on.
+        Strength :math:`\lambda` of the mean squared off-diagonal entry of :math:`W`, or
+        with "l2" entry of :math:`W - I`. "cv" chooses among 0.01, 0.1, ..., 10,000 by
+        cross-validated log-loss; with K > 10 classes the largest is the first power of
+        10 from :math:`100 K^2` on.
 
     intercept_penalty : float or "cv", default="cv"
         Strength :math:`\mu` of the mean squared offset, chosen likewise.

@@ -36,12 +36,13 @@ class MatrixScaling(BaseCalibrator):
         nothing, as a mean over all :math:`K^2` entries; None nothing.
 
     off_diagonal_penalty : float or "cv", default="cv"
-        Strength :math:`\lambda`. "cv" chooses among 0.01, 0.1, ..., 10,000 by
+        Strength :math:`\lambda` of the mean squared off-diagonal entry of :math:`W`, or
+        with "l2" entry of :math:`W - I`. "cv" chooses among 0.01, 0.1, ..., 10,000 by
         cross-validated log-loss; with K > 10 classes the largest is the first power of
         10 from :math:`100 K^2` on.
 
     intercept_penalty : float or "cv", default="cv"
-        Strength :math:`\mu`, chosen likewise.
+        Strength :math:`\mu` of the mean squared offset, chosen likewise.
 
     cv : int, cross-validation generator or iterable, default=5
         How to split for "cv" and for `average_folds`: anything that scikit-learn
