@@ -39,7 +39,7 @@ def parse_options(name, module, words):
             parser.add_argument(flag, action="store_true")
             continue
         several = isinstance(default, tuple)
-        kind = type(default[0] if several else default)
+        kind = type((*default, "")[0] if several else default)
         rest = {"choices": choices.get(option), "nargs": "+" if several else None}
         shown = f"default: {', '.join(default) if several else default or 'none'}"
         metavar = {int: "N", float: "X", str: "NAME"}[kind]

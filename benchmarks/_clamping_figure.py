@@ -1,8 +1,9 @@
 """The figure of neural_clamping.py: calibration against the focal loss's exponent."""
 
 import matplotlib as mpl
-from _networks import NETWORKS
 from matplotlib import pyplot as plt
+
+from benchmarks._networks import NETWORKS
 
 PANELS = {"ECE": ("ECE (%)", 100), "NLL": ("log-loss", 1), "entropy": ("entropy", 1)}
 LINES = {
@@ -11,24 +12,25 @@ LINES = {
 }
 
 
-def draw(results, path):
+def draw(rows, path):
     """Write one row of panels a network."""
+    networks = list(dict.fromkeys(row["network"] for row in rows))
     mpl.rcParams["svg.hashsalt"] = "skcalib"  # the same figure, the same file
     figure, axes = plt.subplots(
-        len(results),
+        len(networks),
         len(PANELS),
-        figsize=(8, 2.4 * len(results)),
+        figsize=(8, 2.4 * len(networks)),
         sharex=True,
         squeeze=False,
         layout="constrained",
     )
-    for line, (name, rows) in zip(axes, results.items(), strict=True):
+    for line, name in zip(axes, networks, strict=True):
         for ax, (column, (title, factor)) in zip(line, PANELS.items(), strict=True):
             for method, (label, colour, style) in LINES.items():
                 points = [
-                    (float(row.split()[1]), factor * values[column])
-                    for row, values in rows.items()
-                    if row.startswith(method)
+                    (row["gamma"], factor * row[column])
+                    for row in rows
+                    if (row["network"], row["method"]) == (name, method)
                 ]
                 ax.plot(*zip(*points, strict=True), style, color=colour, label=label)
             ax.set_title(f"{NETWORKS[name][0]}: {title}", fontsize=9)

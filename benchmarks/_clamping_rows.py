@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from _networks import run_network
 from scipy.special import softmax
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
+from benchmarks._networks import run_network
 from skcalib import (
     DirichletCalibration,
     MatrixScaling,

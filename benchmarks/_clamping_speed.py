@@ -4,12 +4,13 @@ What one epoch costs is measured by clamping_speed.py.
 """
 
 import time
+from functools import partial
 
 import numpy as np
-from _clamping_rows import ENGINE
-from _networks import make_tasks
 from scipy.special import log_softmax
 
+from benchmarks._clamping_rows import ENGINE
+from benchmarks._networks import make_tasks
 from skcalib.clamping import NeuralClamping
 
 PRESETS = ["paper", "reference"]
@@ -24,35 +25,29 @@ OURS = {
 }
 
 
-def speed(name, keep, options):
+def speed(name, options, presets, recipe_epochs):
     """Fit by each recipe, and by our solvers with its gamma, penalty and freedom."""
     (task,) = make_tasks(name, 1, options.samples, options.device)
-    return {
-        preset: beside_recipe(task, preset, options.tiny) for preset in options.presets
-    }
-
-
-def beside_recipe(task, preset, tiny):
-    short = {"max_iter": 2} if tiny else {}
-    seconds, recipe = timed(task, preset=preset, **short)
-    goal = row(task, recipe, seconds, preset, recipe.penalty_)
-    setting = {
-        "perturbation": "full",
-        "penalty": recipe.penalty_,
-        "temperature_objective": "joint",
-    }
-    seconds, plain = timed(task, solver="fixed_delta", **setting)
-    rows = {
-        "the recipe": goal,
-        "temperature alone": row(task, plain, seconds, preset, recipe.penalty_),
-    }
-    for title, (solver, every) in OURS.items():
-        for epochs in every:
-            seconds, ours = timed(task, max_iter=epochs, **solver, **setting)
-            rows[title] = row(task, ours, seconds, preset, recipe.penalty_)
-            if rows[title]["objective"] <= goal["objective"]:
-                break
-    return rows
+    short = {"max_iter": recipe_epochs} if recipe_epochs else {}
+    for preset in presets:
+        seconds, recipe = timed(task, preset=preset, **short)
+        judged = partial(row, task, preset, recipe.penalty_)
+        goal = judged("the recipe", recipe, seconds)
+        yield goal
+        setting = {
+            "perturbation": "full",
+            "penalty": recipe.penalty_,
+            "temperature_objective": "joint",
+        }
+        seconds, plain = timed(task, solver="fixed_delta", **setting)
+        yield judged("temperature alone", plain, seconds)
+        for title, (solver, every) in OURS.items():
+            for epochs in every:
+                seconds, ours = timed(task, max_iter=epochs, **solver, **setting)
+                found = judged(title, ours, seconds)
+                if found["objective"] <= goal["objective"]:
+                    break
+            yield found
 
 
 def timed(task, **settings):
@@ -70,7 +65,7 @@ def timed(task, **settings):
     return clock() - start, estimator
 
 
-def row(task, fitted, seconds, preset, penalty):
+def row(task, preset, penalty, title, fitted, seconds):
     """The published objective of what was learned, anew and in full precision."""
     fitted.set_params(precision=None)
     logits = fitted.logits(task.cal.X).astype(np.float64)
@@ -81,6 +76,8 @@ def row(task, fitted, seconds, preset, penalty):
     # The reference code penalises the norm itself, the paper its square.
     cost = penalty * (norm if preset == "reference" else norm**2)
     return {
+        "preset": preset,
+        "fit": title,
         "seconds": seconds,
         "objective": loss + cost,
         "temperature": float(fitted.temperature_),

@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from _common import DATA
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
+
+from benchmarks._data import DATA
 
 N_TOKENS = 32
 PAD = 0

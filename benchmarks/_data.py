@@ -47,7 +47,7 @@ SETS = {
         ("fashion_mnist/logits.npz", *HALVES, "logits"),
     ),
     "orientation": (
-        "text orientation",
+        "text orientation (K = 4)",
         ("logits/orientation_probs.npz", ["probs"], ["y"], "probabilities"),
     ),
     "cifar10-wrn": (
@@ -63,7 +63,7 @@ SETS = {
         ("logits/lenet-5-cifar-100.npz", *SAVED_SOFTMAX, "probabilities"),
     ),
     "langid": (
-        "language identification",
+        "languages (K = 140)",
         ("logits/langid_140.npz", ["logits"], ["y"], "logits"),
     ),
 }

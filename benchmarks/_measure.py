@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
+from benchmarks._tables import Table
+
 # A run that takes as long is not repeated.
 LONG = 20.0
 
@@ -40,6 +42,29 @@ def interval(values):
         return np.mean(values), np.nan
     half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
     return np.mean(values), half
+
+
+def over_seeds(rows, digits, title="", minus=None):
+    """A line a method: mean ± half of its 95 % interval over the seeds, by column.
+
+    With `minus`, of the differences to that method, seed by seed.
+    """
+    methods = {}
+    for row in rows:
+        methods.setdefault(row["method"], []).append(row)
+    lines = []
+    for method, runs in methods.items():
+        cells = []
+        for column, places in digits.items():
+            values = [run[column] for run in runs]
+            if minus:
+                others = [run[column] for run in methods[minus]]
+                values = np.subtract(values, others)
+            mean, half = interval(values)
+            sign = "+" if minus else ""
+            cells.append(f"{mean:{sign}.{places}f} ± {half:.{places}f}")
+        lines.append([method, *cells])
+    return Table(["method", *digits], lines, title)
 
 
 def normalise(q):

@@ -106,7 +106,7 @@ def machine():
 
 
 def commit():
-    """The commit, with a plus where code differs from it."""
+    """The last commit that changed the library, with a plus where it is changed."""
 
     def git(*words):
         return subprocess.run(
@@ -114,8 +114,8 @@ def commit():
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", "../skcalib", "*.py")
-        return git("rev-parse", "--short", "HEAD") + "+" * bool(changed)
+        changed = git("status", "--porcelain", "--", "../skcalib")
+        return git("log", "-1", "--format=%h", "--", "../skcalib") + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -86,33 +86,52 @@ def overview():
     return Table(["command", "what it shows", "needs"], rows)
 
 
-def rendered(match):
-    """The marked part anew, or as it is where no results were kept."""
-    name = match["name"]
-    if match.group("name", "table") == ("benchmarks", "overview"):
-        table = overview()
-    else:
-        rows = [row for run in _records.load(name) for row in run["rows"]]
-        if not rows:
-            print(f"{name}.{match['table']}: left, run {name} --save has not been")
+def made(name, table):
+    """Return a table made from the results, None where they do not have all of it."""
+    if (name, table) == ("benchmarks", "overview"):
+        return overview()
+    runs = [run for run in _records.load(name) if run["finished"]]
+    rows = [row for run in runs for row in run["rows"]]
+    if not rows:
+        return None
+    try:
+        found = import_module(f"benchmarks.{name}").TABLES[table](rows)
+    except IndexError:
+        return None
+    whole = all(len(line) == len(found.columns) for line in found.rows)
+    return found if found.rows and whole else None
+
+
+def rewritten(text, left):
+    """Return a page with its tables anew; `left` gets those without results."""
+
+    def replace(match):
+        table = made(match["name"], match["table"])
+        if table is None:
+            left.append(f"{match['name']}.{match['table']}")
             return match[0]
-        table = import_module(f"benchmarks.{name}").TABLES[match["table"]](rows)
-    body = rst(table) if match["mark"] == ".." else markdown(table)
-    return f"{match[0].splitlines()[0]}\n\n{body}\n\n"
+        body = rst(table) if match["mark"] == ".." else markdown(table)
+        return f"{match[0].splitlines()[0]}\n\n{body}\n\n"
+
+    return MARKED.sub(replace, text)
 
 
 def write_pages(*, check):
-    """Write the tables; only compare with `check`. Return 1 if one differs."""
-    differ = 0
+    """Write the tables; only compare with `check`. Return 1 if one differs then."""
+    left, differ = [], []
     pages = [ROOT / "README.md", ROOT / "benchmarks" / "README.md"]
     for page in [*pages, *sorted((ROOT / "docs").glob("*.rst"))]:
         old = page.read_text(encoding="utf-8")
-        new = MARKED.sub(rendered, old)
+        new = rewritten(old, left)
         if new != old:
-            differ = 1
-            print(f"{page.relative_to(ROOT)}: {'differs' if check else 'written'}")
+            differ.append(str(page.relative_to(ROOT)))
             if not check:
                 page.write_text(new, encoding="utf-8")
+    if differ:
+        print("these differ:" if check else "written:", ", ".join(differ))
+    if left:
+        print("left as they are, for their results were not kept:", ", ".join(left))
     if check and differ:
         print("`python -m benchmarks tables` writes them from benchmarks/results")
-    return differ if check else 0
+        return 1
+    return 0

@@ -1,31 +1,40 @@
 """Bilevel self-calibration beside other ways to a confidence, on small problems.
 
-All methods have the same 600 rows and the same perceptron, and are judged on others.
-"half" trains on 300 rows and calibrates on 300; "ensemble" is five networks, each
-trained on four fifths, calibrated on the last fifth, and averaged. In the part
-"flipped" a quarter of the inner labels is wrong and the outer ones are right; "checked"
-has the outer rows alone, the control for what the inner ones are worth.
+All methods have the same 600 rows, train the same perceptron with the same steps and
+are judged on others. Plain training takes 40 epochs, the others stop when their outer
+loss no longer improves. Mean and half of the 95 % interval over the seeds (Student's
+t), then what each method has, seed by seed, over isotonic regression of one network, of
+the ensemble, and over the checked rows alone. "error" is the mean distance of the
+confidence from the true posterior, in percent.
 
-Usage: python benchmarks/bilevel.py [--parts blobs spirals alcohol digits flipped]
-       [--seeds 5] [--methods NAME ...] [--output results.json] [--tiny]
+- plain: one network, all rows
+- half, TS; half, isotonic: trained on 300 rows, calibrated on 300
+- half, stopped, isotonic: the same, stopped by the loss on the calibration rows
+- half, bilevel, ...: one network, weights and head learned on the other half: the
+  published form
+- ensemble, TS; ensemble, isotonic; ensemble, head: five networks with weights 1, each
+  trained on four folds; calibrated on the pooled rows out of fold, and averaged
+- checked, plain; checked, TS; ...: plain training and the ensemble on the 300 outer
+  rows alone, in the part flipped: the control for what the inner ones are worth
+- bilevel: the default: the ensemble with learned weights
+
+In the part flipped, half of the first class among the inner rows is labelled as the
+second; the outer rows are right.
+
+Needs the `torch` extra.
 """
 
-import argparse
-import json
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch import nn
 from torch.nn import functional
 
+from benchmarks._measure import over_seeds
 from skcalib import IsotonicCalibration, TemperatureScaling
 from skcalib.datasets import (
     make_blood_alcohol,
@@ -39,8 +48,6 @@ from skcalib.metrics import (
 from skcalib.training import BilevelCalibratedClassifier
 
 N_ROWS, N_TEST = 600, 5000
-# Plain training has nothing to stop it by; the others stop when nothing improves.
-EPOCHS = {"plain": 40, "most": 100}
 # Adam's own steps, in half the time.
 ADAM = partial(torch.optim.Adam, lr=0.01, fused=True)
 CALIBRATORS = {"TS": TemperatureScaling, "isotonic": IsotonicCalibration}
@@ -202,14 +209,14 @@ def judge(proba, y, posterior):
     return figures
 
 
-def methods(part):
+def methods_of(part):
     """Return the rows of a part unless others are asked for."""
     if part == "flipped":
         return [*PLAIN, *(f"half, {name}" for name in BILEVEL), *ENSEMBLE, *CHECKED]
     return [*PLAIN, "half, bilevel, cg", *ENSEMBLE, "bilevel"]
 
 
-def results(part, seed, epochs, wanted):
+def one_seed(part, seed, epochs, wanted):
     """Yield (method, figures) of one seed."""
     X, y, X_test, y_test, posterior = draw(part, seed)
     halves = train_test_split(
@@ -232,66 +239,43 @@ def results(part, seed, epochs, wanted):
                 yield name, judge(proba, y_test, posterior)
 
 
-def interval(values):
-    """Mean and half-width of its 95 % interval, by Student's t over the seeds."""
-    values = np.asarray(values)
-    if len(values) < 2:
-        return values.mean(), np.nan
-    factor = student.ppf(0.975, len(values) - 1) / np.sqrt(len(values))
-    return values.mean(), factor * values.std(ddof=1)
+CHOICES = {"parts": PARTS}
+TINY = {"seeds": 2, "plain_epochs": 2, "most_epochs": 2, "parts": ("digits",)}
+# Decimal places of the columns.
+DIGITS = {"accuracy": 1, "NLL": 3, "ECE": 1, "AUROC": 1, "AURC": 1, "error": 1}
+TITLES = {
+    "blobs": "Three overlapping blobs",
+    "spirals": "Two spirals",
+    "alcohol": "Blood alcohol over the limit",
+    "digits": "Digits",
+    "flipped": "Two spirals, half of the first class's inner labels wrong",
+}
 
 
-def cells(rows, sign=""):
-    """Format the mean of each figure and half of its interval."""
-    for column in rows[0]:
-        mean, half = interval([row[column] for row in rows])
-        digits = 3 if column == "NLL" else 1
-        yield f"{column} {mean:{sign}.{digits}f} ± {half:.{digits}f}"
-
-
-def difference(rows, others):
-    return [{c: a[c] - b[c] for c in a} for a, b in zip(rows, others, strict=True)]
-
-
-def print_table(part, found):
-    """Print figures, and what each method has over the references, seed by seed."""
-    print(f"\n{part}: mean ± half of its 95 % interval over the seeds")
-    for name, rows in found.items():
-        print(f"  {name:26}", "  ".join(cells(rows)))
-    for reference in REFERENCES:
-        if reference in found:
-            print(f"  minus {reference}:")
-            for name, rows in found.items():
-                over = difference(rows, found[reference])
-                print(f"  {name:26}", "  ".join(cells(over, "+")))
-    sys.stdout.flush()
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--methods", nargs="+", help="rows to show; default: all")
-    parser.add_argument("--output", type=Path, help="JSON file for all figures")
-    parser.add_argument("--tiny", action="store_true", help="only try the script")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    seeds, epochs = options.seeds, EPOCHS
-    if options.tiny:
-        seeds, epochs = 2, dict.fromkeys(EPOCHS, 2)
-    everything = {}
-    for part in options.parts:
-        wanted = set(options.methods or methods(part))
-        found, start = {}, time.perf_counter()
+def run(*, parts=PARTS, seeds=5, methods=(), plain_epochs=40, most_epochs=100):
+    """Yield one row a part, seed and method: those of the part if none is named."""
+    epochs = {"plain": plain_epochs, "most": most_epochs}
+    for part in parts:
+        wanted = set(methods or methods_of(part))
         for seed in range(seeds):
-            for name, figures in results(part, seed, epochs, wanted):
-                found.setdefault(name, []).append(figures)
-        print_table(part, found)
-        print(f"  {time.perf_counter() - start:.0f} s")
-        everything[part] = found
-        if options.output:
-            options.output.write_text(json.dumps(everything, indent=1))
+            for method, figures in one_seed(part, seed, epochs, wanted):
+                yield {"part": part, "seed": seed, "method": method, **figures}
 
 
-if __name__ == "__main__":
-    main()
+def tables_of(part, rows):
+    """Return the figures of a part, and what they have over the references."""
+    rows = [row for row in rows if row["part"] == part]
+    digits = {column: n for column, n in DIGITS.items() if column in rows[0]}
+    there = {row["method"] for row in rows}
+    yield over_seeds(rows, digits, TITLES[part])
+    for name in REFERENCES:
+        if name in there:
+            yield over_seeds(rows, digits, f"{TITLES[part]}: less {name}", minus=name)
+
+
+def summary(rows):
+    for part in dict.fromkeys(row["part"] for row in rows):
+        yield from tables_of(part, rows)
+
+
+TABLES = {part: lambda rows, part=part: next(tables_of(part, rows)) for part in PARTS}

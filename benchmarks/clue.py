@@ -1,28 +1,36 @@
 """CLUE beside plain training and other ways to an uncertainty, on small problems.
 
-One table a problem, one row a method, mean and half of its 95 % interval over the
-seeds. All methods train the same network on the same rows; those marked TS (or
-"scaled") use a calibration part besides. Every row but those with "MC" predicts
-without dropout.
+All networks are small, so that one core bears them: the figures compare methods, not
+what networks can do. Seeds change the split, the weights and the order of the samples;
+means have half of their 95 % interval over the seeds (Student's t). Every method trains
+the same network on the same rows, for the same number of epochs but for "twice the
+epochs"; the rows with "TS" or "scaled" use a calibration part besides. "MC" predicts
+with 30 passes of dropout; "passes only" is the loss with alpha = 1, which shows what
+several passes do without the second term.
 
-Usage: SKCALIB_DATA=<folder> python benchmarks/clue.py [--parts digits fashion cifar10
-       diabetes text overhead] [--seeds 5] [--methods NAME ...]
-       [--output results.json] [--tiny]
+- digits: perceptron, digits 0 to 7; shifted by noise; digits 8 and 9 as other inputs
+- fashion: perceptron, Fashion-MNIST at 14 x 14; noise; handwritten digits
+- cifar10: convolutions, CIFAR-10 at 16 x 16; noise; pieces of clothing
+- diabetes: perceptron with a variance output; noise; three times the features
+- text: causal transformer of one layer, padded lines of scikit-learn's documentation,
+  judged character by character; a tenth of the characters read is wrong; Python code
+- overhead: processor seconds of an epoch over those of plain training
+
+UCE bins -ln p by entropy for classes, squared errors by variance for values, and is in
+percent for classes.
+
+Needs the `train` extra, data for two parts.
 """
 
-import argparse
-import json
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
-from _clue_data import PAD, TASKS
 from scipy.stats import norm
-from scipy.stats import t as student
 from torch.nn import functional
 
+from benchmarks._clue_data import PAD, TASKS
+from benchmarks._measure import in_turns, over_seeds
 from skcalib import TemperatureScaling
 from skcalib.metrics import (
     adaptive_expected_calibration_error,
@@ -113,7 +121,7 @@ def clue_networks(task, kind, seed, epochs, wanted):
             yield f"{name}, MC", train(task, loss, N_PASSES, seed, epochs)
 
 
-def run(module, x, mc):
+def stacked(module, x, mc):
     """Stacked results: passes with dropout, or the one without."""
     with torch.no_grad():
         if mc:
@@ -146,7 +154,7 @@ def judge_classes(proba, y):
 
 def class_predictor(module, mc=False):
     def predict(x):
-        passes = run(module, x, mc)
+        passes = stacked(module, x, mc)
         return mean_proba(passes if passes.ndim == 3 else passes[:, x != PAD])
 
     return predict
@@ -220,14 +228,14 @@ def moments(passes):
 
 
 def value_predictor(module, mc=False):
-    return lambda x: moments(run(module, x, mc))
+    return lambda x: moments(stacked(module, x, mc))
 
 
 def dropout_only(module):
     """The variance of the passes alone."""
 
     def predict(x):
-        means = run(module, x, True)[..., 0].double()
+        means = stacked(module, x, True)[..., 0].double()
         return means.mean(0).numpy(), means.var(0).numpy() + 1e-12
 
     return predict
@@ -295,23 +303,6 @@ def regression(task, seed, epochs, wanted):
             yield f"{name}, scaled", judge_values(task, scaled_variance(task, predict))
 
 
-def overhead(repeats):
-    """Processor time of an epoch over that of plain training, the least of each."""
-    ratios = {}
-    for name, (_, base, kind) in PARTS.items():
-        task = TASKS[name](0)
-        loss = CLUELoss(task=kind, ignore_index=PAD if kind == "tokens" else -100)
-        least = {1: np.inf, N_PASSES: np.inf}
-        for _ in range(repeats):
-            for n_passes, objective in ((1, base), (N_PASSES, loss)):
-                start = time.process_time()
-                train(task, objective, n_passes, 0, 1)
-                seconds = time.process_time() - start
-                least[n_passes] = min(least[n_passes], seconds)
-        ratios[name] = least[N_PASSES] / least[1]
-    return ratios
-
-
 PARTS = {
     "digits": (classification, plain, "classification"),
     "fashion": (classification, plain, "classification"),
@@ -321,58 +312,82 @@ PARTS = {
 }
 SHORT = [LONGER, "label smoothing", "focal", "deep ensemble", "passes only, MC"]
 SWEEP = [f"{name}, MC" for name in clue_losses("classification") if "CLUE" in name]
+CHOICES = {"parts": (*PARTS, "overhead")}
+TINY = {
+    "parts": ("digits", "diabetes"),
+    "methods": ("focal", "CLUE batch 0.9, MC"),
+    "seeds": 2,
+    "epochs": 1,
+    "repeats": 1,
+}
+# Decimal places of the columns.
+CLASSES = {
+    **{"accuracy": 1, "NLL": 3, "ECE": 1, "UCE": 1},
+    **{"shifted NLL": 3, "shifted ECE": 1, "OOD AUROC": 0},
+}
+VALUES = {
+    **{"RMSE": 3, "NLL": 2, "UCE": 2, "ENCE": 2, "coverage": 1, "width": 2},
+    **{"shifted NLL": 2, "shifted coverage": 1, "OOD AUROC": 0},
+}
+TITLES = {
+    "digits": "Digits 0 to 7",
+    "fashion": "Fashion-MNIST",
+    "cifar10": "CIFAR-10, a convolutional network",
+    "diabetes": "Diabetes, in units of the target's standard deviation",
+    "text": "Next characters, after training on 400 lines of documentation",
+}
 
 
-def interval(values):
-    """Mean and half-width of its 95 % interval, by Student's t over the seeds."""
-    n = len(values)
-    if n < 2:
-        return np.mean(values), np.nan
-    half = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
-    return np.mean(values), half
-
-
-def table(rows):
-    """Means and halves of their 95 % intervals over the seeds, as Markdown."""
-    columns = list(next(iter(rows.values()))[0])
-    lines = [["method", *columns], ["---", *["---:" for _ in columns]]]
-    for method, runs in rows.items():
-        found = [interval([figures[column] for figures in runs]) for column in columns]
-        cells = [f"{mean:.3g} ± {half:.2g}" for mean, half in found]
-        lines.append([method, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [*PARTS, "overhead"]
-    parser.add_argument("--parts", nargs="+", default=names, choices=names)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--methods", nargs="+", default=[*SHORT, *SWEEP])
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--tiny", action="store_true", help="only try the script")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    results = {}
-    for part in arguments.parts:
+def run(
+    *,
+    parts=CHOICES["parts"],
+    seeds=5,
+    methods=(*SHORT, *SWEEP),
+    epochs=0,
+    repeats=5,
+):
+    """Yield a row a part, seed and method; `epochs` in the place of the parts' own."""
+    for part in parts:
         if part == "overhead":
-            ratios = overhead(1 if arguments.tiny else 5)
-            print({name: round(ratio, 2) for name, ratio in ratios.items()})
+            yield from overhead(repeats)
             continue
-        rows = results[part] = {}
-        for seed in range(2 if arguments.tiny else arguments.seeds):
+        for seed in range(seeds):
             task = TASKS[part](seed)
-            epochs = 1 if arguments.tiny else task.epochs
-            for method, figures in PARTS[part][0](
-                task, seed, epochs, arguments.methods
-            ):
-                rows.setdefault(method, []).append(figures)
-            print(f"{part}: seed {seed} done", file=sys.stderr, flush=True)
-        print(f"\n### {part}\n\n{table(rows)}\n", flush=True)
-        if arguments.output:
-            text = json.dumps(results, indent=1)
-            arguments.output.write_text(text + "\n", encoding="utf-8")
+            follow = PARTS[part][0]
+            for method, figures in follow(task, seed, epochs or task.epochs, methods):
+                yield {"part": part, "seed": seed, "method": method, **figures}
 
 
-if __name__ == "__main__":
-    main()
+def overhead(repeats):
+    """Yield the processor time of an epoch over that of plain training, the least."""
+    for name, (_, base, kind) in PARTS.items():
+        try:
+            task = TASKS[name](0)
+        except FileNotFoundError:
+            continue
+        loss = CLUELoss(task=kind, ignore_index=PAD if kind == "tokens" else -100)
+        functions = [
+            lambda n=n, loss=loss, task=task: train(task, loss, n, 0, 1)
+            for n, loss in ((1, base), (N_PASSES, loss))
+        ]
+        (plainly, passes), _ = in_turns(functions, repeats, time.process_time)
+        yield {"overhead": name, "ratio": passes.min() / plainly.min()}
+
+
+def of_part(part):
+    """Return the function that makes the table of a part."""
+
+    def table(rows):
+        rows = [row for row in rows if row.get("part") == part]
+        digits = VALUES if part == "diabetes" else CLASSES
+        return over_seeds(rows, digits, TITLES[part])
+
+    return table
+
+
+def summary(rows):
+    parts = dict.fromkeys(row["part"] for row in rows if "part" in row)
+    return [of_part(part)(rows) for part in parts]
+
+
+TABLES = {part: of_part(part) for part in PARTS}

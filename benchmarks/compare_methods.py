@@ -1,24 +1,19 @@
 """All methods on real networks: the table of a calibration paper.
 
-One block a network, one row a method; mean and standard deviation over random
-stratified halves, one to fit on and the other to judge by. Accuracy, ECE, AECE and SCE
-are in percent (15 bins), entropy and NLL in nats; the best mean of a column is bold.
-Tables go to the standard output, progress to the standard error.
+For each of `--splits` seeds, one stratified half is fitted on and the other judged;
+mean and standard deviation over the splits. Accuracy, ECE, AECE and SCE are in percent
+with 15 bins, entropy and NLL in nats. The best mean of a column is bold, which does not
+make it significant: compare it with the standard deviations, and remember that all
+methods see the same halves. Searching the ODIR penalties of a hundred classes is by far
+the slowest row; pairs of that many classes are left out.
 
-Usage: SKCALIB_DATA=<folder> python benchmarks/compare_methods.py
-       [--sets cifar10-resnet20 ...] [--methods TS SMS ...] [--splits 5]
-       [--output results.md | results.json]
+Needs data.
 """
 
-import argparse
-import json
-import sys
-import time
-from pathlib import Path
-
-from _common import DATA, SETS, load_set
 from sklearn.model_selection import StratifiedShuffleSplit
 
+from benchmarks._data import SETS, load_set
+from benchmarks._tables import Table
 from skcalib import (
     BayesianBinning,
     BetaCalibration,
@@ -71,17 +66,43 @@ METHODS = {
     "Venn-Abers-pairs": VennAbersCalibration(method="one_vs_one"),
     "default": CalibratorSearch(),
 }
-DEFAULT_SETS = [
-    "cifar10-resnet8d",
-    "cifar10-resnet20",
-    "cifar10-resnet32",
-    "cifar100-resnet8",
-    "cifar100-resnet20",
-    "cifar100-wrn",
-    "fashion-mnist",
-    "orientation",
-]
-
+# The same in words, in the order of the tables.
+TITLES = {
+    "uncalibrated": "uncalibrated",
+    "TS": "temperature",
+    "TS-grid": "temperature, ECE on a grid",
+    "TS-focal": "temperature, focal loss",
+    "TS-Brier": "temperature, Brier score",
+    "ETS": "ensemble temperature",
+    "VS": "vector",
+    "MS-ODIR": "matrix, ODIR",
+    "Dir-ODIR": "Dirichlet, ODIR",
+    "SVS": "structured vector",
+    "SMS": "structured matrix",
+    "OP": "order-preserving",
+    "SMS-OP": "structured matrix, order-preserving",
+    "Platt": "Platt",
+    "beta": "beta",
+    "isotonic": "isotonic",
+    "IROvA": "isotonic, strict",
+    "IROvA-TS": "isotonic, strict, after temperature",
+    "IRM": "isotonic, shared",
+    "isotonic-top": "isotonic, top label",
+    "histogram-width": "histogram, equal width",
+    "histogram-mass": "histogram, equal mass",
+    "BBQ": "Bayesian binning (BBQ)",
+    "BBQ-top": "BBQ, top label",
+    "scaling-binning": "scaling-binning",
+    "scaling-binning-classes": "scaling-binning, every class",
+    "spline": "spline, top label",
+    "spline-classes": "spline, every class",
+    "Venn-Abers": "Venn-Abers",
+    "Venn-Abers-cross": "Venn-Abers, five folds",
+    "Venn-Abers-pairs": "Venn-Abers, pairs",
+    "default": "the default search",
+}
+# Of so many classes on, the table is that of many, and pairs take too long.
+MANY = 100
 # Column: factor and digits when printed, and which end is the best.
 COLUMNS = {
     "accuracy": (100, 2, max),
@@ -93,96 +114,98 @@ COLUMNS = {
     "Brier": (1, 4, min),
     "fit seconds": (1, 3, None),
 }
+CHOICES = {"sets": SETS, "methods": METHODS}
+TINY = {"sets": ("orientation",), "methods": ("TS", "SVS"), "splits": 2}
 
 
-def compare(name, methods, n_splits):
-    """Return ``table[method][metric]`` with "mean" and "std"."""
-    X, y = load_set(name)
-    splits = StratifiedShuffleSplit(n_splits, test_size=0.5, random_state=0)
-    table = {}
-    for method in methods:
-        start = time.perf_counter()
-        comparison = compare_calibrators({method: METHODS[method]}, X, y, cv=splits)
-        table.update(comparison.to_dict())
-        seconds = time.perf_counter() - start
-        print(f"{name}: {method}, {seconds:.1f} s", file=sys.stderr, flush=True)
-    return {"n_samples": X.shape[0], "n_classes": X.shape[1], "table": table}
+def run(*, sets=tuple(SETS), methods=tuple(METHODS), splits=5):
+    for name in sets:
+        X, y = load_set(name)
+        halves = StratifiedShuffleSplit(splits, test_size=0.5, random_state=0)
+        case = {"set": name, "classes": X.shape[1], "samples": X.shape[0]}
+        for method in methods:
+            if method == "Venn-Abers-pairs" and X.shape[1] >= MANY:
+                continue
+            found = compare_calibrators({method: METHODS[method]}, X, y, cv=halves)
+            found = found.to_dict()
+            for title in ("uncalibrated", method) if method == methods[0] else [method]:
+                means = {c: found[title][c]["mean"] for c in COLUMNS}
+                deviations = {f"{c} std": found[title][c]["std"] for c in COLUMNS}
+                yield {**case, "method": title, **means, **deviations}
 
 
-def cell(column, value, best):
-    """One mean and standard deviation as text; seconds without the latter."""
+def by_set(rows):
+    """Return ``{set: {method: row}}``."""
+    sets = {}
+    for row in rows:
+        sets.setdefault(row["set"], {})[row["method"]] = row
+    return sets
+
+
+def text(row, column):
+    """One mean and standard deviation; seconds without the latter."""
     factor, digits, _ = COLUMNS[column]
-    mean = f"{factor * value['mean']:.{digits}f}"
+    mean = f"{factor * row[column]:.{digits}f}"
     if column == "fit seconds":
         return mean
-    text = f"{mean} ± {factor * value['std']:.{digits}f}"
-    return f"**{text}**" if value["mean"] == best else text
+    return f"{mean} ± {factor * row[f'{column} std']:.{digits}f}"
 
 
-def markdown(name, result):
-    """The block of one network as an aligned Markdown table."""
-    table = result["table"]
-    columns = []
-    for column, (factor, _, choose) in COLUMNS.items():
-        values = [row[column] for row in table.values()]
-        best = choose(v["mean"] for v in values) if choose else None
-        title = f"{column} %" if factor == 100 else column
-        columns.append([title, *(cell(column, v, best) for v in values)])
-    rows = list(zip(["method", *table], *columns, strict=True))
-    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])])
+def summary(rows):
+    """A table a network, the best means bold."""
+    for name, table in by_set(rows).items():
+        heads = [
+            "method",
+            *(f"{c} %" if f == 100 else c for c, (f, *_) in COLUMNS.items()),
+        ]
+        lines = [[method] for method in table]
+        for column, (_, _, choose) in COLUMNS.items():
+            best = choose(row[column] for row in table.values()) if choose else None
+            for line, row in zip(lines, table.values(), strict=True):
+                cell = text(row, column)
+                line.append(f"**{cell}**" if row[column] == best else cell)
+        n_samples = next(iter(table.values()))["samples"]
+        yield Table(heads, lines, f"{SETS[name][0]} (n = {n_samples:,})")
+
+
+def three_networks(rows):
+    """Log-loss and ECE with their deviations, of common methods on three networks."""
+    methods = ["uncalibrated", "TS", "ETS", "VS", "MS-ODIR", "Dir-ODIR", "SVS", "SMS"]
+    methods += ["Platt", "beta", "IROvA-TS"]
+    names = ["cifar10-resnet20", "cifar100-resnet20", "fashion-mnist"]
+    sets = by_set(rows)
+    lines = [
+        [
+            TITLES[method],
+            *(
+                f"{text(sets[n][method], 'NLL')}; {text(sets[n][method], 'ECE')} %"
+                for n in names
+            ),
+        ]
+        for method in methods
+    ]
+    return Table(["method", *(SETS[name][0] for name in names)], lines)
+
+
+def all_methods(rows):
+    """Log-loss, the lowest bold, and ECE of all methods."""
+    sets = by_set(rows)
     lines = []
-    for method, *values in rows:
-        padded = [method.ljust(widths[0]), *map(str.rjust, values, widths[1:])]
-        lines.append(f"| {' | '.join(padded)} |")
-    size = f"K = {result['n_classes']}, n = {result['n_samples']:,}"
-    return "\n".join([f"### {SETS[name][0]} ({size})", "", *lines, ""])
+    for method, title in TITLES.items():
+        if not any(method in table for table in sets.values()):
+            continue
+        cells = []
+        for table in sets.values():
+            lowest = min(row["NLL"] for row in table.values())
+            loss = f"{table[method]['NLL']:.4f}"
+            bold = "**" * (loss == f"{lowest:.4f}")
+            cells.append(f"{bold}{loss}{bold}; {100 * table[method]['ECE']:.2f}")
+        lines.append([title, *cells])
+    return Table(["method", *(SETS[name][0] for name in sets)], lines)
 
 
-def write(path, results, n_splits):
-    """Write what is there, so that a long run that is stopped has something."""
-    if path.suffix == ".json":
-        text = json.dumps({"n_splits": n_splits, "sets": results}, indent=1) + "\n"
-    else:
-        text = "\n".join(markdown(*item) for item in results.items())
-    path.write_text(text, encoding="utf-8")
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    every = {"nargs": "+", "metavar": "NAME"}
-    sets = f"from {', '.join(SETS)}"
-    parser.add_argument(
-        "--sets", default=DEFAULT_SETS, choices=SETS, help=sets, **every
-    )
-    parser.add_argument(
-        "--methods",
-        default=list(METHODS),
-        choices=METHODS,
-        help=f"from {', '.join(METHODS)}",
-        **every,
-    )
-    parser.add_argument("--splits", type=int, default=5, help="at least 2")
-    parser.add_argument("--output", type=Path, help="a .md or .json file")
-    arguments = parser.parse_args()
-    if arguments.splits < 2:
-        parser.error("--splits: a standard deviation needs two")
-    if arguments.output and arguments.output.suffix not in {".md", ".json"}:
-        parser.error("--output: name a .md or .json file")
-    return arguments
-
-
-def main():
-    arguments = parse_arguments()
-    if not DATA.is_dir():
-        sys.exit(f"no data folder {DATA}; set SKCALIB_DATA to the real one")
-    results = {}
-    for name in arguments.sets:
-        results[name] = compare(name, arguments.methods, arguments.splits)
-        print(markdown(name, results[name]), flush=True)
-        if arguments.output:
-            write(arguments.output, results, arguments.splits)
-
-
-if __name__ == "__main__":
-    main()
+TABLES = {
+    "three_networks": three_networks,
+    "few_classes": lambda rows: all_methods([r for r in rows if r["classes"] < MANY]),
+    "many_classes": lambda rows: all_methods([r for r in rows if r["classes"] >= MANY]),
+}

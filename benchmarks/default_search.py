@@ -1,53 +1,90 @@
 """The default search beside every single method, on networks and tabular classifiers.
 
 For each set, all methods are fitted on one random half and judged on the other, five
-times; the mean log-loss of ``CalibratorSearch()`` is compared with that of the single
-method whose mean is the lowest, and ranks in log-loss, Brier score and ECE are averaged
-over the sets. A rival that is not installed is left out: pip install probmetrics==1.3.0
+times; with `--samples`, only so many rows are fitted on, at most half of each set. The
+mean log-loss of `CalibratorSearch()` is compared with that of the single method whose
+mean is the lowest, and ranks in log-loss, Brier score and ECE are averaged over the
+sets. Seconds are of the processor. Methods are named as in compare_methods; IOP is the
+intra-order-preserving network of probmetrics, softplus its homogenizing map.
 
-Usage: SKCALIB_DATA=<folder> python benchmarks/default_search.py
-       [--sets cifar100-wrn letter-rf ...] [--methods TS SMS ...] [--splits 5]
-       [--samples 250] [--output results.json]
+Needs data, rivals.
 """
 
-import argparse
-import json
-import sys
 import time
-import warnings
-from pathlib import Path
 
 import numpy as np
-from _common import CLASSIFIERS, SETS, TABLES, load_set, load_tabular
-from compare_methods import METHODS
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
-from threadpoolctl import threadpool_limits
 
+from benchmarks._data import (
+    CLASSIFIERS,
+    SETS,
+    load_set,
+    load_tabular,
+)
+from benchmarks._data import (
+    TABLES as TABULAR,
+)
+from benchmarks._measure import say
+from benchmarks._tables import Table
+from benchmarks.compare_methods import METHODS
 from skcalib.metrics import expected_calibration_error
 
 OURS = "default"
-# The median over the sets of each method's time in units of this one's is printed.
-UNIT = "OP"
-SINGLE = [
-    "TS",
-    "ETS",
-    "VS",
-    "MS-ODIR",
-    "SVS",
-    "SMS",
-    "OP",
-    "SMS-OP",
-    "Platt",
-    "beta",
-    "IROvA-TS",
-    "IRM",
-]
+RIVALS = {
+    "IOP network (probmetrics)": "IntraOrderPreservingCalibrator",
+    "softplus map (probmetrics)": "SoftPlusCalibrator",
+}
+SINGLE = ("TS", "ETS", "VS", "SVS", "SMS", "OP", "SMS-OP", "Platt", "beta", "IRM")
 # Searching the penalties of 140 classes takes four minutes a fit.
 TOO_SLOW = {("langid", "MS-ODIR")}
 MEASURES = ["NLL", "Brier", "ECE"]
-ALL_SETS = [*SETS, *(f"{table}-{kind}" for table in TABLES for kind in CLASSIFIERS)]
+ALL_SETS = (*SETS, *(f"{table}-{kind}" for table in TABULAR for kind in CLASSIFIERS))
+CHOICES = {"sets": ALL_SETS, "methods": [*METHODS, *RIVALS]}
+TINY = {
+    "sets": ("magic-gnb", "magic-rf"),
+    "methods": ("TS", "SVS"),
+    "splits": 2,
+    "samples": 250,
+}
+
+
+def run(*, sets=ALL_SETS, methods=(*SINGLE, *RIVALS), splits=5, samples=0):
+    chosen = dict(filter(None, map(find, [OURS, *methods])))
+    for name in sets:
+        pieces = list(halves(name, splits, samples))
+        reference = None
+        for title, method in chosen.items():
+            if (name, title) in TOO_SLOW:
+                continue
+            runs = np.array([judge(method, piece) for piece in pieces])
+            reference = runs[:, 0] if reference is None else reference
+            excess = reference - runs[:, 0]
+            error = excess.std(ddof=1) / np.sqrt(splits) if splits > 1 else np.nan
+            yield {
+                "set": name,
+                "samples": samples or "half",
+                "method": title,
+                **dict(zip([*MEASURES, "seconds"], runs.mean(axis=0), strict=True)),
+                "default less": excess.mean(),
+                "error": error,
+            }
+
+
+def find(title):
+    """Return title and calibrator, or say that it is not installed."""
+    if title in METHODS:
+        return title, METHODS[title]
+    try:
+        from probmetrics import calibrators
+        from probmetrics.calibrators import orderpreserving
+    except ModuleNotFoundError as error:
+        return say(f"{title}: {error.name} is not installed, left out")
+    kind = RIVALS[title]
+    return title, Rival(
+        getattr(orderpreserving, kind, None) or getattr(calibrators, kind)
+    )
 
 
 class Rival:
@@ -66,25 +103,10 @@ class Rival:
         return np.asarray(proba, dtype=np.float64)
 
 
-def rivals():
-    try:
-        from probmetrics.calibrators import SoftPlusCalibrator
-        from probmetrics.calibrators.orderpreserving import (
-            IntraOrderPreservingCalibrator,
-        )
-    except ImportError:
-        print("probmetrics is not installed, left out", file=sys.stderr)
-        return {}
-    return {
-        "rival, intra-order-preserving": Rival(IntraOrderPreservingCalibrator),
-        "rival, softplus": Rival(SoftPlusCalibrator),
-    }
-
-
-def halves(name, n_splits, n_samples=None):
+def halves(name, n_splits, n_samples):
     """Yield logits and labels to fit on, all of a half or a few, and to judge by."""
     X, y = load_set(name) if name in SETS else pooled_tabular(name)
-    if n_samples is None:
+    if not n_samples:
         splits = StratifiedShuffleSplit(n_splits, test_size=0.5, random_state=0)
     else:
         few = min(n_samples, len(y) // 2)
@@ -123,77 +145,54 @@ def judge(method, split):
     return *figures(method.predict_proba(X_test), y_test), seconds
 
 
-def judge_all(name, methods, n_splits, n_samples):
-    """Return for each method the figures of every split."""
-    splits = list(halves(name, n_splits, n_samples))
-    results = {}
-    for title, method in methods.items():
-        if (name, title) not in TOO_SLOW:
-            runs = [judge(method, split) for split in splits]
-            results[title] = np.array(runs).tolist()
-    return results
+def by_set(rows):
+    """Return ``{set: {method: row}}`` of the fits on halves."""
+    sets = {}
+    for row in rows:
+        if row["samples"] == rows[0]["samples"]:
+            sets.setdefault(row["set"], {})[row["method"]] = row
+    return sets
 
 
-def report(results):
-    """Print log-losses beside the best single method's, and mean ranks."""
-    print(f"{'set':24}{'default':>9}{'best single':>13}{'':30}{'excess':>9}{'s':>19}")
-    for name, runs in results.items():
-        others = {t: np.mean(runs[t], axis=0)[0] for t in runs if t != OURS}
-        best = min(others, key=others.get)
-        loss, *_, seconds = np.mean(runs[OURS], axis=0)
-        excess = np.subtract(runs[OURS], runs[best])[:, 0]
-        error = excess.std(ddof=1) / np.sqrt(len(excess)) if len(excess) > 1 else np.nan
-        print(
-            f"{name:24}{loss:9.4f}{others[best]:13.4f}  {best:28}"
-            f"{excess.mean():+9.4f} ± {error:.4f}{seconds:10.2f}"
-        )
-    titles = [t for t in next(iter(results.values())) if ("langid", t) not in TOO_SLOW]
+def best_single(rows):
+    """Log-loss of the default beside the lowest of a single method."""
+    lines = []
+    for name, found in by_set(rows).items():
+        best = min((r for t, r in found.items() if t != OURS), key=lambda r: r["NLL"])
+        difference = f"{best['default less']:+.4f} ± {best['error']:.4f}"
+        losses = [f"{found[OURS]['NLL']:.4f}", best["method"], f"{best['NLL']:.4f}"]
+        lines.append([name, *losses, difference])
+    return Table(["set", "default", "best single method", "", "difference"], lines)
+
+
+def ranks(rows):
+    """Mean ranks over the sets, and median seconds."""
+    sets = by_set(rows).values()
+    titles = [t for t in next(iter(sets)) if all(t in found for found in sets)]
     values = np.array(
-        [[np.mean(runs[t], axis=0) for t in titles] for runs in results.values()]
+        [[[found[t][m] for m in MEASURES] for t in titles] for found in sets]
     )
-    ranks = 1 + values[:, :, :3].argsort(axis=1).argsort(axis=1).mean(axis=0)
-    seconds = values[:, :, 3]
-    unit = seconds[:, titles.index(UNIT)] if UNIT in titles else np.nan
-    times = np.median(seconds, axis=0), np.median(seconds.T / unit, axis=1)
-    columns = "".join(f"{m:>8}" for m in MEASURES)
-    print(f"\n{'mean rank, median seconds':32}{columns}{'s':>9}{f's / {UNIT}':>9}")
-    for i in ranks[:, 0].argsort():
-        row = "".join(f"{r:8.2f}" for r in ranks[i])
-        print(f"{titles[i]:32}{row}{times[0][i]:9.4f}{times[1][i]:9.2f}")
+    mean = 1 + values.argsort(axis=1).argsort(axis=1).mean(axis=0)
+    seconds = np.array([[found[t]["seconds"] for t in titles] for found in sets])
+    lines = [
+        [
+            titles[i],
+            *(f"{rank:.1f}" for rank in mean[i]),
+            f"{np.median(seconds[:, i]):.2g}",
+        ]
+        for i in mean[:, 0].argsort()
+    ]
+    heads = [f"mean rank of {len(titles)}", "log-loss", "Brier score", "ECE"]
+    return Table([*heads, "median seconds"], lines)
 
 
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--sets", nargs="+", choices=ALL_SETS, default=ALL_SETS, metavar="SET"
-    )
-    parser.add_argument(
-        "--methods", nargs="+", help="beside the default; all and rivals by default"
-    )
-    parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--samples", type=int, help="to fit on; half of each set")
-    parser.add_argument("--output", type=Path, help="a .json file for all figures")
-    return parser.parse_args()
+def summary(rows):
+    return [best_single(rows), ranks(rows)]
 
 
-def main():
-    arguments = parse_arguments()
-    # Ties and few samples make some methods stop early; their figures say it all.
-    warnings.simplefilter("ignore")
-    methods = {title: METHODS[title] for title in [OURS, *SINGLE]} | rivals()
-    if arguments.methods:
-        methods = {title: methods[title] for title in [OURS, *arguments.methods]}
-    results = {}
-    with threadpool_limits(1):
-        for name in arguments.sets:
-            results[name] = judge_all(
-                name, methods, arguments.splits, arguments.samples
-            )
-            print(f"{name} done", file=sys.stderr, flush=True)
-            if arguments.output:
-                arguments.output.write_text(json.dumps(results, indent=1))
-    report(results)
-
-
-if __name__ == "__main__":
-    main()
+TABLES = {
+    "best_single": lambda rows: best_single(
+        [r for r in rows if r["samples"] == "half"]
+    ),
+    "ranks": lambda rows: ranks([r for r in rows if r["samples"] == "half"]),
+}

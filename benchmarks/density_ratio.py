@@ -29,6 +29,13 @@ from skcalib.metrics import (
 )
 
 MEASURES = {"NLL": 4, "ECE": 2, "PIECE": 2, "accuracy": 2}
+TITLES = {
+    "temperature": "temperature",
+    "density_ratio": "density ratio",
+    "temperature, density_ratio": "temperature, density ratio",
+    "bin_mean_shift": "bin-mean shift",
+    "temperature, bin_mean_shift": "temperature, bin-mean shift",
+}
 BATCH = 500
 IMAGES = {"clean": False, "jpeg": True}
 CHOICES = {"networks": NETWORKS}
@@ -133,12 +140,11 @@ def features(rows):
         for name in dict.fromkeys(row["network"] for row in rows)
     }
     lines = []
-    for method in dict.fromkeys(m for _, _, m in cases if m != "uncalibrated"):
+    for method, title in TITLES.items():
         runs = [cases[(*head, method)] for head in heads]
         cells = [f"{mean_of(r, 'NLL'):.3f}; {mean_of(r, 'PIECE'):.1f}" for r in runs]
-        lines.append([method.replace("_", " "), *cells])
-    title = "Log-loss; PIECE in percent"
-    return Table(["method", *heads.values()], lines, title)
+        lines.append([title, *cells])
+    return Table(["method", *heads.values()], lines, "Log-loss; PIECE in percent")
 
 
 TABLES = {"features": features}

@@ -1,27 +1,29 @@
-"""Speed of the metrics against other libraries, as ratios within one run.
+"""Speed and memory of the metrics beside other libraries.
 
-Prints seconds and values for 25,000 x 1,000 and 1,000,000 x 100 single-precision
-probabilities, and for 5,000 x 10 of double precision those whose time grows with the
-square of the rows, all on one thread, input checks included on both sides. Rivals that
-are not installed are named and left out:
-pip install netcal pycalib relplot torch-uncertainty torchmetrics probmetrics
-and, as files on PYTHONPATH, the authors' ece_kde.py of github.com/tpopordanoska/ece-kde
-and the folder caltrain of github.com/google-research/google-research.
+Part pairs has 5,000 x 10 probabilities for metrics whose time grows with the square of
+the rows, part large 25,000 x 1,000 and part huge 1,000,000 x 100 of single precision;
+input checks are included on both sides. "ratio" is how often our time the other library
+takes, "passes" are seconds in units of one `max` over the probabilities, and
+"difference" is by how much its value differs: other code may cut bins elsewhere, or
+draw folds of its own. "extra %" is the most extra memory that our metric holds, in
+percent of the probabilities.
 
-Usage: OMP_NUM_THREADS=1 python benchmarks/metrics_speed.py [--small] [--repeats 5]
-       python benchmarks/metrics_speed.py --pairs
+For the KDE-ECE and the ECE sweep the rivals are the authors' own files, which no
+registry has: put `ece_kde.py` of github.com/tpopordanoska/ece-kde and the folder
+`caltrain` of github.com/google-research/google-research on `PYTHONPATH`.
+
+Needs rivals.
 """
 
-import argparse
 import importlib
-import resource
-import time
 import tracemalloc
 from functools import partial
 
 import numpy as np
 from scipy.special import softmax
 
+from benchmarks._measure import in_turns, say
+from benchmarks._tables import Table
 from skcalib import metrics
 from skcalib.datasets import make_logits
 
@@ -62,8 +64,6 @@ def torch_metric(name, **options):
     def adapt(module):
         import torch
 
-        torch.set_num_threads(1)
-
         def measure(y, proba):
             metric = getattr(module, name)(num_classes=proba.shape[1], **options)
             metric.update(torch.from_numpy(proba), torch.from_numpy(y))
@@ -79,8 +79,6 @@ def authors_kde(kind):
 
     def adapt(module):
         import torch
-
-        torch.set_num_threads(1)
 
         def measure(y, proba):
             rows, labels = torch.from_numpy(proba), torch.from_numpy(y)
@@ -101,7 +99,6 @@ def probmetrics_refinement(module):
     import torch
     from probmetrics.distributions import CategoricalDirac, CategoricalProbs
 
-    torch.set_num_threads(1)
     name = "refinement_logloss_ts-mix_cv-5"
 
     def measure(y, proba):
@@ -210,16 +207,29 @@ PAIRS = {
 }
 
 
-def best_time(measure, y, proba, repeats):
-    """Smallest wall time over `repeats` runs; one run where a run takes seconds."""
-    best = np.inf
-    for _ in range(repeats):
-        start = time.perf_counter()
-        value = measure(y, proba)
-        best = min(best, time.perf_counter() - start)
-        if best > 3:
-            break
-    return best, float(value)
+# Part: rows, classes, type and metrics.
+SHAPES = {
+    "pairs": (5_000, 10, np.float64, PAIRS),
+    "large": (25_000, 1_000, np.float32, METRICS),
+    "huge": (1_000_000, 100, np.float32, METRICS),
+}
+CHOICES = {"parts": SHAPES}
+TINY = {"parts": ("pairs", "large"), "repeats": 1, "most": 400}
+
+
+def run(*, parts=tuple(SHAPES), repeats=5, most=1_000_000):
+    """Yield one row a metric and library; `most` limits the rows and classes."""
+    for part in parts:
+        n_samples, n_classes, dtype, contenders = SHAPES[part]
+        shape = min(n_samples, most), min(n_classes, most)
+        logits, y = make_logits(*shape, dtype=dtype, random_state=0)
+        proba = softmax(logits, axis=1)
+        del logits
+        yield from compare(y, proba, contenders, repeats, part)
+        if part == "large":
+            report = partial(metrics.calibration_report, y, proba, random_state=0)
+            (seconds,), _ = in_turns([report], 1)
+            yield {"report with 1,000 replicates": part, "seconds": seconds[0]}
 
 
 def load(module, adapter):
@@ -229,64 +239,53 @@ def load(module, adapter):
         return None, f"not usable: {str(error).splitlines()[0]}"
 
 
-def compare(y, proba, repeats, contenders=METRICS):
-    one_pass, _ = best_time(lambda _, p: p.max(), y, proba, repeats)
-    print(f"\n{proba.shape[0]:,} x {proba.shape[1]:,}; one pass (max) {one_pass:.4f} s")
+def compare(y, proba, contenders, repeats, part):
+    (one_pass,), _ = in_turns([proba.max], repeats)
     for metric, (measure, rivals) in contenders.items():
-        seconds, value = best_time(measure, y, proba, repeats)
-        passes = f"{seconds / one_pass:.1f} passes"
-        print(f"{metric:<11}{'skcalib':<20}{seconds:9.4f} s  {value:.6f}  {passes}")
+        names, functions = ["skcalib"], [partial(measure, y, proba)]
         for library, module, adapter in rivals:
             rival, why_not = load(module, adapter)
             if rival is None:
-                print(f"{'':<11}{library:<20}{why_not}")
-                continue
-            theirs, other = best_time(rival, y, proba, repeats)
-            ratio = f"{theirs / seconds:.1f} times ours, value {other - value:+.0e}"
-            print(f"{'':<11}{library:<20}{theirs:9.4f} s  {other:.6f}  {ratio}")
+                say(f"{library} {why_not}")
+            else:
+                names.append(library)
+                functions.append(partial(rival, y, proba))
+        times, values = in_turns(functions, repeats)
+        extra = extra_memory(functions[0])
+        for name, seconds, value in zip(names, times, values, strict=True):
+            yield {
+                "part": part,
+                "metric": metric,
+                "library": name,
+                "seconds": seconds.min(),
+                "passes": seconds.min() / one_pass.min(),
+                "ratio": seconds.min() / times[0].min(),
+                "value": float(value),
+                "difference": float(value) - float(values[0]),
+                "extra %": 100 * extra / proba.nbytes if name == names[0] else np.nan,
+            }
 
 
-def peak_memory(y, proba, contenders=METRICS):
-    """Print the most extra memory that each of our metrics holds."""
-    for metric, (measure, _) in contenders.items():
-        tracemalloc.start()
-        measure(y, proba)
-        _, peak = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        share = 100 * peak / proba.nbytes
-        print(f"{metric:<11}peak {peak / 2**20:6.1f} MiB, {share:.1f} % of the input")
+def extra_memory(function):
+    """Bytes that a call holds at the most."""
+    tracemalloc.start()
+    function()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
 
 
-def report(y, proba):
-    start = time.perf_counter()
-    metrics.calibration_report(y, proba, random_state=0)
-    seconds = time.perf_counter() - start
-    print(f"report with 1,000 bootstrap replicates: {seconds:.1f} s")
+def pairs(rows):
+    """Seconds of the metrics of part pairs, and the time of the other code."""
+    lines = {}
+    for row in rows:
+        if row.get("part") == "pairs":
+            line = lines.setdefault(row["metric"], [row["metric"], "", ""])
+            if row["library"] == "skcalib":
+                line[1] = f"{row['seconds']:.2g}"
+            else:
+                line[2] = f"{row['ratio']:.2g} times ({row['library']})"
+    return Table(["metric", "seconds", "time of the other code"], [*lines.values()])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--small", action="store_true", help="only 25,000 x 1,000")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--pairs", action="store_true", help="only 5,000 x 10")
-    arguments = parser.parse_args()
-    logits, y = make_logits(5_000, 10, random_state=0)
-    compare(y, softmax(logits, axis=1), arguments.repeats, PAIRS)
-    peak_memory(y, softmax(logits, axis=1), PAIRS)
-    if arguments.pairs:
-        return
-    shapes = [(25_000, 1_000)] + [(1_000_000, 100)] * (not arguments.small)
-    for n_samples, n_classes in shapes:
-        logits, y = make_logits(n_samples, n_classes, dtype=np.float32, random_state=0)
-        proba = softmax(logits, axis=1)
-        del logits
-        compare(y, proba, arguments.repeats)
-        peak_memory(y, proba)
-        if n_samples <= 25_000:
-            report(y, proba)
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\nlargest resident size of the process, rivals included: {rss:.1f} GiB")
-
-
-if __name__ == "__main__":
-    main()
+TABLES = {"pairs": pairs}

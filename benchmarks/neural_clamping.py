@@ -1,47 +1,94 @@
 """Neural clamping on real networks: what it gains, where, and what it costs.
 
-Parts:
-- table: the paper's table on clean images, with the controls beside it;
+- table: the paper's table on clean images, with the controls beside it
 - shift: the same where all images, to fit on and to judge by, went through a strong
-  JPEG compression that the network was not trained on;
-- gamma: the paper's figure of ECE, log-loss and entropy against gamma;
-- corruption: fitted on clean images, judged on corrupted ones;
-- speed: seconds to the objectives at which the published recipes end.
+  JPEG compression that the network was not trained on
+- gamma: the paper's figure of ECE, log-loss and entropy against gamma, on one split
+- corruption: fitted on clean images, judged on corrupted ones
+- speed: seconds to the objectives at which the published recipes end
 
 Means over random halves, and 95 % bootstrap intervals of the difference to temperature
-scaling (see _paired.py). Accuracy, ECE, AECE and SCE are in percent (15 bins), entropy
-and NLL in nats. `--keep` names a folder for finished fits, from which an interrupted
-run goes on. Tables go to the standard output, progress to the standard error.
+scaling (TS): images are drawn, the same ones for every split and both methods; fitted
+calibrators stay as they are. Accuracy, ECE, AECE and SCE are in percent (15 bins),
+entropy and NLL in nats. One epoch is a forward and a backward pass of the network over
+the images of a half, and a row takes tens of them for each split: hours on a processor,
+so choose parts, networks and methods. `--keep` names a folder in which finished fits
+stay; with it an interrupted run goes on.
 
-Usage: SKCALIB_DATA=<folder> python benchmarks/neural_clamping.py
-       [--parts table shift] [--networks cifar10-resnet8d] [--splits 5]
-       [--keep <folder>] [--output results.json] [--figure gamma.svg]
+- NC: `NeuralClamping` with its defaults
+- NC (gamma by NLL), NC (gamma by ECE): `NeuralClampingCV`, which also chooses gamma by
+  cross-fitting; by ECE with the temperature of the focal loss
+- ... + SMS: the same perturbation with structured matrix scaling in the place of the
+  temperature
+- NC (CE), NC (FL): the published objective with gamma 0 and 1: every pixel free,
+  penalty a tenth of the initial loss, temperature by the same loss; three epochs of
+  L-BFGS, which end at or below the objective of the recipe of the paper (part speed)
+- NC (FL, optimum): the same with gamma 1, minimised on
+- ..., T only; ..., delta only: one half of that fit alone
+- TS (FL), TS (gamma by ECE): the controls without a perturbation: focal loss with gamma
+  1, and with gamma by cross-fitted ECE
+
+Needs the `torch` extra, Pillow, the `plot` extra for `--figure`, data, hours.
 """
 
-import argparse
-import json
-import sys
 import tempfile
 import time
+from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from _clamping_figure import draw
-from _clamping_parts import REFERENCE, corruption, gamma, shift, table
-from _clamping_rows import METHODS
-from _clamping_speed import PRESETS, speed
-from _common import DATA
-from _networks import NETWORKS
+from scipy.special import softmax
 
-PARTS = {
-    "table": table,
-    "shift": shift,
-    "gamma": gamma,
-    "corruption": corruption,
-    "speed": speed,
+from benchmarks._clamping_rows import (
+    CLAMPED,
+    METHODS,
+    fit_clamped,
+    make_clamped,
+    paper_objective,
+    rows_of,
+)
+from benchmarks._clamping_speed import PRESETS, speed
+from benchmarks._measure import say
+from benchmarks._networks import NETWORKS, load_logits, make_tasks, run_network
+from benchmarks._paired import Result, differences, metrics
+from benchmarks._tables import Table
+from skcalib import TemperatureScaling
+from skcalib.datasets import corrupt_images
+
+SHIFT_METHODS = ["uncalibrated", "TS", "SVS", "SMS", "NC", "NC (gamma by NLL)"]
+CORRUPTION_METHODS = ["NC", "NC (gamma by NLL)", "NC (CE)", "NC (FL)"]
+KINDS = ["gaussian_noise", "defocus_blur", "brightness", "contrast"]
+SEVERITIES = [1, 3, 5]
+FIGURE_GAMMAS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+REFERENCE = "TS"
+# Factor and decimal places of the columns.
+COLUMNS = {
+    "accuracy": (100, 2),
+    "entropy": (1, 4),
+    "ECE": (100, 2),
+    "AECE": (100, 2),
+    "SCE": (100, 3),
+    "NLL": (1, 4),
 }
-PERCENT = {"accuracy", "ECE", "AECE", "SCE"}
+CHANGES = ("accuracy", "NLL", "ECE")
+PARTS = ("table", "shift", "gamma", "corruption", "speed")
+CHOICES = {
+    "parts": PARTS,
+    "networks": NETWORKS,
+    "methods": METHODS,
+    "presets": PRESETS,
+}
+TINY = {
+    "parts": ("table", "gamma", "corruption", "speed"),
+    "networks": ("cifar10-resnet8d",),
+    "methods": ("TS", "SMS", "NC", "NC (FL)"),
+    "presets": ("paper",),
+    "splits": 2,
+    "samples": 30,
+    "recipe_epochs": 1,
+}
 
 
 class Keep:
@@ -60,91 +107,258 @@ class Keep:
         start = time.perf_counter()
         arrays = compute()
         seconds = time.perf_counter() - start
-        print(f"{key}: {seconds:.1f} s", file=sys.stderr, flush=True)
+        say(f"{key}: {seconds:.1f} s")
         unfinished = self._folder / "unfinished.npz"
         np.savez(unfinished, **arrays)
         unfinished.replace(path)
         return arrays
 
 
-def show(part, name, found):
-    """Print what a part has found on one network."""
-    title = f"{NETWORKS[name][0]}, {part}"
-    if part in {"table", "shift"}:
-        print(markdown(title, found))
-    elif part == "corruption":
-        for kind, block in found.items():
-            print(markdown(f"{title}: {kind}", block))
-    else:
-        print(f"### {title}\n\n{json.dumps(found, indent=1)}\n")
-    sys.stdout.flush()
+class Options(NamedTuple):
+    """How much of a network's images, and where."""
+
+    methods: tuple
+    splits: int
+    samples: int
+    device: str
+    keep: Keep
+
+    def tasks(self, name, jpeg=False):
+        return make_tasks(name, self.splits, self.samples, self.device, jpeg)
 
 
-def markdown(title, block):
-    """Rows with their differences to temperature scaling, as a Markdown table."""
-    columns = list(next(iter(block.values()))["mean"])
-    changes = ["NLL", "ECE", "accuracy"]
-    heads = [f"{c} %" if c in PERCENT else c for c in columns]
-    heads += [f"{c} - {REFERENCE}" for c in changes]
-    lines = [f"### {title}", "", f"| method | {' | '.join(heads)} |"]
-    lines.append("|---" * (len(heads) + 1) + "|")
-    for row, values in block.items():
-        cells = [number(c, values["mean"][c]) for c in columns]
-        for c in changes:
-            value, low, high = (number(c, v, "+") for v in values["to TS"][c])
-            cells.append("" if row == REFERENCE else f"{value} [{low}, {high}]")
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
-
-
-def number(column, value, sign=""):
-    if column not in PERCENT:
-        return f"{value:{sign}.4f}"
-    digits = 3 if column == "SCE" else 2
-    return f"{100 * value:{sign}.{digits}f}"
-
-
-def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    several = {"nargs": "+", "metavar": "NAME"}
-    every = list(NETWORKS)
-    parser.add_argument("--parts", default=list(PARTS), choices=PARTS, **several)
-    parser.add_argument("--networks", default=every, choices=every, **several)
-    parser.add_argument("--methods", choices=METHODS, help="of the tables", **several)
-    parser.add_argument("--presets", default=PRESETS, choices=PRESETS, **several)
-    parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--samples", type=int, default=5000, help="images a half")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--keep", type=Path, help="folder for finished fits")
-    parser.add_argument("--output", type=Path, help="a .json file")
-    parser.add_argument("--figure", type=Path, help="a .svg or .png file, for gamma")
-    parser.add_argument("--tiny", action="store_true", help="only try the script")
-    options = parser.parse_args()
-    if options.tiny:
-        options.splits, options.samples = 2, 100
-        options.networks = options.networks[:1]
-    return options
-
-
-def main():
-    options = parse_arguments()
-    if not DATA.is_dir():
-        sys.exit(f"no data folder {DATA}; set SKCALIB_DATA to the real one")
-    torch.set_num_threads(options.threads)
-    results = {}
+def run(
+    *,
+    parts=PARTS,
+    networks=tuple(NETWORKS),
+    methods=(),
+    presets=tuple(PRESETS),
+    splits=5,
+    samples=5000,
+    recipe_epochs=0,
+    device="cpu",
+    keep="",
+    figure="",
+):
+    """Yield rows network by network; `figure` is a .svg or .png file of part gamma."""
+    drawn = []
     with tempfile.TemporaryDirectory() as folder:
-        keep = Keep(options.keep or folder)
-        for part in options.parts:
-            for name in options.networks:
-                found = PARTS[part](name, keep, options)
-                results.setdefault(part, {})[name] = found
-                show(part, name, found)
-                if options.output:
-                    options.output.write_text(json.dumps(results, indent=1) + "\n")
-    if options.figure and "gamma" in results:
-        draw(results["gamma"], options.figure)
+        options = Options(methods, splits, samples, device, Keep(keep or folder))
+        ways = {
+            "table": table,
+            "shift": shift,
+            "gamma": gamma,
+            "corruption": corruption,
+            "speed": partial(speed, presets=presets, recipe_epochs=recipe_epochs),
+        }
+        for part, name in product(parts, networks):
+            case = {"part": part, "network": name, "samples": samples}
+            for row in ways[part](name, options):
+                yield case | row
+                drawn += [case | row] * (part == "gamma")
+    if figure and drawn:
+        from benchmarks._clamping_figure import draw
+
+        draw(drawn, Path(figure))
 
 
-if __name__ == "__main__":
-    main()
+def table(name, options):
+    """All methods and controls on clean images."""
+    return compare(name, options.methods or METHODS, options)
+
+
+def shift(name, options):
+    """Fitted and judged on compressed images."""
+    return compare(name, options.methods or SHIFT_METHODS, options, jpeg=True)
+
+
+def compare(name, methods, options, jpeg=False):
+    if REFERENCE not in methods:
+        methods = [REFERENCE, *methods]
+    results = {}
+    for task in options.tasks(name, jpeg):
+        for method in methods:
+            for row, proba in rows_of(task, method, options.keep).items():
+                result = Result(task.test.rows, task.test.y, proba)
+                results.setdefault(row, []).append(result)
+    return summaries(name, results)
+
+
+def corruption(name, options):
+    """Fitted on clean images, judged on corrupted ones."""
+    results = {}
+    for task in options.tasks(name):
+        temperature = TemperatureScaling().fit(task.cal.logits, task.cal.y)
+        fits = {REFERENCE: (np.zeros(task.cal.X.shape[1:]), temperature.temperature_)}
+        for method in options.methods or CORRUPTION_METHODS:
+            if method in CLAMPED:
+                clamped = make_clamped(task, method)
+                found = fit_clamped(task, clamped, options.keep, method)
+                fits[method] = found.delta, found.temperature
+        for kind, severity in product(KINDS, SEVERITIES):
+            block = results.setdefault(f"{kind} {severity}", {})
+            for method, (delta, value) in fits.items():
+                # Without a perturbation the logits are those of temperature scaling.
+                title = f"{kind}-{severity}-{method if delta.any() else REFERENCE}"
+                corrupted = partial(corrupted_logits, task, kind, severity, delta)
+                logits = options.keep(task, title, corrupted)["logits"]
+                block.setdefault(method, []).append(judged(task, logits, value))
+    for title, block in results.items():
+        for row in summaries(name, block):
+            yield {"corruption": title} | row
+
+
+def gamma(name, options):
+    """One split: the published objective, and temperature alone, against gamma."""
+    task = next(options.tasks(name))
+    for value in FIGURE_GAMMAS:
+        title = {0.0: "NC (CE)", 1.0: "NC (FL)"}.get(value, f"NC gamma={value}")
+        clamped = fit_clamped(task, paper_objective(task, value), options.keep, title)
+        alone = TemperatureScaling(objective="focal", gamma=value)
+        alone.fit(task.cal.logits, task.cal.y)
+        for method, logits, temperature in (
+            ("NC", clamped.test_logits, clamped.temperature),
+            ("TS", task.test.logits, alone.temperature_),
+        ):
+            found = metrics(judged(task, logits, temperature))
+            case = {"method": method, "gamma": value, "temperature": temperature}
+            yield case | found
+
+
+def corrupted_logits(task, kind, severity, delta):
+    images = corrupt_images(
+        task.test.X, kind, severity, channel_axis=1, random_state=task.seed
+    )
+    return {"logits": run_network(task.module, images + np.float32(delta))}
+
+
+def judged(task, logits, temperature):
+    proba = softmax(logits.astype(np.float64) / temperature, axis=1)
+    return Result(task.test.rows, task.test.y, proba)
+
+
+def summaries(name, results):
+    """Yield the mean metrics of each method, and its distance to TS."""
+    n_images = len(load_logits(name)[1])
+    for method, own in results.items():
+        columns = [metrics(result) for result in own]
+        row = {"method": method}
+        row |= {c: float(np.mean([m[c] for m in columns])) for c in COLUMNS}
+        for column, ends in differences(own, results[REFERENCE], n_images).items():
+            names = f"{column} less TS", f"{column} low", f"{column} high"
+            row |= dict(zip(names, ends, strict=True))
+        yield row
+
+
+def cell(row, column, key="", sign=""):
+    factor, digits = COLUMNS[column]
+    return f"{factor * row[key or column]:{sign}.{digits}f}"
+
+
+def change(row, column):
+    """Difference to temperature scaling with its interval."""
+    if row["method"] == REFERENCE:
+        return ""
+    ends = (f"{column} less TS", f"{column} low", f"{column} high")
+    value, low, high = (cell(row, column, key, "+") for key in ends)
+    return f"{value} [{low}, {high}]"
+
+
+def block(rows, columns=tuple(COLUMNS), changes=CHANGES):
+    """One network's methods: metrics, and differences to temperature scaling."""
+    row = rows[0]
+    data, network = NETWORKS[row["network"]][0].split(", ")
+    kind = " as strongly compressed JPEG" * (row["part"] == "shift")
+    images = f"{row['samples']:,} images to fit on and to judge by"
+    lines = [
+        [r["method"], *(cell(r, c) for c in columns), *(change(r, c) for c in changes)]
+        for r in rows
+    ]
+    less = [f"{c} less TS's, 95 %" for c in changes]
+    title = f"{data}{kind}, {network}: {images}"
+    heads = [f"{c} %" if COLUMNS[c][0] == 100 else c for c in columns]
+    return Table(["method", *heads, *less], lines, title)
+
+
+def chosen(rows, **case):
+    return [row for row in rows if all(row.get(k) == v for k, v in case.items())]
+
+
+def of(name, part, samples, **options):
+    """Return the function that makes the table of a network and part."""
+    if part == "table":
+        options["changes"] = ("NLL", "ECE")
+    return lambda rows: block(
+        chosen(rows, network=name, part=part, samples=samples), **options
+    )
+
+
+def tag(name):
+    return name.replace("-", "_")
+
+
+def log_losses(networks, samples):
+    """Return the function that makes the table of log-losses less those of TS."""
+
+    def table(rows):
+        lines = {}
+        for name in networks:
+            for row in chosen(rows, network=name, part="table", samples=samples):
+                method, text = row["method"], change(row, "NLL")
+                if method == REFERENCE:
+                    method = "TS: ECE %, NLL"
+                    text = f"{cell(row, 'ECE')}, {cell(row, 'NLL')}"
+                lines.setdefault(method, [method]).append(text)
+        titles = [NETWORKS[name][0] for name in networks]
+        title = f"NLL less TS's, 95 % interval: {samples:,} images to fit on"
+        return Table(["method", *titles], [*lines.values()], title)
+
+    return table
+
+
+def corruptions(rows):
+    """Log-loss under corruption, beside temperature scaling."""
+    lines, methods = {}, {}
+    for row in chosen(rows, part="corruption"):
+        kind = row["corruption"].replace("_", " ")
+        line = lines.setdefault(kind, [kind])
+        line.append(cell(row, "NLL"))
+        methods[row["method"]] = None
+        if row["method"] == "NC":
+            line.append(change(row, "NLL"))
+            methods["NC less TS, 95 %"] = None
+    title = "Log-loss on corrupted images of networks fitted on clean ones"
+    return Table(["corruption, severity", *methods], [*lines.values()], title)
+
+
+def recipes(rows):
+    """Seconds to the objective of each recipe."""
+    columns = {"seconds": 1, "objective": 4, "temperature": 3, "norm": 2, "epochs": 0}
+    lines = [
+        [row["preset"], row["fit"], *(f"{row[c]:.{n}f}" for c, n in columns.items())]
+        for row in chosen(rows, part="speed")
+    ]
+    return Table(["recipe", "fit", *columns], lines)
+
+
+def summary(rows):
+    for name in dict.fromkeys(row["network"] for row in rows):
+        for part in ("table", "shift"):
+            own = chosen(rows, network=name, part=part)
+            if own:
+                yield block(own)
+
+
+SHORT = ("accuracy", "ECE", "NLL")
+CIFAR10 = [name for name in NETWORKS if name.startswith("cifar10-")]
+CIFAR100 = [name for name in NETWORKS if name.startswith("cifar100-")]
+TABLES = {
+    "shift": of("cifar10-resnet8d", "shift", 5000, columns=SHORT),
+    "shift_resnet20": of("cifar10-resnet20", "shift", 2000),
+    "cifar10": log_losses(CIFAR10, 2000),
+    "cifar100": log_losses(CIFAR100, 1000),
+    **{tag(name): of(name, "table", 2000) for name in CIFAR10},
+    **{tag(name): of(name, "table", 1000) for name in CIFAR100},
+    "corruptions": corruptions,
+    "recipes": recipes,
+}

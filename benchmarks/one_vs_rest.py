@@ -1,18 +1,12 @@
-"""One-vs-rest calibrators against scikit-learn, betacal and netcal, in one run.
+"""One-vs-rest calibrators beside scikit-learn, betacal and netcal.
 
-Calibrates the saved outputs of a WideResNet on CIFAR-100 (5,000 + 5,000 rows) and
-prints fit times, their ratio and test log-losses; for parametric methods also by how
-much the calibration loss of the worst class exceeds the rival's (at most 1e-6 is
+Calibrates the saved outputs of a WideResNet on CIFAR-100 (5,000 + 5,000 rows). "ratio"
+is the rival's fit time in units of ours; "worst excess" is by how much the calibration
+loss of the worst class exceeds the rival's, for parametric methods (at most 1e-6 is
 wanted).
-Rivals that are not installed are named and left out: pip install betacal netcal torch
 
-Usage: SKCALIB_DATA=<folder with logits/> python benchmarks/one_vs_rest.py
+Needs data, rivals.
 """
-
-import os
-import time
-import warnings
-from pathlib import Path
 
 import numpy as np
 from scipy.special import log_expit, softmax
@@ -21,7 +15,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
-from skcalib import logits_from_proba
+from benchmarks._data import SETS, load_set
+from benchmarks._measure import in_turns, normalise, say
 from skcalib._numerics import log_odds
 from skcalib.calibrators import (
     BetaCalibration,
@@ -30,32 +25,20 @@ from skcalib.calibrators import (
     PlattScaling,
 )
 
-REPEATS = 5
-BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
-DATA = Path(os.environ.get("SKCALIB_DATA", BESIDE_REPOSITORY))
+CHOICES = {"network": SETS}
+TINY = {"network": "cifar10-wrn", "repeats": 1}
 
 
-def load():
-    with np.load(DATA / "logits" / "wideresnet-16-4-cifar-100.npz") as arrays:
-        logits = logits_from_proba(arrays["predictions"].astype(np.float64))
-        y = arrays["ground_truth"].ravel().astype(int)
-    return train_test_split(logits, y, test_size=0.5, stratify=y, random_state=0)
-
-
-def seconds(fit):
-    """Best of some runs, and the last result."""
-    best = np.inf
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        result = fit()
-        best = min(best, time.perf_counter() - start)
-    return best, result
-
-
-def normalise(q):
-    # The floor keeps rows and log-losses finite where a rival gives only zeros.
-    q = np.maximum(q, 1e-15)
-    return q / q.sum(axis=1, keepdims=True)
+def run(*, network="cifar100-wrn", repeats=5):
+    X, y = load_set(network)
+    halves = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
+    cases = [(isotonic, {}), (platt, {})]
+    cases += [(beta, {"variant": variant}) for variant in ("abm", "am", "ab")]
+    for compare, options in [*cases, (histogram, {})]:
+        try:
+            yield compare(*halves, repeats, **options)
+        except ModuleNotFoundError as error:
+            say(f"{compare.__name__}: {error.name} is not installed, left out")
 
 
 def class_losses(u, target):
@@ -82,89 +65,79 @@ def predict_per_class(models, scores):
     return np.stack([m.predict(scores[:, k]) for k, m in enumerate(models)], axis=1)
 
 
-def show(name, ours, theirs, y_test, excess=None):
-    (time_ours, proba_ours), (time_theirs, proba_theirs) = ours, theirs
-    worst = "" if excess is None else f"{excess:13.1e}"
-    print(
-        f"{name:34}{time_ours:9.3f}{time_theirs:9.3f}{time_theirs / time_ours:8.1f}x"
-        f"{log_loss(y_test, proba_ours):10.4f}"
-        f"{log_loss(y_test, normalise(proba_theirs)):10.4f}{worst}"
-    )
+def row(name, seconds, proba, rivals_proba, y_test, excess=np.nan):
+    ours, theirs = (times.min() for times in seconds)
+    return {
+        "method (rival)": name,
+        "seconds": ours,
+        "rival's": theirs,
+        "ratio": theirs / ours,
+        "NLL": log_loss(y_test, proba),
+        "rival's NLL": log_loss(y_test, normalise(rivals_proba)),
+        "worst excess": excess,
+    }
 
 
-def compare_isotonic(X, X_test, y, y_test):
+def isotonic(X, X_test, y, y_test, repeats):
     p, p_test = softmax(X, axis=1), softmax(X_test, axis=1)
-    time_ours, model = seconds(lambda: IsotonicCalibration().fit(X, y))
-    time_theirs, curves = seconds(
-        lambda: per_class(lambda: IsotonicRegression(out_of_bounds="clip"), p, y)
+    seconds, (model, curves) = in_turns(
+        [
+            lambda: IsotonicCalibration().fit(X, y),
+            lambda: per_class(lambda: IsotonicRegression(out_of_bounds="clip"), p, y),
+        ],
+        repeats,
     )
-    ours = time_ours, normalise(model.predict_proba(X_test))
-    theirs = time_theirs, predict_per_class(curves, p_test)
-    show("isotonic (scikit-learn)", ours, theirs, y_test)
+    proba = normalise(model.predict_proba(X_test))
+    rivals = predict_per_class(curves, p_test)
+    return row("isotonic (scikit-learn)", seconds, proba, rivals, y_test)
 
 
-def compare_platt(X, X_test, y, y_test):
-    platt = PlattScaling(fit_on="logits")
-    time_ours, platt = seconds(lambda: platt.fit(X, y))
-    time_theirs, curves = seconds(lambda: per_class(_SigmoidCalibration, X, y))
+def platt(X, X_test, y, y_test, repeats):
+    seconds, (model, curves) = in_turns(
+        [
+            lambda: PlattScaling(fit_on="logits").fit(X, y),
+            lambda: per_class(_SigmoidCalibration, X, y),
+        ],
+        repeats,
+    )
     target = smoothed(y[:, np.newaxis] == np.arange(X.shape[1]))
-    mine = class_losses(platt.coef_ * X + platt.intercept_, target)
+    mine = class_losses(model.coef_ * X + model.intercept_, target)
     rival = class_losses(logit(predict_per_class(curves, X)), target)
-    ours = time_ours, platt.predict_proba(X_test)
-    theirs = time_theirs, predict_per_class(curves, X_test)
-    show("Platt on logits (scikit-learn)", ours, theirs, y_test, (mine - rival).max())
+    proba, rivals = model.predict_proba(X_test), predict_per_class(curves, X_test)
+    name, excess = "Platt on logits (scikit-learn)", (mine - rival).max()
+    return row(name, seconds, proba, rivals, y_test, excess)
 
 
-def compare_beta(X, X_test, y, y_test, variant):
+def beta(X, X_test, y, y_test, repeats, variant):
     from betacal import BetaCalibration as Rival
 
     p, p_test = softmax(X, axis=1), softmax(X_test, axis=1)
-    beta = BetaCalibration(variant=variant)
-    time_ours, beta = seconds(lambda: beta.fit(X, y))
-    time_theirs, curves = seconds(lambda: per_class(lambda: Rival(variant), p, y))
+    seconds, (model, curves) = in_turns(
+        [
+            lambda: BetaCalibration(variant=variant).fit(X, y),
+            lambda: per_class(lambda: Rival(variant), p, y),
+        ],
+        repeats,
+    )
     odds = log_odds(X.copy())
     hit = y[:, np.newaxis] == np.arange(X.shape[1])
-    u = beta.a_ * log_expit(odds) - beta.b_ * log_expit(-odds) + beta.c_
+    u = model.a_ * log_expit(odds) - model.b_ * log_expit(-odds) + model.c_
     rival = class_losses(logit(predict_per_class(curves, p)), hit)
     excess = (class_losses(u, hit) - rival).max()
-    ours = time_ours, beta.predict_proba(X_test)
-    theirs = time_theirs, predict_per_class(curves, p_test)
-    show(f"beta {variant} (betacal)", ours, theirs, y_test, excess)
+    proba, rivals = model.predict_proba(X_test), predict_per_class(curves, p_test)
+    return row(f"beta {variant} (betacal)", seconds, proba, rivals, y_test, excess)
 
 
-def compare_histogram(X, X_test, y, y_test):
+def histogram(X, X_test, y, y_test, repeats):
     from netcal.binning import HistogramBinning as Rival
 
     p, p_test = softmax(X, axis=1), softmax(X_test, axis=1)
-    time_ours, model = seconds(lambda: HistogramBinning().fit(X, y))
-    time_theirs, rival = seconds(lambda: Rival(bins=15).fit(p, y))
-    ours = time_ours, normalise(model.predict_proba(X_test))
-    show("histogram (netcal)", ours, (time_theirs, rival.transform(p_test)), y_test)
-
-
-def main():
-    X, X_test, y, y_test = load()
-    print(
-        f"{'method (rival)':34}{'fit s':>9}{'rival s':>9}{'ratio':>9}"
-        f"{'test NLL':>10}{'rival':>10}{'worst excess':>13}"
+    seconds, (model, rival) = in_turns(
+        [
+            lambda: HistogramBinning().fit(X, y),
+            lambda: Rival(bins=15).fit(p, y),
+        ],
+        repeats,
     )
-    compare_isotonic(X, X_test, y, y_test)
-    compare_platt(X, X_test, y, y_test)
-    optional = [
-        (compare_beta, {"variant": "abm"}),
-        (compare_beta, {"variant": "am"}),
-        (compare_beta, {"variant": "ab"}),
-        (compare_histogram, {}),
-    ]
-    for compare, options in optional:
-        try:
-            compare(X, X_test, y, y_test, **options)
-        except ModuleNotFoundError as error:
-            print(f"{compare.__name__}: {error.name} is not installed, left out")
-
-
-if __name__ == "__main__":
-    with warnings.catch_warnings():
-        # Rivals warn about their own internals.
-        warnings.simplefilter("ignore")
-        main()
+    proba = normalise(model.predict_proba(X_test))
+    return row("histogram (netcal)", seconds, proba, rival.transform(p_test), y_test)

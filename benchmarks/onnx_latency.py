@@ -1,22 +1,21 @@
 """What a calibration costs at inference: calibrated against bare ONNX model.
 
 The two sessions take turns, so that what else the machine does hits both alike; the
-figure is the ratio of their median times in one process on one thread. Networks are
-those of the folder named by SKCALIB_DATA (default ../shared/data), and a tiny MLP made
-here, on which the calibration is as large a share as it can be.
+figure is the ratio of their median times in one process on one thread. Beside real
+networks stands a tiny MLP made here, on which the calibration is as large a share as it
+can be.
 
-    python benchmarks/onnx_latency.py [--rows 1] [--repeats 300]
+Needs the `onnx` extra, data.
 """
 
-import argparse
-import os
-import time
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import onnx
 import onnxruntime
 
+from benchmarks._data import DATA
+from benchmarks._measure import in_turns
 from skcalib.calibrators import (
     IsotonicCalibration,
     OrderPreservingScaling,
@@ -28,9 +27,9 @@ from skcalib.export import calibrate_onnx_model
 from skcalib.frozen import OnnxLogits
 from skcalib.model_selection import CalibratorSearch
 
-BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared" / "data"
-FOLDER = Path(os.environ.get("SKCALIB_DATA", BESIDE_REPOSITORY))
-NETWORKS = ["cifar10/resnet8d", "cifar100/resnet20", "fashion_mnist/cnn"]
+NETWORKS = ("tiny MLP", "cifar10/resnet8d", "cifar100/resnet20", "fashion_mnist/cnn")
+CHOICES = {"networks": NETWORKS}
+TINY = {"networks": ("tiny MLP",), "repeats": 20}
 CALIBRATORS = [
     TemperatureScaling(),
     VectorScaling(),
@@ -75,15 +74,11 @@ def open_session(model):
     )
 
 
-def seconds(sessions, feeds, repeats):
-    """Time the sessions in turns; return the median of each."""
-    times = np.empty((repeats, len(sessions)))
-    for i in range(-repeats // 10, repeats):
-        for k, session in enumerate(sessions):
-            start = time.perf_counter()
-            session.run(None, feeds)
-            times[max(i, 0), k] = time.perf_counter() - start
-    return np.median(times, axis=0)
+def run(*, networks=NETWORKS, rows=1, repeats=300):
+    for name in networks:
+        own = name == "tiny MLP"
+        model = tiny_mlp() if own else onnx.load(DATA / f"{name}.onnx")
+        yield from compare(name, model, rows, repeats)
 
 
 def compare(name, model, rows, repeats):
@@ -99,26 +94,13 @@ def compare(name, model, rows, repeats):
     for calibrator in CALIBRATORS:
         calibrator.fit(logits, y)
         calibrated = open_session(calibrate_onnx_model(model, calibrator))
-        before, after = seconds([bare, calibrated], {name_in: X}, repeats)
-        print(
-            f"{name:18s} {type(calibrator).__name__:24s} {1e6 * before:9.1f} us"
-            f" {1e6 * after:9.1f} us   ratio {after / before:.3f}",
-            flush=True,
-        )
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=300)
-    options = parser.parse_args()
-    print(f"{'network':18s} {'calibrator':24s} {'bare':>12s} {'calibrated':>12s}")
-    compare("tiny MLP", tiny_mlp(), options.rows, options.repeats)
-    for name in NETWORKS:
-        path = FOLDER / f"{name}.onnx"
-        if path.is_file():
-            compare(name, onnx.load(path), options.rows, options.repeats)
-
-
-if __name__ == "__main__":
-    main()
+        sessions = [partial(s.run, None, {name_in: X}) for s in (bare, calibrated)]
+        in_turns(sessions, repeats // 10)  # which warms both up
+        before, after = (np.median(times) for times in in_turns(sessions, repeats)[0])
+        yield {
+            "network": name,
+            "calibrator": type(calibrator).__name__,
+            "bare us": 1e6 * before,
+            "calibrated us": 1e6 * after,
+            "ratio": after / before,
+        }

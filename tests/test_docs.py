@@ -68,10 +68,3 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 def test_the_list_of_operations_is_complete(operation):
     page = read("docs/how_it_works.rst")
     assert f"``{operation.__name__}``" in page
-
-
-@pytest.mark.parametrize("page", ["README.md", "benchmarks/README.md"])
-def test_a_table_of_benchmarks_has_every_script(page):
-    table = set(re.findall(r"^\| `.*?(\w+\.py)`", read(page), flags=re.MULTILINE))
-    scripts = {path.name for path in (ROOT / "benchmarks").glob("[!_]*.py")}
-    assert scripts <= table

@@ -1,0 +1,173 @@
+"""The runner of the benchmarks, and the tables of the documentation."""
+
+import inspect
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_on_the_path(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+
+
+@pytest.fixture
+def suite(monkeypatch, tmp_path):
+    """The runner with a benchmark of its own, whose results go to a new folder."""
+    from benchmarks import __main__, _records
+
+    def run(*, colours=("red", "blue"), n=2, loud=False):
+        for colour in colours:
+            yield {"colour": colour, "size": n * 0.5, "loud": str(loud)}
+
+    made_up = types.ModuleType("benchmarks.made_up", "What colours weigh.\n\nText.")
+    made_up.run, made_up.TINY = run, {"n": 1}
+    made_up.CHOICES = {"colours": ("red", "blue", "green")}
+    made_up.TABLES = {
+        "sizes": lambda rows: __main__._tables.Table(
+            ["colour", "size"], [[row["colour"], row["size"]] for row in rows]
+        )
+    }
+    monkeypatch.setitem(sys.modules, "benchmarks.made_up", made_up)
+    monkeypatch.setattr(_records, "RESULTS", tmp_path)
+    monkeypatch.setattr(_records, "benchmarks", lambda: {"made_up": made_up.__doc__})
+    # The threads of the tests are not the runner's.
+    monkeypatch.setattr(__main__, "limit_threads", lambda n_threads: None)
+    return __main__
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_results():
+    for package in ("torch", "PIL"):
+        pytest.importorskip(package)
+    from benchmarks import _tables
+
+    assert _tables.write_pages(check=True) == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_benchmark_declares_what_the_runner_asks_for(name):
+    module = pytest.importorskip(f"benchmarks.{name}")
+    options = inspect.signature(module.run).parameters
+    assert all(option.kind == option.KEYWORD_ONLY for option in options.values())
+    assert set(module.TINY) | set(getattr(module, "CHOICES", {})) <= set(options)
+    assert all(map(callable, getattr(module, "TABLES", {}).values()))
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.rst")), ids=str)
+def test_a_marked_table_belongs_to_a_benchmark(page):
+    from benchmarks import _tables
+
+    for match in _tables.MARKED.finditer(page.read_text(encoding="utf-8")):
+        module = pytest.importorskip(f"benchmarks.{match['name']}")
+        assert match["table"] in module.TABLES
+
+
+def test_a_small_benchmark_runs(suite, capsys):
+    assert suite.run_one("many_classes", ["--tiny"])
+    assert "structured matrix" in capsys.readouterr().out
+
+
+def test_options_are_those_of_run_with_its_types(suite, capsys):
+    assert (
+        suite.main(["run", "made_up", "--colours", "green", "--n", "3", "--loud"]) == 0
+    )
+    assert "green" in (out := capsys.readouterr().out)
+    assert "1.5" in out
+    assert "True" in out
+
+
+def test_an_unknown_value_of_an_option_is_refused(suite, capsys):
+    with pytest.raises(SystemExit):
+        suite.main(["run", "made_up", "--colours", "grey"])
+    assert "invalid choice: 'grey'" in capsys.readouterr().err
+
+
+def test_an_unknown_benchmark_is_refused_with_the_known_ones(suite):
+    with pytest.raises(SystemExit, match="name some of made_up"):
+        suite.main(["run", "made_down"])
+
+
+def test_tiny_runs_all_and_keeps_nothing(suite, tmp_path, capsys):
+    assert suite.main(["run", "--tiny"]) == 0
+    assert "0.5" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SystemExit):
+        suite.main(["run", "made_up", "--tiny", "--save"])
+    assert "those of --tiny are none" in capsys.readouterr().err
+
+
+def test_a_run_takes_the_place_of_one_with_the_same_options(suite, tmp_path):
+    for words in ([], ["--n", "4"], []):
+        suite.main(["run", "made_up", *words, "--save"])
+    runs = json.loads((tmp_path / "made_up.json").read_text(encoding="utf-8"))
+    assert [run["options"]["n"] for run in runs] == [4, 2]
+    assert all(run["finished"] for run in runs)
+    assert runs[0]["command"] == "python -m benchmarks run made_up --n 4 --save"
+    assert runs[1]["rows"][0] == {"colour": "red", "size": 1.0, "loud": "False"}
+    assert {"date", "commit", "processor", "cores", "versions"} <= set(runs[0])
+
+
+def test_a_benchmark_without_its_package_is_skipped(suite, monkeypatch, capsys):
+    def run():
+        import a_package_that_is_not_there  # noqa: F401
+
+        yield {}
+
+    module = sys.modules["benchmarks.made_up"]
+    run.__kwdefaults__ = {}
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(module, "TINY", {})
+    assert suite.main(["run", "--tiny"]) == 0
+    assert suite.main(["run", "made_up"]) == 1
+    assert "a_package_that_is_not_there is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "body"),
+    [
+        (
+            ".. table: made_up.sizes",
+            ".. end of table",
+            '.. csv-table::\n   :header-rows: 1\n\n   "colour", "size"\n'
+            '   "red", "1.0"\n   "blue", "1.0"',
+        ),
+        (
+            "<!-- table: made_up.sizes -->",
+            "<!-- end of table -->",
+            "| colour | size |\n| ------ | ---- |\n"
+            "| red    | 1.0  |\n| blue   | 1.0  |",
+        ),
+    ],
+)
+def test_a_table_is_written_between_its_marks(suite, begin, end, body):
+    page = f"before\n\n{begin}\n\nold\n\n{end}\n\nafter\n"
+    left = []
+    assert suite._tables.rewritten(page, left) == page
+    assert left == ["made_up.sizes"]
+    suite.main(["run", "made_up", "--save"])
+    new = f"before\n\n{begin}\n\n{body}\n\n{end}\n\nafter\n"
+    assert suite._tables.rewritten(page, []) == new
+    assert suite._tables.rewritten(new, []) == new
+
+
+def test_check_fails_where_a_page_differs_and_writes_nothing(
+    suite, monkeypatch, tmp_path
+):
+    suite.main(["run", "made_up", "--save"])
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "benchmarks").mkdir()
+    page = tmp_path / "README.md"
+    page.write_text("<!-- table: made_up.sizes -->\n<!-- end of table -->\n", "utf-8")
+    (tmp_path / "benchmarks" / "README.md").write_text("nothing\n", "utf-8")
+    monkeypatch.setattr(suite._tables, "ROOT", tmp_path)
+    assert suite.main(["tables", "--check"]) == 1
+    assert "red" not in page.read_text("utf-8")
+    assert suite.main(["tables"]) == 0
+    assert "red" in page.read_text("utf-8")
+    assert suite.main(["tables", "--check"]) == 0
