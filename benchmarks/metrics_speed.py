@@ -184,25 +184,25 @@ def kde(kind):
 
 # The same for methods that are too slow for the large shapes.
 PAIRS = {
-    "sweep": (
+    "ECE sweep": (
         metrics.sweep_calibration_error,
         [("authors", "caltrain.calibration_metrics", authors_sweep)],
     ),
-    "refinement": (
+    "refinement of the log-loss": (
         metrics.refinement_loss,
         [("probmetrics", "probmetrics.metrics", probmetrics_refinement)],
     ),
-    "KDE top": (
+    "KDE-ECE, top label": (
         kde("top_label"),
         [("authors", "ece_kde", authors_kde("top_label"))],
     ),
-    "KDE all": (
+    "KDE-ECE, whole vector": (
         kde("canonical"),
         [("authors", "ece_kde", authors_kde("canonical"))],
     ),
     "SKCE": (
         partial(metrics.squared_kernel_calibration_error, bandwidth=BANDWIDTH),
-        [("NumPy", "numpy", all_pairs)],
+        [("plain NumPy", "numpy", all_pairs)],
     ),
 }
 
