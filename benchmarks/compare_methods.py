@@ -34,73 +34,48 @@ from skcalib import (
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
 
 METHODS = {
-    "TS": TemperatureScaling(),
-    "TS-grid": TemperatureScaling(objective="ece"),
-    "TS-focal": TemperatureScaling(objective="focal"),
-    "TS-Brier": TemperatureScaling(objective="brier"),
-    "ETS": EnsembleTemperatureScaling(),
-    "VS": VectorScaling(),
-    "MS-ODIR": MatrixScaling(),
-    "Dir-ODIR": DirichletCalibration(),
-    "SVS": StructuredMatrixScaling(structure="vector"),
-    "SMS": StructuredMatrixScaling(),
-    "OP": OrderPreservingScaling(),
-    "SMS-OP": OrderPreservingScaling(StructuredMatrixScaling()),
+    "temperature": TemperatureScaling(),
+    "temperature, ECE on a grid": TemperatureScaling(objective="ece"),
+    "temperature, focal loss": TemperatureScaling(objective="focal"),
+    "temperature, Brier score": TemperatureScaling(objective="brier"),
+    "ensemble temperature": EnsembleTemperatureScaling(),
+    "vector": VectorScaling(),
+    "matrix, ODIR": MatrixScaling(),
+    "Dirichlet, ODIR": DirichletCalibration(),
+    "structured vector": StructuredMatrixScaling(structure="vector"),
+    "structured matrix": StructuredMatrixScaling(),
+    "order-preserving": OrderPreservingScaling(),
+    "structured matrix, order-preserving": OrderPreservingScaling(
+        StructuredMatrixScaling()
+    ),
     "Platt": PlattScaling(),
     "beta": BetaCalibration(),
     "isotonic": IsotonicCalibration(),
-    "IROvA": IsotonicCalibration(method="strict"),
-    "IROvA-TS": IsotonicCalibration(method="strict_temperature"),
-    "IRM": IsotonicCalibration(method="shared"),
-    "isotonic-top": IsotonicCalibration(method="top_label"),
-    "histogram-width": HistogramBinning(),
-    "histogram-mass": HistogramBinning(strategy="quantile"),
-    "BBQ": BayesianBinning(),
-    "BBQ-top": BayesianBinning(method="top_label"),
+    "isotonic, strict": IsotonicCalibration(method="strict"),
+    "isotonic, strict, after temperature": IsotonicCalibration(
+        method="strict_temperature"
+    ),
+    "isotonic, shared": IsotonicCalibration(method="shared"),
+    "isotonic, top label": IsotonicCalibration(method="top_label"),
+    "histogram, equal width": HistogramBinning(),
+    "histogram, equal mass": HistogramBinning(strategy="quantile"),
+    "Bayesian binning (BBQ)": BayesianBinning(),
+    "BBQ, top label": BayesianBinning(method="top_label"),
     "scaling-binning": ScalingBinning(),
-    "scaling-binning-classes": ScalingBinning(method="one_vs_rest"),
-    "spline": SplineCalibration(),
-    "spline-classes": SplineCalibration(method="one_vs_rest"),
+    "scaling-binning, every class": ScalingBinning(method="one_vs_rest"),
+    "spline, top label": SplineCalibration(),
+    "spline, every class": SplineCalibration(method="one_vs_rest"),
     "Venn-Abers": VennAbersCalibration(),
-    "Venn-Abers-cross": VennAbersCalibration(cv=5),
-    "Venn-Abers-pairs": VennAbersCalibration(method="one_vs_one"),
-    "default": CalibratorSearch(),
+    "Venn-Abers, five folds": VennAbersCalibration(cv=5),
+    "Venn-Abers, pairs": VennAbersCalibration(method="one_vs_one"),
+    "the default search": CalibratorSearch(),
 }
-# The same in words, in the order of the tables.
-TITLES = {
-    "uncalibrated": "uncalibrated",
-    "TS": "temperature",
-    "TS-grid": "temperature, ECE on a grid",
-    "TS-focal": "temperature, focal loss",
-    "TS-Brier": "temperature, Brier score",
-    "ETS": "ensemble temperature",
-    "VS": "vector",
-    "MS-ODIR": "matrix, ODIR",
-    "Dir-ODIR": "Dirichlet, ODIR",
-    "SVS": "structured vector",
-    "SMS": "structured matrix",
-    "OP": "order-preserving",
-    "SMS-OP": "structured matrix, order-preserving",
-    "Platt": "Platt",
-    "beta": "beta",
-    "isotonic": "isotonic",
-    "IROvA": "isotonic, strict",
-    "IROvA-TS": "isotonic, strict, after temperature",
-    "IRM": "isotonic, shared",
-    "isotonic-top": "isotonic, top label",
-    "histogram-width": "histogram, equal width",
-    "histogram-mass": "histogram, equal mass",
-    "BBQ": "Bayesian binning (BBQ)",
-    "BBQ-top": "BBQ, top label",
-    "scaling-binning": "scaling-binning",
-    "scaling-binning-classes": "scaling-binning, every class",
-    "spline": "spline, top label",
-    "spline-classes": "spline, every class",
-    "Venn-Abers": "Venn-Abers",
-    "Venn-Abers-cross": "Venn-Abers, five folds",
-    "Venn-Abers-pairs": "Venn-Abers, pairs",
-    "default": "the default search",
-}
+# Those of the shortest table.
+COMMON = [
+    *("uncalibrated", "temperature", "ensemble temperature", "vector"),
+    *("matrix, ODIR", "Dirichlet, ODIR", "structured vector", "structured matrix"),
+    *("Platt", "beta", "isotonic, strict, after temperature"),
+]
 # Of so many classes on, the table is that of many, and pairs take too long.
 MANY = 100
 # Column: factor and digits when printed, and which end is the best.
@@ -115,7 +90,11 @@ COLUMNS = {
     "fit seconds": (1, 3, None),
 }
 CHOICES = {"sets": SETS, "methods": METHODS}
-TINY = {"sets": ("orientation",), "methods": ("TS", "SVS"), "splits": 2}
+TINY = {
+    "sets": ("orientation",),
+    "methods": ("temperature", "structured vector"),
+    "splits": 2,
+}
 
 
 def run(*, sets=tuple(SETS), methods=tuple(METHODS), splits=5):
@@ -124,7 +103,7 @@ def run(*, sets=tuple(SETS), methods=tuple(METHODS), splits=5):
         halves = StratifiedShuffleSplit(splits, test_size=0.5, random_state=0)
         case = {"set": name, "classes": X.shape[1], "samples": X.shape[0]}
         for method in methods:
-            if method == "Venn-Abers-pairs" and X.shape[1] >= MANY:
+            if method == "Venn-Abers, pairs" and X.shape[1] >= MANY:
                 continue
             found = compare_calibrators({method: METHODS[method]}, X, y, cv=halves)
             found = found.to_dict()
@@ -170,19 +149,17 @@ def summary(rows):
 
 def three_networks(rows):
     """Log-loss and ECE with their deviations, of common methods on three networks."""
-    methods = ["uncalibrated", "TS", "ETS", "VS", "MS-ODIR", "Dir-ODIR", "SVS", "SMS"]
-    methods += ["Platt", "beta", "IROvA-TS"]
     names = ["cifar10-resnet20", "cifar100-resnet20", "fashion-mnist"]
     sets = by_set(rows)
     lines = [
         [
-            TITLES[method],
+            method,
             *(
                 f"{text(sets[n][method], 'NLL')}; {text(sets[n][method], 'ECE')} %"
                 for n in names
             ),
         ]
-        for method in methods
+        for method in COMMON
     ]
     return Table(["method", *(SETS[name][0] for name in names)], lines)
 
@@ -191,16 +168,14 @@ def all_methods(rows):
     """Log-loss, the lowest bold, and ECE of all methods."""
     sets = by_set(rows)
     lines = []
-    for method, title in TITLES.items():
-        if not any(method in table for table in sets.values()):
-            continue
+    for method in dict.fromkeys(m for table in sets.values() for m in table):
         cells = []
         for table in sets.values():
             lowest = min(row["NLL"] for row in table.values())
             loss = f"{table[method]['NLL']:.4f}"
             bold = "**" * (loss == f"{lowest:.4f}")
             cells.append(f"{bold}{loss}{bold}; {100 * table[method]['ECE']:.2f}")
-        lines.append([title, *cells])
+        lines.append([method, *cells])
     return Table(["method", *(SETS[name][0] for name in sets)], lines)
 
 
