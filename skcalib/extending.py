@@ -20,12 +20,12 @@ from skcalib._maps import (
     LogSigmoid,
     LogSoftmax,
     Lookup,
-    Mixture,
     Renormalise,
     ReplaceTop,
     Scale,
     Softmax,
     Table,
+    WeightedSum,
 )
 
 # Where packages name their calibrators.
@@ -81,11 +81,11 @@ __all__ = [
     "LogSigmoid",
     "LogSoftmax",
     "Lookup",
-    "Mixture",
     "Renormalise",
     "ReplaceTop",
     "Scale",
     "Softmax",
     "Table",
+    "WeightedSum",
     "installed_calibrators",
 ]

@@ -10,12 +10,12 @@ from skcalib._maps._operations import (
     CalibrationMap,
     LogOdds,
     Lookup,
-    Mixture,
     Operation,
     Renormalise,
     ReplaceTop,
     Softmax,
     Table,
+    WeightedSum,
 )
 
 Arrays = Sequence[NDArray[np.float64]]
@@ -47,5 +47,5 @@ def curve_map(
     if softmax_share == 0:
         return CalibrationMap(*front, *curves, Renormalise())
     parts = (CalibrationMap(*curves), CalibrationMap(Softmax()))
-    mixture = Mixture((1.0, softmax_share), parts)
-    return CalibrationMap(*front, mixture, Renormalise())
+    summed = WeightedSum((1.0, softmax_share), parts)
+    return CalibrationMap(*front, summed, Renormalise())

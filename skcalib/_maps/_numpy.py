@@ -150,7 +150,7 @@ def _(operation: ops.ReplaceTop, x: Block) -> Block:
 
 
 @apply.register
-def _(operation: ops.Mixture, x: Block) -> Block:
+def _(operation: ops.WeightedSum, x: Block) -> Block:
     total = np.full_like(x, operation.constant)
     for weight, part in zip(operation.weights, operation.parts, strict=True):
         total += weight * evaluate_block(part, x.copy())

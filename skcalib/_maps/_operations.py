@@ -112,7 +112,7 @@ class ReplaceTop:
 
 
 @dataclass(frozen=True, eq=False)
-class Mixture:
+class WeightedSum:
     """``sum_i weights[i] * parts[i](x) + constant``; each part maps the same x."""
 
     weights: tuple[float, ...]
@@ -138,7 +138,7 @@ Operation = (
     | Lookup
     | EntropyScale
     | ReplaceTop
-    | Mixture
+    | WeightedSum
     | Renormalise
 )
 

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import CalibrationMap, Mixture, Softmax
+from skcalib._maps import CalibrationMap, Softmax, WeightedSum
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._mixture import fit_mixture
 from skcalib._solvers._temperature import (
@@ -117,7 +117,7 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         weights = tuple(float(w) for w in self.weights_[:2])
         parts = (scaled, CalibrationMap(Softmax()))
         constant = float(self.weights_[2]) / len(self.classes_)
-        return CalibrationMap(Mixture(weights, parts, constant))
+        return CalibrationMap(WeightedSum(weights, parts, constant))
 
 
 def _log_proba_of_parts(data, temperature):

@@ -5,7 +5,7 @@ from numbers import Integral, Real
 import numpy as np
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import Affine, CalibrationMap, Clip, Mixture, Operation, Softmax
+from skcalib._maps import Affine, CalibrationMap, Clip, Operation, Softmax, WeightedSum
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
@@ -276,7 +276,7 @@ class MatrixScaling(BaseCalibrator):
             return self._affine_map(self.coef_, self.intercept_)
         folds = zip(self.fold_coefs_, self.fold_intercepts_, strict=True)
         parts = tuple(self._affine_map(coef, intercept) for coef, intercept in folds)
-        return CalibrationMap(Mixture((1 / len(parts),) * len(parts), parts))
+        return CalibrationMap(WeightedSum((1 / len(parts),) * len(parts), parts))
 
     def _affine_map(self, coef, intercept):
         affine = Affine(coef, intercept)

@@ -10,9 +10,9 @@ from skcalib._maps import (
     EntropyScale,
     LogSoftmax,
     Lookup,
-    Mixture,
     Softmax,
     Table,
+    WeightedSum,
 )
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._order_preserving import choose_knots, fit_order_preserving
@@ -202,10 +202,10 @@ class OrderPreservingScaling(BaseCalibrator):
         rises = (np.array(others) - lowest) * np.diff(ends)
         curve = Table(ends, np.concatenate([[0.0], np.cumsum(rises)]), "linear")
         parts = CalibrationMap(EntropyScale(scale)), CalibrationMap(Lookup((curve,)))
-        mixed = Mixture((1.0, 1.0), parts)
+        summed = WeightedSum((1.0, 1.0), parts)
         front = ()
         if self.scaling_ is not None:
             front = self.scaling_.calibration_map().logits.operations
         return CalibrationMap(
-            *front, *divisions(self.temperature_), LogSoftmax(), mixed, Softmax()
+            *front, *divisions(self.temperature_), LogSoftmax(), summed, Softmax()
         )

@@ -9,8 +9,8 @@ from skcalib._maps import (
     Affine,
     CalibrationMap,
     Log,
-    Mixture,
     Softmax,
+    WeightedSum,
     evaluate_block,
 )
 from skcalib._sklearn_compat import Interval, StrOptions
@@ -183,7 +183,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         """Temperature, a little of the uniform distribution, logarithm."""
         share = self.uniform_weight_
         scaled = CalibrationMap(*divisions(self.temperature_), Softmax())
-        return Mixture((1 - share,), (scaled,), share / n_classes), Log()
+        return WeightedSum((1 - share,), (scaled,), share / n_classes), Log()
 
     def calibration_map(self):
         """Return temperature, mix with the uniform, and affine map."""

@@ -113,7 +113,7 @@ def _(operation: ops.ReplaceTop, build: NodeBuilder, x: str, n_columns: int) -> 
 
 
 @emit.register
-def _(operation: ops.Mixture, build: NodeBuilder, x: str, n_columns: int) -> str:
+def _(operation: ops.WeightedSum, build: NodeBuilder, x: str, n_columns: int) -> str:
     total = build.constant(operation.constant)
     for weight, part in zip(operation.weights, operation.parts, strict=True):
         mapped = emit_map(part, build, x, n_columns)

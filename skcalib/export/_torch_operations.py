@@ -192,13 +192,13 @@ class ReplaceTop(nn.Module):
         return torch.where(is_top, proba, rest * (1 - proba))
 
 
-class Mixture(Numbers):
-    """See `skcalib._maps.Mixture`."""
+class WeightedSum(Numbers):
+    """See `skcalib._maps.WeightedSum`."""
 
     weights: Tensor
     constant: Tensor
 
-    def __init__(self, operation: ops.Mixture) -> None:
+    def __init__(self, operation: ops.WeightedSum) -> None:
         super().__init__(weights=operation.weights, constant=operation.constant)
         self.parts = nn.ModuleList(_sequence(part) for part in operation.parts)
 
@@ -293,8 +293,8 @@ def _(operation: ops.ReplaceTop) -> nn.Module:
 
 
 @as_module.register
-def _(operation: ops.Mixture) -> nn.Module:
-    return Mixture(operation)
+def _(operation: ops.WeightedSum) -> nn.Module:
+    return WeightedSum(operation)
 
 
 @as_module.register

@@ -11,7 +11,7 @@ from sklearn.base import clone
 
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._blocks import ArraySource, CalibrationData
-from skcalib._maps import CalibrationMap, Log, Mixture, Softmax, evaluate
+from skcalib._maps import CalibrationMap, Log, Softmax, WeightedSum, evaluate
 from skcalib._numerics import true_log_proba
 from skcalib._solvers._mixture import fit_mixture
 from skcalib.calibrators import OrderPreservingScaling, TemperatureScaling
@@ -86,7 +86,7 @@ class StackedCalibrator(BaseCalibrator):
 def _mixture(weights, maps):
     used = [(float(w), part) for w, part in zip(weights, maps, strict=True) if w > 0]
     weights, parts = zip(*used, strict=True)
-    return Mixture(weights, parts, FLOOR)
+    return WeightedSum(weights, parts, FLOOR)
 
 
 class HeldOut:

@@ -89,12 +89,12 @@ def operations(rng):
         "clip": [ops.LogOdds(), ops.Clip(-3.0, 2.0), vector, ops.Softmax()],
         "log_softmax": [ops.LogSoftmax(), matrix, ops.Softmax()],
         "log_of_mixture": [
-            ops.Mixture((0.9,), (CalibrationMap(scale, ops.Softmax()),), 0.1 / K),
+            ops.WeightedSum((0.9,), (CalibrationMap(scale, ops.Softmax()),), 0.1 / K),
             ops.Log(),
             matrix,
             ops.Softmax(),
         ],
-        "mixture": [ops.Mixture((0.5, 0.3), parts, 0.2 / K)],
+        "mixture": [ops.WeightedSum((0.5, 0.3), parts, 0.2 / K)],
         "log_odds": [ops.LogOdds(), vector, ops.LogSigmoid(), ops.Softmax()],
         "beta": [ops.LogOdds(), beta, ops.LogSigmoid(), ops.Softmax()],
         "linear": [

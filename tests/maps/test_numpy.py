@@ -17,12 +17,12 @@ from skcalib._maps import (
     LogSigmoid,
     LogSoftmax,
     Lookup,
-    Mixture,
     Renormalise,
     ReplaceTop,
     Scale,
     Softmax,
     Table,
+    WeightedSum,
     evaluate,
     evaluate_block,
     top_columns,
@@ -74,8 +74,8 @@ OPERATIONS = {
             axis=1,
         ),
     ),
-    "Mixture": (
-        Mixture(
+    "WeightedSum": (
+        WeightedSum(
             (0.5, 0.3), (CalibrationMap(Softmax()), CalibrationMap(Scale(2.0))), 0.1
         ),
         lambda x: 0.5 * softmax(x, axis=1) + 0.6 * x + 0.1,
@@ -100,7 +100,7 @@ MAPS = {
         Softmax(),
     ),
     "mixture": CalibrationMap(
-        Mixture((0.6, 0.3), (CalibrationMap(Scale(0.5), Softmax()),) * 2, 0.1 / 3)
+        WeightedSum((0.6, 0.3), (CalibrationMap(Scale(0.5), Softmax()),) * 2, 0.1 / 3)
     ),
 }
 

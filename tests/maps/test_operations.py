@@ -5,10 +5,10 @@ from scipy.special import softmax
 from skcalib._maps import (
     CalibrationMap,
     LogSoftmax,
-    Mixture,
     Renormalise,
     Scale,
     Softmax,
+    WeightedSum,
     evaluate_block,
 )
 
@@ -23,7 +23,7 @@ def test_the_softmax_of_the_logits_is_the_map():
 
 def test_a_map_that_does_not_end_in_a_softmax_has_no_logits():
     part = CalibrationMap(Softmax())
-    assert CalibrationMap(Mixture((1.0,), (part,))).logits is None
+    assert CalibrationMap(WeightedSum((1.0,), (part,))).logits is None
     assert CalibrationMap(Softmax(), Renormalise()).logits is None
     assert CalibrationMap().logits is None
 
