@@ -24,9 +24,9 @@ from sklearn.utils.validation import check_is_fitted
 from skcalib import __version__, _maps, calibrators
 from skcalib._base import BaseCalibrator
 from skcalib._files import check_target, write_together
-from skcalib._maps import CalibrationMap
+from skcalib._maps import CalibrationMap, Operation
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
-from skcalib.extending import ENTRY_POINTS, installed_calibrators
+from skcalib.extending import ENTRY_POINTS, installed
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator
 
@@ -41,13 +41,15 @@ _CLASSES = {
 _RECORDS = {
     kind.__name__: kind
     for kind in (
-        *_maps.Operation.__args__,
+        *_maps.OPERATIONS,
         _maps.Table,
         BinShift,
         Density,
         DensityRatio,
     )
 }
+# By the base of what packages may add to them.
+_KNOWN: dict[type, dict[str, Any]] = {BaseCalibrator: _CLASSES, Operation: _RECORDS}
 # Kinds of numbers and text that are bytes and nothing else.
 _PLAIN_KINDS = "biufUS"
 
@@ -192,13 +194,7 @@ def _map_of(calibrator: Any) -> Any:
 
 
 def _estimator(calibrator: Any) -> dict[str, Any]:
-    name = type(calibrator).__name__
-    if _class_of(name) is not type(calibrator):
-        raise TypeError(
-            f"{name} is not known to skcalib.load. Its package has to name it in the "
-            f'entry points: [project.entry-points."{ENTRY_POINTS}"] '
-            f'{name} = "{type(calibrator).__module__}:{name}".'
-        )
+    name = _name_of(calibrator, BaseCalibrator)
     parameters = calibrator.get_params(deep=False)
     learned = {k: v for k, v in vars(calibrator).items() if k not in parameters}
     entry: dict[str, Any] = {"class": name}
@@ -215,9 +211,27 @@ def _estimator(calibrator: Any) -> dict[str, Any]:
     return entry
 
 
-def _class_of(name: str) -> Any:
+def _class_of(name: str, base: type) -> Any:
     """Return the class of this name: one of ours, or of an installed package."""
-    return _CLASSES.get(name) or installed_calibrators().get(name)
+    return _KNOWN[base].get(name) or installed(base, name).get(name)
+
+
+def _name_of(value: Any, base: type) -> str:
+    """Return the name of the class of `value`, by which `load` will find it."""
+    name, module = type(value).__name__, type(value).__module__
+    found = _class_of(name, base)
+    if found is None:
+        raise TypeError(
+            f"{name} is not known to skcalib.load. Its package has to name it in the "
+            f'entry points: [project.entry-points."{ENTRY_POINTS[base]}"] '
+            f'{name} = "{module}:{name}".'
+        )
+    if found is not type(value):
+        raise TypeError(
+            f"skcalib.load would take {name} of {module} for that of "
+            f"{found.__module__}. Give it another name."
+        )
+    return name
 
 
 @singledispatch
@@ -283,12 +297,12 @@ def _(value: BaseCalibrator) -> Any:
 
 
 def _write_record(value: Any) -> Any:
-    entries = {field.name: getattr(value, field.name) for field in fields(value)}
-    written = {name: _written(entry) for name, entry in entries.items()}
-    return {"record": {"class": type(value).__name__, **written}}
+    names = [field.name for field in fields(value) if field.init]
+    written = {name: _written(getattr(value, name)) for name in names}
+    return {"record": {"class": _name_of(value, Operation), **written}}
 
 
-for _record in _RECORDS.values():
+for _record in (Operation, *_RECORDS.values()):
     _written.register(_record, _write_record)
 
 
@@ -380,7 +394,7 @@ def _read_map(content: Any) -> CalibrationMap:
 
 def _read_record(content: Any) -> Any:
     values = {k: _read_value(v) for k, v in content.items() if k != "class"}
-    return _RECORDS[content["class"]](**values)
+    return _read_class(content["class"], Operation)(**values)
 
 
 def _read_neighbors(content: Any) -> NearestNeighbors:
@@ -388,13 +402,19 @@ def _read_neighbors(content: Any) -> NearestNeighbors:
     return NearestNeighbors(n_neighbors=int(content["n_neighbors"])).fit(points)
 
 
-def _read_estimator(content: Any) -> Any:
-    kind = _class_of(content["class"])
+def _read_class(name: Any, base: type) -> Any:
+    kind = _class_of(name, base)
     if kind is None:
+        what = "calibrator" if base is BaseCalibrator else "operation"
         raise _DamageError(
-            f"{content['class']!r} is no calibrator of skcalib {__version__} nor of an "
-            "installed package. Install what it comes from."
+            f"{name!r} is no {what} of skcalib {__version__} nor of an installed "
+            "package. Install what it comes from."
         )
+    return kind
+
+
+def _read_estimator(content: Any) -> Any:
+    kind = _read_class(content["class"], BaseCalibrator)
     parameters, learned = (
         {key: _read_value(value) for key, value in content[part].items()}
         for part in ("parameters", "learned")

@@ -20,6 +20,7 @@ from skcalib._maps import (
     LogSigmoid,
     LogSoftmax,
     Lookup,
+    Operation,
     Renormalise,
     ReplaceTop,
     Scale,
@@ -28,8 +29,11 @@ from skcalib._maps import (
     WeightedSum,
 )
 
-# Where packages name their calibrators.
-ENTRY_POINTS = "skcalib.calibrators"
+# Where packages name what they add, by the base of it.
+ENTRY_POINTS: dict[type, str] = {
+    BaseCalibrator: "skcalib.calibrators",
+    Operation: "skcalib.operations",
+}
 
 
 def installed_calibrators() -> dict[str, Any]:
@@ -55,14 +59,25 @@ def installed_calibrators() -> dict[str, Any]:
     >>> isinstance(installed_calibrators(), dict)
     True
     """
+    return installed(BaseCalibrator)
+
+
+def installed(base: type, name: str | None = None) -> dict[str, Any]:
+    """Return the subclasses of `base` that packages offer; those of one name, if given.
+
+    No module is imported but those that hold them.
+    """
     found = {}
-    for entry_point in entry_points(group=ENTRY_POINTS):
+    for entry_point in entry_points(group=ENTRY_POINTS[base]):
+        if name not in (None, entry_point.name):
+            continue
         kind = entry_point.load()
-        is_calibrator = isinstance(kind, type) and issubclass(kind, BaseCalibrator)
-        if not is_calibrator or kind.__name__ != entry_point.name:
+        is_of_base = isinstance(kind, type) and issubclass(kind, base)
+        if not is_of_base or kind.__name__ != entry_point.name:
             raise TypeError(
-                f"The entry point {entry_point.name!r} of {ENTRY_POINTS!r} names "
-                f"{kind!r}. It has to name a calibrator by the name of its class."
+                f"The entry point {entry_point.name!r} of {ENTRY_POINTS[base]!r} names "
+                f"{kind!r}. It has to name a subclass of {base.__name__} by the name "
+                "of its class."
             )
         found[entry_point.name] = kind
     return found
@@ -81,6 +96,7 @@ __all__ = [
     "LogSigmoid",
     "LogSoftmax",
     "Lookup",
+    "Operation",
     "Renormalise",
     "ReplaceTop",
     "Scale",

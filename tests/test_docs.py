@@ -1,15 +1,12 @@
 """The snippets of the documentation and of the README do what they say."""
 
 import doctest
-import importlib
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from skcalib._maps import Operation
-from skcalib.testing import check_calibrator
+from skcalib._maps import OPERATIONS
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,17 +39,6 @@ def test_a_page_shows_what_python_prints(page):
     assert failed == 0
 
 
-@pytest.mark.onnx
-def test_the_calibrator_of_the_guide_keeps_the_contract(tmp_path, monkeypatch):
-    # In a module, as the page says: its class is pickled.
-    page = read("docs/own_calibrator.rst")
-    script = doctest.script_from_examples(page)
-    (tmp_path / "guide_calibrator.py").write_text(script, encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    guide = importlib.import_module("guide_calibrator")
-    check_calibrator(guide.UniformMixture())
-
-
 @pytest.mark.torch
 @pytest.mark.onnx
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
@@ -64,7 +50,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
         exec(compile(snippet, "README.md", "exec"), {})  # noqa: S102
 
 
-@pytest.mark.parametrize("operation", get_args(Operation))
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_the_list_of_operations_is_complete(operation):
     page = read("docs/how_it_works.rst")
     assert f"``{operation.__name__}``" in page

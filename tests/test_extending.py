@@ -1,4 +1,4 @@
-"""A package of somebody else's adds a calibrator, with public names only."""
+"""A package of somebody else's adds calibrators and an operation, by public names."""
 
 import ast
 import doctest
@@ -7,12 +7,19 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
-from skcalib import _maps, extending
+import skcalib
+from skcalib import TemperatureScaling, _maps, extending
+from skcalib.datasets import make_logits
+from skcalib.export import to_onnx, to_torch
+from skcalib.model_selection import CalibratorSearch
+from skcalib.testing import check_calibrator
 
 ROOT = Path(__file__).parent.parent
 GUIDE = (ROOT / "docs" / "own_calibrator.rst").read_text(encoding="utf-8")
@@ -22,14 +29,18 @@ requires = ["setuptools"]
 build-backend = "setuptools.build_meta"
 
 [project]
-name = "uniform-mixture"
+name = "guide-calibrators"
 version = "1.0"
 
 [project.entry-points."skcalib.calibrators"]
-UniformMixture = "uniform_mixture:UniformMixture"
+GapScaling = "guide_calibrators:GapScaling"
+UniformMixture = "guide_calibrators:UniformMixture"
+
+[project.entry-points."skcalib.operations"]
+GapPower = "guide_calibrators:GapPower"
 
 [tool.setuptools]
-py-modules = ["uniform_mixture"]
+py-modules = ["guide_calibrators"]
 """
 
 
@@ -47,22 +58,74 @@ def test_the_guide_imports_no_private_name():
 
 
 def test_every_operation_is_public():
-    operations = {kind.__name__ for kind in _maps.Operation.__args__}
-    assert operations | {"Table"} <= set(extending.__all__)
+    operations = {kind.__name__ for kind in _maps.OPERATIONS}
+    assert operations | {"Operation", "Table"} <= set(extending.__all__)
     assert all(hasattr(extending, name) for name in extending.__all__)
+
+
+def guide_module():
+    """What the guide defines and imports for it, without what it tries out."""
+    script = doctest.script_from_examples(GUIDE)
+    calibrator, _, rest = script.partition("# That is all:")
+    operation = rest.partition("# An operation of your own")[2]
+    return calibrator + operation.partition("# That the three forms")[0]
+
+
+@pytest.fixture
+def guide(tmp_path, monkeypatch):
+    """The module of the guide, as if a package that is installed brought it."""
+    (tmp_path / "guide_calibrators.py").write_text(guide_module(), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    named = tomllib.loads(PYPROJECT)["project"]["entry-points"]
+    points = {
+        group: [importlib.metadata.EntryPoint(*item, group) for item in items.items()]
+        for group, items in named.items()
+    }
+    monkeypatch.setattr(extending, "entry_points", lambda group: points[group])
+    yield importlib.import_module("guide_calibrators")
+    del sys.modules["guide_calibrators"]
+
+
+@pytest.mark.parametrize("name", ["GapScaling", "UniformMixture"])
+def test_the_calibrators_of_the_guide_keep_the_contract(guide, name, tmp_path):
+    kind = getattr(guide, name)
+    check_calibrator(kind())
+    X, y = make_logits(500, 4, random_state=0)
+    fitted = kind().fit(X, y)
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
+
+
+@pytest.mark.onnx
+@pytest.mark.torch
+@pytest.mark.parametrize(("dtype", "atol"), [(np.float32, 1e-6), (np.float64, 1e-12)])
+@pytest.mark.parametrize("searched", [False, True])
+def test_an_operation_of_a_package_is_exported(guide, dtype, atol, searched):
+    ort, torch = pytest.importorskip("onnxruntime"), pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    X, y = make_logits(500, 4, random_state=0)
+    fitted = guide.GapScaling()
+    if searched:
+        fitted = CalibratorSearch([TemperatureScaling(), fitted], cv=3)
+    fitted.fit(X, y)
+    rows = X.astype(dtype)
+    expected = fitted.predict_proba(rows)
+    session = ort.InferenceSession(to_onnx(fitted, dtype=dtype).SerializeToString())
+    (served,) = session.run(["probabilities"], {"logits": rows})
+    assert_allclose(served, expected, rtol=0, atol=atol)
+    proba = to_torch(fitted)(torch.from_numpy(rows)).numpy()
+    assert_allclose(proba, expected, rtol=0, atol=atol)
 
 
 @pytest.fixture(scope="session")
 def package(tmp_path_factory):
-    """The folder in which the package of the guide's calibrator is installed."""
+    """The folder in which the package of the guide's calibrators is installed."""
     versions = [d.version for d in importlib.metadata.distributions(name="setuptools")]
     if not versions or int(versions[0].split(".")[0]) < 77:
         pytest.skip(f"needs setuptools 77 to build a wheel by itself, not {versions}")
     source = tmp_path_factory.mktemp("package")
-    script = doctest.script_from_examples(GUIDE)
-    # The class and what it needs, without what the guide tries out.
-    module = script.partition("# That is all:")[0]
-    (source / "uniform_mixture.py").write_text(module, encoding="utf-8")
+    (source / "guide_calibrators.py").write_text(guide_module(), encoding="utf-8")
     (source / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
     site = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-index"]
@@ -83,30 +146,39 @@ def run(package, code, *, cwd):
     return done.stdout
 
 
-def test_an_installed_calibrator_keeps_the_contract_and_is_saved(package, tmp_path):
+def test_installed_calibrators_keep_the_contract_and_are_saved(package, tmp_path):
     code = """
-import numpy as np, skcalib
+import pickle, sys
+import skcalib
 from skcalib.datasets import make_logits
 from skcalib.extending import installed_calibrators
 from skcalib.testing import check_calibrator
-from uniform_mixture import UniformMixture
 
-assert installed_calibrators() == {"UniformMixture": UniformMixture}
-check_calibrator(UniformMixture())
+assert "guide_calibrators" not in sys.modules
+offered = installed_calibrators()
+assert sorted(offered) == ["GapScaling", "UniformMixture"]
 X, y = make_logits(500, 4, random_state=0)
-fitted = UniformMixture().fit(X, y)
-skcalib.save(fitted, "c.json")
-loaded = skcalib.load("c.json")
-assert type(loaded) is UniformMixture
-assert (loaded.predict_proba(X) == fitted.predict_proba(X)).all()
+for name, kind in offered.items():
+    check_calibrator(kind())
+    fitted = kind().fit(X, y)
+    fitted.map_ = fitted.calibration_map()
+    skcalib.save(fitted, f"{name}.json")
+    for other in (skcalib.load(f"{name}.json"), pickle.loads(pickle.dumps(fitted))):
+        assert type(other) is kind
+        assert (other.predict_proba(X) == fitted.predict_proba(X)).all()
+operation = skcalib.load("GapScaling.json").map_.operations[0]
+assert type(operation) is sys.modules["guide_calibrators"].GapPower
 print("kept")
 """
     assert run(package, code, cwd=tmp_path) == "kept\n"
+    # Here the package is not installed.
+    with pytest.raises(ValueError, match="'GapScaling' is no calibrator of skcalib"):
+        skcalib.load(tmp_path / "GapScaling.json")
 
 
 @pytest.mark.onnx
 @pytest.mark.torch
-def test_an_installed_calibrator_is_compared_searched_and_exported(package, tmp_path):
+def test_installed_calibrators_are_compared_searched_and_exported(package, tmp_path):
     for name in ("torch", "onnx", "onnxruntime", "pandas"):
         pytest.importorskip(name)
     code = """
@@ -115,21 +187,21 @@ from skcalib import TemperatureScaling
 from skcalib.datasets import make_logits
 from skcalib.export import to_onnx, to_torch
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
-from uniform_mixture import UniformMixture
+from guide_calibrators import GapScaling, UniformMixture
 
-X, y = make_logits(500, 4, random_state=0)
-candidates = [TemperatureScaling(), UniformMixture()]
-table = compare_calibrators(candidates, X, y)
-assert table.names[-1] == "UniformMixture"
-search = CalibratorSearch(candidates, rule="best").fit(X, y)
-assert search.predict_proba(X).shape == (500, 4)
-fitted = candidates[1].fit(X, y)
-expected = fitted.predict_proba(X.astype(np.float32))
-session = onnxruntime.InferenceSession(to_onnx(fitted).SerializeToString())
-served = session.run(["probabilities"], {"logits": X.astype(np.float32)})[0]
-assert np.abs(served - expected).max() < 1e-6
-proba = to_torch(fitted)(torch.from_numpy(X)).numpy()
-assert np.abs(proba - fitted.predict_proba(X)).max() < 1e-12
+X, y = make_logits(200, 3, random_state=0)
+candidates = [TemperatureScaling(), GapScaling(), UniformMixture()]
+table = compare_calibrators(candidates, X, y, n_jobs=2)
+assert table.names[-2:] == ["GapScaling", "UniformMixture"]
+search = CalibratorSearch(candidates, n_jobs=2).fit(X, y)
+for fitted in (search, *(c.fit(X, y) for c in candidates[1:])):
+    expected = fitted.predict_proba(X)
+    model = to_onnx(fitted, dtype=np.float64).SerializeToString()
+    session = onnxruntime.InferenceSession(model)
+    served = session.run(["probabilities"], {"logits": X})[0]
+    assert np.abs(served - expected).max() < 1e-12
+    proba = to_torch(fitted)(torch.from_numpy(X)).numpy()
+    assert np.abs(proba - expected).max() < 1e-12
 print("agree")
 """
     assert run(package, code, cwd=tmp_path) == "agree\n"
@@ -137,29 +209,39 @@ print("agree")
 
 @pytest.mark.onnx
 def test_the_command_knows_an_installed_calibrator(package, tmp_path):
-    for name in ("typer", "rich", "jinja2", "onnxruntime"):
+    for name in ("typer", "rich", "jinja2", "onnx"):
         pytest.importorskip(name)
-    from skcalib.datasets import make_logits
-
+    ort = pytest.importorskip("onnxruntime")
     logits, y = make_logits(300, 3, random_state=0)
     np.savez(tmp_path / "val.npz", logits=logits, y=y)
     code = """
 import sys
+import numpy as np
+from guide_calibrators import GapScaling
 from skcalib.cli import main
-sys.argv[1:] = ["calibrate", "--logits", "val.npz", "-m", "UniformMixture",
+with np.load("val.npz") as val:
+    fitted = GapScaling().fit(val["logits"], val["y"])
+    np.save("expected.npy", fitted.predict_proba(val["logits"]))
+sys.argv[1:] = ["calibrate", "--logits", "val.npz", "-m", "GapScaling",
                 "-o", "c.onnx", "--n-bootstrap", "0"]
 main()
 """
     told = run(package, code, cwd=tmp_path)
-    assert "UniformMixture(), fitted on 300 samples" in told
-    assert (tmp_path / "c.onnx").exists()
+    assert "GapScaling(), fitted on 300 samples" in told
+    session = ort.InferenceSession(tmp_path / "c.onnx")
+    rows = {"logits": logits.astype(np.float32)}
+    (served,) = session.run(["probabilities"], rows)
+    assert_allclose(served, np.load(tmp_path / "expected.npy"), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("value", ["json:dumps", "skcalib:TemperatureScaling"])
-def test_an_entry_point_that_is_no_calibrator_of_its_name_is_refused(
-    value, monkeypatch
+@pytest.mark.parametrize("base", extending.ENTRY_POINTS)
+def test_an_entry_point_that_is_not_of_its_name_and_base_is_refused(
+    base, value, monkeypatch
 ):
-    point = importlib.metadata.EntryPoint("Other", value, extending.ENTRY_POINTS)
+    group = extending.ENTRY_POINTS[base]
+    point = importlib.metadata.EntryPoint("Other", value, group)
     monkeypatch.setattr(extending, "entry_points", lambda group: [point])
-    with pytest.raises(TypeError, match=r"'Other' of 'skcalib\.calibrators' names"):
-        extending.installed_calibrators()
+    message = rf"'Other' of '{re.escape(group)}' names .* subclass of {base.__name__}"
+    with pytest.raises(TypeError, match=message):
+        extending.installed(base)

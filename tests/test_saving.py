@@ -1,17 +1,22 @@
 """Fitted calibrators come back from their files as they were, and from no others."""
 
 import copy
+import importlib.metadata
 import json
 import random
 
 import numpy as np
 import pytest
+from drawn_maps import GapPower, K, drawn_maps
 from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold
 
 import skcalib
+from skcalib import extending
+from skcalib._blocks import open_source
+from skcalib._maps import CalibrationMap, evaluate
 from skcalib._saving import _digest
 from skcalib.calibrators import (
     DensityRatioCalibration,
@@ -131,6 +136,53 @@ def test_what_cannot_be_saved_is_refused_before_a_file_is_made(
     with pytest.raises(TypeError, match=r"cv holds a sklearn.*KFold.*set_params\(cv="):
         skcalib.save(search.fit(*calibration_set), path)
     assert not path.exists()
+
+
+def name_gap_power(monkeypatch):
+    """Let a package name the operation GapPower of the drawn maps, beside another."""
+    group = "skcalib.operations"
+    points = [
+        importlib.metadata.EntryPoint("Unwanted", "no_such_module:Unwanted", group),
+        importlib.metadata.EntryPoint("GapPower", "drawn_maps:GapPower", group),
+    ]
+    found = {group: points}
+    monkeypatch.setattr(extending, "entry_points", lambda group: found.get(group, []))
+
+
+@pytest.mark.parametrize("name", drawn_maps(np.random.default_rng(0)))
+def test_every_operation_comes_back_from_a_file(
+    name, calibration_set, tmp_path, monkeypatch
+):
+    name_gap_power(monkeypatch)
+    fitted = TemperatureScaling().fit(*calibration_set)
+    fitted.map_ = CalibrationMap(*drawn_maps(np.random.default_rng(0))[name])
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    assert repr(loaded.map_) == repr(fitted.map_)
+    source = open_source(np.random.default_rng(1).normal(size=(20, K)))
+    assert_array_equal(evaluate(loaded.map_, source), evaluate(fitted.map_, source))
+
+
+def test_an_operation_whose_package_is_missing_is_refused(
+    calibration_set, tmp_path, monkeypatch
+):
+    path = tmp_path / "c.json"
+    fitted = TemperatureScaling().fit(*calibration_set)
+    fitted.map_ = CalibrationMap(GapPower(np.ones(4), 1.5))
+    with pytest.raises(TypeError, match=r"operations\"\] GapPower = \"drawn_maps:Gap"):
+        skcalib.save(fitted, path)
+    assert not path.exists()
+    with monkeypatch.context() as installed:
+        name_gap_power(installed)
+        skcalib.save(fitted, path)
+    with pytest.raises(ValueError, match=r"'GapPower' is no operation .* Install what"):
+        skcalib.load(path)
+
+
+def test_a_class_whose_name_is_taken_is_not_saved(calibration_set, tmp_path):
+    namesake = type("TemperatureScaling", (Stranger,), {"__module__": "mine"})
+    with pytest.raises(TypeError, match=r"take TemperatureScaling of mine .*another"):
+        skcalib.save(namesake().fit(*calibration_set), tmp_path / "c.json")
 
 
 @pytest.fixture

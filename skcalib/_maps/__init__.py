@@ -7,6 +7,7 @@ from skcalib._maps._numpy import (
     top_columns,
 )
 from skcalib._maps._operations import (
+    OPERATIONS,
     Affine,
     BetaLink,
     CalibrationMap,
@@ -29,6 +30,7 @@ from skcalib._numerics import LARGEST_LOGIT
 
 __all__ = [
     "LARGEST_LOGIT",
+    "OPERATIONS",
     "Affine",
     "BetaLink",
     "CalibrationMap",

@@ -70,9 +70,10 @@ def evaluate_block(calibration_map: ops.CalibrationMap, x: Block) -> Block:
 
 
 @singledispatch
-def apply(operation: Any, x: Block) -> Block:
+def apply(operation: ops.Operation, x: Block) -> Block:
     """Compute one operation on a block, which may be overwritten."""
-    raise TypeError(f"No NumPy form of the operation {type(operation).__name__}.")
+    mapped: Block = operation.in_numpy(x)
+    return mapped
 
 
 @apply.register

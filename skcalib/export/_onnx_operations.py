@@ -26,9 +26,9 @@ def clip(build: NodeBuilder, x: str) -> str:
 
 
 @singledispatch
-def emit(operation: Any, build: NodeBuilder, x: str, n_columns: int) -> str:
+def emit(operation: ops.Operation, build: NodeBuilder, x: str, n_columns: int) -> str:
     """Write one operation; return the name of its result."""
-    raise TypeError(f"No ONNX form of the operation {type(operation).__name__}.")
+    return operation.in_onnx(build, x, n_columns)
 
 
 @emit.register

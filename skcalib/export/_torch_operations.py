@@ -1,7 +1,9 @@
 """The torch form of calibration maps: a small module for each operation."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import singledispatch
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -59,9 +61,11 @@ def _tensor(array: Any) -> Tensor:
 
 
 @singledispatch
-def as_module(operation: Any) -> nn.Module:
+def as_module(operation: ops.Operation) -> nn.Module:
     """Build the module of one operation, from (n, K) to (n, K) in float64."""
-    raise TypeError(f"No torch form of the operation {type(operation).__name__}.")
+    if type(operation).in_torch is ops.Operation.in_torch:
+        operation.in_torch(None, None)  # Raises now, not when a row comes.
+    return OwnForm(operation)
 
 
 class Numbers(nn.Module):
@@ -71,6 +75,23 @@ class Numbers(nn.Module):
         super().__init__()
         for name, value in numbers.items():
             self.register_buffer(name, _tensor(value))
+
+
+class OwnForm(Numbers):
+    """The torch form that an operation brings along, beside its numbers."""
+
+    def __init__(self, operation: Any) -> None:
+        held = {
+            field.name: getattr(operation, field.name) for field in fields(operation)
+        }
+        numeric = (Real, np.ndarray)
+        super().__init__(**{k: v for k, v in held.items() if isinstance(v, numeric)})
+        self._operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        mapped: Tensor = self._operation.in_torch(x, self)
+        return mapped
 
 
 class Scale(Numbers):

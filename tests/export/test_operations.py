@@ -1,7 +1,10 @@
 """Each operation gives the same numbers in Python, ONNX and torch."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+from drawn_maps import K, constant_table, drawn_maps, linear_table
 from numpy.testing import assert_allclose
 from sklearn.base import BaseEstimator
 
@@ -13,8 +16,6 @@ from skcalib.export import to_onnx, to_torch
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
-
-K = 7
 
 
 class Tiny(BaseEstimator):
@@ -57,80 +58,7 @@ def run(model, logits):
     return session.run(None, {"logits": logits})
 
 
-def ascending(rng, n):
-    return np.cumsum(rng.uniform(0.05, 1.0, n)) - n / 4
-
-
-def linear_table(rng, n):
-    return ops.Table(ascending(rng, n), np.sort(rng.uniform(0.01, 1, n)), "linear")
-
-
-def constant_table(rng, n):
-    values = np.sort(rng.uniform(0.01, 1, n + 1))
-    return ops.Table(ascending(rng, n), values, "constant")
-
-
-def operations(rng):
-    """Maps that between them use every operation, with drawn numbers."""
-    lengths = rng.integers(2, 40, K)
-    mixed = [
-        (linear_table if k % 2 else constant_table)(rng, n)
-        for k, n in enumerate(lengths)
-    ]
-    matrix = ops.Affine(np.eye(K) + rng.normal(0, 0.3, (K, K)), rng.normal(size=K))
-    vector = ops.Affine(rng.uniform(0.5, 2, K), rng.normal(size=K))
-    scale = ops.Scale(float(rng.uniform(0.2, 3)))
-    beta = ops.BetaLink(rng.uniform(0, 2, K), rng.uniform(0, 2, K), rng.normal(size=K))
-    parts = (CalibrationMap(scale, ops.Softmax()), CalibrationMap(ops.Softmax()))
-    return {
-        "scale": [scale, ops.Softmax()],
-        "vector": [vector, ops.Softmax()],
-        "matrix": [matrix, ops.Softmax()],
-        "clip": [ops.LogOdds(), ops.Clip(-3.0, 2.0), vector, ops.Softmax()],
-        "log_softmax": [ops.LogSoftmax(), matrix, ops.Softmax()],
-        "log_of_mixture": [
-            ops.WeightedSum((0.9,), (CalibrationMap(scale, ops.Softmax()),), 0.1 / K),
-            ops.Log(),
-            matrix,
-            ops.Softmax(),
-        ],
-        "mixture": [ops.WeightedSum((0.5, 0.3), parts, 0.2 / K)],
-        "log_odds": [ops.LogOdds(), vector, ops.LogSigmoid(), ops.Softmax()],
-        "beta": [ops.LogOdds(), beta, ops.LogSigmoid(), ops.Softmax()],
-        "linear": [
-            ops.LogOdds(),
-            ops.Lookup(tuple(linear_table(rng, n) for n in lengths)),
-            ops.Renormalise(),
-        ],
-        "constant": [
-            ops.Lookup(tuple(constant_table(rng, n) for n in lengths)),
-            ops.Renormalise(),
-        ],
-        "mixed_tables": [ops.Lookup(tuple(mixed)), ops.Renormalise()],
-        "shared_table": [ops.Lookup((linear_table(rng, 1000),)), ops.Renormalise()],
-        "one_knot": [
-            ops.Lookup((ops.Table(np.zeros(1), np.array([0.2, 0.7]), "constant"),)),
-            ops.Renormalise(),
-        ],
-        "no_knot": [
-            ops.Lookup((ops.Table(np.empty(0), np.array([0.2]), "constant"),)),
-            ops.Renormalise(),
-        ],
-        "one_point": [
-            ops.Lookup((ops.Table(np.zeros(1), np.array([0.2]), "linear"),)),
-            ops.Renormalise(),
-        ],
-        "entropy_scale": [
-            ops.LogSoftmax(),
-            ops.EntropyScale(linear_table(rng, 20)),
-            ops.Softmax(),
-        ],
-        "replace_top": [ops.ReplaceTop(linear_table(rng, 20))],
-        "replace_top_pieces": [ops.ReplaceTop(constant_table(rng, 20))],
-    }
-
-
-NAMES = sorted(operations(np.random.default_rng(0)))
+NAMES = sorted(drawn_maps(np.random.default_rng(0)))
 EXTREME = np.array(
     [
         [1e4, -1e4, 0, 3, 2, 1, 0],
@@ -155,7 +83,7 @@ BACKENDS = [
 @pytest.mark.parametrize(("dtype", "atol"), [(np.float32, 1e-6), (np.float64, 1e-12)])
 def test_exports_give_the_numbers_of_python(backend, name, seed, dtype, atol):
     rng = np.random.default_rng(seed)
-    calibrator = Tiny(*operations(rng)[name])
+    calibrator = Tiny(*drawn_maps(rng)[name])
     logits = rng.uniform(-50, 50, (200, K)).astype(dtype)
     logits[:100] /= 20
     proba = getattr(calibrator, backend)(logits)
@@ -167,7 +95,7 @@ def test_exports_give_the_numbers_of_python(backend, name, seed, dtype, atol):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_extreme_logits_give_the_same_normalised_rows(backend, name, dtype):
-    calibrator = Tiny(*operations(np.random.default_rng(0))[name])
+    calibrator = Tiny(*drawn_maps(np.random.default_rng(0))[name])
     logits = EXTREME.astype(dtype)
     if "matrix" in name or name == "log_of_mixture":
         logits = logits[np.abs(logits).max(axis=1) < 1e5]
@@ -232,6 +160,25 @@ def test_labels_without_a_type_in_onnx_are_refused():
         to_onnx(calibrator)
 
 
+@dataclass(frozen=True)
+class Halve(ops.Operation):
+    """An operation that is not to be exported."""
+
+    def in_numpy(self, x):
+        return x / 2
+
+
+@pytest.mark.parametrize(("backend", "title"), [("onnx", "ONNX"), ("torch", "torch")])
+def test_an_operation_without_a_form_says_what_to_define(backend, title):
+    calibrator = Tiny(Halve(), ops.Softmax())
+    logits = np.ones((2, K))
+    assert_allclose(calibrator.python(logits), 1 / K)
+    with pytest.raises(
+        TypeError, match=rf"Halve has no {title} form .* Define in_{backend}\(self, "
+    ):
+        {"onnx": to_onnx, "torch": to_torch}[backend](calibrator)
+
+
 def test_other_types_than_single_and_double_are_refused():
     with pytest.raises(ValueError, match="is neither numpy"):
         to_onnx(Tiny(ops.Softmax()), dtype=np.float16)
@@ -243,7 +190,7 @@ def test_every_operation_runs_in_old_and_new_opsets(opset, monkeypatch):
     monkeypatch.setattr("skcalib.export._to_onnx._OPSET", opset)
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 4, (50, K))
-    for operation in operations(rng).values():
+    for operation in drawn_maps(rng).values():
         calibrator = Tiny(*operation)
         assert_allclose(
             calibrator.onnx(logits), calibrator.python(logits), rtol=0, atol=1e-12
@@ -253,7 +200,7 @@ def test_every_operation_runs_in_old_and_new_opsets(opset, monkeypatch):
 @pytest.mark.torch
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_flow_through_every_torch_operation(name):
-    calibrator = Tiny(*operations(np.random.default_rng(0))[name])
+    calibrator = Tiny(*drawn_maps(np.random.default_rng(0))[name])
     rng = np.random.default_rng(1)
     logits = torch.from_numpy(rng.normal(0, 2, (5, K))).requires_grad_()
     module = to_torch(calibrator)
@@ -267,7 +214,7 @@ def test_gradients_flow_through_every_torch_operation(name):
 @pytest.mark.torch
 def test_a_torch_module_keeps_its_precision_and_follows_the_device():
     rng = np.random.default_rng(0)
-    module = to_torch(Tiny(*operations(rng)["mixed_tables"]))
+    module = to_torch(Tiny(*drawn_maps(rng)["mixed_tables"]))
     assert not list(module.parameters())
     assert {b.dtype for b in module.half().buffers()} == {torch.float64}
     assert {b.device.type for b in module.to("meta").buffers()} == {"meta"}
@@ -290,10 +237,10 @@ def test_a_torch_module_refuses_other_shapes_and_types():
 
 
 @pytest.mark.torch
-def test_a_torch_module_can_be_saved_and_loaded(tmp_path):
+@pytest.mark.parametrize("name", ["mixed_tables", "gap_power"])
+def test_a_torch_module_can_be_saved_and_loaded(name, tmp_path):
     rng = np.random.default_rng(0)
-    calibrator = Tiny(*operations(rng)["mixed_tables"])
-    first, second = to_torch(calibrator), to_torch(calibrator)
+    first, second = (to_torch(Tiny(*drawn_maps(rng)[name])) for _ in range(2))
     torch.save(first.state_dict(), tmp_path / "calibration.pt")
     state = torch.load(tmp_path / "calibration.pt", weights_only=True)
     second.load_state_dict(state)

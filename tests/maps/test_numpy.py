@@ -201,11 +201,6 @@ def test_log_odds_of_a_certain_class_keep_their_digits():
     assert log_odds[0, 1] == pytest.approx(-50, rel=1e-15)
 
 
-def test_an_unknown_operation_is_refused():
-    with pytest.raises(TypeError, match="No NumPy form of the operation str"):
-        evaluate_block(CalibrationMap("Softmax"), np.zeros((1, 2)))
-
-
 def test_log_odds_of_two_classes_are_their_difference():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 2)) * 10.0 ** rng.integers(-8, 8, (100, 1))
