@@ -31,7 +31,7 @@ from skcalib._networks._inputs import Inputs
 from skcalib._networks._open import open_network
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import Full, LowFrequency
-from skcalib.clamping._train import Recipe, train
+from skcalib.clamping._sgd import Recipe, train
 
 CHOICES = {"networks": NETWORKS, "device": ("cpu", "cuda")}
 TINY = {"networks": ("cifar10-resnet8d",), "images": 32, "repeats": 1}

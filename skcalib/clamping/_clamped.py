@@ -1,7 +1,7 @@
 """What the estimators of neural clamping share: input checks, prediction, cloning."""
 
 import copy
-import sys
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -19,14 +19,41 @@ from skcalib._networks._brief import Brief
 from skcalib._networks._inputs import Inputs
 from skcalib._networks._open import open_network
 from skcalib._networks._sharing import portable
+from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
 from skcalib._validation import check_weight, encode_labels
 from skcalib._warnings import warn
 from skcalib.clamping._check_inputs import as_rows
 from skcalib.clamping._objective import Objective
-from skcalib.clamping._ranges import check_range
-from skcalib.clamping._solve import Settings
+from skcalib.clamping._problem import Problem, Progress, Settings
+from skcalib.clamping._starts import check_range
 from skcalib.exceptions import NotDifferentiableError
+
+# Of the parameters that all of them have.
+SHARED_CONSTRAINTS = {
+    "model": "no_validation",
+    "loss": [StrOptions({"focal", "brier"})],
+    "perturbation": [
+        StrOptions({"auto", "full", "channel", "low_frequency"}),
+        Interval(Integral, 1, None, closed="left"),
+    ],
+    "feasible_range": [tuple, list, None],
+    "output_calibrator": [HasMethods(["fit", "predict_proba"]), None],
+    "temperature_objective": [StrOptions({"log_loss", "joint"})],
+    "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+    "tol": [Interval(Real, 0, None, closed="neither")],
+    "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "device": [str],
+    "precision": [StrOptions({"bf16", "fp16"}), None],
+    "channels_last": ["boolean"],
+    "compile": ["boolean"],
+    "output": [str, Integral, None],
+    "site": [str, None],
+    "classes": ["array-like", None],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
 
 
 def _has_calibrated_logits(estimator):
@@ -169,8 +196,10 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             compile=self.compile,
         )
 
-    def _open_calibration_set(self, X, y, sample_weight, *, needs_gradient=True):
-        """Validate everything `fit` is given; return network, inputs, codes, weight."""
+    def _open_problem(
+        self, X, y, sample_weight, gamma, temperature_objective, needs_gradient=True
+    ):
+        """Validate everything `fit` is given; return the problem."""
         name = type(self).__name__
         self._new_output_calibrator()
         network = self._open_network()
@@ -199,7 +228,10 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
                 "two classes among the samples with positive weight."
             )
         check_range(self.feasible_range, inputs)
-        return network, inputs, codes, weight
+        objective = Objective(
+            network, inputs, codes, weight, self.loss, gamma, self.feasible_range
+        )
+        return Problem(objective, objective.logits(), temperature_objective)
 
     def _check_features(self, X, rows, *, reset):
         """Set or check n_features_in_ where inputs are rows of features."""
@@ -207,17 +239,13 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             named = X if hasattr(X, "columns") else rows
             validate_data(self, named, reset=reset, skip_check_array=True)
 
-    def _settings(
-        self, problem, perturbation, penalty, random_state, groups=None, **choice
-    ):
-        """Return the settings of a solver; `choice` says how candidates compare."""
+    def _settings(self, problem, random_state, groups, **choice):
+        """Return the settings of a solver; `choice` are those that differ."""
         return Settings(
-            perturbation,
-            penalty,
-            problem.splits(self.cv, random_state, groups),
-            self.max_iter,
-            self.tol,
-            Progress(type(self).__name__) if self.verbose else None,
+            splits=problem.splits(self.cv, random_state, groups),
+            max_iter=self.max_iter,
+            tol=self.tol,
+            progress=Progress(type(self).__name__, shown=self.verbose > 0),
             random_state=random_state,
             groups=groups,
             **choice,
@@ -281,19 +309,3 @@ def check_differentiable(network):
             f"The network has no gradient by its inputs: {network.reason} Use "
             "solver='gradient_free', which takes forward passes only."
         )
-
-
-class Progress:
-    """Writes what is tried, and the loss after each epoch, to standard error."""
-
-    def __init__(self, name):
-        self._name = name
-        self._count = 0
-
-    def __call__(self, value):
-        self._count += 1
-        self.note(f"epoch {self._count}: loss {value:.6f}")
-
-    def note(self, text):
-        """Write a line."""
-        sys.stderr.write(f"[{self._name}] {text}\n")

@@ -1,21 +1,42 @@
-"""Descent on the network itself: perturbation and temperature together, by epochs."""
+"""Descent on the network itself: perturbation and temperature together, by epochs.
 
+Minimises equation (9) of Tang, Chen & Ho ("Neural Clamping", TMLR 2024), with a mean in
+the place of the sum: the mean loss of the network's logits at x + delta over T, plus
+lambda times the squared norm of delta, over theta (the coordinates of delta) and log T.
+They take a hundred epochs of stochastic steps. Here it is L-BFGS with Armijo
+backtracking (`_solvers/_lbfgs.py`) from the exact temperature: an epoch for each value
+and gradient, and a few epochs go below the published recipes (``python
+benchmarks/neural_clamping.py --parts speed``). log T keeps T positive and frees it of
+units.
+
+L-BFGS starts from a diagonal of two numbers, the curvatures of theta and of log T. That
+of log T is the Gauss-Newton form of the cached logits. That of theta is a secant along
+the gradient: a difference of the logits in its direction takes the place of J in the
+Gauss-Newton form (`_linearised.py`).
+"""
+
+from collections.abc import Callable
 from math import log
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skcalib._networks._network import refuse_nan_gradient
 from skcalib._solvers._focal_brier import mean_loss, row_losses
 from skcalib._solvers._lbfgs import minimize
 from skcalib._solvers._result import INTERRUPTED, Result
-from skcalib.clamping._linearised import LARGEST_CHANGE
-from skcalib.clamping._problem import sample_rows
+from skcalib.clamping._perturbation import Basis
+from skcalib.clamping._problem import LARGEST_CHANGE, Problem, Rows, sample_rows
 
-# Rows on which the curvature along the first step is probed.
+# Rows on which the curvature along the first step is probed: few, as every probe is a
+# forward pass of them.
 PROBE_ROWS = 128
-# Size of the probing step, in standard deviations of the inputs.
+# Size of the probing step, in standard deviations of the inputs: above the rounding of
+# single precision, below the bends of a network.
 PROBE_STEP = 1e-2
-# How a first step that leads up is shortened, and how often at most.
+# Backtracking of the first step, tried on these rows: by how much it is shortened where
+# that leads lower, and how often at most (to 1/1500 of it).
 SHORTER = 0.4
 MAX_PROBES = 8
 
@@ -26,19 +47,28 @@ class NetworkLoss:
     Remembers the logits of the lowest point.
     """
 
-    def __init__(self, problem, basis, penalty, rows=None, start=None):
+    def __init__(
+        self,
+        problem: Problem,
+        basis: Basis,
+        penalty: float,
+        rows: Rows = None,
+        start: tuple[float, NDArray[Any]] | None = None,
+    ) -> None:
         self._problem = problem
         self._basis = basis
         self._penalty = penalty
         self._rows = rows
-        self._lowest, self.logits = (np.inf, None) if start is None else start
+        self._lowest: float
+        self.logits: NDArray[Any]
+        self._lowest, self.logits = start or (np.inf, np.empty(0))
 
-    def __call__(self, x):
+    def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         theta = x[:-1]
-        logits, value, by_delta, by_log_t = self._problem.objective.evaluate(
+        logits, value, by_delta, by_log_t = self._problem.evaluate(
             self._basis.expand(theta), x[-1], self._rows
         )
-        value += self._penalty * (theta @ theta)
+        value += self._penalty * float(theta @ theta)
         if value < self._lowest:
             self._lowest, self.logits = value, logits
         gradient = np.empty_like(x)
@@ -47,16 +77,25 @@ class NetworkLoss:
         return value, gradient
 
 
-def descend(problem, basis, penalty, theta, logits, *, rows=None, **options):
+def descend(
+    problem: Problem,
+    basis: Basis,
+    penalty: float,
+    theta: NDArray[np.float64],
+    logits: NDArray[Any],
+    *,
+    max_evaluations: int,
+    tol: float,
+    rows: Rows = None,
+    report: Callable[[float], None] | None = None,
+) -> tuple[Result, NDArray[Any]]:
     """Minimise from `theta`, whose logits are given; return result and logits.
 
     The first temperature is the exact one.
     """
-    temperature = problem.joint_temperature(logits, _index(rows)).x[0]
+    temperature = problem.joint_temperature(logits, rows).x[0]
     x = np.append(np.asarray(theta, dtype=np.float64), log(temperature))
     loss = NetworkLoss(problem, basis, penalty, rows)
-    report = options.pop("report", None)
-    limit = options.pop("max_evaluations")
     try:
         first = loss(x)
         refuse_nan_gradient(first[1])
@@ -70,15 +109,23 @@ def descend(problem, basis, penalty, theta, logits, *, rows=None, **options):
         x,
         first=first,
         precondition=inverse,
-        max_evaluations=limit - 1,
+        max_evaluations=max_evaluations - 1,
         last_limit=LARGEST_CHANGE,
         report=report,
-        **options,
+        tol=tol,
     )
     return result, loss.logits
 
 
-def scalar_inverse(problem, basis, penalty, x, gradient, logits, rows=None):
+def scalar_inverse(
+    problem: Problem,
+    basis: Basis,
+    penalty: float,
+    x: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    logits: NDArray[Any],
+    rows: Rows = None,
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """Return a function that divides by the curvatures of theta and of log T.
 
     That of theta is taken along the gradient, from forward runs of few rows: a network
@@ -95,8 +142,16 @@ def scalar_inverse(problem, basis, penalty, x, gradient, logits, rows=None):
     return lambda vector: vector / diagonal
 
 
-def _curvature_along(problem, basis, penalty, x, slope, logits, rows):
-    norm = np.linalg.norm(slope)
+def _curvature_along(
+    problem: Problem,
+    basis: Basis,
+    penalty: float,
+    x: NDArray[np.float64],
+    slope: NDArray[np.float64],
+    logits: NDArray[Any],
+    rows: NDArray[np.intp],
+) -> float:
+    norm = float(np.linalg.norm(slope))
     if norm == 0:
         return 1.0
     chosen, weight = sample_rows(problem.weight[rows], PROBE_ROWS)
@@ -104,11 +159,11 @@ def _curvature_along(problem, basis, penalty, x, slope, logits, rows):
     codes = problem.codes[rows]
     temperature = np.exp(x[-1])
 
-    def logits_at(length):
+    def logits_at(length: float) -> NDArray[Any]:
         delta = basis.expand(x[:-1] - length * slope / norm)
-        return problem.objective.logits(delta, rows=rows)
+        return problem.perturbed_logits(delta, rows)
 
-    def loss_at(length):
+    def loss_at(length: float) -> float:
         theta = x[:-1] - length * slope / norm
         loss = mean_loss(
             logits_at(length), codes, weight, temperature, problem.loss, problem.gamma
@@ -129,14 +184,16 @@ def _curvature_along(problem, basis, penalty, x, slope, logits, rows):
     return norm / length
 
 
-def _curvature(problem, scores, change, codes, weight):
+def _curvature(
+    problem: Problem,
+    scores: NDArray[np.float64],
+    change: NDArray[Any],
+    codes: NDArray[np.intp],
+    weight: NDArray[np.float64],
+) -> float:
     """Return the Gauss-Newton curvature of the mean loss along a change of scores."""
     found = row_losses(scores.copy(), codes, problem.loss, problem.gamma)
     proba, root = found[2:]
     centred = change - np.einsum("ij,ij->i", proba, change)[:, np.newaxis]
     squares = ((root * centred) ** 2).sum(axis=1)
     return float(squares @ weight / weight.sum())
-
-
-def _index(rows):
-    return slice(None) if rows is None else rows

@@ -1,14 +1,17 @@
-"""Which rows an epoch of training visits: those that pull the most, the most often.
+"""Importance sampling: the rows that pull the most are visited the most often.
 
 Most rows of a good network have next to no gradient. Drawing rows in proportion to the
 norm of their gradient by the scores, and weighing them by the inverse, leaves the mean
 gradient as it is and makes it far less noisy (Katharopoulos & Fleuret, "Not all samples
 are created equal", ICML 2018, https://arxiv.org/abs/1803.00942). The norms are those of
-a row's last visit, which cost nothing.
+a row's last visit, which cost nothing: the paper computes them anew for a larger batch
+that it draws from. Half of the draws are blind to them (a defensive mixture), and the
+draws are systematic: at even steps from one random number on, not independent.
 """
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 # Share of the draws that is blind to the pull, so that no row is forgotten and none
 # weighs more than twice the mean.
@@ -20,8 +23,8 @@ class Draws:
 
     Parameters
     ----------
-    objective : Objective
-        Whose rows and weights they are.
+    weight : tensor of shape (n_samples,)
+        Sample weights.
 
     rows : ndarray of shape (n_rows,)
         Rows to draw from.
@@ -35,15 +38,17 @@ class Draws:
         What a drawn row counts, for the order drawn last.
     """
 
-    def __init__(self, objective, rows, pull):
+    def __init__(
+        self, weight: torch.Tensor, rows: NDArray[np.intp], pull: ArrayLike
+    ) -> None:
         self._rows = rows
-        own = objective.weight.cpu().numpy()[rows]
+        own = weight.cpu().numpy()[rows]
         self._share = own / own.sum()
         self._mean_weight = own.mean()
-        self._pull = torch.as_tensor(pull).to(objective.weight)
-        self.weight = objective.weight.clone()
+        self._pull = torch.as_tensor(pull).to(weight)
+        self.weight = weight.clone()
 
-    def order(self, rng):
+    def order(self, rng: np.random.RandomState) -> NDArray[np.intp]:
         """Draw the rows of an epoch, and weigh them."""
         pull = self._pull.cpu().numpy()[self._rows]
         mean = self._share @ pull
@@ -58,6 +63,6 @@ class Draws:
         places = np.searchsorted(edges, steps, side="right")
         return rng.permutation(self._rows[places])
 
-    def note(self, index, gradient):
+    def note(self, index: slice | torch.Tensor, gradient: torch.Tensor) -> None:
         """Take note of the gradients by the scores of a batch's rows."""
         self._pull[index] = torch.linalg.vector_norm(gradient, dim=1).to(self._pull)

@@ -1,15 +1,27 @@
-"""Forward passes only: differences of the logits stand in for their derivatives."""
+"""Forward passes only: differences of the logits stand in for their derivatives.
+
+Minimises what `_linearised.py` does, with central differences (secants) of the logits
+along each coordinate in the place of the Jacobian: two forward passes a coordinate,
+hence few coordinates. Ours; Tang, Chen & Ho ("Neural Clamping", TMLR 2024) ask for the
+gradient by the inputs. As the network may be flat or broken into steps, the optimum of
+the linear model counts only where a forward pass confirms it: backtracking without
+slopes.
+"""
+
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skcalib._solvers._result import INTERRUPTED
 from skcalib._warnings import warn
 from skcalib.clamping._linearised import linearise
-from skcalib.clamping._problem import Outcome
+from skcalib.clamping._perturbation import Basis, canonical, open_basis
+from skcalib.clamping._problem import Outcome, Problem, Settings, unperturbed
 from skcalib.clamping._search import penalties_to_try, search_linearised
-from skcalib.clamping._solve import unperturbed
-from skcalib.clamping._spans import canonical, open_basis
 
+# Two for each of 100 coordinates: 4 cosines a side of an image with three channels have
+# 48, 6 have 108.
 MAX_PASSES = 200
 # Length of a difference's step, in standard deviations of an entry. Trees and integer
 # networks are flat over short steps.
@@ -18,7 +30,7 @@ STEP = 0.1
 SHARES = (1.0, 0.5, 0.25)
 
 
-def solve_gradient_free(problem, settings):
+def solve_gradient_free(problem: Problem, settings: Settings) -> Outcome:
     """Fit few coordinates on secants of the logits and judge them by the network."""
     warn(
         "Without gradients only a few coordinates of a perturbation can be tried, and "
@@ -29,17 +41,18 @@ def solve_gradient_free(problem, settings):
     if basis is None:
         return unperturbed(problem)
     try:
-        settings.note(f"running {2 * basis.dim} forward passes")
+        settings.progress.note(f"running {2 * basis.dim} forward passes")
         jacobian = secants(problem, basis)
         return _fit(problem, settings, name, basis, jacobian)
     except KeyboardInterrupt:
-        outcome = unperturbed(problem)
-        outcome.message = INTERRUPTED
-        return outcome
+        return unperturbed(problem, message=INTERRUPTED)
 
 
-def _largest(perturbation, shape, budget):
+def _largest(
+    perturbation: str | int, shape: tuple[int, ...], budget: int
+) -> tuple[str | int, Basis | None]:
     """Return the largest span asked for that two passes a coordinate allow."""
+    names: list[str | int]
     if perturbation != "auto":
         names = [canonical(perturbation)]
     elif len(shape) == 1:
@@ -59,18 +72,24 @@ def _largest(perturbation, shape, budget):
     return "none", None
 
 
-def secants(problem, basis):
+def secants(problem: Problem, basis: Basis) -> NDArray[np.float32]:
     """Return the differences of the logits per coordinate: (n, K, dim) float32."""
     length = STEP * np.sqrt(problem.input_variance * np.prod(problem.shape))
     out = np.empty((*problem.logits.shape, basis.dim), dtype=np.float32)
     for j, theta in enumerate(length * np.eye(basis.dim)):
-        above = problem.objective.logits(basis.expand(theta))
-        below = problem.objective.logits(basis.expand(-theta))
+        above = problem.perturbed_logits(basis.expand(theta))
+        below = problem.perturbed_logits(basis.expand(-theta))
         out[:, :, j] = (above - below) / (2 * length)
     return out
 
 
-def _fit(problem, settings, name, basis, jacobian):
+def _fit(
+    problem: Problem,
+    settings: Settings,
+    name: str | int,
+    basis: Basis,
+    jacobian: NDArray[Any],
+) -> Outcome:
     table, chosen = search_linearised(
         [problem],
         [(name, basis)],
@@ -78,25 +97,27 @@ def _fit(problem, settings, name, basis, jacobian):
         penalties_to_try(settings.penalty, problem),
         settings,
     )
+    selection = table.results(chosen)
+    best = unperturbed(problem, selection)
     if chosen.basis is None:
-        return unperturbed(problem, table, chosen)
+        return best
     theta = _linear_optimum(problem, jacobian, chosen.penalty, settings.tol)
-    best = unperturbed(problem, table, chosen)
     lowest = problem.joint_loss(problem.logits)
-    best.loss_curve = [lowest]
+    curve = [lowest]
     for share in SHARES:
         delta = basis.expand(share * theta)
-        logits = problem.objective.logits(delta)
+        logits = problem.perturbed_logits(delta)
         loss = problem.joint_loss(logits) + chosen.penalty * (delta**2).sum()
         if loss < lowest:
             lowest = loss
-            best = Outcome(delta, logits, chosen.penalty, name, best.loss_curve)
-            best.selection = table.results(chosen)
-        best.loss_curve.append(float(lowest))
-    best.n_iter = 2 * basis.dim + len(SHARES)
+            best = Outcome(delta, logits, chosen.penalty, name, selection=selection)
+        curve.append(float(lowest))
+    best.loss_curve, best.n_iter = curve, 2 * basis.dim + len(SHARES)
     return best
 
 
-def _linear_optimum(problem, jacobian, penalty, tol):
+def _linear_optimum(
+    problem: Problem, jacobian: NDArray[Any], penalty: float, tol: float
+) -> NDArray[np.float64]:
     linear, x, weight, hessian = linearise(problem, jacobian)
     return linear.fit(x, weight, penalty, hessian, tol=tol).x[:-1]

@@ -1,27 +1,60 @@
-"""The network to first order in a few numbers: logits Z + J theta.
+r"""The network to first order in a few numbers: logits Z + J theta.
 
-One Jacobian replaces the network, so that every penalty, every loss and every fold of a
-cross-fit costs products of arrays and no pass of the network. Temperature and theta are
-found together, as x = (theta, log T); the Gauss-Newton Hessian at theta = 0 leaves
-L-BFGS a handful of steps.
+What is minimised, over theta and u = log T, is equation (9) of Tang, Chen & Ho ("Neural
+Clamping", TMLR 2024), as a mean, with the network linearised in the coordinates theta
+of the perturbation (delta = B theta, B orthonormal)::
+
+    sum_i w_i loss(s_i, y_i) + lambda |theta|^2,    s_i = (Z_i + J_i theta) / exp(u)
+
+The linearisation is ours. One Jacobian J_i = df(x_i + B theta) / dtheta at theta = 0
+replaces the network, so that every penalty, every loss and every fold of a cross-fit
+costs products of arrays and no pass of the network; what it leaves is mended by a few
+steps on the network itself (`_solve.py`).
+
+Gradient. With r_i the gradient of a row's loss by its scores s_i,
+ds_i/dtheta = J_i / T and ds_i/du = -s_i::
+
+    d/dtheta = sum_i w_i J_i' r_i / T + 2 lambda theta,    d/du = -sum_i w_i r_i' s_i
+
+Curvature (generalised Gauss-Newton, at theta = 0). For a change D of a row's scores let
+S = D - p'D, with p the softmax: p'D is what the normalisation takes off every score.
+The loss bends by |root * S|^2, half of which it rises by to second order:
+
+- cross-entropy: root^2 = p. Exact: the variance of D under p.
+- focal loss, a function of a = -ln p_y: root^2 = p times its slope by a. Left out is
+  the bend by a itself, which may have any sign.
+- Brier loss |p - e|^2, where p changes by p * S: root = sqrt(2) p. Left out is the bend
+  of p in D, for the same reason.
+
+With D = [J_i / T, -s_i] the factor A_i = sqrt(w_i) root_i * S_i has a row a class and a
+column a coordinate, and H = sum_i A_i' A_i is the Hessian but for what is left out
+above and the second derivatives of s_i by (theta, u). That by u twice is s_i: it counts
+r_i' s_i, which sums to 0 at the best temperature, where H is taken. H is a sum over
+rows, so that of a training part is H less that of the rest. With 2 lambda on the
+diagonal of theta, its inverse is what L-BFGS starts from (a preconditioner), and a
+handful of steps are left.
 """
 
+from collections.abc import Callable
 from math import exp, log
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from skcalib._solvers._focal_brier import row_losses
 from skcalib._solvers._lbfgs import minimize
-from skcalib._solvers._result import INTERRUPTED
+from skcalib._solvers._result import INTERRUPTED, Result
 from skcalib._solvers._temperature_search import are_tiny
+from skcalib.clamping._problem import LARGEST_CHANGE, Problem, Rows
 
 # Numbers in one block of the Hessian's factor.
 BLOCK_ELEMENTS = 1 << 21
+# Of the linear model; they cost no pass of the network, and most fits need a handful.
 MAX_EVALUATIONS = 30
-# Of log T in one step.
-LARGEST_CHANGE = 1.0
-# Relative to the diagonal, so that a flat direction has an inverse.
+# Relative to the diagonal, so that a flat direction has an inverse: about the rounding
+# of the single precision in which the Hessian is summed.
 RIDGE = 1e-7
 # Curvature of the flattest coordinate of theta, relative to that of the steepest.
 FLATTEST = 1e-7
@@ -48,7 +81,14 @@ class Linearised:
         Exponent of the focal loss.
     """
 
-    def __init__(self, logits, jacobian, codes, loss, gamma):
+    def __init__(
+        self,
+        logits: NDArray[Any],
+        jacobian: NDArray[Any],
+        codes: NDArray[np.intp],
+        loss: str,
+        gamma: float,
+    ) -> None:
         self.base = np.asarray(logits)
         wide = np.float64 if are_tiny(self.base) else None
         self.jacobian = np.ascontiguousarray(jacobian, dtype=wide)
@@ -58,21 +98,28 @@ class Linearised:
         self.dim = jacobian.shape[2]
         self._flat = self.jacobian.reshape(-1, self.dim)
 
-    def logits(self, theta, rows=None):
-        """Return the linearised logits, of some rows if given."""
-        if rows is None:
-            change = self._flat @ theta.astype(self._flat.dtype)
-            return self.base + change.reshape(self.base.shape)
-        change = self.jacobian[rows] @ theta.astype(self._flat.dtype)
-        return self.base[rows] + change
+    @classmethod
+    def of(cls, problem: Problem, jacobian: NDArray[Any]) -> "Linearised":
+        """Return the linear model of a problem."""
+        codes, loss, gamma = problem.codes, problem.loss, problem.gamma
+        return cls(problem.logits, jacobian, codes, loss, gamma)
 
-    def evaluate(self, x, weight, penalty):
+    def logits(self, theta: NDArray[np.float64]) -> NDArray[Any]:
+        """Return the linearised logits."""
+        change = self._flat @ theta.astype(self._flat.dtype)
+        return self.base + change.reshape(self.base.shape)
+
+    def evaluate(
+        self, x: NDArray[np.float64], weight: NDArray[np.float64], penalty: float
+    ) -> tuple[float, NDArray[np.float64]]:
         """Return the penalised mean loss and its gradient at x = (theta, log T)."""
         with np.errstate(over="ignore", invalid="ignore"):
             # A step that overflows is shortened.
             return self._evaluate(x, weight, penalty)
 
-    def _evaluate(self, x, weight, penalty):
+    def _evaluate(
+        self, x: NDArray[np.float64], weight: NDArray[np.float64], penalty: float
+    ) -> tuple[float, NDArray[np.float64]]:
         theta, temperature = x[:-1], exp(x[-1])
         scores = self.logits(theta).astype(np.float64)
         if not np.isfinite(scores).all():
@@ -87,8 +134,11 @@ class Linearised:
         gradient[-1] = -np.vdot(residual, kept)
         return float(losses @ weight + penalty * (theta @ theta)), gradient
 
-    def curvature(self, log_temperature, weight, rows):
+    def curvature(
+        self, log_temperature: float, weight: NDArray[np.float64], rows: Rows = None
+    ) -> NDArray[np.float64]:
         """Sum the Gauss-Newton Hessian by (theta, log T) at theta = 0 over rows."""
+        rows = np.arange(weight.shape[0]) if rows is None else rows
         n_classes = self.base.shape[1]
         total = np.zeros((self.dim + 1, self.dim + 1))
         size = max(1, BLOCK_ELEMENTS // (n_classes * (self.dim + 1)))
@@ -98,7 +148,13 @@ class Linearised:
             total += factor.T @ factor
         return total
 
-    def _factor(self, log_temperature, weight, rows):
+    def _factor(
+        self,
+        log_temperature: float,
+        weight: NDArray[np.float64],
+        rows: NDArray[np.intp],
+    ) -> NDArray[Any]:
+        """Return A of the module's derivation: a row a class of each row."""
         temperature = exp(log_temperature)
         scores = self.base[rows].astype(np.float64) / temperature
         change = np.empty((*scores.shape, self.dim + 1), dtype=self._flat.dtype)
@@ -111,8 +167,16 @@ class Linearised:
         change *= root[:, :, np.newaxis]
         return change.reshape(-1, self.dim + 1)
 
-    def fit(self, x, weight, penalty, hessian, *, tol):
-        """Minimise the penalised loss from x = (theta, log T)."""
+    def fit(
+        self,
+        x: NDArray[np.float64],
+        weight: NDArray[np.float64],
+        penalty: float,
+        hessian: NDArray[np.float64],
+        *,
+        tol: float,
+    ) -> Result:
+        """Minimise the penalised loss from x = (theta, log T), by L-BFGS."""
         result = minimize(
             lambda point: self.evaluate(point, weight, penalty),
             x,
@@ -127,23 +191,28 @@ class Linearised:
         return result
 
 
-def linearise(problem, jacobian):
+def linearise(
+    problem: Problem, jacobian: NDArray[Any]
+) -> tuple[Linearised, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return what a fit to all rows needs: linear model, x, weight and Hessian.
 
     x is (theta, log T) without a perturbation, and the weights sum to 1.
     """
-    linear = Linearised(
-        problem.logits, jacobian, problem.codes, problem.loss, problem.gamma
-    )
+    linear = Linearised.of(problem, jacobian)
     weight = problem.weight / problem.weight.sum()
     log_temperature = log(problem.plain_temperature.x[0])
     x = np.append(np.zeros(linear.dim), log_temperature)
-    hessian = linear.curvature(log_temperature, weight, np.arange(weight.shape[0]))
-    return linear, x, weight, hessian
+    return linear, x, weight, linear.curvature(log_temperature, weight)
 
 
-def inverse(hessian, penalty):
-    """Return a function that multiplies by the inverse of the penalised Hessian."""
+def inverse(
+    hessian: NDArray[np.float64], penalty: float
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Return a function that multiplies by the inverse of the penalised Hessian.
+
+    By Cholesky, after scaling to a unit diagonal (Jacobi), which makes the ridge
+    independent of the units of theta and u.
+    """
     matrix = hessian.copy()
     np.einsum("ii->i", matrix)[:-1] += 2 * penalty
     diagonal = np.einsum("ii->i", matrix).clip(np.finfo(np.float64).tiny)
@@ -154,8 +223,8 @@ def inverse(hessian, penalty):
     return lambda vector: cho_solve(factor, vector / scale) / scale
 
 
-def _factorised(matrix):
-    """Return a Cholesky factor, with as much added to the diagonal as that takes."""
+def _factorised(matrix: NDArray[np.float64]) -> Any:
+    """Return a Cholesky factor, with the least jitter on the diagonal that it takes."""
     ridge = RIDGE
     while True:
         lifted = matrix + ridge * np.eye(matrix.shape[0])

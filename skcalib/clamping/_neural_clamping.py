@@ -1,19 +1,14 @@
 """Neural clamping: one perturbation of the inputs and one temperature."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skcalib._sklearn_compat import HasMethods, Interval, StrOptions, fit_context
-from skcalib.clamping._clamped import ClampedClassifier
-from skcalib.clamping._objective import Objective
-from skcalib.clamping._problem import Problem
-from skcalib.clamping._solvers import needs_gradient, solve
+from skcalib._sklearn_compat import Interval, StrOptions, fit_context
+from skcalib.clamping._clamped import SHARED_CONSTRAINTS, ClampedClassifier
+from skcalib.clamping._solve import SOLVERS, needs_gradient
 from skcalib.clamping._starts import first_perturbation
-
-SPANS = StrOptions({"auto", "full", "channel", "low_frequency"})
-STARTS = StrOptions({"zeros", "random", "data_driven"})
 
 # What a preset sets by itself: the default, and what says the same as the preset.
 OF_PRESETS = {
@@ -237,34 +232,14 @@ class NeuralClamping(ClampedClassifier):
     """
 
     _parameter_constraints: dict = {
-        "model": "no_validation",
+        **SHARED_CONSTRAINTS,
         "gamma": [Interval(Real, 0, None, closed="left")],
-        "loss": [StrOptions({"focal", "brier"})],
-        "perturbation": [SPANS, Interval(Integral, 1, None, closed="left")],
         "penalty": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
-        "solver": [
-            StrOptions({"auto", "lbfgs", "sgd", "gradient_free", "fixed_delta"})
-        ],
+        "solver": [StrOptions(set(SOLVERS))],
         "preset": [StrOptions({"paper", "reference"}), None],
-        "start": [STARTS, "array-like"],
-        "feasible_range": [tuple, list, None],
-        "output_calibrator": [HasMethods(["fit", "predict_proba"]), None],
-        "temperature_objective": [StrOptions({"log_loss", "joint"})],
-        "max_iter": [Interval(Integral, 1, None, closed="left"), None],
-        "tol": [Interval(Real, 0, None, closed="neither")],
+        "start": [StrOptions({"zeros", "random", "data_driven"}), "array-like"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
-        "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "device": [str],
-        "precision": [StrOptions({"bf16", "fp16"}), None],
-        "channels_last": ["boolean"],
-        "compile": ["boolean"],
-        "output": [str, Integral, None],
-        "site": [str, None],
-        "classes": ["array-like", None],
         "warm_start": ["boolean"],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     def __init__(
@@ -354,24 +329,17 @@ class NeuralClamping(ClampedClassifier):
         """
         self._check_preset()
         solver = self.solver if self.preset is None else "sgd"
-        network, inputs, codes, weight = self._open_calibration_set(
-            X, y, sample_weight, needs_gradient=needs_gradient(solver, self.start)
-        )
-        objective = Objective(
-            network, inputs, codes, weight, self.loss, self.gamma, self.feasible_range
-        )
         joint = self.preset is not None or self.temperature_objective == "joint"
-        problem = Problem(
-            objective,
-            objective.logits(),
-            codes,
-            weight,
-            self.loss,
+        problem = self._open_problem(
+            X,
+            y,
+            sample_weight,
             self.gamma,
             "joint" if joint else "log_loss",
+            needs_gradient=needs_gradient(solver, self.start),
         )
-        outcome = self._solve(solver, problem, groups)
-        self._finish(problem, outcome)
+        settings = self._choose_settings(solver, problem, groups)
+        self._finish(problem, SOLVERS[solver](problem, settings))
         return self
 
     def _check_preset(self):
@@ -388,38 +356,32 @@ class NeuralClamping(ClampedClassifier):
                     "preset out and set what you need."
                 )
 
-    def _solve(self, solver, problem, groups):
+    def _choose_settings(self, solver, problem, groups):
+        """Return what the parameters say, or where a warm start goes on."""
         random_state = check_random_state(self.random_state)
-        resumed = self._resumes(problem)
-        if resumed:
+        if self._resumes(problem):
             start = self.delta_.astype(np.float64)
             perturbation, penalty = self.perturbation_, self.penalty_
+            temperature = self.temperature_
         else:
             start = first_perturbation(
                 self.start, problem.objective, self.feasible_range, random_state
             )
             perturbation, penalty = self.perturbation, self.penalty
+            temperature = None
         if perturbation == "auto" and solver not in ("auto", "gradient_free"):
             perturbation = "full"
-        training = {}
-        if solver == "sgd":
-            # A recipe draws its own start.
-            start = start if resumed or self.preset is None else None
-            training = {
-                "preset": self.preset,
-                "temperature": self._first_temperature(problem, resumed),
-                "fraction": self.validation_fraction,
-                "verbose": self.verbose,
-            }
-        settings = self._settings(problem, perturbation, penalty, random_state, groups)
-        return solve(solver, problem, settings, start, **training)
-
-    def _first_temperature(self, problem, resumed):
-        if resumed:
-            return self.temperature_
-        if self.preset is not None:
-            return 1.0
-        return problem.plain_temperature.x[0]
+        return self._settings(
+            problem,
+            random_state,
+            groups,
+            perturbation=perturbation,
+            penalty=penalty,
+            start=start,
+            temperature=temperature,
+            preset=self.preset,
+            validation_fraction=self.validation_fraction,
+        )
 
     def _resumes(self, problem):
         """Whether to go on where the last fit ended: it has moved the inputs."""

@@ -4,34 +4,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skcalib._sklearn_compat import StrOptions, fit_context
-from skcalib.clamping._clamped import ClampedClassifier
-from skcalib.clamping._neural_clamping import NeuralClamping
-from skcalib.clamping._objective import Objective
-from skcalib.clamping._problem import Problem
-from skcalib.clamping._selection import LogLossScore, ScorerScore
+from skcalib.clamping._candidates import LogLossScore, ScorerScore
+from skcalib.clamping._clamped import SHARED_CONSTRAINTS, ClampedClassifier
 from skcalib.clamping._solve import search_and_refine
 from skcalib.metrics import get_scorer
-
-_SHARED = (
-    "loss",
-    "perturbation",
-    "feasible_range",
-    "output_calibrator",
-    "temperature_objective",
-    "max_iter",
-    "tol",
-    "cv",
-    "batch_size",
-    "device",
-    "precision",
-    "channels_last",
-    "compile",
-    "output",
-    "site",
-    "classes",
-    "random_state",
-    "verbose",
-)
 
 
 class NeuralClampingCV(ClampedClassifier):
@@ -175,12 +151,11 @@ class NeuralClampingCV(ClampedClassifier):
     """
 
     _parameter_constraints: dict = {
-        "model": "no_validation",
+        **SHARED_CONSTRAINTS,
         "gammas": ["array-like"],
         "penalties": ["array-like", StrOptions({"auto"})],
         "scoring": [str, callable],
         "rule": [StrOptions({"one_standard_error", "best"})],
-        **{name: NeuralClamping._parameter_constraints[name] for name in _SHARED},
     }
 
     def __init__(
@@ -262,14 +237,18 @@ class NeuralClampingCV(ClampedClassifier):
             The fitted estimator.
         """
         gammas, penalties = self._grid()
-        opened = self._open_calibration_set(X, y, sample_weight)
-        problems = self._problems(gammas, *opened)
+        first = self._open_problem(
+            X, y, sample_weight, gammas[0], self.temperature_objective
+        )
+        gammas = gammas if self.loss == "focal" else gammas[:1]
+        problems = [first.with_gamma(gamma) for gamma in gammas]
         settings = self._settings(
-            problems[0],
-            self.perturbation,
-            penalties,
+            first,
             check_random_state(self.random_state),
             groups,
+            perturbation=self.perturbation,
+            penalty=penalties,
+            start=np.zeros(first.shape),
             score=self._score(),
             rule=self.rule,
         )
@@ -288,28 +267,6 @@ class NeuralClampingCV(ClampedClassifier):
         if isinstance(self.penalties, str):
             return gammas, self.penalties
         return gammas, sorted(_numbers("penalties", self.penalties), reverse=True)
-
-    def _problems(self, gammas, network, inputs, codes, weight):
-        gammas = gammas if self.loss == "focal" else gammas[:1]
-        objectives = [
-            Objective(
-                network, inputs, codes, weight, self.loss, gamma, self.feasible_range
-            )
-            for gamma in gammas
-        ]
-        logits = objectives[0].logits()
-        return [
-            Problem(
-                objective,
-                logits,
-                codes,
-                weight,
-                self.loss,
-                gamma,
-                self.temperature_objective,
-            )
-            for objective, gamma in zip(objectives, gammas, strict=True)
-        ]
 
     def _score(self):
         if self.scoring == "neg_log_loss":

@@ -1,130 +1,244 @@
 """What every solver of neural clamping is given, and what it gives back."""
 
+import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skcalib._solvers._focal_brier import mean_loss, row_losses
-from skcalib._solvers._result import CONVERGED
+from skcalib._solvers._result import CONVERGED, Result
 from skcalib._solvers._temperature_search import best_temperature
 from skcalib._validation import make_splits
-from skcalib.clamping._objective import SomeRows
+from skcalib.clamping._candidates import LogLossScore, Score, Splits
+from skcalib.clamping._objective import Objective, Rows
+from skcalib.clamping._perturbation import Basis
 
 # Rows from which the spread of the inputs is estimated.
 SAMPLE_ROWS = 1000
+# Of log T in one step of any solver: a factor of e. Where the loss is all but flat in
+# log T, a Newton step would go to where the exponential overflows.
+LARGEST_CHANGE = 1.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Problem:
     """The calibration set in front of an open network.
+
+    Everywhere `rows` are numbers of rows of this problem, None for all.
 
     Attributes
     ----------
     objective : Objective
-        The passes of the network.
+        The network's passes and the loss that the perturbation minimises: the owner of
+        classes, weights, loss and exponent.
 
     logits : ndarray of shape (n_samples, n_classes)
-        Its logits for the inputs as they are.
-
-    codes, weight : ndarrays of shape (n_samples,)
-        Column of each row's class; weights of any scale.
-
-    loss, gamma :
-        What the perturbation minimises.
+        The network's logits for the inputs as they are.
 
     temperature_objective : {"log_loss", "joint"}
         What the served temperature minimises.
+
+    of : ndarray of shape (n_samples,)
+        Which rows of the objective these are; None for all.
     """
 
-    objective: Any
-    logits: np.ndarray
-    codes: np.ndarray
-    weight: np.ndarray
-    loss: str
-    gamma: float
+    objective: Objective
+    logits: NDArray[Any]
     temperature_objective: str = "log_loss"
+    of: Rows = None
 
     @property
-    def shape(self):
+    def loss(self) -> str:
+        """Loss that the perturbation minimises."""
+        return self.objective.loss
+
+    @property
+    def gamma(self) -> float:
+        """Exponent of the focal loss."""
+        return self.objective.gamma
+
+    @property
+    def shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return self.objective.inputs.shape
 
-    def splits(self, cv, random_state, groups=None):
+    @cached_property
+    def codes(self) -> NDArray[np.intp]:
+        """Column of each row's class."""
+        codes = self.objective.codes
+        return codes if self.of is None else codes[self.of]
+
+    @cached_property
+    def weight(self) -> NDArray[np.float64]:
+        """Weight of each row, of any scale."""
+        weight = self.objective.weight
+        return weight if self.of is None else weight[self.of]
+
+    def with_gamma(self, gamma: float) -> "Problem":
+        """Return the problem of another exponent."""
+        return replace(self, objective=self.objective.with_gamma(gamma))
+
+    def within(self, rows: NDArray[np.intp]) -> "Problem":
+        """Return the problem of these rows alone, numbered from 0 on."""
+        return replace(self, logits=self.logits[rows], of=self._numbers(rows))
+
+    def _numbers(self, rows: Rows = None) -> Rows:
+        """Return the numbers of rows in the objective."""
+        if self.of is None or rows is None:
+            return self.of if rows is None else rows
+        return self.of[rows]
+
+    def perturbed_logits(self, delta: NDArray[Any], rows: Rows = None) -> NDArray[Any]:
+        """Return the logits of perturbed inputs: one forward epoch."""
+        return self.objective.logits(delta, self._numbers(rows))
+
+    def evaluate(
+        self, delta: NDArray[Any], log_temperature: float, rows: Rows = None
+    ) -> tuple[NDArray[Any], float, NDArray[Any], float]:
+        """Return logits, loss and its gradients: one forward and backward epoch."""
+        return self.objective.evaluate(delta, log_temperature, self._numbers(rows))
+
+    def jacobian(self, basis: Basis) -> NDArray[np.float32]:
+        """Return the derivatives of the logits by the coordinates of a basis, at 0."""
+        return self.objective.jacobian(basis, rows=self._numbers())
+
+    def splits(self, cv: Any, random_state: Any, groups: Any = None) -> Splits:
         """Return folds that keep equal inputs of a class together.
 
         Inputs that are read from a Dataset each time are compared by their logits.
         """
         hashes = self.objective.inputs.hashes()
-        # A network's rounding depends on the place of a row in its batch.
-        rows = self.logits.round(3) if hashes is None else hashes[:, np.newaxis]
+        if hashes is None:
+            # A network's rounding depends on the place of a row in its batch.
+            rows = self.logits.round(3)
+        else:
+            rows = (hashes if self.of is None else hashes[self.of])[:, np.newaxis]
         return make_splits(cv, rows, self.codes, self.weight, random_state, groups)
 
-    def within(self, rows):
-        """Return the problem of these rows alone, numbered from 0 on."""
-        return replace(
-            self,
-            objective=SomeRows(self.objective, rows),
-            logits=self.logits[rows],
-            codes=self.codes[rows],
-            weight=self.weight[rows],
-        )
-
     @cached_property
-    def plain_temperature(self):
+    def plain_temperature(self) -> Result:
         """Result of `joint_temperature` for the inputs as they are."""
         return self.joint_temperature(self.logits)
 
-    def joint_temperature(self, logits, rows=slice(None)):
+    def joint_temperature(self, logits: NDArray[Any], rows: Rows = None) -> Result:
         """Return the result for the temperature of the perturbation's own loss."""
+        part = slice(None) if rows is None else rows
         return best_temperature(
-            logits, self.codes[rows], self.weight[rows], self.loss, self.gamma
+            logits, self.codes[part], self.weight[part], self.loss, self.gamma
         )
 
-    def joint_loss(self, logits):
+    def joint_loss(self, logits: NDArray[Any]) -> float:
         """Return the mean of the perturbation's own loss at its best temperature."""
         temperature = self.joint_temperature(logits).x[0]
         return self.mean_loss(logits, temperature)
 
-    def mean_loss(self, logits, temperature):
+    def mean_loss(self, logits: NDArray[Any], temperature: float) -> float:
         """Return the mean of the perturbation's own loss."""
         return mean_loss(
             logits, self.codes, self.weight, temperature, self.loss, self.gamma
         )
 
-    def pull(self, temperature):
+    def pull(self, temperature: float) -> NDArray[np.float64]:
         """Return the norm of each row's gradient by the scores, as the inputs are."""
         scores = self.logits / np.float64(temperature)
         residual = row_losses(scores, self.codes, self.loss, self.gamma)[1]
         return np.linalg.norm(residual, axis=1)
 
-    def served_temperature(self, logits, rows=slice(None)):
+    def served_temperature(self, logits: NDArray[Any], rows: Rows = None) -> Result:
         """Return the result for the temperature that is served."""
         if self.temperature_objective == "joint":
             return self.joint_temperature(logits, rows)
-        return best_temperature(logits, self.codes[rows], self.weight[rows])
+        part = slice(None) if rows is None else rows
+        return best_temperature(logits, self.codes[part], self.weight[part])
 
     @cached_property
-    def input_variance(self):
+    def input_variance(self) -> float:
         """Mean square deviation of the inputs' entries, at least 1e-30."""
         rows, share = sample_rows(self.weight, SAMPLE_ROWS)
-        values = self.objective.inputs.values(rows)
+        values = self.objective.inputs.values(self._numbers(rows))
         sample = np.concatenate([x.double().cpu().numpy() for x in values])
         centred = sample - np.tensordot(share, sample, axes=1)
         variance = np.tensordot(share, centred**2, axes=1)
         return max(float(variance.mean()), 1e-30)
 
 
-def sample_rows(weight, n_rows):
+def sample_rows(
+    weight: NDArray[np.float64], n_rows: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return some rows that stand for all, and their shares.
 
-    They lie at even steps of the summed weight, so that weights count as repetitions.
+    They lie at even steps of the summed weight (systematic sampling), so that weights
+    count as repetitions.
     """
     place = np.cumsum(weight) / weight.sum()
     steps = (np.arange(n_rows) + 0.5) / n_rows
     rows, counts = np.unique(np.searchsorted(place, steps), return_counts=True)
     return rows, counts / n_rows
+
+
+class Progress:
+    """Tells on standard error what is tried, and the loss after each epoch.
+
+    Parameters
+    ----------
+    name : str
+        Who tells it.
+
+    shown : bool
+        Whether anything is told; if not, nothing needs to be computed for it.
+    """
+
+    def __init__(self, name: str, shown: bool) -> None:
+        self._name = name
+        self.shown = shown
+        self._count = 0
+        self._open = False
+
+    def note(self, text: str, passing: bool = False) -> None:
+        """Write a line; on a terminal the next one replaces a passing one."""
+        if not self.shown:
+            return
+        self._open = passing and sys.stderr.isatty()
+        sys.stderr.write(f"[{self._name}] {text}" + ("\r" if self._open else "\n"))
+        sys.stderr.flush()
+
+    def epoch(self, loss: float) -> None:
+        """Tell the loss after one more epoch."""
+        self._count += 1
+        self.note(f"epoch {self._count}: loss {loss:.6f}")
+
+    def close(self) -> None:
+        """End a passing line."""
+        if self._open:
+            sys.stderr.write("\n")
+            self._open = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for, and how candidates are compared.
+
+    `start` is the perturbation to start from, and `temperature` that of the last fit
+    where this one goes on from it, else None.
+    """
+
+    perturbation: str | int
+    penalty: Any
+    start: NDArray[np.float64]
+    splits: Splits
+    max_iter: int | None
+    tol: float
+    progress: Progress
+    random_state: np.random.RandomState
+    groups: Any = None
+    preset: str | None = None
+    validation_fraction: float | None = None
+    temperature: float | None = None
+    score: Score = field(default_factory=LogLossScore)
+    rule: str = "one_standard_error"
 
 
 @dataclass
@@ -136,21 +250,38 @@ class Outcome:
     perturbation times the penalty.
     """
 
-    delta: np.ndarray
-    logits: np.ndarray
+    delta: NDArray[Any]
+    logits: NDArray[Any]
     penalty: float
-    perturbation: Any
-    loss_curve: list = field(default_factory=list)
+    perturbation: str | int
+    loss_curve: list[float] = field(default_factory=list)
     n_iter: int = 0
     message: str = CONVERGED
-    selection: dict | None = None
+    selection: dict[str, Any] | None = None
     temperature: float | None = None
     squared: bool = True
 
     @property
-    def cost(self):
+    def cost(self) -> float:
         """What the penalty adds to the loss; nothing where there is no perturbation."""
         if not self.delta.any():
             return 0.0
         norm = float(np.linalg.norm(self.delta))
         return float(self.penalty) * (norm**2 if self.squared else norm)
+
+
+def unperturbed(
+    problem: Problem,
+    selection: dict[str, Any] | None = None,
+    *,
+    message: str = CONVERGED,
+) -> Outcome:
+    """Return the outcome that leaves the inputs alone."""
+    return Outcome(
+        np.zeros(problem.shape),
+        problem.logits,
+        np.inf,
+        "none",
+        message=message,
+        selection=selection,
+    )

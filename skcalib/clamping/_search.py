@@ -1,31 +1,45 @@
-"""The search over exponents, spans and penalties, by linearised or true descents."""
+"""The search over exponents, spans and penalties by cross-fitting.
 
+Every candidate is fitted on the training part of each split and judged on the other
+part: on linearised logits (`_linearised.py`), or by descents on the network where a
+Jacobian is too dear. Penalties go from strong to weak, each fit started at the one
+before (a warm-started regularisation path). Linearised candidates that seem to help are
+judged again by the network itself, one forward epoch each, every row at the
+perturbation of the split that held it out.
+
+Tang, Chen & Ho ("Neural Clamping", TMLR 2024) take a tenth of the initial loss for
+lambda, or the lambda and gamma of the least calibration error on the calibration set.
+"""
+
+from collections.abc import Iterator, Sequence
 from math import log
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skcalib._solvers._result import INTERRUPTED
+from skcalib.clamping._candidates import Candidate, Splits, Table
 from skcalib.clamping._descent import descend
 from skcalib.clamping._linearised import Linearised
-from skcalib.clamping._selection import (
-    Candidate,
-    Table,
-    check_by_network,
-    hold_out,
-    without_perturbation,
-)
-from skcalib.clamping._spans import columns_within
+from skcalib.clamping._perturbation import Basis, columns_within
+from skcalib.clamping._problem import Problem, Settings
 
 # In units of one over the variance of the inputs, so that their scale does not count.
+# Between them lie the 1e-3 and 1e-4 for images in [0, 1] that earned something where
+# anything did (python benchmarks/neural_clamping.py --parts shift).
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)
-# Candidates that the network judges again.
+# Candidates that the network judges again, a forward epoch each.
 MAX_CHECKS = 8
+# Of a fit of the search, in nats: far below the standard errors that decide.
 TOLERANCE = 1e-6
-# Epochs of one descent of a search by descents.
+# Epochs of one descent of a search by descents; the next penalty goes on from there.
 SEARCH_EPOCHS = 4
 
+Fit = tuple[NDArray[Any], NDArray[np.float64]]
 
-def penalties_to_try(penalty, problem):
+
+def penalties_to_try(penalty: Any, problem: Problem) -> list[float]:
     """Return the strengths to try, the strongest first."""
     if not isinstance(penalty, str):
         return [float(value) for value in np.atleast_1d(penalty)]
@@ -37,14 +51,20 @@ class LinearPath:
 
     checked = False
 
-    def __init__(self, problem, linear, log_temperature, splits):
+    def __init__(
+        self,
+        problem: Problem,
+        linear: Linearised,
+        log_temperature: float,
+        splits: Splits,
+    ) -> None:
         self._linear = linear
-        self._splits = splits
         every = np.arange(problem.codes.shape[0])
         x = np.append(np.zeros(linear.dim), log_temperature)
         self._x = [x] * len(splits)
-        total = linear.curvature(log_temperature, problem.weight, every)
-        self._weights, self._hessians = [], []
+        total = linear.curvature(log_temperature, problem.weight)
+        self._weights: list[NDArray[np.float64]] = []
+        self._hessians: list[NDArray[np.float64]] = []
         for train, _ in splits:
             weight = np.zeros(every.shape[0])
             weight[train] = problem.weight[train]
@@ -53,7 +73,7 @@ class LinearPath:
             self._weights.append(weight / weight.sum())
             self._hessians.append((total - out) / weight.sum())
 
-    def fit(self, penalty):
+    def fit(self, penalty: float) -> list[Fit]:
         """Return the logits of all rows and theta, for each split."""
         fits = []
         for i, weight in enumerate(self._weights):
@@ -71,15 +91,14 @@ class NetworkPath:
 
     checked = True
 
-    def __init__(self, problem, basis, splits, max_evaluations):
+    def __init__(self, problem: Problem, basis: Basis, splits: Splits) -> None:
         self._problem = problem
         self._basis = basis
         self._splits = splits
-        self._limit = max_evaluations
         self._theta = [np.zeros(basis.dim)] * len(splits)
         self._logits = [problem.logits[train] for train, _ in splits]
 
-    def fit(self, penalty):
+    def fit(self, penalty: float) -> list[Fit]:
         """Return the logits of all rows that count and theta, for each split."""
         fits = []
         for i, (train, test) in enumerate(self._splits):
@@ -90,7 +109,7 @@ class NetworkPath:
                 self._theta[i],
                 self._logits[i],
                 rows=train,
-                max_evaluations=self._limit,
+                max_evaluations=SEARCH_EPOCHS,
                 tol=TOLERANCE,
             )
             if result.message == INTERRUPTED:
@@ -101,12 +120,18 @@ class NetworkPath:
             delta = self._basis.expand(theta)
             values = np.empty_like(self._problem.logits)
             values[train] = logits
-            values[test] = self._problem.objective.logits(delta, rows=test)
+            values[test] = self._problem.perturbed_logits(delta, test)
             fits.append((values, theta))
         return fits
 
 
-def search_linearised(problems, spans, jacobian, penalties, settings):
+def search_linearised(
+    problems: list[Problem],
+    spans: Sequence[tuple[str | int, Basis]],
+    jacobian: NDArray[Any],
+    penalties: list[float],
+    settings: Settings,
+) -> tuple[Table, Candidate]:
     """Choose among all problems, spans and penalties on one Jacobian.
 
     Parameters
@@ -142,25 +167,38 @@ def search_linearised(problems, spans, jacobian, penalties, settings):
             if not temperature.converged:
                 # Without a best temperature the data cannot tell a perturbation.
                 continue
-            linear = Linearised(
-                problem.logits, part, problem.codes, problem.loss, problem.gamma
-            )
+            linear = Linearised.of(problem, part)
             path = LinearPath(problem, linear, log(temperature.x[0]), settings.splits)
             paths.append((problem, name, basis, path))
     return _search(problems, paths, penalties, settings, settings.splits)
 
 
-def search_by_network(problems, name, basis, penalties, settings):
+def search_by_network(
+    problems: list[Problem],
+    name: str | int,
+    basis: Basis,
+    penalties: list[float],
+    settings: Settings,
+) -> tuple[Table, Candidate]:
     """Choose among problems and penalties by descents on the first split."""
     splits = settings.splits[:1]
     paths = [
-        (problem, name, basis, NetworkPath(problem, basis, splits, SEARCH_EPOCHS))
+        (problem, name, basis, NetworkPath(problem, basis, splits))
         for problem in problems
     ]
     return _search(problems, paths, penalties, settings, splits)
 
 
-def _search(problems, paths, penalties, settings, splits):
+Path = tuple[Problem, str | int, Basis, LinearPath | NetworkPath]
+
+
+def _search(
+    problems: list[Problem],
+    paths: Sequence[Path],
+    penalties: list[float],
+    settings: Settings,
+    splits: Splits,
+) -> tuple[Table, Candidate]:
     first = problems[0]
     table = Table(settings.score, first.codes, first.weight, splits)
     joint = first.temperature_objective == "joint"
@@ -171,24 +209,31 @@ def _search(problems, paths, penalties, settings, splits):
         table.add(candidate)
     base = max(plain, key=table.mean)
     found = []
-    for problem, name, basis, path in paths:
-        for candidate in _follow(path, problem, name, basis, penalties, splits):
+    for path in paths:
+        for candidate in _follow(*path, penalties, splits):
             table.add(candidate)
-            settings.note(table.describe(candidate, base))
-            found.append((candidate, problem))
+            settings.progress.note(table.describe(candidate, base))
+            found.append((candidate, path))
             if table.helps(base, candidate):
                 break  # weaker penalties fit the training part still closer
     promising = [pair for pair in found if table.helps(pair[0], base)]
     promising.sort(key=lambda pair: table.mean(pair[0]), reverse=True)
-    for candidate, problem in promising[:MAX_CHECKS]:
+    for candidate, (problem, _, basis, _) in promising[:MAX_CHECKS]:
         if not candidate.checked:
-            check_by_network(candidate, problem, splits)
+            check_by_network(candidate, basis, problem, splits)
             table.add(candidate)
-            settings.note(table.describe(candidate, base) + ", by the network")
+            settings.progress.note(table.describe(candidate, base) + ", by the network")
     return table, table.choose(settings.rule)
 
 
-def _follow(path, problem, name, basis, penalties, splits):
+def _follow(
+    problem: Problem,
+    name: str | int,
+    basis: Basis,
+    path: LinearPath | NetworkPath,
+    penalties: list[float],
+    splits: Splits,
+) -> Iterator[Candidate]:
     for penalty in penalties:
         candidate = Candidate(problem.gamma, name, penalty, basis, checked=path.checked)
         if not hold_out(candidate, problem, splits, path.fit(penalty)):
@@ -196,3 +241,41 @@ def _follow(path, problem, name, basis, penalties, splits):
             # and weaker penalties fit them still closer.
             return
         yield candidate
+
+
+def without_perturbation(problem: Problem, splits: Splits) -> Candidate:
+    """Return the candidate that leaves the inputs alone."""
+    candidate = Candidate(problem.gamma, "none", np.inf, checked=True)
+    hold_out(candidate, problem, splits, [(problem.logits, np.empty(0))] * len(splits))
+    return candidate
+
+
+def hold_out(
+    candidate: Candidate, problem: Problem, splits: Splits, fits: Sequence[Fit]
+) -> bool:
+    """Set the held-out logits and temperatures from each split's logits and theta.
+
+    Returns whether every split has a best temperature.
+    """
+    logits, temperature, converged = [], [], True
+    for (train, test), (values, theta) in zip(splits, fits, strict=True):
+        result = problem.served_temperature(values[train], train)
+        converged &= result.converged
+        logits.append(values[test])
+        temperature.append(np.full(test.shape[0], result.x[0]))
+        candidate.thetas.append(theta)
+    candidate.logits = np.concatenate(logits)
+    candidate.temperature = np.concatenate(temperature)
+    return converged
+
+
+def check_by_network(
+    candidate: Candidate, basis: Basis, problem: Problem, splits: Splits
+) -> None:
+    """Replace the held-out linearised logits by the network's: one forward epoch."""
+    parts = [
+        problem.perturbed_logits(basis.expand(theta), test)
+        for (_, test), theta in zip(splits, candidate.thetas, strict=True)
+    ]
+    candidate.logits = np.concatenate(parts)
+    candidate.checked = True

@@ -1,76 +1,92 @@
-"""Solvers that end at an optimum: linearised, L-BFGS, and no descent at all."""
+"""The solvers of neural clamping by name, and those that end at an optimum.
 
-from dataclasses import dataclass, field, replace
+Minimised is equation (9) of Tang, Chen & Ho ("Neural Clamping", TMLR 2024) with a mean
+in the place of the sum. "auto" chooses on one linearisation (`_search.py`) and goes on
+from its optimum by a few steps of L-BFGS on the network itself, preconditioned by the
+Gauss-Newton Hessian of the linear model; "lbfgs" descends on the network from the start
+(`_descent.py`); "fixed_delta" leaves the perturbation where it starts, the paper's
+untrained variant. "sgd" (`_sgd.py`) is the published way, "gradient_free"
+(`_gradient_free.py`) asks for no gradient.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skcalib._solvers._lbfgs import minimize
 from skcalib._solvers._result import CONVERGED, INTERRUPTED
+from skcalib.clamping._candidates import Candidate
 from skcalib.clamping._descent import NetworkLoss, descend
-from skcalib.clamping._linearised import LARGEST_CHANGE, inverse, linearise
+from skcalib.clamping._gradient_free import solve_gradient_free
+from skcalib.clamping._linearised import inverse, linearise
 from skcalib.clamping._objective import jacobian_passes
-from skcalib.clamping._problem import Outcome
+from skcalib.clamping._perturbation import (
+    Basis,
+    canonical,
+    columns_within,
+    spans_to_try,
+)
+from skcalib.clamping._problem import (
+    LARGEST_CHANGE,
+    Outcome,
+    Problem,
+    Settings,
+    unperturbed,
+)
 from skcalib.clamping._search import (
     penalties_to_try,
     search_by_network,
     search_linearised,
 )
-from skcalib.clamping._selection import Candidate, LogLossScore
-from skcalib.clamping._spans import canonical, columns_within, spans_to_try
+from skcalib.clamping._sgd import solve_sgd
 
-# Numbers in the largest Jacobian that is kept.
+# Numbers in the largest Jacobian that is kept: 1 GiB in single precision.
 JACOBIAN_ELEMENTS = 1 << 28
 # Backward passes of single rows that a Jacobian may take, the rows it takes at least,
-# and the largest number of passes a row.
+# and the largest number of passes a row. They bound the cost where there are many rows
+# or classes: 5,000 rows of ten classes have a whole Jacobian. A fit of 8 cosines a side
+# has 192 coordinates, which a thousand rows of several logits each determine.
 JACOBIAN_PASSES = 50_000
 JACOBIAN_ROWS = 1000
 PASSES_PER_ROW = 128
-# Epochs of the descent that mends what the linearisation leaves.
+# Epochs of the descent that mends what the linearisation leaves: its optimum is nearly
+# that of the network.
 REFINEMENTS = 4
 # Epochs of a descent.
 EPOCHS = 20
 
 
-@dataclass
-class Settings:
-    """What the user asked for, and how candidates are compared."""
-
-    perturbation: Any
-    penalty: Any
-    splits: list
-    max_iter: int | None
-    tol: float
-    report: Any = None
-    score: Any = field(default_factory=LogLossScore)
-    rule: str = "one_standard_error"
-    random_state: Any = None
-    groups: Any = None
-
-    def note(self, text):
-        """Tell the user, if asked to, what is going on."""
-        if self.report is not None:
-            self.report.note(text)
+def needs_gradient(solver: str, start: Any) -> bool:
+    """Whether a solver, or the start it is given, asks for input gradients."""
+    if solver in ("auto", "lbfgs", "sgd"):
+        return True
+    return isinstance(start, str) and start == "data_driven"
 
 
-def solve_fixed(problem, settings, start):
+def solve_fixed(problem: Problem, settings: Settings) -> Outcome:
     """Keep the perturbation where it starts."""
+    start = settings.start
     name = canonical(settings.perturbation) if start.any() else "none"
     name = "full" if name == "auto" else name
     penalty = 0.0 if settings.penalty == "auto" else settings.penalty
-    logits = problem.objective.logits(start) if start.any() else problem.logits
+    logits = problem.perturbed_logits(start) if start.any() else problem.logits
     return Outcome(start, logits, penalty, name)
 
 
-def solve_linearised(problem, settings, start):
+def solve_linearised(problem: Problem, settings: Settings) -> Outcome:
     """Choose span and penalty on one Jacobian, then descend on the network."""
     decided = settings.perturbation != "auto" and settings.penalty != "auto"
-    if start.any() or decided:
-        return solve_lbfgs(problem, settings, start)
+    if settings.start.any() or decided:
+        return solve_lbfgs(problem, settings)
     return search_and_refine([problem], settings)[0]
 
 
-def search_and_refine(problems, settings):
+def search_and_refine(
+    problems: list[Problem], settings: Settings
+) -> tuple[Outcome, Problem]:
     """Choose among problems, spans and penalties; return outcome and problem."""
     first = problems[0]
     penalties = penalties_to_try(settings.penalty, first)
@@ -83,31 +99,29 @@ def search_and_refine(problems, settings):
             table, chosen = search_by_network(problems, *every[0], penalties, settings)
         else:
             few, of_few = _some_rows(problems, settings, spans[-1][1])
-            settings.note(
+            settings.progress.note(
                 f"deriving the logits of {few[0].codes.shape[0]} samples by "
                 f"{spans[-1][1].dim} coordinates"
             )
-            jacobian = few[0].objective.jacobian(spans[-1][1])
+            jacobian = few[0].jacobian(spans[-1][1])
             table, chosen = search_linearised(few, spans, jacobian, penalties, of_few)
     except KeyboardInterrupt:
-        outcome = unperturbed(first)
-        outcome.message = INTERRUPTED
-        return outcome, first
+        return unperturbed(first, message=INTERRUPTED), first
     place = next(i for i, p in enumerate(problems) if p.gamma == chosen.gamma)
     problem = problems[place]
-    if chosen.basis is None:
-        return unperturbed(problem, table, chosen), problem
+    selection, basis = table.results(chosen), chosen.basis
+    if basis is None:
+        return unperturbed(problem, selection), problem
     if spans:
-        part = jacobian[:, :, columns_within(chosen.basis, spans[-1][1])]
-        outcome = refine(problem, few[place], settings, part, chosen)
+        part = jacobian[:, :, columns_within(basis, spans[-1][1])]
+        outcome = refine(problem, few[place], settings, part, chosen, basis)
     else:
-        start = np.zeros(chosen.basis.dim)
-        outcome = descend_from(problem, settings, chosen, start)
-    outcome.selection = table.results(chosen)
+        outcome = descend_from(problem, settings, chosen, basis, np.zeros(basis.dim))
+    outcome.selection = selection
     return outcome, problem
 
 
-def affordable(n_classes, basis):
+def affordable(n_classes: int, basis: Basis) -> bool:
     """Whether enough rows can have a Jacobian, by its numbers and its passes."""
     return (
         JACOBIAN_ROWS * n_classes * basis.dim <= JACOBIAN_ELEMENTS
@@ -115,7 +129,9 @@ def affordable(n_classes, basis):
     )
 
 
-def _some_rows(problems, settings, basis):
+def _some_rows(
+    problems: list[Problem], settings: Settings, basis: Basis
+) -> tuple[list[Problem], Settings]:
     """Leave out rows that would make the Jacobian too dear; all fits use the rest."""
     n_samples, n_classes = problems[0].logits.shape
     n_rows = min(
@@ -127,9 +143,10 @@ def _some_rows(problems, settings, basis):
     rows = np.linspace(0, n_samples - 1, n_rows).astype(np.intp)
     place = np.full(n_samples, -1)
     place[rows] = np.arange(n_rows)
+    left = place >= 0
     splits = [
-        tuple(place[part][place[part] >= 0] for part in pair)
-        for pair in settings.splits
+        (place[train[left[train]]], place[test[left[test]]])
+        for train, test in settings.splits
     ]
     if not all(part.size for pair in splits for part in pair):
         return problems, settings
@@ -137,20 +154,19 @@ def _some_rows(problems, settings, basis):
     return few, replace(settings, splits=splits)
 
 
-def unperturbed(problem, table=None, chosen=None):
-    """Return the outcome that leaves the inputs alone."""
-    outcome = Outcome(np.zeros(problem.shape), problem.logits, np.inf, "none")
-    if table is not None:
-        outcome.selection = table.results(chosen)
-    return outcome
-
-
-def refine(problem, few, settings, jacobian, chosen):
+def refine(
+    problem: Problem,
+    few: Problem,
+    settings: Settings,
+    jacobian: NDArray[Any],
+    chosen: Candidate,
+    basis: Basis,
+) -> Outcome:
     """Fit the chosen candidate on the linear model, and from there on the network.
 
     `few` is the problem on the rows of `jacobian`: all of them, or some.
     """
-    basis, penalty = chosen.basis, chosen.penalty
+    penalty = chosen.penalty
     linear, x, weight, hessian = linearise(few, jacobian)
     first = start = None
     if few is problem:
@@ -162,9 +178,7 @@ def refine(problem, few, settings, jacobian, chosen):
         target = linear.fit(x, weight, penalty, hessian, tol=settings.tol).x
         first = loss(x) if first is None else first
     except KeyboardInterrupt:
-        outcome = unperturbed(problem)
-        outcome.message = INTERRUPTED
-        return outcome
+        return unperturbed(problem, message=INTERRUPTED)
     curve = [first[0]]
     result = minimize(
         loss,
@@ -184,36 +198,40 @@ def refine(problem, few, settings, jacobian, chosen):
     return Outcome(delta, loss.logits, penalty, name, curve, result.n_iter, message)
 
 
-def solve_lbfgs(problem, settings, start):
+def solve_lbfgs(problem: Problem, settings: Settings) -> Outcome:
     """Descend on the network by L-BFGS; a held-out part may choose the penalty."""
     wanted = settings.perturbation
     wanted = "full" if wanted == "auto" else wanted
     ((name, basis),) = spans_to_try(wanted, problem.shape)
-    theta = np.asarray(basis.reduce(start), dtype=np.float64)
+    theta = basis.reduce(settings.start)
     if settings.penalty != "auto":
         chosen = Candidate(problem.gamma, name, float(settings.penalty), basis)
-        return descend_from(problem, settings, chosen, theta)
+        return descend_from(problem, settings, chosen, basis, theta)
     penalties = penalties_to_try("auto", problem)
     try:
         table, chosen = search_by_network([problem], name, basis, penalties, settings)
     except KeyboardInterrupt:
-        outcome = unperturbed(problem)
-        outcome.message = INTERRUPTED
-        return outcome
+        return unperturbed(problem, message=INTERRUPTED)
+    selection = table.results(chosen)
     if chosen.basis is None:
-        return unperturbed(problem, table, chosen)
-    outcome = descend_from(problem, settings, chosen, theta)
-    outcome.selection = table.results(chosen)
+        return unperturbed(problem, selection)
+    outcome = descend_from(problem, settings, chosen, basis, theta)
+    outcome.selection = selection
     return outcome
 
 
-def descend_from(problem, settings, chosen, theta):
+def descend_from(
+    problem: Problem,
+    settings: Settings,
+    chosen: Candidate,
+    basis: Basis,
+    theta: NDArray[np.float64],
+) -> Outcome:
     """Descend on the network from the coordinates `theta`."""
-    basis = chosen.basis
     logits = problem.logits
     if theta.any():
-        logits = problem.objective.logits(basis.expand(theta))
-    curve = []
+        logits = problem.perturbed_logits(basis.expand(theta))
+    curve: list[float] = []
     result, logits = descend(
         problem,
         basis,
@@ -229,10 +247,18 @@ def descend_from(problem, settings, chosen, theta):
     return Outcome(delta, logits, penalty, name, curve, len(curve), result.message)
 
 
-def _recorder(curve, settings):
-    def report(value):
+def _recorder(curve: list[float], settings: Settings) -> Callable[[float], None]:
+    def report(value: float) -> None:
         curve.append(float(value))
-        if settings.report is not None:
-            settings.report(value)
+        settings.progress.epoch(value)
 
     return report
+
+
+SOLVERS: dict[str, Callable[[Problem, Settings], Outcome]] = {
+    "auto": solve_linearised,
+    "lbfgs": solve_lbfgs,
+    "sgd": solve_sgd,
+    "gradient_free": solve_gradient_free,
+    "fixed_delta": solve_fixed,
+}

@@ -1,10 +1,23 @@
-"""Where a perturbation starts: zeros, noise, an array, or from the data."""
+"""The range of valid inputs, and where a perturbation starts within it.
+
+Zeros, noise, an array, or the data-driven start of Theorem 3.2 of Tang, Chen & Ho
+("Neural Clamping", TMLR 2024), which moves every coordinate of the inputs by all the
+room that is left towards one end of the range. Deviations: on natural images some row
+fills the range at every coordinate, and no room is left; so the 1 % quantiles stand for
+the extremes. And a step by the whole room is far from what the network knows; so it is
+at most 1 % of the range. Without a range, that of the quantiles takes its place.
+"""
+
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from skcalib._networks._inputs import Inputs
 from skcalib._numerics import log_softmax_
 from skcalib._warnings import warn
+from skcalib.clamping._objective import Objective
 
 # Standard deviation of the random start, that of the published code.
 RANDOM_SCALE = 1e-3
@@ -17,7 +30,63 @@ BLOCK_ELEMENTS = 1 << 24
 MAX_ROWS = 20_000
 
 
-def first_perturbation(start, objective, feasible_range, random_state):
+def check_range(feasible_range: Any, inputs: Inputs) -> None:
+    """Refuse a range that is none, or that some calibration input leaves."""
+    if feasible_range is None:
+        return
+    if len(feasible_range) != 2:
+        raise ValueError(
+            f"feasible_range has {len(feasible_range)} entries; it needs two, "
+            "(low, high)."
+        )
+    bounds = [_as_bound(bound) for bound in feasible_range]
+    try:
+        low, high = (np.broadcast_to(bound, inputs.shape) for bound in bounds)
+    except ValueError as error:
+        raise ValueError(
+            f"feasible_range has bounds of shapes {bounds[0].shape} and "
+            f"{bounds[1].shape}, which do not fit inputs of shape {inputs.shape}."
+        ) from error
+    if not (low < high).all():
+        raise ValueError(
+            "feasible_range is empty somewhere: every lower bound has to lie below the "
+            "upper one."
+        )
+    # In the type the network sees, so that rounding puts nothing outside.
+    start = 0
+    for values in inputs.values():
+        block = values.cpu().numpy()
+        outside = (block < low.astype(block.dtype)) | (block > high.astype(block.dtype))
+        if outside.any():
+            row = int(outside.reshape(block.shape[0], -1).any(axis=1).argmax())
+            where = np.unravel_index(int(outside[row].argmax()), inputs.shape)
+            raise ValueError(
+                f"Row {start + row} of X holds {block[row][where]:.6g}, outside "
+                f"feasible_range = ({low[where]:.6g}, {high[where]:.6g}). The range "
+                "has to hold all calibration inputs, in the scale the network takes."
+            )
+        start += block.shape[0]
+
+
+def _as_bound(bound: Any) -> NDArray[np.float64]:
+    try:
+        values = np.asarray(bound, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if np.isnan(values).any():
+        raise ValueError(
+            f"feasible_range has the bound {bound!r}; both bounds have to be numbers "
+            "or arrays of them, infinite where there is none."
+        )
+    return values
+
+
+def first_perturbation(
+    start: Any,
+    objective: Objective,
+    feasible_range: Any,
+    random_state: np.random.RandomState,
+) -> NDArray[np.float64]:
     """Return the perturbation to start from, float64 of an input's shape."""
     shape = objective.inputs.shape
     if isinstance(start, str):
@@ -37,7 +106,7 @@ def first_perturbation(start, objective, feasible_range, random_state):
     return delta
 
 
-def data_driven(objective, feasible_range):
+def data_driven(objective: Objective, feasible_range: Any) -> NDArray[np.float64]:
     r"""Return the start of Theorem 3.2, with quantiles in the place of extremes.
 
     With g the gradient of the summed output entropy by the inputs, the coordinate
@@ -59,13 +128,16 @@ def data_driven(objective, feasible_range):
     return delta
 
 
-def _range(feasible_range, low, high):
+def _range(
+    feasible_range: Any, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[Any, Any]:
     if feasible_range is None:
         return low.min(), high.max()
-    return tuple(np.asarray(bound, dtype=np.float64) for bound in feasible_range)
+    bottom, top = (np.asarray(bound, dtype=np.float64) for bound in feasible_range)
+    return bottom, top
 
 
-def coordinate_quantiles(inputs):
+def coordinate_quantiles(inputs: Inputs) -> NDArray[np.float64]:
     """Return the lower and upper quantile of the inputs, coordinate by coordinate."""
     n_rows = min(inputs.n_samples, MAX_ROWS)
     rows = np.linspace(0, inputs.n_samples - 1, n_rows).astype(np.intp)
@@ -89,10 +161,10 @@ def coordinate_quantiles(inputs):
     return found.reshape(2, *inputs.shape)
 
 
-def entropy_gradient(objective):
+def entropy_gradient(objective: Objective) -> NDArray[np.float64]:
     """Return the gradient by the inputs of the output entropy, summed over rows."""
-    total, network = 0, objective.network
-    options = {"dtype": network.dtype, "device": network.device}
+    total, network = torch.zeros(()), objective.network
+    options: dict[str, Any] = {"dtype": network.dtype, "device": network.device}
     for _, x in objective.inputs.batches():
         leaf = torch.zeros(objective.inputs.shape, **options).requires_grad_()
         with torch.enable_grad():
@@ -104,7 +176,7 @@ def entropy_gradient(objective):
     return total.cpu().numpy()
 
 
-def _entropy_slope(scores):
+def _entropy_slope(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the gradient of each row's entropy by its scores."""
     log_proba = log_softmax_(scores)
     proba = np.exp(log_proba)

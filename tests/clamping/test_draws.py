@@ -14,17 +14,10 @@ N = 50
 ROWS = np.arange(0, N, 2)
 
 
-class Weights:
-    """What draws know of an objective."""
-
-    def __init__(self, weight):
-        self.weight = torch.as_tensor(weight / weight.mean())
-
-
 def make(pull, weight=None):
     weight = np.ones(N) if weight is None else weight
-    objective = Weights(weight)
-    return Draws(objective, ROWS, pull), objective.weight.numpy()
+    weight = weight / weight.mean()
+    return Draws(torch.as_tensor(weight), ROWS, pull), weight
 
 
 def random_pull(seed=0):

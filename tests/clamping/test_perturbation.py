@@ -12,6 +12,10 @@ from skcalib.clamping._perturbation import (  # noqa: E402
     Channel,
     Full,
     LowFrequency,
+    channel_axis,
+    columns_within,
+    open_basis,
+    spans_to_try,
 )
 
 BASES = [
@@ -77,3 +81,27 @@ def test_a_channel_coordinate_shifts_one_channel_evenly():
 def test_short_axes_have_fewer_coefficients():
     assert LowFrequency((3, 2, 9), 4).dim == 3 * 2 * 4
     assert LowFrequency((20,), 30).dim == 20
+
+
+def test_small_spans_are_part_of_large_ones():
+    shape = (3, 10, 12)
+    small, large = open_basis(4, shape), open_basis(8, shape)
+    theta = np.random.default_rng(0).normal(size=small.dim)
+    inside = np.zeros(large.dim)
+    inside[columns_within(small, large)] = theta
+    assert_allclose(large.expand(inside), small.expand(theta), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names"),
+    [((3, 32, 32), [4, 8]), ((5,), ["full"]), ((1, 4, 4), [4]), ((6, 40), [4, 8])],
+)
+def test_spans_that_are_tried(shape, names):
+    assert [name for name, _ in spans_to_try("auto", shape)] == names
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((3, 32, 32), 0), ((32, 32, 3), 2), ((1, 28, 28), 0), ((9,), 0)]
+)
+def test_the_axis_of_the_channels(shape, axis):
+    assert channel_axis(shape) == axis

@@ -1,20 +1,24 @@
-"""Which perturbation, how strongly penalised: chosen by cross-fitting.
+"""What may be chosen, the scores of its held-out rows, and the choice.
 
-Every candidate is fitted on the training part of each split, on linearised logits, and
-judged on the other part. Those that seem to help are judged again by the network
-itself, one forward epoch each, every row at the perturbation of the split that held it
-out. The simplest within one standard error of the best wins, and no perturbation at all
-is the simplest.
+The simplest candidate within one standard error of the best wins (the one standard
+error rule, `_solvers/_choice.py`), and no perturbation at all is the simplest. Tang,
+Chen & Ho ("Neural Clamping", TMLR 2024) take the exponent of the least calibration
+error on the set that it was fitted to. Scores of held-out rows are ours: a perturbation
+of many numbers learns its rows by heart.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from skcalib._numerics import choose, mean_and_error, softmax_
 from skcalib._solvers._focal_brier import log_losses
+from skcalib.clamping._perturbation import Basis
+
+Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
 
 
 @dataclass
@@ -26,12 +30,12 @@ class Candidate:
     """
 
     gamma: float
-    perturbation: Any
+    perturbation: str | int
     penalty: float
-    basis: Any = None
-    logits: np.ndarray | None = None
-    temperature: np.ndarray | None = None
-    thetas: list = field(default_factory=list)
+    basis: Basis | None = None
+    logits: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
+    temperature: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    thetas: list[NDArray[np.float64]] = field(default_factory=list)
     checked: bool = False
 
 
@@ -40,7 +44,13 @@ class LogLossScore:
 
     by_row = True
 
-    def __call__(self, candidate, codes, weight, splits):
+    def __call__(
+        self,
+        candidate: Candidate,
+        codes: NDArray[np.intp],
+        weight: NDArray[np.float64],
+        splits: Splits,
+    ) -> NDArray[np.float64]:
         """Return one score a row."""
         return -log_losses(candidate.logits, codes, candidate.temperature)
 
@@ -50,11 +60,17 @@ class ScorerScore:
 
     by_row = False
 
-    def __init__(self, scorer, classes):
+    def __init__(self, scorer: Any, classes: NDArray[Any]) -> None:
         self.scorer = scorer
         self.classes = classes
 
-    def __call__(self, candidate, codes, weight, splits):
+    def __call__(
+        self,
+        candidate: Candidate,
+        codes: NDArray[np.intp],
+        weight: NDArray[np.float64],
+        splits: Splits,
+    ) -> NDArray[np.float64]:
         """Return one score a split."""
         scores = candidate.logits / candidate.temperature[:, np.newaxis]
         proba = softmax_(scores.astype(np.float64))
@@ -63,7 +79,9 @@ class ScorerScore:
         parts = np.split(np.arange(codes.shape[0]), ends)
         y = self.classes[codes]
         even = np.ptp(weight) == 0
-        given = [{} if even else {"sample_weight": weight[rows]} for rows in parts]
+        given: list[dict[str, Any]] = [
+            {} if even else {"sample_weight": weight[rows]} for rows in parts
+        ]
         return np.array(
             [
                 self.scorer(stand_in, rows, y[rows], **extra)
@@ -75,74 +93,49 @@ class ScorerScore:
 class Probabilities(ClassifierMixin, BaseEstimator):
     """Stands for a classifier whose probabilities are known: X are row numbers."""
 
-    def __init__(self, classes, proba):
+    def __init__(self, classes: NDArray[Any], proba: NDArray[np.float64]) -> None:
         self.classes_ = classes
         self._proba = proba
 
-    def __sklearn_is_fitted__(self):
+    def __sklearn_is_fitted__(self) -> bool:
         return True
 
-    def fit(self, X, y):
+    def fit(self, X: Any, y: Any) -> "Probabilities":
         """Do nothing; scorers look for the method."""
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: NDArray[np.intp]) -> NDArray[np.float64]:
         """Return the rows of these numbers."""
         return self._proba[X]
 
-    def predict(self, X):
+    def predict(self, X: NDArray[np.intp]) -> NDArray[Any]:
         """Return the most probable class of the rows of these numbers."""
         return self.classes_[self._proba[X].argmax(axis=1)]
 
 
-def without_perturbation(problem, splits):
-    """Return the candidate that leaves the inputs alone."""
-    candidate = Candidate(problem.gamma, "none", np.inf, checked=True)
-    hold_out(candidate, problem, splits, [(problem.logits, None)] * len(splits))
-    return candidate
-
-
-def hold_out(candidate, problem, splits, fits):
-    """Set the held-out logits and temperatures from each split's logits and theta.
-
-    Returns whether every split has a best temperature.
-    """
-    logits, temperature, converged = [], [], True
-    for (train, test), (values, theta) in zip(splits, fits, strict=True):
-        result = problem.served_temperature(values[train], train)
-        converged &= result.converged
-        logits.append(values[test])
-        temperature.append(np.full(test.shape[0], result.x[0]))
-        candidate.thetas.append(theta)
-    candidate.logits = np.concatenate(logits)
-    candidate.temperature = np.concatenate(temperature)
-    return converged
-
-
-def check_by_network(candidate, problem, splits):
-    """Replace the held-out linearised logits by the network's: one forward epoch."""
-    parts = [
-        problem.objective.logits(candidate.basis.expand(theta), rows=test)
-        for (_, test), theta in zip(splits, candidate.thetas, strict=True)
-    ]
-    candidate.logits = np.concatenate(parts)
-    candidate.checked = True
+Score = LogLossScore | ScorerScore
 
 
 class Table:
     """Scores of candidates on the same held-out units, compared pair by pair."""
 
-    def __init__(self, score, codes, weight, splits):
+    def __init__(
+        self,
+        score: Score,
+        codes: NDArray[np.intp],
+        weight: NDArray[np.float64],
+        splits: Splits,
+    ) -> None:
         rows = np.concatenate([test for _, test in splits])
         self._score = score
         self._codes = codes[rows]
         self._splits = splits
         self._row_weight = weight[rows]
         self._weight = weight[rows] if score.by_row else np.ones(len(splits))
-        self._candidates = []
-        self._scores = []
+        self._candidates: list[Candidate] = []
+        self._scores: list[NDArray[np.float64]] = []
 
-    def add(self, candidate):
+    def add(self, candidate: Candidate) -> None:
         """Score a candidate, anew if it was here before."""
         scores = self._score(candidate, self._codes, self._row_weight, self._splits)
         if any(candidate is other for other in self._candidates):
@@ -151,23 +144,23 @@ class Table:
             self._candidates.append(candidate)
             self._scores.append(scores)
 
-    def mean(self, candidate):
+    def mean(self, candidate: Candidate) -> float:
         """Return the mean score."""
         scores = self._scores[self._position(candidate)]
         return float(scores @ self._weight / self._weight.sum())
 
-    def gain(self, candidate, other):
+    def gain(self, candidate: Candidate, other: Candidate) -> tuple[float, float]:
         """Return the mean of `candidate` less that of `other`, and its error."""
         scores = (self._scores[self._position(c)] for c in (candidate, other))
         mean, error = mean_and_error(np.subtract(*scores), self._weight)
         return float(mean), float(error)
 
-    def helps(self, candidate, other):
+    def helps(self, candidate: Candidate, other: Candidate) -> bool:
         """Whether `candidate` is better than `other` by more than a standard error."""
         mean, error = self.gain(candidate, other)
         return mean > error
 
-    def describe(self, candidate, base):
+    def describe(self, candidate: Candidate, base: Candidate) -> str:
         """Say in a line how a candidate compares with `base`."""
         mean, error = self.gain(candidate, base)
         return (
@@ -175,16 +168,16 @@ class Table:
             f"penalty={candidate.penalty:.3g}: gain {mean:.5f} +- {error:.5f}"
         )
 
-    def choose(self, rule="one_standard_error"):
+    def choose(self, rule: str = "one_standard_error") -> Candidate:
         """Return the first checked candidate that the best checked does not beat."""
         checked = [c for c in self._candidates if c.checked]
         scores = np.array([self._scores[self._position(c)] for c in checked])
         return checked[choose(scores, self._weight, one_standard_error=rule != "best")]
 
-    def _position(self, candidate):
+    def _position(self, candidate: Candidate) -> int:
         return next(i for i, c in enumerate(self._candidates) if c is candidate)
 
-    def results(self, chosen):
+    def results(self, chosen: Candidate) -> dict[str, Any]:
         """Return the table as a dict of lists and arrays."""
         pairs = [self.gain(c, self._candidates[0]) for c in self._candidates]
         means = np.array([self.mean(c) for c in self._candidates])
