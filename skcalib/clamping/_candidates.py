@@ -1,7 +1,7 @@
 """What may be chosen, the scores of its held-out rows, and the choice.
 
 The simplest candidate within one standard error of the best wins (the one standard
-error rule, `_solvers/_choice.py`), and no perturbation at all is the simplest. Tang,
+error rule, `_numerics.choose`), and no perturbation at all is the simplest. Tang,
 Chen & Ho ("Neural Clamping", TMLR 2024) take the exponent of the least calibration
 error on the set that it was fitted to. Scores of held-out rows are ours: a perturbation
 of many numbers learns its rows by heart.

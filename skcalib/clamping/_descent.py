@@ -168,7 +168,7 @@ def _curvature_along(
         loss = mean_loss(
             logits_at(length), codes, weight, temperature, problem.loss, problem.gamma
         )
-        return loss + penalty * (theta @ theta)
+        return loss + penalty * float(theta @ theta)
 
     small = PROBE_STEP * np.sqrt(problem.input_variance * np.prod(problem.shape))
     change = (logits_at(small) - logits) / (small * temperature)

@@ -16,23 +16,18 @@ ds_i/dtheta = J_i / T and ds_i/du = -s_i::
 
     d/dtheta = sum_i w_i J_i' r_i / T + 2 lambda theta,    d/du = -sum_i w_i r_i' s_i
 
-Curvature (generalised Gauss-Newton, at theta = 0). For a change D of a row's scores let
-S = D - p'D, with p the softmax: p'D is what the normalisation takes off every score.
-The loss bends by |root * S|^2, half of which it rises by to second order:
+Curvature (generalised Gauss-Newton, at theta = 0). To second order in a change D of a
+row's scores its loss rises by half of |root * (D - p'D)|^2, with p the softmax and root
+that of `_solvers/_focal_brier.py`: sqrt(p) for the cross-entropy, which is exact, the
+variance of D under p. The scores move by D = [J_i / T, -s_i] a unit of (theta, u), so
+that with the factor A_i = sqrt(w_i) root_i * (D - p_i'D), a row a class and a column a
+coordinate, H = sum_i A_i' A_i.
 
-- cross-entropy: root^2 = p. Exact: the variance of D under p.
-- focal loss, a function of a = -ln p_y: root^2 = p times its slope by a. Left out is
-  the bend by a itself, which may have any sign.
-- Brier loss |p - e|^2, where p changes by p * S: root = sqrt(2) p. Left out is the bend
-  of p in D, for the same reason.
-
-With D = [J_i / T, -s_i] the factor A_i = sqrt(w_i) root_i * S_i has a row a class and a
-column a coordinate, and H = sum_i A_i' A_i is the Hessian but for what is left out
-above and the second derivatives of s_i by (theta, u). That by u twice is s_i: it counts
-r_i' s_i, which sums to 0 at the best temperature, where H is taken. H is a sum over
-rows, so that of a training part is H less that of the rest. With 2 lambda on the
-diagonal of theta, its inverse is what L-BFGS starts from (a preconditioner), and a
-handful of steps are left.
+Left out, beside what root leaves out, are the second derivatives of s_i by (theta, u).
+That by u twice is s_i: it counts r_i' s_i, which sums to 0 at the best temperature,
+where H is taken. H is a sum over rows, so that of a training part is H less that of the
+rest. With 2 lambda on the diagonal of theta, its inverse is what L-BFGS starts from (a
+preconditioner), and a handful of steps are left.
 """
 
 from collections.abc import Callable

@@ -13,7 +13,7 @@ so that a GPU is never waited for between batches.
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from skcalib.exceptions import NotDifferentiableError
 # Cost of a forward-mode pass in backward passes, as measured on residual networks.
 FORWARD_MODE_COST = 2.5
 
+Loss = Literal["focal", "brier"]
 Rows = NDArray[np.intp] | None
 Index = slice | torch.Tensor
 Delta = NDArray[Any] | torch.Tensor | None
@@ -72,7 +73,7 @@ class Objective:
         inputs: Inputs,
         codes: ArrayLike,
         weight: ArrayLike | None = None,
-        loss: str = "focal",
+        loss: Loss = "focal",
         gamma: float = 1.0,
         feasible_range: Any = None,
     ) -> None:

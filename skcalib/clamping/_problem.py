@@ -13,7 +13,7 @@ from skcalib._solvers._result import CONVERGED, Result
 from skcalib._solvers._temperature_search import best_temperature
 from skcalib._validation import make_splits
 from skcalib.clamping._candidates import LogLossScore, Score, Splits
-from skcalib.clamping._objective import Objective, Rows
+from skcalib.clamping._objective import Loss, Objective, Rows
 from skcalib.clamping._perturbation import Basis
 
 # Rows from which the spread of the inputs is estimated.
@@ -51,7 +51,7 @@ class Problem:
     of: Rows = None
 
     @property
-    def loss(self) -> str:
+    def loss(self) -> Loss:
         """Loss that the perturbation minimises."""
         return self.objective.loss
 
