@@ -8,8 +8,6 @@ NEEDS = {
     "skcalib/_networks/_inputs.py": ("torch",),
     "skcalib/_networks/_module_copy.py": ("torch",),
     "skcalib/_networks/_network.py": ("torch",),
-    "skcalib/_networks/_open.py": ("torch",),
-    "skcalib/_networks/_rows.py": ("torch",),
     "skcalib/_networks/_sharing.py": ("torch",),
     "skcalib/_networks/_train_mode.py": ("torch",),
     "skcalib/clamping/*": ("torch",),

@@ -28,7 +28,7 @@ from benchmarks._networks import (
     load_module,
 )
 from skcalib._networks._inputs import Inputs
-from skcalib._networks._open import open_network
+from skcalib._networks._network import open_network
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import Full, LowFrequency
 from skcalib.clamping._sgd import Recipe, train

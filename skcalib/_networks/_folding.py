@@ -1,9 +1,11 @@
 """BatchNorm folded into the layer before it: the same network, fewer memory passes."""
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from skcalib._networks._torch import frozen_view
@@ -12,9 +14,11 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Largest change of a logit, as a share of the largest logit, that rounding explains.
 _ROUNDING = 1e-4
+# A layer, and the BatchNorm that takes its result.
+Pair = tuple[nn.Module, nn.Module]
 
 
-def fold_batch_norm(module, run):
+def fold_batch_norm(module: Any, run: Callable[[Any], Tensor]) -> Any:
     """Return a module without most BatchNorm layers that computes the same.
 
     In eval mode these are fixed affine maps, and one that follows a convolution or a
@@ -48,11 +52,13 @@ def fold_batch_norm(module, run):
     return view if same else module
 
 
-def _pairs(view, run):
+def _pairs(view: nn.Module, run: Callable[[Any], Tensor]) -> list[Pair]:
     """Return each layer whose result goes to a BatchNorm, and that BatchNorm."""
-    results, pairs, calls = {}, [], Counter()
+    results: dict[int, tuple[nn.Module, Any]] = {}
+    pairs: list[Pair] = []
+    calls: Counter[nn.Module] = Counter()
 
-    def watch(part, inputs, output):
+    def watch(part: nn.Module, inputs: Any, output: Any) -> None:
         calls[part] += 1
         if isinstance(part, _LAYERS):
             results[id(output)] = part, output  # kept, so that no other has its id
@@ -75,12 +81,12 @@ def _pairs(view, run):
     ]
 
 
-def _replace(view, pairs):
+def _replace(view: nn.Module, pairs: list[Pair]) -> None:
     """Put the fused layers into the tree of modules, and nothing after them."""
-    new = {}
+    new: dict[nn.Module | None, nn.Module] = {}
     for layer, norm in pairs:
         is_linear = isinstance(layer, nn.Linear)
-        fuse = fuse_linear_bn_eval if is_linear else fuse_conv_bn_eval
+        fuse: Any = fuse_linear_bn_eval if is_linear else fuse_conv_bn_eval
         new[layer], new[norm] = fuse(layer, norm), nn.Identity()
     for part in list(view.modules()):
         for name, child in part._modules.items():

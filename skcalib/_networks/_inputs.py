@@ -1,10 +1,71 @@
-"""The inputs of a network in batches on its device, resident there if they fit."""
+"""Rows of a network's inputs: from any source, and in batches on its device.
+
+They come from arrays, mapped files, tensors, Datasets and DataLoaders. `as_rows` says
+what an estimator takes as X, `rows_in_order` runs through any X once, and `Inputs`
+reads it in any order, resident on the device if it fits there.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
-from skcalib._networks._rows import ArrayRows, open_rows
+from skcalib._blocks import free_memory
+from skcalib._networks._network import Network
 from skcalib._numerics import hash_rows
+
+_CPU = torch.device("cpu")
+_SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+
+
+def as_rows(estimator: Any, X: Any) -> Any:
+    """Return X as it is, or as an array of real numbers; refuse what is no rows."""
+    name = type(estimator).__name__
+    if isinstance(X, torch.Tensor | Dataset | DataLoader):
+        return X
+    if issparse(X):
+        raise TypeError(
+            f"Sparse data was passed for X, but {name} needs dense data. Use "
+            "'.toarray()' to convert it."
+        )
+    rows = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if rows.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: X has type {rows.dtype}.")
+    if rows.dtype.kind not in "fiub":
+        try:
+            rows = rows.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise type(error)(
+                f"X has type {rows.dtype}, which does not hold numbers: {error}. "
+                f"{name} needs an array of numbers of shape (n_samples, ...)."
+            ) from error
+    if rows.ndim < 2:
+        raise ValueError(
+            f"Expected an array of at least two dimensions, got shape {rows.shape}. "
+            "Reshape your data: the first axis counts samples, the others are the "
+            "network's own."
+        )
+    if rows.shape[0] == 0 or rows.size == 0:
+        lacking = "0 sample(s)" if rows.shape[0] == 0 else "0 feature(s)"
+        raise ValueError(
+            f"Found array with {lacking} (shape={rows.shape}) while a minimum of 1 is "
+            f"required by {name}."
+        )
+    return rows
 
 
 class Inputs:
@@ -37,7 +98,7 @@ class Inputs:
         Whether all rows lie on the device.
     """
 
-    def __init__(self, X, network, batch_size=256):
+    def __init__(self, X: Any, network: Network, batch_size: int = 256) -> None:
         self.network = network
         self.batch_size = network.fixed_batch or batch_size
         rows, self._labels = open_rows(X, self.batch_size)
@@ -56,13 +117,13 @@ class Inputs:
             _, first = next(self.batches([0]))
             self.shape = tuple(network.perturbed(first).shape[1:])
 
-    def labels(self):
+    def labels(self) -> Any:
         """Return the labels that came with a Dataset of pairs, else None."""
         if self._labels is None:
             self._labels = self._rows.labels
         return self._labels
 
-    def hashes(self):
+    def hashes(self) -> NDArray[Any] | None:
         """Return a hash of each row; None where rows would have to be read anew."""
         if not isinstance(self._rows, ArrayRows):
             return None
@@ -72,13 +133,15 @@ class Inputs:
         ]
         return np.concatenate([_hash_tensor(x) for x in self._rows.batches(cuts)])
 
-    def as_order(self, order):
+    def as_order(self, order: Any) -> Any:
         """Put row numbers where `batches` wants them: with the rows, once."""
         if not self.resident:
             return np.asarray(order)
         return torch.as_tensor(order, device=self.network.device)
 
-    def batches(self, order=None, step=None):
+    def batches(
+        self, order: Any = None, step: int | None = None
+    ) -> Iterator[tuple[Any, Tensor]]:
         """Yield ``(index, x)``: rows of the batch and its inputs on the device.
 
         `index` is a slice, or a tensor of row numbers on the device where `order`, an
@@ -94,12 +157,12 @@ class Inputs:
         for index, x in zip(cuts, self._rows.batches(cuts), strict=True):
             yield self._to_device(index), self._to_device(x, self.network.input_dtype)
 
-    def values(self, order=None):
+    def values(self, order: Any = None) -> Iterator[Tensor]:
         """Yield what is perturbed, batch by batch: the inputs, or those at a site."""
         for _, x in self.batches(order):
             yield self.network.perturbed(x)
 
-    def _to_device(self, values, dtype=None):
+    def _to_device(self, values: Any, dtype: torch.dtype | None = None) -> Any:
         """Move a tensor or an index, without waiting for a GPU to take it over."""
         if isinstance(values, slice):
             return values
@@ -113,16 +176,13 @@ class Inputs:
         return values.to(device, non_blocking=True).to(dtype or values.dtype)
 
 
-_CPU = torch.device("cpu")
-
-
-def _hash_tensor(rows):
+def _hash_tensor(rows: Tensor) -> NDArray[Any]:
     # NumPy has no bfloat16.
     rows = rows.float() if rows.dtype == torch.bfloat16 else rows
     return hash_rows(rows.detach().cpu().numpy())
 
 
-def _on_device(rows, device):
+def _on_device(rows: Any, device: torch.device) -> Any:
     """Move all rows to a GPU if they take less than half of its free memory."""
     if device.type != "cuda" or not isinstance(rows, ArrayRows):
         return rows
@@ -131,9 +191,214 @@ def _on_device(rows, device):
     return ArrayRows(rows.take(slice(None)).to(device))
 
 
-def _cuts(n_rows, size, step):
+def _cuts(n_rows: int, size: int, step: int) -> Iterator[tuple[int, int]]:
     """Yield where batches of `size` rows begin and end, anew in every `step` rows."""
     for first in range(0, n_rows, step):
         last = min(first + step, n_rows)
         for start in range(first, last, size):
             yield start, min(start + size, last)
+
+
+class ArrayRows:
+    """Rows of an array or a tensor, wherever it lies.
+
+    Nothing is copied until a batch is taken, and then only what torch cannot read in
+    place: rows out of order, mapped files, arrays that must not be written to.
+    """
+
+    labels = None
+
+    def __init__(self, values: Any) -> None:
+        if isinstance(values, torch.Tensor):
+            values = values.detach()
+        elif values.dtype.kind not in "biuf":
+            raise ValueError(
+                f"X has type {values.dtype}; the network needs numbers. "
+                "Convert X first."
+            )
+        if values.ndim == 0 or values.shape[0] == 0:
+            raise ValueError(
+                f"X has shape {tuple(values.shape)}; the network needs at least one "
+                "sample. A single sample is X[np.newaxis]."
+            )
+        self.values = values
+        self.n_samples = values.shape[0]
+        self.shape = tuple(values.shape[1:])
+        self.n_bytes = values.nbytes
+
+    def batches(self, indices: Iterable[Any]) -> Iterator[Any]:
+        """Yield a tensor for each index, a slice or an array of row numbers."""
+        for index in indices:
+            yield self.take(index)
+
+    def take(self, index: Any) -> Any:
+        """Return the rows of a slice, or of row numbers in an array or tensor."""
+        if isinstance(self.values, torch.Tensor):
+            if isinstance(index, slice):
+                return self.values[index]
+            return self.values.index_select(
+                0, torch.as_tensor(index, device=self.values.device)
+            )
+        if isinstance(index, torch.Tensor):
+            index = index.numpy()
+        block = np.asarray(self.values[index])
+        wide = block.dtype.kind == "u" and block.itemsize > 1
+        if wide or not block.dtype.isnative:  # types that torch does not have
+            block = block.astype(np.int64 if wide else block.dtype.newbyteorder("="))
+        if not (block.flags.writeable and block.flags.c_contiguous):
+            block = np.array(block, order="C")
+        return torch.from_numpy(block)
+
+
+class DatasetRows:
+    """Rows of a map-style Dataset, read when they are needed by `loader`'s workers."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+        # A loader may leave rows out; its order is that of the samples.
+        self.order = _row_numbers(loader)
+        self.n_samples = self.order.shape[0]
+        if self.n_samples == 0:
+            raise ValueError("X is a Dataset without samples.")
+        first, _ = _split(next(self._load([self.order[:1]])))
+        self.shape = tuple(first.shape[1:])
+        self.n_bytes = first.nbytes * self.n_samples
+
+    def batches(self, indices: Iterable[Any]) -> Iterator[Any]:
+        """Yield a tensor for each index, a slice or an array of row numbers."""
+        for batch in self._load([self.order[index] for index in indices]):
+            yield _split(batch)[0]
+
+    @property
+    def labels(self) -> Any:
+        """The labels, read anew; None where the Dataset yields inputs only."""
+        return self._read(256, lambda rows: rows[:0])[1]
+
+    def read(self, batch_size: int) -> tuple[Any, Any]:
+        """Read all rows into memory; return the tensor and the labels."""
+        return self._read(batch_size)
+
+    def _read(self, batch_size: int, keep: Any = None) -> tuple[Any, Any]:
+        starts = range(batch_size, self.n_samples, batch_size)
+        return read_batches(self._load(np.split(self.order, list(starts))), keep)
+
+    def _load(self, chunks: list[Any]) -> Iterator[Any]:
+        loader = self.loader
+        return iter(
+            DataLoader(
+                loader.dataset,
+                batch_sampler=[chunk.tolist() for chunk in chunks],
+                num_workers=loader.num_workers,
+                collate_fn=loader.collate_fn,
+            )
+        )
+
+
+def open_rows(X: Any, batch_size: int) -> tuple[Any, Any]:
+    """Return ``(rows, labels)`` of any X, to be read in any order.
+
+    `labels` is None where not read yet.
+    """
+    X = _as_loader(X, batch_size)
+    if not isinstance(X, DataLoader):
+        return ArrayRows(X), None
+    if _is_stream(X):
+        values, labels = read_batches(X)
+        return ArrayRows(values), labels
+    rows = DatasetRows(X)
+    if rows.n_bytes > free_memory() / 2:
+        return rows, None
+    values, labels = rows.read(batch_size)
+    return ArrayRows(values), labels
+
+
+def rows_in_order(X: Any, batch_size: int) -> Iterator[Any]:
+    """Yield tensors of the rows of any X once, in batches; a loader keeps its own."""
+    X = _as_loader(X, batch_size)
+    if isinstance(X, DataLoader):
+        for batch in X:
+            yield _split(batch)[0]
+        return
+    rows = ArrayRows(X)
+    starts = range(0, rows.n_samples, batch_size)
+    yield from rows.batches(slice(start, start + batch_size) for start in starts)
+
+
+def _as_loader(X: Any, batch_size: int) -> Any:
+    """Return a DataLoader that keeps the order of the rows, an array or a tensor."""
+    if isinstance(X, Dataset):
+        return DataLoader(X, batch_size=batch_size)
+    if isinstance(X, DataLoader):
+        _refuse_shuffling(X)
+        return X
+    return X if isinstance(X, torch.Tensor | np.ndarray) else np.asarray(X)
+
+
+def _is_stream(loader: Any) -> bool:
+    """Whether a loader can only be run through: it does not number the rows."""
+    return isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None
+
+
+def _refuse_shuffling(loader: Any) -> None:
+    """Refuse a loader that serves the rows in an order of its own, anew each time."""
+    if isinstance(loader.dataset, IterableDataset):
+        return  # It draws no row numbers.
+    outer = loader.batch_sampler or loader.sampler
+    sampler = outer
+    while sampler is not None:
+        if isinstance(sampler, _SHUFFLING) or getattr(sampler, "shuffle", False):
+            raise ValueError(
+                "X is a DataLoader that shuffles, which loses the order of the rows: "
+                f"it has a {type(sampler).__name__}. Build it with shuffle=False, "
+                "without a sampler that draws at random."
+            )
+        inner = getattr(sampler, "sampler", None)
+        if inner is None and not isinstance(sampler, SequentialSampler | range | list):
+            _refuse_another_order(outer, sampler)
+        sampler = inner
+
+
+def _refuse_another_order(outer: Any, sampler: Any) -> None:
+    """Refuse a sampler that torch does not know and that gives another order anew."""
+    first, second = list(outer), list(outer)
+    same = len(first) == len(second) and all(
+        np.array_equal(a, b) for a, b in zip(first, second, strict=True)
+    )
+    if not same:
+        raise ValueError(
+            f"The sampler of X, a {type(sampler).__name__}, gives other row numbers "
+            "each time it is run, which loses the order of the rows. Use one that "
+            "gives the same, such as a list of row numbers."
+        )
+
+
+def read_batches(batches: Iterable[Any], keep: Any = None) -> tuple[Any, Any]:
+    """Put batches together; return the tensor of inputs and the array of labels."""
+    rows, labels = [], []
+    for batch in batches:
+        row, label = _split(batch)
+        rows.append(row if keep is None else keep(row))
+        if label is not None:
+            labels.append(np.asarray(label))
+    if not rows:
+        raise ValueError("X is a DataLoader without samples.")
+    return torch.cat(rows), np.concatenate(labels) if labels else None
+
+
+def _row_numbers(loader: Any) -> NDArray[np.int64]:
+    """Return the rows in the order in which a loader would serve them."""
+    return np.fromiter(chain.from_iterable(loader.batch_sampler), dtype=np.int64)
+
+
+def _split(batch: Any) -> tuple[Any, Any]:
+    """Split what a loader yields into inputs and, of a pair, labels."""
+    label = None
+    if isinstance(batch, list | tuple) and batch:
+        label = batch[1] if len(batch) == 2 else None
+        batch = batch[0]
+    if not isinstance(batch, torch.Tensor):
+        raise ValueError(
+            f"The Dataset yields a {type(batch).__name__}; it must yield inputs, or "
+            "inputs first and labels second."
+        )
+    return batch, label

@@ -9,16 +9,17 @@ was compiled travels uncompiled.
 import copy
 import warnings
 import weakref
+from typing import Any
 
 import torch
 
 from skcalib._networks._module_copy import ModuleCopier
 
 # Arrays that show the memory of a module's tensors, as long as the module lives.
-_arrays = weakref.WeakKeyDictionary()
+_arrays: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
-def portable(model):
+def portable(model: Any) -> Any:
     """Return what to pickle for a network; unpickled, it is the network again."""
     if isinstance(model, torch.nn.Module):
         return _portable_module(model)
@@ -30,13 +31,13 @@ def portable(model):
     return model
 
 
-def _portable_module(module):
+def _portable_module(module: torch.nn.Module) -> Any:
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         return module
     known = _arrays.get(module, {})
-    used = {}
+    used: dict[Any, Any] = {}
 
-    def weight(tensor):
+    def weight(tensor: Any) -> Any:
         return _weight(tensor, known, used)
 
     tree = ModuleCopier(weight, weight).module(module)
@@ -44,7 +45,7 @@ def _portable_module(module):
     return tree
 
 
-def _weight(tensor, known, used):
+def _weight(tensor: Any, known: dict[Any, Any], used: dict[Any, Any]) -> Any:
     plain = (torch.Tensor, torch.nn.Parameter)
     if type(tensor) not in plain:
         return tensor
@@ -63,14 +64,14 @@ def _weight(tensor, known, used):
 class _Weight:
     """An array that is pickled, and comes back as a parameter or buffer."""
 
-    def __init__(self, array, is_parameter, requires_grad):
+    def __init__(self, array: Any, is_parameter: bool, requires_grad: bool) -> None:
         self._parts = (array, is_parameter, requires_grad)
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return _tensor, self._parts
 
 
-def _tensor(array, is_parameter, requires_grad):
+def _tensor(array: Any, is_parameter: bool, requires_grad: bool) -> torch.Tensor:
     with warnings.catch_warnings():
         # A mapped file cannot be written to, and frozen weights never are.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")

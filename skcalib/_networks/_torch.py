@@ -93,7 +93,7 @@ def module_logits(
 ) -> Iterator[np.ndarray]:
     """Yield the logits of `X`, batch by batch, as float32 or float64 arrays."""
     torch = import_optional("torch", _PURPOSE)
-    from skcalib._networks._rows import rows_in_order
+    from skcalib._networks._inputs import rows_in_order
     from skcalib._networks._train_mode import refuse_train_mode
 
     device = module_device(view)
@@ -117,6 +117,21 @@ def module_logits(
         wide = values.dtype == torch.float64 or not values.is_floating_point()
         array = (values if wide else values.to(torch.float32)).cpu().numpy()
         yield as_columns(array, batch.shape[0], "The module's output")
+
+
+def as_logits(result: Any, n_rows: int) -> Any:
+    """Lay out a network's result as (n, K) logits in single or double precision.
+
+    One column of log-odds z becomes the two columns (0, z).
+    """
+    torch = import_optional("torch", _PURPOSE)
+    advice = "Say where the logits are: output=<name or position>."
+    logits = as_columns(result, n_rows, "The network's result", advice)
+    if logits.dtype != torch.float64:
+        logits = logits.float()
+    if logits.shape[1] > 1:
+        return logits
+    return torch.cat([torch.zeros_like(logits), logits], dim=1)
 
 
 def pick_logits(result: Any, output: str | int | None) -> Any:

@@ -7,16 +7,24 @@ import numpy as np
 from skcalib.exceptions import ModelFormatError
 
 
-def as_columns(values: np.ndarray, n_rows: int, name: str) -> np.ndarray:
-    """Lay out (n,), (n, K) or (n, K, 1, 1) values as (n, columns)."""
-    trailing = values.shape[2:]
-    if values.ndim == 0 or values.shape[0] != n_rows or any(d != 1 for d in trailing):
+def as_columns(
+    values: Any,
+    n_rows: int,
+    name: str,
+    advice: str = "Name the output that holds the logits: output=...",
+) -> Any:
+    """Lay out (n,), (n, K) or (n, K, 1, 1) values as (n, columns).
+
+    `values` is an array or a torch tensor; anything else than scores is refused.
+    """
+    shape = tuple(values.shape)
+    if not shape or shape[0] != n_rows or any(d != 1 for d in shape[2:]):
         raise ModelFormatError(
-            f"{name} has shape {values.shape} for {n_rows} rows of input; the scores "
-            "of a classifier have a row a sample and a column a class. Name the output "
-            "that holds the logits: output=..."
+            f"{name} has shape {shape} for {n_rows} rows of input; the scores of a "
+            f"classifier have a row a sample and a column a class. {advice}"
         )
-    if values.dtype.kind != "f":
+    is_array = isinstance(values, np.ndarray)
+    if not (values.dtype.kind == "f" if is_array else values.is_floating_point()):
         raise ModelFormatError(
             f"{name} has type {values.dtype}; logits are floating-point."
         )

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from skcalib._onnx._files import ModelSource, parse_model
 from skcalib._onnx._graph import (
     CLASSIFIERS,
     GraphIndex,
@@ -57,6 +58,17 @@ class Readout:
     def is_certain(self) -> bool:
         """Whether an operator of the graph says what the tensor holds."""
         return self.kind != "raw"
+
+
+def read_classifier(
+    source: ModelSource, output: str | None = None
+) -> tuple[Any, Readout]:
+    """Parse a model, to be changed by the caller, and find its logits.
+
+    Scores that a linear classifier hides are written out in what is returned.
+    """
+    model = parse_model(source)
+    return model, find_readout(model, output)
 
 
 def find_readout(model: Any, output: str | None = None) -> Readout:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._onnx._files import ModelSource, open_source, parse_model
+from skcalib._onnx._files import ModelSource, open_source
 from skcalib._onnx._inputs import InputSpec, batches, probe_inputs
 from skcalib._onnx._readout import (
     Readout,
     confirm_readout,
-    find_readout,
+    read_classifier,
     read_logits,
 )
 from skcalib._onnx._recent import Recent
@@ -25,12 +25,11 @@ from skcalib.exceptions import ModelFormatError
 _sessions = Recent(8)
 
 
-class OnnxNetwork:
-    """An open session that returns logits."""
+class OnnxSession:
+    """A model in onnxruntime: what it takes, and what it makes of it."""
 
-    def __init__(self, session: Any, readout: Readout, name: str) -> None:
+    def __init__(self, session: Any, name: str) -> None:
         self.session = session
-        self.readout = readout
         self.name = name
         self.inputs = [InputSpec.of(argument) for argument in session.get_inputs()]
         for spec in self.inputs:
@@ -49,6 +48,14 @@ class OnnxNetwork:
                 f"onnxruntime could not run {self.name} on a batch of inputs of shape "
                 f"{[values.shape for values in feeds.values()]}: {error}"
             ) from error
+
+
+class OnnxNetwork(OnnxSession):
+    """An open session that returns logits."""
+
+    def __init__(self, session: Any, name: str, readout: Readout) -> None:
+        super().__init__(session, name)
+        self.readout = readout
 
     def confirm(self, X: Any, batch_size: int) -> Readout:
         """Settle how logits are read, on the first batch of `X`."""
@@ -80,7 +87,7 @@ class OnnxNetwork:
             yield read_logits(readout, values[:n_rows], n_rows)
 
 
-def open_network(
+def open_onnx(
     model: Any, output: str | None = None, providers: list[Any] | None = None
 ) -> OnnxNetwork:
     """Open a session on a path, bytes or `onnx.ModelProto`, or find the open one."""
@@ -98,24 +105,25 @@ def _open(
     source: ModelSource, output: str | None, providers: list[Any] | None, threads: int
 ) -> OnnxNetwork:
     onnx = import_optional("onnx", "Reading an ONNX model")
-    model = parse_model(source)
-    readout = find_readout(model, output)
+    model, readout = read_classifier(source, output)
     served = {value.name for value in model.graph.output}
     for tensor in (readout.tensor, readout.score):
         if tensor not in served:
             model.graph.output.append(onnx.ValueInfoProto(name=tensor))
             served.add(tensor)
-    session = open_session(model, source, providers, threads)
-    return OnnxNetwork(session, readout, source.name)
+    session = _start(model, source, providers, threads)
+    return OnnxNetwork(session, source.name, readout)
 
 
-def open_session(
-    model: Any,
-    source: ModelSource,
-    providers: list[Any] | None = None,
-    threads: int = 1,
+def open_session(model: Any, source: ModelSource | None = None) -> OnnxSession:
+    """Open an `onnx.ModelProto`, whose outside data lie beside `source`."""
+    source = source or ModelSource()
+    return OnnxSession(_start(model, source, None, 1), source.name)
+
+
+def _start(
+    model: Any, source: ModelSource, providers: list[Any] | None, threads: int
 ) -> Any:
-    """Open an onnxruntime session on a parsed model."""
     runtime = import_optional("onnxruntime", "Running an ONNX model")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -15,15 +15,14 @@ from sklearn.utils.validation import (
 
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
-from skcalib._networks._brief import Brief
-from skcalib._networks._inputs import Inputs
-from skcalib._networks._open import open_network
+from skcalib._networks._given import Brief
+from skcalib._networks._inputs import Inputs, as_rows
+from skcalib._networks._network import open_network
 from skcalib._networks._sharing import portable
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
 from skcalib._validation import check_weight, encode_labels
 from skcalib._warnings import warn
-from skcalib.clamping._check_inputs import as_rows
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._problem import Problem, Progress, Settings
 from skcalib.clamping._starts import check_range
@@ -63,6 +62,9 @@ def _has_calibrated_logits(estimator):
 
 class ClampedClassifier(ClassifierMixin, BaseEstimator):
     """Base of the estimators that put a perturbation before a frozen network."""
+
+    # Read by `perturbs_inputs`: fitted on inputs, and exported with the network.
+    _perturbs_inputs = True
 
     def __sklearn_clone__(self):
         """Make an equal estimator that shares the network."""

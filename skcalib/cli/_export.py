@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.pipeline import Pipeline
 
-from skcalib._onnx._files import ModelSource, open_source
-from skcalib._onnx._inputs import InputSpec, batches
+from skcalib._networks._given import perturbs_inputs
+from skcalib._onnx._files import open_source
+from skcalib._onnx._inputs import batches
 from skcalib._onnx._readout import Meaning
 from skcalib._onnx._session import open_session
 from skcalib._warnings import warn
@@ -19,7 +20,6 @@ from skcalib.cli._errors import DataError
 from skcalib.cli._options import Serving
 from skcalib.cli._scores import Scores
 from skcalib.export import calibrate_onnx_model, to_onnx
-from skcalib.export._clamping import perturbs_inputs
 from skcalib.export._record import recorded
 from skcalib.export._verify import largest_difference
 
@@ -128,15 +128,14 @@ def _compare(
     expected: NDArray[Any],
 ) -> Served:
     """Run the model on all inputs, before it is saved."""
-    source = ModelSource(data=b"") if original is None else open_source(original)
+    source = None if original is None else open_source(original)
     session = open_session(written, source)
-    specs = [InputSpec.of(argument) for argument in session.get_inputs()]
-    served = replace(served, inputs=[spec.name for spec in specs])
+    served = replace(served, inputs=[spec.name for spec in session.inputs])
     if inputs is None:
         return served
     n_batches = -(-len(inputs) // _BATCH)
     batched = progress(
-        batches(specs, inputs, _BATCH), "Running the written model", n_batches
+        batches(session.inputs, inputs, _BATCH), "Running the written model", n_batches
     )
     largest = largest_difference(
         session, served.output, served.meaning, batched, expected

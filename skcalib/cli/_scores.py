@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._networks._given import perturbs_inputs
 from skcalib._validation import (
     check_calibration_set,
     logits_from_proba,
@@ -15,7 +16,6 @@ from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Source
 from skcalib.cli._readers import Request, read_labels, read_rows
-from skcalib.export._clamping import perturbs_inputs
 from skcalib.frozen import OnnxLogits
 
 # Rows a step of the progress bar.

@@ -5,10 +5,11 @@ from typing import Any
 
 from sklearn.pipeline import Pipeline
 
-from skcalib._onnx._files import inline_outside_data, open_source, parse_model
-from skcalib._onnx._readout import find_readout
-from skcalib._onnx._session import open_network
-from skcalib.export._clamping import calibrate_with_clamping, perturbs_inputs
+from skcalib._networks._given import perturbs_inputs
+from skcalib._onnx._files import inline_outside_data, open_source
+from skcalib._onnx._readout import read_classifier
+from skcalib._onnx._session import open_onnx
+from skcalib.export._clamping import calibrate_with_clamping
 from skcalib.export._emit import check_calibrator
 from skcalib.export._record import record
 from skcalib.export._surgery import Surgery
@@ -125,9 +126,8 @@ def calibrate_onnx_model(
     if output is None and frozen is not None:
         output = frozen.output
     source = open_source(model)
-    network = open_network(model, output)
-    calibrated = parse_model(source)
-    readout = find_readout(calibrated, output)
+    network = open_onnx(model, output)
+    calibrated, readout = read_classifier(source, output)
     settled = getattr(frozen, "readout_", None)
     if settled is None or settled.path != readout.path:
         settled = network.confirm_on_probe()

@@ -2,78 +2,33 @@
 
 import importlib
 import warnings
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._maps import CalibrationMap
-from skcalib._networks._torch import is_module
+from skcalib._networks._given import Given
 from skcalib._onnx._files import (
     inline_outside_data,
-    is_onnx_model,
     open_source,
-    parse_model,
 )
 from skcalib._onnx._inputs import InputSpec, batches, probe_inputs
-from skcalib._onnx._readout import Readout, find_readout
-from skcalib._onnx._session import OnnxNetwork, open_network, open_session
+from skcalib._onnx._readout import Readout, read_classifier
+from skcalib._onnx._session import OnnxNetwork, open_onnx, open_session
 from skcalib._optional import import_optional
 from skcalib._warnings import warn
 from skcalib.export._perturb import network_input, perturb_tensor
 from skcalib.export._record import record
 from skcalib.export._surgery import Surgery
 from skcalib.export._verify import largest_difference
-from skcalib.frozen import OnnxLogits, TorchLogits
 
 # Differences to Python in a probability. Above the first a warning is due, above the
 # others the model is not what was fitted: written by torch from single precision, or
 # of another precision somewhere.
 _LARGEST_EXPECTED, _LARGEST_EXPORTED, _LARGEST_PLAUSIBLE = 1e-3, 1e-2, 0.1
-
-
-def perturbs_inputs(estimator: Any) -> bool:
-    """Whether `estimator` is a NeuralClamping, told without importing torch."""
-    return hasattr(estimator, "delta_") or hasattr(estimator, "feasible_range")
-
-
-@dataclass(frozen=True)
-class Network:
-    """A torch module, an ONNX model or a callable, and where its logits are."""
-
-    kind: Literal["torch", "onnx", "callable"]
-    model: Any
-    output: Any
-
-    @classmethod
-    def of(cls, model: Any, output: Any) -> "Network":
-        """Unwrap any network that NeuralClamping takes."""
-        if isinstance(model, OnnxLogits | TorchLogits):
-            output = model.output if output is None else output
-            model = getattr(model, model._network)
-        if is_onnx_model(model):
-            return cls("onnx", model, output)
-        return cls("torch" if is_module(model) else "callable", model, output)
-
-    @property
-    def is_half(self) -> bool:
-        """Whether a torch module holds numbers in half precision."""
-        return any(
-            p.is_floating_point() and p.itemsize < 4 for p in self.model.parameters()
-        )
-
-    def refuse_callable(self) -> None:
-        """Raise a TypeError for what can only be called."""
-        if self.kind == "callable":
-            name = getattr(self.model, "__name__", type(self.model).__name__)
-            raise TypeError(
-                f"The network of this NeuralClamping is the callable {name!r}, which "
-                "can only be called. Fit on a torch.nn.Module or an ONNX model, or "
-                "pass the ONNX form of the network: "
-                "calibrate_onnx_model(model, neural_clamping)."
-            )
 
 
 class OutputSide:
@@ -109,11 +64,12 @@ def calibrate_with_clamping(
             "run of the network. Serve the original model beside the calibrated one."
         )
     network = _network_to_write(model, output, clamping)
-    exported = network.kind == "torch"
+    exported = network.kind == "module"
     written = _export(network, delta.shape) if exported else network.model
     source = open_source(written)
-    runtime = open_network(written, None if exported else network.output)
-    calibrated = parse_model(source)
+    place = None if exported else network.output
+    runtime = open_onnx(written, place)
+    calibrated, _ = read_classifier(source, place)
     X = _probe(runtime.inputs, clamping)
     readout, types = _read(runtime, calibrated, network, X), runtime.tensor_types()
     target = clamping.site or network_input(calibrated)
@@ -139,19 +95,31 @@ def calibrate_with_clamping(
     return calibrated
 
 
-def _network_to_write(model: Any, output: str | None, clamping: Any) -> Network:
+def _network_to_write(model: Any, output: str | None, clamping: Any) -> Given:
     """Return the network that takes up the calibration: `model`, or that fitted."""
-    network = Network.of(clamping.model, clamping.output)
+    network = Given.of(clamping.model, clamping.output)
     if model is not None:
-        given = Network.of(model, None)
+        given = Given.of(model)
         same_kind = given.kind == network.kind and given.output is None
         network = replace(given, output=network.output) if same_kind else given
-    network.refuse_callable()
+    _refuse_callable(network)
     return network if output is None else replace(network, output=output)
 
 
-def _export(network: Network, input_shape: tuple[int, ...]) -> bytes:
-    torch_network = importlib.import_module("skcalib.export._torch_network")
+def _refuse_callable(network: Given) -> None:
+    """Raise a TypeError for what can only be called."""
+    if network.kind == "callable":
+        name = getattr(network.model, "__name__", type(network.model).__name__)
+        raise TypeError(
+            f"The network of this NeuralClamping is the callable {name!r}, which "
+            "can only be called. Fit on a torch.nn.Module or an ONNX model, or "
+            "pass the ONNX form of the network: "
+            "calibrate_onnx_model(model, neural_clamping)."
+        )
+
+
+def _export(network: Given, input_shape: tuple[int, ...]) -> bytes:
+    torch_network = importlib.import_module("skcalib.export._clamping_torch")
     written: bytes = torch_network.export_network(
         network.model, network.output, input_shape
     )
@@ -159,17 +127,16 @@ def _export(network: Network, input_shape: tuple[int, ...]) -> bytes:
 
 
 def _read(
-    runtime: OnnxNetwork, model: Any, network: Network, X: NDArray[Any] | None
+    runtime: OnnxNetwork, model: Any, network: Given, X: NDArray[Any] | None
 ) -> Readout:
     """Settle where the logits are, as it was settled for the fit."""
-    if network.kind == "torch":
+    if network.kind == "module":
         # Whatever the module returned were its logits, also the result of a softmax.
         (output,) = (value.name for value in model.graph.output)
         # In the file they serve as what they are called, probabilities.
         return Readout(
             output, "logits", output, output, frozenset({output}), made="proba"
         )
-    find_readout(model, network.output)  # may write out the scores of a linear model
     return runtime.confirm_on_probe() if X is None else runtime.confirm(X, len(X))
 
 
@@ -217,9 +184,11 @@ def _python(clamping: Any, X: NDArray[Any]) -> NDArray[Any]:
     return proba
 
 
-def _is_exact(network: Network, clamping: Any) -> bool:
+def _is_exact(network: Given, clamping: Any) -> bool:
     """Whether Python computes a torch module in single precision or better."""
-    return clamping.precision is None and not network.is_half
+    return clamping.precision is None and not any(
+        p.is_floating_point() and p.itemsize < 4 for p in network.model.parameters()
+    )
 
 
 def _judge(difference: float, *, exact: bool) -> None:
@@ -244,9 +213,9 @@ def clamped_module(clamping: Any) -> Any:
     """Return a fitted NeuralClamping as a torch module from inputs to probabilities."""
     check_is_fitted(clamping)
     import_optional("torch", "Exporting to torch")
-    torch_network = importlib.import_module("skcalib.export._torch_network")
-    network = Network.of(clamping.model, clamping.output)
-    network.refuse_callable()
+    torch_network = importlib.import_module("skcalib.export._clamping_torch")
+    network = Given.of(clamping.model, clamping.output)
+    _refuse_callable(network)
     build = (
         torch_network.clamped_onnx
         if network.kind == "onnx"

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 
 import skcalib
+from skcalib._networks._given import perturbs_inputs
 from skcalib._optional import import_optional
 from skcalib.export._builder import NodeBuilder
-from skcalib.export._clamping import calibrate_with_clamping, perturbs_inputs
+from skcalib.export._clamping import calibrate_with_clamping
 from skcalib.export._emit import Emitted, check_calibrator
 from skcalib.export._record import record
 

@@ -3,8 +3,9 @@
 import importlib
 from typing import Any
 
+from skcalib._networks._given import perturbs_inputs
 from skcalib._optional import import_optional
-from skcalib.export._clamping import clamped_module, perturbs_inputs
+from skcalib.export._clamping import clamped_module
 from skcalib.export._emit import check_calibrator
 
 

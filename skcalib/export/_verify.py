@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from skcalib._onnx._readout import Meaning
+from skcalib._onnx._session import OnnxSession
 
 
 def served_proba(served: Any, meaning: Meaning, n_classes: int) -> NDArray[np.float64]:
@@ -22,7 +23,7 @@ def served_proba(served: Any, meaning: Meaning, n_classes: int) -> NDArray[np.fl
 
 
 def largest_difference(
-    session: Any,
+    session: OnnxSession,
     output: str,
     meaning: Meaning,
     batched: Iterable[tuple[dict[str, NDArray[Any]], int]],
@@ -35,7 +36,7 @@ def largest_difference(
     """
     largest, start = 0.0, 0
     for feeds, n_rows in batched:
-        (served,) = session.run([output], feeds)
+        (served,) = session.run(feeds, [output])
         proba = served_proba(served, meaning, expected.shape[1])[:n_rows]
         difference = np.abs(proba - expected[start : start + n_rows])
         # Not Python's max, which loses NaN.

@@ -8,7 +8,7 @@ from sklearn.base import (
     TransformerMixin,
 )
 
-from skcalib._networks._brief import Brief
+from skcalib._networks._given import Brief
 from skcalib._onnx._outputs import refuse_nan
 from skcalib._sklearn_compat import fit_context
 

@@ -5,7 +5,7 @@ from numbers import Integral
 
 import numpy as np
 
-from skcalib._onnx._session import open_network
+from skcalib._onnx._session import open_onnx
 from skcalib._sklearn_compat import HasMethods, Interval
 from skcalib.frozen._base import FrozenLogits
 
@@ -86,7 +86,7 @@ class OnnxLogits(FrozenLogits):
         self.providers = providers
 
     def _open(self):
-        return open_network(self.model, self.output, self.providers)
+        return open_onnx(self.model, self.output, self.providers)
 
     def _check(self, X):
         network = self._open()

@@ -14,9 +14,9 @@ from torch.utils.data import (  # noqa: E402
     TensorDataset,
 )
 
-from skcalib._networks import _rows  # noqa: E402
+from skcalib._networks import _inputs  # noqa: E402
 from skcalib._networks._inputs import Inputs  # noqa: E402
-from skcalib._networks._open import open_network  # noqa: E402
+from skcalib._networks._network import open_network  # noqa: E402
 
 pytestmark = pytest.mark.torch
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -154,7 +154,7 @@ def test_labels_come_with_a_dataset_and_are_read_once(rows, network):
 
 
 def test_a_dataset_larger_than_memory_is_streamed(rows, network, monkeypatch):
-    monkeypatch.setattr(_rows, "free_memory", lambda: 2 * rows.nbytes - 1)
+    monkeypatch.setattr(_inputs, "free_memory", lambda: 2 * rows.nbytes - 1)
     pairs = Pairs(rows)
     inputs = Inputs(pairs, network, 4)
     assert not inputs.resident

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from onnx import helper, numpy_helper  # noqa: E402
 
 from skcalib._networks._inputs import Inputs  # noqa: E402
-from skcalib._networks._open import open_network  # noqa: E402
+from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Full  # noqa: E402
 from skcalib.exceptions import NotDifferentiableError  # noqa: E402

@@ -15,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer
 torch = pytest.importorskip("torch")
 
 from skcalib import NeuralClamping, TemperatureScaling, VectorScaling  # noqa: E402
-from skcalib._networks import _rows  # noqa: E402
+from skcalib._networks import _inputs  # noqa: E402
 from skcalib._validation import make_splits  # noqa: E402
 from skcalib.clamping import _problem  # noqa: E402
 from skcalib.clamping._linearised import Linearised  # noqa: E402
@@ -253,7 +253,7 @@ def test_integer_weights_equal_repeated_rows(solver):
 @pytest.mark.parametrize("solver", ["auto", "sgd"])
 def test_equal_inputs_share_a_fold(solver, form, monkeypatch):
     if form == "stream":
-        monkeypatch.setattr(_rows, "free_memory", lambda: 0)
+        monkeypatch.setattr(_inputs, "free_memory", lambda: 0)
     module, X, y = images(60)
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(60), 3))
     drawn = []

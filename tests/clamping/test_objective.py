@@ -7,8 +7,7 @@ from numpy.testing import assert_allclose
 torch = pytest.importorskip("torch")
 
 from skcalib._networks._inputs import Inputs  # noqa: E402
-from skcalib._networks._network import Network  # noqa: E402
-from skcalib._networks._open import open_network  # noqa: E402
+from skcalib._networks._network import Network, open_network  # noqa: E402
 from skcalib.clamping._objective import LOSSES, Objective  # noqa: E402
 from skcalib.clamping._perturbation import Channel, Full, LowFrequency  # noqa: E402
 from skcalib.exceptions import NotDifferentiableError  # noqa: E402

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 torch = pytest.importorskip("torch")
 
 from skcalib._networks._inputs import Inputs  # noqa: E402
-from skcalib._networks._open import open_network  # noqa: E402
+from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Channel  # noqa: E402
 from skcalib.clamping._problem import Problem  # noqa: E402

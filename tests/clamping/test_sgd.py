@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 from torch.utils.data import TensorDataset  # noqa: E402
 
 from skcalib import NeuralClamping  # noqa: E402
-from skcalib._networks import _rows  # noqa: E402
+from skcalib._networks import _inputs  # noqa: E402
 from skcalib._networks._inputs import Inputs  # noqa: E402
-from skcalib._networks._open import open_network  # noqa: E402
+from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Full, LowFrequency  # noqa: E402
 from skcalib.clamping._problem import Progress  # noqa: E402
@@ -147,7 +147,7 @@ def test_a_streamed_dataset_gives_the_descent_of_the_array(monkeypatch):
     expected = train(make(), Full(SHAPE), recipe, random_state=0)
     objective = make()
     rows = TensorDataset(torch.from_numpy(objective.inputs._rows.values))
-    monkeypatch.setattr(_rows, "free_memory", lambda: 0)
+    monkeypatch.setattr(_inputs, "free_memory", lambda: 0)
     objective.inputs = Inputs(rows, objective.network, 7)
     assert not objective.inputs.resident
     found = train(objective, Full(SHAPE), recipe, random_state=0)

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from skcalib import NeuralClamping  # noqa: E402
 from skcalib._networks._inputs import Inputs  # noqa: E402
-from skcalib._networks._open import open_network  # noqa: E402
+from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping import _starts  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 

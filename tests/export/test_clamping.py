@@ -397,7 +397,7 @@ def test_what_a_module_returns_are_logits_also_after_a_softmax(clamp):
 
 
 def test_a_compiled_module_is_written_as_what_it_was_made_of():
-    from skcalib.export._torch_network import export_network
+    from skcalib.export._clamping_torch import export_network
 
     class Compiled(torch.nn.Module):
         """Has what torch.compile gives, whose import takes seconds."""

@@ -10,7 +10,7 @@ from torch import nn  # noqa: E402
 
 from skcalib._networks._folding import fold_batch_norm  # noqa: E402
 from skcalib._networks._inputs import Inputs  # noqa: E402
-from skcalib._networks._open import open_network  # noqa: E402
+from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 
 pytestmark = pytest.mark.torch

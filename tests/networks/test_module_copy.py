@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 torch = pytest.importorskip("torch")
 
 from skcalib import NeuralClamping  # noqa: E402
-from skcalib._networks._open import open_network  # noqa: E402
+from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.export import to_torch  # noqa: E402
 from skcalib.frozen import TorchLogits  # noqa: E402
 from skcalib.training import BilevelCalibratedClassifier  # noqa: E402

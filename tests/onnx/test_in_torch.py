@@ -16,9 +16,9 @@ torch = pytest.importorskip("torch")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from skcalib._onnx._in_torch import differentiable_network  # noqa: E402
+from skcalib._onnx._in_torch import confirm, differentiable_network  # noqa: E402
 from skcalib._onnx._readout import read_logits  # noqa: E402
-from skcalib._onnx._session import open_network  # noqa: E402
+from skcalib._onnx._session import open_onnx  # noqa: E402
 from skcalib.exceptions import ModelFormatError, NotDifferentiableError  # noqa: E402
 
 pytestmark = [pytest.mark.onnx, pytest.mark.torch]
@@ -38,7 +38,7 @@ def drawn(*shape, seed=0):
 
 
 def onnxruntime_logits(model, X):
-    network = open_network(model)
+    network = open_onnx(model)
     readout = network.confirm(X, X.shape[0])
     (values,) = network.run({network.inputs[0].name: X}, [readout.tensor])
     return read_logits(readout, values, X.shape[0])
@@ -579,7 +579,7 @@ def test_a_wrong_gradient_is_refused_with_what_was_measured(monkeypatch):
     # As if its rule of differentiation had a mistake.
     step.function = lambda x: torch.tanh(x) * 0.5 + torch.tanh(x).detach() * 0.5
     with pytest.raises(NotDifferentiableError, match="finite differences give"):
-        module.confirm(drawn(8, 6))
+        confirm(module, drawn(8, 6))
 
 
 def test_an_operator_that_fails_is_told():
@@ -587,7 +587,7 @@ def test_an_operator_that_fails_is_told():
     step = next(step for step in module._steps if step.node.op == "Tanh")
     step.function = lambda x: x.reshape(1, 1)
     with pytest.raises(NotDifferentiableError, match="runs in onnxruntime but not"):
-        module.confirm(drawn(8, 6))
+        confirm(module, drawn(8, 6))
 
 
 def test_wrong_values_are_refused():
@@ -595,7 +595,7 @@ def test_wrong_values_are_refused():
     step = next(step for step in module._steps if step.node.op == "Tanh")
     step.function = torch.relu
     with pytest.raises(NotDifferentiableError, match="differ from onnxruntime's by"):
-        module.confirm(drawn(8, 6))
+        confirm(module, drawn(8, 6))
 
 
 def test_several_inputs_are_listed():
@@ -628,7 +628,7 @@ def test_a_model_without_known_shape_is_confirmed_on_real_inputs():
     )
     module = differentiable_network(model)
     assert not module.is_confirmed
-    module.confirm(drawn(5, 3, 6, 6))
+    confirm(module, drawn(5, 3, 6, 6))
     assert module.is_confirmed
 
 
@@ -637,6 +637,6 @@ def test_logits_that_are_not_finite_confirm_nothing():
     module = differentiable_network(model)
     assert not module.is_confirmed
     with pytest.raises(NotDifferentiableError, match="not finite"):
-        module.confirm(-np.ones((2, 3), np.float32))
-    module.confirm(np.abs(drawn(2, 3)))
+        confirm(module, -np.ones((2, 3), np.float32))
+    confirm(module, np.abs(drawn(2, 3)))
     assert module.is_confirmed

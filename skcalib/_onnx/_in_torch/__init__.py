@@ -6,12 +6,13 @@
 - ``f(x, shift)``: the logits with `shift` added at the site. The site is the input, or
   the inner tensor named by ``site=``, such as the embedding of a model of tokens; then
   ``f.site_values(x)`` is that tensor, whose trailing shape a perturbation takes;
-- ``f.confirm(x)``: compares values and gradients with onnxruntime's on real inputs.
+- ``confirm(f, x)``: compares values and gradients with onnxruntime's on real inputs.
   Building the module did so already on made-up ones where ``f.is_confirmed`` is True.
 
 This package imports torch; import it only where it is used.
 """
 
-from skcalib._onnx._in_torch._open import differentiable_network
+from skcalib._onnx._in_torch._convert import differentiable_network
+from skcalib._onnx._in_torch._verify import confirm
 
-__all__ = ["differentiable_network"]
+__all__ = ["confirm", "differentiable_network"]

@@ -6,17 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skcalib._onnx._files import ModelSource, open_source, parse_model
+from skcalib._onnx._files import ModelSource, open_source
 from skcalib._onnx._in_torch._graph import Graph
 from skcalib._onnx._in_torch._plan import Compiler, Plan, run_steps
 from skcalib._onnx._in_torch._registry import Place
-from skcalib._onnx._in_torch._verify import verify
-from skcalib._onnx._inputs import InputSpec, batches
-from skcalib._onnx._readout import PROBA_FLOOR, Readout, find_readout
-from skcalib._onnx._session import OnnxNetwork, open_network
-from skcalib.exceptions import ModelFormatError, NotDifferentiableError
-
-_CONFIRMED_ROWS = 64
+from skcalib._onnx._inputs import InputSpec
+from skcalib._onnx._outputs import as_columns
+from skcalib._onnx._readout import PROBA_FLOOR, Readout, read_classifier
+from skcalib._onnx._session import OnnxNetwork, open_onnx
+from skcalib.exceptions import NotDifferentiableError
 
 
 class OnnxModule(nn.Module):
@@ -80,7 +78,7 @@ class OnnxModule(nn.Module):
 
     def reference(self) -> OnnxNetwork:
         """Return the same network in onnxruntime."""
-        return open_network(self._source.path or self._source.data, self._output)
+        return open_onnx(self._source.path or self._source.data, self._output)
 
     @property
     def device(self) -> torch.device:
@@ -163,52 +161,14 @@ class OnnxModule(nn.Module):
 
     def _logits(self, values: Tensor, n_rows: int) -> Tensor:
         """Lay out and read the target; `read_logits` in torch."""
-        trailing = values.shape[2:]
-        if (
-            values.ndim == 0
-            or values.shape[0] != n_rows
-            or any(d != 1 for d in trailing)
-        ):
-            raise ModelFormatError(
-                f"The tensor {self.readout.tensor!r} has shape {tuple(values.shape)} "
-                f"for {n_rows} rows of input; the scores of a classifier have a row a "
-                "sample and a column a class. Name the output that holds the logits: "
-                "output=..."
-            )
-        values = values.reshape(n_rows, -1)
+        name = f"The tensor {self.readout.tensor!r}"
+        values = as_columns(values, n_rows, name)
         if self.readout.kind != "proba":
             return values
         logarithm = values.clamp_min(PROBA_FLOOR).log()
         if values.shape[1] > 1:
             return logarithm
         return logarithm - (1 - values).clamp_min(PROBA_FLOOR).log()
-
-    def confirm(self, x: Any) -> None:
-        """Compare values and gradients with onnxruntime's on real inputs.
-
-        Also settles how the logits are read, where made-up inputs could not.
-
-        Parameters
-        ----------
-        x : array-like or Tensor of shape (n, ...)
-            A few inputs; the first 64 are used.
-
-        Raises
-        ------
-        NotDifferentiableError
-            If values or gradients differ, or are not finite.
-        """
-        network = self.reference()
-        rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
-        readout = network.confirm(rows, _CONFIRMED_ROWS)
-        if (readout.tensor, readout.kind) != (self.readout.tensor, self.readout.kind):
-            self.use(readout)
-        feeds, _ = next(batches(network.inputs, rows, _CONFIRMED_ROWS))
-        if not verify(self, network, feeds):
-            raise NotDifferentiableError(
-                f"The logits of {self._source.name} are not finite on these inputs."
-            )
-        self.is_confirmed = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the model and how it is read, not the weights."""
@@ -261,6 +221,5 @@ def _reopen(
 
 def read_graph(source: ModelSource, output: str | None) -> Graph:
     """Read the graph, with the scores of linear classifiers written out."""
-    model = parse_model(source)
-    find_readout(model, output)
+    model, _ = read_classifier(source, output)
     return Graph(model, source)

@@ -8,18 +8,17 @@ gradient other than zero is asked of them.
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from skcalib._onnx._in_torch._module import OnnxModule
 from skcalib._onnx._in_torch._registry import WHAT_ELSE
+from skcalib._onnx._inputs import batches
 from skcalib._onnx._session import OnnxNetwork
 from skcalib.exceptions import ModelFormatError, NotDifferentiableError
-
-if TYPE_CHECKING:
-    from skcalib._onnx._in_torch._module import OnnxModule
 
 # Largest distance between the logits, relative to their spread.
 _VALUE_TOLERANCE = 1e-3
@@ -28,10 +27,42 @@ _QUANTISED_TOLERANCE = 0.25
 _GRADIENT_TOLERANCE = 1e-3
 _STEPS = (1e-5, 1e-6, 1e-4, 1e-3, 1e-7)
 _ROWS = 4
+_CONFIRMED_ROWS = 64
+
+
+def confirm(module: OnnxModule, x: Any) -> None:
+    """Compare values and gradients with onnxruntime's on real inputs.
+
+    Also settles how the logits are read, where made-up inputs could not.
+
+    Parameters
+    ----------
+    module : OnnxModule
+        The converted network. Confirming it notes so in it.
+
+    x : array-like or Tensor of shape (n, ...)
+        A few inputs; the first 64 are used.
+
+    Raises
+    ------
+    NotDifferentiableError
+        If values or gradients differ, or are not finite.
+    """
+    network = module.reference()
+    rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    readout = network.confirm(rows, _CONFIRMED_ROWS)
+    if (readout.tensor, readout.kind) != (module.readout.tensor, module.readout.kind):
+        module.use(readout)
+    feeds, _ = next(batches(network.inputs, rows, _CONFIRMED_ROWS))
+    if not verify(module, network, feeds):
+        raise NotDifferentiableError(
+            f"The logits of {network.name} are not finite on these inputs."
+        )
+    module.is_confirmed = True
 
 
 def verify(
-    module: "OnnxModule", network: OnnxNetwork, feeds: dict[str, np.ndarray]
+    module: OnnxModule, network: OnnxNetwork, feeds: dict[str, np.ndarray]
 ) -> bool:
     """Compare values and gradients on a batch; False if it gives nothing to compare."""
     x = feeds[module.input_name]
@@ -46,7 +77,7 @@ def verify(
 
 
 def _check_values(
-    module: "OnnxModule", network: OnnxNetwork, x: np.ndarray, expected: np.ndarray
+    module: OnnxModule, network: OnnxNetwork, x: np.ndarray, expected: np.ndarray
 ) -> None:
     device = module.device
     try:
@@ -70,14 +101,14 @@ def _check_values(
         )
 
 
-def _tolerance(module: "OnnxModule") -> float:
+def _tolerance(module: OnnxModule) -> float:
     if module.is_quantised:
         return _QUANTISED_TOLERANCE
     return _HALF_TOLERANCE if module.is_half else _VALUE_TOLERANCE
 
 
 @torch.enable_grad()
-def _check_gradient(module: "OnnxModule", x: Tensor) -> None:
+def _check_gradient(module: OnnxModule, x: Tensor) -> None:
     twin = copy.deepcopy(module).double()
     x = x.to(module.device)
     generator = torch.Generator().manual_seed(0)
@@ -110,7 +141,7 @@ def _check_gradient(module: "OnnxModule", x: Tensor) -> None:
 
 
 def _compare(
-    module: "OnnxModule",
+    module: OnnxModule,
     total: Callable[[Tensor], Tensor],
     gradient: Tensor,
     site: Tensor,
@@ -141,7 +172,7 @@ def _draw(like: Tensor, generator: torch.Generator) -> Tensor:
     return drawn.to(like.device)
 
 
-def _wrong(module: "OnnxModule", reason: str) -> NotDifferentiableError:
+def _wrong(module: OnnxModule, reason: str) -> NotDifferentiableError:
     return NotDifferentiableError(
         f"The gradient of the logits with respect to {module.site!r} {reason}. "
         f"{WHAT_ELSE}"

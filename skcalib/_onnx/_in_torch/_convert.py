@@ -1,4 +1,4 @@
-"""Opening an ONNX model as a differentiable torch module."""
+"""Converting an ONNX model into a differentiable torch module."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from skcalib._onnx._in_torch._inputs import find_input
 from skcalib._onnx._in_torch._module import OnnxModule, read_graph
 from skcalib._onnx._in_torch._verify import verify
 from skcalib._onnx._inputs import probe_inputs
-from skcalib._onnx._session import open_network
+from skcalib._onnx._session import open_onnx
 from skcalib.exceptions import ModelFormatError
 
 
@@ -70,7 +70,7 @@ def differentiable_network(
     tensor([[3.5000, 1.0000]])
     """
     source = open_source(model)
-    network = open_network(model, output)
+    network = open_onnx(model, output)
     graph = read_graph(source, output)
     spec = find_input(graph, network.readout.tensor, network.inputs, site)
     readout = network.confirm_on_probe()

@@ -1,4 +1,4 @@
-"""Whole networks in torch: perturbed and calibrated, or written as ONNX."""
+"""NeuralClamping's networks in torch: calibrated whole, or written as ONNX."""
 
 import contextlib
 import tempfile
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from skcalib._networks._torch import frozen_view, pick_logits
+from skcalib._networks._torch import as_logits, frozen_view, pick_logits
 from skcalib._onnx._in_torch import differentiable_network
 from skcalib.export._torch_operations import Calibration
 
@@ -57,10 +57,7 @@ class ClampedNetwork(nn.Module):
             logits = self.network(x, self._shift(values) - values)
         else:
             logits = self.network(self._shift(x).to(self._dtype()))
-        logits = logits.reshape(x.shape[0], -1)
-        if logits.shape[1] == 1:
-            logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
-        proba: Tensor = self.calibration(logits)
+        proba: Tensor = self.calibration(as_logits(logits, x.shape[0]))
         return proba
 
     def train(self, mode: bool = True) -> "ClampedNetwork":
