@@ -35,7 +35,7 @@ from skcalib.calibrators import (
     VennAbersCalibration,
 )
 
-TINY = {"repeats": 1, "samples": 400}
+TINY = {"repeats": 1, "samples": 1500}
 
 
 def run(*, repeats=3, samples=10_000):
