@@ -105,6 +105,11 @@ def save(
     """
     target = Path(path).expanduser().absolute()
     check_target(target, overwrite)
+    write_together({target: calibrator_file(calibrator)})
+
+
+def calibrator_file(calibrator: Any) -> Callable[[Path], object]:
+    """Return what writes a fitted calibrator to a path."""
     content = _content(calibrator)
     document = {
         "format": FORMAT,
@@ -114,7 +119,7 @@ def save(
         **content,
     }
     text = json.dumps(document, allow_nan=False, indent=1)
-    write_together({target: partial(Path.write_text, data=text, encoding="utf-8")})
+    return partial(Path.write_text, data=text, encoding="utf-8")
 
 
 def load(path: str | os.PathLike[str]) -> Any:

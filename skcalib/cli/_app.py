@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,10 +10,12 @@ import skcalib
 from skcalib.cli import _commands
 from skcalib.cli._console import print_json, print_text
 from skcalib.cli._errors import EXIT_CODES, mistakes_told
+from skcalib.cli._export import Served
 from skcalib.cli._methods import NAMES
 from skcalib.cli._options import (
     Bins,
     Bootstrap,
+    Calibrator,
     Folds,
     Json,
     Judging,
@@ -28,6 +30,7 @@ from skcalib.cli._outcome import (
     print_columns,
     print_outcome,
     print_reports,
+    print_served,
 )
 
 app = typer.Typer(
@@ -79,8 +82,7 @@ def demo(
     Fits temperature scaling on images that the network has not seen, judges it on
     others, and writes calibrated.onnx and report.html. Nothing is downloaded.
     """
-    output, report = output_dir / "calibrated.onnx", output_dir / "report.html"
-    outcome = _commands.run_demo(output, report, seed=seed, overwrite=overwrite)
+    outcome, report = _commands.run_demo(output_dir, seed=seed, overwrite=overwrite)
     _tell(outcome, report, as_json=json)
 
 
@@ -88,9 +90,9 @@ def demo(
 def calibrate(
     *,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option("--output", "-o", help="ONNX file to write.", show_default=False),
-    ],
+    ] = None,
     method: Annotated[
         str, typer.Option("--method", "-m", help=f"One of {', '.join(NAMES)}.")
     ] = "auto",
@@ -99,6 +101,14 @@ def calibrate(
         typer.Option(
             min=0,
             help="Exponent of the focal loss, for temperature-focal and clamping.",
+            show_default=False,
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file to write the calibrator to, for apply, for --calibrator "
+            "and for skcalib.load.",
             show_default=False,
         ),
     ] = None,
@@ -120,12 +130,10 @@ def calibrate(
     outcome = _commands.run_calibrate(
         source,
         method,
-        output,
-        report,
+        _commands.Targets(output, save, report, overwrite),
         judging=judging,
         gamma=gamma,
         serving=serving,
-        overwrite=overwrite,
     )
     _tell(outcome, report, as_json=json)
 
@@ -139,8 +147,57 @@ def _tell(outcome: Outcome, report: Path | None, *, as_json: bool) -> None:
 
 
 @_command
+def apply(
+    *,
+    calibrator: Annotated[
+        Path,
+        typer.Option(
+            help="Saved calibrator, a .json file of calibrate --save.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: a model (.onnx), or probabilities (.npy, .csv).",
+            show_default=False,
+        ),
+    ],
+    source: Source,
+    serving: Serving,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Apply a saved calibrator to a model or to scores. Nothing is fitted.
+
+    Writes it as ONNX, into a copy of MODEL or alone, or writes the calibrated
+    probabilities of inputs, logits or probabilities. No labels are needed.
+    """
+    applied = _commands.run_apply(
+        source, calibrator, output, serving, overwrite=overwrite
+    )
+    content: dict[str, Any] = {"calibrator": str(calibrator)}
+    if isinstance(applied, Served):
+        content |= applied.to_dict()
+    else:
+        n_samples, n_classes = applied
+        content |= {"output": str(output), "n_samples": n_samples}
+        content |= {"n_classes": n_classes}
+    if json:
+        print_json({**content, "skcalib_version": skcalib.__version__})
+    elif isinstance(applied, Served):
+        print_served(applied)
+    else:
+        print_text(f"Wrote {output}")
+        print_text(f"  probabilities of {n_samples:,} samples, {n_classes:,} classes")
+
+
+@_command
 def evaluate(
     source: Source,
+    calibrator: Calibrator = None,
     n_bins: Bins = Judging.n_bins,
     n_bootstrap: Bootstrap = Judging.n_bootstrap,
     seed: Seed = Judging.seed,
@@ -148,13 +205,16 @@ def evaluate(
 ) -> None:
     """Print the calibration metrics of a model, of logits or of probabilities."""
     judging = Judging(n_bins=n_bins, n_bootstrap=n_bootstrap, seed=seed)
-    scores, report = _commands.run_evaluate(source, judging)
+    scores, report = _commands.run_evaluate(source, calibrator, judging)
     if json:
         content = {**report.to_dict(), "columns": scores.columns}
+        if calibrator is not None:
+            content["calibrator"] = str(calibrator)
         print_json({**content, "skcalib_version": skcalib.__version__})
         return
     print_columns(scores.columns)
-    print_text(f"{report.n_samples:,} samples of {report.n_classes:,} classes:")
+    after = "" if calibrator is None else f", after {calibrator}"
+    print_text(f"{report.n_samples:,} samples of {report.n_classes:,} classes{after}:")
     print_reports({"value": report})
 
 
@@ -168,6 +228,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    calibrator: Calibrator = None,
     folds: Folds = Judging.folds,
     n_bins: Bins = Judging.n_bins,
     seed: Seed = Judging.seed,
@@ -175,7 +236,7 @@ def compare(
 ) -> None:
     """Print a table of all methods, each judged on folds it was not fitted on."""
     judging = Judging(folds=folds, n_bins=n_bins, seed=seed)
-    scores, table = _commands.run_compare(source, methods, judging)
+    scores, table = _commands.run_compare(source, methods, calibrator, judging)
     if json:
         content = {"n_samples": len(scores.codes), "columns": scores.columns}
         content = {**content, "methods": table.to_dict()}

@@ -1,23 +1,34 @@
 """What the commands do, from files to files; `_app` prints what they return."""
 
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skcalib._files import write_together
 from skcalib._optional import import_optional
+from skcalib._saving import calibrator_file
 from skcalib.calibrators import TemperatureScaling
 from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
-from skcalib.cli._export import check_target, write_model
+from skcalib.cli._export import Served, check_target, write_model
 from skcalib.cli._judging import HeldOut, cross_fit, judge, split_rows, uncalibrated
-from skcalib.cli._methods import CLAMPING, METHODS, make_calibrator
+from skcalib.cli._methods import (
+    CLAMPING,
+    METHODS,
+    Fixed,
+    load_calibrator,
+    make_calibrator,
+)
 from skcalib.cli._options import Judging, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
 from skcalib.cli._report import render_report
-from skcalib.cli._scores import Scores, load_scores
+from skcalib.cli._scores import Scores, load_scores, load_values
 from skcalib.datasets import load_demo
 from skcalib.export._save import model_files
 from skcalib.frozen import OnnxLogits
@@ -25,10 +36,51 @@ from skcalib.metrics import CalibrationReport
 from skcalib.model_selection import CalibratorComparison, compare_calibrators
 
 
-def run_demo(output: Path, report: Path, *, seed: int, overwrite: bool) -> Outcome:
+@dataclass(frozen=True)
+class Targets:
+    """The files to write: an ONNX model, a saved calibrator and a report."""
+
+    output: Path | None = None
+    save: Path | None = None
+    report: Path | None = None
+    overwrite: bool = False
+
+    def check_apart(self, read: Iterable[Path]) -> None:
+        """Refuse to write over what is read, or two results to one file."""
+        named = {"report": self.report, "output": self.output, "save": self.save}
+        written = {k: path.resolve() for k, path in named.items() if path is not None}
+        for path in read:
+            if path.resolve() in written.values():
+                raise UsageError(
+                    f"{path} is read by this command, so it is never written to. "
+                    "Choose another name for the result."
+                )
+        option_of: dict[Path, str] = {}
+        for option, target in written.items():
+            twin = option_of.setdefault(target, option)
+            if twin != option:
+                raise UsageError(f"--{twin} and --{option} name the same file.")
+
+    def check_ready(self) -> None:
+        """Refuse what could not be written at the end, before any work is done."""
+        needed = []
+        if self.output is not None and self.output.suffix == ".onnx":
+            needed += [("onnx", "Writing an ONNX model"), ("onnxruntime", "Running it")]
+        if self.report is not None:
+            needed += [(name, "The HTML report") for name in ("jinja2", "matplotlib")]
+        for path in (self.output, self.save, self.report):
+            if path is not None:
+                check_target(path, overwrite=self.overwrite)
+        for name, purpose in needed:
+            import_optional(name, purpose)
+
+
+def run_demo(folder: Path, *, seed: int, overwrite: bool) -> tuple[Outcome, Path]:
     """Calibrate the network that ships, and judge it on images kept apart."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    _check_ready(output, report, overwrite=overwrite)
+    output, report = folder / "calibrated.onnx", folder / "report.html"
+    targets = Targets(output, report=report, overwrite=overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    targets.check_ready()
     demo = load_demo()
     network = OnnxLogits(demo.model).fit(demo.X_calibration)
     calibrator = TemperatureScaling()
@@ -37,8 +89,8 @@ def run_demo(output: Path, report: Path, *, seed: int, overwrite: bool) -> Outco
         network.transform(demo.X_test),
         demo.y_test,
         demo.target_names,
-        network,
-        demo.X_test,
+        network=network,
+        inputs=demo.X_test,
     )
     held_out = judge(calibrator, test, np.arange(len(demo.y_test)))
     model, served = write_model(calibrator, test, Path(demo.model), output, Serving())
@@ -50,20 +102,18 @@ def run_demo(output: Path, report: Path, *, seed: int, overwrite: bool) -> Outco
         served,
         Judging(seed=seed),
     )
-    _save(model, Path(demo.model), outcome, report, overwrite=overwrite)
-    return outcome
+    _save(model, Path(demo.model), outcome, targets)
+    return outcome, report
 
 
 def run_calibrate(
     source: Source,
     method: str,
-    output: Path,
-    report: Path | None,
+    targets: Targets,
     *,
     judging: Judging,
     gamma: float | None,
     serving: Serving,
-    overwrite: bool,
 ) -> Outcome:
     """Fit a calibrator, judge it by data it was not fitted on, and write it."""
     calibrator = make_calibrator(
@@ -73,67 +123,83 @@ def run_calibrate(
         model=None if source.inputs is None else source.model,
         model_output=source.model_output,
     )
-    _check_together(source, output, report, serving)
-    if method == CLAMPING and serving.keep_outputs:
-        raise UsageError(
-            "--keep-outputs cannot go with clamping: the original outputs are those of "
-            "inputs that are not perturbed. Serve the two models side by side."
-        )
-    _check_ready(output, report, overwrite=overwrite)
+    _check_together(source, targets, serving)
+    if method == CLAMPING:
+        _check_clamping(targets, serving)
+    targets.check_ready()
     scores = load_scores(source)
     calibrator.set_params(classes=scores.classes)
     held_out, n_fit = _fit_and_judge(calibrator, scores, judging)
-    model, served = write_model(
-        calibrator,
-        scores,
-        source.model,
-        output,
-        serving,
-        source.model_output,
-    )
-    outcome = judged(method, calibrator, n_fit, held_out, served, judging)
-    _save(model, source.model, outcome, report, overwrite=overwrite)
+    model = served = None
+    if targets.output is not None:
+        model, served = write_model(
+            calibrator,
+            scores,
+            source.model,
+            targets.output,
+            serving,
+            source.model_output,
+        )
+    outcome = judged(method, calibrator, n_fit, held_out, served, judging, targets.save)
+    _save(model, source.model, outcome, targets)
     return outcome
 
 
-def _check_together(
-    source: Source, output: Path, report: Path | None, serving: Serving
-) -> None:
+def _check_together(source: Source, targets: Targets, serving: Serving) -> None:
     """Refuse options that contradict each other."""
     if source.model is not None and source.probabilities is not None:
         raise UsageError(
             "A calibrator for a model is fitted on the model's logits: pass --inputs "
             "or --logits with MODEL. With --probabilities, leave MODEL out."
         )
-    for option, is_set in vars(serving).items():
-        if source.model is None and is_set:
-            option = option.replace("_", "-")
-            raise UsageError(f"--{option} is about the outputs of MODEL; name one.")
-    targets = [path.resolve() for path in (output, report) if path is not None]
-    for path in source.files:
-        if path.resolve() in targets:
-            raise UsageError(
-                f"{path} is read by this command, so it is never written to. "
-                "Choose another name for the result."
-            )
-    if len(set(targets)) < len(targets):
-        raise UsageError("--report and --output name the same file.")
-    if output.suffix != ".onnx" and not output.is_dir():
+    _check_serving(source, serving)
+    targets.check_apart(source.files)
+    output, save = targets.output, targets.save
+    if output is not None and output.suffix != ".onnx" and not output.is_dir():
         raise UsageError(
             f"--output {output} has the ending {output.suffix!r}; what is written is an"
             " ONNX model, so let its name end in .onnx."
         )
+    if save is not None and save.suffix != ".json" and not save.is_dir():
+        raise UsageError(
+            f"--save {save} has the ending {save.suffix!r}; what is written is a "
+            "calibrator as JSON, so let its name end in .json."
+        )
+    if output is None:
+        _check_without_output(source, targets, serving)
 
 
-def _check_ready(output: Path, report: Path | None, *, overwrite: bool) -> None:
-    """Refuse what could not be written at the end, before any work is done for it."""
-    needed = [("onnx", "Writing an ONNX model"), ("onnxruntime", "Running it")]
-    check_target(output, overwrite=overwrite)
-    if report is not None:
-        check_target(report, overwrite=overwrite)
-        needed += [(name, "The HTML report") for name in ("jinja2", "matplotlib")]
-    for name, purpose in needed:
-        import_optional(name, purpose)
+def _check_serving(source: Source, serving: Serving) -> None:
+    if source.model is None and serving.given:
+        raise UsageError(f"{serving.given[0]} is about the outputs of MODEL; name one.")
+
+
+def _check_without_output(source: Source, targets: Targets, serving: Serving) -> None:
+    """Refuse what is about the ONNX model where none is written."""
+    if targets.save is None:
+        raise UsageError(
+            "Name a file to write: --output for an ONNX model, --save for a calibrator "
+            "that skcalib reads again, or both."
+        )
+    given = ["--report"] * (targets.report is not None) + serving.given
+    if given:
+        raise UsageError(
+            f"{given[0]} is about the ONNX model that is written; pass --output too."
+        )
+    _check_model_runs(source)
+
+
+def _check_clamping(targets: Targets, serving: Serving) -> None:
+    if serving.keep_outputs:
+        raise UsageError(
+            "--keep-outputs cannot go with clamping: the original outputs are those of "
+            "inputs that are not perturbed. Serve the two models side by side."
+        )
+    if targets.save is not None:
+        raise UsageError(
+            "--save cannot go with clamping, which is not applied to logits: it is "
+            "written into its model only. Leave --save out, and pass --output."
+        )
 
 
 def _check_model_runs(source: Source) -> None:
@@ -161,36 +227,111 @@ def _fit_and_judge(
 
 
 def _save(
-    model: Any,
-    original: Path | None,
-    outcome: Outcome,
-    report: Path | None,
-    *,
-    overwrite: bool,
+    model: Any, original: Path | None, outcome: Outcome, targets: Targets
 ) -> None:
-    """Write the model, its weights and the report: all of them, or none."""
-    target = outcome.served.path.absolute()
-    folder = None if original is None else original.absolute().parent
-    files = model_files(model, target, overwrite, folder)
-    if report is not None:
-        check_target(report, overwrite=overwrite)
-        text = render_report(outcome)
-        files[report.absolute()] = partial(Path.write_text, data=text, encoding="utf-8")
+    """Write the model, its weights, the calibrator and the report: all, or none."""
+    files: dict[Path, Callable[[Path], object]] = {}
+    if outcome.served is not None:
+        files |= _model_files(model, original, outcome.served, targets.overwrite)
+    if targets.save is not None:
+        check_target(targets.save, overwrite=targets.overwrite)
+        files[targets.save.absolute()] = calibrator_file(outcome.calibrator)
+    if targets.report is not None and outcome.served is not None:
+        check_target(targets.report, overwrite=targets.overwrite)
+        text = render_report(outcome, outcome.served)
+        write = partial(Path.write_text, data=text, encoding="utf-8")
+        files[targets.report.absolute()] = write
     write_together(files)
 
 
-def run_evaluate(source: Source, judging: Judging) -> tuple[Scores, CalibrationReport]:
-    """Measure probabilities as they are."""
+def _model_files(
+    model: Any, original: Path | None, served: Served, overwrite: bool
+) -> dict[Path, Callable[[Path], object]]:
+    folder = None if original is None else original.absolute().parent
+    return model_files(model, served.path.absolute(), overwrite, folder)
+
+
+def run_apply(
+    source: Source, saved: Path, output: Path, serving: Serving, *, overwrite: bool
+) -> Served | tuple[int, int]:
+    """Apply a saved calibrator; return the model, or the shape of the probabilities."""
+    _check_apply(source, saved, output, serving)
+    targets = Targets(output, overwrite=overwrite)
+    targets.check_apart([saved, *source.files])
+    targets.check_ready()
+    calibrator = load_calibrator(saved)
+    write = _WRITERS.get(output.suffix)
+    values = None
+    if write is not None or source.has_values:
+        _check_model_runs(source)
+        values = load_values(source, calibrator)
+    if write is None or values is None:
+        model, served = write_model(
+            calibrator, values, source.model, output, serving, source.model_output
+        )
+        write_together(_model_files(model, source.model, served, overwrite))
+        return served
+    proba = calibrator.predict_proba(values.logits)
+    check_target(output, overwrite=overwrite)
+    classes = calibrator.classes_.tolist()
+    write_together({output.absolute(): partial(write, proba=proba, classes=classes)})
+    return proba.shape
+
+
+def _check_apply(source: Source, saved: Path, output: Path, serving: Serving) -> None:
+    """Refuse options that say nothing where a calibrator is only applied."""
+    for option, value in {"labels": source.labels, "classes": source.classes}.items():
+        if value is not None:
+            raise UsageError(
+                f"--{option} is for commands that fit or judge. {saved} knows its "
+                "classes, and applying it takes no labels: leave it out."
+            )
+    if output.suffix not in (*_WRITERS, ".onnx") and not output.is_dir():
+        raise UsageError(
+            f"--output {output} has the ending {output.suffix!r}; let its name end in "
+            f".onnx for a model, or in {' or '.join(_WRITERS)} for probabilities."
+        )
+    _check_serving(source, serving)
+    if output.suffix in _WRITERS and serving.given:
+        raise UsageError(
+            f"{serving.given[0]} is about the outputs of a model, but {output} is to "
+            "hold probabilities. Let --output end in .onnx, or leave it out."
+        )
+
+
+def _write_npy(path: Path, proba: NDArray[Any], classes: list[Any]) -> None:
+    with path.open("wb") as file:  # by name, NumPy would append an ending
+        np.save(file, proba)
+
+
+def _write_csv(path: Path, proba: NDArray[Any], classes: list[Any]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerow(classes)
+        np.savetxt(file, proba, fmt="%.17g", delimiter=",")
+
+
+# How probabilities are written, by the ending of the file.
+_WRITERS = {".npy": _write_npy, ".csv": _write_csv}
+
+
+def run_evaluate(
+    source: Source, saved: Path | None, judging: Judging
+) -> tuple[Scores, CalibrationReport]:
+    """Measure probabilities as they are, or as a saved calibrator makes them."""
     _check_model_runs(source)
-    scores = load_scores(source)
-    proba = uncalibrated(scores.logits)
+    calibrator = None if saved is None else load_calibrator(saved)
+    scores = load_scores(source, calibrator)
+    if calibrator is None:
+        proba = uncalibrated(scores.logits)
+    else:
+        proba = calibrator.predict_proba(scores.logits)
     return scores, measure(scores.labels, proba, scores.classes, judging)
 
 
 def run_compare(
-    source: Source, methods: str | None, judging: Judging
+    source: Source, methods: str | None, saved: Path | None, judging: Judging
 ) -> tuple[Scores, CalibratorComparison]:
-    """Fit and judge methods on the same folds."""
+    """Fit and judge methods on the same folds, with a saved calibrator beside them."""
     _check_model_runs(source)
     names = list(METHODS) if methods is None else _names(methods)
     if CLAMPING in names:
@@ -199,7 +340,10 @@ def run_compare(
             "inputs. Run `skcalib calibrate --method clamping` and see its report."
         )
     calibrators = {name: make_calibrator(name, judging.seed) for name in names}
-    scores = load_scores(source)
+    fixed = None if saved is None else load_calibrator(saved)
+    scores = load_scores(source, fixed)
+    if saved is not None and fixed is not None:
+        calibrators[saved.name] = Fixed(fixed)
     tables = [
         compare_calibrators(
             {name: calibrator},
@@ -210,7 +354,9 @@ def run_compare(
             classes=scores.classes,
             random_state=judging.seed,
         )
-        for name, calibrator in progress(calibrators.items(), "Comparing", len(names))
+        for name, calibrator in progress(
+            calibrators.items(), "Comparing", len(calibrators)
+        )
     ]
     return scores, _join(tables)
 

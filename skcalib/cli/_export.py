@@ -18,7 +18,7 @@ from skcalib._warnings import warn
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Serving
-from skcalib.cli._scores import Scores
+from skcalib.cli._scores import Values
 from skcalib.export import calibrate_onnx_model, to_onnx
 from skcalib.export._record import recorded
 from skcalib.export._verify import largest_difference
@@ -66,6 +66,17 @@ class Served:
         """The largest difference as text."""
         return f"{self.largest_difference:.1e}" if self.largest_difference else "0"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `--json` prints of it."""
+        return {
+            "output": str(self.path),
+            "output_name": self.output,
+            "output_holds": MEANINGS[self.meaning],
+            "probabilities_name": self.probabilities,
+            "largest_difference": self.largest_difference,
+            "n_compared": self.n_compared,
+        }
+
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse a path that cannot be written, before any work is done for it."""
@@ -84,7 +95,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 def write_model(
     calibrator: Any,
-    scores: Scores,
+    values: Values | None,
     model: Path | None,
     path: Path,
     serving: Serving,
@@ -92,16 +103,19 @@ def write_model(
 ) -> tuple[Any, Served]:
     """Write `calibrator` into `model`, or alone if there is none, and run it.
 
-    `path` is the file that it will go to.
+    `path` is the file that it will go to; on `values`, where there are any, it is
+    compared with Python.
     """
     if model is None:
         served = Served(path, ["logits"], "probabilities")
         written = to_onnx(calibrator)
         # What the model takes: Python must see the same numbers.
-        logits = scores.logits.astype(np.float32)
-        expected = calibrator.predict_proba(logits)
-        return written, _compare(written, None, served, logits, expected)
-    network = scores.network
+        logits = None if values is None else values.logits.astype(np.float32)
+        return written, _compare(written, None, served, logits, calibrator, logits)
+    network = inputs = seen = None
+    if values is not None:
+        network, inputs = values.network, values.inputs
+        seen = values.seen_by(calibrator)
     fitted = calibrator
     if network is not None and not perturbs_inputs(calibrator):
         fitted = Pipeline([("logits", network), ("calibrator", calibrator)])
@@ -116,8 +130,7 @@ def write_model(
     served = Served(
         path, [], outputs["scores"], outputs["meaning"], outputs["probabilities"]
     )
-    expected = calibrator.predict_proba(scores.seen_by(calibrator))
-    return calibrated, _compare(calibrated, model, served, scores.inputs, expected)
+    return calibrated, _compare(calibrated, model, served, inputs, calibrator, seen)
 
 
 def _compare(
@@ -125,14 +138,16 @@ def _compare(
     original: Path | None,
     served: Served,
     inputs: NDArray[Any] | None,
-    expected: NDArray[Any],
+    calibrator: Any,
+    seen: NDArray[Any] | None,
 ) -> Served:
-    """Run the model on all inputs, before it is saved."""
+    """Run the model on all inputs, before it is saved; `calibrator` sees `seen`."""
     source = None if original is None else open_source(original)
     session = open_session(written, source)
     served = replace(served, inputs=[spec.name for spec in session.inputs])
     if inputs is None:
         return served
+    expected = calibrator.predict_proba(seen)
     n_batches = -(-len(inputs) // _BATCH)
     batched = progress(
         batches(session.inputs, inputs, _BATCH), "Running the written model", n_batches

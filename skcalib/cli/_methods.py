@@ -1,10 +1,14 @@
-"""The names of the methods on the command line."""
+"""Calibrators of the command line: by the name of a method, or out of a file."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sklearn.base import BaseEstimator
+
+from skcalib._base import BaseCalibrator
 from skcalib._optional import import_optional
+from skcalib._saving import load
 from skcalib.calibrators import (
     BayesianBinning,
     BetaCalibration,
@@ -22,7 +26,7 @@ from skcalib.calibrators import (
     VectorScaling,
     VennAbersCalibration,
 )
-from skcalib.cli._errors import UsageError
+from skcalib.cli._errors import DataError, UsageError
 from skcalib.extending import installed_calibrators
 from skcalib.model_selection import CalibratorSearch
 
@@ -99,3 +103,36 @@ def _make_clamping(model: Path | None, model_output: str | None) -> Any:
     from skcalib.clamping import NeuralClamping
 
     return NeuralClamping(str(model), output=model_output)
+
+
+def load_calibrator(path: Path) -> BaseCalibrator:
+    """Read a saved calibrator, one of logits alone."""
+    if not path.is_file():
+        raise DataError(f"There is no file {path}.")
+    calibrator: BaseCalibrator = load(path)
+    if not hasattr(calibrator, "calibration_map"):
+        raise DataError(
+            f"{path} holds a {type(calibrator).__name__}, which needs more than logits."
+            " Read it with skcalib.load and apply it in Python."
+        )
+    return calibrator
+
+
+class Fixed(BaseEstimator):
+    """A saved calibrator among methods that are fitted: no fold changes it."""
+
+    def __init__(self, calibrator: BaseCalibrator, classes: Any = None) -> None:
+        self.calibrator = calibrator
+        self.classes = classes
+
+    def __sklearn_clone__(self) -> "Fixed":
+        """Return itself: a clone of the calibrator would have forgotten its fit."""
+        return self
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "Fixed":
+        """Learn nothing."""
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return the calibrated probabilities."""
+        return self.calibrator.predict_proba(X)

@@ -40,6 +40,13 @@ Bootstrap = Annotated[
     ),
 ]
 Seed = Annotated[int, _judging(min=0, text="Seed of all that is random.")]
+Calibrator = Annotated[
+    Path | None,
+    typer.Option(
+        help="Calibrator to apply, a .json file of calibrate --save. It is not fitted.",
+        show_default=False,
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.")
 ]
@@ -100,6 +107,11 @@ class Source:
         """All files that are read."""
         named = (self.model, self.inputs, self.logits, self.probabilities, self.labels)
         return [path for path in named if path is not None]
+
+    @property
+    def has_values(self) -> bool:
+        """Whether a file of inputs, logits or probabilities is named."""
+        return any((self.inputs, self.logits, self.probabilities))
 
     @property
     def values(self) -> tuple[Role, Path, str | None]:
@@ -166,6 +178,13 @@ class Serving:
             "outputs keep their meaning: logits stay logits.",
         ),
     ] = False
+
+    @property
+    def given(self) -> list[str]:
+        """The options that are set."""
+        return [
+            f"--{k.replace('_', '-')}" for k, is_set in vars(self).items() if is_set
+        ]
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 import skcalib
 from skcalib.cli._console import print_text, working
-from skcalib.cli._export import MEANINGS, Served
+from skcalib.cli._export import Served
 from skcalib.cli._judging import HeldOut
 from skcalib.cli._options import Judging
 from skcalib.metrics import CalibrationReport, calibration_report
@@ -56,7 +56,8 @@ class Outcome:
     held_out: HeldOut
     before: CalibrationReport
     after: CalibrationReport
-    served: Served
+    served: Served | None
+    saved: Path | None = None
 
     @property
     def description(self) -> str:
@@ -125,12 +126,8 @@ class Outcome:
             "columns": self.held_out.columns,
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
-            "output": str(self.served.path),
-            "output_name": self.served.output,
-            "output_holds": MEANINGS[self.served.meaning],
-            "probabilities_name": self.served.probabilities,
-            "largest_difference": self.served.largest_difference,
-            "n_compared": self.served.n_compared,
+            **({"output": None} if self.served is None else self.served.to_dict()),
+            "saved": None if self.saved is None else str(self.saved),
             "skcalib_version": skcalib.__version__,
         }
 
@@ -156,15 +153,16 @@ def judged(
     calibrator: Any,
     n_fit: int,
     held_out: HeldOut,
-    served: Served,
+    served: Served | None,
     judging: Judging,
+    saved: Path | None = None,
 ) -> Outcome:
     """Measure before and after, over the same bootstrap samples."""
     before, after = (
         measure(held_out.labels, proba, held_out.classes, judging)
         for proba in (held_out.before, held_out.after)
     )
-    return Outcome(method, calibrator, n_fit, held_out, before, after, served)
+    return Outcome(method, calibrator, n_fit, held_out, before, after, served, saved)
 
 
 def as_text(report: CalibrationReport, metric: str) -> tuple[str, str]:
@@ -201,7 +199,16 @@ def print_outcome(outcome: Outcome, report: Path | None) -> None:
     print_text(f"Judged on {outcome.held_out.how}:\n")
     print_reports({"before": outcome.before, "after": outcome.after})
     print_text(textwrap.fill(outcome.summary, 76) + "\n")
-    served = outcome.served
+    if outcome.served is not None:
+        print_served(outcome.served)
+    if outcome.saved is not None:
+        print_text(f"Wrote {outcome.saved}")
+    if report is not None:
+        print_text(f"Wrote {report}")
+
+
+def print_served(served: Served) -> None:
+    """Print what was written as ONNX, and how it compares with Python."""
     print_text(f"Wrote {served.path}")
     print_text(f"  {served.outputs_text}")
     if served.largest_difference is not None:
@@ -209,8 +216,6 @@ def print_outcome(outcome: Outcome, report: Path | None) -> None:
             f"  run in onnxruntime on {served.n_compared:,} samples; largest "
             f"difference to Python in any probability: {served.difference_text}"
         )
-    if report is not None:
-        print_text(f"Wrote {report}")
 
 
 def print_columns(columns: dict[str, Any] | None) -> None:

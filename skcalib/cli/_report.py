@@ -28,7 +28,7 @@ _TO_PROBABILITIES = {
 _PACKAGES = ("skcalib", "scikit-learn", "numpy", "onnx", "onnxruntime")
 
 
-def render_report(outcome: Outcome) -> str:
+def render_report(outcome: Outcome, served: Served) -> str:
     """Return the report as HTML; the same outcome gives the same text."""
     jinja2 = import_optional("jinja2", "The HTML report")
     environment = jinja2.Environment(
@@ -41,6 +41,7 @@ def render_report(outcome: Outcome) -> str:
     n_bins = outcome.before.n_bins
     text: str = environment.get_template("report.html").render(
         outcome=outcome,
+        served=served,
         level=f"{100 * outcome.before.confidence_level:g}",
         metrics=[
             (title, as_text(outcome.before, name), as_text(outcome.after, name))
@@ -55,7 +56,7 @@ def render_report(outcome: Outcome) -> str:
         ],
         perturbation=_perturbation(outcome.calibrator),
         classes=_class_rows(outcome.held_out),
-        snippet=_snippet(outcome.served),
+        snippet=_snippet(served),
         versions=[(package, version(package)) for package in _PACKAGES],
     )
     return text

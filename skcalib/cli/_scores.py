@@ -1,21 +1,26 @@
 """From files to logits and labels."""
 
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._base import BaseCalibrator
 from skcalib._networks._given import perturbs_inputs
 from skcalib._validation import (
     check_calibration_set,
     logits_from_proba,
     refuse_index,
 )
+from skcalib._validation._column_classes import preview
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Source
-from skcalib.cli._readers import Request, read_labels, read_rows
+from skcalib.cli._readers import Request, Role, read_labels, read_rows
 from skcalib.frozen import OnnxLogits
 
 # Rows a step of the progress bar.
@@ -23,23 +28,12 @@ _ROWS_A_STEP = 2048
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Checked logits of labelled samples, and the network and inputs they came from.
-
-    `columns` says which class each named column of a table was taken for.
-    """
+class Values:
+    """Logits of samples, and the network and inputs they came from."""
 
     logits: NDArray[Any]
-    codes: NDArray[np.intp]
-    classes: NDArray[Any]
-    network: OnnxLogits | None = None
-    inputs: NDArray[Any] | None = None
-    columns: dict[str, Any] | None = None
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        """The true class of each sample."""
-        return self.classes[self.codes]
+    network: OnnxLogits | None = field(default=None, kw_only=True)
+    inputs: NDArray[Any] | None = field(default=None, kw_only=True)
 
     @property
     def rows(self) -> NDArray[Any]:
@@ -53,8 +47,61 @@ class Scores:
         return self.logits
 
 
-def load_scores(source: Source) -> Scores:
-    """Read and check logits and labels, running the model where inputs were given."""
+@dataclass(frozen=True)
+class Scores(Values):
+    """Checked logits of labelled samples.
+
+    `columns` says which class each named column of a table was taken for.
+    """
+
+    codes: NDArray[np.intp]
+    classes: NDArray[Any]
+    columns: dict[str, Any] | None = None
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The true class of each sample."""
+        return self.classes[self.codes]
+
+
+def load_scores(source: Source, calibrator: BaseCalibrator | None = None) -> Scores:
+    """Read and check logits and labels, running the model where inputs were given.
+
+    With a `calibrator` the classes have to be those it was fitted for.
+    """
+    role, path, key = source.values
+    values, labels, names = _read_labelled(source)
+    found = _as_logits(source, values)
+    if found.inputs is not None:
+        names = None
+    named = _parse_classes(source.classes, labels)
+    if calibrator is not None:
+        _check_width(found.logits, calibrator, path)
+        if named is None and names is None:
+            named = calibrator.classes_.tolist()
+    if names is not None and key is None and named is None:
+        _refuse_index(path, role, names, found.logits, labels)
+    data = check_calibration_set(
+        "Calibration", found.logits, labels, None, named, names=names
+    )
+    classes = data.classes
+    if calibrator is not None and classes.tolist() != calibrator.classes_.tolist():
+        raise _other_classes(source, classes.tolist(), calibrator)
+    columns = None if names is None else _mapping(names, classes)
+    return Scores(
+        np.asarray(found.logits),
+        data.codes,
+        classes,
+        columns,
+        network=found.network,
+        inputs=found.inputs,
+    )
+
+
+def _read_labelled(
+    source: Source,
+) -> tuple[NDArray[Any], NDArray[Any], list[str] | None]:
+    """Return values, their labels, and the names of the columns in a table."""
     role, path, key = source.values
     if source.labels is None:
         values, labels, names = read_rows(path, Request(role, key, source.labels_key))
@@ -72,24 +119,63 @@ def load_scores(source: Source) -> Scores:
             f"{path} has {len(values)} rows but there are {len(labels)} labels. (The "
             "first line of a .csv file is a header unless it holds numbers only.)"
         )
-    network = inputs = None
-    if role == "inputs":
-        inputs = values
-        network = OnnxLogits(str(source.model), output=source.model_output).fit(inputs)
-        values, names = _run(network, inputs), None
-    elif role == "probabilities":
-        values = logits_from_proba(values, floor=source.floor)
-    named = _parse_classes(source.classes, labels)
-    if names is not None and key is None and named is None:
-        advice = f"Name the columns of the {role}: --{role}-key {{others}}"
-        refuse_index(names, values, labels, of=str(path), advice=advice)
-    data = check_calibration_set(
-        "Calibration", values, labels, None, named, names=names
+    return values, labels, names
+
+
+def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
+    """Read what a fitted calibrator is to be applied to; labels are passed over."""
+    role, path, key = source.values
+    values, _, names = read_rows(path, Request(role, key, source.labels_key))
+    found = _as_logits(source, values)
+    _check_width(found.logits, calibrator, path)
+    if names is not None:
+        if key is None:
+            _refuse_index(path, role, names, found.logits, calibrator.classes_)
+        own = [str(label) for label in calibrator.classes_.tolist()[-len(names) :]]
+        pairs = zip(names, own, strict=True)
+        if any(name != label and name in own for name, label in pairs):
+            raise _other_classes(source, names, calibrator)
+    return found
+
+
+def _as_logits(source: Source, values: NDArray[Any]) -> Values:
+    """Return logits, running the model where inputs were given."""
+    if source.inputs is not None:
+        network = OnnxLogits(str(source.model), output=source.model_output).fit(values)
+        return Values(_run(network, values), network=network, inputs=values)
+    if source.probabilities is not None:
+        return Values(logits_from_proba(values, floor=source.floor))
+    return Values(values)
+
+
+def _check_width(logits: NDArray[Any], calibrator: BaseCalibrator, path: Path) -> None:
+    n_columns = 1 if logits.ndim == 1 else logits.shape[1]
+    if n_columns != calibrator.n_features_in_:
+        raise DataError(
+            f"{path} gives {n_columns} columns of logits, but the calibrator was fitted"
+            f" on {calibrator.n_features_in_}, for the classes "
+            f"{preview(calibrator.classes_)}. Pass scores of the same classes."
+        )
+
+
+def _other_classes(
+    source: Source, found: Sequence[Any], calibrator: BaseCalibrator
+) -> DataError:
+    role, path, _ = source.values
+    order = ",".join(map(str, calibrator.classes_.tolist()))
+    return DataError(
+        f"The columns of {path} stand for {preview(found)}, but the calibrator was "
+        f"fitted for {preview(calibrator.classes_)}, in this order. Put the columns in "
+        f"its order; in a table name them so: --{role}-key "
+        f"{textwrap.shorten(order, 200, placeholder=' ...')}"
     )
-    columns = None if names is None else _mapping(names, data.classes)
-    return Scores(
-        np.asarray(values), data.codes, data.classes, network, inputs, columns
-    )
+
+
+def _refuse_index(
+    path: Path, role: Role, names: list[str], values: NDArray[Any], labels: NDArray[Any]
+) -> None:
+    advice = f"Name the columns of the {role}: --{role}-key {{others}}"
+    refuse_index(names, values, labels, of=str(path), advice=advice)
 
 
 def _mapping(names: list[str], classes: NDArray[Any]) -> dict[str, Any]:

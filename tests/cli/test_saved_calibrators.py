@@ -1,0 +1,437 @@
+"""Calibrators that one run of the command saves and others apply or judge."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import skcalib as package
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.onnx
+
+UNUSABLE, USAGE = 1, 2
+QUICK = ("--n-bootstrap", 0)
+
+
+def load(path):
+    with np.load(path) as arrays:
+        return arrays["logits"], arrays["y"]
+
+
+def write_table(logits_file):
+    """Write t.csv with named columns, dog last; return the logits with dog first."""
+    logits, y = load(logits_file)
+    names = np.array(["dog", "ant", "cat"])[y]
+    rows = (
+        f"{cat},{ant},{dog},{name}"
+        for (dog, ant, cat), name in zip(logits.tolist(), names, strict=True)
+    )
+    Path("t.csv").write_text("\n".join(["cat,ant,dog,label", *rows]))
+    return logits, y
+
+
+@pytest.fixture
+def saved(logits_file, tmp_path):
+    """Vector scaling for three classes, fitted on the logits of the file."""
+    fitted = package.VectorScaling().fit(*load(logits_file))
+    package.save(fitted, tmp_path / "c.json")
+    return fitted
+
+
+@pytest.fixture
+def named(logits_file, tmp_path):
+    """The same for classes with names, not in alphabetical order."""
+    logits, y = load(logits_file)
+    names = np.array(["dog", "ant", "cat"])
+    fitted = package.VectorScaling(classes=names).fit(logits, names[y])
+    package.save(fitted, tmp_path / "named.json")
+    np.savez(tmp_path / "named.npz", logits=logits, y=names[y])
+    return fitted
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "c.onnx")])
+def test_calibrate_saves_the_calibrator_it_has_fitted(skcalib, logits_file, output):
+    run = skcalib(
+        "calibrate", "--logits", logits_file, "-m", "vector", "--save", "c.json",
+        "--json", *output, *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    logits, y = load(logits_file)
+    fitted = package.VectorScaling().fit(logits, y)
+    assert_array_equal(
+        package.load("c.json").predict_proba(logits), fitted.predict_proba(logits)
+    )
+    assert run.json["saved"] == "c.json"
+    assert run.json["output"] == ("c.onnx" if output else None)
+    assert os.path.exists("c.onnx") == bool(output)
+
+
+def test_what_was_saved_is_told(skcalib, logits_file):
+    run = skcalib(
+        "calibrate", "--logits", logits_file, "-m", "beta", "--save", "c.json", *QUICK
+    )
+    assert run.code == 0, run.err
+    assert run.out.rstrip().endswith("Wrote c.json")
+
+
+def test_nothing_onnx_is_needed_to_save(skcalib, logits_file, hide_package):
+    hide_package("onnx")
+    run = skcalib(
+        "calibrate", "--logits", logits_file, "-m", "beta", "--save", "c.json", *QUICK
+    )
+    assert run.code == 0, run.err
+
+
+@pytest.mark.parametrize("ending", ["npy", "csv"])
+def test_apply_writes_the_probabilities_without_labels(
+    skcalib, logits_file, named, ending
+):
+    logits, _ = load(logits_file)
+    np.save("logits.npy", logits)
+    run = skcalib(
+        "apply", "--calibrator", "named.json", "--logits", "logits.npy",
+        "-o", f"p.{ending}", "--json",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert (run.json["n_samples"], run.json["n_classes"]) == (300, 3)
+    expected = named.predict_proba(logits)
+    if ending == "npy":
+        assert_array_equal(np.load("p.npy"), expected)
+        return
+    assert Path("p.csv").read_text().startswith("dog,ant,cat\n")
+    assert_array_equal(np.loadtxt("p.csv", delimiter=",", skiprows=1), expected)
+
+
+def test_what_apply_writes_evaluates_as_the_calibrator_does(
+    skcalib, logits_file, named
+):
+    np.save("labels.npy", np.load("named.npz")["y"])
+    assert skcalib(
+        "apply", "--calibrator", "named.json", "--logits", "named.npz", "-o", "p.csv"
+    ).code == 0  # fmt: skip
+    written, direct = (
+        skcalib("evaluate", *arguments, "--json", *QUICK).json
+        for arguments in (
+            ("--probabilities", "p.csv", "--labels", "labels.npy"),
+            ("--logits", "named.npz", "--calibrator", "named.json"),
+        )
+    )
+    assert direct["calibrator"] == "named.json"
+    for name, told in direct["metrics"].items():
+        assert told["value"] == pytest.approx(written["metrics"][name]["value"])
+
+
+def test_apply_writes_into_a_model_what_calibrate_wrote(
+    skcalib, demo, images_file, tmp_path
+):
+    run = skcalib(
+        "calibrate", demo.model, "--inputs", images_file, "-m", "vector",
+        "-o", "at_once.onnx", "--save", "c.json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    run = skcalib("apply", demo.model, "--calibrator", "c.json", "-o", "later.onnx")
+    assert run.code == 0, run.err
+    assert "The output 'probabilities' holds calibrated probabilities" in run.out
+    at_once, later = (
+        ort.InferenceSession(tmp_path / name).run(None, {"image": demo.X_test})[0]
+        for name in ("at_once.onnx", "later.onnx")
+    )
+    assert_allclose(later, at_once, atol=1e-6)
+
+
+def test_apply_compares_the_model_with_python_on_inputs(skcalib, demo, images_file):
+    skcalib(
+        "calibrate", demo.model, "--inputs", images_file, "-m", "beta",
+        "--save", "c.json", *QUICK,
+    )  # fmt: skip
+    np.save("x.npy", demo.X_test)
+    run = skcalib(
+        "apply", demo.model, "--calibrator", "c.json", "--inputs", "x.npy",
+        "-o", "c.onnx", "--add-probabilities", "--json",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["n_compared"] == len(demo.X_test)
+    assert run.json["largest_difference"] < 1e-6
+    assert run.json["probabilities_name"] == "probabilities_2"
+
+
+def test_apply_runs_the_model_for_probabilities(skcalib, demo, images_file):
+    skcalib(
+        "calibrate", demo.model, "--inputs", images_file, "-m", "beta",
+        "--save", "c.json", "-o", "c.onnx", *QUICK,
+    )  # fmt: skip
+    run = skcalib(
+        "apply", demo.model, "--calibrator", "c.json", "--inputs", images_file,
+        "-o", "p.npy",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    session = ort.InferenceSession("c.onnx")
+    served = session.run(["probabilities"], {"image": demo.X_calibration})[0]
+    assert_allclose(np.load("p.npy"), served, atol=1e-6)
+
+
+def test_apply_writes_the_calibrator_alone_as_onnx(skcalib, logits_file, saved):
+    run = skcalib("apply", "--calibrator", "c.json", "-o", "c.onnx")
+    assert run.code == 0, run.err
+    logits, _ = load(logits_file)
+    served = ort.InferenceSession("c.onnx").run(
+        ["probabilities"], {"logits": logits.astype(np.float32)}
+    )[0]
+    assert_allclose(served, saved.predict_proba(logits), atol=1e-6)
+
+
+def test_evaluate_judges_scores_after_a_calibrator(skcalib, logits_file, saved):
+    run = skcalib("evaluate", "--logits", logits_file, "--calibrator", "c.json", *QUICK)
+    assert run.code == 0, run.err
+    logits, y = load(logits_file)
+    loss = package.metrics.calibration_report(y, saved.predict_proba(logits))["nll"]
+    assert f"{loss.value:.4f}" in run.out
+    assert "300 samples of 3 classes, after c.json:" in run.out
+
+
+def test_the_classes_of_the_calibrator_name_the_columns(skcalib, named):
+    # A class that never occurs cannot be known from the labels.
+    with np.load("named.npz") as arrays:
+        present = arrays["y"] != "ant"
+        np.savez("two.npz", logits=arrays["logits"][present], y=arrays["y"][present])
+    run = skcalib(
+        "evaluate",
+        "--logits",
+        "two.npz",
+        "--calibrator",
+        "named.json",
+        "--json",
+        *QUICK,
+    )
+    assert run.code == 0, run.err
+    assert run.json["n_classes"] == 3
+
+
+def test_compare_judges_a_saved_calibrator_as_it_is(skcalib, logits_file, saved):
+    run = skcalib(
+        "compare", "--logits", logits_file, "--methods", "temperature",
+        "--calibrator", "c.json", "--json",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    table = run.json["methods"]
+    assert list(table) == ["uncalibrated", "temperature", "c.json"]
+    # Folds of one size: their mean is that of all samples, with one calibrator.
+    logits, y = load(logits_file)
+    proba = saved.predict_proba(logits)
+    loss = -np.log(proba[np.arange(len(y)), y]).mean()
+    assert table["c.json"]["NLL"]["mean"] == pytest.approx(loss, rel=1e-12)
+
+
+class TestMistakes:
+    @pytest.fixture(params=["apply", "evaluate", "compare"])
+    def use(self, request, refused, logits_file):
+        """Refused use of a file as a calibrator by any of the commands."""
+        output = ("-o", "p.npy") if request.param == "apply" else ()
+
+        def run(code, path, logits=logits_file):
+            return refused(
+                code, request.param, "--calibrator", path, "--logits", logits, *output
+            )
+
+        return run
+
+    def test_a_missing_file(self, use):
+        assert "There is no file no.json" in use(UNUSABLE, "no.json")
+
+    @pytest.mark.parametrize("content", ['{"a": 1}', "[]", '"skcalib calibrator"'])
+    def test_a_file_that_is_no_calibrator(self, use, content):
+        Path("c.json").write_text(content)
+        assert "'c.json' holds no calibrator; skcalib.save" in use(UNUSABLE, "c.json")
+
+    @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\xff", b"{"])
+    def test_a_file_that_is_no_json(self, use, content):
+        Path("c.json").write_bytes(content)
+        assert "'c.json' is not a JSON file" in use(UNUSABLE, "c.json")
+
+    def test_a_newer_version(self, use, saved):
+        document = json.loads(Path("c.json").read_text())
+        Path("c.json").write_text(json.dumps({**document, "version": 2}))
+        assert "is of version 2 of its format" in use(UNUSABLE, "c.json")
+
+    def test_a_damaged_calibrator(self, use, saved):
+        text = Path("c.json").read_text()
+        Path("c.json").write_text(text.replace("VectorScaling", "BetaCalibration"))
+        assert "its content is not what was written" in use(UNUSABLE, "c.json")
+
+    def test_another_number_of_classes(self, use, saved):
+        np.savez("four.npz", logits=np.eye(4)[[0, 1, 2, 3]], y=[0, 1, 2, 3])
+        message = use(UNUSABLE, "c.json", "four.npz")
+        assert "four.npz gives 4 columns of logits, but the calibrator was" in message
+        assert "on 3, for the classes [0, 1, 2]" in message
+
+    def test_a_table_with_its_columns_in_another_order(self, use, named, logits_file):
+        write_table(logits_file)
+        message = use(UNUSABLE, "named.json", "t.csv")
+        assert "t.csv stand for ['cat', 'ant', 'dog']" in message
+        assert "fitted for ['dog', 'ant', 'cat'], in this order" in message
+        assert "--logits-key dog,ant,cat" in message
+
+    def test_more_than_logits_needed(self, use, logits_file):
+        logits, y = load(logits_file)
+        fitted = package.DensityRatioCalibration()
+        fitted.fit(logits, y, features=logits)
+        package.save(fitted, "c.json")
+        assert "DensityRatioCalibration, which needs more" in use(UNUSABLE, "c.json")
+
+
+@pytest.mark.parametrize("command", ["apply", "evaluate"])
+def test_named_columns_can_be_put_into_the_order_of_the_calibrator(
+    skcalib, named, logits_file, command
+):
+    logits, y = write_table(logits_file)
+    options = {"apply": ("-o", "p.npy"), "evaluate": QUICK}
+    run = skcalib(
+        command, "--calibrator", "named.json", "--logits", "t.csv", "--json",
+        "--logits-key", "dog,ant,cat", *options[command],
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    proba = named.predict_proba(logits)
+    if command == "apply":
+        assert_array_equal(np.load("p.npy"), proba)
+    else:
+        loss = -np.log(proba[np.arange(len(y)), y]).mean()
+        assert run.json["metrics"]["nll"]["value"] == pytest.approx(loss)
+
+
+def test_labels_of_other_classes_are_refused(refused, logits_file, named):
+    message = refused(
+        UNUSABLE, "evaluate", "--logits", logits_file, "--calibrator", "named.json"
+    )
+    assert "y holds labels that classes does not name: [0, 1, 2]" in message
+
+
+def test_a_model_of_another_number_of_classes_is_refused(refused, demo, saved):
+    message = refused(
+        UNUSABLE, "apply", demo.model, "--calibrator", "c.json", "-o", "c.onnx"
+    )
+    assert "3" in message
+    assert "10" in message
+    assert not Path("c.onnx").exists()
+
+
+@pytest.mark.parametrize("option", ["--method", "--gamma", "--folds"])
+def test_applying_takes_no_options_of_a_fit(refused, logits_file, saved, option):
+    message = refused(
+        USAGE, "apply", "--calibrator", "c.json", "--logits", logits_file,
+        "-o", "p.npy", option, "1",
+    )  # fmt: skip
+    assert f"No such option: {option}" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--labels", "l.npy"), "--labels is for commands that fit or judge"),
+        (("--classes", "0,1,2"), "--classes is for commands that fit or judge"),
+        (("--add-probabilities",), "--add-probabilities is about the outputs of MODEL"),
+        (("m.onnx",), "MODEL is run on --inputs"),
+    ],
+)
+def test_options_that_say_nothing_to_apply(
+    refused, logits_file, saved, arguments, told
+):
+    message = refused(
+        USAGE, "apply", *arguments, "--calibrator", "c.json", "--logits", logits_file,
+        "-o", "p.npy",
+    )  # fmt: skip
+    assert told in message
+    assert not Path("p.npy").exists()
+
+
+def test_an_output_of_a_model_is_none_of_probabilities(refused, demo, saved):
+    message = refused(
+        USAGE, "apply", demo.model, "--calibrator", "c.json", "--keep-outputs",
+        "-o", "p.npy",
+    )  # fmt: skip
+    assert "--keep-outputs is about the outputs of a model, but p.npy" in message
+
+
+def test_probabilities_of_nothing(refused, saved):
+    message = refused(USAGE, "apply", "--calibrator", "c.json", "-o", "p.npy")
+    assert "Pass exactly one of --inputs" in message
+
+
+def test_an_ending_of_neither_model_nor_probabilities(refused, saved):
+    message = refused(USAGE, "apply", "--calibrator", "c.json", "-o", "p.parquet")
+    assert "let its name end in .onnx for a model, or in .npy or .csv" in message
+
+
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        (("calibrate", "-m", "beta", "--save"), "there.json"),
+        (("apply", "--calibrator", "c.json", "-o"), "there.npy"),
+    ],
+)
+def test_files_are_replaced_only_when_told_to(
+    skcalib, refused, logits_file, saved, command, target
+):
+    Path(target).write_text("precious")
+    arguments = (*command, target, "--logits", logits_file)
+    message = refused(UNUSABLE, *arguments)
+    assert f"{target} exists already" in message
+    assert Path(target).read_text() == "precious"
+    assert skcalib(*arguments, "--overwrite").code == 0
+    assert Path(target).read_bytes() != b"precious"
+
+
+def test_the_calibrator_that_is_read_is_never_written_to(refused, saved):
+    os.rename("c.json", "c.npy")
+    message = refused(
+        USAGE, "apply", "--calibrator", "c.npy", "-o", "c.npy", "--overwrite"
+    )
+    assert "c.npy is read by this command, so it is never written to" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "--output for an ONNX model, --save for a calibrator"),
+        (("--save", "c.pkl"), "has the ending '.pkl'"),
+        (("--save", "c.json", "--report", "r.html"), "--report is about the ONNX"),
+        (("--save", "c.json", "--report", "c.json", "-o", "c.onnx"), "the same file"),
+    ],
+)
+def test_options_of_saving_that_do_not_go_together(
+    refused, logits_file, arguments, told
+):
+    message = refused(USAGE, "calibrate", "--logits", logits_file, *arguments)
+    assert told in message
+    assert not Path("c.json").exists()
+
+
+def test_clamping_is_not_saved(refused, demo, images_file):
+    pytest.importorskip("torch")
+    message = refused(
+        USAGE, "calibrate", demo.model, "--inputs", images_file, "-m", "clamping",
+        "--save", "c.json",
+    )  # fmt: skip
+    assert "--save cannot go with clamping" in message
+
+
+def test_one_process_saves_and_another_applies(logits_file, tmp_path):
+    def run(*arguments):
+        code = "from skcalib.cli import main; main()"
+        result = subprocess.run(  # noqa: S603
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+
+    logits = ("--logits", logits_file)
+    run("calibrate", *logits, "-m", "vector", "--save", "c.json", *QUICK)
+    run("apply", *logits, "--calibrator", "c.json", "-o", "p.npy")
+    expected = package.load(tmp_path / "c.json").predict_proba(load(logits_file)[0])
+    assert_array_equal(np.load(tmp_path / "p.npy"), expected)
