@@ -24,12 +24,22 @@ from benchmarks import _records, _tables
 OWN = {"benchmarks", "skcalib"}
 
 
+def general_parser():
+    """Options of every benchmark."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--tiny", action="store_true", help="only try it, in seconds")
+    parser.add_argument("--save", action="store_true", help="keep the rows")
+    parser.add_argument("--threads", type=int, default=1, metavar="N")
+    return parser
+
+
 def parse_options(name, module, words):
     """Return the options of a module's `run`, and those of every benchmark."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks run {name}",
         description=module.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[general_parser()],
     )
     choices = getattr(module, "CHOICES", {})
     defaults = dict(module.run.__kwdefaults__)
@@ -44,9 +54,6 @@ def parse_options(name, module, words):
         shown = f"default: {', '.join(default) if several else default or 'none'}"
         metavar = {int: "N", float: "X", str: "NAME"}[kind]
         parser.add_argument(flag, type=kind, metavar=metavar, help=shown, **rest)
-    parser.add_argument("--tiny", action="store_true", help="only try it, in seconds")
-    parser.add_argument("--save", action="store_true", help="keep the rows")
-    parser.add_argument("--threads", type=int, default=1, metavar="N")
     tiny = module.TINY if "--tiny" in words else {}
     parser.set_defaults(**(defaults | tiny))
     options = vars(parser.parse_args(words))
@@ -67,7 +74,7 @@ def limit_threads(n_threads):
 def run_one(name, words):
     """Run one benchmark; return whether it could."""
     start = time.perf_counter()
-    limit_threads(words[words.index("--threads") + 1] if "--threads" in words else 1)
+    limit_threads(general_parser().parse_known_args(words)[0].threads)
     try:
         module = import_module(f"benchmarks.{name}")
         options, general = parse_options(name, module, words)
