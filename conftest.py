@@ -1,6 +1,11 @@
 """Doctests of modules whose optional packages are missing are not collected."""
 
+import os
 from importlib.util import find_spec
+
+# Each worker has a core: more threads would wait for one another, longer than they work.
+# Set before NumPy and torch are imported, in the workers too.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 NEEDS = {
     "skcalib/_onnx/_in_torch/*": ("onnx", "onnxruntime", "torch"),
