@@ -3,7 +3,7 @@
 import os
 from importlib.util import find_spec
 
-# Each worker has a core: more threads would wait for one another, longer than they work.
+# Each worker has a core: more threads would wait for one another longer than they work.
 # Set before NumPy and torch are imported, in the workers too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -300,7 +300,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         except DivergedError as reason:
             epoch = training.epoch
             advice = f"Lower the learning rate lr={self.lr:g}, or scale X."
-            if training.kept is None:
+            if not training.kept:
                 raise ValueError(
                     f"Training failed in epoch {epoch}: {reason}, and no epoch before "
                     f"was good. {advice}"
