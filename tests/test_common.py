@@ -59,16 +59,19 @@ def expected_of(calibrator):
     return expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrator", [*METHODS, *VARIANTS], ids=identify)
 def test_a_calibrator_keeps_the_contract(calibrator):
     check_calibrator(calibrator)
 
 
+@pytest.mark.slow
 @every_check(METHODS)
 def test_a_calibrator_passes_every_check_that_its_columns_allow(estimator, check):
     run_check(estimator, check, expected_of(estimator))
 
 
+@pytest.mark.slow
 @every_check([CalibratedClassifier(LogisticRegression(), m) for m in METHODS])
 def test_a_calibrated_classifier_passes_every_check(estimator, check):
     check(estimator)

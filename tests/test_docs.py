@@ -29,6 +29,7 @@ def _extras_without_windows():
     pytest.importorskip("matplotlib").use("Agg")
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.onnx
 @pytest.mark.parametrize("page", PAGES)
@@ -39,6 +40,7 @@ def test_a_page_shows_what_python_prints(page):
     assert failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 @pytest.mark.onnx
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):

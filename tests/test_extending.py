@@ -146,6 +146,7 @@ def run(package, code, *, cwd):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_installed_calibrators_keep_the_contract_and_are_saved(package, tmp_path):
     code = """
 import pickle, sys
@@ -176,6 +177,7 @@ print("kept")
         skcalib.load(tmp_path / "GapScaling.json")
 
 
+@pytest.mark.slow
 @pytest.mark.onnx
 @pytest.mark.torch
 def test_installed_calibrators_are_compared_searched_and_exported(package, tmp_path):
@@ -207,6 +209,7 @@ print("agree")
     assert run(package, code, cwd=tmp_path) == "agree\n"
 
 
+@pytest.mark.slow
 @pytest.mark.onnx
 def test_the_command_knows_an_installed_calibrator(package, tmp_path):
     for name in ("typer", "rich", "jinja2", "onnx"):

@@ -47,6 +47,7 @@ def map_of(calibrator, logits, y, at, **params):
     return fitted.predict_proba(at)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrator", EVERY, ids=identify)
 @few_examples
 @given(seed=st.integers(0, 1000))
@@ -59,6 +60,7 @@ def test_order_of_rows_does_not_matter(calibrator, seed):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrator", EVERY, ids=identify)
 @few_examples
 @given(seed=st.integers(0, 1000), order=st.permutations(range(4)))
@@ -71,6 +73,7 @@ def test_order_of_classes_does_not_matter(calibrator, seed, order):
     assert_allclose(permuted, expected[:, order], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "calibrator",
     [c for c in EVERY if not isinstance(c, RAW_LOGITS)],

@@ -97,6 +97,7 @@ def test_names_that_need_torch_say_so_without_it(name):
     assert 'pip install "skcalib[torch]"' in run_python(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("package", "extra", "call"),
     [
@@ -184,6 +185,7 @@ def run_python(code, cwd=None):
     return run.stdout
 
 
+@pytest.mark.slow
 def test_importing_loads_no_optional_package_that_scikit_learn_does_not():
     code = (
         f"import sys, sklearn.calibration, sklearn.model_selection\n"
@@ -194,6 +196,7 @@ def test_importing_loads_no_optional_package_that_scikit_learn_does_not():
     assert run_python(code).strip() == "[]"
 
 
+@pytest.mark.slow
 def test_importing_touches_no_global_state():
     # torch, which some names need, has filters of its own.
     code = (

@@ -168,6 +168,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_neither_fit_nor_predict_holds_a_file_in_memory(tmp_path):
     path, labels = tmp_path / "logits.f4", tmp_path / "y.npy"

@@ -400,6 +400,7 @@ def fit(X, y, **options):
     return NeuralClamping(identity, **options).fit(X, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("fraction", [None, 0.1])
 def test_a_lacking_offset_is_found_in_any_units(scale, fraction):

@@ -36,6 +36,7 @@ def identity(x):
     return x
 
 
+@pytest.mark.slow
 @every_check([NeuralClamping(identity), NeuralClampingCV(identity)])
 def test_an_estimator_passes_every_check_that_its_network_allows(estimator, check):
     run_check(estimator, check, EXPECTED)

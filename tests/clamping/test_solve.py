@@ -52,6 +52,7 @@ def passes(network, X, y, **options):
     return nc, counting.rows / len(X)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("gamma", [0, 1])
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def load(path):
         return arrays["logits"], arrays["y"]
 
 
+@pytest.mark.slow
 def test_the_default_says_what_it_mixes(skcalib, demo, images_file):
     run = skcalib(
         "calibrate", demo.model, "--inputs", images_file, "-o", "c.onnx", "--json",
@@ -96,6 +97,7 @@ def test_cached_logits_go_into_the_model_they_came_from(
     )
 
 
+@pytest.mark.slow
 def test_original_outputs_can_be_kept(skcalib, demo, images_file, tmp_path):
     run = skcalib(
         "calibrate", demo.model, "--inputs", images_file, "-o", "c.onnx",
@@ -229,6 +231,7 @@ def test_cross_fitting_judges_all_samples_without_flattery(skcalib, tmp_path):
     assert run.json["after"]["metrics"]["nll"]["value"] > np.log(4)
 
 
+@pytest.mark.slow
 def test_the_same_seed_prints_the_same_figures(skcalib, logits_file):
     def figures(seed):
         run = skcalib(

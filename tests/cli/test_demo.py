@@ -34,6 +34,7 @@ def demonstration(tmp_path_factory):
     return done, folder / "skcalib-demo", time.monotonic() - started
 
 
+@pytest.mark.slow
 def test_the_console_script_needs_less_than_a_minute(demonstration):
     done, folder, seconds = demonstration
     assert done.returncode == 0, done.stderr

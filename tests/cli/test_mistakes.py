@@ -335,6 +335,7 @@ def test_a_full_disk_at_the_report_leaves_no_model(refused, logits_file, monkeyp
     assert sorted(os.listdir()) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["imports", "work"])
 def test_an_interrupt_is_told_in_one_line(logits_file, tmp_path, moment):
     # The process interrupts itself at a known moment, as a terminal would.

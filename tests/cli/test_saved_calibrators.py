@@ -187,6 +187,7 @@ def test_apply_writes_the_calibrator_alone_as_onnx(skcalib, logits_file, saved):
     assert_allclose(served, saved.predict_proba(logits), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_evaluate_judges_scores_after_a_calibrator(skcalib, logits_file, saved):
     run = skcalib("evaluate", "--logits", logits_file, "--calibrator", "c.json", *QUICK)
     assert run.code == 0, run.err
@@ -421,6 +422,7 @@ def test_clamping_is_not_saved(refused, demo, images_file):
     assert "--save cannot go with clamping" in message
 
 
+@pytest.mark.slow
 def test_one_process_saves_and_another_applies(logits_file, tmp_path):
     def run(*arguments):
         code = "from skcalib.cli import main; main()"

@@ -55,6 +55,7 @@ def test_every_part_holds_every_digit_in_the_range_of_the_input():
         assert np.bincount(y, minlength=10).min() >= 40
 
 
+@pytest.mark.slow
 def test_the_script_trains_the_network_that_ships(tmp_path):
     from skcalib.datasets._train_demo import main
 

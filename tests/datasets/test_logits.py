@@ -74,6 +74,7 @@ def test_float32_data_are_the_rounded_float64_data():
     assert_array_equal(y, y_single)
 
 
+@pytest.mark.slow
 def test_the_benchmark_set_at_a_thousand_classes():
     X, y = make_logits(5_000, 1000, dtype=np.float32, random_state=0)
     assert (X.argmax(axis=1) == y).mean() == pytest.approx(0.765, abs=0.02)

@@ -26,6 +26,7 @@ MAKERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_posterior_is_calibrated_in_every_region(name):
     _, y, posterior = MAKERS[name](20_000, return_posterior=True, random_state=0)

@@ -184,6 +184,7 @@ def test_other_types_than_single_and_double_are_refused():
         to_onnx(Tiny(ops.Softmax()), dtype=np.float16)
 
 
+@pytest.mark.slow
 @pytest.mark.onnx
 @pytest.mark.parametrize("opset", [9, 11, 12, 13, 17, 18, 21])
 def test_every_operation_runs_in_old_and_new_opsets(opset, monkeypatch):

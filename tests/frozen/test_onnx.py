@@ -96,6 +96,7 @@ def test_a_row_is_mapped_alike_alone_and_in_a_batch(network, images):
     assert_allclose(alone, OnnxLogits(network).transform(X[:20]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_processes_of_a_grid_search_reopen_the_network(network, images):
     X, y, _ = images
     pipe = make_pipeline(OnnxLogits(network), TemperatureScaling())

@@ -76,6 +76,7 @@ def test_the_interval_of_a_mean_is_that_of_theory(predictions):
     assert high == pytest.approx(value + 1.96 * error, abs=0.006)
 
 
+@pytest.mark.slow
 def test_a_higher_level_gives_a_wider_interval(predictions):
     narrow, wide = (
         calibration_report(*predictions, confidence_level=level, random_state=0)["nll"]
@@ -103,6 +104,7 @@ def test_intervals_do_not_depend_on_how_many_are_drawn_at_once(
         assert parts[name] == pytest.approx(whole[name], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_rows_without_weight_take_no_part(predictions):
     y, proba = predictions
     weight = np.zeros(400)

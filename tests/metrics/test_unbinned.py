@@ -37,6 +37,7 @@ def slow_smooth_error(proba, hit):
     return brentq(lambda width: error(width) - width, 1e-3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [4, 30, 300])
 @pytest.mark.parametrize("shift", [0, 0.1, 0.3])
 def test_smooth_error_equals_its_formula(n, shift):

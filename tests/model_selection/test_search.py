@@ -514,6 +514,7 @@ def network_rows(cifar10):
     return cifar10.X_cal[rows].astype(np.float64), cifar10.y_cal[rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["together", "copy after copy"])
 def test_repeated_rows_are_fitted_as_weights(network_rows, order):
     logits, y = network_rows

@@ -92,6 +92,7 @@ def test_clones_show_the_same_arrays(tmp_path):
     assert np.shares_memory(first[0], module[0].weight.detach().numpy())
 
 
+@pytest.mark.slow
 def test_worker_processes_map_the_weights():
     # Inside, since processes cannot import a test module.
     def mapped_file(nc):
@@ -109,6 +110,7 @@ def test_worker_processes_map_the_weights():
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 @pytest.mark.parametrize("wrap", [lambda m: m, TorchLogits], ids=["module", "wrapped"])
 def test_a_grid_search_in_parallel(backend, wrap):

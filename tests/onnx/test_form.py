@@ -99,6 +99,7 @@ def test_the_order_of_the_nodes_and_names_from_outside_do_not_matter():
         assert parse_model(open_source(written)) == written
 
 
+@pytest.mark.slow
 def test_twenty_thousand_nodes_are_walked_in_time_that_grows_with_their_number():
     def seconds(n_nodes):
         chain = [node("Identity", [f"t{i}"], [f"t{i + 1}"]) for i in range(n_nodes)]
@@ -113,6 +114,7 @@ def test_twenty_thousand_nodes_are_walked_in_time_that_grows_with_their_number()
     assert seconds(20_000) < 40 * max(seconds(2_000), 0.02)
 
 
+@pytest.mark.slow
 def test_thousands_of_branches_are_checked_in_time_that_grows_with_their_number():
     def seconds(n_nodes):
         body = onnx.helper.make_graph([node("Exp", "x", "q")], "b", [], [info("q")])

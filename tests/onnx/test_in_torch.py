@@ -81,6 +81,7 @@ def native(data_dir):
     return networks.load
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

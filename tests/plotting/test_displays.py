@@ -55,6 +55,7 @@ def test_a_fitted_classifier_is_shown_under_its_name(display):
             assert_allclose(getattr(drawn, name), value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("display", [*PLAIN, ProximityDisplay])
 def test_weights_are_repetitions(display):
     y, proba, _ = draw(200)

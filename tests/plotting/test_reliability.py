@@ -238,6 +238,7 @@ def test_unusable_options_are_refused(predictions, options, message):
         ReliabilityDisplay.from_predictions(y, proba, **options)
 
 
+@pytest.mark.slow
 def test_importing_the_displays_leaves_matplotlib_alone():
     code = "import sys, skcalib.plotting; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0  # noqa: S603

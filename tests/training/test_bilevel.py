@@ -92,6 +92,7 @@ def test_a_step_of_training_is_that_of_the_inner_loss_the_outer_level_sees(monke
         assert_allclose(of_outer, gradient, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_wrong_labels_of_the_inner_part_lose_their_weight():
     X, y = make_spirals(600, noise=0.12, random_state=0)
     inner, outer = np.arange(400), np.arange(400, 600)

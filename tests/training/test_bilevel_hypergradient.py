@@ -83,6 +83,7 @@ def exact(problem):
     return scores.grad.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [Ridge(), Logistic()], ids=["ridge", "logistic"])
 @pytest.mark.parametrize(
     "options",

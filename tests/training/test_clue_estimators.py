@@ -45,6 +45,7 @@ def network(n_in=2, n_out=3, p=0.3):
     )
 
 
+@pytest.mark.slow
 def test_the_probabilities_come_near_the_true_ones():
     X, y = draw_classes(1000)
     X_test, _, posterior = make_overlapping_blobs(
@@ -57,6 +58,7 @@ def test_the_probabilities_come_near_the_true_ones():
     assert np.abs(classifier.predict_uncertainty(X_test) - entropy).mean() < 0.08
 
 
+@pytest.mark.slow
 def test_the_standard_deviation_comes_near_the_true_one():
     X, y = draw_values(1000)
     # Compared sample by sample: averaged over the batch, only the mean would be right.

@@ -35,6 +35,7 @@ SMALL = {"hidden_layer_sizes": (20,), "n_passes": 2, "n_predict_passes": 10}
 QUICK = {"max_epochs": 15, "lr": 0.05}
 
 
+@pytest.mark.slow
 @every_check(
     [
         CLUEClassifier(**SMALL, **QUICK),
