@@ -112,3 +112,13 @@ def test_the_predicted_class_stays_ties_included(calibrator, seed):
     logits[::5] = 1.0
     fitted = clone(calibrator).fit(logits, y)
     assert (fitted.predict(logits) == logits.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=identify)
+def test_a_refit_keeps_no_attribute_of_an_earlier_fit(variant):
+    logits, y = draw(0)
+    plain = next(c for c in CALIBRATORS if type(c) is type(variant))
+    for before, after in [(plain, variant), (variant, plain)]:
+        refitted = clone(before).fit(logits, y)
+        refitted.set_params(**after.get_params(deep=False)).fit(logits, y)
+        assert vars(refitted).keys() == vars(clone(after).fit(logits, y)).keys()

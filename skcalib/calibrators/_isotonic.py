@@ -123,6 +123,7 @@ class IsotonicCalibration(BaseCalibrator):
     def fit_calibration(self, data):
         """Fit the isotonic curves."""
         factor = 1.0
+        self.__dict__.pop("temperature_", None)
         if self.method == "strict_temperature":
             self.temperature_ = self._fit_temperature(data)
             factor = self._factor

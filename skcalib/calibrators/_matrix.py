@@ -205,6 +205,8 @@ class MatrixScaling(BaseCalibrator):
         result = self._fit_affine(features, off_diagonal, intercept, start, self.tol)
         self._record(result)
         self.coef_, self.intercept_ = result.x[:, :-1], result.x[:, -1]
+        for of_folds in ("fold_coefs_", "fold_intercepts_"):
+            self.__dict__.pop(of_folds, None)
         if self.average_folds:
             self.fold_coefs_ = np.stack([x[:, :-1] for x in models])
             self.fold_intercepts_ = np.stack([x[:, -1] for x in models])

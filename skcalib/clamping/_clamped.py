@@ -240,6 +240,9 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         if getattr(rows, "ndim", None) == 2:
             named = X if hasattr(X, "columns") else rows
             validate_data(self, named, reset=reset, skip_check_array=True)
+        elif reset:
+            for of_features in ("n_features_in_", "feature_names_in_"):
+                self.__dict__.pop(of_features, None)
 
     def _settings(self, problem, random_state, groups, **choice):
         """Return the settings of a solver; `choice` are those that differ."""

@@ -100,7 +100,8 @@ class NeuralClampingCV(ClampedClassifier):
 
     cv_results_ : dict of lists and arrays
         One entry a candidate; see `selection_` of `NeuralClamping`. Candidates weaker
-        than the first that clearly harms are not tried.
+        than the first that clearly harms are not tried. None if the search was
+        interrupted, and then there is no `best_score_`.
 
     best_score_ : float
         Mean held-out score of the chosen candidate.
@@ -256,6 +257,7 @@ class NeuralClampingCV(ClampedClassifier):
         self._finish(problem, outcome)
         self.gamma_ = float(problem.gamma)
         self.cv_results_ = self.__dict__.pop("selection_")
+        self.__dict__.pop("best_score_", None)
         if self.cv_results_ is not None:
             chosen = int(self.cv_results_["chosen"].argmax())
             self.best_score_ = float(self.cv_results_["mean_test_score"][chosen])

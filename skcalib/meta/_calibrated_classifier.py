@@ -198,6 +198,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self._scores, self.calibrators_ = map(list, zip(*pairs, strict=True))
         self.estimators_ = [scores.estimator for scores in self._scores]
         for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
             if hasattr(self.estimators_[0], name):
                 setattr(self, name, getattr(self.estimators_[0], name))
         return self

@@ -399,6 +399,14 @@ def test_a_gradient_beyond_single_precision_is_named():
         nc.fit(np.float32(1e-42 * X.astype(float)), y)
 
 
+def test_images_have_no_number_of_features_that_an_earlier_fit_saw():
+    nc = NeuralClamping(identity, solver="fixed_delta", start="zeros").fit(*draw())
+    assert nc.n_features_in_ == 4
+    module, X, y = images()
+    nc.set_params(model=module).fit(X, y)
+    assert not hasattr(nc, "n_features_in_")
+
+
 def test_a_clone_shares_the_network_and_a_copy_works_alone():
     module, X, y = images()
     nc = NeuralClamping(module, gamma=0, output_calibrator=VectorScaling()).fit(X, y)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss, make_scorer
 from sklearn.model_selection import GroupKFold
 
@@ -197,3 +198,18 @@ def test_folds_are_those_of_groups():
     blind = NeuralClampingCV(Counting(), cv=4).fit(X, y).best_score_
     aware = NeuralClampingCV(Counting(), cv=4).fit(X, y, groups=groups).best_score_
     assert aware != blind
+
+
+def test_an_interrupted_search_keeps_no_score_of_an_earlier_fit(monkeypatch):
+    X, y = draw()
+    search = NeuralClampingCV(Counting(), gammas=[0]).fit(X, y)
+    assert search.best_score_ < 0
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skcalib.clamping._solve.search_linearised", interrupt)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        search.fit(X, y)
+    assert search.cv_results_ is None
+    assert not hasattr(search, "best_score_")

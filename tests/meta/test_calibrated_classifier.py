@@ -334,3 +334,13 @@ def test_a_user_mistake_is_named(problem):
         CalibratedClassifier().fit(X, y[:-1])
     with pytest.raises(ValueError, match="'cv' parameter"):
         CalibratedClassifier(cv="prefit").fit(X, y)
+
+
+def test_a_refit_forgets_what_an_earlier_classifier_told(problem):
+    X, y = problem
+    silent = FrozenEstimator(GaussianNB().fit(X, y))
+    frame = pytest.importorskip("pandas").DataFrame(X).add_prefix("x")
+    clf = CalibratedClassifier(GaussianNB()).fit(frame, y)
+    assert clf.feature_names_in_[0] == "x0"
+    clf.set_params(estimator=silent).fit(X, y)
+    assert not hasattr(clf, "feature_names_in_")
