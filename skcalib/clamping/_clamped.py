@@ -295,10 +295,11 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         if self.output_calibrator is None:
             return None
         calibrator = clone(self.output_calibrator)
-        if "classes" not in calibrator.get_params(deep=False):
+        has_classes = "classes" in calibrator.get_params(deep=False)
+        if not (has_classes and hasattr(calibrator, "calibration_map")):
             raise TypeError(
-                f"output_calibrator={calibrator!r} is not a calibrator of logits. Pass "
-                "one of skcalib, such as VectorScaling()."
+                f"output_calibrator={calibrator!r} is not a map of logits. Pass a "
+                "calibrator of skcalib that is one, such as VectorScaling()."
             )
         calibrator._validate_params()
         return calibrator

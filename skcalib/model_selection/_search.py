@@ -286,10 +286,10 @@ class CalibratorSearch(BaseCalibrator):
             return rule, named_candidates(default())
         candidates = named_candidates(self.calibrators)
         for name, calibrator in candidates.items():
-            if rule == STACK and not hasattr(calibrator, "calibration_map"):
+            if not hasattr(calibrator, "calibration_map"):
                 raise ValueError(
-                    f"{name} is no map of logits, so it cannot be part of a stack. "
-                    "Leave it out, or set rule to another value."
+                    f"{name} is no map of logits, so {type(self).__name__} cannot "
+                    "predict with it. Leave it out; compare_calibrators compares it."
                 )
         return rule, candidates
 

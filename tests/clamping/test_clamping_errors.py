@@ -6,7 +6,12 @@ from sklearn.linear_model import LogisticRegression
 
 torch = pytest.importorskip("torch")
 
-from skcalib import NeuralClamping, NeuralClampingCV, VectorScaling  # noqa: E402
+from skcalib import (  # noqa: E402
+    DensityRatioCalibration,
+    NeuralClamping,
+    NeuralClampingCV,
+    VectorScaling,
+)
 from skcalib.exceptions import ModelFormatError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -174,7 +179,12 @@ def test_a_grid_without_sense(options):
         ({"feasible_range": (0, "one")}, ValueError, "the bound 'one'"),
         ({"feasible_range": (0, np.nan)}, ValueError, "the bound nan"),
         ({"output_calibrator": VectorScaling}, TypeError, "instance"),
-        ({"output_calibrator": LogisticRegression()}, TypeError, "not a calibrator"),
+        ({"output_calibrator": LogisticRegression()}, TypeError, "not a map of logits"),
+        (
+            {"output_calibrator": DensityRatioCalibration()},
+            TypeError,
+            "not a map of logits",
+        ),
         ({"output_calibrator": VectorScaling(tol=-1)}, ValueError, "VectorScaling"),
     ],
 )

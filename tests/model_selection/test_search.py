@@ -475,8 +475,9 @@ def test_a_stack_is_chosen_by_log_loss_only(calibration_set):
 
 
 @pytest.mark.parametrize("other", [DensityRatioCalibration(), LogisticRegression()])
-def test_what_is_no_map_of_logits_is_no_part_of_a_stack(calibration_set, other):
-    search = CalibratorSearch([TemperatureScaling(), other], rule="stack")
+@pytest.mark.parametrize("rule", ["stack", "best"])
+def test_what_is_no_map_of_logits_is_no_candidate(calibration_set, other, rule):
+    search = CalibratorSearch([TemperatureScaling(), other], rule=rule)
     with pytest.raises(ValueError, match=f"{type(other).__name__} is no map of logits"):
         search.fit(*calibration_set)
 
