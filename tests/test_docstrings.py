@@ -18,8 +18,8 @@ NEEDS = {
     "skcalib.export": ("onnx", "torch"),
     "skcalib.training": ("torch", "skorch"),
 }
-# Exceptions take what they like; the parts of a calibrator are explained in sentences.
-MODULES = [n for n in NAMES if n not in {"skcalib.exceptions", "skcalib.extending"}]
+# Exceptions take what they like.
+MODULES = [n for n in NAMES if n != "skcalib.exceptions"]
 # "name : type, default=value", as numpydoc writes the head of a parameter.
 PARAMETER = re.compile(r"^(\w+(?:, \w+)*) : .*?default=(.+)$", flags=re.MULTILINE)
 

@@ -18,14 +18,39 @@ Statistic = Callable[[NDArray[Any], NDArray[np.intp], NDArray[np.float64]], Any]
 
 
 class CalibrationData:
-    """What a fit sees: a source of logits, `codes` (0..K-1) and `weight` (sum 1).
-
-    `sample_weight` are the weights before the division, and `total_weight` is their
-    sum: the effective number of samples, which equals the number of rows where all
-    weights are 1. `classes` has the label of each column, its number by default.
+    """What a fit sees: logits, class codes and weights, read in blocks of rows.
 
     A solver asks for sums over rows of a `statistic` of one block and never for the
     rows themselves; so it does not know where they lie, nor how many threads read them.
+
+    Parameters
+    ----------
+    source : ArraySource
+        Where the (n, K) logits lie.
+
+    codes : ndarray of shape (n_samples,)
+        The column of the true class of each row, 0 to K - 1.
+
+    weight : ndarray of shape (n_samples,)
+        Non-negative weights, of any sum above 0.
+
+    classes : ndarray of shape (n_classes,), default=None
+        The label of each column, its number by default.
+
+    Attributes
+    ----------
+    weight : ndarray of shape (n_samples,)
+        The weights divided by their sum.
+
+    sample_weight : ndarray of shape (n_samples,)
+        The weights as they came.
+
+    total_weight : float
+        Their sum: the effective number of samples, which equals the number of rows
+        where all weights are 1.
+
+    n_samples, n_classes : int
+        The numbers of rows and columns.
     """
 
     def __init__(
@@ -52,7 +77,23 @@ class CalibrationData:
     ) -> Any:
         """Sum ``statistic(logits, codes, weight)`` over all blocks of rows.
 
-        `heavy` says that a statistic takes matrix products or the like.
+        Parameters
+        ----------
+        statistic : callable
+            Returns a number, an array or a tuple of them, in new memory: what the first
+            block gives is added to in place.
+
+        block_elements : int, default=65536
+            About how many logits a block has.
+
+        heavy : bool, default=False
+            Whether a block takes matrix products or the like, so that threads pay even
+            where there are few blocks.
+
+        Returns
+        -------
+        total : number, array or tuple of them
+            The sum, a tuple being summed entry by entry.
         """
 
         def of_block(rows: slice) -> Any:
@@ -106,8 +147,20 @@ class CalibrationData:
         """Put the logits through a row-wise `function` of float64 blocks.
 
         The result is kept in memory if the logits are, and computed anew at each
-        reading if they come from a file. It is float64 unless `keep_type` leaves the
-        type of the logits.
+        reading if they come from a file.
+
+        Parameters
+        ----------
+        function : callable
+            Takes (n_rows, n_classes) numbers, which it may overwrite, to as many.
+
+        keep_type : bool, default=False
+            Whether the result in memory has the type of the logits; else it is float64.
+
+        Returns
+        -------
+        data : CalibrationData
+            The same rows with other logits.
         """
         dtype = self.source.dtype if keep_type else np.dtype(np.float64)
         source = MappedSource(self.source, function)

@@ -215,7 +215,19 @@ class ReplaceTop(Operation):
 
 @dataclass(frozen=True, eq=False)
 class WeightedSum(Operation):
-    """``sum_i weights[i] * parts[i](x) + constant``; each part maps the same x."""
+    """``sum_i weights[i] * parts[i](x) + constant``; each part maps the same x.
+
+    Parameters
+    ----------
+    weights : tuple of float
+        One of each part.
+
+    parts : tuple of CalibrationMap
+        What is summed.
+
+    constant : float, default=0.0
+        Added to every entry.
+    """
 
     weights: tuple[float, ...]
     parts: tuple["CalibrationMap", ...]
