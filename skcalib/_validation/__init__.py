@@ -1,6 +1,6 @@
 """Checks of user input, with errors that say what came and what is needed."""
 
-from skcalib._validation._column_classes import refuse_index
+from skcalib._validation._column_classes import preview, refuse_index
 from skcalib._validation._containers import column_names, names_twice, readable
 from skcalib._validation._from_proba import logits_from_proba
 from skcalib._validation._logits import (
@@ -32,6 +32,7 @@ __all__ = [
     "make_splits",
     "names_twice",
     "number_equal_rows",
+    "preview",
     "readable",
     "refuse_index",
 ]

@@ -21,7 +21,7 @@ from skcalib._networks._network import open_network
 from skcalib._networks._sharing import portable
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
-from skcalib._validation import check_weight, encode_labels
+from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib._warnings import warn
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._problem import Problem, Progress, Settings
@@ -202,7 +202,6 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         self, X, y, sample_weight, gamma, temperature_objective, needs_gradient=True
     ):
         """Validate everything `fit` is given; return the problem."""
-        name = type(self).__name__
         self._new_output_calibrator()
         network = self._open_network()
         if needs_gradient:
@@ -213,8 +212,8 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         y = inputs.labels() if y is None else y
         if y is None:
             raise ValueError(
-                f"{name} requires y to be passed, but the target y is None. Pass the "
-                "true class of each row, or a Dataset of pairs."
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None. Pass the true class of each row, or a Dataset of pairs."
             )
         y = np.asarray(y)
         check_consistent_length(np.empty(inputs.n_samples), y)
@@ -222,13 +221,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         n_columns = network.probe(inputs, n_classes, gradient=needs_gradient)
         self.classes_, codes = encode_labels(self, y, n_columns, self.classes)
         weight = check_weight(sample_weight, codes)
-        present = np.unique(codes[weight > 0])
-        if present.shape[0] < 2:
-            only = self.classes_.tolist()[present[0]]
-            raise ValueError(
-                f"y holds one class only: {only!r}. {name} needs at least "
-                "two classes among the samples with positive weight."
-            )
+        check_two_classes(self, codes, weight, self.classes_)
         check_range(self.feasible_range, inputs)
         objective = Objective(
             network, inputs, codes, weight, self.loss, gamma, self.feasible_range

@@ -14,9 +14,9 @@ from skcalib._networks._given import perturbs_inputs
 from skcalib._validation import (
     check_calibration_set,
     logits_from_proba,
+    preview,
     refuse_index,
 )
-from skcalib._validation._column_classes import preview
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Source

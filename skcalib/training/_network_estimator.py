@@ -16,7 +16,7 @@ from sklearn.utils.validation import (
 )
 
 from skcalib._networks._module_copy import ModuleCopier
-from skcalib._validation import check_weight, encode_labels
+from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib.training._modules import build_perceptron
 
 LARGEST_SEED = 2**31 - 1
@@ -98,21 +98,18 @@ class NetworkEstimator(BaseEstimator):
 
     def _check_classes(self, X, y, sample_weight):
         """Return labels and weights of a classification, of all rows."""
-        name = type(self).__name__
         if y is None:
             raise ValueError(
-                f"{name} requires y to be passed, but the target y is None."
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None."
             )
         y = column_or_1d(y, warn=True)
         check_consistent_length(X, y)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         weight = check_weight(sample_weight, y)
-        if np.unique(y[weight > 0]).shape[0] < 2:
-            raise ValueError(
-                f"y holds one class only. {name} needs at least two classes "
-                "among the samples with positive weight."
-            )
+        classes, codes = np.unique(y, return_inverse=True)
+        check_two_classes(self, codes, weight, classes)
         return y, weight
 
     def _start_classifier(self, X, y, weight):
