@@ -90,6 +90,25 @@ def _what_to_do(parameter: str) -> str:
     )
 
 
+def columns_of_labels(
+    present: NDArray[Any], named: NDArray[Any], parameter: str, holds: str
+) -> NDArray[np.intp]:
+    """Return the column of each label that occurs; `named` are those of the columns.
+
+    `parameter` has told them; errors begin with it, or with what `holds` the labels.
+    """
+    column_of = {label: k for k, label in enumerate(named.tolist())}
+    if len(column_of) != named.shape[0]:
+        raise ValueError(f"{parameter} names a class twice: {preview(named)}.")
+    unknown = [label for label in present.tolist() if label not in column_of]
+    if unknown:
+        raise ValueError(
+            f"{holds} that {parameter} does not name: {preview(unknown)}. "
+            f"{parameter} is {preview(named)}."
+        )
+    return np.array([column_of[label] for label in present.tolist()], dtype=np.intp)
+
+
 def preview(labels: ArrayLike, limit: int = 6) -> str:
     """Write the first few labels."""
     labels = list(np.asarray(labels).tolist())

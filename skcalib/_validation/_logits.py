@@ -26,6 +26,7 @@ from skcalib._blocks import (
 from skcalib._sklearn_compat import check_sample_weight
 from skcalib._validation._column_classes import (
     classes_of_columns,
+    columns_of_labels,
     preview,
     refuse_index,
 )
@@ -177,16 +178,7 @@ def _encode_named(
             f"classes has shape {classes.shape} but X has {n_columns} columns. {name} "
             "needs one entry of classes per column, in the order of the columns."
         )
-    column_of = {label: k for k, label in enumerate(classes.tolist())}
-    if len(column_of) != n_columns:
-        raise ValueError(f"classes names a class twice: {preview(classes)}.")
-    unknown = [label for label in present.tolist() if label not in column_of]
-    if unknown:
-        raise ValueError(
-            f"y holds labels that classes does not name: {preview(unknown)}. "
-            f"classes is {preview(classes)}."
-        )
-    columns = np.array([column_of[label] for label in present.tolist()], dtype=np.intp)
+    columns = columns_of_labels(present, classes, "classes", "y holds labels")
     return classes, columns[codes]
 
 

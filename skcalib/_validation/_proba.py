@@ -9,7 +9,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skcalib._blocks import map_blocks, row_slices
-from skcalib._validation._column_classes import classes_of_columns, preview
+from skcalib._validation._column_classes import (
+    classes_of_columns,
+    columns_of_labels,
+    preview,
+)
 from skcalib._validation._containers import column_names, readable, refuse_dates
 from skcalib._validation._logits import _are_column_numbers, check_weight
 from skcalib._warnings import warn
@@ -263,9 +267,14 @@ def _encode(
     if is_single:
         found = "a single column, of one of two classes,"
     if labels is not None:
-        names = np.asarray(labels)
-        columns = _columns_of(present, n_columns, names, found)
-        return columns[codes], names.tolist()
+        named = np.asarray(labels)
+        if named.ndim != 1 or named.shape[0] != n_columns:
+            raise ValueError(
+                f"labels has shape {named.shape} but y_proba has {found}. "
+                "It needs one entry per class, in the order of the columns."
+            )
+        columns = columns_of_labels(present, named, "labels", "y_true holds classes")
+        return columns[codes], named.tolist()
     if present.shape[0] != n_columns:
         raise ValueError(
             f"y_proba has {found} but the labels in y_true are "
@@ -273,23 +282,3 @@ def _encode(
             "labels=[...], for instance labels=classifier.classes_."
         )
     return codes.astype(np.intp, copy=False), present.tolist()
-
-
-def _columns_of(
-    present: NDArray[Any], n_columns: int, labels: NDArray[Any], found: str
-) -> NDArray[np.intp]:
-    if labels.ndim != 1 or labels.shape[0] != n_columns:
-        raise ValueError(
-            f"labels has shape {labels.shape} but y_proba has {found}. "
-            "It needs one entry per class, in the order of the columns."
-        )
-    column_of = {label: k for k, label in enumerate(labels.tolist())}
-    if len(column_of) != n_columns:
-        raise ValueError(f"labels names a class twice: {preview(labels)}.")
-    unknown = [label for label in present.tolist() if label not in column_of]
-    if unknown:
-        raise ValueError(
-            f"y_true holds classes that labels does not name: {preview(unknown)}. "
-            f"labels is {preview(labels)}."
-        )
-    return np.array([column_of[label] for label in present.tolist()], dtype=np.intp)

@@ -58,7 +58,8 @@ class Metric:
     of_rows: Callable[[RowStatistics, Floats], Floats] | None = None
     # An average of absolute gaps, which the noise of resampling raises.
     is_gap: bool = False
-    # In a report: its title, and whether it has to be asked for.
+    # In a report: its title, and whether it has to be asked for, as what repeats others
+    # or takes its time has.
     title: str | None = None
     on_request: bool = False
     # In the tables of the command: its title, which explains more.
