@@ -16,6 +16,7 @@ from skcalib._validation._proba import (
     check_top_label,
 )
 from skcalib._validation._splits import lone_class, make_splits, number_equal_rows
+from skcalib._validation._whole import check_whole
 
 __all__ = [
     "check_calibration_set",
@@ -25,6 +26,7 @@ __all__ = [
     "check_top_label",
     "check_two_classes",
     "check_weight",
+    "check_whole",
     "column_names",
     "encode_labels",
     "logits_from_proba",

@@ -1,13 +1,13 @@
 """Per-bin sums: the only place where confidences meet bin edges."""
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import free_memory
+from skcalib._validation import check_whole
 
 Floats = NDArray[np.float64]
 
@@ -62,13 +62,6 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=out, where=denominator > 0)
 
 
-def check_n_bins(n_bins: int) -> int:
-    """Refuse anything but a whole number of bins, at least 1."""
-    if not isinstance(n_bins, Integral) or isinstance(n_bins, bool) or n_bins < 1:
-        raise ValueError(f"n_bins={n_bins!r} is not a whole number of at least 1.")
-    return int(n_bins)
-
-
 def check_strategy(strategy: str) -> str:
     """Refuse a binning that does not exist."""
     if strategy not in ("uniform", "quantile"):
@@ -81,8 +74,7 @@ def check_strategy(strategy: str) -> str:
 
 def check_bootstrap(n_bootstrap: int, confidence_level: float) -> None:
     """Refuse a number of replicates below 0, and a level outside (0, 1)."""
-    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 0:
-        raise ValueError(f"n_bootstrap={n_bootstrap!r} is not a whole number from 0.")
+    check_whole("n_bootstrap", n_bootstrap, 0)
     if not 0 < confidence_level < 1:
         raise ValueError(
             f"confidence_level={confidence_level!r} is not between 0 and 1; "

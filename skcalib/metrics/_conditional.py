@@ -5,10 +5,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skcalib._validation import check_proba
+from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import (
     Floats,
-    check_n_bins,
     check_strategy,
     equal_mass_stats,
     rank_scores,
@@ -91,7 +90,7 @@ def top_label_calibration_error(
     >>> round(top_label_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.25
     """
-    n_bins = check_n_bins(n_bins)
+    n_bins = check_whole("n_bins", n_bins)
     check_strategy(strategy)
     codes, proba, weight = check_proba(
         y_true, y_proba, labels, sample_weight, pos_label, top_label=True

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from skcalib._validation import check_proba
-from skcalib.metrics._bins import Floats, check_n_bins, is_whole, repetitions
+from skcalib._validation import check_proba, check_whole
+from skcalib.metrics._bins import Floats, is_whole, repetitions
 from skcalib.metrics._classwise import class_stats
 from skcalib.metrics._kernel_pairs import KernelPairs
 from skcalib.metrics._registry import METRICS, RANKED
@@ -158,8 +157,8 @@ def calibration_test(
     """
     if metric not in TEST_METRICS:
         raise ValueError(f"metric={metric!r} is not known; use one of {TEST_METRICS}.")
-    n_resamples = check_n_resamples(n_resamples)
-    check_n_bins(n_bins)
+    n_resamples = check_whole("n_resamples", n_resamples)
+    check_whole("n_bins", n_bins)
     codes, proba, weight = check_proba(
         y_true,
         y_proba,
@@ -180,15 +179,6 @@ def calibration_test(
     as_large = np.count_nonzero(null >= value - 1e-12 * abs(value))
     pvalue = (1 + as_large) / (1 + n_resamples)
     return CalibrationTestResult(metric, float(value), float(pvalue), null)
-
-
-def check_n_resamples(n_resamples: int) -> int:
-    """Refuse anything but a whole number of draws, at least 1."""
-    if not isinstance(n_resamples, Integral) or n_resamples < 1:
-        raise ValueError(
-            f"n_resamples={n_resamples!r} is not a whole number of at least 1."
-        )
-    return int(n_resamples)
 
 
 def repeat_rows(weight: Floats, *arrays: NDArray[Any]) -> tuple[NDArray[Any], ...]:

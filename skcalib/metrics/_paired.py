@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from skcalib._validation import check_proba
-from skcalib.metrics._bins import Floats, check_bootstrap, check_n_bins
-from skcalib.metrics._hypothesis import check_n_resamples, repeat_rows
+from skcalib._validation import check_proba, check_whole
+from skcalib.metrics._bins import Floats, check_bootstrap
+from skcalib.metrics._hypothesis import repeat_rows
 from skcalib.metrics._registry import OF_ROWS, RANKED, evaluate
 from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
 
@@ -150,9 +150,9 @@ def compare_calibration(
     True
     """
     _check_options(metric, alternative)
-    n_resamples = check_n_resamples(n_resamples)
+    n_resamples = check_whole("n_resamples", n_resamples)
     check_bootstrap(n_resamples, confidence_level)
-    check_n_bins(n_bins)
+    check_whole("n_bins", n_bins)
     rows = []
     for proba in (proba_a, proba_b):
         codes, checked, weight = check_proba(

@@ -1,6 +1,5 @@
 """Proper losses in two parts: what recalibration removes, and what remains."""
 
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._numerics import softmax_
 from skcalib._solvers._result import NO_INFORMATION
 from skcalib._solvers._temperature import fit_temperature
-from skcalib._validation import check_proba
+from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import Floats
 from skcalib.metrics._resampling import RowStatistics
 
@@ -187,8 +186,7 @@ def _losses(
     """Return the mean loss of the probabilities and that of the recalibrated ones."""
     if loss not in ("log_loss", "brier"):
         raise ValueError(f"loss={loss!r} is not known; use 'log_loss' or 'brier'.")
-    if not isinstance(n_splits, Integral) or n_splits < 2:
-        raise ValueError(f"n_splits={n_splits!r} is not a whole number of at least 2.")
+    check_whole("n_splits", n_splits, 2)
     codes, proba, weight = check_proba(
         y_true, y_proba, labels, sample_weight, pos_label
     )

@@ -1,13 +1,11 @@
 """Proximity of a sample to others, and the calibration error that looks at it."""
 
-from numbers import Integral
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
-from skcalib._validation import check_top_label
-from skcalib.metrics._bins import Floats, check_n_bins, sum_by_index, uniform_edges
+from skcalib._validation import check_top_label, check_whole
+from skcalib.metrics._bins import Floats, sum_by_index, uniform_edges
 from skcalib.metrics._neighbours import mass_quantiles, neighbour_proximity
 
 
@@ -65,16 +63,13 @@ def neighbor_proximity(
     >>> neighbor_proximity(features, n_neighbors=2).round(2)
     array([0.86, 0.9 , 0.86, 0.01])
     """
-    if not isinstance(n_neighbors, Integral) or n_neighbors < 1:
-        raise ValueError(
-            f"n_neighbors={n_neighbors!r} is not a whole number of at least 1."
-        )
-    features = check_array(features, input_name="features", dtype=[float, np.float32])
+    n_neighbors = check_whole("n_neighbors", n_neighbors)
+    dtype = [float, np.float32]
+    rows = check_array(features, input_name="features", dtype=dtype)
+    others = None
     if reference is not None:
-        reference = check_array(
-            reference, input_name="reference", dtype=[float, np.float32]
-        )
-    return neighbour_proximity(features, reference, int(n_neighbors))
+        others = check_array(reference, input_name="reference", dtype=dtype)
+    return neighbour_proximity(rows, others, n_neighbors)
 
 
 def proximity_calibration_error(
@@ -155,12 +150,8 @@ def proximity_calibration_error(
     >>> round(error, 3)
     0.5
     """
-    n_bins = check_n_bins(n_bins)
-    if not isinstance(n_proximity_bins, Integral) or n_proximity_bins < 1:
-        raise ValueError(
-            f"n_proximity_bins={n_proximity_bins!r} is not a whole number of at "
-            "least 1."
-        )
+    n_bins = check_whole("n_bins", n_bins)
+    n_proximity_bins = check_whole("n_proximity_bins", n_proximity_bins)
     confidence, hit, weight = check_top_label(
         y_true, y_proba, labels, sample_weight, pos_label
     )

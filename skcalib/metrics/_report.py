@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from skcalib._optional import import_optional
-from skcalib._validation import check_proba
-from skcalib.metrics._bins import Floats, check_bootstrap, check_n_bins
+from skcalib._validation import check_proba, check_whole
+from skcalib.metrics._bins import Floats, check_bootstrap
 from skcalib.metrics._registry import IN_REPORT, METRICS, RANKED, evaluate
 from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
 
@@ -239,7 +239,7 @@ def calibration_report(
     if not weight.all():  # Or a replicate could draw rows of no weight only.
         used = weight > 0
         codes, proba, weight = codes[used], proba[used], weight[used]
-    rows = RowStatistics(proba, codes, check_n_bins(n_bins))
+    rows = RowStatistics(proba, codes, check_whole("n_bins", n_bins))
     value = evaluate(rows, weight[np.newaxis], names)
     values = {name: float(value[name][0]) for name in names}
     low, high = _intervals(

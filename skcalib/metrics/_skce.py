@@ -1,12 +1,11 @@
 """Squared kernel calibration error: the whole probability vector, no bins."""
 
-from numbers import Integral
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skcalib._validation import check_proba
+from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import Floats, is_whole, repetitions
 from skcalib.metrics._kernel_pairs import KernelPairs
 
@@ -137,10 +136,7 @@ def check_kernel_options(
         raise ValueError(f"kernel={kernel!r} is not known; use one of {list(KERNELS)}.")
     if bandwidth is not None and not 0 < bandwidth < np.inf:
         raise ValueError(f"bandwidth={bandwidth!r} is not a number above 0.")
-    if not isinstance(block_size, Integral) or block_size < 2:
-        raise ValueError(
-            f"block_size={block_size!r} is not a whole number of at least 2."
-        )
+    check_whole("block_size", block_size, 2)
 
 
 def _repeated(weight: Floats) -> NDArray[np.intp]:

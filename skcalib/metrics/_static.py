@@ -4,8 +4,8 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from skcalib._validation import check_proba
-from skcalib.metrics._bins import check_n_bins, check_strategy
+from skcalib._validation import check_proba, check_whole
+from skcalib.metrics._bins import check_strategy
 from skcalib.metrics._classwise import class_mass_stats, class_stats
 
 
@@ -79,7 +79,7 @@ def static_calibration_error(
     >>> round(static_calibration_error([0, 1, 2], y_proba), 3)
     0.244
     """
-    n_bins = check_n_bins(n_bins)
+    n_bins = check_whole("n_bins", n_bins)
     codes, proba, weight = check_proba(
         y_true, y_proba, labels, sample_weight, pos_label
     )

@@ -5,8 +5,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skcalib._validation import check_top_label
-from skcalib.metrics._bins import BinStats, check_n_bins, top_label_stats
+from skcalib._validation import check_top_label, check_whole
+from skcalib.metrics._bins import BinStats, top_label_stats
 
 
 def expected_calibration_error(
@@ -326,7 +326,7 @@ def root_mean_squared_calibration_error(
     >>> round(root_mean_squared_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.361
     """
-    n_bins = check_n_bins(n_bins)
+    n_bins = check_whole("n_bins", n_bins)
     rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     n_rows = float(rows[2].sum())
     if debiased and n_rows <= n_bins:
@@ -351,7 +351,7 @@ def checked_stats(
     pos_label: object,
 ) -> BinStats:
     """Return the sums over the bins of the predicted class, after a look at it all."""
-    n_bins = check_n_bins(n_bins)
+    n_bins = check_whole("n_bins", n_bins)
     rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     return top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
 

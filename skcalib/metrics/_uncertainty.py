@@ -7,12 +7,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from skcalib._validation import check_weight
+from skcalib._validation import check_weight, check_whole
 from skcalib.metrics._bins import (
     BinStats,
     Floats,
     bin_stats,
-    check_n_bins,
     check_strategy,
     equal_mass_stats,
     rank_scores,
@@ -95,7 +94,7 @@ def uncertainty_calibration_error(
     >>> uncertainty_calibration_error((y_true - y_pred) ** 2, [1.0, 1.0, 2.0], n_bins=1)
     0.333...
     """
-    n_bins = check_n_bins(n_bins)
+    n_bins = check_whole("n_bins", n_bins)
     observed = check_vector(error, "error", least=0)
     stated = check_vector(uncertainty, "uncertainty", least=0)
     check_consistent_length(observed, stated)
@@ -171,7 +170,7 @@ def expected_normalized_calibration_error(
     >>> round(error, 3)
     0.293
     """
-    n_bins = check_n_bins(n_bins)
+    n_bins = check_whole("n_bins", n_bins)
     residual, std, weight = check_spread(y_true, y_pred, y_std, sample_weight)
     stats = _mass_stats(std**2, residual**2, weight, n_bins)
     predicted, observed = np.sqrt(stats.mean_confidence), np.sqrt(stats.accuracy)

@@ -1,7 +1,6 @@
 """compare_calibrators: all metrics of several calibrators on held-out data."""
 
 import time
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import clone
@@ -10,8 +9,12 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._maps import CalibrationMap, Softmax
-from skcalib._validation import check_calibration_set, lone_class, make_splits
-from skcalib.metrics._bins import check_n_bins
+from skcalib._validation import (
+    check_calibration_set,
+    check_whole,
+    lone_class,
+    make_splits,
+)
 from skcalib.metrics._registry import COLUMNS, evaluate
 from skcalib.metrics._resampling import RowStatistics
 from skcalib.model_selection._candidates import common_calibrators, named_candidates
@@ -140,7 +143,7 @@ def compare_calibrators(
     if (X_test is None) != (y_test is None):
         missing = "X_test" if X_test is None else "y_test"
         raise ValueError(f"{missing} is missing: give both X_test and y_test, or none.")
-    check_n_bins(n_bins)
+    check_whole("n_bins", n_bins)
     if calibrators is None:
         calibrators = common_calibrators()
     uncalibrated = _Uncalibrated(classes=classes)
@@ -189,8 +192,7 @@ def _fold_tasks(data, cv, random_state, groups):
 
 def _test_task(data, test, n_bootstrap, random_state):
     """Return (train, test, weights): as they are, then one bootstrap sample a row."""
-    if not isinstance(n_bootstrap, Integral) or n_bootstrap < 2:
-        raise ValueError(f"n_bootstrap={n_bootstrap!r} is not an integer above 1.")
+    n_bootstrap = check_whole("n_bootstrap", n_bootstrap, 2)
     rng = check_random_state(random_state)
     n_samples = test.codes.shape[0]
     even = np.full(n_samples, 1 / n_samples)

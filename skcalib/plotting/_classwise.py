@@ -5,8 +5,8 @@ from math import ceil
 
 import numpy as np
 
-from skcalib._validation import check_proba
-from skcalib.metrics._bins import check_bootstrap, check_n_bins, check_strategy
+from skcalib._validation import check_proba, check_whole
+from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.plotting._binned_rows import BinnedRows, check_interval
 from skcalib.plotting._style import COLOURS, FromEstimator, hide_box, new_axes
 
@@ -150,7 +150,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         """
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
-        check_n_bins(n_bins)
+        check_whole("n_bins", n_bins)
         check_strategy(strategy)
         codes, proba, weight = check_proba(
             y_true, y_proba, labels, sample_weight, pos_label

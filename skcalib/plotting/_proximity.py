@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 
 import numpy as np
 
-from skcalib._validation import check_top_label
+from skcalib._validation import check_top_label, check_whole
 from skcalib.metrics import proximity_calibration_error
 from skcalib.metrics._bins import check_bootstrap, sum_by_index
 from skcalib.metrics._neighbours import mass_quantiles
@@ -148,9 +147,7 @@ class ProximityDisplay(FromEstimator):
         display : ProximityDisplay
             The drawn display.
         """
-        if not isinstance(n_bins, Integral) or n_bins < 1:
-            raise ValueError(f"n_bins={n_bins!r} is not a whole number from 1.")
-        n_bins = int(n_bins)
+        n_bins = check_whole("n_bins", n_bins)
         check_bootstrap(n_bootstrap, confidence_level)
         confidence, hit, weight = check_top_label(
             y_true, y_proba, labels, sample_weight, pos_label

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skcalib.metrics._bins import check_bootstrap, check_n_bins, check_strategy
+from skcalib._validation import check_whole
+from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.plotting._binned_rows import BinnedRows, check_interval, rows_of
 from skcalib.plotting._style import (
     COLOURS,
@@ -186,7 +187,7 @@ class ReliabilityDisplay(FromEstimator):
         confidence, hit, weight = rows_of(
             y_true, y_proba, labels, sample_weight, pos_label, class_
         )
-        n_bins, strategy = check_n_bins(n_bins), check_strategy(strategy)
+        n_bins, strategy = check_whole("n_bins", n_bins), check_strategy(strategy)
         bins = BinnedRows(confidence, hit, weight, n_bins, strategy)
         filled = bins.stats.weight > 0
         display = cls(

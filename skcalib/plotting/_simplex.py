@@ -1,11 +1,10 @@
 """Three classes in a triangle: from what was said to what was the case."""
 
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
-from skcalib._validation import check_proba
+from skcalib._validation import check_proba, check_whole
 from skcalib.plotting._classwise import _column_names
 from skcalib.plotting._style import COLOURS, FromEstimator, add_legend, new_axes
 
@@ -117,8 +116,7 @@ class SimplexDisplay(FromEstimator):
         display : SimplexDisplay
             The drawn display.
         """
-        if not isinstance(n_cells, Integral) or n_cells < 1:
-            raise ValueError(f"n_cells={n_cells!r} is not a whole number from 1.")
+        n_cells = check_whole("n_cells", n_cells)
         codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
         if proba.shape[1] != 3:
             raise ValueError(

@@ -1,10 +1,11 @@
 """CLUE: a loss under which a network's uncertainty comes to match its error."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch.nn import functional
 
+from skcalib._validation import check_whole
 from skcalib.training._uncertainty import (
     entropy,
     log_mean_proba,
@@ -117,8 +118,7 @@ class CLUELoss(torch.nn.Module):
             raise ValueError(f"reduction={reduction!r} is not one of {REDUCTIONS}.")
         if task not in _SHAPES:
             raise ValueError(f"task={task!r} is not one of {tuple(_SHAPES)}.")
-        if not isinstance(n_groups, Integral) or n_groups < 1:
-            raise ValueError(f"n_groups={n_groups!r} is not a whole number from 1.")
+        check_whole("n_groups", n_groups)
         self.alpha = alpha
         self.reduction = reduction
         self.task = task

@@ -2,10 +2,11 @@
 
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from numbers import Integral
 
 import torch
 from torch.nn.modules.dropout import _DropoutNd
+
+from skcalib._validation import check_whole
 
 # Layers whose dropout hangs on their own `training` flag, with its probability.
 _FUNCTIONAL = (torch.nn.MultiheadAttention, torch.nn.RNNBase)
@@ -76,10 +77,8 @@ def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
     >>> network.training
     False
     """
-    if not isinstance(n_passes, Integral) or n_passes < 1:
-        raise ValueError(f"n_passes={n_passes!r} is not a whole number from 1.")
+    n_passes = at_once = check_whole("n_passes", n_passes)
     n_rows = _count_rows(x)
-    n_passes = at_once = int(n_passes)
     if max_rows is not None:
         at_once = min(n_passes, max(1, int(max_rows) // max(1, n_rows)))
     results = []
