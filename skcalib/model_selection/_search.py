@@ -55,7 +55,8 @@ class CalibratorSearch(BaseCalibrator):
     Parameters
     ----------
     calibrators : list of calibrators or dict from name to calibrator, default=None
-        The candidates, from simple to complex. None stacks ensemble temperature
+        The candidates, from simple to complex; each a map of logits, which
+        `DensityRatioCalibration` is not. None stacks ensemble temperature
         scaling, order-preserving scaling, structured vector scaling, and structured
         matrix scaling with its own penalties and with a hundredth of them. With another
         `rule`, None chooses among the calibrators that `compare_calibrators` compares.
