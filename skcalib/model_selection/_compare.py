@@ -21,7 +21,7 @@ from skcalib.model_selection._candidates import common_calibrators, named_candid
 from skcalib.model_selection._comparison import CalibratorComparison
 
 
-class _Uncalibrated(BaseCalibrator):
+class Uncalibrated(BaseCalibrator):
     """The softmax of the logits, as the classifier itself would say."""
 
     _parameter_constraints: dict = {"classes": ["array-like", None]}
@@ -146,7 +146,7 @@ def compare_calibrators(
     check_whole("n_bins", n_bins)
     if calibrators is None:
         calibrators = common_calibrators()
-    uncalibrated = _Uncalibrated(classes=classes)
+    uncalibrated = Uncalibrated(classes=classes)
     candidates = {"uncalibrated": uncalibrated, **named_candidates(calibrators)}
     data = check_calibration_set(uncalibrated, X, y, sample_weight, classes).in_memory()
     if X_test is None:
