@@ -135,4 +135,6 @@ class Fixed(BaseEstimator):
 
     def predict_proba(self, X: Any) -> Any:
         """Return the calibrated probabilities."""
+        if self.calibrator.n_features_in_ == 1:  # (0, z), to compare all methods alike
+            X = X[:, 1]
         return self.calibrator.predict_proba(X)

@@ -77,6 +77,7 @@ def load_scores(source: Source, calibrator: BaseCalibrator | None = None) -> Sco
     named = _parse_classes(source.classes, labels)
     if calibrator is not None:
         _check_width(found.logits, calibrator, path)
+        _check_labels(source.labels or path, labels, calibrator)
         if named is None and names is None:
             named = calibrator.classes_.tolist()
     if names is not None and key is None and named is None:
@@ -85,9 +86,10 @@ def load_scores(source: Source, calibrator: BaseCalibrator | None = None) -> Sco
         "Calibration", found.logits, labels, None, named, names=names
     )
     classes = data.classes
-    if calibrator is not None and classes.tolist() != calibrator.classes_.tolist():
-        raise _other_classes(source, classes.tolist(), calibrator)
     columns = None if names is None else _mapping(names, classes)
+    if calibrator is not None and classes.tolist() != calibrator.classes_.tolist():
+        others = classes.tolist() if columns is None else list(columns.values())
+        raise _other_classes(source, others, calibrator)
     return Scores(
         np.asarray(found.logits),
         data.codes,
@@ -131,9 +133,9 @@ def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     if names is not None:
         if key is None:
             _refuse_index(path, role, names, found.logits, calibrator.classes_)
-        own = [str(label) for label in calibrator.classes_.tolist()[-len(names) :]]
-        pairs = zip(names, own, strict=True)
-        if any(name != label and name in own for name, label in pairs):
+        known = [str(label) for label in calibrator.classes_.tolist()]
+        pairs = zip(names, known[-len(names) :], strict=True)
+        if any(name != label and name in known for name, label in pairs):
             raise _other_classes(source, names, calibrator)
     return found
 
@@ -158,14 +160,27 @@ def _check_width(logits: NDArray[Any], calibrator: BaseCalibrator, path: Path) -
         )
 
 
+def _check_labels(path: Path, labels: NDArray[Any], calibrator: BaseCalibrator) -> None:
+    known = calibrator.classes_.tolist()
+    unknown = [label for label in np.unique(labels).tolist() if label not in known]
+    if unknown:
+        raise DataError(
+            f"{path} holds labels that the calibrator does not know: "
+            f"{preview(unknown)}. It was fitted for {preview(known)}; name the classes "
+            "as they are named there."
+        )
+
+
 def _other_classes(
     source: Source, found: Sequence[Any], calibrator: BaseCalibrator
 ) -> DataError:
     role, path, _ = source.values
-    order = ",".join(map(str, calibrator.classes_.tolist()))
+    # A single column is that of the second class.
+    needed = calibrator.classes_.tolist()[-calibrator.n_features_in_ :]
+    order = ",".join(map(str, needed))
     return DataError(
         f"The columns of {path} stand for {preview(found)}, but the calibrator was "
-        f"fitted for {preview(calibrator.classes_)}, in this order. Put the columns in "
+        f"fitted for {preview(needed)}, in this order. Put the columns in "
         f"its order; in a table name them so: --{role}-key "
         f"{textwrap.shorten(order, 200, placeholder=' ...')}"
     )

@@ -310,7 +310,47 @@ def test_labels_of_other_classes_are_refused(refused, logits_file, named):
     message = refused(
         UNUSABLE, "evaluate", "--logits", logits_file, "--calibrator", "named.json"
     )
-    assert "y holds labels that classes does not name: [0, 1, 2]" in message
+    assert (
+        f"{logits_file} holds labels that the calibrator does not know: [0" in message
+    )
+    assert "It was fitted for ['dog', 'ant', 'cat']" in message
+
+
+@pytest.fixture
+def one_column(tmp_path):
+    """Platt scaling of one column of log-odds, and the table it was fitted on."""
+    rng = np.random.default_rng(0)
+    z = 3 * rng.normal(size=300)
+    labels = np.where(rng.random(300) < 1 / (1 + np.exp(-z / 2)), "spam", "ham")
+    fitted = package.PlattScaling().fit(z, labels)
+    package.save(fitted, tmp_path / "c.json")
+    for name in ("spam", "ham"):
+        lines = [f"{name},label", *map("{},{}".format, z.tolist(), labels)]
+        Path(f"{name}.csv").write_text("\n".join(lines))
+    loss = -np.log(
+        fitted.predict_proba(z)[np.arange(300), (labels == "spam").astype(int)]
+    )
+    return fitted.predict_proba(z), loss.mean()
+
+
+def test_one_column_is_applied_judged_and_compared(skcalib, one_column):
+    proba, loss = one_column
+    arguments = ("--logits", "spam.csv", "--calibrator", "c.json", "--json")
+    assert skcalib("apply", *arguments, "-o", "p.npy").code == 0
+    assert_array_equal(np.load("p.npy"), proba)
+    judged = skcalib("evaluate", *arguments, *QUICK).json["metrics"]["nll"]["value"]
+    table = skcalib("compare", *arguments, "--methods", "platt").json["methods"]
+    assert judged == pytest.approx(loss, rel=1e-9)
+    assert table["c.json"]["NLL"]["mean"] == pytest.approx(loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("command", [("apply", "-o", "p.npy"), ("evaluate",)])
+def test_one_column_of_the_other_class_is_refused(refused, one_column, command):
+    message = refused(
+        UNUSABLE, *command, "--logits", "ham.csv", "--calibrator", "c.json"
+    )
+    assert "ham.csv stand for ['ham'], but" in message
+    assert "fitted for ['spam'], in this order" in message
 
 
 def test_a_model_of_another_number_of_classes_is_refused(refused, demo, saved):
