@@ -4,7 +4,7 @@ import textwrap
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,22 +20,14 @@ from skcalib.cli._export import Served
 from skcalib.cli._judging import HeldOut
 from skcalib.cli._options import Judging
 from skcalib.metrics import CalibrationReport, calibration_report
-from skcalib.metrics._registry import METRICS as REGISTRY
+from skcalib.metrics._registry import METRICS
 
-
-class Metric(NamedTuple):
-    """How a metric is written: title, factor and decimals."""
-
-    title: str
-    factor: float
-    digits: int
-
-
-METRICS = {
-    metric.name: Metric(metric.plain_title, 1, 4)
+# The metrics that are shown.
+TITLES = {
+    metric.name: metric.plain_title
     if metric.percent_decimals is None
-    else Metric(f"{metric.plain_title} %", 100, metric.percent_decimals)
-    for metric in REGISTRY.values()
+    else f"{metric.plain_title} %"
+    for metric in METRICS.values()
     if metric.plain_title is not None
 }
 # Of more columns the first are shown.
@@ -142,7 +134,7 @@ def measure(
             proba,
             labels=classes,
             n_bins=judging.n_bins,
-            metrics=METRICS,
+            metrics=TITLES,
             n_bootstrap=judging.n_bootstrap,
             random_state=judging.seed,
         )
@@ -167,8 +159,9 @@ def judged(
 
 def as_text(report: CalibrationReport, metric: str) -> tuple[str, str]:
     """Write a metric and its interval; the interval is empty where there is none."""
+    decimals = METRICS[metric].percent_decimals
+    factor, digits = (1, 4) if decimals is None else (100, decimals)
     value, low, high = report[metric]
-    _, factor, digits = METRICS[metric]
     text = f"{factor * value:.{digits}f}"
     if low is None or high is None:
         return text, ""
@@ -237,7 +230,7 @@ def print_reports(reports: dict[str, CalibrationReport]) -> None:
     table.add_column()
     for name in reports:
         table.add_column(escape(name + note), justify="right")
-    for metric, (title, *_) in METRICS.items():
+    for metric, title in TITLES.items():
         cells = [" ".join(as_text(report, metric)) for report in reports.values()]
         table.add_row(title, *(escape(cell.strip()) for cell in cells))
     Console().print(table)

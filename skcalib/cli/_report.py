@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skcalib._optional import import_optional
 from skcalib.cli._export import MEANINGS, Served
 from skcalib.cli._judging import HeldOut
-from skcalib.cli._outcome import METRICS, Outcome, as_text
+from skcalib.cli._outcome import TITLES, Outcome, as_text
 from skcalib.plotting import PerturbationDisplay, ReliabilityDisplay
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -45,7 +45,7 @@ def render_report(outcome: Outcome, served: Served) -> str:
         level=f"{100 * outcome.before.confidence_level:g}",
         metrics=[
             (title, as_text(outcome.before, name), as_text(outcome.after, name))
-            for name, (title, *_) in METRICS.items()
+            for name, title in TITLES.items()
         ],
         diagrams=[
             (name, _diagram(outcome.held_out, proba, name, n_bins))
