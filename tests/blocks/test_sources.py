@@ -62,7 +62,9 @@ def test_a_mapped_source_maps_blocks_and_leaves_the_array_alone():
     assert_array_equal(array, before)
 
 
-@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
+@pytest.mark.parametrize(
+    "calibrator", [*CALIBRATORS, TemperatureScaling(objective="brier")], ids=identify
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_fit_to_a_file_equals_that_to_an_array(
     as_memmap, draw_calibration_set, calibrator, dtype
