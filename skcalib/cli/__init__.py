@@ -1,4 +1,4 @@
-"""The `skcalib` command: calibrate, evaluate and compare from the command line."""
+"""The `skcalib` command: calibrate, apply, evaluate and compare."""
 
 import sys
 

@@ -122,9 +122,9 @@ def calibrate(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Fit a calibrator on held-out data and write it as ONNX.
+    """Fit a calibrator on held-out data and write it as ONNX, or --save it.
 
-    With MODEL, into a copy of the model; without, as a model from logits to
+    As ONNX, with MODEL into a copy of the model; without, as a model from logits to
     probabilities.
     """
     outcome = _commands.run_calibrate(
