@@ -55,7 +55,7 @@ Sums = tuple[float, Array, Array, Array, Array, Array, Array]
 # Scores must keep the order of the logits, so the scale may not fall to 0.
 LEAST_SCALE = 1e-3
 # No search of the constants below is recorded. What the map is worth with them is
-# measured by `benchmarks/compare_methods.py` and `benchmarks/default_search.py` (OP).
+# measured by `benchmarks/compare_methods.py` and `benchmarks/default_search.py`.
 # Of the entries of a row only so many of the largest have a say in the knots.
 N_LARGEST = 10
 # Knots are looked for on grids: of entropies in units of the largest possible, and of

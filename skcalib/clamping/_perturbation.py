@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 DEFAULT_SIZE = 8
 # Cosines a side that are tried where the data may choose: those that helped on
-# compressed images (python benchmarks/neural_clamping.py --parts shift).
+# compressed images (python -m benchmarks run neural_clamping --parts shift).
 SIZES = (4, 8)
 
 Values = TypeVar("Values", NDArray[Any], torch.Tensor)

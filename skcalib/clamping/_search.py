@@ -27,7 +27,7 @@ from skcalib.clamping._problem import Problem, Settings
 
 # In units of one over the variance of the inputs, so that their scale does not count.
 # For images in [0, 1] that is about 0.1 to 0.0001; what helped had 0.001 to 0.0001
-# (python benchmarks/neural_clamping.py --parts shift).
+# (python -m benchmarks run neural_clamping --parts shift).
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)
 # Candidates that the network judges again, a forward epoch each.
 MAX_CHECKS = 8

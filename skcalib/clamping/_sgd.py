@@ -40,7 +40,7 @@ SMALLEST_TEMPERATURE = 1e-3
 # How much Adam remembers of the gradients and of their squares, and what keeps it from
 # dividing by 0. The first is 0.9 as a rule: a shorter memory turns sooner, where the
 # whole descent is a few epochs. What the recipe earns prints
-# python benchmarks/neural_clamping.py --parts speed.
+# python -m benchmarks run neural_clamping --parts speed.
 BETAS = 0.8, 0.999
 SLIGHT = 1e-8
 

@@ -56,7 +56,7 @@ PASSES_PER_ROW = 128
 # that of the network.
 REFINEMENTS = 4
 # Epochs of a descent: with as many, L-BFGS ends below both published recipes of a
-# hundred (python benchmarks/neural_clamping.py --parts speed).
+# hundred (python -m benchmarks run neural_clamping --parts speed).
 EPOCHS = 20
 
 

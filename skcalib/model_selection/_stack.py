@@ -21,8 +21,8 @@ FLOOR = 1e-12
 # Samples that each part of a mixture is thought to have been right for beforehand. For
 # the first candidate, the simplest, it is so many over the number of samples a class.
 # Chosen, with the form of the mixture, on the sets of `benchmarks/default_search.py`
-# and for few samples with `--samples 250 --methods TS`, so that its figures flatter the
-# default a little (docs/choosing.rst).
+# and for few samples with `--samples 250 --methods temperature`, so that its figures
+# flatter the default a little (docs/choosing.rst).
 PRIOR = 1.0
 OF_SIMPLEST = 50.0
 # A part with less weight is left out. A round number: what it leaves out is too little
