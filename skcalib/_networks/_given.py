@@ -30,7 +30,8 @@ class Given:
         What they say of it holds where `output` says nothing.
         """
         device, providers = "auto", None
-        inner = getattr(model, "_network", None)  # the parameter that holds it
+        # The parameter that holds it; a module may have any attribute, its class not.
+        inner = getattr(type(model), "_network", None)
         if isinstance(inner, str):
             output = getattr(model, "output", None) if output is None else output
             device = getattr(model, "device", "auto")

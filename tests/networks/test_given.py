@@ -44,6 +44,12 @@ def test_what_a_transformer_says_of_its_network_holds():
     assert found == Given("onnx", "a.onnx", "p", providers=providers)
 
 
+def test_a_module_may_hold_what_a_transformer_does():
+    module = torch.nn.Identity()
+    module._network = "resnet18"
+    assert Given.of(module) == Given("module", module)
+
+
 def test_a_classifier_s_logits_are_no_network():
     classifier = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     with pytest.raises(TypeError, match=r"must be a torch.nn.Module.* LogisticReg"):
