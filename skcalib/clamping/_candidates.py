@@ -116,7 +116,7 @@ class Probabilities(ClassifierMixin, BaseEstimator):
 Score = LogLossScore | ScorerScore
 
 
-class Table:
+class ScoreTable:
     """Scores of candidates on the same held-out units, compared pair by pair."""
 
     def __init__(

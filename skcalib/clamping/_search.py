@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._solvers._result import INTERRUPTED
-from skcalib.clamping._candidates import Candidate, Splits, Table
+from skcalib.clamping._candidates import Candidate, ScoreTable, Splits
 from skcalib.clamping._descent import descend
 from skcalib.clamping._linearised import Linearised
 from skcalib.clamping._perturbation import Basis, columns_within
@@ -131,7 +131,7 @@ def search_linearised(
     jacobian: NDArray[Any],
     penalties: list[float],
     settings: Settings,
-) -> tuple[Table, Candidate]:
+) -> tuple[ScoreTable, Candidate]:
     """Choose among all problems, spans and penalties on one Jacobian.
 
     Parameters
@@ -153,7 +153,7 @@ def search_linearised(
 
     Returns
     -------
-    table : Table
+    table : ScoreTable
         All candidates and their scores.
 
     chosen : Candidate
@@ -179,7 +179,7 @@ def search_by_network(
     basis: Basis,
     penalties: list[float],
     settings: Settings,
-) -> tuple[Table, Candidate]:
+) -> tuple[ScoreTable, Candidate]:
     """Choose among problems and penalties by descents on the first split."""
     splits = settings.splits[:1]
     paths = [
@@ -198,9 +198,9 @@ def _search(
     penalties: list[float],
     settings: Settings,
     splits: Splits,
-) -> tuple[Table, Candidate]:
+) -> tuple[ScoreTable, Candidate]:
     first = problems[0]
-    table = Table(settings.score, first.codes, first.weight, splits)
+    table = ScoreTable(settings.score, first.codes, first.weight, splits)
     joint = first.temperature_objective == "joint"
     plain = [
         without_perturbation(p, splits) for p in (problems if joint else problems[:1])

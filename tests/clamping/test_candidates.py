@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from skcalib.clamping._candidates import Candidate, LogLossScore, Table
+from skcalib.clamping._candidates import Candidate, LogLossScore, ScoreTable
 
 pytestmark = pytest.mark.torch
 
@@ -21,7 +21,7 @@ def table(candidates, weight=None):
     n = candidates[0].logits.shape[0]
     weight = np.ones(n) if weight is None else weight
     splits = [(None, np.arange(n))]
-    result = Table(LogLossScore(), np.zeros(n, dtype=int), weight, splits)
+    result = ScoreTable(LogLossScore(), np.zeros(n, dtype=int), weight, splits)
     for each in candidates:
         result.add(each)
     return result
