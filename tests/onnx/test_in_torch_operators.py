@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 from skcalib._onnx._files import open_source, parse_model  # noqa: E402
 from skcalib._onnx._in_torch import differentiable_network  # noqa: E402, F401
-from skcalib._onnx._in_torch._graph import Graph  # noqa: E402
+from skcalib._onnx._in_torch._nodes import Graph  # noqa: E402
 from skcalib._onnx._in_torch._plan import Compiler, run_steps  # noqa: E402
 from skcalib._onnx._in_torch._registry import Place  # noqa: E402
 

@@ -17,7 +17,7 @@ from skcalib._onnx._in_torch import (  # noqa: F401  (they fill the table)
     _resize,
     _shapes,
 )
-from skcalib._onnx._in_torch._inputs import find_input
+from skcalib._onnx._in_torch._find_input import find_input
 from skcalib._onnx._in_torch._module import OnnxModule, read_graph
 from skcalib._onnx._in_torch._verify import verify
 from skcalib._onnx._inputs import probe_inputs

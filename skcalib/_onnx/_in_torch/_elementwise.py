@@ -6,7 +6,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from skcalib._onnx._in_torch._graph import torch_type
+from skcalib._onnx._in_torch._nodes import torch_type
 from skcalib._onnx._in_torch._registry import (
     Function,
     Node,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from skcalib._onnx._files import ModelSource, open_source
-from skcalib._onnx._in_torch._graph import Graph
+from skcalib._onnx._in_torch._nodes import Graph
 from skcalib._onnx._in_torch._plan import Compiler, Plan, run_steps
 from skcalib._onnx._in_torch._registry import Place
 from skcalib._onnx._inputs import InputSpec

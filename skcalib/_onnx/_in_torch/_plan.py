@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from skcalib._onnx._in_torch._graph import Graph, reaching, tensor_of
+from skcalib._onnx._in_torch._nodes import Graph, reaching, tensor_of
 from skcalib._onnx._in_torch._registry import (
     Function,
     Node,

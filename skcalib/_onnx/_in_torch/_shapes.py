@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from skcalib._onnx._in_torch._graph import tensor_of, torch_type
+from skcalib._onnx._in_torch._nodes import tensor_of, torch_type
 from skcalib._onnx._in_torch._registry import Function, Node, Place, operator
 
 

@@ -1,6 +1,6 @@
 """The one input of a graph that is perturbed, or why there is none."""
 
-from skcalib._onnx._in_torch._graph import Graph, torch_type
+from skcalib._onnx._in_torch._nodes import Graph, torch_type
 from skcalib._onnx._in_torch._registry import Node
 from skcalib._onnx._inputs import InputSpec
 from skcalib.exceptions import NotDifferentiableError
