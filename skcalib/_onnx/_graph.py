@@ -265,7 +265,7 @@ def redirect_readers(graph: Any, old: str, new: str) -> None:
                 continue  # or has a tensor of its own of that name
             redirect_readers(inner, old, new)
             for value in inner.output:
-                if value.name == old:
+                if value.name == old:  # handed straight through
                     value.name = new
 
 

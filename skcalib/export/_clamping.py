@@ -69,6 +69,7 @@ def calibrate_with_clamping(
     source = open_source(written)
     place = None if exported else network.output
     runtime = open_onnx(written, place)
+    # With the scores of a linear classifier written out.
     calibrated, _ = read_classifier(source, place)
     X = _probe(runtime.inputs, clamping)
     readout, types = _read(runtime, calibrated, network, X), runtime.tensor_types()
