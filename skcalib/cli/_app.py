@@ -19,6 +19,7 @@ from skcalib.cli._options import (
     Folds,
     Json,
     Judging,
+    Labelled,
     Overwrite,
     Seed,
     Serving,
@@ -112,7 +113,7 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
-    source: Source,
+    source: Labelled,
     report: Annotated[
         Path | None,
         typer.Option(help="HTML report to write.", show_default=False),
@@ -196,7 +197,7 @@ def apply(
 
 @_command
 def evaluate(
-    source: Source,
+    source: Labelled,
     calibrator: Calibrator = None,
     n_bins: Bins = Judging.n_bins,
     n_bootstrap: Bootstrap = Judging.n_bootstrap,
@@ -220,7 +221,7 @@ def evaluate(
 
 @_command
 def compare(
-    source: Source,
+    source: Labelled,
     methods: Annotated[
         str | None,
         typer.Option(

@@ -25,7 +25,7 @@ from skcalib.cli._methods import (
     load_calibrator,
     make_calibrator,
 )
-from skcalib.cli._options import Judging, Serving, Source
+from skcalib.cli._options import Judging, Labelled, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
 from skcalib.cli._report import render_report
 from skcalib.cli._scores import Scores, load_scores, load_values
@@ -107,7 +107,7 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool) -> tuple[Outcome, Path
 
 
 def run_calibrate(
-    source: Source,
+    source: Labelled,
     method: str,
     targets: Targets,
     *,
@@ -255,7 +255,7 @@ def run_apply(
     source: Source, saved: Path, output: Path, serving: Serving, *, overwrite: bool
 ) -> Served | tuple[int, int]:
     """Apply a saved calibrator; return the model, or the shape of the probabilities."""
-    _check_apply(source, saved, output, serving)
+    _check_apply(source, output, serving)
     targets = Targets(output, overwrite=overwrite)
     targets.check_apart([saved, *source.files])
     targets.check_ready()
@@ -278,14 +278,8 @@ def run_apply(
     return proba.shape
 
 
-def _check_apply(source: Source, saved: Path, output: Path, serving: Serving) -> None:
-    """Refuse options that say nothing where a calibrator is only applied."""
-    for option, value in {"labels": source.labels, "classes": source.classes}.items():
-        if value is not None:
-            raise UsageError(
-                f"--{option} is for commands that fit or judge. {saved} knows its "
-                "classes, and applying it takes no labels: leave it out."
-            )
+def _check_apply(source: Source, output: Path, serving: Serving) -> None:
+    """Refuse an ending that is not written, and options that do not go with it."""
     if output.suffix not in (*_WRITERS, ".onnx") and not output.is_dir():
         raise UsageError(
             f"--output {output} has the ending {output.suffix!r}; let its name end in "
@@ -315,7 +309,7 @@ _WRITERS = {".npy": _write_npy, ".csv": _write_csv}
 
 
 def run_evaluate(
-    source: Source, saved: Path | None, judging: Judging
+    source: Labelled, saved: Path | None, judging: Judging
 ) -> tuple[Scores, CalibrationReport]:
     """Measure probabilities as they are, or as a saved calibrator makes them."""
     _check_model_runs(source)
@@ -329,7 +323,7 @@ def run_evaluate(
 
 
 def run_compare(
-    source: Source, methods: str | None, saved: Path | None, judging: Judging
+    source: Labelled, methods: str | None, saved: Path | None, judging: Judging
 ) -> tuple[Scores, CalibratorComparison]:
     """Fit and judge methods on the same folds, with a saved calibrator beside them."""
     _check_model_runs(source)

@@ -83,19 +83,8 @@ class Source:
         float,
         _data("Smaller --probabilities are raised to this.", show_default=True),
     ] = 1e-12
-    labels: Annotated[
-        Path | None, _data("Labels, where they are not in the same file.")
-    ] = None
     labels_key: Annotated[
         str | None, _data("Name of the array or column of labels.")
-    ] = None
-    classes: Annotated[
-        str | None,
-        _data(
-            "Labels in the order of the model's outputs, separated by commas. By "
-            "default columns of a table that are named after the labels are theirs; "
-            "else integer labels are column numbers, and others are sorted."
-        ),
     ] = None
     model_output: Annotated[
         str | None,
@@ -105,7 +94,7 @@ class Source:
     @property
     def files(self) -> list[Path]:
         """All files that are read."""
-        named = (self.model, self.inputs, self.logits, self.probabilities, self.labels)
+        named = (self.model, self.inputs, self.logits, self.probabilities)
         return [path for path in named if path is not None]
 
     @property
@@ -133,6 +122,28 @@ class Source:
                 "what the model said of them: --logits or --probabilities."
             )
         return given[0]
+
+
+@dataclass(frozen=True)
+class Labelled(Source):
+    """The same with labels, for commands that fit or judge."""
+
+    labels: Annotated[
+        Path | None, _data("Labels, where they are not in the same file.")
+    ] = None
+    classes: Annotated[
+        str | None,
+        _data(
+            "Labels in the order of the model's outputs, separated by commas. By "
+            "default columns of a table that are named after the labels are theirs; "
+            "else integer labels are column numbers, and others are sorted."
+        ),
+    ] = None
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that are read."""
+        return super().files + ([] if self.labels is None else [self.labels])
 
 
 @dataclass(frozen=True)

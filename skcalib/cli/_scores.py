@@ -19,7 +19,7 @@ from skcalib._validation import (
 )
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError
-from skcalib.cli._options import Source
+from skcalib.cli._options import Labelled, Source
 from skcalib.cli._readers import Request, Role, read_labels, read_rows
 from skcalib.frozen import OnnxLogits
 
@@ -64,7 +64,7 @@ class Scores(Values):
         return self.classes[self.codes]
 
 
-def load_scores(source: Source, calibrator: BaseCalibrator | None = None) -> Scores:
+def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> Scores:
     """Read and check logits and labels, running the model where inputs were given.
 
     With a `calibrator` the classes have to be those it was fitted for.
@@ -101,7 +101,7 @@ def load_scores(source: Source, calibrator: BaseCalibrator | None = None) -> Sco
 
 
 def _read_labelled(
-    source: Source,
+    source: Labelled,
 ) -> tuple[NDArray[Any], NDArray[Any], list[str] | None]:
     """Return values, their labels, and the names of the columns in a table."""
     role, path, key = source.values

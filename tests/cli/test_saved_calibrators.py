@@ -362,7 +362,9 @@ def test_a_model_of_another_number_of_classes_is_refused(refused, demo, saved):
     assert not Path("c.onnx").exists()
 
 
-@pytest.mark.parametrize("option", ["--method", "--gamma", "--folds"])
+@pytest.mark.parametrize(
+    "option", ["--method", "--gamma", "--folds", "--labels", "--classes"]
+)
 def test_applying_takes_no_options_of_a_fit(refused, logits_file, saved, option):
     message = refused(
         USAGE, "apply", "--calibrator", "c.json", "--logits", logits_file,
@@ -374,8 +376,6 @@ def test_applying_takes_no_options_of_a_fit(refused, logits_file, saved, option)
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--labels", "l.npy"), "--labels is for commands that fit or judge"),
-        (("--classes", "0,1,2"), "--classes is for commands that fit or judge"),
         (("--add-probabilities",), "--add-probabilities is about the outputs of MODEL"),
         (("m.onnx",), "MODEL is run on --inputs"),
     ],
