@@ -19,11 +19,18 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _FEW_CLASSES = 12
 # Perturbations of more axes are no picture.
 _MOST_AXES = 3
-# What follows an output of something else, as it did behind the original one.
+# What the code needs, and what follows an output of something else than probabilities,
+# as it did behind the original one.
 _TO_PROBABILITIES = {
-    "probabilities": "",
-    "log_probabilities": "\nprobabilities = numpy.exp(log_probabilities)",
-    "logits": "\nprobabilities = scipy.special.softmax(logits, axis=1)",
+    "probabilities": ("import onnxruntime", ""),
+    "log_probabilities": (
+        "import numpy\nimport onnxruntime",
+        "\nprobabilities = numpy.exp(log_probabilities)",
+    ),
+    "logits": (
+        "import onnxruntime\nimport scipy.special",
+        "\nprobabilities = scipy.special.softmax(logits, axis=1)",
+    ),
 }
 _PACKAGES = ("skcalib", "scikit-learn", "numpy", "onnx", "onnxruntime")
 
@@ -68,11 +75,12 @@ def _snippet(served: Served) -> str:
     name = served.probabilities or served.output
     is_proba = served.probabilities is not None or served.meaning == "proba"
     held = "probabilities" if is_proba else MEANINGS[served.meaning].replace("-", "_")
+    imported, computed = _TO_PROBABILITIES[held]
     return (
-        "import onnxruntime\n\n"
+        f"{imported}\n\n"
         f"session = onnxruntime.InferenceSession({served.path.name!r})\n"
         f"{held} = session.run([{name!r}], {{{feeds}}})[0]"
-        f"{_TO_PROBABILITIES[held]}"
+        f"{computed}"
     )
 
 

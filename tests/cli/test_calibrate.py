@@ -1,4 +1,6 @@
+import html
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +150,20 @@ def test_logits_stay_logits_and_all_that_tells_of_them_says_so(skcalib, logits_m
     report = Path("r.html").read_text()
     assert "logits = session.run([&#39;logits&#39;]" in report
     assert "holds calibrated logits" in report
+
+
+def test_the_code_in_the_report_runs(skcalib, logits_model):
+    run = skcalib(
+        "calibrate", "m.onnx", "--inputs", "x.npz", "-m", "temperature", "-o", "c.onnx",
+        "--report", "r.html", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    (code,) = re.findall(r"<pre><code>(.*?)</code>", Path("r.html").read_text(), re.S)
+    x, _ = logits_model
+    names = {"x": x}
+    exec(html.unescape(code).replace("...", "x"), names)  # noqa: S102
+    served = run_onnx("c.onnx", "logits", x=x)
+    assert_allclose(names["probabilities"], softmax(served, axis=1), rtol=1e-6)
 
 
 def test_probabilities_can_be_added(skcalib, logits_model):
