@@ -175,14 +175,17 @@ def _other_classes(
     source: Source, found: Sequence[Any], calibrator: BaseCalibrator
 ) -> DataError:
     role, path, _ = source.values
-    # A single column is that of the second class.
     needed = calibrator.classes_.tolist()[-calibrator.n_features_in_ :]
     order = ",".join(map(str, needed))
+    advice = (
+        "Put the columns in its order; in a table name them so: "
+        f"--{role}-key {textwrap.shorten(order, 200, placeholder=' ...')}"
+    )
+    if len(needed) == 1:  # of two classes
+        advice = f"Pass the log-odds, or the probability, of {needed[0]!r}."
     return DataError(
         f"The columns of {path} stand for {preview(found)}, but the calibrator was "
-        f"fitted for {preview(needed)}, in this order. Put the columns in "
-        f"its order; in a table name them so: --{role}-key "
-        f"{textwrap.shorten(order, 200, placeholder=' ...')}"
+        f"fitted for {preview(needed)}, in this order. {advice}"
     )
 
 

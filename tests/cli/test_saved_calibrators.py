@@ -350,7 +350,7 @@ def test_one_column_of_the_other_class_is_refused(refused, one_column, command):
         UNUSABLE, *command, "--logits", "ham.csv", "--calibrator", "c.json"
     )
     assert "ham.csv stand for ['ham'], but" in message
-    assert "fitted for ['spam'], in this order" in message
+    assert "fitted for ['spam'], in this order. Pass the log-odds" in message
 
 
 def test_a_model_of_another_number_of_classes_is_refused(refused, demo, saved):
