@@ -1,7 +1,7 @@
 """Running a trained torch module without touching it."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,18 +89,17 @@ def module_device(module: Any) -> Any:
 
 
 def module_logits(
-    view: Any, X: Any, batch_size: int, output: str | int | None
+    view: Any, batches: Iterable[Any], output: str | int | None
 ) -> Iterator[np.ndarray]:
-    """Yield the logits of `X`, batch by batch, as float32 or float64 arrays."""
+    """Yield the logits of batches of inputs, as float32 or float64 arrays."""
     torch = import_optional("torch", _PURPOSE)
-    from skcalib._networks._inputs import rows_in_order
     from skcalib._networks._train_mode import refuse_train_mode
 
     device = module_device(view)
     dtype = next((p.dtype for p in view.parameters() if p.is_floating_point()), None)
-    for number, batch in enumerate(rows_in_order(X, batch_size)):
+    for number, batch in enumerate(batches):
         wanted = dtype if batch.is_floating_point() else None
-        # A copy: the first layer may work in place, and X is the user's.
+        # A copy: the first layer may work in place, and the inputs are the user's.
         x = batch.detach().to(device, wanted or batch.dtype, copy=True)
         if number == 0:
             refuse_train_mode(view, x)

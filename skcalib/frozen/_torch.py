@@ -76,8 +76,10 @@ class TorchLogits(FrozenLogits):
                 "TorchLogits needs a torch.nn.Module, not "
                 f"{type(self.module).__name__}. OnnxLogits takes ONNX files."
             )
+        from skcalib._networks._inputs import rows_in_order
+
         view = frozen_view(self.module, self.device)
-        return module_logits(view, X, self.batch_size, self.output)
+        return module_logits(view, rows_in_order(X, self.batch_size), self.output)
 
     def _check(self, X):
         logits = next(self._run(X))
