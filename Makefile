@@ -17,4 +17,4 @@ demo:
 	skcalib demo
 
 docs:
-	sphinx-build -W --keep-going -b html docs docs/_build/html
+	sphinx-build -q -W --keep-going -b html docs docs/_build/html
