@@ -93,3 +93,15 @@ def test_sums_of_a_block_are_those_of_its_rows(loss, gamma):
     slope = summed_slopes(loss, gamma, np.exp(0.3), logits, codes, weight)
     assert slope == pytest.approx((at(0.3 + 1e-5) - at(0.3 - 1e-5)) / 2e-5, rel=1e-7)
     assert slope == pytest.approx((rows[1] * scores).sum(axis=1) @ weight, rel=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0, 1])
+def test_tiny_logits_of_single_precision_have_the_temperature_of_double(gamma):
+    logits, codes = draw(300)
+    single = (1e-37 * logits).astype(np.float32)
+    weight = np.full(300, 1 / 300)
+    found, expected = (
+        best_temperature(scores, codes, weight, "focal", gamma).x[0]
+        for scores in (single, single.astype(np.float64))
+    )
+    assert found == pytest.approx(expected, rel=1e-12)
