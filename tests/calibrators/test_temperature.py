@@ -376,3 +376,10 @@ def test_the_focal_loss_is_flat_at_its_temperature(calibration_set, gamma):
     curvature = (loss(log_t + h) - 2 * loss(log_t) + loss(log_t - h)) / h**2
     # The third derivative leaves a little of the difference quotient.
     assert abs(slope / curvature) < 1e-7
+
+
+def test_logits_that_mislead_are_divided_by_a_thousand_of_their_median_gaps():
+    logits = np.array([[3.0, 0.0, 1.0], [0.0, 2.0, -1.0], [1.0, 0.0, 5.0]])
+    with pytest.warns(ConvergenceWarning, match="do not point at the true classes"):
+        ts = TemperatureScaling().fit(logits, [1, 2, 0])
+    assert ts.temperature_ == pytest.approx(1000 * 2, rel=1e-6)
