@@ -24,7 +24,6 @@ _USUAL = {
     "GRU": ["Sigmoid", "Tanh"],
     "LSTM": ["Sigmoid", "Tanh", "Tanh"],
 }
-_GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
 @operator("RNN", "GRU", "LSTM", since=7)
