@@ -52,8 +52,11 @@ class Record:
         }
         self._start = time.perf_counter()
         self._rows = []
-        runs = load(name)
-        self._others = [r for r in runs if r["options"] != self._run["options"]]
+        # One with the same options stays until this one is finished.
+        self._kept = [r for r in load(name) if r["finished"] or not self._is_of(r)]
+
+    def _is_of(self, run):
+        return run["options"] == self._run["options"]
 
     def add(self, row):
         self._rows.append(row)
@@ -61,12 +64,13 @@ class Record:
 
     def finish(self):
         self._run["finished"] = True
+        self._kept = [run for run in self._kept if not self._is_of(run)]
         self._write()
         print(f"kept in {self._path}")
 
     def _write(self):
         seconds = round(time.perf_counter() - self._start, 1)
-        runs = [*self._others, {**self._run, "seconds": seconds, "rows": self._rows}]
+        runs = [*self._kept, {**self._run, "seconds": seconds, "rows": self._rows}]
         self._path.parent.mkdir(exist_ok=True)
         text = ",\n".join(map(as_text, runs))
         self._path.write_text(f"[\n{text}\n]\n", encoding="utf-8")

@@ -113,6 +113,26 @@ def test_a_run_takes_the_place_of_one_with_the_same_options(suite, tmp_path):
     assert {"date", "commit", "processor", "cores", "versions"} <= set(runs[0])
 
 
+def test_a_run_that_breaks_off_leaves_the_finished_one(suite, tmp_path, monkeypatch):
+    suite.main(["run", "made_up", "--save"])
+    module = sys.modules["benchmarks.made_up"]
+    whole = module.run
+
+    def broken(**options):
+        yield next(whole(**options))
+        raise KeyboardInterrupt
+
+    broken.__kwdefaults__ = whole.__kwdefaults__
+    monkeypatch.setattr(module, "run", broken)
+    with pytest.raises(KeyboardInterrupt):
+        suite.main(["run", "made_up", "--save"])
+    runs = json.loads((tmp_path / "made_up.json").read_text(encoding="utf-8"))
+    assert [(run["finished"], len(run["rows"])) for run in runs] == [
+        (True, 2),
+        (False, 1),
+    ]
+
+
 def test_a_benchmark_without_its_package_is_skipped(suite, monkeypatch, capsys):
     def run():
         import a_package_that_is_not_there  # noqa: F401
