@@ -75,13 +75,13 @@ def torch_metric(name, **options):
 
 
 def authors_kde(kind):
-    """Adapt the KDE-ECE of its authors."""
+    """Adapt the KDE-ECE of its authors, which takes single precision only."""
 
     def adapt(module):
         import torch
 
         def measure(y, proba):
-            rows, labels = torch.from_numpy(proba), torch.from_numpy(y)
+            rows, labels = torch.from_numpy(proba).float(), torch.from_numpy(y)
             return module.get_ece_kde(rows, labels, BANDWIDTH, 1, kind, "cpu")
 
         return measure
