@@ -18,3 +18,4 @@ demo:
 
 docs:
 	sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	python .ci/offline.py docs/_build/html

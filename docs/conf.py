@@ -12,7 +12,7 @@ version = release = skcalib.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "sphinx-mathjax-offline",
     "numpydoc",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
