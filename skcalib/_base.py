@@ -5,9 +5,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._maps import evaluate, top_columns
+from skcalib._maps import evaluate, top_labels
 from skcalib._sklearn_compat import fit_context
-from skcalib._validation import check_calibration_set, check_logits, check_two_classes
+from skcalib._validation import (
+    check_calibration_set,
+    check_logits,
+    check_out,
+    check_two_classes,
+)
 from skcalib._warnings import warn
 
 
@@ -74,7 +79,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         self.fit_calibration(data if self.takes_unused else data.used())
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X, *, out=None):
         """Return calibrated probabilities.
 
         Parameters
@@ -82,15 +87,21 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
             Logits, in the layout seen by `fit`.
 
+        out : ndarray of shape (n_samples, n_classes), default=None
+            Where to put the probabilities, block by block; new memory by default. A
+            `numpy.memmap` may be larger than memory, as those of `X` may be.
+
         Returns
         -------
         proba : ndarray of shape (n_samples, n_classes)
             Probabilities in the order of `classes_`; float32 for float32 logits,
-            float64 otherwise.
+            float64 otherwise. `out`, if that is given.
         """
         check_is_fitted(self)
         source = check_logits(self, X, reset=False)
-        return evaluate(self.calibration_map(), source)
+        if out is not None:
+            check_out(out, source)
+        return evaluate(self.calibration_map(), source, out)
 
     def predict(self, X):
         """Return the class of the largest calibrated probability.
@@ -109,7 +120,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         source = check_logits(self, X, reset=False)
         # Straight from the logits where they decide: rounding must not make new ties.
         chosen = None if self.keeps_class else self.calibration_map()
-        return self.classes_[top_columns(chosen, source)]
+        return top_labels(chosen, source, self.classes_)
 
     @available_if(_has_calibrated_logits)
     def decision_function(self, X):

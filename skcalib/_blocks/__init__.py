@@ -7,6 +7,8 @@ from skcalib._blocks._sources import (
     ArraySource,
     MappedSource,
     MemmapSource,
+    Source,
+    is_mapped_file,
     open_source,
 )
 
@@ -16,8 +18,10 @@ __all__ = [
     "CalibrationData",
     "MappedSource",
     "MemmapSource",
+    "Source",
     "Statistic",
     "free_memory",
+    "is_mapped_file",
     "map_blocks",
     "open_source",
     "row_slices",

@@ -1,18 +1,14 @@
 """A calibration set: logits, classes and weights, read in blocks of rows."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
-from skcalib._blocks._sources import (
-    ArraySource,
-    BlockFunction,
-    MappedSource,
-    MemmapSource,
-)
+from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices
+from skcalib._blocks._sources import ArraySource, BlockFunction, Source
 
 Statistic = Callable[[NDArray[Any], NDArray[np.intp], NDArray[np.float64]], Any]
 
@@ -25,7 +21,7 @@ class CalibrationData:
 
     Parameters
     ----------
-    source : ArraySource
+    source : Source
         Where the (n, K) logits lie.
 
     codes : ndarray of shape (n_samples,)
@@ -55,7 +51,7 @@ class CalibrationData:
 
     def __init__(
         self,
-        source: ArraySource,
+        source: Source,
         codes: NDArray[np.intp],
         weight: NDArray[np.float64],
         classes: NDArray[Any] | None = None,
@@ -81,7 +77,9 @@ class CalibrationData:
         ----------
         statistic : callable
             Returns a number, an array or a tuple of them, in new memory: what the first
-            block gives is added to in place.
+            block gives is added to in place. It pickles and is small, since it may have
+            to be sent to where the rows lie: a function of a module, or a
+            `functools.partial` of one.
 
         block_elements : int, default=65536
             About how many logits a block has.
@@ -95,14 +93,22 @@ class CalibrationData:
         total : number, array or tuple of them
             The sum, a tuple being summed entry by entry.
         """
+        return self.source.sum(
+            statistic,
+            self.codes,
+            self.weight,
+            block_elements=block_elements,
+            heavy=heavy,
+        )
 
-        def of_block(rows: slice) -> Any:
-            return statistic(
-                self.source.read(rows), self.codes[rows], self.weight[rows]
-            )
+    def class_weights(self) -> NDArray[np.float64]:
+        """Return the share of every class in the weights; 0 where it never occurs."""
+        return np.bincount(self.codes, self.weight, self.n_classes).astype(np.float64)
 
-        slices = row_slices(self.n_samples, self.n_classes, block_elements)
-        return sum_blocks(of_block, slices, heavy=heavy)
+    @property
+    def present(self) -> NDArray[np.intp]:
+        """The columns whose classes occur, ascending."""
+        return np.unique(self.codes)
 
     @property
     def logits(self) -> NDArray[Any]:
@@ -130,6 +136,14 @@ class CalibrationData:
         used = self.weight > 0
         return self if used.all() else self.subset(np.flatnonzero(used))
 
+    def every(self, step: int) -> "CalibrationData":
+        """Return every `step`-th row, in memory."""
+        return self.subset(np.arange(0, self.n_samples, step))
+
+    def head(self, n_rows: int) -> NDArray[Any]:
+        """Return the logits of the first rows."""
+        return self.source.read(slice(0, n_rows))
+
     def rows(self, statistic: Statistic) -> NDArray[np.float64]:
         """Compute ``statistic(logits, codes, weight)``, one row for each sample."""
 
@@ -147,7 +161,7 @@ class CalibrationData:
         """Put the logits through a row-wise `function` of float64 blocks.
 
         The result is kept in memory if the logits are, and computed anew at each
-        reading if they come from a file.
+        reading if they are not.
 
         Parameters
         ----------
@@ -163,31 +177,17 @@ class CalibrationData:
             The same rows with other logits.
         """
         dtype = self.source.dtype if keep_type else np.dtype(np.float64)
-        source = MappedSource(self.source, function)
-        return self._replaced(source, dtype, self.codes, self.classes)
+        source = self.source.mapped(function, dtype=dtype)
+        return CalibrationData(source, self.codes, self.sample_weight, self.classes)
 
     def columns(self, index: NDArray[np.intp]) -> "CalibrationData":
         """Keep some columns, which must hold the classes of all rows."""
         number = np.full(self.n_classes, -1)
         number[index] = np.arange(index.shape[0])
-        source = MappedSource(self.source, lambda x: x[:, index], index.shape[0])
+        source = self.source.mapped(partial(_of_columns, index), index.shape[0])
         codes, classes = number[self.codes], self.classes[index]
-        return self._replaced(source, source.dtype, codes, classes)
-
-    def _replaced(
-        self,
-        source: ArraySource,
-        dtype: np.dtype,
-        codes: NDArray[np.intp],
-        classes: NDArray[Any],
-    ) -> "CalibrationData":
-        if not isinstance(self.source, MemmapSource):
-            array = np.empty(source.shape, dtype)
-
-            def fill(rows: slice) -> None:
-                array[rows] = source.read(rows)
-
-            for _ in map_blocks(fill, row_slices(*source.shape)):
-                pass
-            source = ArraySource(array)
         return CalibrationData(source, codes, self.sample_weight, classes)
+
+
+def _of_columns(index: NDArray[np.intp], block: NDArray[Any]) -> NDArray[Any]:
+    return block[:, index]

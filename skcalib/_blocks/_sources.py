@@ -1,11 +1,21 @@
-"""Where blocks come from: an array in memory, or a file mapped into memory."""
+"""Where rows come from, and where what is computed of them runs.
+
+A source owns the reduction: `Source.sum` and `Source.map` hand blocks of rows to a
+function, with the parts of other columns that belong to them. What is read from here,
+an array or a file, is cut into slices that stay in a core's cache, and threads share
+them; a source whose rows lie elsewhere sends the function there, so that it must
+pickle and be small: a function of a module, or a `functools.partial` of one.
+"""
 
 import mmap
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
 
 # Touching a byte may pull in the whole large page of the system's cache it lies in.
 LARGE_PAGE = 1 << 21
@@ -15,7 +25,114 @@ TAKEN_ROWS = 16
 BlockFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-class ArraySource:
+class Source(ABC):
+    """Rows of (n, K) numbers that are read a block at a time.
+
+    A subclass reads slices and takes rows; the rest is made of these two.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        The numbers of rows and columns.
+
+    dtype : dtype
+        That of what is read, float32 or float64.
+
+    is_remote : bool
+        Whether the rows lie elsewhere, so that none can be read from here.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    is_remote = False
+
+    @abstractmethod
+    def read(self, rows: slice) -> NDArray[Any]:
+        """Return the block, float32 or float64; it may share memory with the rows."""
+
+    @abstractmethod
+    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Return the rows of these indices, copied."""
+
+    def sum(
+        self,
+        statistic: Callable[..., Any],
+        *beside: NDArray[Any],
+        block_elements: int = BLOCK_ELEMENTS,
+        heavy: bool = False,
+    ) -> Any:
+        """Sum ``statistic(block, *parts)`` over all blocks of rows.
+
+        The parts are those of the columns `beside`, with one entry for each row. The
+        rest is as in `CalibrationData.sum`.
+        """
+
+        def of_block(rows: slice) -> Any:
+            return statistic(self.read(rows), *(part[rows] for part in beside))
+
+        slices = row_slices(self.shape[0], self.shape[1], block_elements)
+        return sum_blocks(of_block, slices, heavy=heavy)
+
+    def map(
+        self,
+        function: Callable[..., NDArray[Any]],
+        *beside: NDArray[Any],
+        dtype: np.dtype,
+        n_columns: int | None = None,
+        out: NDArray[Any] | None = None,
+    ) -> Any:
+        """Compute ``function(block, *parts)``, one result for each row.
+
+        Parameters
+        ----------
+        function : callable
+            Takes a block and the parts of `beside` to one entry, or one row, a row.
+
+        *beside : ndarray
+            Columns with one entry for each row, whose parts go with the blocks.
+
+        dtype : dtype
+            That of the result.
+
+        n_columns : int, default=None
+            The width of the result; None is one entry a row.
+
+        out : ndarray, default=None
+            Where to put the result, new memory by default. The pages of a mapped file
+            are given back to the system once they are filled.
+
+        Returns
+        -------
+        result : ndarray of shape (n_samples,) or (n_samples, n_columns)
+            Lazy where the source is.
+        """
+        if out is None:
+            width = () if n_columns is None else (n_columns,)
+            out = np.empty((self.shape[0], *width), dtype=dtype)
+        result = out
+        pages = MemmapSource(out) if is_mapped_file(out) else None
+
+        def fill(rows: slice) -> None:
+            result[rows] = function(self.read(rows), *(part[rows] for part in beside))
+            if pages is not None:
+                pages.release(result[rows])
+
+        for _ in map_blocks(fill, row_slices(*self.shape)):
+            pass
+        return result
+
+    def mapped(
+        self, function: BlockFunction, n_columns: int | None = None, dtype: Any = float
+    ) -> "Source":
+        """Put the rows through a row-wise `function` of float64 blocks.
+
+        It is computed anew at each reading, as float64, unless the rows lie in memory:
+        then the result does, too, with the type `dtype`.
+        """
+        return MappedSource(self, function, n_columns)
+
+
+class ArraySource(Source):
     """Rows of an array that lies in memory."""
 
     def __init__(self, array: NDArray[Any]) -> None:
@@ -31,8 +148,19 @@ class ArraySource:
         """Return the rows of these indices, copied."""
         return self._array[rows].astype(self.dtype, copy=False)
 
+    def mapped(
+        self, function: BlockFunction, n_columns: int | None = None, dtype: Any = float
+    ) -> "ArraySource":
+        """Put the rows through a row-wise `function` of float64 blocks, at once."""
+        lazy = MappedSource(self, function, n_columns)
+        return ArraySource(lazy.map(_as_they_are, dtype=dtype, n_columns=lazy.shape[1]))
 
-class MemmapSource(ArraySource):
+
+def _as_they_are(block: NDArray[Any]) -> NDArray[Any]:
+    return block
+
+
+class MemmapSource(Source):
     """Rows of a memory-mapped file, which may be larger than memory.
 
     Pages that a block has touched are given back to the system once the block has
@@ -40,7 +168,9 @@ class MemmapSource(ArraySource):
     """
 
     def __init__(self, array: np.memmap[Any, Any]) -> None:
-        super().__init__(array)
+        self._array = array
+        self.shape = array.shape
+        self.dtype = np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
         self._mapping: mmap.mmap = array._mmap  # type: ignore[attr-defined]
         # Copy-on-write pages hold changes that giving them back would lose.
         self._may_release = array.mode != "c" and hasattr(mmap, "MADV_DONTNEED")
@@ -51,8 +181,7 @@ class MemmapSource(ArraySource):
         """Return a copy of the block."""
         view = self._array[rows]
         block = np.array(view, dtype=self.dtype, order="C")
-        if self._may_release and view.flags.c_contiguous:
-            self._release(view)
+        self.release(view)
         return block
 
     def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
@@ -65,19 +194,21 @@ class MemmapSource(ArraySource):
                 self._mapping.madvise(mmap.MADV_DONTNEED)
         return out
 
-    def _release(self, view: NDArray[Any]) -> None:
+    def release(self, view: NDArray[Any]) -> None:
         """Give back the pages of `view`, and its neighbours that came along."""
+        if not (self._may_release and view.flags.c_contiguous):
+            return
         start = view.__array_interface__["data"][0] - self._origin
         first = max(0, start - LARGE_PAGE) // mmap.PAGESIZE * mmap.PAGESIZE
         last = start + view.nbytes + LARGE_PAGE
         self._mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
-class MappedSource(ArraySource):
+class MappedSource(Source):
     """Rows of another source, put through a function each time they are read."""
 
     def __init__(
-        self, source: ArraySource, function: BlockFunction, n_columns: int | None = None
+        self, source: Source, function: BlockFunction, n_columns: int | None = None
     ) -> None:
         self._source = source
         self._function = function
@@ -93,13 +224,18 @@ class MappedSource(ArraySource):
         return self._function(np.array(self._source.take(rows), dtype=np.float64))
 
 
-def open_source(array: NDArray[Any]) -> ArraySource:
+def is_mapped_file(array: Any) -> TypeGuard[np.memmap[Any, Any]]:
+    """Whether an array is a memory-mapped file, and not merely of its type."""
+    return isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None
+
+
+def open_source(array: NDArray[Any]) -> Source:
     """Choose the source for `array`: (n, K) logits, or (n,) and (n, 1) log-odds."""
     if array.ndim == 1 or array.shape[1] == 1:
         log_odds = np.asarray(array).reshape(-1)
         columns = np.zeros((log_odds.shape[0], 2), dtype=log_odds.dtype)
         columns[:, 1] = log_odds
         return ArraySource(columns)
-    if isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None:
+    if is_mapped_file(array):
         return MemmapSource(array)
     return ArraySource(np.asarray(array))

@@ -4,7 +4,7 @@ from skcalib._maps._curves import curve_map, make_tables
 from skcalib._maps._numpy import (
     evaluate,
     evaluate_block,
-    top_columns,
+    top_labels,
 )
 from skcalib._maps._operations import (
     OPERATIONS,
@@ -52,5 +52,5 @@ __all__ = [
     "evaluate",
     "evaluate_block",
     "make_tables",
-    "top_columns",
+    "top_labels",
 ]

@@ -1,12 +1,12 @@
 """The NumPy evaluator of calibration maps."""
 
-from functools import singledispatch
+from functools import partial, singledispatch
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks import ArraySource, map_blocks, row_slices
+from skcalib._blocks import Source
 from skcalib._maps import _operations as ops
 from skcalib._numerics import (
     cut_logits,
@@ -21,45 +21,46 @@ from skcalib._numerics import (
 Block = NDArray[np.float64]
 
 
-def evaluate(calibration_map: ops.CalibrationMap, source: ArraySource) -> NDArray[Any]:
-    """Map all rows of `source`; float32 in gives float32 out."""
-    out = np.empty(source.shape, dtype=source.dtype)
+def evaluate(
+    calibration_map: ops.CalibrationMap,
+    source: Source,
+    out: NDArray[Any] | None = None,
+) -> Any:
+    """Map all rows of `source`, into `out` if given; float32 in gives float32 out."""
+    return source.map(
+        partial(_mapped, calibration_map),
+        dtype=source.dtype,
+        n_columns=source.shape[1],
+        out=out,
+    )
 
-    def fill(rows: slice) -> None:
-        out[rows] = _read_and_map(calibration_map, source, rows)
 
-    for _ in map_blocks(fill, row_slices(*source.shape)):
-        pass
-    return out
-
-
-def top_columns(
-    calibration_map: ops.CalibrationMap | None, source: ArraySource
-) -> NDArray[np.intp]:
-    """Return the first column of the largest value of each mapped row.
+def top_labels(
+    calibration_map: ops.CalibrationMap | None, source: Source, labels: NDArray[Any]
+) -> Any:
+    """Return the label of the first largest column of each mapped row.
 
     None leaves the rows as they are. Only a few blocks are in memory at a time.
     """
-    out = np.empty(source.shape[0], dtype=np.intp)
-
-    def fill(rows: slice) -> None:
-        if calibration_map is None:
-            values = source.read(rows)
-        else:
-            values = _read_and_map(calibration_map, source, rows)
-            # Ties are those of what `evaluate` returns.
-            values = values.astype(source.dtype, copy=False)
-        np.argmax(values, axis=1, out=out[rows])
-
-    for _ in map_blocks(fill, row_slices(*source.shape)):
-        pass
-    return out
+    function = partial(_top_labels, calibration_map, source.dtype, labels)
+    return source.map(function, dtype=labels.dtype)
 
 
-def _read_and_map(
-    calibration_map: ops.CalibrationMap, source: ArraySource, rows: slice
-) -> Block:
-    return evaluate_block(calibration_map, cut_logits(source.read(rows)))
+def _top_labels(
+    calibration_map: ops.CalibrationMap | None,
+    dtype: np.dtype,
+    labels: NDArray[Any],
+    block: NDArray[Any],
+) -> NDArray[Any]:
+    if calibration_map is not None:
+        # Ties are those of what `evaluate` returns.
+        block = _mapped(calibration_map, block).astype(dtype, copy=False)
+    top: NDArray[Any] = labels[np.argmax(block, axis=1)]
+    return top
+
+
+def _mapped(calibration_map: ops.CalibrationMap, block: NDArray[Any]) -> Block:
+    return evaluate_block(calibration_map, cut_logits(block))
 
 
 def evaluate_block(calibration_map: ops.CalibrationMap, x: Block) -> Block:

@@ -22,7 +22,6 @@ from skcalib._blocks._scores import Block
 from skcalib._numerics import log_odds, log_sigmoid
 from skcalib._solvers._logistic import (
     LogisticModel,
-    class_weights,
     fit_logistic,
     temperature_start,
 )
@@ -48,7 +47,7 @@ def fit_beta(
     finite optimum and keeps its probability: a = b = 1, c = 0.
     """
     n_classes = data.n_classes
-    present = np.flatnonzero(class_weights(data)) if n_classes > 2 else np.array([1])
+    present = np.flatnonzero(data.class_weights()) if n_classes > 2 else np.array([1])
     model = LogisticModel(
         features={"abm": _two_logarithms, "am": _one, "ab": _halves}[variant],
         n_features=1 if variant == "am" else 2,

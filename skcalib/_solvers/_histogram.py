@@ -11,6 +11,7 @@ Deviations: bins are cut by the log-odds, which order the samples as probabiliti
 equal scores are never parted, so that bins of equal mass may differ, or be fewer.
 """
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -72,7 +73,8 @@ def fit_histogram(
 
 
 def _uniform_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[Floats]:
-    score, _ = scores(data.source.read(slice(0, 1)), data.codes[:1])
+    first = data.head(1)
+    score, _ = scores(first, np.zeros(first.shape[0], dtype=np.intp))
     edges = logit(np.arange(1, n_bins) / n_bins)
     return [edges] * score.shape[1]
 
@@ -103,23 +105,32 @@ def _counts(
     mean_of: str,
 ) -> NDArray[np.float64]:
     """Count samples and hits in each bin of each column, (2, n_columns, n_bins)."""
-
-    def of_block(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray:
-        score, hit = scores(logits, codes)
-        counts = np.empty((2, len(edges), n_bins))
-        for k, edge in enumerate(edges):
-            index = edge.searchsorted(score[:, k], side="left")
-            counts[0, k] = np.bincount(index, weight, n_bins)
-            if mean_of == "hits":
-                own = hit[:, k]
-                counts[1, k] = np.bincount(index[own], weight[own], n_bins)
-            else:
-                proba = expit(score[:, k])
-                counts[1, k] = np.bincount(index, weight * proba, n_bins)
-        return counts
-
-    counts: NDArray[np.float64] = data.sum(of_block, block_elements=BLOCK_ELEMENTS)
+    statistic = partial(_counts_of_block, scores, edges, n_bins, mean_of)
+    counts: NDArray[np.float64] = data.sum(statistic, block_elements=BLOCK_ELEMENTS)
     return counts * data.total_weight
+
+
+def _counts_of_block(
+    scores: Scores,
+    edges: list[Floats],
+    n_bins: int,
+    mean_of: str,
+    logits: NDArray,
+    codes: NDArray,
+    weight: NDArray,
+) -> NDArray[np.float64]:
+    score, hit = scores(logits, codes)
+    counts = np.empty((2, len(edges), n_bins))
+    for k, edge in enumerate(edges):
+        index = edge.searchsorted(score[:, k], side="left")
+        counts[0, k] = np.bincount(index, weight, n_bins)
+        if mean_of == "hits":
+            own = hit[:, k]
+            counts[1, k] = np.bincount(index[own], weight[own], n_bins)
+        else:
+            proba = expit(score[:, k])
+            counts[1, k] = np.bincount(index, weight * proba, n_bins)
+    return counts
 
 
 def _values(edges: Floats, total: Floats, hits: Floats, smoothing: float) -> Floats:

@@ -20,6 +20,7 @@ differ from zero can be tried: the lowest of the minima that hold the constraint
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -33,6 +34,8 @@ from skcalib._solvers._result import CONVERGED, LIMIT, SEPARATED, Result
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
 
 Sums = tuple[Block, Block, Block]
+# Of a block, the features of some problems.
+_FeaturesOf = Callable[[NDArray], Block]
 
 # The loss of a class, relative to its weight, below which its scores tell it from the
 # rest without error: no parameters are best, but for the slight penalty.
@@ -97,11 +100,6 @@ def fit_logistic(
     return _Newton(data, model, columns).run(tol, max_iter)
 
 
-def class_weights(data: CalibrationData) -> NDArray[np.float64]:
-    """Share of every class in the calibration set; 0 where it never occurs."""
-    return np.bincount(data.codes, data.weight, data.n_classes).astype(np.float64)
-
-
 def temperature_start(data: CalibrationData) -> float | None:
     """Coefficient of the log-odds that temperature scaling would give, a good start."""
     result = fit_temperature(data, tol=1e-2)
@@ -120,7 +118,7 @@ class _Newton:
         self.centre, self.scale = _moments(data, model, columns)
         eps = np.finfo(np.float64).eps
         # Beside huge weights a class may round to nothing, or to all there is.
-        own = np.clip(class_weights(data)[columns], eps, 1 - eps)
+        own = np.clip(data.class_weights()[columns], eps, 1 - eps)
         self.mass = np.minimum(own, 1 - own)
         low, high = model.low[columns], model.high[columns]
         self.hard_targets = low == 0
@@ -211,16 +209,13 @@ class _Newton:
     def _keep_features(self, todo: NDArray[np.intp]) -> None:
         """Hold the features of the problems left in memory, once they are few."""
         n_samples, width = self.data.n_samples, self.model.n_features * todo.shape[0]
-        if n_samples * width > KEPT_ELEMENTS:
+        if self.data.source.is_remote or n_samples * width > KEPT_ELEMENTS:
             return
         if self.rows is not None and 2 * todo.shape[0] > self.kept.shape[0]:
             return
 
-        def of_block(block: NDArray, *_: NDArray) -> Block:
-            x = self._standardised(block, todo)
-            return x.transpose(1, 0, 2).reshape(x.shape[1], width)
-
-        rows = ArraySource(self._source.rows(of_block))
+        function = partial(_rows_of, self._features_of(todo))
+        rows = ArraySource(self._source.rows(function))
         self.rows = CalibrationData(rows, self.data.codes, self.data.weight)
         self.kept = todo
 
@@ -228,29 +223,28 @@ class _Newton:
     def _source(self) -> CalibrationData:
         return self.data if self.rows is None else self.rows
 
-    def _standardised(self, block: NDArray, todo: NDArray[np.intp]) -> Block:
-        """Return (n_features, n, n_problems) features from a block of `_source`."""
+    def _features_of(self, todo: NDArray[np.intp]) -> _FeaturesOf:
+        """Make the function of a block of `_source` to features of these problems."""
         if self.rows is not None:
-            x = block.reshape(block.shape[0], self.model.n_features, -1)
-            x = x.transpose(1, 0, 2)
             same = todo.shape[0] == self.kept.shape[0]
-            return x if same else x[:, :, np.searchsorted(self.kept, todo)]
-        x = _features(self.model, block, self.columns[todo])
-        x -= self.centre[:, np.newaxis, todo]
-        x /= self.scale[:, np.newaxis, todo]
-        return x
+            index = None if same else np.searchsorted(self.kept, todo)
+            return partial(_kept_features, self.model.n_features, index)
+        centre, scale = (
+            self.centre[:, np.newaxis, todo],
+            self.scale[:, np.newaxis, todo],
+        )
+        columns = self.columns[todo]
+        return partial(_standardised, self.model.features, columns, centre, scale)
 
     def _sums(self, theta: Block, todo: NDArray[np.intp]) -> Sums:
         """Loss, gradient and Hessian at `theta` of the problems `todo`."""
         columns = self.columns[todo]
         low, high = self.model.low[columns], self.model.high[columns]
 
-        def of_block(block: NDArray, codes: NDArray, weight: NDArray) -> Sums:
-            x = self._standardised(block, todo)
-            target = np.where(codes[:, np.newaxis] == columns, high, low)
-            return _logistic_sums(x, target, weight, theta)
-
-        result: Sums = self._source.sum(of_block, block_elements=BLOCK_ELEMENTS)
+        statistic = partial(
+            _sums_of_block, self._features_of(todo), columns, low, high, theta
+        )
+        result: Sums = self._source.sum(statistic, block_elements=BLOCK_ELEMENTS)
         return result
 
     def _raw_parameters(self) -> Block:
@@ -260,12 +254,53 @@ class _Newton:
 
 
 def _features(
-    model: LogisticModel, logits: NDArray, columns: NDArray[np.intp]
+    features_of: Callable[[Block], Block], logits: NDArray, columns: NDArray[np.intp]
 ) -> Block:
-    features = model.features(cut_logits(logits))
+    features = features_of(cut_logits(logits))
     if columns.shape[0] == features.shape[2]:
         return features
     return features[:, :, columns]
+
+
+def _standardised(
+    features_of: Callable[[Block], Block],
+    columns: NDArray[np.intp],
+    centre: Block,
+    scale: Block,
+    logits: NDArray,
+) -> Block:
+    """Compute (n_features, n, n_problems) features of one block."""
+    x = _features(features_of, logits, columns)
+    x -= centre
+    x /= scale
+    return x
+
+
+def _kept_features(
+    n_features: int, index: NDArray[np.intp] | None, block: NDArray
+) -> Block:
+    """Take the features of some problems, all by default, from rows that hold them."""
+    x = block.reshape(block.shape[0], n_features, -1).transpose(1, 0, 2)
+    return x if index is None else x[:, :, index]
+
+
+def _rows_of(features_of: _FeaturesOf, block: NDArray, *_: NDArray) -> Block:
+    x = features_of(block)
+    return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
+
+
+def _sums_of_block(
+    features_of: _FeaturesOf,
+    columns: NDArray[np.intp],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    theta: Block,
+    block: NDArray,
+    codes: NDArray,
+    weight: NDArray,
+) -> Sums:
+    target = np.where(codes[:, np.newaxis] == columns, high, low)
+    return _logistic_sums(features_of(block), target, weight, theta)
 
 
 def _moments(
@@ -275,19 +310,27 @@ def _moments(
 
     Without an intercept nothing may be moved, and the scale is measured from 0.
     """
-    first = _features(model, data.source.read(slice(0, 1)), columns)
+    first = _features(model.features, data.head(1), columns)
     origin = first if model.intercept else np.zeros_like(first)
-
-    def of_block(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray:
-        x = _features(model, logits, columns) - origin
-        return np.stack([weight @ x, weight @ (x * x)])
-
-    mean, square = data.sum(of_block, block_elements=BLOCK_ELEMENTS)
+    statistic = partial(_moments_of_block, model.features, columns, origin)
+    mean, square = data.sum(statistic, block_elements=BLOCK_ELEMENTS)
     centre = origin[:, 0] + mean if model.intercept else np.zeros_like(mean)
     spread = square - mean**2 if model.intercept else square
     scale = np.sqrt(np.maximum(spread, 0))
     # A constant feature becomes 0 / inf: no slope, no curvature, coefficient 0.
     return centre, np.where(scale > model.smallest_scale, scale, np.inf)
+
+
+def _moments_of_block(
+    features_of: Callable[[Block], Block],
+    columns: NDArray[np.intp],
+    origin: Block,
+    logits: NDArray,
+    codes: NDArray,
+    weight: NDArray,
+) -> NDArray:
+    x = _features(features_of, logits, columns) - origin
+    return np.stack([weight @ x, weight @ (x * x)])
 
 
 def _logistic_sums(x: Block, target: Block, weight: NDArray, theta: Block) -> Sums:

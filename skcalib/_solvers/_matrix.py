@@ -22,6 +22,7 @@ then so near the truth that no product with the Hessian is needed.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -135,12 +136,12 @@ def _fit_by_class(data: CalibrationData, start: Array, ridge: Ridge) -> Array:
 
 def log_loss(data: CalibrationData, x: Array) -> float:
     """Mean log-loss of the (K, K + 1) parameters `x`, without penalty."""
+    return float(data.sum(partial(_loss_of_block, x), heavy=True))
 
-    def of_block(features: NDArray, codes: NDArray, weight: Array) -> float:
-        e = Exponentials.of_scores(affine_scores(x, features), codes)
-        return float(e.loss @ weight)
 
-    return float(data.sum(of_block, heavy=True))
+def _loss_of_block(x: Array, features: NDArray, codes: NDArray, weight: Array) -> float:
+    e = Exponentials.of_scores(affine_scores(x, features), codes)
+    return float(e.loss @ weight)
 
 
 def is_large(data: CalibrationData) -> bool:
@@ -152,29 +153,66 @@ def is_large(data: CalibrationData) -> bool:
 _ScoresOf = Callable[[NDArray[Any]], tuple[Array, NDArray[Any]]]
 
 
-def _plain_scores(x: Array) -> _ScoresOf:
-    def scores_of(features: NDArray) -> tuple[Array, NDArray]:
-        z = features.astype(np.float64, copy=False)
-        return affine_scores(x, z), z
-
-    return scores_of
+def _plain_scores(x: Array, features: NDArray) -> tuple[Array, NDArray]:
+    z = features.astype(np.float64, copy=False)
+    return affine_scores(x, z), z
 
 
-def _scores_by_change(x: Array) -> _ScoresOf:
-    """Compute z + (W - I) z + b, so that only what is small is rounded."""
-    rounded = _away(x)[:, :-1].T.astype(np.float32)
-    is_changed = bool(rounded.any())
+def _scores_by_change(
+    x: Array, rounded: NDArray | None, features: NDArray
+) -> tuple[Array, NDArray]:
+    """Compute z + (W - I) z + b, so that only what is small is rounded.
 
-    def scores_of(features: NDArray) -> tuple[Array, NDArray]:
-        z = steering_precision(features)
-        scores = features.astype(np.float64)
-        if is_changed:
-            is_rounded = z.dtype == np.float32
-            scores += z @ (rounded if is_rounded else _away(x)[:, :-1].T)
-        scores += x[:, -1]
-        return scores, z
+    `rounded` is the transpose of W - I in single precision; None is no change.
+    """
+    z = steering_precision(features)
+    scores = features.astype(np.float64)
+    if rounded is not None:
+        is_rounded = z.dtype == np.float32
+        scores += z @ (rounded if is_rounded else _away(x)[:, :-1].T)
+    scores += x[:, -1]
+    return scores, z
 
-    return scores_of
+
+def _expansion_of_block(
+    scores_of: _ScoresOf,
+    curvature: Callable[[Steering], Any] | None,
+    keep: bool,
+    features: NDArray,
+    codes: NDArray,
+    weight: Array,
+) -> tuple[Any, ...]:
+    """Sum loss and gradient over one block, and what else the Hessian needs."""
+    scores, z = scores_of(features)
+    e = Exponentials.of_scores(scores, codes)
+    further: list[Any] = []
+    if curvature is not None or keep:
+        steering = Steering.of_block(z, e, weight)
+        # Lists add up to one that holds all blocks.
+        further = [[steering]] if keep else []
+        if curvature is not None:
+            further.append(curvature(steering))
+    residual = e.turn_into_residuals()
+    residual *= (weight / e.total)[:, np.newaxis]
+    residual = flushed(residual.astype(z.dtype, copy=False))
+    gradient = outer_sums(residual, z)
+    return float(e.loss @ weight), gradient, *further
+
+
+def _product(direction: Array, block: Steering) -> Array:
+    return block.product(direction)
+
+
+def _steering_of_block(
+    x: Array,
+    of_steering: Callable[[Steering], Any],
+    features: NDArray,
+    codes: NDArray,
+    weight: Array,
+) -> Any:
+    z = steering_precision(features)
+    proba = flushed(softmax_(affine_scores(x.astype(z.dtype), z)))
+    return of_steering(Steering(z, proba, weight.astype(z.dtype)))
 
 
 def _least(curvature: Array) -> Array:
@@ -191,6 +229,8 @@ class _Problem:
         n_rows = max(128, data.n_classes)
         self._block_elements = max(1 << 16, n_rows * data.n_classes)
         self._large = is_large(data)
+        # What the Hessian needs of all blocks stays in memory where it is small.
+        self._keeps = not (self._large or data.source.is_remote)
 
     def loss(self, x: Array) -> float:
         """Penalised loss at `x`."""
@@ -206,10 +246,10 @@ class _Problem:
         penalty, slope = self._ridge.at(x)
         loss += penalty
         gradient += slope
-        over_blocks = self._over_blocks(x, [] if self._large else further[0])
+        over_blocks = self._over_blocks(x, further[0] if self._keeps else [])
 
         def hessian_product(direction: Array) -> Array:
-            product: Array = over_blocks(lambda block: block.product(direction))
+            product: Array = over_blocks(partial(_product, direction))
             product += self._ridge.slope(direction)
             return product
 
@@ -229,7 +269,7 @@ class _Problem:
         self, over_blocks: _OverBlocks
     ) -> Callable[[], Callable[[Array], Array]]:
         def make() -> Callable[[Array], Array]:
-            hessian = over_blocks(lambda block: block.hessian())
+            hessian = over_blocks(Steering.hessian)
             shape = self._data.n_classes, self._data.n_classes + 1
             ridge = self._ridge.slope(np.ones(shape))
             return inverse(hessian + np.diag(ridge.ravel()), shape, classes=0)
@@ -238,28 +278,17 @@ class _Problem:
 
     def _statistic(self, x: Array, *, with_curvature: bool) -> Statistic:
         """Loss, gradient and what else the Hessian needs, of one block."""
-        scores_of = (_scores_by_change if self._large else _plain_scores)(x)
-
-        def statistic(
-            features: NDArray, codes: NDArray, weight: Array
-        ) -> tuple[Any, ...]:
-            scores, z = scores_of(features)
-            e = Exponentials.of_scores(scores, codes)
-            further: list[Any] = []
-            if with_curvature or not self._large:
-                steering = Steering.of_block(z, e, weight)
-                # Lists add up to one that holds all blocks.
-                further = [] if self._large else [[steering]]
-                if with_curvature:
-                    moments = steering.shifts if self._large else steering.moments
-                    further.append(moments())
-            residual = e.turn_into_residuals()
-            residual *= (weight / e.total)[:, np.newaxis]
-            residual = flushed(residual.astype(z.dtype, copy=False))
-            gradient = outer_sums(residual, z)
-            return float(e.loss @ weight), gradient, *further
-
-        return statistic
+        if self._large:
+            rounded = _away(x)[:, :-1].T.astype(np.float32)
+            scores_of = partial(
+                _scores_by_change, x, rounded if rounded.any() else None
+            )
+        else:
+            scores_of = partial(_plain_scores, x)
+        curvature = None
+        if with_curvature:
+            curvature = Steering.shifts if self._large else Steering.moments
+        return partial(_expansion_of_block, scores_of, curvature, self._keeps)
 
     def _over_blocks(self, x: Array, kept: list[Steering]) -> _OverBlocks:
         """Make the function that sums over what is kept, or over all blocks anew."""
@@ -267,13 +296,7 @@ class _Problem:
         def over_blocks(of_steering: Callable[[Steering], Any]) -> Any:
             if kept:
                 return sum_blocks(of_steering, kept, heavy=True)
-
-            def of_block(features: NDArray, codes: NDArray, weight: Array) -> Any:
-                z = steering_precision(features)
-                proba = flushed(softmax_(affine_scores(x.astype(z.dtype), z)))
-                return of_steering(Steering(z, proba, weight.astype(z.dtype)))
-
-            return self._sum(of_block)
+            return self._sum(partial(_steering_of_block, x, of_steering))
 
         return over_blocks
 
@@ -291,7 +314,7 @@ class _Problem:
         ridge = 2 * self._ridge.off_diagonal
         if rest <= SHIFTS_GUIDE * ridge:
             return self._inverse_by_shifts(sums), bool(rest <= SHIFTS_SUFFICE * ridge)
-        moments = over_blocks(lambda block: block.moments())
+        moments = over_blocks(Steering.moments)
         return self._approximate_inverse(moments), False
 
     def _sum(self, statistic: Statistic) -> Any:

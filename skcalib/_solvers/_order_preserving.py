@@ -37,6 +37,7 @@ products of means, is summed over the rows as it is (`of_means`). By S, f is u h
 """
 
 from dataclasses import dataclass
+from functools import partial
 from math import log
 
 import numpy as np
@@ -89,26 +90,28 @@ def choose_knots(data: CalibrationData, temperature: float, n_knots: int) -> Kno
     Each row counts with the root of its entropy, each of its largest probabilities p
     with the root of p (1 - p): what is certain tells nothing about its own shape.
     """
-    n_largest = min(N_LARGEST, data.n_classes)
     highest = log(data.n_classes)
-
-    def statistic(
-        logits: NDArray, codes: NDArray, weight: Array
-    ) -> tuple[Array, Array]:
-        u = log_proba_of(logits, temperature)
-        h = entropy(u)
-        top = -np.partition(-u, n_largest - 1, axis=1)[:, :n_largest]
-        p = np.exp(top)
-        say = np.sqrt(p * (1 - p)) * weight[:, np.newaxis]
-        return (
-            _histogram(h / highest, weight * np.sqrt(h)),
-            _histogram(-top.ravel() / DEPTH, say.ravel()),
-        )
-
-    of_entropy, of_depth = data.sum(statistic)
+    of_entropy, of_depth = data.sum(partial(_uncertainties, temperature))
     share = np.arange(1, n_knots + 1) / (n_knots + 1)
     scale = highest * _quantiles(of_entropy, np.linspace(0.02, 0.98, n_knots))
     return Knots(scale, -DEPTH * _quantiles(of_depth, share)[::-1])
+
+
+def _uncertainties(
+    temperature: float, logits: NDArray, codes: NDArray, weight: Array
+) -> tuple[Array, Array]:
+    """Count entropies and the largest log-probabilities of a block on the grids."""
+    n_classes = logits.shape[1]
+    n_largest = min(N_LARGEST, n_classes)
+    u = log_proba_of(logits, temperature)
+    h = entropy(u)
+    top = -np.partition(-u, n_largest - 1, axis=1)[:, :n_largest]
+    p = np.exp(top)
+    say = np.sqrt(p * (1 - p)) * weight[:, np.newaxis]
+    return (
+        _histogram(h / log(n_classes), weight * np.sqrt(h)),
+        _histogram(-top.ravel() / DEPTH, say.ravel()),
+    )
 
 
 def _histogram(values: Array, weight: Array) -> Array:
@@ -160,11 +163,8 @@ def fit_order_preserving(
     penalty = smoothness * _roughness(n_scales, n_slopes)
 
     def expand(x: Array) -> tuple[float, Array, Array]:
-        def statistic(logits: NDArray, codes: NDArray, weight: Array) -> Sums:
-            u = log_proba_of(logits, temperature)
-            return _sums_of_block(x, u, codes, weight, knots)
-
-        loss, gradient, hessian = _expansion(data.sum(statistic), knots)
+        sums = data.sum(partial(_sums_of_block, x, knots, temperature))
+        loss, gradient, hessian = _expansion(sums, knots)
         away = x - start
         pull = penalty @ away
         return (
@@ -188,12 +188,18 @@ def _roughness(*sizes: int) -> Array:
 
 
 def _sums_of_block(
-    x: Array, u: Array, codes: NDArray, weight: Array, knots: Knots
+    x: Array,
+    knots: Knots,
+    temperature: float,
+    logits: NDArray,
+    codes: NDArray,
+    weight: Array,
 ) -> Sums:
-    """Sum up what a block of log-probabilities adds to loss, gradient and Hessian.
+    """Sum up what a block of logits adds to loss, gradient and Hessian.
 
     For the function of a piece and its moments see the head of this file.
     """
+    u = log_proba_of(logits, temperature)
     scales, slopes = np.split(x, [knots.scale.shape[0]])
     n_rows, n_pieces = u.shape[0], slopes.shape[0]
     end, width = _ends_and_widths(knots)

@@ -17,7 +17,6 @@ from skcalib._blocks._scores import Block
 from skcalib._numerics import log_odds
 from skcalib._solvers._logistic import (
     LogisticModel,
-    class_weights,
     fit_logistic,
     temperature_start,
 )
@@ -37,7 +36,7 @@ def fit_platt(
     Two classes have one problem, that of the second on the log-odds.
     """
     n_classes = data.n_classes
-    own = class_weights(data) * data.total_weight
+    own = data.class_weights() * data.total_weight
     rest = np.maximum(data.total_weight - own, 0)
     smooth_low, smooth_high = 1 / (rest + 2), (own + 1) / (own + 2)
     low = smooth_low if smooth_targets else np.zeros(n_classes)

@@ -62,7 +62,11 @@ def fit_temperature(
 
 def enlarged(data: CalibrationData) -> CalibrationData:
     """Return tiny logits in units of the smallest temperature with a finite inverse."""
-    return data.mapped(lambda block: block / LEAST_TEMPERATURE)
+    return data.mapped(_enlarged)
+
+
+def _enlarged(block: NDArray) -> NDArray:
+    return block / LEAST_TEMPERATURE
 
 
 def inverse_factors(temperature: float) -> tuple[float, ...]:
@@ -152,8 +156,8 @@ def subsample(data: CalibrationData) -> CalibrationData:
     units = data.n_samples * data.n_classes // SUBSAMPLE_ELEMENTS
     step = max(min(32, units), units // 64)
     if step < 4:
-        return data
-    return data.subset(np.arange(0, data.n_samples, step))
+        return data.every(1) if data.source.is_remote else data
+    return data.every(step)
 
 
 def typical_gap(data: CalibrationData) -> float:
@@ -162,9 +166,8 @@ def typical_gap(data: CalibrationData) -> float:
     Unlike the spread of all logits it ignores columns masked by -1e30. Where most
     rows tie, the mean distance, and if that is 0 too, the mean spread takes its place.
     """
-    logits = data.logits
-    n_rows = min(data.n_samples, max(1, SUBSAMPLE_ELEMENTS // data.n_classes))
-    top = np.sort(logits[:n_rows].astype(np.float64), axis=1)
+    logits = data.head(max(1, SUBSAMPLE_ELEMENTS // data.n_classes))
+    top = np.sort(logits.astype(np.float64), axis=1)
     # Masks may be as large as floats go.
     with np.errstate(over="ignore"):
         gap = top[:, -1] - top[:, -2]

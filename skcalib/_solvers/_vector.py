@@ -62,13 +62,15 @@ def fit_vector(
 
 def slight_penalty(data: CalibrationData, x: Array) -> Array:
     """Return a penalty too weak to be seen where the data determine the parameters."""
-
-    def statistic(logits: NDArray, codes: NDArray, weight: Array) -> Array:
-        z = logits.astype(np.float64, copy=False)
-        return _diagonal_hessian(softmax_(_scores(x, z)), z, weight)
-
-    vv, _, bb = data.sum(statistic)
+    vv, _, bb = data.sum(partial(_curvature_of_block, x))
     return SLIGHT * np.stack([_raised(vv), _raised(bb)])
+
+
+def _curvature_of_block(
+    x: Array, logits: NDArray, codes: NDArray, weight: Array
+) -> Array:
+    z = logits.astype(np.float64, copy=False)
+    return _diagonal_hessian(softmax_(_scores(x, z)), z, weight)
 
 
 def _raised(curvature: Array) -> Array:
@@ -77,10 +79,11 @@ def _raised(curvature: Array) -> Array:
 
 
 def _loss(data: CalibrationData, x: Array) -> float:
-    def statistic(logits: NDArray, codes: NDArray, weight: Array) -> float:
-        return float(Exponentials.of_scores(_scores(x, logits), codes).loss @ weight)
+    return float(data.sum(partial(_loss_of_block, x)))
 
-    return float(data.sum(statistic))
+
+def _loss_of_block(x: Array, logits: NDArray, codes: NDArray, weight: Array) -> float:
+    return float(Exponentials.of_scores(_scores(x, logits), codes).loss @ weight)
 
 
 def _scores(x: Array, z: NDArray) -> Array:
@@ -98,28 +101,17 @@ def _expand(
 ) -> Expansion:
     n_classes = data.n_classes
     dense = n_classes <= MAX_DENSE_CLASSES
-
-    def statistic(logits: NDArray, codes: NDArray, weight: Array) -> tuple[Any, ...]:
-        z = logits.astype(np.float64, copy=False)
-        e = Exponentials.of_scores(_scores(x, z), codes)
-        loss = float(e.loss @ weight)
-        if curvature is not None:
-            return loss, _gradient(e, z, weight)
-        proba = e.values / e.total[:, np.newaxis]
-        hessian = _dense_hessian if dense else _diagonal_hessian
-        return loss, _gradient(e, z, weight), hessian(proba, z, weight)
+    hessian_of = _dense_hessian if dense else _diagonal_hessian
 
     def hessian_product(direction: Array) -> Array:
-        def of_block(logits: NDArray, codes: NDArray, weight: Array) -> Array:
-            z = logits.astype(np.float64, copy=False)
-            change = _scores(direction, z)
-            change = curvature_product(softmax_(_scores(x, z)), change, weight)
-            return np.stack([np.einsum("ij,ij->j", change, z), change.sum(axis=0)])
-
-        return data.sum(of_block) + 2 * penalty * direction
+        product: Array = data.sum(partial(_product_of_block, x, direction))
+        return product + 2 * penalty * direction
 
     heavy = dense and curvature is None
-    loss, gradient, *hessian = data.sum(statistic, heavy=heavy)
+    loss, gradient, *hessian = data.sum(
+        partial(_expansion_of_block, x, None if curvature is not None else hessian_of),
+        heavy=heavy,
+    )
     away = x - target
     loss += float((penalty * away**2).sum())
     gradient += 2 * penalty * away
@@ -131,6 +123,33 @@ def _expand(
     else:
         precondition = inverse_blocks(hessian[0], penalty)
     return Expansion(loss, gradient, product, precondition)
+
+
+def _expansion_of_block(
+    x: Array,
+    hessian_of: Callable[[Array, Array, Array], Array] | None,
+    logits: NDArray,
+    codes: NDArray,
+    weight: Array,
+) -> tuple[Any, ...]:
+    """Sum loss, gradient and, if it is asked for, the Hessian over one block."""
+    z = logits.astype(np.float64, copy=False)
+    e = Exponentials.of_scores(_scores(x, z), codes)
+    loss = float(e.loss @ weight)
+    if hessian_of is None:
+        return loss, _gradient(e, z, weight)
+    proba = e.values / e.total[:, np.newaxis]
+    return loss, _gradient(e, z, weight), hessian_of(proba, z, weight)
+
+
+def _product_of_block(
+    x: Array, direction: Array, logits: NDArray, codes: NDArray, weight: Array
+) -> Array:
+    """Multiply the Hessian of one block, at `x`, by a direction."""
+    z = logits.astype(np.float64, copy=False)
+    change = _scores(direction, z)
+    change = curvature_product(softmax_(_scores(x, z)), change, weight)
+    return np.stack([np.einsum("ij,ij->j", change, z), change.sum(axis=0)])
 
 
 def _gradient(e: Exponentials, z: Array, weight: Array) -> Array:

@@ -6,6 +6,7 @@ from skcalib._validation._from_proba import logits_from_proba
 from skcalib._validation._logits import (
     check_calibration_set,
     check_logits,
+    check_out,
     check_two_classes,
     check_weight,
     encode_labels,
@@ -21,6 +22,7 @@ from skcalib._validation._whole import check_whole
 __all__ = [
     "check_calibration_set",
     "check_logits",
+    "check_out",
     "check_proba",
     "check_proba_rows",
     "check_top_label",

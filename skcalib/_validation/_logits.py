@@ -17,8 +17,8 @@ from sklearn.utils.validation import (
 )
 
 from skcalib._blocks import (
-    ArraySource,
     CalibrationData,
+    Source,
     map_blocks,
     open_source,
     row_slices,
@@ -37,7 +37,7 @@ def _name_of(estimator: Any) -> str:
     return estimator if isinstance(estimator, str) else type(estimator).__name__
 
 
-def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> ArraySource:
+def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
     """Return the block source of `X`, after its shape, type and values are checked.
 
     `X` is (n, K), or (n,) and (n, 1) with the log-odds of the second class. An
@@ -91,7 +91,7 @@ def _check_numbered_columns(
         )
 
 
-def check_finite(source: ArraySource, name: str) -> None:
+def check_finite(source: Source, name: str) -> None:
     """Refuse NaN and infinity, naming the first row that holds one."""
 
     def first_bad_row(rows: slice) -> tuple[int, Any] | None:
@@ -111,6 +111,17 @@ def check_finite(source: ArraySource, name: str) -> None:
                 "needs finite logits; remove or mend such rows, and pass probabilities "
                 "through skcalib.logits_from_proba."
             )
+
+
+def check_out(out: Any, source: Source) -> None:
+    """Refuse an `out` that does not hold what is computed of every row."""
+    if not isinstance(out, np.ndarray) or out.dtype.kind != "f":
+        kind = f"an array of {out.dtype}" if hasattr(out, "dtype") else type(out)
+        raise TypeError(f"out is {kind}; it must be a NumPy array of floats.")
+    if out.shape != source.shape:
+        raise ValueError(
+            f"out has shape {out.shape}; the probabilities have {source.shape}."
+        )
 
 
 def encode_labels(

@@ -13,7 +13,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skcalib._blocks import ArraySource, map_blocks, row_slices
+from skcalib._blocks import Source, map_blocks, row_slices
 from skcalib._numerics import hash_rows
 
 DEFAULT_FOLDS = 5
@@ -57,7 +57,7 @@ def make_splits(
             fold = _deal_groups(unit, codes[rows], weight[rows], n_folds, random_state)
         return [(rows[fold != k], rows[fold == k]) for k in range(fold.max() + 1)]
     every = np.arange(codes.shape[0])
-    whole = X.read(slice(0, every.size)) if isinstance(X, ArraySource) else X
+    whole = X.read(slice(0, every.size)) if isinstance(X, Source) else X
     pairs = check_cv(cv, codes, classifier=True).split(whole, codes, groups)
     splits = [tuple(every[part][used[part]] for part in pair) for pair in pairs]
     if not splits:
@@ -93,7 +93,7 @@ def lone_class(splits: Sequence[Split], codes: Codes) -> tuple[int, int] | None:
 
 def _row_keys(X: Any, codes: Codes) -> NDArray[np.uint64]:
     """Return a hash of each row and its class."""
-    read = X.read if isinstance(X, ArraySource) else X.__getitem__
+    read = X.read if isinstance(X, Source) else X.__getitem__
     slices = row_slices(codes.shape[0], int(np.prod(X.shape[1:])))
     hashes = map_blocks(lambda rows: hash_rows(read(rows)), slices)
     pairs = np.column_stack([np.concatenate(list(hashes)), codes.astype(np.uint64)])

@@ -1,5 +1,6 @@
 """Ensemble temperature scaling: calibrated, original and uniform probabilities."""
 
+from functools import partial
 from math import log
 from numbers import Integral, Real
 
@@ -104,7 +105,8 @@ class EnsembleTemperatureScaling(BaseCalibrator):
     def fit_calibration(self, data):
         """Find the temperature, then the weights of the mixture."""
         self.temperature_ = float(fit_temperature(data).x[0])
-        log_proba = _log_proba_of_parts(data, self.temperature_)
+        of_parts = partial(_log_proba_of_parts, self.temperature_)
+        log_proba = data.rows(of_parts)
         result = fit_mixture(
             log_proba, data.weight, tol=self.tol, max_iter=self.max_iter
         )
@@ -120,20 +122,13 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         return CalibrationMap(WeightedSum(weights, parts, constant))
 
 
-def _log_proba_of_parts(data, temperature):
+def _log_proba_of_parts(temperature, logits, codes, weight):
     """Return log-probabilities of the true class under the three parts, (n, 3)."""
-
-    def of_block(logits, codes, weight):
-        columns = []
-        *more, beta = inverse_factors(temperature)
-        for scaled, factor in (
-            (logits * more[0] if more else logits, beta),
-            (logits, 1.0),
-        ):
-            t, t_label = scaled_logits(scaled, codes, factor)
-            total = np.exp(t, out=t).sum(axis=1, dtype=np.float64)
-            columns.append(t_label - np.log(total))
-        columns.append(np.full(codes.shape[0], -log(data.n_classes)))
-        return np.stack(columns, axis=1)
-
-    return data.rows(of_block)
+    *more, beta = inverse_factors(temperature)
+    columns = []
+    for scaled, factor in ((logits * more[0] if more else logits, beta), (logits, 1.0)):
+        t, t_label = scaled_logits(scaled, codes, factor)
+        total = np.exp(t, out=t).sum(axis=1, dtype=np.float64)
+        columns.append(t_label - np.log(total))
+    columns.append(np.full(codes.shape[0], -log(logits.shape[1])))
+    return np.stack(columns, axis=1)

@@ -255,7 +255,7 @@ class MatrixScaling(BaseCalibrator):
         else:
             factor = off_diagonal / (n_classes * (n_classes - 1))
             ridge = Ridge(factor, 0.0, intercept / n_classes)
-        present = np.unique(data.codes)
+        present = data.present
         # Without a penalty the offset of an absent class would go to minus infinity.
         if ridge.intercept > 0 or present.shape[0] == n_classes:
             return fit_matrix(data, start, ridge=ridge, tol=tol, max_iter=self.max_iter)

@@ -1,5 +1,7 @@
 """What several calibrators build on: temperatures, and other calibrators."""
 
+from functools import partial
+
 from sklearn.base import clone
 
 from skcalib._base import fit_checked
@@ -17,7 +19,7 @@ def fit_scaling(owner, scaling, data):
         )
     scaling = fit_checked(clone(scaling), data, owner.n_features_in_)
     front = scaling.calibration_map().logits
-    return scaling, data.used().mapped(lambda block: evaluate_block(front, block))
+    return scaling, data.used().mapped(partial(evaluate_block, front))
 
 
 def divisions(temperature):

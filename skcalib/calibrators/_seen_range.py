@@ -1,5 +1,7 @@
 """Where to cut masked logits before an affine map is fitted to them."""
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,10 +32,16 @@ def clip_masked(
 ) -> tuple[CalibrationData, tuple[float, float]]:
     """Cut the logits to their sensible range; return the range too."""
     lower, upper = sensible_range(data, temperature)
-
-    def count_outside(logits: NDArray, codes: NDArray, weight: NDArray) -> int:
-        return int(logits.min() < lower) + int(logits.max() > upper)
-
-    if data.sum(count_outside):
-        data = data.mapped(lambda block: np.clip(block, lower, upper, out=block))
+    if data.sum(partial(_count_outside, lower, upper)):
+        data = data.mapped(partial(_clip_, lower, upper))
     return data, (lower, upper)
+
+
+def _count_outside(
+    lower: float, upper: float, logits: NDArray, codes: NDArray, weight: NDArray
+) -> int:
+    return int(logits.min() < lower) + int(logits.max() > upper)
+
+
+def _clip_(lower: float, upper: float, block: NDArray) -> NDArray:
+    return np.clip(block, lower, upper, out=block)

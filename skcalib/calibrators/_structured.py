@@ -1,5 +1,6 @@
 """Structured matrix scaling: temperature first, then a shrunken affine map."""
 
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -149,9 +150,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         self.temperature_ = float(fit_temperature(data).x[0])
         self.uniform_weight_ = 1 / (data.total_weight + 1)
         front = CalibrationMap(*self._front(data.n_classes))
-        features = data.mapped(
-            lambda block: evaluate_block(front, block), keep_type=is_large(data)
-        )
+        features = data.mapped(partial(evaluate_block, front), keep_type=is_large(data))
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
         unit = data.n_classes / data.total_weight
         self._record(fit(features, unit))

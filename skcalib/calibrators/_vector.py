@@ -113,7 +113,7 @@ class VectorScaling(BaseCalibrator):
         data, self.logit_range_ = clip_masked(data, temperature)
         self.coef_ = np.full(data.n_classes, 1 / temperature)
         self.intercept_ = np.zeros(data.n_classes)
-        present = np.unique(data.codes)
+        present = data.present
         if present.shape[0] < data.n_classes:
             data = data.columns(present)
         start = np.stack([self.coef_[present], self.intercept_[present]])

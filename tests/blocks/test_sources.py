@@ -1,3 +1,4 @@
+import pickle
 import subprocess
 import sys
 
@@ -5,11 +6,16 @@ import numpy as np
 import pytest
 from every_calibrator import CALIBRATORS, identify
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 
-from skcalib._blocks import ArraySource, MappedSource, MemmapSource, open_source
-from skcalib.calibrators import (
-    TemperatureScaling,
+from skcalib._blocks import (
+    ArraySource,
+    CalibrationData,
+    MappedSource,
+    MemmapSource,
+    open_source,
 )
+from skcalib.calibrators import TemperatureScaling
 
 
 @pytest.fixture
@@ -144,6 +150,72 @@ def test_a_memmap_without_a_file_is_an_array_in_memory():
     assert_array_equal(source.read(slice(0, 10)), np.full((10, 2), 2.0))
 
 
+class SentSource(ArraySource):
+    """Rows whose statistics travel, as to another process."""
+
+    def sum(self, statistic, *beside, **options):
+        sent = pickle.dumps(statistic)
+        assert len(sent) < 20_000
+        return super().sum(pickle.loads(sent), *beside, **options)  # noqa: S301
+
+    def mapped(self, function, n_columns=None, dtype=float):
+        function = pickle.loads(pickle.dumps(function))  # noqa: S301
+        mapped = super().mapped(function, n_columns, dtype)
+        return SentSource(mapped.read(slice(0, self.shape[0])))
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [c for c in CALIBRATORS if hasattr(c, "fit_calibration")],
+    ids=identify,
+)
+def test_the_statistics_of_a_fit_are_small_and_can_be_sent(
+    draw_calibration_set, calibrator
+):
+    # 96 kB of logits, so that none of them is sent along.
+    logits, y = draw_calibration_set(n_samples=4000)
+    n_classes = logits.shape[1]
+    data = CalibrationData(SentSource(logits), y, np.ones(4000), np.arange(n_classes))
+    sent = clone(calibrator)
+    sent.n_features_in_ = n_classes
+    sent._learn(data)
+    expected = clone(calibrator).fit(logits, y)
+    assert_array_equal(sent.predict_proba(logits), expected.predict_proba(logits))
+
+
+def test_a_mapped_file_stays_on_the_disk_however_often_it_is_mapped(as_memmap):
+    source = open_source(as_memmap(np.ones((6, 3)))).mapped(np.negative).mapped(np.exp)
+    assert isinstance(source, MappedSource)
+    assert_array_equal(source.read(slice(2, 4)), np.full((2, 3), np.exp(-1.0)))
+
+
+def test_results_go_where_they_are_told(as_memmap, draw_calibration_set):
+    logits, y = draw_calibration_set(n_samples=3000)
+    scaling = TemperatureScaling().fit(logits, y)
+    expected = scaling.predict_proba(logits)
+    for out in (np.zeros(logits.shape), as_memmap(np.zeros(logits.shape), mode="r+")):
+        assert scaling.predict_proba(logits, out=out) is out
+        assert_array_equal(out, expected)
+    rows = as_memmap(logits, mode="r+", name="rows.npy")
+    scaling.predict_proba(rows, out=rows)
+    assert_array_equal(np.load(rows.filename), expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (np.zeros((5, 2)), ValueError, r"out has shape \(5, 2\); .* have \(9, 3\)"),
+        (np.zeros((9, 3), int), TypeError, "out is an array of int64; it must be"),
+        ([0.5] * 9, TypeError, "out is <class 'list'>; it must be a NumPy array"),
+    ],
+)
+def test_a_place_that_does_not_hold_the_results_is_refused(out, error, message):
+    logits, y = 4 * np.eye(3)[np.arange(9) % 3], [0, 1, 2, 0, 1, 2, 0, 1, 1]
+    scaling = TemperatureScaling().fit(logits, y)
+    with pytest.raises(error, match=message):
+        scaling.predict_proba(logits, out=out)
+
+
 MEASURE = """
 import re, sys
 import numpy as np
@@ -166,6 +238,8 @@ scaling.fit(logits, np.tile(np.load(sys.argv[2]), 5))
 assert np.array_equal(scaling.predict(logits)[:50], logits[:50].argmax(axis=1))
 assert vector.predict(logits).shape == (250_000,)
 open_source(logits).take(np.arange(0, 250_000, 1000))
+out = np.memmap(sys.argv[3], dtype=np.float32, mode="w+", shape=(250_000, 100))
+assert scaling.predict_proba(logits, out=out)[-1].sum() > 0.999
 print(peak() - before)
 """
 
@@ -182,7 +256,7 @@ def test_neither_fit_nor_predict_holds_a_file_in_memory(tmp_path):
             block.tofile(file)
     assert path.stat().st_size == 100_000_000
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", MEASURE, str(path), str(labels)],
+        [sys.executable, "-c", MEASURE, path, labels, tmp_path / "proba.f4"],
         capture_output=True,
         text=True,
         check=True,

@@ -25,7 +25,7 @@ from skcalib._maps import (
     WeightedSum,
     evaluate,
     evaluate_block,
-    top_columns,
+    top_labels,
 )
 
 MATRIX = np.array([[1.0, 0.5, 0.0], [0.0, 2.0, -1.0], [0.3, 0.0, 0.7]])
@@ -215,8 +215,8 @@ def test_the_top_column_is_the_first_largest_of_what_is_returned(dtype):
     # Single precision makes ties that the blocks in double precision do not have.
     x = np.random.default_rng(0).normal(scale=1e-4, size=(70_000, 3)).astype(dtype)
     source, mapped = open_source(x), CalibrationMap(Scale(1e-4), Softmax())
-    returned = evaluate(mapped, source)
+    returned, labels = evaluate(mapped, source), np.arange(3)
     ties = returned.max(axis=1) == np.sort(returned, axis=1)[:, -2]
     assert ties.any() == (dtype == np.float32)
-    assert_array_equal(top_columns(mapped, source), returned.argmax(axis=1))
-    assert_array_equal(top_columns(None, source), x.argmax(axis=1))
+    assert_array_equal(top_labels(mapped, source, labels), returned.argmax(axis=1))
+    assert_array_equal(top_labels(None, source, labels), x.argmax(axis=1))
