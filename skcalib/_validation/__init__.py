@@ -12,6 +12,8 @@ from skcalib._validation._logits import (
     encode_labels,
 )
 from skcalib._validation._proba import (
+    Batch,
+    check_batch,
     check_proba,
     check_proba_rows,
     check_top_label,
@@ -20,6 +22,8 @@ from skcalib._validation._splits import lone_class, make_splits, number_equal_ro
 from skcalib._validation._whole import check_whole
 
 __all__ = [
+    "Batch",
+    "check_batch",
     "check_calibration_set",
     "check_logits",
     "check_out",

@@ -212,12 +212,7 @@ def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.fl
     """
     weight: NDArray[np.float64]
     weight = check_sample_weight(readable(sample_weight), y, dtype=np.float64)
-    if (weight < 0).any():
-        row = int((weight < 0).argmax())
-        raise ValueError(
-            f"sample_weight holds a negative value: {weight[row]} in row {row}. "
-            "Negative values in sample_weight have no meaning here."
-        )
+    refuse_negative(weight)
     if not weight.any():
         raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")
     exponent = int(np.frexp(weight.max())[1])
@@ -225,6 +220,16 @@ def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.fl
     if exponent != sensible:
         weight = np.ldexp(weight, sensible - exponent)
     return weight
+
+
+def refuse_negative(weight: NDArray[np.float64]) -> None:
+    """Refuse negative weights, naming the first."""
+    if (weight < 0).any():
+        row = int((weight < 0).argmax())
+        raise ValueError(
+            f"sample_weight holds a negative value: {weight[row]} in row {row}. "
+            "Negative values in sample_weight have no meaning here."
+        )
 
 
 def check_calibration_set(

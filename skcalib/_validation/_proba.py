@@ -15,7 +15,12 @@ from skcalib._validation._column_classes import (
     preview,
 )
 from skcalib._validation._containers import column_names, readable, refuse_dates
-from skcalib._validation._logits import _are_column_numbers, check_weight
+from skcalib._validation._logits import (
+    LARGEST_WEIGHT,
+    _are_column_numbers,
+    check_weight,
+    refuse_negative,
+)
 from skcalib._warnings import warn
 from skcalib.exceptions import OneColumnWarning
 
@@ -61,11 +66,12 @@ def check_proba(
     `pos_label` names the class of a single column. `top_label` says that the
     predicted class is judged, to which confidences must not be passed as one column.
     """
-    given = _read(y_true, y_proba, labels, sample_weight, pos_label)
+    given = _read(y_true, y_proba, labels, pos_label)
+    weight = check_weight(sample_weight, given.codes)
     _find_top(given.proba)
     if top_label and given.is_unnamed:
-        _warn_of_confidences(given)
-    return given.codes, given.proba, given.weight
+        _warn_of_confidences(given, weight)
+    return given.codes, given.proba, weight
 
 
 def check_top_label(
@@ -80,11 +86,78 @@ def check_top_label(
     `confidence` is the largest probability, `hit` whether its (first) column is that
     of the true label; see `check_proba` for the rest.
     """
-    given = _read(y_true, y_proba, labels, sample_weight, pos_label)
+    given = _read(y_true, y_proba, labels, pos_label)
+    weight = check_weight(sample_weight, given.codes)
     top, confidence = _find_top(given.proba)
     if given.is_unnamed:
-        _warn_of_confidences(given)
-    return confidence, top == given.codes, given.weight
+        _warn_of_confidences(given, weight)
+    return confidence, top == given.codes, weight
+
+
+class Batch(NamedTuple):
+    """Checked rows; `confidence` and `hit` as of `check_top_label`."""
+
+    codes: NDArray[np.intp]
+    proba: NDArray[Any]
+    weight: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    hit: NDArray[np.bool_]
+
+    def part(self, rows: slice) -> "Batch":
+        """Return some of the rows, not copied."""
+        codes, proba, weight, confidence, hit = self
+        return Batch(
+            codes[rows], proba[rows], weight[rows], confidence[rows], hit[rows]
+        )
+
+
+def check_batch(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    pos_label: object = None,
+) -> tuple[Batch, list[Any]]:
+    """Return some rows of many, and the labels of the columns.
+
+    Unlike in `check_proba` they mean the same whatever rows they come with: without
+    `labels`, integers are column numbers, and other labels are refused. Weights are
+    left as they are, and may all be 0.
+    """
+    given = _read(y_true, y_proba, labels, pos_label, numbered=True)
+    weight = _weight_of_batch(sample_weight, given.codes)
+    top, confidence = _find_top(given.proba)
+    if given.is_unnamed and weight.any():
+        _warn_of_confidences(given, weight)
+    hit = top == given.codes
+    return Batch(given.codes, given.proba, weight, confidence, hit), given.classes
+
+
+def _weight_of_batch(
+    sample_weight: ArrayLike | None, codes: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    if sample_weight is None:
+        return np.ones(codes.shape[0])
+    weight: NDArray[np.float64] = check_array(
+        readable(sample_weight),
+        dtype=np.float64,
+        ensure_2d=False,
+        input_name="sample_weight",
+    )
+    if weight.shape != codes.shape:
+        raise ValueError(
+            f"sample_weight has shape {weight.shape}; there are {codes.shape[0]} rows, "
+            "each of which needs one weight."
+        )
+    refuse_negative(weight)
+    if weight.max() > 2.0**LARGEST_WEIGHT:
+        row = int(weight.argmax())
+        raise ValueError(
+            f"sample_weight holds {weight[row]:g} in row {row}. Weights that are added "
+            f"up batch by batch are 2^{LARGEST_WEIGHT} at most; divide all by a common "
+            "factor."
+        )
+    return weight
 
 
 class _Given(NamedTuple):
@@ -92,7 +165,7 @@ class _Given(NamedTuple):
 
     codes: NDArray[np.intp]
     proba: NDArray[Any]
-    weight: NDArray[np.float64]
+    classes: list[Any]
     is_unnamed: bool
 
 
@@ -100,25 +173,34 @@ def _read(
     y_true: ArrayLike,
     y_proba: ArrayLike,
     labels: ArrayLike | None,
-    sample_weight: ArrayLike | None,
     pos_label: object,
+    *,
+    numbered: bool = False,
 ) -> _Given:
+    """Bring labels and probabilities together, whose values are still to be checked.
+
+    `numbered` says that labels that are not named are column numbers.
+    """
     array = _as_floats(y_proba)
     proba = _as_columns(array)
     is_single = proba is not array
     check_consistent_length(y_true, y_proba)
-    y = column_or_1d(readable(y_true))
+    y = readable(y_true)
+    if type(y) is not np.ndarray or y.ndim != 1:  # As for probabilities.
+        y = column_or_1d(y)
     names = column_names(y_proba)
     if labels is None and names is not None:
         labels = classes_of_columns(np.unique(y), names, "labels")
         if is_single and labels is not None and pos_label is None:
             pos_label = labels[1]
-    codes, classes = _encode(y, proba.shape[1], labels, is_single)
+    if labels is None and numbered:
+        codes, classes = _column_numbers(y, proba.shape[1])
+    else:
+        codes, classes = _encode(y, proba.shape[1], labels, is_single)
     column = _positive_column(classes, pos_label, is_single)
     if is_single and column == 0:
         proba = np.ascontiguousarray(proba[:, ::-1])
-    weight = check_weight(sample_weight, codes)
-    return _Given(codes, proba, weight, is_single and pos_label is None)
+    return _Given(codes, proba, classes, is_single and pos_label is None)
 
 
 def _positive_column(
@@ -147,7 +229,7 @@ def _positive_column(
     return None
 
 
-def _warn_of_confidences(given: _Given) -> None:
+def _warn_of_confidences(given: _Given, weight: NDArray[np.float64]) -> None:
     """Warn where one column looks like confidences beside whether each was right.
 
     Read as the probability p of one class, a row below 0.5 predicts the other one,
@@ -159,11 +241,11 @@ def _warn_of_confidences(given: _Given) -> None:
     if p.min() < LEAST_CONFIDENCE:
         return
     low = p < 0.5
-    gap = given.weight * (p - given.codes)
-    variance = given.weight**2 * p * (1 - p)
+    gap = weight * (p - given.codes)
+    variance = weight**2 * p * (1 - p)
     gaps = np.array([gap[low].sum(), gap[~low].sum()])
     noise = np.sqrt([variance[low].sum(), variance[~low].sum()])
-    shares = np.abs(gaps) / given.weight.sum()
+    shares = np.abs(gaps) / weight.sum()
     is_clear = (np.abs(gaps) > 3 * noise).all() and 2 * shares.min() > CANCELLED
     if not is_clear or (gaps[0] > 0) != (gaps[1] > 0):
         return
@@ -181,6 +263,13 @@ def _warn_of_confidences(given: _Given) -> None:
 
 def _as_floats(proba: ArrayLike) -> NDArray[Any]:
     proba = readable(proba)
+    if (
+        type(proba) is np.ndarray
+        and proba.dtype in (np.float32, np.float64)
+        and proba.ndim == 2
+        and proba.size > 0
+    ):  # Nothing to convert: batches may be of one row, and many.
+        return proba
     refuse_dates(proba, "y_proba")
     array: NDArray[Any] = check_array(
         proba,
@@ -282,3 +371,19 @@ def _encode(
             "labels=[...], for instance labels=classifier.classes_."
         )
     return codes.astype(np.intp, copy=False), present.tolist()
+
+
+def _column_numbers(
+    y: NDArray[Any], n_columns: int
+) -> tuple[NDArray[np.intp], list[Any]]:
+    """Take labels for the numbers of their columns, or refuse them."""
+    if y.dtype.kind in "biuf":
+        with np.errstate(invalid="ignore"):
+            codes = y.astype(np.intp, copy=False)
+        if codes.min() >= 0 and codes.max() < n_columns and (codes == y).all():
+            return codes, list(range(n_columns))
+    raise ValueError(
+        f"The labels in y_true are {preview(np.unique(y))}, which are not all numbers "
+        f"of the {n_columns} columns of y_proba. Rows that come in batches may lack "
+        "some classes, so name the class of each column, in order: labels=[...]."
+    )

@@ -1,5 +1,6 @@
 """Measures of calibration, their scorers, and a report with intervals."""
 
+from skcalib.metrics._accumulator import CalibrationAccumulator
 from skcalib.metrics._conditional import top_label_calibration_error
 from skcalib.metrics._directions import overconfidence_error, underconfidence_error
 from skcalib.metrics._entropy import predictive_entropy
@@ -48,6 +49,7 @@ from skcalib.metrics._uncertainty import (
 )
 
 __all__ = [
+    "CalibrationAccumulator",
     "CalibrationDifference",
     "CalibrationReport",
     "CalibrationTestResult",

@@ -10,10 +10,10 @@ from sklearn.utils import check_random_state
 from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import Floats, check_bootstrap
 from skcalib.metrics._hypothesis import repeat_rows
-from skcalib.metrics._registry import OF_ROWS, RANKED, evaluate
+from skcalib.metrics._registry import OF_ROWS, PER_ROW, RANKED, evaluate
 from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
 
-COMPARED_METRICS = [*RANKED, *OF_ROWS]
+COMPARED_METRICS = [*RANKED, *PER_ROW, *OF_ROWS]
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from skcalib.metrics._bins import Floats
+from skcalib.metrics._bins import BinStats, Floats
 from skcalib.metrics._conditional import top_label_calibration_error
 from skcalib.metrics._directions import (
     overconfidence,
@@ -54,8 +54,15 @@ class Metric:
     # To be resampled it is a function of one replicate, rows in the order of
     # confidence, and so of the predicted class alone ...
     of_ranked: Callable[[Replicate], float] | None = None
-    # ... or of all rows, for every row of weights at once.
+    # ... or the mean of a number of each row ...
+    per_row: Callable[[RowStatistics], Floats] | None = None
+    # ... or of all rows, for every row of weights at once ...
     of_rows: Callable[[RowStatistics, Floats], Floats] | None = None
+    # ... and then, where it is known, of the sums per class and bin.
+    of_class_bins: Callable[[BinStats], float] | None = None
+    # What becomes of it where rows are added up as they come, and confidences rounded
+    # to cells: the same, something near, or, where this is None, nothing.
+    accumulated: Literal["exact", "near"] | None = None
     # An average of absolute gaps, which the noise of resampling raises.
     is_gap: bool = False
     # In a report: its title, and whether it has to be asked for, as what repeats others
@@ -76,19 +83,22 @@ METRICS = {
             "accuracy",
             better="higher",
             of_ranked=lambda r: float(r.bins.hit.sum() / r.bins.weight.sum()),
+            accumulated="exact",
             title="Accuracy",
             plain_title="Accuracy",
             percent_decimals=2,
         ),
         Metric(
             "nll",
-            of_rows=lambda rows, weights: row_mean(rows.log_loss, weights),
+            per_row=lambda rows: rows.log_loss,
+            accumulated="exact",
             title="Log loss",
             plain_title="Log loss (NLL)",
         ),
         Metric(
             "brier",
-            of_rows=lambda rows, weights: row_mean(rows.brier, weights),
+            per_row=lambda rows: rows.brier,
+            accumulated="exact",
             title="Brier score",
             plain_title="Brier score",
         ),
@@ -96,13 +106,15 @@ METRICS = {
             "entropy",
             predictive_entropy,
             better="neither",
-            of_rows=lambda rows, weights: row_mean(rows.entropy, weights),
+            per_row=lambda rows: rows.entropy,
+            accumulated="exact",
             title="Entropy",
         ),
         Metric(
             "ece",
             expected_calibration_error,
             of_ranked=lambda r: r.bins.mean_gap,
+            accumulated="exact",
             is_gap=True,
             title="ECE",
             plain_title="ECE",
@@ -112,6 +124,7 @@ METRICS = {
             "aece",
             adaptive_expected_calibration_error,
             of_ranked=lambda r: r.mass_bins.mean_gap,
+            accumulated="near",
             is_gap=True,
             title="AECE (equal mass)",
             plain_title="ECE, equal mass",
@@ -121,6 +134,8 @@ METRICS = {
             "sce",
             static_calibration_error,
             of_rows=RowStatistics.static_errors,
+            of_class_bins=lambda bins: bins.mean_gap,
+            accumulated="exact",
             is_gap=True,
             title="SCE (class-wise)",
             plain_title="ECE, classwise (SCE)",
@@ -131,6 +146,7 @@ METRICS = {
             "mce",
             maximum_calibration_error,
             of_ranked=lambda r: largest_gap(r.bins),
+            accumulated="exact",
             is_gap=True,
             title="Maximum CE",
         ),
@@ -138,6 +154,7 @@ METRICS = {
             "rmsce",
             root_mean_squared_calibration_error,
             of_ranked=lambda r: root_mean_squared_gap(r.bins),
+            accumulated="exact",
             is_gap=True,
             title="Root mean squared CE",
         ),
@@ -145,6 +162,7 @@ METRICS = {
             "ks",
             ks_calibration_error,
             of_ranked=lambda r: largest_cumulated_gap(r.ranked, r.weight),
+            accumulated="near",
             is_gap=True,
             title="KS error",
             plain_title="KS error, without bins",
@@ -156,6 +174,7 @@ METRICS = {
             of_ranked=lambda r: smooth_error(
                 r.ranked.confidence, r.ranked.hit, r.weight
             ),
+            accumulated="near",
             is_gap=True,
             title="Smooth ECE",
         ),
@@ -163,6 +182,7 @@ METRICS = {
             "overconfidence",
             overconfidence_error,
             of_ranked=lambda r: overconfidence(r.bins),
+            accumulated="exact",
             is_gap=True,
             title="Overconfidence",
             on_request=True,
@@ -171,6 +191,7 @@ METRICS = {
             "underconfidence",
             underconfidence_error,
             of_ranked=lambda r: underconfidence(r.bins),
+            accumulated="exact",
             is_gap=True,
             title="Underconfidence",
             on_request=True,
@@ -212,7 +233,25 @@ PERCENT_COLUMNS = [
 ]
 IN_REPORT = [name for name, metric in METRICS.items() if metric.title is not None]
 RANKED = {name: m.of_ranked for name, m in METRICS.items() if m.of_ranked is not None}
+PER_ROW = {name: m.per_row for name, m in METRICS.items() if m.per_row is not None}
 OF_ROWS = {name: m.of_rows for name, m in METRICS.items() if m.of_rows is not None}
+ACCUMULATED = [name for name in IN_REPORT if METRICS[name].accumulated is not None]
+
+
+def check_names(metrics: Iterable[str] | None, known: list[str]) -> list[str]:
+    """Return the names, those of a report by default; refuse what is not known."""
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics={metrics!r} is a string; pass a list of names.")
+    default = [name for name in known if not METRICS[name].on_request]
+    names = list(default if metrics is None else metrics)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"metrics holds unknown names: {unknown}. Known are {known}."
+            if unknown
+            else "metrics is empty; name at least one."
+        )
+    return names
 
 
 def evaluate(
@@ -223,7 +262,9 @@ def evaluate(
     ranked_weights = weights[:, rows.ranked.order]
     replicates = [Replicate(rows.ranked, w, rows.n_bins) for w in ranked_weights]
     for name in names:
-        if name in OF_ROWS:
+        if name in PER_ROW:
+            values[name] = row_mean(PER_ROW[name](rows), weights)
+        elif name in OF_ROWS:
             values[name] = OF_ROWS[name](rows, weights)
         else:
             values[name] = np.array([RANKED[name](r) for r in replicates])

@@ -11,7 +11,13 @@ from sklearn.utils import check_random_state
 from skcalib._optional import import_optional
 from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import Floats, check_bootstrap
-from skcalib.metrics._registry import IN_REPORT, METRICS, RANKED, evaluate
+from skcalib.metrics._registry import (
+    IN_REPORT,
+    METRICS,
+    RANKED,
+    check_names,
+    evaluate,
+)
 from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
 
 
@@ -226,7 +232,7 @@ def calibration_report(
     >>> sorted(report)
     ['accuracy', 'ece']
     """
-    names = _check_names(metrics)
+    names = check_names(metrics, IN_REPORT)
     check_bootstrap(n_bootstrap, confidence_level)
     codes, proba, weight = check_proba(
         y_true,
@@ -253,21 +259,6 @@ def calibration_report(
         n_bootstrap=int(n_bootstrap),
         confidence_level=float(confidence_level),
     )
-
-
-def _check_names(metrics: Iterable[str] | None) -> list[str]:
-    if isinstance(metrics, str):
-        raise TypeError(f"metrics={metrics!r} is a string; pass a list of names.")
-    default = [name for name in IN_REPORT if not METRICS[name].on_request]
-    names = list(default if metrics is None else metrics)
-    unknown = [name for name in names if name not in IN_REPORT]
-    if unknown or not names:
-        raise ValueError(
-            f"metrics holds unknown names: {unknown}. Known are {IN_REPORT}."
-            if unknown
-            else "metrics is empty; name at least one."
-        )
-    return names
 
 
 def _intervals(

@@ -28,8 +28,8 @@ BANDS = {"consistency": "range of chance", "confidence": "confidence interval"}
 class ReliabilityDisplay(FromEstimator):
     """Reliability diagram with gaps, a band of chance and a confidence histogram.
 
-    Make one with `from_estimator` or `from_predictions`; every argument is kept as
-    an attribute.
+    Make one with `from_estimator`, `from_predictions` or `from_accumulator`; every
+    argument is kept as an attribute.
 
     Parameters
     ----------
@@ -200,6 +200,57 @@ class ReliabilityDisplay(FromEstimator):
             band=bins.band(interval, n_bootstrap, confidence_level, random_state),
             interval=interval,
             class_=class_,
+            name=name,
+        )
+        return display.plot(ax=ax, **options)
+
+    @classmethod
+    def from_accumulator(
+        cls, accumulator, *, strategy="uniform", name=None, ax=None, **options
+    ):
+        """Draw the diagram of rows that have come in batches.
+
+        There is no band, which would need the rows.
+
+        Parameters
+        ----------
+        accumulator : CalibrationAccumulator
+            What has been made of the rows.
+
+        strategy : {"uniform", "quantile"}, default="uniform"
+            Bins of equal width or of equal mass.
+
+        name : str, default=None
+            Title.
+
+        ax : matplotlib Axes, default=None
+            Axes to draw on; by default those of a new figure.
+
+        **options : dict
+            Passed on to `plot`.
+
+        Returns
+        -------
+        display : ReliabilityDisplay
+            The drawn display.
+
+        Examples
+        --------
+        >>> from skcalib.metrics import CalibrationAccumulator
+        >>> from skcalib.plotting import ReliabilityDisplay
+        >>> accumulator = CalibrationAccumulator()
+        >>> for y_true, y_proba in [([0, 1], [0.1, 0.9]), ([1, 1], [0.8, 0.4])]:
+        ...     accumulator = accumulator.update(y_true, y_proba)
+        >>> round(ReliabilityDisplay.from_accumulator(accumulator).error, 3)
+        0.25
+        """
+        bins = accumulator.reliability(strategy)
+        gaps = np.abs(bins["confidence"] - bins["accuracy"])
+        display = cls(
+            **bins,
+            histogram=accumulator.reliability()["share"],
+            error=float(np.nansum(bins["share"] * gaps)),
+            error_name=_error_name(strategy, None),
             name=name,
         )
         return display.plot(ax=ax, **options)

@@ -1,0 +1,159 @@
+"""Sums over rows of which metrics are functions; those of parts of the rows add up.
+
+The predicted class is summed per cell of confidence. Cells are finer than bins of equal
+width and end where these end, so that the sums of the bins stay what they are. What
+sorts confidences sees those of a cell as equal to their mean.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from skcalib._blocks import row_slices, sum_blocks
+from skcalib._validation import Batch
+from skcalib.metrics._bins import (
+    BinStats,
+    Floats,
+    RankedScores,
+    bin_stats,
+    uniform_edges,
+)
+from skcalib.metrics._classwise import class_stats
+from skcalib.metrics._registry import METRICS, PER_ROW, RANKED
+from skcalib.metrics._resampling import Replicate, RowStatistics
+
+# About so many cells of equal width, ...
+CELLS = 4096
+# ... and where these get too wide, for each halving of what a confidence lacks to 1:
+# networks are often surer than that of most rows.
+CELLS_PER_HALVING = 16
+# Digits of a float64 below 1.
+HALVINGS = 53
+# Large blocks, as each has sums for all cells.
+BLOCK_ELEMENTS = 1 << 19
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Sums over some rows.
+
+    Attributes
+    ----------
+    n_rows : int
+        Number of rows of positive weight.
+
+    cells : BinStats
+        Sums for the predicted class in each cell of confidence.
+
+    class_bins : BinStats
+        Sums for each class and bin of its probability; without classes if no metric
+        asks for them.
+
+    totals : ndarray
+        Weighted sums of what metrics are means of.
+    """
+
+    n_rows: int
+    cells: BinStats
+    class_bins: BinStats
+    totals: Floats
+
+    def __add__(self, other: "RowSums") -> "RowSums":
+        return RowSums(
+            self.n_rows + other.n_rows,
+            self.cells + other.cells,
+            self.class_bins + other.class_bins,
+            self.totals + other.totals,
+        )
+
+
+@lru_cache(maxsize=16)
+def cell_edges(n_bins: int) -> Floats:
+    """Return the inner edges of the cells, among them those of `n_bins` bins."""
+    even = uniform_edges(n_bins * -(-CELLS // n_bins))
+    halvings = np.arange(1, HALVINGS, 1 / CELLS_PER_HALVING)
+    near_one = 1 - 2.0**-halvings
+    edges = np.append(even, np.unique(near_one[near_one > even[-1]]))
+    edges.flags.writeable = False
+    return edges
+
+
+def no_rows(n_bins: int, n_classes: int, names: list[str]) -> RowSums:
+    """Return the sums over no rows."""
+    shape = (n_classes if _by_class(names) else 0, n_bins)
+    return RowSums(
+        0,
+        BinStats(*np.zeros((3, cell_edges(n_bins).shape[0] + 1))),
+        BinStats(*np.zeros((3, *shape))),
+        np.zeros(len(mean_names(names))),
+    )
+
+
+def mean_names(names: list[str]) -> list[str]:
+    """Return the metrics that are means of a number of each row."""
+    return [name for name in names if name in PER_ROW]
+
+
+def _by_class(names: list[str]) -> bool:
+    return any(METRICS[name].of_class_bins is not None for name in names)
+
+
+def row_sums(batch: Batch, n_bins: int, names: list[str]) -> RowSums:
+    """Sum over checked rows what the metrics of these names are functions of."""
+
+    def of_block(rows: slice) -> RowSums:
+        return block_sums(batch.part(rows), n_bins, names)
+
+    n_rows, n_classes = batch.proba.shape
+    slices = row_slices(n_rows, n_classes, BLOCK_ELEMENTS)
+    total: RowSums = sum_blocks(of_block, slices)
+    return total
+
+
+def block_sums(batch: Batch, n_bins: int, names: list[str]) -> RowSums:
+    """Sum over a block of rows, all at once."""
+    codes, proba, weight, confidence, hit = batch
+    rows = RowStatistics(proba, codes, n_bins)
+    class_bins = BinStats(*np.zeros((3, 0, n_bins)))
+    if _by_class(names):
+        # Not in single precision, whose error would depend on the blocks.
+        exact = proba.astype(np.float64, copy=False)
+        class_bins = class_stats(exact, codes, weight, n_bins)
+    means = [weight @ PER_ROW[name](rows) for name in mean_names(names)]
+    return RowSums(
+        int(np.count_nonzero(weight)),
+        bin_stats(confidence, hit, weight, cell_edges(n_bins)),
+        class_bins,
+        np.array(means, dtype=np.float64),
+    )
+
+
+def cells_as_rows(cells: BinStats, n_bins: int) -> Replicate:
+    """Return a row for each cell that is not empty: mean confidence, mean hit, weight.
+
+    A mean may be rounded out of its cell, and then belongs to the nearest value in it.
+    """
+    filled = np.flatnonzero(cells.weight > 0)
+    edges = cell_edges(n_bins)
+    low = np.nextafter(np.append(0, edges), 2)[filled]
+    high = np.append(edges, np.inf)[filled]
+    confidence = np.clip(cells.mean_confidence[filled], low, high)
+    every = np.arange(filled.shape[0])
+    ranked = RankedScores(every, confidence, cells.accuracy[filled], every)
+    return Replicate(ranked, cells.weight[filled], n_bins)
+
+
+def metric_values(sums: RowSums, n_bins: int, names: list[str]) -> dict[str, float]:
+    """Compute metrics from sums over their rows."""
+    replicate = cells_as_rows(sums.cells, n_bins)
+    means = sums.totals / sums.cells.weight.sum()
+    of_rows = dict(zip(mean_names(names), means.tolist(), strict=True))
+
+    def value(name: str) -> float:
+        metric = METRICS[name]
+        if metric.of_class_bins is not None:
+            return metric.of_class_bins(sums.class_bins)
+        return RANKED[name](replicate)
+
+    return {name: of_rows[name] if name in of_rows else value(name) for name in names}
