@@ -5,10 +5,13 @@ they take their places. What fails before that leaves nothing behind.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 
 def write_together(contents: Mapping[Path, Callable[[Path], object]]) -> None:
@@ -44,6 +47,12 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise ValueError(
             f"The folder {str(target.parent)!r} does not exist. Make it first."
         )
+
+
+def digest(content: dict[str, Any]) -> str:
+    """Return what tells damaged content from what was written as JSON."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _temporary(target: Path) -> Path:

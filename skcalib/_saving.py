@@ -6,7 +6,6 @@ it elsewhere.
 """
 
 import base64
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -23,12 +22,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib import __version__, _maps, calibrators
 from skcalib._base import BaseCalibrator
-from skcalib._files import check_target, write_together
+from skcalib._files import check_target, digest, write_together
 from skcalib._maps import CalibrationMap, Operation
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator
+from skcalib.monitoring._chain import Recalibrated
 
 FORMAT = "skcalib calibrator"
 # Counts up when a file that is written can no longer be read by what came before.
@@ -37,6 +37,7 @@ _CLASSES = {
     **{name: getattr(calibrators, name) for name in calibrators.__all__},
     "CalibratorSearch": CalibratorSearch,
     "StackedCalibrator": StackedCalibrator,
+    "Recalibrated": Recalibrated,
 }
 _RECORDS = {
     kind.__name__: kind
@@ -115,7 +116,7 @@ def calibrator_file(calibrator: Any) -> Callable[[Path], object]:
         "format": FORMAT,
         "version": VERSION,
         "skcalib": __version__,
-        "sha256": _digest(content),
+        "sha256": digest(content),
         **content,
     }
     text = json.dumps(document, allow_nan=False, indent=1)
@@ -172,12 +173,6 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 class _DamageError(Exception):
     """What is wrong with the content of a file."""
-
-
-def _digest(content: dict[str, Any]) -> str:
-    """Return what tells damaged content from what was written."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _content(calibrator: Any) -> dict[str, Any]:
@@ -334,7 +329,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _calibrator_of(document: dict[str, Any]) -> Any:
     content = {key: document.get(key) for key in ("calibrator", "map")}
-    if document.get("sha256") != _digest(content):
+    if document.get("sha256") != digest(content):
         raise _DamageError("its content is not what was written.")
     calibrator = _value(content["calibrator"], _read_estimator)
     try:

@@ -16,8 +16,8 @@ from sklearn.model_selection import KFold
 import skcalib
 from skcalib import extending
 from skcalib._blocks import open_source
+from skcalib._files import digest
 from skcalib._maps import CalibrationMap, evaluate
-from skcalib._saving import _digest
 from skcalib.calibrators import (
     DensityRatioCalibration,
     DirichletCalibration,
@@ -196,7 +196,7 @@ def load_document(document, tmp_path):
     """Read a document whose checksum is right, as a hostile one would have it."""
     path = tmp_path / "changed.json"
     content = {key: document.get(key) for key in ("calibrator", "map")}
-    document["sha256"] = _digest(content)
+    document["sha256"] = digest(content)
     path.write_text(json.dumps(document))
     return skcalib.load(path)
 

@@ -1,0 +1,6 @@
+"""After deployment: whether served probabilities are still calibrated."""
+
+from skcalib.monitoring._monitor import CalibrationMonitor
+from skcalib.monitoring._report import MonitorReport
+
+__all__ = ["CalibrationMonitor", "MonitorReport"]

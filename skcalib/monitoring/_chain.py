@@ -1,0 +1,81 @@
+"""A served calibration map and the calibrator that corrects it, as one calibrator."""
+
+from sklearn.base import clone
+
+from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._maps import (
+    CalibrationMap,
+    Log,
+    LogSoftmax,
+    WeightedSum,
+    evaluate_block,
+)
+from skcalib.monitoring._bets import FLOOR
+
+
+class Recalibrated(BaseCalibrator):
+    """A calibrator of the log-probabilities that a map gives which is served already.
+
+    What `CalibrationMonitor.recalibrate` returns where it knows the served calibrator:
+    it takes the logits that one takes. A fit learns the correction anew.
+
+    Parameters
+    ----------
+    served : CalibrationMap
+        From logits to probabilities, as they are served.
+
+    correction : estimator
+        Calibrator from the logarithms of these to other probabilities.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits.
+
+    Attributes
+    ----------
+    correction_ : estimator
+        The fitted correction.
+    """
+
+    _parameter_constraints: dict = {
+        "served": [CalibrationMap],
+        "correction": [BaseCalibrator],
+        "classes": ["array-like", None],
+    }
+
+    def __init__(self, served, correction, *, classes=None):
+        self.served = served
+        self.correction = correction
+        self.classes = classes
+
+    @classmethod
+    def of(cls, served, correction):
+        """Chain two fitted calibrators, of which the latter takes log-probabilities."""
+        chain = cls(served.calibration_map(), clone(correction))
+        chain.correction_ = correction
+        chain.classes_ = served.classes_
+        chain.n_features_in_ = served.n_features_in_
+        return chain
+
+    @property
+    def has_logits(self):
+        """Whether the map ends in a softmax."""
+        return self.correction.has_logits
+
+    def fit_calibration(self, data):
+        """Learn the correction from what the served map says."""
+        front = CalibrationMap(*self._front(data.n_classes))
+        told = data.mapped(lambda block: evaluate_block(front, block))
+        self.correction_ = fit_checked(clone(self.correction), told)
+
+    def calibration_map(self):
+        """Return the served map, then that of the correction."""
+        front = self._front(self.classes_.shape[0])
+        return CalibrationMap(*front, *self.correction_.calibration_map().operations)
+
+    def _front(self, n_classes):
+        """From logits to the logarithms of the served probabilities."""
+        if self.served.logits is not None:
+            return *self.served.logits.operations, LogSoftmax()
+        # Zeros become what the monitor takes them for.
+        share = 1 - n_classes * FLOOR
+        return WeightedSum((share,), (self.served,), FLOOR), Log()

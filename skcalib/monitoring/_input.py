@@ -1,0 +1,94 @@
+"""Checks of the rows that a monitor is given."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from skcalib._validation import (
+    check_proba,
+    check_proba_rows,
+    column_names,
+    encode_labels,
+)
+
+
+def check_begun(monitor: Any) -> None:
+    """Refuse to tell of rows where there were none."""
+    if not hasattr(monitor, "classes_"):
+        raise NotFittedError("The monitor has seen no rows yet; call update first.")
+
+
+def check_position(monitor: Any, position: int | None) -> None:
+    """Refuse rows that come twice, or too early."""
+    n_rows = getattr(monitor, "n_rows_", 0)
+    if position is not None and position != n_rows:
+        what = "came before" if position < n_rows else "leave out some"
+        raise ValueError(
+            f"The rows begin at position {position}, but {n_rows} rows were seen: they "
+            f"{what}. Rows have to come once, in order, from {n_rows} on."
+        )
+
+
+def check_rows(
+    monitor: Any, y: ArrayLike, proba: ArrayLike
+) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
+    """Return column numbers, rows of probabilities and the class of each column."""
+    labels = getattr(monitor, "classes_", None)
+    if labels is None and monitor.classes is not None:
+        labels = np.asarray(monitor.classes)
+    if labels is None and monitor.calibrator is not None:
+        check_is_fitted(monitor.calibrator)
+        labels = monitor.calibrator.classes_
+    rows = check_proba_rows(proba)
+    if labels is not None and len(labels) != rows.shape[1]:
+        raise ValueError(
+            f"proba has {rows.shape[1]} columns, but the monitor watches "
+            f"{len(labels)} classes. Probabilities of other classes need a monitor of "
+            "their own."
+        )
+    if labels is None:
+        name, names = type(monitor).__name__, column_names(proba)
+        labels, _ = encode_labels(name, y, rows.shape[1], None, names)
+    is_single = np.ndim(proba) == 1 or np.shape(proba)[1] == 1
+    codes, rows, _ = check_proba(y, rows if is_single else proba, labels)
+    return codes, rows, np.asarray(labels)
+
+
+def check_groups(
+    monitor: Any, groups: ArrayLike | None, n_rows: int
+) -> NDArray[np.intp]:
+    """Return the number of the group of each row, from 1 on; 0 without groups."""
+    if (groups is None) != (monitor.groups is None):
+        raise ValueError(
+            "The monitor was made without groups; name them first: "
+            "CalibrationMonitor(groups=[...])."
+            if monitor.groups is None
+            else "groups is missing: the monitor needs the group of each row."
+        )
+    if groups is None:
+        return np.zeros(n_rows, np.intp)
+    number = {name: k for k, name in enumerate(group_names(monitor), start=1)}
+    given = np.asarray(groups).tolist()
+    if np.ndim(groups) != 1 or len(given) != n_rows:
+        raise ValueError(
+            f"groups has shape {np.shape(groups)}; it needs one entry for each of the "
+            f"{n_rows} rows."
+        )
+    unknown = [row for row, name in enumerate(given) if name not in number]
+    if unknown:
+        raise ValueError(
+            f"Row {unknown[0]} is of group {given[unknown[0]]!r}, which is none of "
+            f"{list(number)}. The groups are fixed when the monitor is made."
+        )
+    return np.array([number[name] for name in given], dtype=np.intp)
+
+
+def group_names(monitor: Any) -> list[Any]:
+    """Return the names of the groups of a monitor that has some."""
+    names: list[Any] = np.asarray(monitor.groups).tolist()
+    if len(set(names)) != len(names) or not names:
+        raise ValueError(f"groups={names} needs names, each of them once.")
+    return names

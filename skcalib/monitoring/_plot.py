@@ -1,0 +1,63 @@
+"""The picture of a monitor: evidence over time, reliability then and now."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib.metrics._bins import BinStats
+from skcalib.plotting import ReliabilityDisplay
+from skcalib.plotting._style import COLOURS, add_legend, hide_box, new_axes
+
+_SIZE = (4.4, 5.0)
+
+
+def draw(monitor: Any, axes: Any = None) -> NDArray[Any]:
+    """Draw on three axes, by default those of a new figure."""
+    if axes is None:
+        axes = new_axes("CalibrationMonitor.plot", n_columns=3, size=_SIZE)
+    axes = np.ravel(axes)
+    if axes.shape[0] != 3:
+        raise ValueError(f"The picture has three parts; {axes.shape[0]} axes came.")
+    _draw_evidence(monitor, axes[0])
+    change = monitor.change_point_
+    since = monitor.n_rows_ - (change or 0)
+    titles = ("before", "since the change")
+    if change is None or since > monitor._recent.codes.size:
+        titles = ("older rows", "the last")
+    for ax, title, stats in zip(
+        axes[1:], titles, monitor._recent.bins(since), strict=True
+    ):
+        _draw_reliability(stats, title, ax)
+    return axes
+
+
+def _draw_evidence(monitor: Any, ax: Any) -> None:
+    rows, evidence = np.array([(0, 0.0), *monitor._history]).T
+    ax.plot(rows, evidence, color=COLOURS["point"], label="evidence")
+    ax.axhline(
+        monitor.threshold_, ls="--", color=COLOURS["gap"], label="alarm from here"
+    )
+    if monitor.alarm_:
+        ax.axvline(
+            monitor.change_point_, ls=":", color=COLOURS["ink"], label="change point"
+        )
+    ax.set(xlabel="rows", ylabel="log of the wealth", title="evidence")
+    hide_box(ax)
+    add_legend(ax)
+
+
+def _draw_reliability(stats: BinStats, title: str, ax: Any) -> None:
+    if not stats.weight.any():
+        ax.set_title(f"{title}: no rows")
+        ax.set_axis_off()
+        return
+    filled = stats.weight > 0
+    ReliabilityDisplay(
+        accuracy=np.where(filled, stats.accuracy, np.nan),
+        confidence=np.where(filled, stats.mean_confidence, np.nan),
+        share=stats.share,
+        histogram=stats.share,
+        error=stats.mean_gap,
+        name=f"{title}, {int(stats.weight.sum()):,} rows",
+    ).plot(ax=ax, legend=False)

@@ -1,0 +1,156 @@
+"""The state of a monitor as JSON, and what may be merged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from skcalib._files import digest
+from skcalib.monitoring._input import group_names
+from skcalib.monitoring._recent import Recent
+from skcalib.monitoring._wealth import Wealth
+
+FORMAT = "skcalib monitor"
+# Counts up when a state that is written can no longer be read by what came before.
+VERSION = 1
+_PARAMETERS = ("alpha", "tolerance", "delay", "memory")
+
+
+def to_dict(monitor: Any) -> dict[str, Any]:
+    """Return the state of a monitor that has seen rows."""
+    content: dict[str, Any] = {
+        "parameters": _parameters(monitor),
+        "classes": monitor.classes_.tolist(),
+        "calibrator": _known_marks(monitor),
+        "id": monitor._id,
+        "merged": list(monitor._merged),
+        "n_rows": monitor.n_rows_,
+        "alarm_row": monitor._alarm_row,
+        "sums": monitor._sums.tolist(),
+        "history": [list(point) for point in monitor._history],
+        "log_suprema": monitor._log_suprema.tolist(),
+        "streams": [[w.to_dict() for w in stream] for stream in monitor._streams],
+        "recent": monitor._recent.to_dict(),
+    }
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "sha256": digest(content),
+        **content,
+    }
+
+
+def _parameters(monitor: Any) -> dict[str, Any]:
+    found = {name: getattr(monitor, name) for name in _PARAMETERS}
+    names = None if monitor.groups is None else group_names(monitor)
+    return {**found, "groups": names}
+
+
+def _marks(monitor: Any) -> Any:
+    """Return what the served calibrator says of three rows, to know it again."""
+    n_classes = monitor.classes_.shape[0]
+    probe = np.random.default_rng(0).normal(0, 3, (3, n_classes))
+    served = monitor._served(probe)
+    return None if served is None else served.tolist()
+
+
+def _is_other(marks: Any, others: Any) -> bool:
+    if marks is None or others is None:
+        return marks is not others
+    marks, others = np.array(marks), np.array(others)
+    return marks.shape != others.shape or not np.allclose(marks, others, atol=1e-9)
+
+
+def from_dict(cls: Any, state: Mapping[str, Any], calibrator: Any) -> Any:
+    """Return the monitor that wrote a state."""
+    content = _checked(state)
+    try:
+        monitor = cls(calibrator, **content["parameters"])
+        monitor._begin(np.array(content["classes"]))
+        _restore(monitor, content)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The state cannot be read: {type(error).__name__}: {error}."
+        ) from error
+    if calibrator is not None:
+        check_is_fitted(calibrator)
+    if calibrator is not None and _is_other(_marks(monitor), content["calibrator"]):
+        raise ValueError(
+            "The state is that of another calibrator, or of probabilities without "
+            "one. Begin a new monitor for what is served now."
+        )
+    monitor._calibrator_marks = content["calibrator"]
+    return monitor
+
+
+def _checked(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a state of a known version that is undamaged."""
+    if not isinstance(state, Mapping) or state.get("format") != FORMAT:
+        raise ValueError(
+            f"This is no state of a monitor; CalibrationMonitor.to_dict returns dicts "
+            f"with the format {FORMAT!r}."
+        )
+    if state.get("version") != VERSION:
+        raise ValueError(
+            f"The state is of version {state.get('version')!r}; this skcalib reads "
+            f"version {VERSION}. Use the later one of both."
+        )
+    content = {
+        key: value
+        for key, value in state.items()
+        if key not in ("format", "version", "sha256")
+    }
+    if digest(content) != state.get("sha256"):
+        raise ValueError("The state is damaged: its content is not what was written.")
+    return content
+
+
+def _restore(monitor: Any, content: dict[str, Any]) -> None:
+    n_classes = monitor.classes_.shape[0]
+    monitor._id = str(content["id"])
+    monitor._merged = [str(name) for name in content["merged"]]
+    monitor.n_rows_ = int(content["n_rows"])
+    monitor._alarm_row = content["alarm_row"]
+    monitor._sums = np.array(content["sums"], dtype=np.float64)
+    monitor._history = [(int(row), float(e)) for row, e in content["history"]]
+    monitor._log_suprema = np.array(content["log_suprema"], dtype=np.float64)
+    monitor._streams = [
+        [Wealth.from_dict(w, n_classes, monitor.tolerance) for w in stream]
+        for stream in content["streams"]
+    ]
+    monitor._recent = Recent.from_dict(content["recent"], n_classes, monitor.memory)
+
+
+def check_alike(monitor: Any, other: Any) -> None:
+    """Refuse to merge what watches something else."""
+    own, others = _parameters(monitor), _parameters(other)
+    own["classes"], others["classes"] = (m.classes_.tolist() for m in (monitor, other))
+    for name, value in own.items():
+        if value != others[name]:
+            raise ValueError(
+                f"The monitors differ in {name}: {value!r} and {others[name]!r}. Only "
+                "monitors that watch the same in the same way can be merged."
+            )
+    if _is_other(_known_marks(monitor), _known_marks(other)):
+        raise ValueError(
+            "The monitors watch different calibrators. After a recalibration begin a "
+            "new monitor, and merge only what was served by the same."
+        )
+
+
+def _known_marks(monitor: Any) -> Any:
+    """Return the marks of the served calibrator, also where only they are known."""
+    known = _marks(monitor)
+    return getattr(monitor, "_calibrator_marks", None) if known is None else known
+
+
+def check_unseen(monitor: Any, other: Any) -> None:
+    """Refuse to count rows twice."""
+    seen = {monitor._id, *monitor._merged}
+    if seen & {other._id, *other._merged}:
+        raise ValueError(
+            f"The other monitor ({other._id}, {other.n_rows_} rows), or a part of it, "
+            "was merged before, and its rows would count twice. Let each shard have a "
+            "monitor of its own, and merge it once, when it is complete."
+        )

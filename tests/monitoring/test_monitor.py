@@ -1,0 +1,355 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import log_softmax
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from streams import draw_stream
+
+import skcalib
+from skcalib import IsotonicCalibration, TemperatureScaling, logits_from_proba
+from skcalib.datasets import make_logits
+from skcalib.monitoring import CalibrationMonitor
+from skcalib.monitoring._report import gap_half_width
+
+
+def watched(seed=0, n_rows=1000, n_classes=3, monitor=None, **change):
+    """A monitor that has seen a stream."""
+    rng = np.random.default_rng(seed)
+    monitor = CalibrationMonitor() if monitor is None else monitor
+    return monitor.update(*draw_stream(rng, n_rows, n_classes, **change))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_classes", [2, 10])
+def test_a_calibrated_stream_seldom_alarms(n_classes):
+    # The chance of more than 11 of 100 at 5 % is below 1 %; there are hardly any.
+    alarms = [watched(seed, 1500, n_classes).alarm_ for seed in range(100)]
+    assert sum(alarms) <= 11
+
+
+def test_too_large_logits_are_found_out_and_named():
+    monitor = watched(n_rows=2000, factor=1.4)
+    assert monitor.alarm_
+    assert monitor.alarm_row_ < 1000
+    assert monitor.evidence_ > monitor.threshold_
+    assert "over-confident" in monitor.report().suspect
+
+
+def test_a_biased_class_is_found_out_and_named():
+    monitor = watched(n_rows=3000, bias=0.5, n_classes=4)
+    assert monitor.alarm_
+    assert monitor.report().suspect.startswith(("class 0 is less", "the frequencies"))
+
+
+def test_a_late_change_is_found_and_dated():
+    monitor = watched(n_rows=4000)
+    assert not monitor.alarm_
+    watched(1, 1500, monitor=monitor, factor=1.6)
+    assert monitor.alarm_
+    assert abs(monitor.change_point_ - 4000) < 300
+
+
+def test_what_is_tolerated_pages_nobody_and_more_does():
+    slightly = {"factor": 1.02, "n_rows": 6000, "n_classes": 2, "spread": 1.0}
+    tolerant = CalibrationMonitor(tolerance=0.02)
+    assert not watched(monitor=tolerant, **slightly).alarm_
+    assert tolerant.evidence_ < 0
+    clearly = CalibrationMonitor(tolerance=0.02)
+    assert watched(monitor=clearly, n_rows=6000, factor=1.8).alarm_
+
+
+def test_the_group_that_is_off_is_named():
+    rng = np.random.default_rng(0)
+    monitor = CalibrationMonitor(groups=["a", "b", "c"])
+    for _ in range(20):
+        y, proba = draw_stream(rng, 100, 3)
+        y_b, proba_b = draw_stream(rng, 100, 3, factor=2.0)
+        y, proba = np.concatenate([y, y_b]), np.concatenate([proba, proba_b])
+        names = np.repeat(["a", "b"], 100)
+        order = rng.permutation(200)
+        monitor.update(y[order], proba[order], groups=names[order])
+    report = monitor.report()
+    assert report.alarm
+    assert report.group == "b"
+    evidence = report.group_evidence
+    assert evidence["b"] > 10 > 0 > evidence["a"]
+    assert evidence["c"] == 0
+
+
+def test_with_late_labels_a_change_is_found_and_dependence_raises_no_alarm():
+    # Labels come in runs of four that are alike: calibrated given what is known then.
+    rng = np.random.default_rng(0)
+    y, proba = draw_stream(rng, 500, 3)
+    monitor = CalibrationMonitor(delay=4).update(y.repeat(4), proba.repeat(4, axis=0))
+    assert not monitor.alarm_
+    y, proba = draw_stream(rng, 2000, 3, factor=2.0)
+    assert monitor.update(y, proba).alarm_
+    assert monitor.report().gap_low is None
+
+
+def test_batches_and_single_rows_give_the_same():
+    y, proba = draw_stream(np.random.default_rng(0), 100, 3, factor=1.5)
+    whole = CalibrationMonitor().update(y, proba)
+    single = CalibrationMonitor()
+    for label, row in zip(y, proba, strict=True):
+        single.update(label, row)
+    assert single.evidence_ == pytest.approx(whole.evidence_, abs=1e-9)
+    assert single.n_rows_ == 100
+
+
+def test_classes_are_tied_to_their_columns():
+    y, proba = draw_stream(np.random.default_rng(0), 400, 3, bias=1)
+    plain = CalibrationMonitor().update(y, proba)
+    names = np.array(["c", "a", "b"])
+    named = CalibrationMonitor(classes=names).update(names[y], proba)
+    assert named.evidence_ == plain.evidence_
+    frame = pd.DataFrame(proba[:, [1, 2, 0]], columns=["a", "b", "c"])
+    framed = CalibrationMonitor().update(names[y], frame)
+    assert framed.classes_.tolist() == ["a", "b", "c"]
+    assert framed.evidence_ == pytest.approx(plain.evidence_)
+    with pytest.raises(ValueError, match="'d'"):
+        framed.update(["d"], proba[:1])
+
+
+def test_one_column_is_that_of_the_second_class():
+    y, proba = draw_stream(np.random.default_rng(0), 300, 2, factor=1.5)
+    names = np.array(["no", "yes"])
+    single = CalibrationMonitor(classes=names).update(names[y], proba[:, 1])
+    both = CalibrationMonitor().update(y, proba)
+    assert single.evidence_ == pytest.approx(both.evidence_)
+
+
+@pytest.mark.parametrize("delay", [0, 2])
+def test_a_state_goes_through_json_and_goes_on(delay):
+    options = {"delay": delay, "groups": ["a", "b"], "memory": 70, "tolerance": 0.001}
+    rng = np.random.default_rng(0)
+    first, second = (draw_stream(rng, n, 3, factor=1.3) for n in (123, 200))
+    names = np.array(["a", "b"])[rng.integers(2, size=200)]
+    monitor = CalibrationMonitor(**options).update(*first, groups=names[:123])
+    text = json.dumps(monitor.to_dict(), allow_nan=False)
+    again = CalibrationMonitor.from_dict(json.loads(text))
+    for each in (monitor, again):
+        each.update(*second, groups=names)
+    assert again.to_dict() == monitor.to_dict()
+    assert again.report() == monitor.report()
+
+
+def test_a_state_without_memory_takes_a_few_kilobytes():
+    monitor = watched(n_rows=5000, n_classes=10, monitor=CalibrationMonitor(memory=0))
+    assert len(json.dumps(monitor.to_dict())) < 20_000
+
+
+def test_merged_shards_have_more_evidence_than_each():
+    shards = [watched(seed, 250, factor=1.3) for seed in range(6)]
+    day = CalibrationMonitor()
+    for shard in shards:
+        day.merge(shard)
+    assert day.evidence_ > max(shard.evidence_ for shard in shards)
+    assert day.n_rows_ == 1500
+    assert day.report().accuracy == pytest.approx(
+        np.mean([shard.report().accuracy for shard in shards])
+    )
+
+
+def test_an_alarm_of_a_shard_is_not_an_alarm_of_the_merged():
+    loud = watched(n_rows=150, factor=3.0)
+    assert loud.alarm_
+    quiet = watched(1, 20_000)
+    assert not quiet.merge(loud).alarm_ or quiet.evidence_ >= quiet.threshold_
+
+
+def test_rows_are_merged_once():
+    shard, day = watched(1), watched(2)
+    day.merge(shard)
+    evidence = day.evidence_
+    for again in (shard, CalibrationMonitor.from_dict(shard.to_dict()), day):
+        with pytest.raises(ValueError, match="count twice"):
+            day.merge(again)
+    with pytest.raises(ValueError, match="count twice"):
+        shard.merge(day)
+    assert day.evidence_ == evidence
+    assert day.merge(CalibrationMonitor()).n_rows_ == 2000
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (CalibrationMonitor(alpha=0.01), "differ in alpha"),
+        (CalibrationMonitor(classes=["a", "b", "c"]), "differ in classes"),
+    ],
+)
+def test_monitors_of_something_else_are_not_merged(other, what):
+    names = np.arange(3) if other.classes is None else np.array(other.classes)
+    y, proba = draw_stream(np.random.default_rng(0), 10, 3)
+    other = clone(other).update(names[y], proba)
+    with pytest.raises(ValueError, match=what):
+        watched().merge(other)
+    with pytest.raises(TypeError, match="not a dict"):
+        watched().merge(other.to_dict())
+
+
+def test_states_that_are_damaged_or_foreign_are_refused():
+    state = watched().to_dict()
+    with pytest.raises(ValueError, match="is no state"):
+        CalibrationMonitor.from_dict({})
+    with pytest.raises(ValueError, match="version 2"):
+        CalibrationMonitor.from_dict({**state, "version": 2})
+    with pytest.raises(ValueError, match="damaged"):
+        CalibrationMonitor.from_dict({**state, "n_rows": 5})
+
+
+def test_rows_that_cannot_be_judged_are_refused():
+    monitor = watched(n_rows=50)
+    with pytest.raises(ValueError, match="4 columns, but the monitor watches 3"):
+        monitor.update([0], [[0.25] * 4])
+    with pytest.raises(ValueError, match="holds nan"):
+        monitor.update([0], [[np.nan, 0.5, 0.5]])
+    with pytest.raises(ValueError, match=r"sums to 1\.5"):
+        monitor.update([0], [[0.5, 0.5, 0.5]])
+    with pytest.raises(ValueError, match="came before"):
+        monitor.update([0], [[0.5, 0.5, 0.0]], position=0)
+    with pytest.raises(ValueError, match="leave out some"):
+        monitor.update([0], [[0.5, 0.5, 0.0]], position=51)
+    with pytest.raises(ValueError, match="made without groups"):
+        monitor.update([0], [[0.5, 0.5, 0.0]], groups=["a"])
+    assert monitor.update([0], [[0.5, 0.5, 0.0]], position=50).n_rows_ == 51
+
+
+def test_groups_are_checked():
+    row = [[0.5, 0.5]]
+    monitor = CalibrationMonitor(groups=["a", "b"])
+    with pytest.raises(ValueError, match="groups is missing"):
+        monitor.update([0], row)
+    with pytest.raises(ValueError, match="Row 0 is of group 'c'"):
+        monitor.update([0], row, groups=["c"])
+    with pytest.raises(ValueError, match="one entry for each of the 1 rows"):
+        monitor.update([0], row, groups=["a", "b"])
+    with pytest.raises(ValueError, match="each of them once"):
+        CalibrationMonitor(groups=["a", "a"]).update([0], row, groups=["a"])
+
+
+def test_a_class_that_was_said_to_be_impossible_raises_no_alarm_alone():
+    y, proba = draw_stream(np.random.default_rng(0), 500, 3)
+    monitor = CalibrationMonitor().update(y, proba).update(0, [0.0, 0.5, 0.5])
+    assert not monitor.alarm_
+    for _ in range(10):
+        monitor.update(0, [0.0, 0.5, 0.5])
+    assert monitor.alarm_
+
+
+def test_the_next_calibrator_undoes_what_went_wrong():
+    monitor = watched(n_rows=3000, factor=1.0)
+    watched(1, 1500, monitor=monitor, factor=1.8)
+    y, proba = draw_stream(np.random.default_rng(2), 5000, 3, factor=1.8)
+    after = monitor.recalibrate().predict_proba(np.log(proba))
+    rows = np.arange(5000)
+    _, best = draw_stream(np.random.default_rng(2), 5000, 3)
+    losses = [-np.log(q[rows, y]).mean() for q in (proba, after, best)]
+    assert losses[1] - losses[2] < 0.15 * (losses[0] - losses[2])
+    chosen = monitor.recalibrate(TemperatureScaling())
+    assert chosen.temperature_ == pytest.approx(1.8, abs=0.25)
+
+
+@pytest.mark.parametrize("served", [TemperatureScaling(), IsotonicCalibration()])
+def test_with_the_served_calibrator_the_next_takes_its_logits(served, tmp_path):
+    logits, y = make_logits(3000, 4, random_state=0)
+    served = clone(served).fit(logits[:1000], y[:1000])
+    shifted = 2 * logits.astype(np.float64)
+    told = served.predict_proba(shifted)
+    after = CalibrationMonitor(served).update(y, told).recalibrate()
+    # Where the served map has logits, no probability is raised to a floor.
+    floor = 1e-300 if served.has_logits else 1e-12
+    told = logits_from_proba(told, floor=floor)
+    expected = after.correction_.predict_proba(told)
+    assert_allclose(after.predict_proba(shifted), expected, atol=1e-9)
+    skcalib.save(after, tmp_path / "next.json")
+    loaded = skcalib.load(tmp_path / "next.json")
+    assert_allclose(loaded.predict_proba(shifted), after.predict_proba(shifted))
+    again = clone(after).fit(shifted, y)
+    assert again.predict_proba(shifted).shape == (3000, 4)
+
+
+@pytest.mark.onnx
+def test_the_next_calibrator_becomes_an_onnx_file():
+    ort = pytest.importorskip("onnxruntime")
+    to_onnx = pytest.importorskip("skcalib.export").to_onnx
+    logits, y = make_logits(1500, 4, random_state=0)
+    served = TemperatureScaling().fit(logits[:500], y[:500])
+    monitor = CalibrationMonitor(served).update(y, served.predict_proba(2 * logits))
+    after = monitor.recalibrate()
+    session = ort.InferenceSession(to_onnx(after).SerializeToString())
+    feed = {session.get_inputs()[0].name: logits.astype(np.float32)}
+    got = session.run(None, feed)[0]
+    assert_allclose(got, after.predict_proba(logits.astype(np.float32)), atol=1e-6)
+
+
+def test_a_state_knows_its_calibrator():
+    logits, y = make_logits(600, 3, random_state=0)
+    served = TemperatureScaling().fit(logits, y)
+    monitor = CalibrationMonitor(served).update(y, served.predict_proba(logits))
+    state = monitor.to_dict()
+    assert CalibrationMonitor.from_dict(state, served).recalibrate().has_logits
+    other = TemperatureScaling().fit(3 * logits, y)
+    with pytest.raises(ValueError, match="of another calibrator"):
+        CalibrationMonitor.from_dict(state, other)
+    unknown = CalibrationMonitor.from_dict(state)
+    assert unknown.to_dict() == state
+    newer = CalibrationMonitor(other).update(y, other.predict_proba(logits))
+    with pytest.raises(ValueError, match="different calibrators"):
+        unknown.merge(newer)
+
+
+def test_nothing_is_recalibrated_from_nothing():
+    with pytest.raises(ValueError, match="memory=0"):
+        watched(monitor=CalibrationMonitor(memory=0)).recalibrate()
+    for name in ("report", "recalibrate", "to_dict", "plot"):
+        with pytest.raises(NotFittedError, match="call update first"):
+            getattr(CalibrationMonitor(), name)()
+    assert CalibrationMonitor().evidence_ == 0
+    assert not CalibrationMonitor().alarm_
+
+
+def test_the_remembered_and_the_older_rows_are_all_rows():
+    monitor = watched(n_rows=500, monitor=CalibrationMonitor(memory=60))
+    before, since = monitor._recent.bins(500)
+    assert before.weight.sum() == 440
+    assert since.weight.sum() == 60
+    other = watched(1, n_rows=90, monitor=CalibrationMonitor(memory=60))
+    before, since = monitor.merge(other)._recent.bins(590)
+    assert before.weight.sum() + since.weight.sum() == 590
+    log_proba, codes = monitor._recent.last(30)
+    y, proba = draw_stream(np.random.default_rng(1), 90, 3)
+    assert (codes == y[-30:]).all()
+    assert_allclose(log_softmax(log_proba, axis=1), np.log(proba[-30:]), atol=0.01)
+
+
+def test_the_gap_has_an_interval_that_holds_at_all_times():
+    rng = np.random.default_rng(0)
+    hits = rng.random((400, 2000)) < 0.7
+    means = hits.cumsum(axis=1) / np.arange(1, 2001)
+    width = np.array([gap_half_width(n, 0.05) for n in range(1, 2001)])
+    assert (np.abs(means - 0.7) > width).any(axis=1).mean() <= 0.05
+    assert gap_half_width(1000, 0.05) < 0.06
+
+
+def test_the_picture_has_three_parts():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monitor = watched(n_rows=100, monitor=CalibrationMonitor(memory=50))
+    watched(1, 300, monitor=monitor, factor=3.0)
+    axes = monitor.plot()
+    assert axes.shape == (3,)
+    assert "the last, 50 rows" in axes[2].get_title()
+    assert "no rows" in watched(n_rows=10).plot()[1].get_title()
+    with pytest.raises(ValueError, match="three parts"):
+        monitor.plot(axes[:2])
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize("bad", [{"alpha": 0}, {"delay": -1}, {"tolerance": 1}])
+def test_parameters_are_checked(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        CalibrationMonitor(**bad).update([0], [[0.5, 0.5]])
