@@ -21,11 +21,11 @@ multiplied. Since H0 holds given all earlier rows, of both streams, this is a we
 in the stream of both.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from skcalib.monitoring import _bets
 
@@ -44,7 +44,7 @@ _BY_CLASS = ("residual", "variance")
 
 def kept(n_blocks: int) -> float:
     """Return the share of the capital that has not been wagered after some blocks."""
-    return float(1 / (1 + np.log1p(n_blocks)))
+    return 1 / (1 + math.log1p(n_blocks))
 
 
 class Wealth:
@@ -82,8 +82,12 @@ class Wealth:
     @property
     def evidence(self) -> float:
         """Logarithm of the wealth of all bets together."""
-        wagered = logsumexp(self.wealth + self._weights)
-        return float(np.logaddexp(np.log(kept(self.n_blocks)), wagered))
+        # Not by scipy's logsumexp, which took half of the time of an update.
+        logs = self.wealth + self._weights
+        held = math.log(kept(self.n_blocks))
+        largest = max(float(logs.max()), held)
+        total = float(np.exp(logs - largest).sum()) + math.exp(held - largest)
+        return largest + math.log(total)
 
     @property
     def leader(self) -> tuple[float, int, int]:
@@ -127,7 +131,7 @@ class Wealth:
         self.n_rows += other.n_rows
 
     def _begin_block(self, row: int) -> None:
-        share = np.log(kept(self.n_blocks) - kept(self.n_blocks + 1))
+        share = math.log(kept(self.n_blocks) - kept(self.n_blocks + 1))
         self.n_blocks += 1
         self.wealth = np.logaddexp(self.wealth, share)
         self.start[share > self.best] = row

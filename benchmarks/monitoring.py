@@ -1,0 +1,216 @@
+"""False alarms and rows to the alarm of a calibration monitor, beside other alarms.
+
+Streams of logits drawn from a normal distribution, and labels drawn from their softmax:
+the model is calibrated until its logits are multiplied by a factor or one class gets a
+bias, in all rows or in one of five groups. "quiet" counts the streams with an alarm at
+any time up to a horizon; the others change at the start or after 2,000 rows, and count
+rows from there to the first alarm. An alarm before the change counts as none.
+
+- monitor: `CalibrationMonitor()`; with groups where it says so;
+- rolling z-test: mean of hit minus confidence over the last 500 rows, two-sided at 5 %,
+  after each row;
+- ADWIN: river's change detector on hit minus confidence, with its defaults; left out
+  where the model is off from the start, since there is no change to detect.
+
+Needs rivals for ADWIN: river.
+"""
+
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import numpy as np
+from scipy.special import softmax
+from scipy.stats import norm
+
+from benchmarks._measure import say
+from benchmarks._tables import Table
+from skcalib.monitoring import CalibrationMonitor
+
+SPREADS = {2: 2.0, 10: 3.0, 100: 4.0}
+HORIZONS = (500, 1000, 2000, 5000)
+WINDOW = 500
+N_GROUPS = 5
+ALPHA = 0.05
+CALM = 2000
+# Name: factor of the logits, bias of the first class, whether in one group only.
+CHANGES = {
+    "logits x 1.1": (1.1, 0.0, False),
+    "logits x 1.2": (1.2, 0.0, False),
+    "logits x 1.4": (1.4, 0.0, False),
+    "one class, log-odds + 0.5": (1.0, 0.5, False),
+    "one group in five, logits x 1.4": (1.4, 0.0, True),
+}
+PARTS = ("quiet", "change", "speed")
+CHOICES = {"parts": PARTS}
+TINY = {"streams": 4, "longest": 1000}
+
+
+def run(*, parts=PARTS, streams=1000, longest=5000):
+    if not find_spec("river"):
+        say("ADWIN is left out: river is not installed")
+    if "quiet" in parts:
+        for n_classes in SPREADS:
+            yield from quiet(n_classes, streams, longest)
+    if "change" in parts:
+        for change in CHANGES:
+            for calm in (0, CALM):
+                yield from after_change(change, calm, streams, longest)
+    if "speed" in parts:
+        yield from speed(longest)
+
+
+def draw(rng, n_rows, n_classes, calm, change=(1.0, 0.0, False)):
+    """Labels, probabilities and groups; the model is calibrated for `calm` rows."""
+    factor, bias, in_group = change
+    logits = SPREADS[n_classes] * rng.normal(size=(n_rows, n_classes))
+    true = softmax(logits, axis=1)
+    y = (true.cumsum(axis=1) > rng.random((n_rows, 1))).argmax(axis=1)
+    groups = rng.integers(N_GROUPS, size=n_rows)
+    off = (np.arange(n_rows) >= calm) & ((groups == 0) | (not in_group))
+    logits[off] *= factor
+    logits[off, 0] += bias
+    return y, softmax(logits, axis=1), groups
+
+
+def first_alarm_of_monitor(y, proba, groups):
+    monitor = CalibrationMonitor(
+        alpha=ALPHA,
+        memory=0,
+        groups=None if groups is None else range(N_GROUPS),
+    )
+    for start in range(0, len(y), 256):
+        rows = slice(start, start + 256)
+        given = None if groups is None else groups[rows]
+        monitor.update(y[rows], proba[rows], groups=given)
+        if monitor.alarm_:
+            return monitor.alarm_row_
+    return None
+
+
+def first_alarm_of_z_test(y, proba, groups):
+    confidence = proba.max(axis=1)
+    residual = (proba.argmax(axis=1) == y) - confidence
+    sums = [
+        np.concatenate([[0], values.cumsum()])
+        for values in (residual, confidence * (1 - confidence))
+    ]
+    gap, variance = (s[WINDOW:] - s[:-WINDOW] for s in sums)
+    out = np.abs(gap) > norm.ppf(1 - ALPHA / 2) * np.sqrt(variance)
+    return int(out.argmax()) + WINDOW if out.any() else None
+
+
+def first_alarm_of_adwin(y, proba, groups):
+    from river.drift import ADWIN
+
+    detector = ADWIN()
+    residual = (proba.argmax(axis=1) == y) - proba.max(axis=1)
+    for row, value in enumerate(residual.tolist(), start=1):
+        detector.update(value)
+        if detector.drift_detected:
+            return row
+    return None
+
+
+def methods(calm, change=(1.0, 0.0, False)):
+    """Functions from a stream to its first alarm, and whether they see the groups."""
+    found = {"monitor": (first_alarm_of_monitor, False)}
+    if change[2]:
+        found["monitor, with groups"] = (first_alarm_of_monitor, True)
+    found["rolling z-test"] = (first_alarm_of_z_test, False)
+    if calm and find_spec("river"):
+        found["ADWIN"] = (first_alarm_of_adwin, False)
+    return found
+
+
+def alarms(used, n_streams, *drawn):
+    """First alarm of each stream by each method, infinity where there is none."""
+    found = {name: np.full(n_streams, np.inf) for name in used}
+    for seed in range(n_streams):
+        y, proba, groups = draw(np.random.default_rng(seed), *drawn)
+        for name, (first, sees_groups) in used.items():
+            row = first(y, proba, groups if sees_groups else None)
+            found[name][seed] = np.inf if row is None else row
+    return found
+
+
+def quiet(n_classes, n_streams, longest) -> Iterator[dict]:
+    found = alarms(methods(longest), n_streams, longest, n_classes, longest)
+    for name, rows in found.items():
+        shares = {
+            f"within {n}": float((rows <= n).mean()) for n in HORIZONS if n <= longest
+        }
+        case = {"part": "quiet", "K": n_classes, "method": name}
+        yield case | {"streams": n_streams} | shares
+
+
+def after_change(change, calm, n_streams, longest) -> Iterator[dict]:
+    how = CHANGES[change]
+    found = alarms(methods(calm, how), n_streams, calm + longest, 10, calm, how)
+    for name, rows in found.items():
+        early = rows <= calm
+        late = np.where(early, np.inf, rows - calm)
+        median = float(np.median(late))
+        yield {
+            "part": "change",
+            "change": change,
+            "calm": calm,
+            "method": name,
+            "streams": n_streams,
+            "early": float(early.mean()),
+            "found": float(np.isfinite(late).mean()),
+            "median": median if np.isfinite(median) else None,
+        }
+
+
+def speed(n_rows) -> Iterator[dict]:
+    for n_classes in SPREADS:
+        rng = np.random.default_rng(0)
+        y, proba, _ = draw(rng, n_rows, n_classes, n_rows)
+        start = time.process_time()
+        CalibrationMonitor().update(y, proba)
+        seconds = time.process_time() - start
+        yield {"part": "speed", "K": n_classes, "rows a second": n_rows / seconds}
+
+
+def of_part(rows, part):
+    return [row for row in rows if row["part"] == part]
+
+
+def false_alarms(rows):
+    rows = of_part(rows, "quiet")
+    heads = [head for head in rows[0] if head.startswith("within ")]
+    lines = [
+        [row["K"], row["method"], *(f"{100 * row[h]:.1f} %" for h in heads)]
+        for row in rows
+    ]
+    heads = [f"within {int(h.split()[1]):,} rows" for h in heads]
+    title = f"Share of {rows[0]['streams']:,} calibrated streams with an alarm"
+    return Table(["K", "method", *heads], lines, title)
+
+
+def delays(rows):
+    rows = of_part(rows, "change")
+    lines = []
+    for row in rows:
+        median = "none" if row["median"] is None else f"{row['median']:,.0f}"
+        shares = [f"{100 * row[key]:.1f} %" for key in ("found", "early")]
+        when = f"row {row['calm']:,}" if row["calm"] else "the start"
+        lines.append([row["change"], when, row["method"], median, *shares])
+    columns = ["change", "from", "method", "median rows", "found", "false before"]
+    return Table(columns, lines, "Rows from the change to the alarm, K = 10")
+
+
+def throughput(rows):
+    lines = [
+        [row["K"], f"{row['rows a second']:,.0f}"] for row in of_part(rows, "speed")
+    ]
+    return Table(["K", "rows a second"], lines, "Speed of `update`, one thread")
+
+
+def summary(rows):
+    made = {"quiet": false_alarms, "change": delays, "speed": throughput}
+    return [table(rows) for part, table in made.items() if of_part(rows, part)]
+
+
+TABLES = {"false_alarms": false_alarms, "delays": delays, "throughput": throughput}
