@@ -2,6 +2,7 @@
 
 from skcalib._blocks._data import CalibrationData, Statistic
 from skcalib._blocks._memory import free_memory
+from skcalib._blocks._open import open_source
 from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
 from skcalib._blocks._sources import (
     ArraySource,
@@ -9,8 +10,8 @@ from skcalib._blocks._sources import (
     MemmapSource,
     Source,
     is_mapped_file,
-    open_source,
 )
+from skcalib._blocks._stored import ParquetRows, is_stored
 
 __all__ = [
     "BLOCK_ELEMENTS",
@@ -18,10 +19,12 @@ __all__ = [
     "CalibrationData",
     "MappedSource",
     "MemmapSource",
+    "ParquetRows",
     "Source",
     "Statistic",
     "free_memory",
     "is_mapped_file",
+    "is_stored",
     "map_blocks",
     "open_source",
     "row_slices",

@@ -45,6 +45,7 @@ class Source(ABC):
     shape: tuple[int, ...]
     dtype: np.dtype
     is_remote = False
+    ndim = 2
 
     @abstractmethod
     def read(self, rows: slice) -> NDArray[Any]:
@@ -53,6 +54,9 @@ class Source(ABC):
     @abstractmethod
     def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
         """Return the rows of these indices, copied."""
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        return self.read(rows)
 
     def sum(
         self,
@@ -227,15 +231,3 @@ class MappedSource(Source):
 def is_mapped_file(array: Any) -> TypeGuard[np.memmap[Any, Any]]:
     """Whether an array is a memory-mapped file, and not merely of its type."""
     return isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None
-
-
-def open_source(array: NDArray[Any]) -> Source:
-    """Choose the source for `array`: (n, K) logits, or (n,) and (n, 1) log-odds."""
-    if array.ndim == 1 or array.shape[1] == 1:
-        log_odds = np.asarray(array).reshape(-1)
-        columns = np.zeros((log_odds.shape[0], 2), dtype=log_odds.dtype)
-        columns[:, 1] = log_odds
-        return ArraySource(columns)
-    if is_mapped_file(array):
-        return MemmapSource(array)
-    return ArraySource(np.asarray(array))

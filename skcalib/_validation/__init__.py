@@ -13,6 +13,7 @@ from skcalib._validation._logits import (
 )
 from skcalib._validation._proba import (
     Batch,
+    Rows,
     check_batch,
     check_proba,
     check_proba_rows,
@@ -23,6 +24,7 @@ from skcalib._validation._whole import check_whole
 
 __all__ = [
     "Batch",
+    "Rows",
     "check_batch",
     "check_calibration_set",
     "check_logits",

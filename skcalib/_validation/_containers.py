@@ -5,13 +5,18 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from skcalib._blocks import ParquetRows, is_stored
+
 
 def readable(values: Any) -> Any:
     """Return a torch tensor as an array without a copy, anything else as it is.
 
     It is cut off from its gradients; bfloat16, which NumPy lacks, becomes float32. A
-    tensor on another device stays a tensor.
+    tensor on another device stays a tensor. An open Parquet file becomes rows of all
+    its columns.
     """
+    if is_stored(values) and not hasattr(values, "shape"):
+        return ParquetRows(values)
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(values, torch.Tensor):
         return values

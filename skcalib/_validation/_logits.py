@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 from skcalib._blocks import (
     CalibrationData,
     Source,
+    is_stored,
     map_blocks,
     open_source,
     row_slices,
@@ -31,6 +32,9 @@ from skcalib._validation._column_classes import (
     refuse_index,
 )
 from skcalib._validation._containers import column_names, readable, refuse_dates
+
+# So many rows show that a column is an index of them.
+INDEX_ROWS = 10_000
 
 
 def _name_of(estimator: Any) -> str:
@@ -46,7 +50,7 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
     name = _name_of(estimator)
     X = readable(X)
     names = column_names(X)
-    if not isinstance(X, np.memmap):
+    if not isinstance(X, np.memmap) and not is_stored(X):
         refuse_dates(X, "X")
         one_dimensional = getattr(X, "ndim", None) == 1 or (
             isinstance(X, (list, tuple)) and len(X) > 0 and np.ndim(X[0]) == 0
@@ -60,12 +64,13 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
             input_name="X",
         )
     else:
-        converted = X
         if X.ndim not in (1, 2) or X.shape[0] == 0 or X.dtype.kind not in "fiub":
             raise ValueError(
-                f"X is a memory-mapped array of shape {X.shape} and dtype {X.dtype}; "
-                f"{name} needs numbers of shape (n_samples, n_classes), n_samples > 0."
+                f"X is a {_kind_of(X)} of shape {X.shape} and dtype {X.dtype}; {name} "
+                "needs numbers of shape (n_samples, n_classes), n_samples > 0."
             )
+        is_column = X.ndim == 1 or X.shape[1] == 1
+        converted = X[:] if is_stored(X) and is_column else X
     if name is not estimator:
         columns = X if converted.ndim == 2 else converted.reshape(-1, 1)
         # Sets or checks n_features_in_ and feature_names_in_.
@@ -74,6 +79,12 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
     source = open_source(converted)
     check_finite(source, name)
     return source
+
+
+def _kind_of(X: Any) -> str:
+    if isinstance(X, np.memmap):
+        return "memory-mapped array"
+    return f"{type(X).__name__} of {type(X).__module__.partition('.')[0]}"
 
 
 def _check_numbered_columns(
@@ -252,12 +263,15 @@ def check_calibration_set(
             f"{_name_of(estimator)} requires y to be passed, but the target y is None. "
             "Pass the true class of each row."
         )
+    X = readable(X)
     source = check_logits(estimator, X, reset=reset)
     check_consistent_length(X, y)
     if names is None:
         names = column_names(X)
         if names is not None and classes is None:
-            refuse_index(names, source.read(slice(0, source.shape[0])), y)
+            # An index tells itself from scores in the first rows of a large file.
+            n_rows = INDEX_ROWS if is_stored(X) else source.shape[0]
+            refuse_index(names, source.read(slice(0, n_rows)), y)
     classes, codes = encode_labels(estimator, y, source.shape[1], classes, names)
     weight = check_weight(sample_weight, codes)
     check_two_classes(estimator, codes, weight, classes)

@@ -1,6 +1,6 @@
 """Checks of predicted probabilities, made in the pass that finds each row's largest."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,7 +8,14 @@ from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skcalib._blocks import map_blocks, row_slices
+from skcalib._blocks import (
+    Source,
+    is_mapped_file,
+    is_stored,
+    map_blocks,
+    open_source,
+    row_slices,
+)
 from skcalib._validation._column_classes import (
     classes_of_columns,
     columns_of_labels,
@@ -39,15 +46,58 @@ LEAST_CONFIDENCE = 0.01
 CANCELLED = 0.01
 
 
-def check_proba_rows(proba: ArrayLike) -> NDArray[Any]:
+# Probabilities of a file are read slice by slice, as from an array.
+Rows = NDArray[Any] | Source
+
+
+@overload
+def check_proba_rows(proba: Any, *, blocks: Literal[False] = ...) -> NDArray[Any]: ...
+
+
+@overload
+def check_proba_rows(proba: Any, *, blocks: Literal[True]) -> Rows: ...
+
+
+def check_proba_rows(proba: Any, *, blocks: bool = False) -> Rows:
     """Return probabilities as (n, K) floats after checking every row.
 
     `proba` is (n, K), or (n,) and (n, 1) with the probability of the second class.
     float32 stays float32, everything else becomes float64; good input is not copied.
+    With `blocks`, those of a file may stay there, to be read by slices of rows.
     """
-    array = _as_columns(_as_floats(proba))
-    _find_top(array)
-    return array
+    rows = _as_columns(_as_floats(readable(proba), blocks=blocks))
+    _find_top(rows)
+    return rows
+
+
+Checked = tuple[NDArray[np.intp], NDArray[Any], NDArray[np.float64]]
+CheckedRows = tuple[NDArray[np.intp], Rows, NDArray[np.float64]]
+
+
+@overload
+def check_proba(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    labels: ArrayLike | None = ...,
+    sample_weight: ArrayLike | None = ...,
+    pos_label: object = ...,
+    *,
+    top_label: bool = ...,
+    blocks: Literal[False] = ...,
+) -> Checked: ...
+
+
+@overload
+def check_proba(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    labels: ArrayLike | None = ...,
+    sample_weight: ArrayLike | None = ...,
+    pos_label: object = ...,
+    *,
+    top_label: bool = ...,
+    blocks: Literal[True],
+) -> CheckedRows: ...
 
 
 def check_proba(
@@ -58,15 +108,17 @@ def check_proba(
     pos_label: object = None,
     *,
     top_label: bool = False,
-) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.float64]]:
+    blocks: bool = False,
+) -> CheckedRows:
     """Return ``(codes, proba, weight)``: column of each label, rows, weights.
 
     `labels` names the columns of `y_proba` in order. Without it, integers inside
     ``range(K)`` are column numbers, and other labels must be as many as the columns.
     `pos_label` names the class of a single column. `top_label` says that the
-    predicted class is judged, to which confidences must not be passed as one column.
+    predicted class is judged, to which confidences must not be passed as one column;
+    `blocks` is that of `check_proba_rows`.
     """
-    given = _read(y_true, y_proba, labels, pos_label)
+    given = _read(y_true, y_proba, labels, pos_label, blocks=blocks)
     weight = check_weight(sample_weight, given.codes)
     _find_top(given.proba)
     if top_label and given.is_unnamed:
@@ -86,7 +138,7 @@ def check_top_label(
     `confidence` is the largest probability, `hit` whether its (first) column is that
     of the true label; see `check_proba` for the rest.
     """
-    given = _read(y_true, y_proba, labels, pos_label)
+    given = _read(y_true, y_proba, labels, pos_label, blocks=True)
     weight = check_weight(sample_weight, given.codes)
     top, confidence = _find_top(given.proba)
     if given.is_unnamed:
@@ -164,7 +216,7 @@ class _Given(NamedTuple):
     """What a metric was given; unnamed is a single column without `pos_label`."""
 
     codes: NDArray[np.intp]
-    proba: NDArray[Any]
+    proba: Any
     classes: list[Any]
     is_unnamed: bool
 
@@ -176,15 +228,17 @@ def _read(
     pos_label: object,
     *,
     numbered: bool = False,
+    blocks: bool = False,
 ) -> _Given:
     """Bring labels and probabilities together, whose values are still to be checked.
 
     `numbered` says that labels that are not named are column numbers.
     """
-    array = _as_floats(y_proba)
-    proba = _as_columns(array)
+    y_proba = readable(y_proba)
+    array = _as_floats(y_proba, blocks=blocks)
+    proba: Any = _as_columns(array)
     is_single = proba is not array
-    check_consistent_length(y_true, y_proba)
+    check_consistent_length(y_true, array)
     y = readable(y_true)
     if type(y) is not np.ndarray or y.ndim != 1:  # As for probabilities.
         y = column_or_1d(y)
@@ -261,9 +315,10 @@ def _warn_of_confidences(given: _Given, weight: NDArray[np.float64]) -> None:
     )
 
 
-def _as_floats(proba: ArrayLike) -> NDArray[Any]:
-    proba = readable(proba)
-    if (
+def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
+    if is_mapped_file(proba) or is_stored(proba):
+        proba = _of_file(proba, blocks=blocks)
+    if isinstance(proba, Source) or (
         type(proba) is np.ndarray
         and proba.dtype in (np.float32, np.float64)
         and proba.ndim == 2
@@ -281,15 +336,30 @@ def _as_floats(proba: ArrayLike) -> NDArray[Any]:
     return array
 
 
-def _as_columns(array: NDArray[Any]) -> NDArray[Any]:
-    """Return `array` itself, or both columns where it holds that of a class only."""
-    if array.ndim == 2 and array.shape[1] > 1:
-        return array
-    second = array.reshape(-1)
+def _of_file(proba: Any, *, blocks: bool) -> Any:
+    """Return a source of rows that are in a file, or an array of a few numbers."""
+    n_columns = 1 if proba.ndim == 1 else proba.shape[1]
+    if proba.ndim > 2 or n_columns == 1 or 0 in proba.shape:
+        return np.asarray(proba[:])
+    if blocks and proba.dtype.kind in "fiub":
+        return open_source(proba)
+    if is_stored(proba):
+        raise TypeError(
+            f"y_proba is a {type(proba).__name__}, a file of {proba.shape[0]:,} rows. "
+            "This needs all of them in memory: read them first, such as y_proba[:]."
+        )
+    return proba
+
+
+def _as_columns(rows: Rows) -> Rows:
+    """Return `rows` itself, or both columns where it holds that of a class only."""
+    if isinstance(rows, Source) or (rows.ndim == 2 and rows.shape[1] > 1):
+        return rows
+    second = rows.reshape(-1)
     return np.column_stack([np.clip(1 - second, 0, 1), second])
 
 
-def _find_top(proba: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def _find_top(proba: Rows) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Check the rows; return the (first) column and value of each row's maximum."""
     n_rows, n_columns = proba.shape
     top = np.empty(n_rows, dtype=np.intp)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import row_slices, sum_blocks
+from skcalib._validation import Rows
 from skcalib.metrics._bins import (
     BinStats,
     Floats,
@@ -20,7 +21,7 @@ BLOCK_ELEMENTS = 1 << 17
 
 
 def class_stats(
-    proba: NDArray[Any], codes: NDArray[np.intp], weight: Floats, n_bins: int
+    proba: Rows, codes: NDArray[np.intp], weight: Floats, n_bins: int
 ) -> BinStats:
     """Sum per class and equal-width bin; every sum is (n_classes, n_bins).
 

@@ -1,6 +1,6 @@
 """Entropy of the predictions."""
 
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,7 +8,7 @@ from scipy.special import entr
 from sklearn.utils.validation import check_consistent_length
 
 from skcalib._blocks import map_blocks, row_slices
-from skcalib._validation import check_proba_rows, check_weight
+from skcalib._validation import Rows, check_proba_rows, check_weight
 
 
 @overload
@@ -93,15 +93,15 @@ def predictive_entropy(
     >>> predictive_entropy(None, y_proba, per_sample=True).round(4)
     array([0.6931, 0.    ])
     """
-    proba = check_proba_rows(y_proba)
+    proba = check_proba_rows(y_proba, blocks=True)
     if y_true is not None:
         check_consistent_length(y_true, proba)
-    weight = check_weight(sample_weight, proba)
+    weight = check_weight(sample_weight, np.empty(proba.shape[0]))
     entropy = entropy_of_rows(proba)
     return entropy if per_sample else float(np.average(entropy, weights=weight))
 
 
-def entropy_of_rows(proba: NDArray[Any]) -> NDArray[np.float64]:
+def entropy_of_rows(proba: Rows) -> NDArray[np.float64]:
     """Return the entropy of each row, summed in float64."""
     entropy = np.empty(proba.shape[0])
 

@@ -5,11 +5,11 @@ from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from skcalib._optional import import_optional
-from skcalib._validation import check_proba, check_whole
+from skcalib._validation import Rows, check_proba, check_whole
 from skcalib.metrics._bins import Floats, check_bootstrap
 from skcalib.metrics._registry import (
     IN_REPORT,
@@ -241,10 +241,11 @@ def calibration_report(
         sample_weight,
         pos_label,
         top_label=not RANKED.keys().isdisjoint(names),
+        blocks=True,
     )
-    if not weight.all():  # Or a replicate could draw rows of no weight only.
-        used = weight > 0
-        codes, proba, weight = codes[used], proba[used], weight[used]
+    if not weight.all() and n_bootstrap:
+        # Or a replicate could draw rows of no weight only.
+        codes, proba, weight = _used(codes, proba, weight)
     rows = RowStatistics(proba, codes, check_whole("n_bins", n_bins))
     value = evaluate(rows, weight[np.newaxis], names)
     values = {name: float(value[name][0]) for name in names}
@@ -253,12 +254,26 @@ def calibration_report(
     )
     return CalibrationReport(
         {name: MetricEstimate(values[name], low[name], high[name]) for name in names},
-        n_samples=proba.shape[0],
+        n_samples=int(np.count_nonzero(weight)),
         n_classes=proba.shape[1],
         n_bins=rows.n_bins,
         n_bootstrap=int(n_bootstrap),
         confidence_level=float(confidence_level),
     )
+
+
+def _used(
+    codes: NDArray[np.intp], proba: Rows, weight: Floats
+) -> tuple[NDArray[np.intp], Rows, Floats]:
+    """Leave out rows of weight 0."""
+    if not isinstance(proba, np.ndarray):
+        raise ValueError(
+            f"sample_weight is 0 in {np.count_nonzero(weight == 0)} rows of a file, "
+            "which a bootstrap must not draw. Leave the intervals out, n_bootstrap=0, "
+            "or read the other rows first."
+        )
+    used = weight > 0
+    return codes[used], proba[used], weight[used]
 
 
 def _intervals(

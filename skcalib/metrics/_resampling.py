@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from skcalib._blocks import row_slices
-from skcalib._numerics import true_log_proba
+from skcalib._blocks import map_blocks, row_slices, sum_blocks
+from skcalib._numerics import SMALLEST_PROBA
+from skcalib._validation import Rows
 from skcalib.metrics._bins import (
     BinStats,
     Floats,
@@ -38,32 +39,52 @@ CHUNK_ELEMENTS = 1 << 21
 class RowStatistics:
     """Statistics of each row; those of `ranked` are in the order of confidence."""
 
-    proba: NDArray[Any]
+    proba: Rows
     codes: NDArray[np.intp]
     n_bins: int
 
     @cached_property
-    def ranked(self) -> RankedScores:
-        """Confidences and hits, sorted."""
-        top = self.proba.argmax(axis=1)
-        confidence = self.proba[np.arange(top.shape[0]), top].astype(np.float64)
-        return rank_scores(confidence, (top == self.codes).astype(np.float64))
+    def _top_and_own(self) -> tuple[Floats, Floats, Floats]:
+        """Confidence, hit and probability of the true class, read in one pass."""
+        confidence, hit, own = np.empty((3, self.codes.shape[0]))
+
+        def fill(rows: slice) -> None:
+            block, codes = self.proba[rows], self.codes[rows]
+            every, top = np.arange(codes.shape[0]), block.argmax(axis=1)
+            confidence[rows], hit[rows] = block[every, top], top == codes
+            own[rows] = block[every, codes]
+
+        for _ in map_blocks(fill, row_slices(*self.proba.shape)):
+            pass
+        return confidence, hit, own
 
     @cached_property
+    def ranked(self) -> RankedScores:
+        """Confidences and hits, sorted."""
+        confidence, hit, _ = self._top_and_own
+        return rank_scores(confidence, hit)
+
+    @property
     def own(self) -> Floats:
         """Probability of the true class."""
-        rows = np.arange(self.codes.shape[0])
-        return self.proba[rows, self.codes].astype(np.float64)
+        return self._top_and_own[2]
 
     @cached_property
     def log_loss(self) -> Floats:
         """Log-loss, cut off where scikit-learn does in float64."""
-        return -true_log_proba(self.proba, self.codes)
+        return -np.log(np.maximum(self.own, SMALLEST_PROBA))
 
     @cached_property
     def brier(self) -> Floats:
         """Squared distance to the true class; half of it for two classes."""
-        squares = np.einsum("ij,ij->i", self.proba, self.proba, dtype=np.float64)
+        squares = np.empty(self.codes.shape[0])
+
+        def fill(rows: slice) -> None:
+            block = self.proba[rows]
+            np.einsum("ij,ij->i", block, block, dtype=np.float64, out=squares[rows])
+
+        for _ in map_blocks(fill, row_slices(*self.proba.shape)):
+            pass
         distance = squares - 2 * self.own + 1
         return distance / 2 if self.proba.shape[1] == 2 else distance
 
@@ -88,7 +109,7 @@ class RowStatistics:
             cells += [column * self.n_bins + index, column * self.n_bins]
             values += [-value, value]
         rows.append(np.arange(n_rows))
-        own_bin = np.searchsorted(edges, self.proba[rows[-1], self.codes])
+        own_bin = np.searchsorted(edges, self.own)
         cells.append(self.codes * self.n_bins + own_bin)
         values.append(np.ones(n_rows))
         data = (np.concatenate(values), (np.concatenate(cells), np.concatenate(rows)))
@@ -98,10 +119,18 @@ class RowStatistics:
         """Return the static calibration error for each row of `weights`."""
         n_classes = self.proba.shape[1]
         weights = weights / weights.sum(axis=1, keepdims=True)
-        totals = weights.astype(self.proba.dtype) @ self.proba
         residuals = self.class_residuals @ weights.T
-        residuals[:: self.n_bins] -= totals.T
+        residuals[:: self.n_bins] -= self._class_totals(weights).T
         return np.abs(residuals).sum(axis=0) / n_classes
+
+    def _class_totals(self, weights: Floats) -> NDArray[Any]:
+        weights = weights.astype(self.proba.dtype)
+        if isinstance(self.proba, np.ndarray):
+            return weights @ self.proba
+        rows = self.proba
+        slices = row_slices(*rows.shape)
+        total: NDArray[Any] = sum_blocks(lambda r: weights[:, r] @ rows[r], slices)
+        return total
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,12 +80,12 @@ def static_calibration_error(
     0.244
     """
     n_bins = check_whole("n_bins", n_bins)
-    codes, proba, weight = check_proba(
-        y_true, y_proba, labels, sample_weight, pos_label
-    )
+    given = y_true, y_proba, labels, sample_weight, pos_label
     if check_strategy(strategy) == "uniform":
+        codes, rows, weight = check_proba(*given, blocks=True)
         # Weights that sum to 1 stay in the range of float32.
-        stats = class_stats(proba, codes, weight / weight.sum(), n_bins)
+        stats = class_stats(rows, codes, weight / weight.sum(), n_bins)
     else:
+        codes, proba, weight = check_proba(*given)
         stats = class_mass_stats(proba, codes, weight, n_bins)
     return stats.mean_gap
