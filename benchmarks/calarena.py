@@ -231,20 +231,22 @@ def table_rows(benchmark, experiments, results):
         yield row
 
 
-def leaderboard(rows, benchmark):
-    """The table of one benchmark."""
+def leaderboard(rows, benchmark, most=None):
+    """The table of one benchmark; only the first `most`, ours and no calibration."""
     rows = [row for row in rows if row["benchmark"] == benchmark]
+    best = [row["method"] for row in rows[:most]]
+    rows = [row for row in rows if row["method"] in (*best, OURS, NONE)]
     heads = ["method", "log-loss", "win rate", "Brier win rate", "ECE win rate"]
     heads += ["mean rank", "worse, %", "seconds"]
     lines = []
     for row in rows:
         name = f"**{row['method']}**" if row["method"] == OURS else row["method"]
-        low, high = row["log-loss low"], row["log-loss high"]
+        half = (row["log-loss high"] - row["log-loss low"]) / 2
         lines.append(
             [
                 "none" if name == NONE else name,
                 f"{row['log-loss']:.4f}" if np.isfinite(row["log-loss"]) else "fails",
-                f"{row['win rate log-loss']:.3f} ({low:.2f} to {high:.2f})",
+                f"{row['win rate log-loss']:.3f} ± {half:.2f}",
                 f"{row['win rate Brier']:.3f}",
                 f"{row['win rate ECE']:.3f}",
                 f"{row['rank log-loss']:.1f}",
@@ -261,6 +263,6 @@ def summary(rows):
 
 
 TABLES = {
-    name.replace("-", "_"): lambda rows, name=name: leaderboard(rows, name)
+    name.replace("-", "_"): lambda rows, name=name: leaderboard(rows, name, most=10)
     for name in _arena.OWN
 }

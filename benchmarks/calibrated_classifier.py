@@ -6,8 +6,8 @@ beside the classifier alone and `CalibratedClassifierCV` with each of its method
 sets are those of the group "judging" of `_tabular`, on which nothing in the library was
 chosen.
 
-In the part "classifiers" each set gets a few classifiers in turn. In "svc" all sets
-get a support vector machine, beside which stands `SVC(probability=True)`, which
+In the part "classifiers" each set gets one or two classifiers in turn. In "svc" all
+sets get a support vector machine, beside which stands `SVC(probability=True)`, which
 scikit-learn deprecated in 1.9 and removes in 1.11. Without probabilities of its own it
 is judged by the softmax of its margins.
 
@@ -41,6 +41,7 @@ from skcalib import (
 )
 
 OURS = "CalibratorSearch()"
+ENSEMBLE = f"{OURS}, ensemble"
 ALONE = "not calibrated"
 SKLEARN = ("sigmoid", "isotonic", "temperature")
 SVC_ITSELF = "SVC(probability=True)"
@@ -52,7 +53,7 @@ TINY = {"parts": ("classifiers",), "limit": 2}
 METHODS = {
     ALONE: lambda base: base,
     OURS: lambda base: CalibratedClassifier(base, CalibratorSearch()),
-    f"{OURS}, ensemble": lambda base: CalibratedClassifier(
+    ENSEMBLE: lambda base: CalibratedClassifier(
         base, CalibratorSearch(), ensemble=True
     ),
     **{
@@ -61,7 +62,7 @@ METHODS = {
     },
 }
 SVC_METHODS = {
-    **METHODS,
+    **{name: method for name, method in METHODS.items() if name != ENSEMBLE},
     "PlattScaling()": lambda base: CalibratedClassifier(base, PlattScaling()),
     "TemperatureScaling()": lambda base: CalibratedClassifier(
         base, TemperatureScaling()
@@ -89,17 +90,16 @@ def run(*, parts=PARTS, limit=0):
 
 def experiments(part):
     """Return the pairs of set and classifier of a part, binary and multi-class."""
-    if part == "classifiers":
-        # Two of each set's three or four.
-        pairs = [_tabular.pairs("judging", task) for task in _tabular.EACH]
-        each = _tabular.EACH.values()
-        return [p[i] for p, n in zip(pairs, each, strict=True) for i in halved(p, n)]
-    names = [name for task in _tabular.EACH for name in _tabular.SETS["judging", task]]
-    return [(name, "svc") for name in names]
-
-
-def halved(pairs, each):
-    return [i for i in range(len(pairs)) if i % each < each / 2]
+    tasks = _tabular.EACH.items()
+    if part == "svc":
+        return [(n, "svc") for task, _ in tasks for n in _tabular.SETS["judging", task]]
+    # One of the three of a binary set, two of the four of others.
+    return [
+        pair
+        for task, each in tasks
+        for i, pair in enumerate(_tabular.pairs("judging", task))
+        if i % each < each // 2
+    ]
 
 
 def measured(classifier, X, X_test, y, y_test):

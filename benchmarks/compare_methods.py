@@ -76,6 +76,8 @@ COMMON = [
     *("matrix, ODIR", "Dirichlet, ODIR", "structured vector", "structured matrix"),
     *("Platt", "beta", "isotonic, strict, after temperature"),
 ]
+# What fits beside each other on a page.
+CIFAR10 = ("cifar10-resnet8d", "cifar10-resnet20", "cifar10-resnet32", "cifar10-wrn")
 # Of so many classes on, the table is that of many, and pairs take too long.
 MANY = 100
 # Column: factor and digits when printed, and which end is the best.
@@ -181,6 +183,9 @@ def all_methods(rows):
 
 TABLES = {
     "three_networks": three_networks,
-    "few_classes": lambda rows: all_methods([r for r in rows if r["classes"] < MANY]),
+    "cifar10": lambda rows: all_methods([r for r in rows if r["set"] in CIFAR10]),
+    "few_classes": lambda rows: all_methods(
+        [r for r in rows if r["classes"] < MANY and r["set"] not in CIFAR10]
+    ),
     "many_classes": lambda rows: all_methods([r for r in rows if r["classes"] >= MANY]),
 }

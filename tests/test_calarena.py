@@ -107,6 +107,8 @@ def test_results_are_told_best_first_with_the_share_of_harm(arena, calarena):
     table = calarena.leaderboard(found, "tabular-binary")
     assert [line[0] for line in table.rows] == ["**skcalib**", "none", "TS"]
     assert all(len(line) == len(table.columns) for line in table.rows)
+    short = calarena.leaderboard(found, "tabular-binary", most=1)
+    assert [line[0] for line in short.rows] == ["**skcalib**", "none"]
 
 
 def test_kept_results_stand_only_where_they_have_all_experiments(arena, tmp_path):
