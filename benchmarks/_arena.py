@@ -161,15 +161,15 @@ def kept(folder, benchmark, method, experiments):
     lines = read_csv(path) if path.exists() else []
     by_name = {(line["dataset"], line["model"]): line for line in lines}
     try:
-        return [
-            {
-                key: float(by_name[e[:2]][f"{method}_{key}"])
-                for key in (*MEASURES, "time")
-            }
-            for e in experiments
+        found = [by_name[e.dataset, e.model] for e in experiments]
+        texts = [
+            {key: line[f"{method}_{key}"] for key in (*MEASURES, "time")}
+            for line in found
         ]
     except KeyError:
         return None
+    # An empty cell is a method that gave no numbers.
+    return [{key: float(text or "inf") for key, text in row.items()} for row in texts]
 
 
 def keep(folder, benchmark, method, experiments, results):

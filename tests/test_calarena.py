@@ -123,6 +123,10 @@ def test_kept_results_stand_only_where_they_have_all_experiments(arena, tmp_path
     with path.open(newline="", encoding="utf-8") as file:
         head = next(csv.reader(file))
     assert head[:5] == ["dataset", "model", "cal_size", "test_size", "TS_logloss"]
+    # As a published file says it where a method gave no number.
+    path.write_text(path.read_text("utf-8").replace("1.0,", ","), "utf-8")
+    losses = arena.kept(tmp_path, "cv-binary", "TS", experiments)
+    assert [row["logloss"] for row in losses] == [np.inf, np.inf]
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
