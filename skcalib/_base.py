@@ -57,7 +57,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
             Logits of held-out samples. A single column is the log-odds of the second
-            class. May be a `numpy.memmap` larger than memory.
+            class. May be rows in a file larger than memory: see the guide to logits.
 
         y : array-like of shape (n_samples,)
             True classes; see the parameter `classes`.

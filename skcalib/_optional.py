@@ -12,6 +12,9 @@ _EXTRA = {
     "typer": "cli",
     "rich": "cli",
     "jinja2": "cli",
+    "h5py": "files",
+    "zarr": "files",
+    "pyarrow": "files",
 }
 
 

@@ -11,7 +11,7 @@ from skcalib._blocks._sources import (
     Source,
     is_mapped_file,
 )
-from skcalib._blocks._stored import ParquetRows, is_stored
+from skcalib._blocks._stored import ParquetRows, RowsView, is_stored
 
 __all__ = [
     "BLOCK_ELEMENTS",
@@ -20,6 +20,7 @@ __all__ = [
     "MappedSource",
     "MemmapSource",
     "ParquetRows",
+    "RowsView",
     "Source",
     "Statistic",
     "free_memory",

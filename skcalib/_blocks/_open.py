@@ -10,6 +10,8 @@ from skcalib._blocks._stored import StoredSource, is_stored
 
 def open_source(array: Any) -> Source:
     """Choose the source for `array`: (n, K) logits, or (n,) and (n, 1) log-odds."""
+    if isinstance(array, Source):
+        return array
     if array.ndim == 1 or array.shape[1] == 1:
         log_odds = np.asarray(array).reshape(-1)
         columns = np.zeros((log_odds.shape[0], 2), dtype=log_odds.dtype)

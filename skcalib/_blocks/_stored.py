@@ -23,8 +23,8 @@ _STORED = (("h5py", "Dataset"), ("zarr", "Array"), ("pyarrow.parquet", "ParquetF
 
 
 def is_stored(X: Any) -> bool:
-    """Whether the rows of `X` are in a file that is read in pieces."""
-    if isinstance(X, ParquetRows):
+    """Whether the rows of `X` are in a file that is read in pieces, or of a source."""
+    if isinstance(X, (ParquetRows, Source)):
         return True
     kinds = (getattr(sys.modules.get(module), kind, ()) for module, kind in _STORED)
     return any(isinstance(X, kind) for kind in kinds)
@@ -145,6 +145,23 @@ class StoredSource(Source):
                 self._pieces[i] = np.asarray(read, dtype=self.dtype)
             self._pieces.move_to_end(i)
             return self._pieces[i]
+
+
+class RowsView(Source):
+    """Some rows of another source, which are not copied."""
+
+    def __init__(self, source: Source, rows: NDArray[np.intp]) -> None:
+        self._source, self._rows = source, rows
+        self.shape = (rows.shape[0], source.shape[1])
+        self.dtype = source.dtype
+
+    def read(self, rows: slice) -> NDArray[Any]:
+        """Return the block, copied."""
+        return self._source.take(self._rows[rows])
+
+    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Return the rows of these indices, copied."""
+        return self._source.take(self._rows[rows])
 
 
 def _piece_edges(rows: Any) -> NDArray[np.intp]:

@@ -4,6 +4,7 @@ from skcalib._validation._column_classes import preview, refuse_index
 from skcalib._validation._containers import column_names, names_twice, readable
 from skcalib._validation._from_proba import logits_from_proba
 from skcalib._validation._logits import (
+    INDEX_ROWS,
     check_calibration_set,
     check_logits,
     check_out,
@@ -23,6 +24,7 @@ from skcalib._validation._splits import lone_class, make_splits, number_equal_ro
 from skcalib._validation._whole import check_whole
 
 __all__ = [
+    "INDEX_ROWS",
     "Batch",
     "Rows",
     "check_batch",

@@ -150,13 +150,13 @@ class Batch(NamedTuple):
     """Checked rows; `confidence` and `hit` as of `check_top_label`."""
 
     codes: NDArray[np.intp]
-    proba: NDArray[Any]
+    proba: Rows
     weight: NDArray[np.float64]
     confidence: NDArray[np.float64]
     hit: NDArray[np.bool_]
 
     def part(self, rows: slice) -> "Batch":
-        """Return some of the rows, not copied."""
+        """Return some of the rows, in memory."""
         codes, proba, weight, confidence, hit = self
         return Batch(
             codes[rows], proba[rows], weight[rows], confidence[rows], hit[rows]
@@ -176,7 +176,7 @@ def check_batch(
     `labels`, integers are column numbers, and other labels are refused. Weights are
     left as they are, and may all be 0.
     """
-    given = _read(y_true, y_proba, labels, pos_label, numbered=True)
+    given = _read(y_true, y_proba, labels, pos_label, numbered=True, blocks=True)
     weight = _weight_of_batch(sample_weight, given.codes)
     top, confidence = _find_top(given.proba)
     if given.is_unnamed and weight.any():

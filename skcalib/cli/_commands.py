@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from skcalib._blocks import RowsView, is_stored, open_source, row_slices
 from skcalib._files import write_together
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
@@ -17,7 +17,13 @@ from skcalib.calibrators import TemperatureScaling
 from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
 from skcalib.cli._export import Served, check_target, write_model
-from skcalib.cli._judging import HeldOut, cross_fit, judge, split_rows, uncalibrated
+from skcalib.cli._judging import (
+    HeldOut,
+    cross_fit,
+    judge,
+    probabilities,
+    split_rows,
+)
 from skcalib.cli._methods import (
     CLAMPING,
     METHODS,
@@ -28,6 +34,7 @@ from skcalib.cli._methods import (
 from skcalib.cli._options import Judging, Labelled, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
 from skcalib.cli._report import render_report
+from skcalib.cli._rows import is_large
 from skcalib.cli._scores import Scores, load_scores, load_values
 from skcalib.datasets import load_demo
 from skcalib.export._save import model_files
@@ -128,6 +135,8 @@ def run_calibrate(
         _check_clamping(targets, serving)
     targets.check_ready()
     scores = load_scores(source)
+    if is_stored(scores.logits):
+        _check_held_out(scores, judging)
     calibrator.set_params(classes=scores.classes)
     held_out, n_fit = _fit_and_judge(calibrator, scores, judging)
     model = served = None
@@ -210,6 +219,22 @@ def _check_model_runs(source: Source) -> None:
         )
 
 
+def _check_held_out(scores: Scores, judging: Judging) -> None:
+    """Refuse to hold more rows in memory than there is room for."""
+    n_rows, n_columns = scores.logits.shape
+    if judging.test_fraction is None:
+        raise UsageError(
+            f"{n_rows:,} rows of {n_columns} classes are more than the memory holds, "
+            "and cross-fitting copies rows. Hold some out to judge by, which are read "
+            "into memory, and fit on the others where they are: --test-fraction 0.05"
+        )
+    if is_large((int(judging.test_fraction * n_rows), n_columns)):
+        raise UsageError(
+            f"--test-fraction {judging.test_fraction} of {n_rows:,} rows of "
+            f"{n_columns} classes is more than the memory holds. Hold out fewer."
+        )
+
+
 def _fit_and_judge(
     calibrator: Any, scores: Scores, judging: Judging
 ) -> tuple[HeldOut, int]:
@@ -222,7 +247,9 @@ def _fit_and_judge(
         return held_out, n_samples
     train, test = split_rows(scores, judging.test_fraction, judging.seed)
     with working("Fitting"):
-        calibrator.fit(scores.seen_by(calibrator)[train], scores.labels[train])
+        X = scores.seen_by(calibrator)
+        part = RowsView(open_source(X), train) if is_stored(X) else X[train]
+        calibrator.fit(part, scores.labels[train])
     return judge(calibrator, scores, test), len(train)
 
 
@@ -271,10 +298,16 @@ def run_apply(
         )
         write_together(_model_files(model, source.model, served, overwrite))
         return served
-    proba = calibrator.predict_proba(values.logits)
+    proba = probabilities(values.logits, calibrator)
     check_target(output, overwrite=overwrite)
-    classes = calibrator.classes_.tolist()
-    write_together({output.absolute(): partial(write, proba=proba, classes=classes)})
+    n_bytes = 4 if values.logits.dtype == np.float32 else 8
+    numbers = partial(
+        write,
+        proba=proba,
+        dtype=np.dtype(f"f{n_bytes}"),
+        classes=calibrator.classes_.tolist(),
+    )
+    write_together({output.absolute(): numbers})
     return proba.shape
 
 
@@ -293,15 +326,21 @@ def _check_apply(source: Source, output: Path, serving: Serving) -> None:
         )
 
 
-def _write_npy(path: Path, proba: NDArray[Any], classes: list[Any]) -> None:
-    with path.open("wb") as file:  # by name, NumPy would append an ending
-        np.save(file, proba)
+def _write_npy(path: Path, proba: Any, dtype: np.dtype, classes: list[Any]) -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": proba.shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for rows in row_slices(*proba.shape):
+            np.ascontiguousarray(proba[rows], dtype).tofile(file)
 
 
-def _write_csv(path: Path, proba: NDArray[Any], classes: list[Any]) -> None:
+def _write_csv(path: Path, proba: Any, dtype: np.dtype, classes: list[Any]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerow(classes)
-        np.savetxt(file, proba, fmt="%.17g", delimiter=",")
+        for rows in row_slices(*proba.shape):
+            block = proba[rows].astype(dtype, copy=False)
+            np.savetxt(file, block, fmt="%.17g", delimiter=",")
 
 
 # How probabilities are written, by the ending of the file.
@@ -315,10 +354,13 @@ def run_evaluate(
     _check_model_runs(source)
     calibrator = None if saved is None else load_calibrator(saved)
     scores = load_scores(source, calibrator)
-    if calibrator is None:
-        proba = uncalibrated(scores.logits)
-    else:
-        proba = calibrator.predict_proba(scores.logits)
+    proba = probabilities(scores.logits, calibrator)
+    if is_stored(proba) and judging.n_bootstrap:
+        raise UsageError(
+            f"{len(scores.codes):,} rows of {proba.shape[1]} classes are more than the "
+            "memory holds, and a bootstrap reads them again and again. Leave the "
+            "intervals out: --n-bootstrap 0"
+        )
     return scores, measure(scores.labels, proba, scores.classes, judging)
 
 
@@ -336,6 +378,11 @@ def run_compare(
     calibrators = {name: make_calibrator(name, judging.seed) for name in names}
     fixed = None if saved is None else load_calibrator(saved)
     scores = load_scores(source, fixed)
+    if is_stored(scores.logits):
+        raise UsageError(
+            f"{len(scores.codes):,} rows are more than the memory holds, and methods "
+            "are compared on copies of them. Pass fewer."
+        )
     if saved is not None and fixed is not None:
         calibrators[saved.name] = Fixed(fixed)
     tables = [

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.model_selection import ShuffleSplit
 
-from skcalib._blocks import open_source
+from skcalib._blocks import is_stored, open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
 from skcalib._validation import lone_class, make_splits, number_equal_rows
 from skcalib.cli._console import progress
@@ -33,9 +33,25 @@ class HeldOut:
         return self.classes[self.codes]
 
 
-def uncalibrated(logits: NDArray[Any]) -> NDArray[Any]:
+def uncalibrated(logits: Any) -> Any:
     """Return the softmax of logits; a single column is that of the second class."""
     return evaluate(CalibrationMap(Softmax()), open_source(logits))
+
+
+def probabilities(logits: Any, calibrator: Any = None) -> Any:
+    """Return the softmax of logits, or what a calibrator makes of them.
+
+    Of rows in a file, it is computed whenever they are read.
+    """
+    function = uncalibrated if calibrator is None else calibrator.predict_proba
+    if is_stored(logits):
+        return open_source(logits).mapped(function)
+    return function(logits)
+
+
+def picked(logits: Any, rows: NDArray[np.intp]) -> Any:
+    """Return some rows in memory."""
+    return open_source(logits).take(rows) if is_stored(logits) else logits[rows]
 
 
 def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldOut:
@@ -77,8 +93,8 @@ def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:
     return HeldOut(
         scores.codes[rows],
         scores.classes,
-        uncalibrated(scores.logits[rows]),
-        calibrator.predict_proba(scores.seen_by(calibrator)[rows]),
+        uncalibrated(picked(scores.logits, rows)),
+        calibrator.predict_proba(picked(scores.seen_by(calibrator), rows)),
         f"{len(rows):,} samples held out",
         scores.columns,
     )

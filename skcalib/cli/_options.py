@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from skcalib.cli._errors import UsageError
-from skcalib.cli._readers import Role
+from skcalib.cli._rows import Role
 
 
 def _data(text: str, *, show_default: bool = False) -> Any:

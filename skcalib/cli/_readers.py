@@ -1,4 +1,4 @@
-"""Arrays and labels out of .npy, .npz, .csv and .parquet files.
+"""Arrays and labels out of files of arrays and of tables.
 
 Reading never runs code from a file: NumPy files that hold Python objects are refused.
 """
@@ -8,26 +8,28 @@ import math
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks import free_memory
+from skcalib._blocks import ParquetRows, free_memory, open_source
 from skcalib._optional import import_optional
-from skcalib._validation import names_twice
 from skcalib.cli._errors import DataError
+from skcalib.cli._rows import (
+    Reader,
+    Request,
+    Rows,
+    check_names,
+    choose,
+    find_name,
+    in_memory,
+    stays_in_file,
+)
+from skcalib.cli._stores import read_hdf5, read_zarr
 
-Role = Literal["inputs", "logits", "probabilities", "labels"]
-
-USUAL_NAMES: dict[Role, tuple[str, ...]] = {
-    "inputs": ("inputs", "input", "x", "images", "image", "features"),
-    "logits": ("logits", "scores"),
-    "probabilities": ("probabilities", "proba", "probs", "predictions"),
-    "labels": ("labels", "label", "y", "y_true", "targets", "target", "ground_truth"),
-}
 # Above it not every whole number is a float64.
 LARGEST_WHOLE = 2**53
 # An array in a file this much smaller holds nothing but one value.
@@ -37,28 +39,6 @@ NOT_NUMPY = (
     "it is not a NumPy file of numbers or text. Python objects are never unpickled, as "
     "that could run code."
 )
-
-
-class Rows(NamedTuple):
-    """What a file holds: one row a sample, and labels and names where it has them.
-
-    `names` are those of the columns of `values`, in a table with a header.
-    """
-
-    values: NDArray[Any]
-    labels: NDArray[Any] | None = None
-    names: list[str] | None = None
-
-
-class Request(NamedTuple):
-    """What to look for in a file; a key is the name of an array or of columns."""
-
-    role: Role
-    key: str | None = None
-    labels_key: str | None = None
-
-
-Reader = Callable[[Path, Request], Rows]
 
 
 def read_rows(path: Path, request: Request) -> Rows:
@@ -74,7 +54,8 @@ def read_rows(path: Path, request: Request) -> Rows:
             f"{path} has the ending {path.suffix!r}; files that can be read end in "
             f"{', '.join(_READERS)}."
         )
-    if not path.is_file():
+    # A Zarr array is a folder.
+    if not (path.is_dir() if reader is read_zarr else path.is_file()):
         raise DataError(f"There is no file {path}.")
     return _run(reader, path, request)
 
@@ -148,11 +129,14 @@ def _read_npy(path: Path, request: Request) -> Rows:
     with path.open("rb") as file:
         _check_claim(path, _read_header(file), path.stat().st_size - file.tell())
     # Mapped, not read: logits may be larger than memory.
-    array = np.lib.format.open_memmap(path, mode="r")
+    array: Any = np.lib.format.open_memmap(path, mode="r")
     if request.key is not None:
         raise DataError(
             f"{path} holds one array without a name; leave out --{request.role}-key."
         )
+    is_scores = request.role in ("logits", "probabilities")
+    if is_scores and array.dtype.kind in "fiu" and stays_in_file(array):
+        return Rows(open_source(array))
     return Rows(array)
 
 
@@ -202,20 +186,10 @@ def _read_npz(path: Path, request: Request) -> Rows:
 def _read_archive(path: Path, archive: zipfile.ZipFile, request: Request) -> Rows:
     members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
     names = [info.filename.removesuffix(".npy") for info in members]
+    check_names(path, names)
     arrays = dict(zip(names, members, strict=True))
-    _check_names(path, names)
-    name = _find(names, request.role, request.key)
-    if name is None and len(names) == 1:
-        name = names[0]
-    if name is None:
-        held = [f"{name} ({_header(archive, arrays[name])})" for name in names]
-        raise DataError(
-            f"{path} has no array that can be taken for the {request.role}. It "
-            f"holds {', '.join(held) or 'none'}. Name one with --{request.role}-key."
-        )
-    label_name = None
-    if request.role != "labels":
-        label_name = _find(names, "labels", request.labels_key)
+    held = {name: str(_header(archive, info)) for name, info in arrays.items()}
+    name, label_name = choose(path, held, request)
     values = _read_member(path, archive, arrays[name])
     if label_name is None:
         return Rows(values)
@@ -244,23 +218,6 @@ def _read_member(
     return array
 
 
-def _find(names: list[str], role: Role, key: str | None) -> str | None:
-    """Return `key`, or the one name that is usual for the role, or None."""
-    if key is not None:
-        if key not in names:
-            raise DataError(
-                f"There is no {key!r} for the {role}; the names are {', '.join(names)}."
-            )
-        return key
-    usual = [name for name in names if name.lower() in USUAL_NAMES[role]]
-    if len(usual) > 1:
-        raise DataError(
-            f"Several names may stand for the {role}: {', '.join(usual)}. "
-            f"Choose one with --{role}-key."
-        )
-    return usual[0] if usual else None
-
-
 class _Table(Protocol):
     """Named columns, some of which may be known to be an index of the rows."""
 
@@ -271,7 +228,7 @@ class _Table(Protocol):
     def column(self, name: str) -> NDArray[Any]:
         """Return one column of labels."""
 
-    def matrix(self, names: list[str]) -> NDArray[Any]:
+    def matrix(self, names: list[str]) -> Any:
         """Return columns of numbers side by side."""
 
 
@@ -303,7 +260,7 @@ class _CsvTable:
                 f"Column {self.names.index('') + 1} of {path} has no name. If it is an "
                 "index saved by pandas, write the file with index=False."
             )
-        _check_names(path, self.names)
+        check_names(path, self.names)
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one column: integers where all values are whole numbers, else text."""
@@ -355,53 +312,32 @@ class _ParquetTable:
         parquet = import_optional("pyarrow.parquet", "Reading .parquet files")
         self._path = path
         # Not `read_table`, which makes columns of folders called name=value.
-        with parquet.ParquetFile(path) as file:
-            self.names = list(file.schema_arrow.names)
-            _check_names(path, self.names)
-            by_pandas = file.schema_arrow.pandas_metadata or {}
-            index = by_pandas.get("index_columns", [])
-            self.index: Collection[str] = [k for k in index if isinstance(k, str)]
-            n_rows = file.metadata.num_rows
-            if 8 * n_rows * len(self.names) > free_memory():
-                raise DataError(
-                    f"{path} holds {n_rows:,} rows of {len(self.names)} columns, too "
-                    "many to read. Save large arrays as .npy, which are not read at "
-                    "once."
-                )
-            self._table = file.read()
+        self._file = parquet.ParquetFile(path)
+        self.names = list(self._file.schema_arrow.names)
+        check_names(path, self.names)
+        by_pandas = self._file.schema_arrow.pandas_metadata or {}
+        index = by_pandas.get("index_columns", [])
+        self.index: Collection[str] = [k for k in index if isinstance(k, str)]
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one column."""
-        column = self._complete(name)
-        return column.astype(str) if column.dtype.kind == "O" else column
-
-    def matrix(self, names: list[str]) -> NDArray[Any]:
-        """Return columns of numbers side by side."""
-        columns = [self._complete(name) for name in names]
-        blocks = [
-            np.stack(list(column)) if column.dtype.kind == "O" else column
-            for column in columns
-        ]
-        return np.column_stack(blocks)
-
-    def _complete(self, name: str) -> NDArray[Any]:
-        column = self._table[name]
+        n_rows = self._file.metadata.num_rows
+        if 8 * n_rows > free_memory():
+            raise DataError(
+                f"{self._path} holds {n_rows:,} rows, too many to read labels of."
+            )
+        column = self._file.read(columns=[name])[name]
         if column.null_count:
             raise DataError(
                 f"Column {name!r} of {self._path} misses {column.null_count} values; "
                 "remove such rows."
             )
-        return np.asarray(column.to_numpy())
+        values = np.asarray(column.to_numpy())
+        return values.astype(str) if values.dtype.kind == "O" else values
 
-
-def _check_names(path: Path, names: list[str]) -> None:
-    """Refuse two columns, or arrays, of one name: which is meant cannot be known."""
-    twice = names_twice(names)
-    if twice:
-        raise DataError(
-            f"{path} uses a name more than once: {', '.join(twice[:6])}. Rename the "
-            "columns, so that each has a name of its own."
-        )
+    def matrix(self, names: list[str]) -> Any:
+        """Return columns of numbers side by side."""
+        return in_memory(ParquetRows(self._file, names))
 
 
 def _whole_numbers(numbers: NDArray[Any]) -> NDArray[Any]:
@@ -435,21 +371,21 @@ def _is_number(text: str) -> bool:
 def _read_table(path: Path, table: _Table, request: Request) -> Rows:
     names = table.names
     if request.role == "labels":
-        name = _find(names, "labels", request.key)
+        name = find_name(names, "labels", request.key)
         if name is None and len(names) > 1:
             raise DataError(
                 f"The columns are {', '.join(names)}; none has a usual name of labels. "
                 "Name one with --labels-key."
             )
         return Rows(table.column(name or names[0]))
-    label_name = _find(names, "labels", request.labels_key)
+    label_name = find_name(names, "labels", request.labels_key)
     if request.key is None:
         chosen = [name for name in names if name not in (label_name, *table.index)]
     else:
         keys = [key.strip() for key in request.key.split(",")]
         unknown = sorted(set(keys) - set(names))
         if unknown:
-            _find(names, request.role, unknown[0])
+            find_name(names, request.role, unknown[0])
         chosen = keys
     if not chosen:
         raise DataError(f"{path} has no columns beside those of labels and index.")
@@ -463,5 +399,8 @@ _READERS: dict[str, Reader] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".csv": lambda path, request: _read_table(path, _CsvTable(path), request),
+    ".h5": read_hdf5,
+    ".hdf5": read_hdf5,
+    ".zarr": read_zarr,
     ".parquet": lambda path, request: _read_table(path, _ParquetTable(path), request),
 }

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._base import BaseCalibrator
+from skcalib._blocks import is_stored, open_source
 from skcalib._networks._given import perturbs_inputs
 from skcalib._validation import (
+    INDEX_ROWS,
     check_calibration_set,
+    check_proba_rows,
     logits_from_proba,
     preview,
     refuse_index,
@@ -20,7 +24,8 @@ from skcalib._validation import (
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Labelled, Source
-from skcalib.cli._readers import Request, Role, read_labels, read_rows
+from skcalib.cli._readers import read_labels, read_rows
+from skcalib.cli._rows import Request, Role
 from skcalib.frozen import OnnxLogits
 
 # Rows a step of the progress bar.
@@ -29,9 +34,12 @@ _ROWS_A_STEP = 2048
 
 @dataclass(frozen=True)
 class Values:
-    """Logits of samples, and the network and inputs they came from."""
+    """Logits of samples, and the network and inputs they came from.
 
-    logits: NDArray[Any]
+    Logits are an array, or rows of a file that do not fit in memory.
+    """
+
+    logits: Any
     network: OnnxLogits | None = field(default=None, kw_only=True)
     inputs: NDArray[Any] | None = field(default=None, kw_only=True)
 
@@ -91,7 +99,7 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
         others = classes.tolist() if columns is None else list(columns.values())
         raise _other_classes(source, others, calibrator)
     return Scores(
-        np.asarray(found.logits),
+        found.logits if is_stored(found.logits) else np.asarray(found.logits),
         data.codes,
         classes,
         columns,
@@ -145,9 +153,18 @@ def _as_logits(source: Source, values: NDArray[Any]) -> Values:
     if source.inputs is not None:
         network = OnnxLogits(str(source.model), output=source.model_output).fit(values)
         return Values(_run(network, values), network=network, inputs=values)
-    if source.probabilities is not None:
-        return Values(logits_from_proba(values, floor=source.floor))
-    return Values(values)
+    if source.probabilities is None:
+        return Values(values)
+    if is_stored(values):
+        # Row by row; a row that is wrong is told of before any is used.
+        rows = open_source(check_proba_rows(values, blocks=True))
+        return Values(rows.mapped(partial(_logs, source.floor)))
+    return Values(logits_from_proba(values, floor=source.floor))
+
+
+def _logs(floor: float, block: NDArray[Any]) -> NDArray[Any]:
+    logits: NDArray[Any] = logits_from_proba(block, floor=floor)
+    return logits
 
 
 def _check_width(logits: NDArray[Any], calibrator: BaseCalibrator, path: Path) -> None:
@@ -193,7 +210,7 @@ def _refuse_index(
     path: Path, role: Role, names: list[str], values: NDArray[Any], labels: NDArray[Any]
 ) -> None:
     advice = f"Name the columns of the {role}: --{role}-key {{others}}"
-    refuse_index(names, values, labels, of=str(path), advice=advice)
+    refuse_index(names, values[:INDEX_ROWS], labels, of=str(path), advice=advice)
 
 
 def _mapping(names: list[str], classes: NDArray[Any]) -> dict[str, Any]:

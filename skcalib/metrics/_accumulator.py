@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from skcalib._optional import import_optional
-from skcalib._validation import check_batch, check_whole, preview
+from skcalib._validation import check_batch, check_whole, preview, readable
 from skcalib.metrics._bins import BinStats, check_strategy, sum_by_index
 from skcalib.metrics._registry import ACCUMULATED, check_names
 from skcalib.metrics._sums import (
@@ -121,7 +121,7 @@ class CalibrationAccumulator(BaseEstimator):
         proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
                 (n_samples, 1)
             Predicted probabilities; a single column is that of `pos_label`. May be
-            empty.
+            empty, or in a file, which is read block by block.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.
@@ -138,7 +138,7 @@ class CalibrationAccumulator(BaseEstimator):
             of classes is not that of the rows before.
         """
         rows, labels, weight = map(_on_the_host, (proba, y, sample_weight))
-        if len(rows) == len(labels) == 0:
+        if _is_empty(rows) and _is_empty(labels):
             return self
         n_bins, names = self._settings()
         batch, classes = check_batch(labels, rows, self.labels, weight, self.pos_label)
@@ -413,8 +413,12 @@ class CalibrationAccumulator(BaseEstimator):
 
 
 def _on_the_host(values: Any) -> Any:
-    """Copy a tensor of another device."""
-    return values.cpu() if hasattr(values, "cpu") else values
+    """Copy a tensor of another device; make rows of what an array is not."""
+    return readable(values.cpu() if hasattr(values, "cpu") else values)
+
+
+def _is_empty(rows: Any) -> bool:
+    return rows.shape[0] == 0 if hasattr(rows, "shape") else len(rows) == 0
 
 
 def _as_list(labels: ArrayLike | None) -> list[Any] | None:

@@ -112,13 +112,13 @@ def row_sums(batch: Batch, n_bins: int, names: list[str]) -> RowSums:
 
 
 def block_sums(batch: Batch, n_bins: int, names: list[str]) -> RowSums:
-    """Sum over a block of rows, all at once."""
+    """Sum over a block of rows in memory, all at once."""
     codes, proba, weight, confidence, hit = batch
     rows = RowStatistics(proba, codes, n_bins)
     class_bins = BinStats(*np.zeros((3, 0, n_bins)))
     if _by_class(names):
         # Not in single precision, whose error would depend on the blocks.
-        exact = proba.astype(np.float64, copy=False)
+        exact = np.asarray(proba, dtype=np.float64)
         class_bins = class_stats(exact, codes, weight, n_bins)
     means = [weight @ PER_ROW[name](rows) for name in mean_names(names)]
     return RowSums(

@@ -19,6 +19,7 @@ from skcalib import (
 from skcalib._blocks import _stored, open_source
 from skcalib.datasets import make_logits
 from skcalib.metrics import (
+    CalibrationAccumulator,
     adaptive_expected_calibration_error,
     calibration_report,
     expected_calibration_error,
@@ -184,6 +185,15 @@ def test_a_report_is_that_of_the_array(store):
         assert got[name] == pytest.approx(estimate, rel=1e-12, abs=1e-15), name
 
 
+@WITH_MEMMAP
+def test_an_accumulator_reads_files_too(store):
+    logits, y = draw()
+    proba = softmax(logits, axis=1)
+    values = CalibrationAccumulator().update(y, store(proba)).compute()
+    expected = CalibrationAccumulator().update(y, proba).compute()
+    assert values == pytest.approx(expected, rel=1e-12)
+
+
 def test_a_bootstrap_needs_rows_of_positive_weight(store):
     logits, y = draw()
     rows, weight = store(softmax(logits, axis=1)), np.arange(1000) % 2
@@ -195,10 +205,15 @@ def test_a_bootstrap_needs_rows_of_positive_weight(store):
 
 def test_metrics_of_a_mapped_file_hold_a_few_blocks_of_it(tmp_path):
     # Half precision, which an array would have to be converted from as a whole.
-    proba = np.full((5_000, 1_000), 0.001, np.float16)
-    rows, y = in_memmap(proba, tmp_path), np.zeros(5_000, dtype=np.intp)
-    metrics = [expected_calibration_error, static_calibration_error]
-    for metric in [*metrics, lambda y, p: calibration_report(y, p, n_bootstrap=0)]:
+    proba = np.full((10_000, 1_000), 0.001, np.float16)
+    rows, y = in_memmap(proba, tmp_path), np.zeros(10_000, dtype=np.intp)
+    metrics = [
+        expected_calibration_error,
+        static_calibration_error,
+        lambda y, proba: calibration_report(y, proba, n_bootstrap=0),
+        lambda y, proba: CalibrationAccumulator().update(y, proba),
+    ]
+    for metric in metrics:
         metric(y[:10], rows[:10])  # What is imported on the way is not counted.
         tracemalloc.start()
         metric(y, rows)

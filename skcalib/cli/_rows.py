@@ -1,0 +1,112 @@
+"""What is looked for in a file, by which names, and what is found."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from numpy.typing import NDArray
+
+from skcalib._blocks import free_memory
+from skcalib._validation import names_twice
+from skcalib.cli._errors import DataError
+
+Role = Literal["inputs", "logits", "probabilities", "labels"]
+
+USUAL_NAMES: dict[Role, tuple[str, ...]] = {
+    "inputs": ("inputs", "input", "x", "images", "image", "features"),
+    "logits": ("logits", "scores"),
+    "probabilities": ("probabilities", "proba", "probs", "predictions"),
+    "labels": ("labels", "label", "y", "y_true", "targets", "target", "ground_truth"),
+}
+# Numbers of which so many would not fit in the free memory stay in their file.
+LARGEST_SHARE = 2
+
+
+class Rows(NamedTuple):
+    """What a file holds: one row a sample, and labels and names where it has them.
+
+    `values` are an array, or rows that stay in the file, as they would take too much
+    memory; `names` are those of their columns, in a table with a header.
+    """
+
+    values: Any
+    labels: NDArray[Any] | None = None
+    names: list[str] | None = None
+
+
+class Request(NamedTuple):
+    """What to look for in a file; a key is the name of an array or of columns."""
+
+    role: Role
+    key: str | None = None
+    labels_key: str | None = None
+
+
+Reader = Callable[[Path, Request], Rows]
+
+
+def is_large(shape: tuple[int, ...], itemsize: int = 8) -> bool:
+    """Whether so many numbers would take too much of the memory."""
+    return LARGEST_SHARE * math.prod(shape) * itemsize > free_memory()
+
+
+def stays_in_file(rows: Any) -> bool:
+    """Whether rows of several columns are too many to be read at once."""
+    several = len(rows.shape) > 1 and rows.shape[1] > 1
+    return several and is_large(rows.shape, rows.dtype.itemsize)
+
+
+def in_memory(rows: Any) -> Any:
+    """Read rows of a file, unless they are to stay there."""
+    return rows if stays_in_file(rows) else rows[:]
+
+
+def choose(
+    path: Path, held: Mapping[str, str], request: Request
+) -> tuple[str, str | None]:
+    """Return the names of the array that is asked for, and of that of its labels.
+
+    `held` describes each array of the file.
+    """
+    names = list(held)
+    check_names(path, names)
+    name = find_name(names, request.role, request.key)
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name is None:
+        listed = ", ".join(f"{name} ({held[name]})" for name in names)
+        raise DataError(
+            f"{path} has no array that can be taken for the {request.role}. It "
+            f"holds {listed or 'none'}. Name one with --{request.role}-key."
+        )
+    if request.role == "labels":
+        return name, None
+    return name, find_name(names, "labels", request.labels_key)
+
+
+def find_name(names: list[str], role: Role, key: str | None) -> str | None:
+    """Return `key`, or the one name that is usual for the role, or None."""
+    if key is not None:
+        if key not in names:
+            raise DataError(
+                f"There is no {key!r} for the {role}; the names are {', '.join(names)}."
+            )
+        return key
+    usual = [name for name in names if name.lower() in USUAL_NAMES[role]]
+    if len(usual) > 1:
+        raise DataError(
+            f"Several names may stand for the {role}: {', '.join(usual)}. "
+            f"Choose one with --{role}-key."
+        )
+    return usual[0] if usual else None
+
+
+def check_names(path: Path, names: list[str]) -> None:
+    """Refuse two columns, or arrays, of one name: which is meant cannot be known."""
+    twice = names_twice(names)
+    if twice:
+        raise DataError(
+            f"{path} uses a name more than once: {', '.join(twice[:6])}. Rename the "
+            "columns, so that each has a name of its own."
+        )
