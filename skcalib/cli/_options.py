@@ -25,7 +25,7 @@ def _judging(*names: str, text: str, **more: Any) -> Any:
 Key = Annotated[
     str | None,
     _data(
-        "Name of the array in an .npz file, or of the columns of a table, separated by "
+        "Name of the array in the file, or of the columns of a table, separated by "
         "commas. Usual names are found."
     ),
 ]
@@ -68,7 +68,8 @@ class Source:
     ] = None
     inputs_key: Key = None
     logits: Annotated[
-        Path | None, _data("Logits instead of inputs: .npy, .npz, .csv or .parquet.")
+        Path | None,
+        _data("Logits instead of inputs: .npy, .npz, .csv, .parquet, .h5 or .zarr."),
     ] = None
     logits_key: Key = None
     probabilities: Annotated[
