@@ -6,7 +6,7 @@ bias, in all rows or in one of five groups. "quiet" counts the streams with an a
 any time up to a horizon; the others change at the start or after 2,000 rows, and count
 rows from there to the first alarm. An alarm before the change counts as none.
 
-- monitor: `CalibrationMonitor()`; with groups where it says so;
+- monitor: `CalibrationMonitor()`; with groups, or a tolerance, where it says so;
 - rolling z-test: mean of hit minus confidence over the last 500 rows, two-sided at 5 %,
   after each row;
 - ADWIN: river's change detector on hit minus confidence, with its defaults; left out
@@ -17,6 +17,7 @@ Needs rivals for ADWIN: river.
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -33,6 +34,7 @@ WINDOW = 500
 N_GROUPS = 5
 ALPHA = 0.05
 CALM = 2000
+TOLERANCE = 0.01
 # Name: factor of the logits, bias of the first class, whether in one group only.
 CHANGES = {
     "logits x 1.1": (1.1, 0.0, False),
@@ -41,6 +43,7 @@ CHANGES = {
     "one class, log-odds + 0.5": (1.0, 0.5, False),
     "one group in five, logits x 1.4": (1.4, 0.0, True),
 }
+CALIBRATED = (1.0, 0.0, False)
 PARTS = ("quiet", "change", "speed")
 CHOICES = {"parts": PARTS}
 TINY = {"streams": 4, "longest": 1000}
@@ -60,7 +63,7 @@ def run(*, parts=PARTS, streams=1000, longest=5000):
         yield from speed(longest)
 
 
-def draw(rng, n_rows, n_classes, calm, change=(1.0, 0.0, False)):
+def draw(rng, n_rows, n_classes, calm, change=CALIBRATED):
     """Labels, probabilities and groups; the model is calibrated for `calm` rows."""
     factor, bias, in_group = change
     logits = SPREADS[n_classes] * rng.normal(size=(n_rows, n_classes))
@@ -73,9 +76,10 @@ def draw(rng, n_rows, n_classes, calm, change=(1.0, 0.0, False)):
     return y, softmax(logits, axis=1), groups
 
 
-def first_alarm_of_monitor(y, proba, groups):
+def first_alarm_of_monitor(y, proba, groups, tolerance=0.0):
     monitor = CalibrationMonitor(
         alpha=ALPHA,
+        tolerance=tolerance,
         memory=0,
         groups=None if groups is None else range(N_GROUPS),
     )
@@ -112,9 +116,12 @@ def first_alarm_of_adwin(y, proba, groups):
     return None
 
 
-def methods(calm, change=(1.0, 0.0, False)):
+def methods(calm, change=CALIBRATED):
     """Functions from a stream to its first alarm, and whether they see the groups."""
     found = {"monitor": (first_alarm_of_monitor, False)}
+    if change != CALIBRATED:
+        tolerant = partial(first_alarm_of_monitor, tolerance=TOLERANCE)
+        found[f"monitor, tolerance {TOLERANCE}"] = (tolerant, False)
     if change[2]:
         found["monitor, with groups"] = (first_alarm_of_monitor, True)
     found["rolling z-test"] = (first_alarm_of_z_test, False)

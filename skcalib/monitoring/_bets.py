@@ -13,10 +13,13 @@ non-negative supermartingale that starts at 1, and by Ville's inequality exceeds
 wealths with weights fixed beforehand. Its logarithm is what the log-loss would have
 gained by the recalibrator.
 
-The recalibrators, three families of which each has a third of the capital:
+The recalibrators, four families of which each has a quarter of the capital:
 
 - powers q ~ p^a of a grid of a: temperatures, for logits too large or too small;
-- one class tilted, q ~ p exp(b [k = j]), for every class j and a grid of b;
+- the likeliest class tilted, q ~ p exp(b [k = argmax p]), of a grid of b: confidences
+  too high or too low by an amount that no power fits. It also bears a tolerance best,
+  since only two of the ratios q_k / p_k differ;
+- one class tilted, q ~ p exp(b [k = j]), for every class j and the same grid;
 - all classes tilted, q ~ p exp(b), with b learned from the past. To the second order in
   b the log-likelihood of n rows is g.b - b'Hb / 2 with g = sum(onehot(y) - p) and
   H = sum(diag(p) - pp'). Of H the diagonal is kept, scaled by K / (K - 1), with which
@@ -49,7 +52,7 @@ Array = NDArray[np.float64]
 FLOOR = 1e-12
 LARGEST_GAIN = 10.0
 _SIZES = np.array([0.025, 0.05, 0.1, 0.2, 0.4, 0.8])
-# Logarithms of the powers, and tilts of one class.
+# Logarithms of the powers, and tilts of the likeliest or of one class.
 LOG_POWERS = np.concatenate([-_SIZES[::-1], _SIZES])
 TILTS = np.array([-1.0, -0.3, -0.1, 0.1, 0.3, 1.0])
 # Inverse variance of the prior of the learned tilts: a standard deviation of 0.2.
@@ -59,12 +62,12 @@ LARGEST_TILT = 1.0
 
 def n_fixed(n_classes: int) -> int:
     """Count the recalibrators that do not learn."""
-    return LOG_POWERS.size + n_classes * TILTS.size
+    return LOG_POWERS.size + (1 + n_classes) * TILTS.size
 
 
 def log_weights(n_classes: int, n_learned: int) -> Array:
     """Return the logarithm of the capital of each recalibrator."""
-    sizes = (LOG_POWERS.size, n_classes * TILTS.size, n_learned)
+    sizes = (LOG_POWERS.size, TILTS.size, n_classes * TILTS.size, n_learned)
     return np.concatenate([np.full(n, -np.log(len(sizes) * n)) for n in sizes])
 
 
@@ -78,8 +81,13 @@ def floored(proba: NDArray[Any]) -> Array:
 def fixed_bets(p: Array, codes: NDArray[np.intp], tolerance: float) -> Array:
     """Return the log gains of powers and tilted classes, (n, n_fixed)."""
     powers = _bets_on_powers(p, codes, tolerance)
-    tilts = _bets_on_classes(p, codes, tolerance)
-    return np.concatenate([powers, tilts], axis=1)
+    # Column 0 is the likeliest class, the others are all classes in turn.
+    top = p.argmax(axis=1)
+    rows = np.arange(codes.size)
+    gains = _gains_elsewhere(np.column_stack([p[rows, top], p]), tolerance)
+    gains[rows, 1 + codes] += TILTS
+    gains[top == codes, 0] += TILTS
+    return np.concatenate([powers, gains.reshape(codes.size, -1)], axis=1)
 
 
 def _bets_on_powers(p: Array, codes: NDArray[np.intp], tolerance: float) -> Array:
@@ -97,14 +105,14 @@ def _bets_on_powers(p: Array, codes: NDArray[np.intp], tolerance: float) -> Arra
     return gains - np.log1p(tolerance * stake * (high - low))
 
 
-def _bets_on_classes(p: Array, codes: NDArray[np.intp], tolerance: float) -> Array:
+def _gains_elsewhere(p: Array, tolerance: float) -> Array:
+    """Return the log gains of tilting each entry, where its class does not come."""
     surplus = np.expm1(TILTS)
     normaliser = 1 + p[:, :, np.newaxis] * surplus
     gains = -np.log(normaliser)
-    gains[np.arange(codes.size), codes] += TILTS
     if tolerance:
         gains -= np.log1p(tolerance * np.abs(surplus) / normaliser)
-    return gains.reshape(codes.size, -1)
+    return gains
 
 
 def learned_tilts(residual: Array, variance: Array) -> Array:
@@ -140,9 +148,17 @@ def describe(index: int, classes: list[Any]) -> str:
             f"{kind}-confident: the logits are too large by a factor near {factor:.3g}"
         )
     index -= LOG_POWERS.size
+    if index < TILTS.size:
+        than, factor = _odds(TILTS[index])
+        return f"the predicted class is right {than} often than stated: {factor}"
+    index -= TILTS.size
     if index < len(classes) * TILTS.size:
         label, tilt = classes[index // TILTS.size], TILTS[index % TILTS.size]
-        than = "more" if tilt > 0 else "less"
-        factor = np.exp(abs(tilt))
-        return f"class {label!r} is {than} frequent than stated: odds by {factor:.3g}"
+        than, factor = _odds(tilt)
+        return f"class {label!r} is {than} frequent than stated: {factor}"
     return "the frequencies of several classes are not those stated"
+
+
+def _odds(tilt: float) -> tuple[str, str]:
+    """Say in which direction the odds are off, and by how much."""
+    return "more" if tilt > 0 else "less", f"odds by {np.exp(abs(tilt)):.3g}"

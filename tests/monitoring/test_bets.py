@@ -68,10 +68,25 @@ def test_powers_and_tilts_are_those_of_the_formula():
         stake = np.minimum(1, 9 / (ratio.max(axis=1) - 1))
         expected = 1 - stake + stake * q[np.arange(10), codes] / own
         assert_allclose(got[:, j], expected, rtol=1e-9)
-    tilted = p * np.exp(_bets.TILTS[2] * (np.arange(3) == 1))
-    tilted /= tilted.sum(axis=1, keepdims=True)
-    j = _bets.LOG_POWERS.size + 1 * _bets.TILTS.size + 2
-    assert_allclose(got[:, j], tilted[np.arange(10), codes] / own, rtol=1e-9)
+    top = p == p.max(axis=1, keepdims=True)
+    for family, chosen in enumerate([top, *np.eye(3)]):
+        tilted = p * np.exp(_bets.TILTS[2] * chosen)
+        tilted /= tilted.sum(axis=1, keepdims=True)
+        j = _bets.LOG_POWERS.size + family * _bets.TILTS.size + 2
+        assert_allclose(got[:, j], tilted[np.arange(10), codes] / own, rtol=1e-9)
+
+
+def test_every_bet_says_what_it_holds_against_the_model():
+    told = [_bets.describe(j, ["a", "b"]) for j in range(_bets.n_fixed(2) + 2)]
+    assert told[0].startswith("over-confident: the logits are too large by a factor")
+    assert told[11].startswith("under-confident")
+    assert told[12] == (
+        "the predicted class is right less often than stated: odds by 2.72"
+    )
+    assert told[17].startswith("the predicted class is right more often")
+    assert told[18].startswith("class 'a' is less frequent")
+    assert told[29].startswith("class 'b' is more frequent")
+    assert told[30] == told[31]
 
 
 def test_learned_tilts_of_two_classes_are_the_newton_step():
