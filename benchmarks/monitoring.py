@@ -29,7 +29,7 @@ from benchmarks._tables import Table
 from skcalib.monitoring import CalibrationMonitor
 
 SPREADS = {2: 2.0, 10: 3.0, 100: 4.0}
-HORIZONS = (500, 1000, 2000, 5000)
+HORIZONS = (500, 1000, 2000, 4000, 8000)
 WINDOW = 500
 N_GROUPS = 5
 ALPHA = 0.05
@@ -49,7 +49,7 @@ CHOICES = {"parts": PARTS}
 TINY = {"streams": 4, "longest": 1000}
 
 
-def run(*, parts=PARTS, streams=1000, longest=5000):
+def run(*, parts=PARTS, streams=1000, longest=4000):
     if not find_spec("river"):
         say("ADWIN is left out: river is not installed")
     if "quiet" in parts:

@@ -30,7 +30,7 @@ print(f"temperature {served.temperature_:.2f}")
 # A month of traffic
 # ------------------
 #
-# For 5,000 rows all is well. Then the logits grow by a half: the network is more sure of
+# For 5,000 rows all is well. Then the logits grow by a half: the network is surer of
 # itself, and right as often as before, so that its accuracy shows nothing. True classes
 # come in batches of 100.
 #

@@ -24,6 +24,7 @@ _HOME = {
     "NeuralClampingCV": "skcalib.clamping",
     "OrderPreservingScaling": "skcalib.calibrators",
     "PlattScaling": "skcalib.calibrators",
+    "PriorShift": "skcalib.meta",
     "ScalingBinning": "skcalib.calibrators",
     "SplineCalibration": "skcalib.calibrators",
     "StructuredMatrixScaling": "skcalib.calibrators",

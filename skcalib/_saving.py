@@ -26,6 +26,7 @@ from skcalib._files import check_target, digest, write_together
 from skcalib._maps import CalibrationMap, Operation
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
+from skcalib.meta import PriorShift
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator
 from skcalib.monitoring._chain import Recalibrated
@@ -36,6 +37,7 @@ VERSION = 1
 _CLASSES = {
     **{name: getattr(calibrators, name) for name in calibrators.__all__},
     "CalibratorSearch": CalibratorSearch,
+    "PriorShift": PriorShift,
     "StackedCalibrator": StackedCalibrator,
     "Recalibrated": Recalibrated,
 }

@@ -1,6 +1,7 @@
 """Calibration maps: fitted calibrators written down as data."""
 
 from skcalib._maps._curves import curve_map, make_tables
+from skcalib._maps._log_proba import log_proba
 from skcalib._maps._numpy import (
     evaluate,
     evaluate_block,
@@ -51,6 +52,7 @@ __all__ = [
     "curve_map",
     "evaluate",
     "evaluate_block",
+    "log_proba",
     "make_tables",
     "top_labels",
 ]

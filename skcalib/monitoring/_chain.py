@@ -3,14 +3,7 @@
 from sklearn.base import clone
 
 from skcalib._base import BaseCalibrator, fit_checked
-from skcalib._maps import (
-    CalibrationMap,
-    Log,
-    LogSoftmax,
-    WeightedSum,
-    evaluate_block,
-)
-from skcalib.monitoring._bets import FLOOR
+from skcalib._maps import CalibrationMap, evaluate_block, log_proba
 
 
 class Recalibrated(BaseCalibrator):
@@ -63,19 +56,11 @@ class Recalibrated(BaseCalibrator):
 
     def fit_calibration(self, data):
         """Learn the correction from what the served map says."""
-        front = CalibrationMap(*self._front(data.n_classes))
+        front = CalibrationMap(*log_proba(self.served, data.n_classes))
         told = data.mapped(lambda block: evaluate_block(front, block))
         self.correction_ = fit_checked(clone(self.correction), told)
 
     def calibration_map(self):
         """Return the served map, then that of the correction."""
-        front = self._front(self.classes_.shape[0])
+        front = log_proba(self.served, self.classes_.shape[0])
         return CalibrationMap(*front, *self.correction_.calibration_map().operations)
-
-    def _front(self, n_classes):
-        """From logits to the logarithms of the served probabilities."""
-        if self.served.logits is not None:
-            return *self.served.logits.operations, LogSoftmax()
-        # Zeros become what the monitor takes them for.
-        share = 1 - n_classes * FLOOR
-        return WeightedSum((share,), (self.served,), FLOOR), Log()

@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import skcalib
+from skcalib import IsotonicCalibration, PriorShift, TemperatureScaling
+from skcalib.datasets import make_logits
+from skcalib.testing import check_calibrator
+
+SHARES = np.array([0.6, 0.3, 0.1])
+
+
+def draw_problem(n_rows, shares, seed=0):
+    """Logits that are exact for equal shares, of rows with other shares."""
+    rng = np.random.default_rng(seed)
+    means = 1.5 * np.eye(3)
+    y = rng.choice(3, n_rows, p=shares)
+    x = means[y] + rng.normal(size=(n_rows, 3))
+    # ln of the normal densities, but for a constant.
+    return x @ means.T, y
+
+
+def fitted(**options):
+    return PriorShift(**options).fit(*draw_problem(6000, np.full(3, 1 / 3)))
+
+
+def posterior(X, shares):
+    q = np.exp(X) * shares
+    return q / q.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "calibrator", [None, TemperatureScaling(), IsotonicCalibration()]
+)
+def test_it_keeps_the_contract(calibrator):
+    check_calibrator(PriorShift(calibrator))
+
+
+def test_given_shares_give_the_posterior_of_those_shares():
+    X, _ = draw_problem(500, SHARES, seed=1)
+    shift = fitted(calibrator=TemperatureScaling(), priors=SHARES)
+    assert_allclose(shift.predict_proba(X), posterior(X, SHARES), atol=0.03)
+    named = fitted(calibrator=TemperatureScaling(), priors={1: 0.3, 0: 0.6, 2: 0.1})
+    assert_allclose(named.predict_proba(X), shift.predict_proba(X))
+
+
+def test_without_a_shift_the_calibrator_stays_as_it_is():
+    X, y = draw_problem(1000, SHARES)
+    shift = PriorShift(TemperatureScaling()).fit(X, y)
+    plain = TemperatureScaling().fit(X, y)
+    assert_allclose(shift.predict_proba(X), plain.predict_proba(X), rtol=1e-9)
+    assert_allclose(shift.priors_, np.bincount(y) / 1000)
+
+
+@pytest.mark.parametrize("method", ["em", "bbse"])
+def test_moved_shares_are_found_without_labels(method):
+    X, y = draw_problem(4000, SHARES, seed=1)
+    shift = fitted(method=method).update_priors(X)
+    assert_allclose(shift.priors_, SHARES, atol=0.04)
+    low, high = shift.priors_interval_
+    assert (low < shift.priors_).all()
+    assert (shift.priors_ < high).all()
+    assert (high - low).max() < 0.1
+    assert shift.shift_p_value_ < 1e-6
+    assert shift.n_unlabelled_ == 4000
+    rows = np.arange(4000)
+    losses = [
+        -np.log(model.predict_proba(X)[rows, y]).mean() for model in (fitted(), shift)
+    ]
+    assert losses[1] < losses[0] - 0.05
+
+
+def test_the_mixture_is_that_of_the_em_algorithm():
+    X, _ = draw_problem(2000, SHARES, seed=1)
+    shift = fitted(n_bootstrap=0)
+    q = shift.predict_proba(X)
+    shares, old = shift.fit_priors_, shift.fit_priors_
+    for _ in range(3000):
+        told = q * shares / old
+        told /= told.sum(axis=1, keepdims=True)
+        # With the ten rows of the prior.
+        shares = (told.sum(axis=0) + 10 * old) / 2010
+    assert_allclose(shift.update_priors(X).priors_, shares, atol=1e-5)
+    assert shift.priors_interval_ is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["em", "bbse"])
+def test_intervals_cover_and_the_test_keeps_its_level(method):
+    shift = fitted(method=method)
+    covered, p_values = [], []
+    for seed in range(60):
+        X, _ = draw_problem(500, SHARES, seed=seed + 1)
+        low, high = shift.update_priors(X).priors_interval_
+        covered.append((low <= SHARES) & (high >= SHARES))
+        X, _ = draw_problem(500, np.full(3, 1 / 3), seed=seed + 1)
+        p_values.append(shift.update_priors(X).shift_p_value_)
+    assert np.mean(covered) > 0.88
+    # More than 8 of 60 at 5 % come with a chance below 0.5 %.
+    assert (np.array(p_values) < 0.05).sum() <= 8
+
+
+def test_resampled_scores_are_corrected():
+    # Scores for equal shares, of a model that was trained on a balanced sample.
+    X, y = draw_problem(20_000, SHARES, seed=1)
+    balanced, y_balanced = draw_problem(6000, np.full(3, 1 / 3))
+    shift = PriorShift(TemperatureScaling(), priors=SHARES).fit(balanced, y_balanced)
+    proba = shift.predict_proba(X)
+    assert_allclose(proba.mean(axis=0), np.bincount(y) / 20_000, atol=0.02)
+    said = PriorShift(
+        TemperatureScaling(), priors=SHARES, sampling_priors=[1 / 3, 1 / 3, 1 / 3]
+    ).fit(balanced[:500], y_balanced[:500])
+    assert_allclose(said.fit_priors_, 1 / 3)
+    assert_allclose(said.predict_proba(X), proba, atol=0.05)
+
+
+def test_a_class_that_comes_no_more_keeps_little():
+    X, _ = draw_problem(3000, [0.7, 0.3, 0.0], seed=1)
+    shift = fitted().update_priors(X)
+    assert shift.priors_[2] < 0.02
+    assert np.isfinite(shift.predict_proba(X)).all()
+    given = fitted(priors=[0.7, 0.3, 0.0])
+    assert given.predict_proba(X)[:, 2].max() < 1e-6
+
+
+def test_one_row_moves_little():
+    X, _ = draw_problem(1, SHARES, seed=1)
+    shift = fitted().update_priors(X)
+    assert np.abs(shift.priors_ - shift.fit_priors_).max() < 0.1
+    assert np.isnan(shift.shift_p_value_) or 0 <= shift.shift_p_value_ <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"priors": [0.5, 0.5]}, r"priors has shape \(2,\)"),
+        ({"priors": [0.5, 0.6, 0.2]}, r"sum to 1\.3"),
+        ({"priors": [-0.1, 0.6, 0.5]}, "at least 0"),
+        ({"priors": [np.nan, 0.6, 0.4]}, "are no shares"),
+        ({"priors": {0: 0.5, 1: 0.5}}, r"Missing are \[2\]"),
+        ({"sampling_priors": {0: 0.5, 1: 0.5, "2": 0}}, r"Missing are \[2\]"),
+        ({"priors": "guess"}, "priors"),
+    ],
+)
+def test_shares_are_checked(options, what):
+    with pytest.raises(ValueError, match=what):
+        fitted(**options)
+
+
+def test_given_shares_are_not_estimated():
+    X, _ = draw_problem(100, SHARES)
+    with pytest.raises(ValueError, match="The shares are given"):
+        fitted(priors=SHARES).update_priors(X)
+
+
+def test_it_is_saved_with_its_shares(tmp_path):
+    X, _ = draw_problem(300, SHARES, seed=1)
+    shift = fitted().update_priors(X)
+    skcalib.save(shift, tmp_path / "shift.json")
+    loaded = skcalib.load(tmp_path / "shift.json")
+    assert_allclose(loaded.predict_proba(X), shift.predict_proba(X), rtol=0)
+    assert_allclose(loaded.update_priors(X).priors_, shift.priors_)
+
+
+@pytest.mark.onnx
+@pytest.mark.torch
+def test_it_is_exported():
+    ort = pytest.importorskip("onnxruntime")
+    torch = pytest.importorskip("torch")
+    export = pytest.importorskip("skcalib.export")
+    X, y = make_logits(2000, 4, random_state=0)
+    shift = PriorShift(priors=[0.7, 0.1, 0.1, 0.1]).fit(X, y)
+    X = X.astype(np.float32)
+    session = ort.InferenceSession(export.to_onnx(shift).SerializeToString())
+    served = session.run(None, {session.get_inputs()[0].name: X})[0]
+    assert_allclose(served, shift.predict_proba(X), atol=1e-6)
+    told = export.to_torch(shift)(torch.from_numpy(X)).detach().numpy()
+    assert_allclose(told, shift.predict_proba(X), atol=1e-6)
