@@ -9,9 +9,10 @@ import typer
 import skcalib
 from skcalib.cli import _commands
 from skcalib.cli._console import print_json, print_text
-from skcalib.cli._errors import EXIT_CODES, mistakes_told
+from skcalib.cli._errors import ALARM, EXIT_CODES, mistakes_told
 from skcalib.cli._export import Served
 from skcalib.cli._methods import NAMES
+from skcalib.cli._monitoring import Batch, run_monitor, run_recalibrate
 from skcalib.cli._options import (
     Bins,
     Bootstrap,
@@ -245,3 +246,115 @@ def compare(
         return
     print_columns(scores.columns)
     print_text(str(table))
+
+
+@_command
+def monitor(
+    *,
+    state: Annotated[
+        Path,
+        typer.Argument(help="JSON file of the state; made if it does not exist."),
+    ],
+    batch: Batch,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(help="Another state to add; may be repeated.", show_default=False),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="Chance of ever alarming without a cause.  [new: 0.05]"),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Error of a probability that is forgiven, such as 0.01.  [new: 0]"
+        ),
+    ] = None,
+    delay: Annotated[
+        int | None,
+        typer.Option(
+            help="How many rows late labels of overlapping rows come.  [new: 0]"
+        ),
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(help="Rows that the state keeps to recalibrate.  [new: 1000]"),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="HTML report to write.", show_default=False),
+    ] = None,
+    prometheus: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file of metrics to write, for the textfile collector.",
+            show_default=False,
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Watch served probabilities: add labelled rows to a state, and judge it.
+
+    Ends with exit code 3 if the probabilities have ever been found not to be
+    calibrated. The chance of that, for calibrated ones, is --alpha at most, however
+    often it is run. State, report and metrics are replaced, whole or not at all.
+    """
+    given = {"alpha": alpha, "tolerance": tolerance, "delay": delay, "memory": memory}
+    settings = {name: value for name, value in given.items() if value is not None}
+    found = run_monitor(state, batch, merge or [], settings, report, prometheus)
+    if json:
+        print_json({**found.to_dict(), "skcalib_version": skcalib.__version__})
+    else:
+        print_text(str(found))
+    if found.alarm:
+        raise typer.Exit(ALARM)
+
+
+@_command
+def recalibrate(
+    *,
+    model: Annotated[
+        Path, typer.Argument(help="ONNX file that is served.", show_default=False)
+    ],
+    state: Annotated[
+        Path,
+        typer.Argument(
+            help="State of its monitor, of skcalib monitor.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="ONNX file to write.", show_default=False),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file to write the correction to, for skcalib.load.",
+            show_default=False,
+        ),
+    ] = None,
+    model_output: Annotated[
+        str | None,
+        typer.Option(
+            help="Output of the model that holds the scores, where it has several.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write the next model: the served one, corrected by what its monitor remembers."""
+    calibrator, served = run_recalibrate(
+        model, state, output, save, model_output=model_output, overwrite=overwrite
+    )
+    if json:
+        content = {} if served is None else served.to_dict()
+        content |= {"temperature": calibrator.temperature_}
+        content |= {"saved": None if save is None else str(save)}
+        print_json({**content, "skcalib_version": skcalib.__version__})
+        return
+    print_text(f"Corrected by a temperature of {calibrator.temperature_:.4g} and more")
+    if served is not None:
+        print_served(served)
+    if save is not None:
+        print_text(f"Wrote {save}")

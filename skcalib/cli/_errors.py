@@ -7,12 +7,13 @@ from typing import TextIO
 
 UNUSABLE = 1
 USAGE = 2
-MISSING_PACKAGE = 3
+ALARM = 3
+MISSING_PACKAGE = 4
 INTERRUPTED = 130
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a file, its data or a model cannot be used; 2 a wrong "
-    "command line; 3 a package is missing; 130 interrupted."
+    "command line; 3 a monitor alarms; 4 a package is missing; 130 interrupted."
 )
 
 

@@ -380,7 +380,8 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
         return Rows(table.column(name or names[0]))
     label_name = find_name(names, "labels", request.labels_key)
     if request.key is None:
-        chosen = [name for name in names if name not in (label_name, *table.index)]
+        others = (label_name, request.apart, *table.index)
+        chosen = [name for name in names if name not in others]
     else:
         keys = [key.strip() for key in request.key.split(",")]
         unknown = sorted(set(keys) - set(names))

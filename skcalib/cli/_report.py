@@ -37,16 +37,8 @@ _PACKAGES = ("skcalib", "scikit-learn", "numpy", "onnx", "onnxruntime")
 
 def render_report(outcome: Outcome, served: Served) -> str:
     """Return the report as HTML; the same outcome gives the same text."""
-    jinja2 = import_optional("jinja2", "The HTML report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     n_bins = outcome.before.n_bins
-    text: str = environment.get_template("report.html").render(
+    text: str = template("report.html").render(
         outcome=outcome,
         served=served,
         level=f"{100 * outcome.before.confidence_level:g}",
@@ -67,6 +59,19 @@ def render_report(outcome: Outcome, served: Served) -> str:
         versions=[(package, version(package)) for package in _PACKAGES],
     )
     return text
+
+
+def template(name: str) -> Any:
+    """Return a template that escapes what is put into it."""
+    jinja2 = import_optional("jinja2", "The HTML report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template(name)
 
 
 def _snippet(served: Served) -> str:
@@ -107,7 +112,7 @@ def _percent(share: float) -> str:
 
 def _diagram(held_out: HeldOut, proba: NDArray[Any], name: str, n_bins: int) -> str:
     """Return a reliability diagram as the address of an SVG image."""
-    figure = _new_figure(4.6, 5.2)
+    figure = new_figure(4.6, 5.2)
     ReliabilityDisplay.from_predictions(
         held_out.labels,
         proba,
@@ -116,7 +121,7 @@ def _diagram(held_out: HeldOut, proba: NDArray[Any], name: str, n_bins: int) -> 
         name=name,
         ax=figure.subplots(),
     )
-    return _address(figure)
+    return as_address(figure)
 
 
 def _perturbation(calibrator: Any) -> str | None:
@@ -124,18 +129,19 @@ def _perturbation(calibrator: Any) -> str | None:
     delta = getattr(calibrator, "delta_", None)
     if delta is None or not delta.any() or delta.ndim > _MOST_AXES:
         return None
-    figure = _new_figure(9.2, 3.2)
+    figure = new_figure(9.2, 3.2)
     PerturbationDisplay.from_estimator(calibrator, ax=figure.subplots())
-    return _address(figure)
+    return as_address(figure)
 
 
-def _new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return a figure of its own, in inches."""
     figures = import_optional("matplotlib.figure", "The HTML report")
     # A figure of its own, so that no global state of pyplot is touched.
     return figures.Figure(figsize=(width, height), layout="constrained")
 
 
-def _address(figure: Any) -> str:
+def as_address(figure: Any) -> str:
     """Return a figure as the address of an SVG image."""
     matplotlib = import_optional("matplotlib", "The HTML report")
     image = io.BytesIO()

@@ -36,11 +36,15 @@ class Rows(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What to look for in a file; a key is the name of an array or of columns."""
+    """What to look for in a file; a key is the name of an array or of columns.
+
+    `apart` names a column that holds neither values nor labels.
+    """
 
     role: Role
     key: str | None = None
     labels_key: str | None = None
+    apart: str | None = None
 
 
 Reader = Callable[[Path, Request], Rows]

@@ -15,7 +15,7 @@ pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.onnx
 
 QUICK = ("--n-bootstrap", 0)
-UNUSABLE, USAGE, MISSING_PACKAGE = 1, 2, 3
+UNUSABLE, USAGE, MISSING_PACKAGE = 1, 2, 4
 
 
 def save(path, **arrays):

@@ -1,0 +1,279 @@
+"""Watching what is served, from files to a state in a file, and recalibrating by it."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._files import check_target, write_together
+from skcalib._optional import import_optional
+from skcalib._saving import calibrator_file
+from skcalib._validation import check_proba_rows, encode_labels, refuse_index
+from skcalib.cli._errors import DataError, UsageError
+from skcalib.cli._export import Served
+from skcalib.cli._options import Key, _data
+from skcalib.cli._readers import Request, read_labels, read_rows
+from skcalib.cli._report import as_address, new_figure, template
+from skcalib.export import calibrate_onnx_model
+from skcalib.export._record import recorded
+from skcalib.export._save import model_files
+from skcalib.monitoring import CalibrationMonitor, MonitorReport
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to add to a state, and where to look for them."""
+
+    proba: Annotated[
+        Path | None,
+        _data("Served probabilities: .npy, .npz, .csv or .parquet, with the labels."),
+    ] = None
+    proba_key: Key = None
+    labels: Annotated[
+        Path | None, _data("Labels, where they are not in the same file.")
+    ] = None
+    labels_key: Annotated[
+        str | None, _data("Name of the array or column of labels.")
+    ] = None
+    classes: Annotated[
+        str | None,
+        _data("Labels in the order of the columns, separated by commas."),
+    ] = None
+    groups_key: Annotated[
+        str | None,
+        _data("Name of the array or column that holds the group of each row."),
+    ] = None
+    position: Annotated[
+        int | None,
+        _data(
+            "Number of the first row in the stream; it has to be the number of rows "
+            "that the state has seen, so that no batch is added twice."
+        ),
+    ] = None
+
+
+class Read:
+    """What was read of a batch."""
+
+    def __init__(self, batch: Batch, path: Path) -> None:
+        request = Request(
+            "probabilities", batch.proba_key, batch.labels_key, batch.groups_key
+        )
+        values, labels, self.names = read_rows(path, request)
+        if batch.labels is not None:
+            labels = read_labels(batch.labels, batch.labels_key)
+        if labels is None:
+            raise DataError(
+                f"No labels found in {path}. Name the array or column with "
+                "--labels-key, or their own file with --labels."
+            )
+        if len(labels) != len(values):
+            raise DataError(
+                f"{path} has {len(values)} rows but there are {len(labels)} labels."
+            )
+        self.proba = check_proba_rows(values)
+        self.labels: NDArray[Any] = labels
+        self.groups = (
+            None if batch.groups_key is None else read_labels(path, batch.groups_key)
+        )
+        if self.names is not None and batch.proba_key is None:
+            advice = "Name the columns of the probabilities: --proba-key {others}"
+            refuse_index(self.names, values, labels, of=str(path), advice=advice)
+
+    def classes(self, named: str | None) -> NDArray[Any]:
+        """Return the class of each column of a first batch."""
+        given: Any = None
+        if named is not None:
+            given = np.array([name.strip() for name in named.split(",")])
+            if self.labels.dtype.kind in "iu":
+                given = given.astype(self.labels.dtype)
+        return encode_labels(
+            "monitor", self.labels, self.proba.shape[1], given, self.names
+        )[0]
+
+    def check_columns(self, classes: NDArray[Any]) -> None:
+        """Refuse columns that are named after the classes in another order."""
+        known = [str(label) for label in classes.tolist()]
+        names = self.names or []
+        pairs = zip(names, known[-len(names) :], strict=False)
+        if any(name != label and name in known for name, label in pairs):
+            raise DataError(
+                f"The columns are {', '.join(names)}, but the state watches "
+                f"{', '.join(known)}, in this order. Name them so: --proba-key "
+                f"{','.join(known)}"
+            )
+
+
+def run_monitor(
+    state: Path,
+    batch: Batch,
+    merge: list[Path],
+    settings: dict[str, Any],
+    report: Path | None,
+    prometheus: Path | None,
+) -> MonitorReport:
+    """Add a batch, or other states, to the state in a file, which may be new."""
+    _check_apart(state, batch, merge, report, prometheus)
+    monitor = _read_state(state) if state.exists() else None
+    if monitor is not None:
+        _check_settings(monitor, settings)
+    if batch.proba is not None:
+        read = Read(batch, batch.proba)
+        if monitor is None:
+            groups = None if read.groups is None else np.unique(read.groups)
+            classes = read.classes(batch.classes)
+            monitor = CalibrationMonitor(classes=classes, groups=groups, **settings)
+        else:
+            read.check_columns(monitor.classes_)
+        monitor.update(
+            read.labels, read.proba, groups=read.groups, position=batch.position
+        )
+    for path in merge:
+        other = _read_state(path)
+        if monitor is None:
+            monitor = CalibrationMonitor(
+                groups=other.groups, **(_settings_of(other) | settings)
+            )
+        monitor.merge(other)
+    if monitor is None:
+        raise UsageError(
+            f"There is no state {state} yet. Begin one with --proba, or --merge states."
+        )
+    _write(monitor, state, report, prometheus)
+    return monitor.report()
+
+
+def _check_apart(
+    state: Path,
+    batch: Batch,
+    merge: list[Path],
+    report: Path | None,
+    prometheus: Path | None,
+) -> None:
+    """Refuse to write over what is read, or two results to one file."""
+    read = [path for path in (batch.proba, batch.labels, *merge) if path is not None]
+    written = [path for path in (state, report, prometheus) if path is not None]
+    every = [path.resolve() for path in (*written, *read)]
+    for path in written:
+        if every.count(path.resolve()) > 1:
+            raise UsageError(f"{path} is named twice. Choose another name for one.")
+        check_target(path, overwrite=True)
+    if report is not None:
+        for name in ("jinja2", "matplotlib"):
+            import_optional(name, "The HTML report")
+
+
+def _read_state(path: Path) -> CalibrationMonitor:
+    if not path.is_file():
+        raise DataError(f"There is no state {path}.")
+    try:
+        return CalibrationMonitor.from_dict(json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _settings_of(monitor: CalibrationMonitor) -> dict[str, Any]:
+    names = ("alpha", "tolerance", "delay", "memory")
+    return {name: getattr(monitor, name) for name in names}
+
+
+def _check_settings(monitor: CalibrationMonitor, settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        if getattr(monitor, name) != value:
+            raise UsageError(
+                f"--{name} {value} is not that of the state, {getattr(monitor, name)}. "
+                "A monitor keeps what it began with; begin another state for others."
+            )
+
+
+def _write(
+    monitor: CalibrationMonitor,
+    state: Path,
+    report: Path | None,
+    prometheus: Path | None,
+) -> None:
+    texts = {state: json.dumps(monitor.to_dict(), allow_nan=False)}
+    if report is not None:
+        texts[report] = render_monitor(monitor)
+    if prometheus is not None:
+        texts[prometheus] = as_prometheus(monitor.report())
+    write_together(
+        {
+            path.absolute(): partial(Path.write_text, data=text, encoding="utf-8")
+            for path, text in texts.items()
+        }
+    )
+
+
+def as_prometheus(report: MonitorReport) -> str:
+    """Return the text of metrics for Prometheus, as its textfile collector reads it."""
+    metrics = {
+        "rows_total": ("counter", "Rows seen.", report.n_rows),
+        "evidence": ("gauge", "Logarithm of the wealth.", report.evidence),
+        "threshold": ("gauge", "Evidence at which it alarms.", report.threshold),
+        "alarm": ("gauge", "Whether it ever alarmed.", int(report.alarm)),
+        "accuracy": ("gauge", "Share of right predictions.", report.accuracy),
+        "confidence": ("gauge", "Mean largest probability.", report.confidence),
+        "log_loss": ("gauge", "Mean log-loss, in nats.", report.log_loss),
+    }
+    lines = []
+    for name, (kind, text, value) in metrics.items():
+        name = f"skcalib_monitor_{name}"
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name} {value}"]
+    if report.group_evidence:
+        name = "skcalib_monitor_group_evidence"
+        lines += [f"# HELP {name} Evidence in a group.", f"# TYPE {name} gauge"]
+        for group, value in report.group_evidence.items():
+            label = json.dumps(str(group), ensure_ascii=False)
+            lines.append(f"{name}{{group={label}}} {value}")
+    return "\n".join(lines) + "\n"
+
+
+def render_monitor(monitor: CalibrationMonitor) -> str:
+    """Return the report of a monitor as HTML; the same state gives the same text."""
+    figure = new_figure(12.6, 4.6)
+    monitor.plot(figure.subplots(1, 3))
+    text: str = template("monitor.html").render(
+        report=monitor.report(), picture=as_address(figure)
+    )
+    return text
+
+
+def run_recalibrate(
+    model: Path,
+    state: Path,
+    output: Path | None,
+    save: Path | None,
+    *,
+    model_output: str | None,
+    overwrite: bool,
+) -> tuple[Any, Served | None]:
+    """Fit the next calibrator by a state; write it into the model, or by itself."""
+    if output is None and save is None:
+        raise UsageError("Name a file to write: --output, --save, or both.")
+    named = [path for path in (model, state, output, save) if path is not None]
+    if len({path.resolve() for path in named}) < len(named):
+        raise UsageError("A file is named twice. What is read is never written to.")
+    for path in (output, save):
+        if path is not None:
+            check_target(path, overwrite=overwrite)
+    calibrator = _read_state(state).recalibrate()
+    files: dict[Path, Callable[[Path], object]] = {}
+    served = None
+    if output is not None:
+        written = calibrate_onnx_model(str(model), calibrator, output=model_output)
+        folder = model.absolute().parent
+        files |= model_files(written, output.absolute(), overwrite, folder)
+        held = recorded(written)["outputs"]
+        served = Served(
+            output, [], held["scores"], held["meaning"], held["probabilities"]
+        )
+    if save is not None:
+        files[save.absolute()] = calibrator_file(calibrator)
+    write_together(files)
+    return calibrator, served

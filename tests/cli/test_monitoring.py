@@ -1,0 +1,144 @@
+import json
+
+import numpy as np
+import pytest
+from streams import draw_stream
+
+UNUSABLE, USAGE, ALARM = 1, 2, 3
+
+
+@pytest.fixture
+def batches(tmp_path):
+    """Files of a calibrated batch, and of two of an over-confident model."""
+    rng = np.random.default_rng(0)
+    for name, factor in {"calm": 1.0, "sharp": 1.8, "more": 1.8}.items():
+        y, proba = draw_stream(rng, 600, 3, factor=factor)
+        groups = rng.choice(["a", "b"], 600)
+        np.savez(tmp_path / f"{name}.npz", proba=proba, y=y, groups=groups)
+    return tmp_path
+
+
+def test_a_state_is_made_updated_and_alarms(skcalib, batches):
+    first = skcalib("monitor", "state.json", "--proba", "calm.npz", "--json")
+    assert first.code == 0
+    assert first.json["alarm"] is False
+    assert first.json["n_rows"] == 600
+    result = skcalib("monitor", "state.json", "--proba", "sharp.npz")
+    assert result.code == ALARM
+    assert "ALARM after" in result.out
+    again = skcalib("monitor", "state.json", "--json")
+    assert again.code == ALARM
+    assert again.json["n_rows"] == 1200
+
+
+def test_tables_and_groups_are_read(skcalib, tmp_path):
+    rng = np.random.default_rng(0)
+    y, proba = draw_stream(rng, 300, 3)
+    names = np.array(["cat", "dog", "owl"])[y]
+    country = rng.choice(["de", "fr"], 300)
+    lines = ["cat,dog,owl,country,label"]
+    for row, where, label in zip(proba.tolist(), country, names, strict=True):
+        lines.append(",".join([*map(repr, row), where, label]))
+    (tmp_path / "day.csv").write_text("\n".join(lines))
+    run = ("monitor", "state.json", "--proba", "day.csv", "--groups-key", "country")
+    assert skcalib(*run, "--json").json["group_evidence"].keys() == {"de", "fr"}
+    state = json.loads((tmp_path / "state.json").read_text())
+    assert state["classes"] == ["cat", "dog", "owl"]
+    turned = lines[0].replace("cat,dog", "dog,cat")
+    (tmp_path / "turned.csv").write_text("\n".join([turned, *lines[1:]]))
+    refused = skcalib("monitor", "state.json", "--proba", "turned.csv", *run[4:])
+    assert refused.code == UNUSABLE
+    assert "--proba-key cat,dog,owl" in " ".join(refused.err.split())
+    assert state == json.loads((tmp_path / "state.json").read_text())
+
+
+def test_parquet_is_read(skcalib, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    y, proba = draw_stream(np.random.default_rng(0), 100, 2)
+    frame = pandas.DataFrame({"0": proba[:, 0], "1": proba[:, 1], "y": y})
+    frame.to_parquet(tmp_path / "batch.parquet")
+    found = skcalib("monitor", "state.json", "--proba", "batch.parquet", "--json")
+    assert found.json["n_rows"] == 100
+
+
+def test_states_of_servers_are_merged_once(skcalib, batches):
+    for name in ("sharp", "more"):
+        skcalib("monitor", f"{name}.json", "--proba", f"{name}.npz", "--alpha", "1e-9")
+    run = ("monitor", "day.json", "--merge", "sharp.json", "--merge", "more.json")
+    merged = skcalib(*run, "--json").json
+    assert merged["n_rows"] == 1200
+    assert merged["threshold"] == pytest.approx(np.log(1e9))
+    again = skcalib("monitor", "day.json", "--merge", "more.json")
+    assert again.code == UNUSABLE
+    assert "count twice" in again.err
+
+
+def test_report_and_metrics_are_written(skcalib, batches):
+    pytest.importorskip("matplotlib")
+    run = ("monitor", "s.json", "--proba", "sharp.npz", "--groups-key", "groups")
+    result = skcalib(*run, "--report", "m.html", "--prometheus", "m.prom")
+    assert result.code == ALARM
+    page = (batches / "m.html").read_text()
+    assert "data:image/svg+xml;base64," in page
+    assert "not\ncalibrated since about row" in page
+    metrics = (batches / "m.prom").read_text()
+    assert "skcalib_monitor_alarm 1\n" in metrics
+    assert 'skcalib_monitor_group_evidence{group="a"} ' in metrics
+    assert "# TYPE skcalib_monitor_rows_total counter" in metrics
+
+
+@pytest.mark.onnx
+def test_the_next_model_is_written(skcalib, batches):
+    onnx = pytest.importorskip("onnx")
+    ort = pytest.importorskip("onnxruntime")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(n, kind, [None, 3]) for n in ("x", "logits")]
+    # A model that computes something, if little.
+    node = helper.make_node("Add", ["x", "x"], ["logits"])
+    graph = helper.make_graph([node], "served", ends[:1], ends[1:])
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.save(model, batches / "model.onnx")
+    skcalib("monitor", "s.json", "--proba", "sharp.npz")
+    result = skcalib(
+        "recalibrate", "model.onnx", "s.json", "-o", "next.onnx", "--save", "next.json"
+    )
+    assert result.code == 0, result.err
+    assert "calibrated logits" in result.out
+    session = ort.InferenceSession(batches / "next.onnx")
+    logits = np.log(np.load(batches / "more.npz")["proba"]).astype(np.float32)
+    after = session.run(None, {"x": logits / 2})[0]
+    spread = np.ptp(after, axis=1).mean() / np.ptp(logits, axis=1).mean()
+    assert 0.4 < spread < 0.75
+    told = skcalib("recalibrate", "model.onnx", "s.json", "--save", "b.json", "--json")
+    assert 1.3 < told.json["temperature"] < 2.5
+
+
+def test_mistakes_are_told(skcalib, refused, batches):
+    message = refused(USAGE, "monitor", "none.json")
+    assert "There is no state none.json yet" in message
+    skcalib("monitor", "s.json", "--proba", "calm.npz", "--tolerance", "0.01")
+    message = refused(USAGE, "monitor", "s.json", "--tolerance", "0.02")
+    assert "not that of the state, 0.01" in message
+    message = refused(
+        UNUSABLE, "monitor", "s.json", "--proba", "calm.npz", "--position", "0"
+    )
+    assert "came before" in message
+    message = refused(USAGE, "monitor", "s.json", "--report", "s.json")
+    assert "named twice" in message
+    message = refused(UNUSABLE, "monitor", "new.json", "--merge", "gone.json")
+    assert "There is no state gone.json" in message
+    (batches / "bad.json").write_text("{}")
+    message = refused(UNUSABLE, "monitor", "bad.json", "--proba", "calm.npz")
+    assert "no state of a monitor" in message
+    (batches / "cut.json").write_text('{"format": ')
+    message = refused(UNUSABLE, "monitor", "cut.json", "--proba", "calm.npz")
+    assert "cut.json" in message
+    np.save(batches / "alone.npy", np.full((5, 2), 0.5))
+    message = refused(UNUSABLE, "monitor", "new.json", "--proba", "alone.npy")
+    assert "No labels found" in message
+    message = refused(USAGE, "recalibrate", "m.onnx", "s.json")
+    assert "--output, --save" in message
+    message = refused(USAGE, "recalibrate", "m.onnx", "s.json", "-o", "m.onnx")
+    assert "named twice" in message
