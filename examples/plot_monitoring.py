@@ -39,7 +39,7 @@ print(f"temperature {served.temperature_:.2f}")
 
 traffic, labels = logits[5000:], y[5000:]
 traffic[5000:] *= 1.5
-monitor = CalibrationMonitor(served, tolerance=0.01)
+monitor = CalibrationMonitor(served, tolerance=0.01, memory=4000)
 for start in range(0, 9000, 100):
     rows = slice(start, start + 100)
     monitor.update(labels[rows], served.predict_proba(traffic[rows]))
@@ -51,8 +51,8 @@ print(monitor.report())
 #
 # The wealth of one who bets against the model: while the model is calibrated it shrinks
 # a little, and nobody can make it grow. After the change it grows at every batch, on a
-# logarithmic scale by what recalibrating would save. On the right, reliability of older
-# rows and of those that the monitor remembers.
+# logarithmic scale by what recalibrating would save. On the right, reliability before
+# the change and since, as far as the monitor remembers the rows.
 
 axes = monitor.plot()
 
