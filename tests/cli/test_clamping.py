@@ -101,5 +101,5 @@ def test_comparing_clamping_with_others_is_refused(refused, demo, images_file):
 
 def test_missing_torch_is_told_with_its_extra(refused, demo, images_file, hide_package):
     hide_package("torch")
-    message = refused(3, "calibrate", demo.model, "--inputs", images_file, *CLAMP)
+    message = refused(4, "calibrate", demo.model, "--inputs", images_file, *CLAMP)
     assert 'pip install "skcalib[torch]"' in message
