@@ -8,6 +8,8 @@ from importlib.util import find_spec
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 NEEDS = {
+    "skcalib/_blocks/_dask*.py": ("dask",),
+    "skcalib/_validation/_dask.py": ("dask",),
     "skcalib/_onnx/_in_torch/*": ("onnx", "onnxruntime", "torch"),
     "skcalib/_networks/_folding.py": ("torch",),
     "skcalib/_networks/_inputs.py": ("torch",),

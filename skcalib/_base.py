@@ -12,6 +12,7 @@ from skcalib._validation import (
     check_logits,
     check_out,
     check_two_classes,
+    refuse_dask,
 )
 from skcalib._warnings import warn
 
@@ -41,6 +42,11 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         Whether ``fit_calibration`` is given the rows of weight 0, too, since a ``cv``
         counts them; false unless a subclass says otherwise.
 
+    by_sums : bool
+        Whether ``fit_calibration`` asks for nothing but sums over rows, so that it fits
+        rows that lie elsewhere, such as those of a Dask collection; false unless a
+        subclass says otherwise.
+
     classes_ : ndarray of shape (n_classes,)
         The class of each column, set by `fit`.
     """
@@ -48,6 +54,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
     has_logits = True
     keeps_class = False
     takes_unused = False
+    by_sums = False
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -70,6 +77,8 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         self : object
             The fitted calibrator.
         """
+        if not self.by_sums:
+            refuse_dask(type(self).__name__, X)
         return self._learn(
             check_calibration_set(self, X, y, sample_weight, self.classes)
         )
@@ -164,6 +173,7 @@ def fit_checked(calibrator, data, n_features_in=None):
             data.logits, data.labels, sample_weight=data.sample_weight
         )
     calibrator._validate_params()
-    check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)
+    if not data.source.is_remote:
+        check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)
     calibrator.n_features_in_ = n_features_in or data.n_classes
     return calibrator._learn(data)

@@ -90,6 +90,15 @@ def true_log_proba(proba: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.f
     return log_own
 
 
+def first_not_finite(block: NDArray[Any]) -> tuple[int, Any] | None:
+    """Return the first row that holds NaN or infinity, and the first such value."""
+    if np.isfinite(block).all():
+        return None
+    bad = ~np.isfinite(block)
+    row = int(bad.any(axis=1).argmax())
+    return row, block[row, bad[row].argmax()]
+
+
 def hash_rows(rows: NDArray[Any]) -> NDArray[np.uint64]:
     """Hash each row to 64 bits; equal rows have equal hashes, -0.0 being 0.0.
 

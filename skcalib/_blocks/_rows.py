@@ -61,8 +61,12 @@ def sum_blocks(
     The order of addition is the order of the slices, whatever the number of threads,
     so the same machine gives the same sum. The first result is added to in place.
     """
-    results = map_blocks(function, slices, heavy=heavy)
-    total = next(results)
+    return add_up(map_blocks(function, slices, heavy=heavy))
+
+
+def add_up(results: Iterator[Any]) -> Any:
+    """Add up what comes, in order, in the place of the first; nothing gives None."""
+    total = next(results, None)
     if not isinstance(total, tuple):
         for result in results:
             total += result

@@ -5,10 +5,13 @@ that differ from 1 by less than rounding.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from skcalib._blocks import CalibrationData, map_blocks, row_slices
 from skcalib._numerics import cut_logits, log_odds, split_top
@@ -19,6 +22,11 @@ BLOCK_ELEMENTS = 1 << 21
 # Scores closer than this, relative to their size, are equal up to rounding: sums in
 # another order, here or in another runtime, must not move a sample across a step.
 TIE = 1e-10
+
+# Scores that lie elsewhere are pooled in cells. Between the probabilities TAIL and
+# 1 - TAIL a cell is 2^-16 wide; beyond, 2^-10 in log-odds, which is less.
+CELLS, TAIL_CELLS, TAIL = 2.0**16, 2.0**10, 2.0**-6
+TAIL_SCORE = float(np.log1p(-TAIL) - np.log(TAIL))
 
 Block = NDArray[np.float64]
 Floats = NDArray[np.float64]
@@ -75,3 +83,88 @@ def pool_ties(score: Floats) -> tuple[Floats, Floats, NDArray[np.intp]]:
     lowest = level[np.concatenate([[True], apart])]
     highest = level[np.concatenate([apart, [True]])]
     return lowest, highest, group[index]
+
+
+@dataclass
+class Cells:
+    """The samples of one curve, pooled where their scores are in the same cell.
+
+    Cells are ascending, and those without samples are left out; `low` and `high` are
+    the scores that occur in a cell.
+    """
+
+    number: NDArray[np.int64]
+    total: Floats
+    hits: Floats
+    low: Floats
+    high: Floats
+
+    def pooled(self, first: NDArray[np.intp]) -> "Cells":
+        """Pool runs of cells that start at these places."""
+        return Cells(
+            self.number[first],
+            np.add.reduceat(self.total, first),
+            np.add.reduceat(self.hits, first),
+            np.minimum.reduceat(self.low, first),
+            np.maximum.reduceat(self.high, first),
+        )
+
+    def __add__(self, other: "Cells") -> "Cells":
+        number = np.concatenate([self.number, other.number])
+        order = np.argsort(number, kind="stable")
+        both = Cells(
+            number[order],
+            np.concatenate([self.total, other.total])[order],
+            np.concatenate([self.hits, other.hits])[order],
+            np.concatenate([self.low, other.low])[order],
+            np.concatenate([self.high, other.high])[order],
+        )
+        return both.pooled(_starts(np.diff(both.number) > 0))
+
+    def without_ties(self) -> "Cells":
+        """Pool cells whose nearest scores are equal up to rounding."""
+        size = np.maximum(np.abs(self.low[1:]), np.abs(self.high[:-1]))
+        return self.pooled(_starts(self.low[1:] - self.high[:-1] > TIE * size))
+
+
+def _starts(apart: NDArray[np.bool_]) -> NDArray[np.intp]:
+    return np.flatnonzero(np.concatenate([[True], apart]))
+
+
+def pool_cells(
+    data: CalibrationData, scores: Scores, *, factor: float = 1.0, shared: bool = False
+) -> list[Cells]:
+    """Pool the samples of each curve of scores of ``factor * logits``, by sums.
+
+    No score is taken for another one that is further from it than 2^-16 in probability.
+    With `shared`, all columns are one curve.
+    """
+    statistic = partial(_cells_of_block, scores, factor, shared)
+    cells = data.sum(statistic, block_elements=BLOCK_ELEMENTS)
+    return [curve.without_ties() for curve in cells]
+
+
+def _cells_of_block(
+    scores: Scores,
+    factor: float,
+    shared: bool,
+    logits: NDArray[Any],
+    codes: NDArray[np.intp],
+    weight: Floats,
+) -> tuple[Cells, ...]:
+    score, hit = scores(cut_logits(logits) * factor, codes)
+    if shared:
+        weight = np.repeat(weight, score.shape[1])
+        score, hit = score.reshape(-1, 1), hit.reshape(-1, 1)
+    curves = zip(score.T, hit.T, strict=True)
+    return tuple(_cells(s, weight, weight * h) for s, h in curves)
+
+
+def _cells(score: Floats, weight: Floats, hits: Floats) -> Cells:
+    order = np.argsort(score, kind="stable")
+    score = score[order]
+    inner = (expit(np.clip(score, -TAIL_SCORE, TAIL_SCORE)) - 0.5) * CELLS
+    outer = np.maximum(np.abs(score) - TAIL_SCORE, 0) * TAIL_CELLS
+    number = np.floor(inner + np.copysign(outer, score)).astype(np.int64)
+    one_each = Cells(number, weight[order], hits[order], score, score)
+    return one_each.pooled(_starts(np.diff(number) > 0))

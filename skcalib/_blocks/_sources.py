@@ -61,7 +61,7 @@ class Source(ABC):
     def sum(
         self,
         statistic: Callable[..., Any],
-        *beside: NDArray[Any],
+        *beside: Any,
         block_elements: int = BLOCK_ELEMENTS,
         heavy: bool = False,
     ) -> Any:
@@ -80,7 +80,7 @@ class Source(ABC):
     def map(
         self,
         function: Callable[..., NDArray[Any]],
-        *beside: NDArray[Any],
+        *beside: Any,
         dtype: np.dtype,
         n_columns: int | None = None,
         out: NDArray[Any] | None = None,

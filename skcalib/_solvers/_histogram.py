@@ -25,6 +25,7 @@ from skcalib._blocks._scores import (
     Scores,
     all_scores,
     one_vs_rest,
+    pool_cells,
     pool_ties,
     second_class,
 )
@@ -81,15 +82,23 @@ def _uniform_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[F
 
 def _quantile_edges(data: CalibrationData, scores: Scores, n_bins: int) -> list[Floats]:
     """Cut the sorted samples of each column into parts of equal weight."""
-    columns, _ = all_scores(data, scores)
-    return [_cut(column, data.weight, n_bins) for column in columns]
+    if data.source.is_remote:
+        cells = pool_cells(data, scores)
+        return [_cut(c.low, c.high, np.cumsum(c.total), n_bins) for c in cells]
+    edges = []
+    for column in all_scores(data, scores)[0]:
+        lowest, highest, index = pool_ties(column)
+        mass = np.cumsum(np.bincount(index, data.weight, lowest.shape[0]))
+        edges.append(_cut(lowest, highest, mass, n_bins))
+    return edges
 
 
-def _cut(score: Floats, weight: Floats, n_bins: int) -> Floats:
-    """Edges halfway between distinct scores; equal scores are never parted."""
-    lowest, highest, index = pool_ties(score)
+def _cut(lowest: Floats, highest: Floats, mass: NDArray, n_bins: int) -> Floats:
+    """Edges halfway between distinct scores; equal scores are never parted.
+
+    `mass` is the weight up to each of them.
+    """
     n_levels = lowest.shape[0]
-    mass = np.cumsum(np.bincount(index, weight, n_levels))
     share = np.arange(1, n_bins) / n_bins * mass[-1]
     last = np.unique(mass.searchsorted(share - ROUNDING, side="left"))
     last = last[last < n_levels - 1]

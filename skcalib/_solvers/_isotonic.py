@@ -30,6 +30,7 @@ from skcalib._blocks._scores import (
     Floats,
     Hits,
     Scores,
+    pool_cells,
     pool_ties,
 )
 from skcalib._numerics import cut_logits
@@ -58,6 +59,9 @@ def fit_isotonic(
 
     With `shared`, fit one curve to the scores of all columns together.
     """
+    if data.source.is_remote:
+        cells = pool_cells(data, scores, factor=factor, shared=shared)
+        return [_pool_violators(c.total, c.hits, c.low, c.high) for c in cells]
     slices = row_slices(data.n_samples, data.n_classes, BLOCK_ELEMENTS)
 
     def read(rows: slice) -> tuple[Block, Hits, Floats]:
@@ -133,13 +137,18 @@ class _Groups:
         self.high[group] = np.maximum(self.high[group], pool.high)
 
     def solve(self) -> Curve:
-        """Pool adjacent violators; knots are the ends of flat pieces."""
+        """Fit the curve to the groups that have samples."""
         used = self.total > 0
-        total = self.total[used]
-        mean = np.minimum(self.hits[used] / total, 1)
-        solution: Any = isotonic_regression(mean, weights=total)
-        first, last = solution.blocks[:-1], solution.blocks[1:] - 1
-        ends = np.column_stack([self.low[used][first], self.high[used][last]])
-        values = np.repeat(np.clip(solution.x[first], 0, 1), 2)
-        knots, distinct = np.unique(ends, return_index=True)
-        return Curve(knots, values[distinct])
+        groups = (self.total, self.hits, self.low, self.high)
+        return _pool_violators(*(part[used] for part in groups))
+
+
+def _pool_violators(total: Floats, hits: Floats, low: Floats, high: Floats) -> Curve:
+    """Pool adjacent violators; knots are the ends of flat pieces."""
+    mean = np.minimum(hits / total, 1)
+    solution: Any = isotonic_regression(mean, weights=total)
+    first, last = solution.blocks[:-1], solution.blocks[1:] - 1
+    ends = np.column_stack([low[first], high[last]])
+    values = np.repeat(np.clip(solution.x[first], 0, 1), 2)
+    knots, distinct = np.unique(ends, return_index=True)
+    return Curve(knots, values[distinct])

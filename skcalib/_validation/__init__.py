@@ -1,7 +1,13 @@
 """Checks of user input, with errors that say what came and what is needed."""
 
 from skcalib._validation._column_classes import preview, refuse_index
-from skcalib._validation._containers import column_names, names_twice, readable
+from skcalib._validation._containers import (
+    column_names,
+    is_dask,
+    names_twice,
+    readable,
+    refuse_dask,
+)
 from skcalib._validation._from_proba import logits_from_proba
 from skcalib._validation._logits import (
     INDEX_ROWS,
@@ -39,6 +45,7 @@ __all__ = [
     "check_whole",
     "column_names",
     "encode_labels",
+    "is_dask",
     "logits_from_proba",
     "lone_class",
     "make_splits",
@@ -46,5 +53,6 @@ __all__ = [
     "number_equal_rows",
     "preview",
     "readable",
+    "refuse_dask",
     "refuse_index",
 ]

@@ -27,6 +27,21 @@ def readable(values: Any) -> Any:
     return values.numpy() if values.device.type == "cpu" else values
 
 
+def is_dask(values: Any) -> bool:
+    """Whether these are rows of a Dask collection."""
+    return hasattr(values, "__dask_graph__") and "dask" in sys.modules
+
+
+def refuse_dask(name: str, X: Any) -> None:
+    """Refuse a Dask collection, for what needs all rows in memory."""
+    if is_dask(X):
+        raise TypeError(
+            f"X is a Dask collection, and {name} needs all rows in "
+            "memory. Pass X.compute() if they fit; TemperatureScaling, VectorScaling, "
+            "IsotonicCalibration and others fit Dask collections where they lie."
+        )
+
+
 def refuse_dates(values: Any, name: str) -> None:
     """Refuse dates and durations, which NumPy would turn into numbers unasked."""
     for dtype in _types(values):

@@ -4,7 +4,7 @@ An estimator is named in the errors; a text does for one where no columns are ke
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,7 @@ from skcalib._blocks import (
     open_source,
     row_slices,
 )
+from skcalib._numerics import first_not_finite
 from skcalib._sklearn_compat import check_sample_weight
 from skcalib._validation._column_classes import (
     classes_of_columns,
@@ -31,13 +32,18 @@ from skcalib._validation._column_classes import (
     preview,
     refuse_index,
 )
-from skcalib._validation._containers import column_names, readable, refuse_dates
+from skcalib._validation._containers import (
+    column_names,
+    is_dask,
+    readable,
+    refuse_dates,
+)
 
 # So many rows show that a column is an index of them.
 INDEX_ROWS = 10_000
 
 
-def _name_of(estimator: Any) -> str:
+def name_of(estimator: Any) -> str:
     return estimator if isinstance(estimator, str) else type(estimator).__name__
 
 
@@ -47,7 +53,11 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
     `X` is (n, K), or (n,) and (n, 1) with the log-odds of the second class. An
     estimator keeps what its columns are called, or is held to it unless `reset`.
     """
-    name = _name_of(estimator)
+    if is_dask(X):
+        from skcalib._validation._dask import check_dask_logits
+
+        return check_dask_logits(estimator, X, reset=reset)
+    name = name_of(estimator)
     X = readable(X)
     names = column_names(X)
     if not isinstance(X, np.memmap) and not is_stored(X):
@@ -75,7 +85,7 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
         columns = X if converted.ndim == 2 else converted.reshape(-1, 1)
         # Sets or checks n_features_in_ and feature_names_in_.
         validate_data(estimator, columns, reset=reset, skip_check_array=True)
-        _check_numbered_columns(estimator, names, reset=reset)
+        check_numbered_columns(estimator, names, reset=reset)
     source = open_source(converted)
     check_finite(source, name)
     return source
@@ -87,7 +97,7 @@ def _kind_of(X: Any) -> str:
     return f"{type(X).__name__} of {type(X).__module__.partition('.')[0]}"
 
 
-def _check_numbered_columns(
+def check_numbered_columns(
     estimator: Any, names: list[Any] | None, *, reset: bool
 ) -> None:
     """Refuse columns in another order, named by numbers; scikit-learn checks text."""
@@ -106,22 +116,22 @@ def check_finite(source: Source, name: str) -> None:
     """Refuse NaN and infinity, naming the first row that holds one."""
 
     def first_bad_row(rows: slice) -> tuple[int, Any] | None:
-        block = source.read(rows)
-        if np.isfinite(block).all():
-            return None
-        bad = ~np.isfinite(block)
-        row = int(bad.any(axis=1).argmax())
-        return rows.start + row, block[row, bad[row].argmax()]
+        bad = first_not_finite(source.read(rows))
+        return None if bad is None else (rows.start + bad[0], bad[1])
 
     for found in map_blocks(first_bad_row, row_slices(*source.shape)):
         if found is not None:
-            row, value = found
-            kind = "NaN" if np.isnan(value) else "infinity"
-            raise ValueError(
-                f"Input X contains {kind}: row {row} holds {value}. {name} "
-                "needs finite logits; remove or mend such rows, and pass probabilities "
-                "through skcalib.logits_from_proba."
-            )
+            refuse_not_finite(name, f"row {found[0]}", found[1])
+
+
+def refuse_not_finite(name: str, place: str, value: Any) -> NoReturn:
+    """Refuse NaN or infinity at a place."""
+    kind = "NaN" if np.isnan(value) else "infinity"
+    raise ValueError(
+        f"Input X contains {kind}: {place} holds {value}. {name} needs finite logits; "
+        "remove or mend such rows, and pass probabilities through "
+        "skcalib.logits_from_proba."
+    )
 
 
 def check_out(out: Any, source: Source) -> None:
@@ -146,7 +156,7 @@ def encode_labels(
 
     Without `classes`, the `names` of the columns decide where they are labels.
     """
-    name = _name_of(estimator)
+    name = name_of(estimator)
     y = _as_column(y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(
@@ -226,11 +236,14 @@ def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.fl
     refuse_negative(weight)
     if not weight.any():
         raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")
-    exponent = int(np.frexp(weight.max())[1])
-    sensible = min(max(exponent, SMALLEST_WEIGHT), LARGEST_WEIGHT)
-    if exponent != sensible:
-        weight = np.ldexp(weight, sensible - exponent)
-    return weight
+    exponent = sensible_exponent(float(weight.max()))
+    return np.ldexp(weight, exponent) if exponent else weight
+
+
+def sensible_exponent(largest: float) -> int:
+    """Return the power of two by which weights up to `largest` are multiplied."""
+    exponent = int(np.frexp(largest)[1])
+    return min(max(exponent, SMALLEST_WEIGHT), LARGEST_WEIGHT) - exponent
 
 
 def refuse_negative(weight: NDArray[np.float64]) -> None:
@@ -260,8 +273,14 @@ def check_calibration_set(
     """
     if y is None:
         raise ValueError(
-            f"{_name_of(estimator)} requires y to be passed, but the target y is None. "
+            f"{name_of(estimator)} requires y to be passed, but the target y is None. "
             "Pass the true class of each row."
+        )
+    if any(map(is_dask, (X, y, sample_weight))):
+        from skcalib._validation._dask import check_dask_set
+
+        return check_dask_set(
+            estimator, X, y, sample_weight, classes, names=names, reset=reset
         )
     X = readable(X)
     source = check_logits(estimator, X, reset=reset)
@@ -285,10 +304,16 @@ def check_two_classes(
     classes: NDArray[Any],
 ) -> None:
     """Refuse rows of a single class, those of weight 0 left out."""
-    present = np.flatnonzero(np.bincount(codes[weight > 0]))
+    refuse_one_class(estimator, np.unique(codes[weight > 0]), classes)
+
+
+def refuse_one_class(
+    estimator: Any, present: NDArray[np.intp], classes: NDArray[Any]
+) -> None:
+    """Refuse rows of a single class, `present` being the columns that occur."""
     if present.shape[0] < 2:
         raise ValueError(
             f"y holds one class only: {classes.tolist()[present[0]]!r}. "
-            f"{_name_of(estimator)} needs at least two classes among the samples with "
+            f"{name_of(estimator)} needs at least two classes among the samples with "
             "positive weight."
         )

@@ -91,6 +91,7 @@ class BetaCalibration(BaseCalibrator):
            [0.3 , 0.7 ]])
     """
 
+    by_sums = True
     _parameter_constraints: dict = {
         "variant": [StrOptions({"abm", "am", "ab"})],
         "tol": [Interval(Real, 0, None, closed="neither")],

@@ -21,6 +21,7 @@ from skcalib._validation import (
     check_logits,
     column_names,
     readable,
+    refuse_dask,
 )
 from skcalib.calibrators._densities import BinShift, DensityRatio
 
@@ -191,6 +192,7 @@ class DensityRatioCalibration(BaseCalibrator):
         self : object
             The fitted calibrator.
         """
+        refuse_dask("DensityRatioCalibration", X)
         names = None if self.n_logits is None else column_names(X)
         logits, features = self._split(X, features)
         data = check_calibration_set(

@@ -9,7 +9,7 @@ import numpy as np
 from skcalib._base import BaseCalibrator
 from skcalib._maps import CalibrationMap, Softmax, WeightedSum
 from skcalib._sklearn_compat import Interval
-from skcalib._solvers._mixture import fit_mixture
+from skcalib._solvers._mixture import HeldShares, SummedShares, fit_shares
 from skcalib._solvers._temperature import (
     fit_temperature,
     inverse_factors,
@@ -88,6 +88,7 @@ class EnsembleTemperatureScaling(BaseCalibrator):
     1.0
     """
 
+    by_sums = True
     _parameter_constraints: dict = {
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -106,10 +107,12 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         """Find the temperature, then the weights of the mixture."""
         self.temperature_ = float(fit_temperature(data).x[0])
         of_parts = partial(_log_proba_of_parts, self.temperature_)
-        log_proba = data.rows(of_parts)
-        result = fit_mixture(
-            log_proba, data.weight, tol=self.tol, max_iter=self.max_iter
+        shares = (
+            SummedShares(data, of_parts, n_parts=3)
+            if data.source.is_remote
+            else HeldShares(data.rows(of_parts), data.weight, prior=0.0)
         )
+        result = fit_shares(shares, tol=self.tol, max_iter=self.max_iter)
         self._record(result)
         self.weights_ = result.x
 

@@ -84,6 +84,7 @@ class HistogramBinning(BaseCalibrator):
            [0.25, 0.75]])
     """
 
+    by_sums = True
     _parameter_constraints: dict = {
         "n_bins": [Interval(Integral, 1, None, closed="left")],
         "strategy": [StrOptions({"uniform", "quantile"})],

@@ -101,6 +101,7 @@ class IsotonicCalibration(BaseCalibrator):
            [0.  , 1.  ]])
     """
 
+    by_sums = True
     _parameter_constraints: dict = {
         "method": [
             StrOptions(

@@ -148,6 +148,7 @@ class MatrixScaling(BaseCalibrator):
     """
 
     _strength = [Interval(Real, 0, None, closed="left"), StrOptions({"cv"})]
+    by_sums = True
     _parameter_constraints: dict = {
         "penalty": [StrOptions({"odir", "l2"}), None],
         "off_diagonal_penalty": _strength,
@@ -222,7 +223,12 @@ class MatrixScaling(BaseCalibrator):
         return self.average_folds or None in self._given_strengths()
 
     def _split(self, data):
-        """Return pairs of row numbers, counted without the rows of weight 0."""
+        """Return pairs of row numbers, counted without the rows of weight 0.
+
+        Rows that lie elsewhere have no numbers; what stands for them is a fold.
+        """
+        if data.source.is_remote:
+            return data.hashed_splits(self.cv, self.random_state)
         splits = make_splits(
             self.cv, data.source, data.codes, data.weight, self.random_state
         )

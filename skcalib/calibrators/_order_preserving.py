@@ -171,6 +171,10 @@ class OrderPreservingScaling(BaseCalibrator):
         return self.scaling is not None and self.scaling.takes_unused
 
     @property
+    def by_sums(self):
+        return self.scaling is None or self.scaling.by_sums
+
+    @property
     def keeps_class(self):
         return self.scaling is None or self.scaling.keeps_class
 

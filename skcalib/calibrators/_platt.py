@@ -88,6 +88,7 @@ class PlattScaling(BaseCalibrator):
     array([[0.67, 0.33]])
     """
 
+    by_sums = True
     _parameter_constraints: dict = {
         "fit_on": [StrOptions({"log_odds", "logits"})],
         "smooth_targets": ["boolean"],

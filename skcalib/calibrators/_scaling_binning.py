@@ -132,6 +132,10 @@ class ScalingBinning(BaseCalibrator):
     def takes_unused(self):
         return self.scaling is not None and self.scaling.takes_unused
 
+    @property
+    def by_sums(self):
+        return self.scaling is None or self.scaling.by_sums
+
     def fit_calibration(self, data):
         """Fit the scaling, then cut what it says into bins."""
         scaling = self.scaling

@@ -116,6 +116,7 @@ class StructuredMatrixScaling(BaseCalibrator):
     """
 
     _factor = [Interval(Real, 0, None, closed="left")]
+    by_sums = True
     _parameter_constraints: dict = {
         "structure": [StrOptions({"matrix", "vector"})],
         "intercept_penalty": _factor,

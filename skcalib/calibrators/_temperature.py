@@ -96,6 +96,7 @@ class TemperatureScaling(BaseCalibrator):
     array([[0.75, 0.25]])
     """
 
+    by_sums = True
     _parameter_constraints: dict = {
         "objective": [StrOptions({"log_loss", "focal", "brier", "ece"})],
         "gamma": [Interval(Real, 0, None, closed="left")],

@@ -95,6 +95,7 @@ class VectorScaling(BaseCalibrator):
     (3,)
     """
 
+    by_sums = True
     _parameter_constraints: dict = {
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],

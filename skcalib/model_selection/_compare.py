@@ -14,6 +14,7 @@ from skcalib._validation import (
     check_whole,
     lone_class,
     make_splits,
+    refuse_dask,
 )
 from skcalib.metrics._registry import COLUMNS, evaluate
 from skcalib.metrics._resampling import RowStatistics
@@ -146,6 +147,8 @@ def compare_calibrators(
     check_whole("n_bins", n_bins)
     if calibrators is None:
         calibrators = common_calibrators()
+    for rows in (X, X_test):
+        refuse_dask("compare_calibrators", rows)
     uncalibrated = Uncalibrated(classes=classes)
     candidates = {"uncalibrated": uncalibrated, **named_candidates(calibrators)}
     data = check_calibration_set(uncalibrated, X, y, sample_weight, classes).in_memory()

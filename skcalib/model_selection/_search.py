@@ -11,7 +11,12 @@ from sklearn.utils.parallel import Parallel, delayed
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._numerics import choose, mean_and_error, true_log_proba
 from skcalib._sklearn_compat import StrOptions, fit_context
-from skcalib._validation import check_calibration_set, lone_class, make_splits
+from skcalib._validation import (
+    check_calibration_set,
+    lone_class,
+    make_splits,
+    refuse_dask,
+)
 from skcalib._warnings import warn
 from skcalib.calibrators import OrderPreservingScaling
 from skcalib.metrics import get_scorer
@@ -214,6 +219,7 @@ class CalibratorSearch(BaseCalibrator):
             The fitted search.
         """
         rule, candidates = self._what_to_try()
+        refuse_dask("CalibratorSearch", X)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         self.classes_, data = data.classes, data.in_memory()
         codes, weight = data.codes, data.sample_weight

@@ -1,0 +1,138 @@
+"""Checks of Dask collections: one look at all rows before a fit, none to predict."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import validate_data
+
+from skcalib._blocks._dask import DaskSource, aligned, as_array
+from skcalib._blocks._dask_data import DaskData, Inspection, encode, inspect
+from skcalib._numerics import first_not_finite
+from skcalib._validation._column_classes import refuse_index
+from skcalib._validation._containers import column_names, is_dask, refuse_dates
+from skcalib._validation._logits import (
+    check_numbered_columns,
+    encode_labels,
+    name_of,
+    refuse_not_finite,
+    refuse_one_class,
+    sensible_exponent,
+)
+
+# So many rows tell whether a column numbers them.
+FIRST_ROWS = 1000
+
+
+def check_dask_logits(estimator: Any, X: Any, *, reset: bool) -> DaskSource:
+    """Return the source of `X`, whose values are checked when they are computed."""
+    name = name_of(estimator)
+    array = as_array(X, "X")
+    refuse_dates(X, "X")
+    if array.ndim not in (1, 2) or array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"X is a Dask collection of shape {array.shape} and dtype {array.dtype}; "
+            f"{name} needs numbers of shape (n_samples, n_classes)."
+        )
+    if name is not estimator:
+        empty = getattr(X, "_meta", None)
+        if array.ndim == 1 or not hasattr(empty, "columns"):
+            empty = np.empty((0, 1 if array.ndim == 1 else array.shape[1]))
+        validate_data(estimator, empty, reset=reset, skip_check_array=True)
+        check_numbered_columns(estimator, column_names(empty), reset=reset)
+    return DaskSource(array, partial(_check_block, name))
+
+
+def _check_block(name: str, block: NDArray[Any], first_row: int, chunk: int) -> None:
+    bad = first_not_finite(block)
+    if bad is not None:
+        row, value = bad
+        refuse_not_finite(name, f"row {first_row + row} of chunk {chunk}", value)
+
+
+def check_dask_set(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    classes: ArrayLike | None,
+    *,
+    names: Sequence[Any] | None,
+    reset: bool,
+) -> DaskData:
+    """Validate everything `fit` is given, in one pass over the rows."""
+    name = name_of(estimator)
+    if not is_dask(X):
+        kind = f"{type(X).__module__}.{type(X).__name__}"
+        raise TypeError(
+            f"y or sample_weight is a Dask collection, and X is a {kind}. Pass all of "
+            "them as Dask collections, or none."
+        )
+    source = check_dask_logits(estimator, X, reset=reset)
+    columns = [_column(y, "y")]
+    if sample_weight is not None:
+        columns.append(_column(sample_weight, "sample_weight"))
+    _check_lengths(source.array, *columns)
+    (array, *beside), held = aligned(source.array, columns)
+    _check_lengths(array, *beside)
+    found = inspect(array, beside[0], beside[1] if len(beside) > 1 else None)
+    if found is None:
+        raise ValueError(f"X has no rows. {name} needs at least two.")
+    _refuse_bad_rows(name, found, np.cumsum([0, *array.chunks[0]]))
+    if names is None:
+        names = column_names(getattr(X, "_meta", None))
+        if names is not None and classes is None:
+            first = array[:FIRST_ROWS].compute()
+            refuse_index(names, first, np.array(list(found.labels)))
+    source = DaskSource(array, held=held)
+    present = np.array(sorted(found.labels), dtype=beside[0].dtype)
+    classes_, code = encode_labels(estimator, present, source.shape[1], classes, names)
+    exponent = sensible_exponent(found.largest_weight)
+    mass = np.zeros(classes_.shape[0])
+    mass[code] = np.ldexp([found.labels[label] for label in present.tolist()], exponent)
+    refuse_one_class(estimator, np.flatnonzero(mass), classes_)
+    total = float(mass.sum())
+    step = partial(encode, present, code, exponent, total)
+    return DaskData(
+        source, beside, [step], classes_, source.shape[0], mass / total, total
+    )
+
+
+def _column(values: Any, name: str) -> Any:
+    """Return labels or weights as one column, of Dask or in memory."""
+    column = as_array(values, name) if is_dask(values) else np.asarray(values)
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    if column.ndim != 1:
+        raise ValueError(
+            f"{name} should be a 1d array, got an array of shape {column.shape} "
+            "instead."
+        )
+    return column
+
+
+def _check_lengths(array: Any, *columns: Any) -> None:
+    """Refuse columns of other lengths, as far as lengths are known."""
+    lengths = [part.shape[0] for part in (array, *columns)]
+    known = [length for length in lengths if not np.isnan(length)]
+    if len(set(known)) > 1:
+        raise ValueError(
+            f"X, y and sample_weight have {lengths} rows; they need as many."
+        )
+
+
+def _refuse_bad_rows(name: str, found: Inspection, first: NDArray[np.intp]) -> None:
+    if found.first_bad is not None:
+        chunk, row, value = found.first_bad
+        place = f"row {first[chunk] + row} (row {row} of chunk {chunk})"
+        refuse_not_finite(name, place, value)
+    if found.negative is not None:
+        chunk, row, value = found.negative
+        raise ValueError(
+            f"sample_weight holds {value} in row {first[chunk] + row} (row {row} of "
+            f"chunk {chunk}); weights are finite and not negative."
+        )
+    if not found.largest_weight:
+        raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")

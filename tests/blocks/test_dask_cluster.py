@@ -1,0 +1,177 @@
+"""Fits on a cluster of processes that the tests start."""
+
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from skcalib.calibrators import (
+    IsotonicCalibration,
+    TemperatureScaling,
+    VectorScaling,
+)
+
+da = pytest.importorskip("dask.array")
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed")
+
+pytestmark = [
+    pytest.mark.slow,
+    # Of distributed's own, when workers end.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+CALIBRATORS = [TemperatureScaling(), VectorScaling(max_iter=2), IsotonicCalibration()]
+
+
+@pytest.fixture(scope="module")
+def client():
+    options = {"distributed.worker.memory.terminate": False}
+    with (
+        dask.config.set(options),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+def rows_and_labels(n_samples, rows, folder=None, wait=0.0):
+    """Return lazy logits of 4 classes and their labels.
+
+    A chunk of a number is the same wherever it is computed. It leaves a file in a
+    folder, if one is given.
+    """
+    sizes = (rows,) * (n_samples // rows)
+    chunks = [
+        dask.delayed(draw_chunk)(i, rows, folder, wait) for i in range(len(sizes))
+    ]
+    both = da.concatenate(
+        [da.from_delayed(chunk, (rows, 5), dtype=np.float64) for chunk in chunks]
+    )
+    return both[:, :4], both[:, 4].astype(int)
+
+
+def draw_chunk(number, rows, folder, wait):
+    rng = np.random.default_rng(number)
+    logits = rng.normal(size=(rows, 4))
+    odds = logits + rng.gumbel(size=logits.shape)
+    if folder is not None:
+        descriptor, _ = tempfile.mkstemp(prefix=f"{number}-{os.getpid()}-", dir=folder)
+        os.close(descriptor)
+    time.sleep(wait)
+    return np.column_stack([2 * logits, odds.argmax(axis=1)])
+
+
+def learned(calibrator):
+    return {
+        name: value
+        for name, value in vars(calibrator).items()
+        if name.endswith("_") and not name.startswith("_")
+    }
+
+
+def assert_bitwise_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        parts = value if isinstance(value, list) else [value]
+        others = found[name] if isinstance(value, list) else [found[name]]
+        for part, other in zip(parts, others, strict=True):
+            assert_array_equal(other, part)
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=lambda c: type(c).__name__)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_bits_depend_on_the_chunks_and_not_on_the_workers(client, calibrator):
+    X, y = rows_and_labels(18_000, 3000)
+    two = learned(calibrator.fit(X, y))
+    with dask.config.set(scheduler="threads", num_workers=2):
+        threads = learned(calibrator.fit(X, y))
+    workers = list(client.scheduler_info()["workers"])
+    with dask.annotate(workers=workers[:1], allow_other_workers=False):
+        one = learned(calibrator.fit(X, y))
+    assert_bitwise_equal(threads, two)
+    assert_bitwise_equal(one, two)
+
+
+def test_persisted_rows_are_not_computed_again(client, tmp_path):
+    X, y = dask.persist(*rows_and_labels(8000, 1000, folder=tmp_path))
+    distributed.wait([X, y])
+    computed = len(list(tmp_path.iterdir()))
+    persisted = TemperatureScaling().fit(X, y)
+    assert len(list(tmp_path.iterdir())) == computed
+    lazy = TemperatureScaling().fit(*rows_and_labels(8000, 1000))
+    assert persisted.temperature_ == lazy.temperature_
+
+
+def test_a_worker_that_is_killed_in_the_middle_changes_nothing(client, tmp_path):
+    expected = TemperatureScaling().fit(*rows_and_labels(16_000, 2000))
+    X, y = rows_and_labels(16_000, 2000, folder=tmp_path, wait=0.05)
+    killed = []
+
+    def kill():
+        while len(list(tmp_path.iterdir())) < 12:  # In the second pass.
+            time.sleep(0.01)
+        victim = int(next(tmp_path.iterdir()).name.split("-")[1])
+        os.kill(victim, signal.SIGKILL)
+        killed.append(victim)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    found = TemperatureScaling().fit(X, y)
+    thread.join()
+    assert killed
+    assert found.temperature_ == expected.temperature_
+    assert found.loss_ == expected.loss_
+    client.wait_for_workers(2, timeout=60)
+    assert killed[0] not in client.run(os.getpid).values()
+
+
+def forget_peak():
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def repeat(block, rows):
+    return np.tile(block, (rows // block.shape[0], 1))
+
+
+def often_right(block):
+    top = block.argmax(axis=1)
+    return np.where(np.arange(len(top)) % 3 == 0, 0, top)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_worker_holds_three_blocks_at_most(client):
+    n_chunks, rows = 16, 100_000
+    logits = np.random.default_rng(0).normal(size=(1000, 10))
+    first = da.concatenate([da.from_array(logits, chunks=-1)] * n_chunks)
+    X = first.map_blocks(repeat, rows, chunks=((rows,) * n_chunks, (10,)))
+    y = X.map_blocks(often_right, drop_axis=1, dtype=int)
+    scaling = TemperatureScaling()
+    scaling.fit(X[: 2 * rows], y[: 2 * rows])
+    client.run(forget_peak)
+    before = client.run(peak)
+    scaling.fit(X, y)
+    # What it holds as it reads, sums and looks for NaN.
+    block = 8 * rows * 10
+    rises = [after - before[name] for name, after in client.run(peak).items()]
+    assert max(rises) < 3 * block
+    client.run(forget_peak)
+    before = client.run(peak)
+    assert scaling.predict_proba(X).sum().compute() == pytest.approx(n_chunks * rows)
+    rises = [after - before[name] for name, after in client.run(peak).items()]
+    assert max(rises) < 3 * block
