@@ -59,7 +59,7 @@ class DaskSource(Source):
         held: Sequence[da.Array] = (),
     ) -> None:
         is_column = array.ndim == 1 or array.shape[1] == 1
-        self.array = array if array.ndim == 1 else array.rechunk({1: -1})
+        self.array = one_column_chunk(array)
         self.shape = (array.shape[0], 2 if is_column else array.shape[1])
         self.dtype = np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
         self._check, self._held = check, held
@@ -226,6 +226,11 @@ def of_float64(function: BlockFunction, block: NDArray[Any]) -> NDArray[Any]:
     return function(np.array(block, dtype=np.float64))
 
 
+def one_column_chunk(array: da.Array) -> da.Array:
+    """Put all columns of a row into one chunk."""
+    return array if array.ndim == 1 else array.rechunk({1: -1})
+
+
 def as_array(values: Any, name: str) -> da.Array:
     """Return a Dask array, or what a Dask data frame or series holds as one."""
     if isinstance(values, da.Array):
@@ -242,6 +247,20 @@ def as_array(values: Any, name: str) -> da.Array:
     )
 
 
+def as_column(values: Any, name: str) -> Any:
+    """Return labels or weights as one column, of Dask or in memory."""
+    is_lazy = hasattr(values, "__dask_graph__")
+    column = as_array(values, name) if is_lazy else np.asarray(values)
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    if column.ndim != 1:
+        raise ValueError(
+            f"{name} should be a 1d array, got an array of shape {column.shape} "
+            "instead."
+        )
+    return column
+
+
 def aligned(
     array: da.Array, others: Sequence[Any]
 ) -> tuple[list[da.Array], list[da.Array]]:
@@ -251,7 +270,7 @@ def aligned(
     in memory are handed to the workers once. Returned are the arrays, with graphs that
     are optimised, and arrays to hold meanwhile, as what is persisted goes without them.
     """
-    array = _with_known_chunks(array)
+    array = _with_known_chunks(one_column_chunk(array))
     sizes = array.chunks[0]
     columns = []
     for other in others:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
-from skcalib._blocks._dask import DaskSource, aligned, as_array
+from skcalib._blocks._dask import DaskSource, aligned, as_array, as_column
 from skcalib._blocks._dask_data import DaskData, Inspection, encode, inspect
 from skcalib._numerics import first_not_finite
 from skcalib._validation._column_classes import refuse_index
@@ -71,9 +71,9 @@ def check_dask_set(
             "them as Dask collections, or none."
         )
     source = check_dask_logits(estimator, X, reset=reset)
-    columns = [_column(y, "y")]
+    columns = [as_column(y, "y")]
     if sample_weight is not None:
-        columns.append(_column(sample_weight, "sample_weight"))
+        columns.append(as_column(sample_weight, "sample_weight"))
     _check_lengths(source.array, *columns)
     (array, *beside), held = aligned(source.array, columns)
     _check_lengths(array, *beside)
@@ -98,19 +98,6 @@ def check_dask_set(
     return DaskData(
         source, beside, [step], classes_, source.shape[0], mass / total, total
     )
-
-
-def _column(values: Any, name: str) -> Any:
-    """Return labels or weights as one column, of Dask or in memory."""
-    column = as_array(values, name) if is_dask(values) else np.asarray(values)
-    if column.ndim == 2 and column.shape[1] == 1:
-        column = column[:, 0]
-    if column.ndim != 1:
-        raise ValueError(
-            f"{name} should be a 1d array, got an array of shape {column.shape} "
-            "instead."
-        )
-    return column
 
 
 def _check_lengths(array: Any, *columns: Any) -> None:

@@ -21,7 +21,12 @@ from skcalib._validation._column_classes import (
     columns_of_labels,
     preview,
 )
-from skcalib._validation._containers import column_names, readable, refuse_dates
+from skcalib._validation._containers import (
+    column_names,
+    is_dask,
+    readable,
+    refuse_dates,
+)
 from skcalib._validation._logits import (
     LARGEST_WEIGHT,
     _are_column_numbers,
@@ -316,6 +321,12 @@ def _warn_of_confidences(given: _Given, weight: NDArray[np.float64]) -> None:
 
 
 def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
+    if is_dask(proba):
+        raise TypeError(
+            "y_proba is a Dask collection, which would have to be brought into memory "
+            "for this. CalibrationAccumulator().update(y_true, y_proba) sums it where "
+            "it lies; y_proba.compute() brings it here."
+        )
     if is_mapped_file(proba) or is_stored(proba):
         proba = _of_file(proba, blocks=blocks)
     if isinstance(proba, Source) or (

@@ -9,12 +9,13 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from skcalib._optional import import_optional
-from skcalib._validation import check_batch, check_whole, preview, readable
+from skcalib._validation import check_batch, check_whole, is_dask, preview, readable
 from skcalib.metrics._bins import BinStats, check_strategy, sum_by_index
 from skcalib.metrics._registry import ACCUMULATED, check_names
 from skcalib.metrics._sums import (
     RowSums,
     cells_as_rows,
+    chunk_sums,
     metric_values,
     no_rows,
     row_sums,
@@ -121,7 +122,9 @@ class CalibrationAccumulator(BaseEstimator):
         proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
                 (n_samples, 1)
             Predicted probabilities; a single column is that of `pos_label`. May be
-            empty, or in a file, which is read block by block.
+            empty, or in a file, which is read block by block. A Dask array or data
+            frame is summed chunk by chunk where it lies; its columns are those of
+            `labels`, or labels are column numbers.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.
@@ -137,21 +140,30 @@ class CalibrationAccumulator(BaseEstimator):
             If a row is no probability distribution, a label is unknown, or the number
             of classes is not that of the rows before.
         """
+        n_bins, names = self._settings()
+        if is_dask(proba):
+            sums, classes = chunk_sums(
+                y, proba, sample_weight, self.labels, self.pos_label, n_bins, names
+            )
+            return self if sums is None else self._add(sums, classes)
         rows, labels, weight = map(_on_the_host, (proba, y, sample_weight))
         if _is_empty(rows) and _is_empty(labels):
             return self
-        n_bins, names = self._settings()
         batch, classes = check_batch(labels, rows, self.labels, weight, self.pos_label)
+        return self._add(row_sums(batch, n_bins, names), classes)
+
+    def _add(self, sums: RowSums, classes: list[Any]) -> "CalibrationAccumulator":
         if not self._has_rows:
-            self._start(classes, no_rows(n_bins, len(classes), names))
-        elif classes != self._classes:
+            self._start(classes, sums)
+            return self
+        if classes != self._classes:
             raise ValueError(
                 f"The {len(classes)} columns of proba stand for {preview(classes)}, "
                 f"but those of the rows before were {len(self._classes)} and stood for "
                 f"{preview(self._classes)}. Pass the same columns in every update, or "
                 "begin anew with reset."
             )
-        self._sums = self._sums + row_sums(batch, n_bins, names)
+        self._sums = self._sums + sums
         return self
 
     def merge(self, other: "CalibrationAccumulator") -> "CalibrationAccumulator":

@@ -8,7 +8,8 @@ from scipy.special import entr
 from sklearn.utils.validation import check_consistent_length
 
 from skcalib._blocks import map_blocks, row_slices
-from skcalib._validation import Rows, check_proba_rows, check_weight
+from skcalib._validation import Rows, check_proba_rows, check_weight, is_dask
+from skcalib.metrics._chunks import accumulate
 
 
 @overload
@@ -93,6 +94,16 @@ def predictive_entropy(
     >>> predictive_entropy(None, y_proba, per_sample=True).round(4)
     array([0.6931, 0.    ])
     """
+    if is_dask(y_proba) and y_true is not None and not per_sample:
+        sums = accumulate(
+            "entropy",
+            y_true,
+            y_proba,
+            labels=labels,
+            sample_weight=sample_weight,
+            pos_label=pos_label,
+        )
+        return sums.compute()["entropy"]
     proba = check_proba_rows(y_proba, blocks=True)
     if y_true is not None:
         check_consistent_length(y_true, proba)

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from skcalib._optional import import_optional
-from skcalib._validation import Rows, check_proba, check_whole
+from skcalib._validation import Rows, check_proba, check_whole, is_dask
+from skcalib.metrics._accumulator import CalibrationAccumulator
 from skcalib.metrics._bins import Floats, check_bootstrap
 from skcalib.metrics._registry import (
     IN_REPORT,
@@ -234,6 +235,18 @@ def calibration_report(
     """
     names = check_names(metrics, IN_REPORT)
     check_bootstrap(n_bootstrap, confidence_level)
+    if is_dask(y_proba) and not n_bootstrap:
+        sums = CalibrationAccumulator(
+            n_bins=n_bins, metrics=names, labels=labels, pos_label=pos_label
+        ).update(y_true, y_proba, sample_weight)
+        return CalibrationReport(
+            {k: MetricEstimate(v, None, None) for k, v in sums.compute().items()},
+            n_samples=sums.n_samples_,
+            n_classes=sums.n_classes_,
+            n_bins=n_bins,
+            n_bootstrap=0,
+            confidence_level=float(confidence_level),
+        )
     codes, proba, weight = check_proba(
         y_true,
         y_proba,

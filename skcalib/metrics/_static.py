@@ -4,8 +4,9 @@ from typing import Literal
 
 from numpy.typing import ArrayLike
 
-from skcalib._validation import check_proba, check_whole
+from skcalib._validation import check_proba, check_whole, is_dask
 from skcalib.metrics._bins import check_strategy
+from skcalib.metrics._chunks import accumulate
 from skcalib.metrics._classwise import class_mass_stats, class_stats
 
 
@@ -81,6 +82,17 @@ def static_calibration_error(
     """
     n_bins = check_whole("n_bins", n_bins)
     given = y_true, y_proba, labels, sample_weight, pos_label
+    if is_dask(y_proba) and strategy == "uniform":
+        accumulator = accumulate(
+            "sce",
+            y_true,
+            y_proba,
+            n_bins=n_bins,
+            labels=labels,
+            sample_weight=sample_weight,
+            pos_label=pos_label,
+        )
+        return accumulator.compute()["sce"]
     if check_strategy(strategy) == "uniform":
         codes, rows, weight = check_proba(*given, blocks=True)
         # Weights that sum to 1 stay in the range of float32.

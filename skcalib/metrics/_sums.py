@@ -6,12 +6,14 @@ sorts confidences sees those of a cell as equal to their mean.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from skcalib._blocks import row_slices, sum_blocks
-from skcalib._validation import Batch
+from skcalib._validation import Batch, check_batch
 from skcalib.metrics._bins import (
     BinStats,
     Floats,
@@ -127,6 +129,49 @@ def block_sums(batch: Batch, n_bins: int, names: list[str]) -> RowSums:
         class_bins,
         np.array(means, dtype=np.float64),
     )
+
+
+def chunk_sums(
+    y: Any,
+    proba: Any,
+    sample_weight: Any,
+    labels: ArrayLike | None,
+    pos_label: object,
+    n_bins: int,
+    names: list[str],
+) -> tuple[RowSums | None, list[Any]]:
+    """Return the sums over all chunks, None if they have no rows, and the classes."""
+    from skcalib._blocks._dask import aligned, as_array, as_column, reduce_chunks
+
+    columns = [as_column(y, "y")]
+    if sample_weight is not None:
+        columns.append(as_column(sample_weight, "sample_weight"))
+    arrays, _held = aligned(as_array(proba, "proba"), columns)
+    n_columns = 2 if arrays[0].ndim == 1 else max(arrays[0].shape[1], 2)
+    named = np.arange(n_columns) if labels is None else np.asarray(labels)
+    of_chunk = partial(_sums_of_chunk, labels, pos_label, n_bins, names)
+    return reduce_chunks(of_chunk, arrays), named.tolist()
+
+
+def _sums_of_chunk(
+    labels: ArrayLike | None,
+    pos_label: object,
+    n_bins: int,
+    names: list[str],
+    number: int,
+    proba: Any,
+    y: Any,
+    weight: Any = None,
+) -> RowSums | None:
+    if not proba.shape[0]:
+        return None
+    rows = np.asarray(proba), np.asarray(y)
+    weight = None if weight is None else np.asarray(weight)
+    try:
+        batch, _ = check_batch(rows[1], rows[0], labels, weight, pos_label)
+    except ValueError as error:
+        raise ValueError(f"Chunk {number}: {error}") from error
+    return row_sums(batch, n_bins, names)
 
 
 def cells_as_rows(cells: BinStats, n_bins: int) -> Replicate:

@@ -5,8 +5,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from skcalib._validation import check_top_label, check_whole
+from skcalib._validation import check_top_label, check_whole, is_dask
 from skcalib.metrics._bins import BinStats, top_label_stats
+from skcalib.metrics._chunks import accumulate
 
 
 def expected_calibration_error(
@@ -327,6 +328,9 @@ def root_mean_squared_calibration_error(
     0.361
     """
     n_bins = check_whole("n_bins", n_bins)
+    if is_dask(y_proba) and not debiased and strategy in (None, "uniform"):
+        given = y_true, y_proba, n_bins, "uniform", labels, sample_weight, pos_label
+        return root_mean_squared_gap(checked_stats(*given))
     rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     n_rows = float(rows[2].sum())
     if debiased and n_rows <= n_bins:
@@ -352,6 +356,16 @@ def checked_stats(
 ) -> BinStats:
     """Return the sums over the bins of the predicted class, after a look at it all."""
     n_bins = check_whole("n_bins", n_bins)
+    if is_dask(y_proba) and strategy == "uniform":
+        return accumulate(
+            "ece",
+            y_true,
+            y_proba,
+            n_bins=n_bins,
+            labels=labels,
+            sample_weight=sample_weight,
+            pos_label=pos_label,
+        )._bins(strategy)
     rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     return top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
 

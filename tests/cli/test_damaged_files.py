@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from skcalib.cli._errors import DataError
-from skcalib.cli._readers import Request, read_rows
+from skcalib.cli._readers import read_rows
+from skcalib.cli._rows import Request
 
 N_FILES = 2000
 ROWS = 12

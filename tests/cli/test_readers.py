@@ -6,7 +6,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from skcalib.cli._errors import DataError
-from skcalib.cli._readers import Request, read_labels, read_rows
+from skcalib.cli._readers import read_labels, read_rows
+from skcalib.cli._rows import Request
 
 LOGITS = np.array([[1.5, -2.0, 0.25], [0.0, 3.0, -1e4], [2.0, 1.0, 0.5]])
 LABELS = np.array([2, 0, 1])

@@ -1,0 +1,28 @@
+"""One metric of the chunks of a Dask collection, which are summed where they lie."""
+
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    from skcalib.metrics._accumulator import CalibrationAccumulator
+
+
+def accumulate(
+    name: str,
+    y_true: Any,
+    y_proba: Any,
+    *,
+    n_bins: int = 15,
+    labels: ArrayLike | None = None,
+    sample_weight: Any = None,
+    pos_label: object = None,
+) -> "CalibrationAccumulator":
+    """Return what sums one metric over a Dask collection."""
+    # It knows all metrics, of which some ask for it here.
+    from skcalib.metrics._accumulator import CalibrationAccumulator
+
+    accumulator = CalibrationAccumulator(
+        n_bins=n_bins, metrics=[name], labels=labels, pos_label=pos_label
+    )
+    return accumulator.update(y_true, y_proba, sample_weight)
