@@ -1,13 +1,10 @@
 """Fits on a cluster of processes that the tests start."""
 
 import os
-import re
 import signal
-import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,44 +131,3 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(client, tmp_path)
     assert found.loss_ == expected.loss_
     client.wait_for_workers(2, timeout=60)
     assert killed[0] not in client.run(os.getpid).values()
-
-
-def forget_peak():
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak():
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
-
-
-def repeat(block, rows):
-    return np.tile(block, (rows // block.shape[0], 1))
-
-
-def often_right(block):
-    top = block.argmax(axis=1)
-    return np.where(np.arange(len(top)) % 3 == 0, 0, top)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_a_worker_holds_three_blocks_at_most(client):
-    n_chunks, rows = 16, 100_000
-    logits = np.random.default_rng(0).normal(size=(1000, 10))
-    first = da.concatenate([da.from_array(logits, chunks=-1)] * n_chunks)
-    X = first.map_blocks(repeat, rows, chunks=((rows,) * n_chunks, (10,)))
-    y = X.map_blocks(often_right, drop_axis=1, dtype=int)
-    scaling = TemperatureScaling()
-    scaling.fit(X[: 2 * rows], y[: 2 * rows])
-    client.run(forget_peak)
-    before = client.run(peak)
-    scaling.fit(X, y)
-    # What it holds as it reads, sums and looks for NaN.
-    block = 8 * rows * 10
-    rises = [after - before[name] for name, after in client.run(peak).items()]
-    assert max(rises) < 3 * block
-    client.run(forget_peak)
-    before = client.run(peak)
-    assert scaling.predict_proba(X).sum().compute() == pytest.approx(n_chunks * rows)
-    rises = [after - before[name] for name, after in client.run(peak).items()]
-    assert max(rises) < 3 * block
