@@ -18,8 +18,8 @@ from skcalib.cli._errors import DataError, UsageError
 from skcalib.cli._export import Served
 from skcalib.cli._options import Key, _data
 from skcalib.cli._readers import read_labels, read_rows
-from skcalib.cli._rows import Request
 from skcalib.cli._report import as_address, new_figure, template
+from skcalib.cli._rows import Request
 from skcalib.export import calibrate_onnx_model
 from skcalib.export._record import recorded
 from skcalib.export._save import model_files
