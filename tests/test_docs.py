@@ -24,7 +24,7 @@ def read(page):
 
 @pytest.fixture(autouse=True)
 def _extras_without_windows():
-    for name in ("torch", "skorch", "onnx", "onnxruntime", "pandas"):
+    for name in ("torch", "skorch", "onnx", "onnxruntime", "pandas", "dask"):
         pytest.importorskip(name)
     pytest.importorskip("matplotlib").use("Agg")
 

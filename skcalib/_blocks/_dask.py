@@ -21,7 +21,8 @@ import numpy as np
 from dask.core import flatten
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
-from dask.task_spec import DataNode, Task, TaskRef
+from dask.layers import ArrayBlockIdDep
+from dask.task_spec import Task, TaskRef
 from numpy.typing import NDArray
 
 from skcalib._blocks._rows import BLOCK_ELEMENTS, add_up, row_slices
@@ -45,9 +46,6 @@ class DaskSource(Source):
 
     check : callable, default=None
         Called as ``check(block, first_row, chunk)`` with what is mapped, to refuse it.
-
-    held : sequence of dask.array.Array, default=()
-        Collections whose persisted chunks are kept as long as this is.
     """
 
     is_remote = True
@@ -56,13 +54,12 @@ class DaskSource(Source):
         self,
         array: da.Array,
         check: Check | None = None,
-        held: Sequence[da.Array] = (),
     ) -> None:
         is_column = array.ndim == 1 or array.shape[1] == 1
         self.array = one_column_chunk(array)
         self.shape = (array.shape[0], 2 if is_column else array.shape[1])
         self.dtype = np.dtype(np.float32 if array.dtype == np.float32 else np.float64)
-        self._check, self._held = check, held
+        self._check = check
 
     def read(self, rows: slice) -> NoReturn:
         """Refuse to bring rows here."""
@@ -141,30 +138,42 @@ def reduce_chunks(of_chunk: Callable[..., Any], collections: Sequence[Any]) -> A
     one. A function that is large, with a matrix of parameters, is a node of the graph
     of its own, and so is sent but once; a small one goes with each task.
     """
-    name = f"skcalib-sum-{uuid4().hex}"
-    layer: dict[Any, Any] = {}
     function: Any = of_chunk
     if len(cloudpickle.dumps(of_chunk)) > SMALL:
-        layer[name] = DataNode(name, of_chunk)
-        function = TaskRef(name)
-    keys = [list(flatten(array.__dask_keys__())) for array in collections]
-    level: list[Any] = []
-    for i, blocks in enumerate(zip(*keys, strict=True)):
-        level.append((name, 0, i))
-        layer[level[-1]] = Task(level[-1], _call, function, i, *map(TaskRef, blocks))
+        function = dask.delayed(of_chunk, pure=False, traverse=False)
+    numbers = ArrayBlockIdDep(collections[0].chunks[:1])
+    inputs = [(part, "ij"[: part.ndim]) for part in collections]
+    # Fused with what makes the chunks, which so are never kept.
+    (sums,) = dask.optimize(
+        da.blockwise(
+            _call,
+            "ij"[: collections[0].ndim],
+            *(numbers, "i"),
+            *(value for pair in inputs for value in pair),
+            function=function,
+            token=f"skcalib-sum-{uuid4().hex}",
+            dtype=object,
+            meta=np.empty((0,) * collections[0].ndim, dtype=object),
+            concatenate=True,
+            align_arrays=False,
+        )
+    )
+    name = f"skcalib-add-{uuid4().hex}"
+    level = list(flatten(sums.__dask_keys__()))
+    layer: dict[Any, Any] = {}
     depth = 0
-    while len(level) > 1:
+    while len(level) > 1 or not layer:
         depth += 1
         groups = [level[j : j + FAN_IN] for j in range(0, len(level), FAN_IN)]
         level = [(name, depth, j) for j in range(len(groups))]
         for key, group in zip(level, groups, strict=True):
             layer[key] = Task(key, _add, *map(TaskRef, group))
-    graph = HighLevelGraph.from_collections(name, layer, dependencies=collections)
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=[sums])
     return Delayed(level[0], graph, layer=name).compute()
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    return function(*arguments)
+def _call(number: tuple[int], *blocks: Any, function: Callable[..., Any]) -> Any:
+    return function(number[0], *blocks)
 
 
 def _add(*sums: Any) -> Any:
@@ -261,14 +270,11 @@ def as_column(values: Any, name: str) -> Any:
     return column
 
 
-def aligned(
-    array: da.Array, others: Sequence[Any]
-) -> tuple[list[da.Array], list[da.Array]]:
+def aligned(array: da.Array, others: Sequence[Any]) -> list[da.Array]:
     """Cut columns into the chunks of the rows of `array`, which comes first.
 
     Sizes of chunks that are not known are counted, which takes a pass. Columns that lie
-    in memory are handed to the workers once. Returned are the arrays, with graphs that
-    are optimised, and arrays to hold meanwhile, as what is persisted goes without them.
+    in memory are handed to the workers once.
     """
     array = _with_known_chunks(one_column_chunk(array))
     sizes = array.chunks[0]
@@ -279,8 +285,7 @@ def aligned(
         else:
             other = da.from_array(other, chunks=(sizes,)).persist()
         columns.append(other)
-    held = [array, *columns]
-    return list(dask.optimize(*held)), held
+    return [array, *columns]
 
 
 def _with_known_chunks(array: da.Array) -> da.Array:

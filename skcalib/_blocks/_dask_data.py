@@ -284,10 +284,12 @@ def _every_of_chunk(
     number: int,
     *blocks: Any,
 ) -> tuple[Any, ...] | None:
-    first, *beside = (part[-starts[number] % step :: step] for part in blocks)
+    # Copies: views would keep whole chunks until all of them have been read.
+    rows_of = slice(-starts[number] % step, None, step)
+    first, *beside = (np.array(part[rows_of]) for part in blocks)
     if not first.shape[0]:
         return None
-    rows = _through(steps, as_logits(dtype, first), *map(np.asarray, beside))
+    rows = _through(steps, as_logits(dtype, first), *beside)
     # Lists add up to one of all chunks.
     return None if rows is None else tuple([part] for part in rows)
 

@@ -75,7 +75,7 @@ def check_dask_set(
     if sample_weight is not None:
         columns.append(as_column(sample_weight, "sample_weight"))
     _check_lengths(source.array, *columns)
-    (array, *beside), held = aligned(source.array, columns)
+    array, *beside = aligned(source.array, columns)
     _check_lengths(array, *beside)
     found = inspect(array, beside[0], beside[1] if len(beside) > 1 else None)
     if found is None:
@@ -86,7 +86,7 @@ def check_dask_set(
         if names is not None and classes is None:
             first = array[:FIRST_ROWS].compute()
             refuse_index(names, first, np.array(list(found.labels)))
-    source = DaskSource(array, held=held)
+    source = DaskSource(array)
     present = np.array(sorted(found.labels), dtype=beside[0].dtype)
     classes_, code = encode_labels(estimator, present, source.shape[1], classes, names)
     exponent = sensible_exponent(found.largest_weight)

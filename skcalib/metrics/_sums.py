@@ -146,7 +146,7 @@ def chunk_sums(
     columns = [as_column(y, "y")]
     if sample_weight is not None:
         columns.append(as_column(sample_weight, "sample_weight"))
-    arrays, _held = aligned(as_array(proba, "proba"), columns)
+    arrays = aligned(as_array(proba, "proba"), columns)
     n_columns = 2 if arrays[0].ndim == 1 else max(arrays[0].shape[1], 2)
     named = np.arange(n_columns) if labels is None else np.asarray(labels)
     of_chunk = partial(_sums_of_chunk, labels, pos_label, n_bins, names)

@@ -1,10 +1,13 @@
 """Fits on a cluster of processes that the tests start."""
 
 import os
+import re
 import signal
+import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +134,55 @@ def test_a_worker_that_is_killed_in_the_middle_changes_nothing(client, tmp_path)
     assert found.loss_ == expected.loss_
     client.wait_for_workers(2, timeout=60)
     assert killed[0] not in client.run(os.getpid).values()
+
+
+def forget_peak():
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak():
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+ROWS, N_CHUNKS = 200_000, 8
+
+
+def tiled_logits(block_info=None):
+    block = np.random.default_rng(0).normal(size=(1000, 10))
+    return np.tile(block, (ROWS // 1000, 1))
+
+
+def tiled_labels(block_info=None):
+    top = np.random.default_rng(0).normal(size=(1000, 10)).argmax(axis=1)
+    return np.tile(np.where(np.arange(1000) % 3 == 0, 0, top), ROWS // 1000)
+
+
+def fit_here():
+    logits, y = 4 * np.eye(3)[[0, 1, 2, 0]], [0, 1, 2, 1]
+    TemperatureScaling().fit(logits, y).predict_proba(logits)
+
+
+def rises_of_memory(client, function):
+    """Return by how many bytes the memory of each worker rises, at its highest."""
+    client.run(forget_peak)
+    before = client.run(peak)
+    function()
+    return [after - before[name] for name, after in client.run(peak).items()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_worker_holds_three_blocks_at_most(client):
+    chunks = ((ROWS,) * N_CHUNKS, (10,))
+    options = {"dtype": float, "meta": np.empty((0, 0))}
+    X = da.map_blocks(tiled_logits, chunks=chunks, **options)
+    y = da.map_blocks(
+        tiled_labels, chunks=chunks[:1], dtype=int, meta=np.empty(0, dtype=int)
+    )
+    # Each imports what it needs before it is measured.
+    client.run(fit_here)
+    scaling = TemperatureScaling().fit(X[: 2 * ROWS], y[: 2 * ROWS])
+    block = 8 * ROWS * 10
+    assert max(rises_of_memory(client, lambda: scaling.fit(X, y))) < 3 * block
+    total = scaling.predict_proba(X).sum()
+    assert max(rises_of_memory(client, total.compute)) < 3 * block
