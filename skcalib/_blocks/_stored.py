@@ -24,6 +24,8 @@ _STORED = (("h5py", "Dataset"), ("zarr", "Array"), ("pyarrow.parquet", "ParquetF
 
 def is_stored(X: Any) -> bool:
     """Whether the rows of `X` are in a file that is read in pieces, or of a source."""
+    if X is None or isinstance(X, np.ndarray):
+        return False
     if isinstance(X, (ParquetRows, Source)):
         return True
     kinds = (getattr(sys.modules.get(module), kind, ()) for module, kind in _STORED)

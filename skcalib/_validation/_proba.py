@@ -167,6 +167,16 @@ class Batch(NamedTuple):
             codes[rows], proba[rows], weight[rows], confidence[rows], hit[rows]
         )
 
+    @staticmethod
+    def joined(batches: list["Batch"]) -> "Batch":
+        """Return the rows of all, copied into memory."""
+        columns = (
+            np.concatenate([part[:] for part in parts])
+            for parts in zip(*batches, strict=True)
+        )
+        codes, proba, weight, confidence, hit = columns
+        return Batch(codes, proba, weight, confidence, hit)
+
 
 def check_batch(
     y_true: ArrayLike,

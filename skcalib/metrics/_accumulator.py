@@ -9,7 +9,14 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from skcalib._optional import import_optional
-from skcalib._validation import check_batch, check_whole, is_dask, preview, readable
+from skcalib._validation import (
+    Batch,
+    check_batch,
+    check_whole,
+    is_dask,
+    preview,
+    readable,
+)
 from skcalib.metrics._bins import BinStats, check_strategy, sum_by_index
 from skcalib.metrics._registry import ACCUMULATED, check_names
 from skcalib.metrics._sums import (
@@ -24,6 +31,9 @@ from skcalib.metrics._sums import (
 FORMAT = "skcalib accumulator"
 # Counts up when what was written can no longer be read by what came before.
 VERSION = 1
+# Fewer rows wait for others: to add so many takes little more time than to add one.
+ROWS_AT_ONCE = 256
+_STATE = ("_classes", "_used", "_summed", "_waiting", "_n_waiting")
 _BIN_SUMS = ("weight", "confidence", "hit")
 
 
@@ -77,6 +87,7 @@ class CalibrationAccumulator(BaseEstimator):
 
     A tensor of torch may have gradients. On the CPU it is read where it lies; from
     another device each batch is copied, which waits for what is being computed there.
+    Batches of few rows are copied and wait until there are some hundred rows to add.
 
     Examples
     --------
@@ -94,7 +105,9 @@ class CalibrationAccumulator(BaseEstimator):
 
     _used: tuple[int, list[str]]
     _classes: list[Any]
-    _sums: RowSums
+    _summed: RowSums
+    _waiting: list[Batch]
+    _n_waiting: int
 
     def __init__(
         self,
@@ -145,26 +158,52 @@ class CalibrationAccumulator(BaseEstimator):
             sums, classes = chunk_sums(
                 y, proba, sample_weight, self.labels, self.pos_label, n_bins, names
             )
-            return self if sums is None else self._add(sums, classes)
+            if sums is not None:
+                self._check_classes(classes)
+                self._summed = self._summed + sums
+            return self
         rows, labels, weight = map(_on_the_host, (proba, y, sample_weight))
         if _is_empty(rows) and _is_empty(labels):
             return self
         batch, classes = check_batch(labels, rows, self.labels, weight, self.pos_label)
-        return self._add(row_sums(batch, n_bins, names), classes)
+        self._check_classes(classes)
+        if batch.codes.shape[0] < ROWS_AT_ONCE:
+            self._wait(batch)
+        else:
+            self._summed = self._summed + row_sums(batch, n_bins, names)
+        return self
 
-    def _add(self, sums: RowSums, classes: list[Any]) -> "CalibrationAccumulator":
+    def _check_classes(self, classes: list[Any]) -> None:
+        """Learn the classes of the columns, or refuse others than before."""
         if not self._has_rows:
-            self._start(classes, sums)
-            return self
-        if classes != self._classes:
+            n_bins, names = self._settings()
+            self._start(classes, no_rows(n_bins, len(classes), names))
+        elif classes != self._classes:
             raise ValueError(
                 f"The {len(classes)} columns of proba stand for {preview(classes)}, "
                 f"but those of the rows before were {len(self._classes)} and stood for "
                 f"{preview(self._classes)}. Pass the same columns in every update, or "
                 "begin anew with reset."
             )
-        self._sums = self._sums + sums
-        return self
+
+    def _wait(self, batch: Batch) -> None:
+        """Let few rows wait for others, copied: the caller may fill the arrays anew."""
+        self._waiting.append(batch.joined([batch]))
+        self._n_waiting += batch.codes.shape[0]
+        if self._n_waiting >= ROWS_AT_ONCE:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        if self._waiting:
+            batch = Batch.joined(self._waiting)
+            self._summed = self._summed + row_sums(batch, *self._used)
+        self._waiting, self._n_waiting = [], 0
+
+    @property
+    def _sums(self) -> RowSums:
+        """The sums over all rows, those that wait for others too."""
+        self._add_waiting()
+        return self._summed
 
     def merge(self, other: "CalibrationAccumulator") -> "CalibrationAccumulator":
         """Add the rows of another accumulator, which does not change.
@@ -198,7 +237,7 @@ class CalibrationAccumulator(BaseEstimator):
         if not self._has_rows:
             self._start(other._classes, other._sums)
         else:
-            self._sums = self._sums + other._sums
+            self._summed = self._sums + other._sums
         return self
 
     def _differences(self, other: Any) -> Iterable[tuple[str, Any, Any]]:
@@ -266,7 +305,7 @@ class CalibrationAccumulator(BaseEstimator):
         self : object
             The accumulator itself, as new.
         """
-        for name in ("classes_", "n_classes_", "_classes", "_used", "_sums"):
+        for name in ("classes_", "n_classes_", *_STATE):
             self.__dict__.pop(name, None)
         return self
 
@@ -397,7 +436,7 @@ class CalibrationAccumulator(BaseEstimator):
 
     @property
     def _has_rows(self) -> bool:
-        return hasattr(self, "_sums")
+        return hasattr(self, "_summed")
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._has_rows
@@ -411,7 +450,8 @@ class CalibrationAccumulator(BaseEstimator):
 
     def _start(self, classes: list[Any], sums: RowSums) -> None:
         self._used = self._settings()
-        self._classes, self._sums = classes, sums
+        self._classes, self._summed = classes, sums
+        self._waiting, self._n_waiting = [], 0
         self.classes_ = np.array(classes)
         self.n_classes_ = len(classes)
 

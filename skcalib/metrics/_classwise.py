@@ -1,5 +1,6 @@
 """Per-bin sums of every class: each column of probabilities against its own label."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ def class_stats(
     return total
 
 
+@lru_cache(maxsize=16)
 def exact_edges(n_bins: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Inner edges in `dtype`, rounded down.
 
@@ -51,6 +53,7 @@ def exact_edges(n_bins: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     edges = exact.astype(dtype)
     above = edges > exact
     edges[above] = np.nextafter(edges[above], dtype.type(0))
+    edges.flags.writeable = False
     return edges
 
 

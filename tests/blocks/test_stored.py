@@ -194,6 +194,13 @@ def test_an_accumulator_reads_files_too(store):
     assert values == pytest.approx(expected, rel=1e-12)
 
 
+def test_an_accumulator_reads_few_rows_of_a_file(tmp_path):
+    logits, y = draw()
+    y, proba = y[:9], softmax(logits[:9], axis=1)
+    values = CalibrationAccumulator().update(y, in_hdf5(proba, tmp_path)).compute()
+    assert values == CalibrationAccumulator().update(y, proba).compute()
+
+
 def test_a_bootstrap_needs_rows_of_positive_weight(store):
     logits, y = draw()
     rows, weight = store(softmax(logits, axis=1)), np.arange(1000) % 2

@@ -142,6 +142,31 @@ def test_equal_confidences_of_a_cell_are_exact():
     assert values["ks"] == pytest.approx(expected["ks"], abs=1e-5)
 
 
+def test_single_rows_are_the_whole():
+    y, proba, weight = draw(700)
+    accumulator = CalibrationAccumulator()
+    row = np.empty((1, 5))
+    for k in range(700):
+        row[:] = proba[k]  # The same array each time, as a service would do.
+        accumulator.update([y[k]], row, [weight[k]])
+        if k in (0, 300, 301):
+            assert accumulator.n_samples_ == np.count_nonzero(weight[: k + 1])
+    expected = CalibrationAccumulator().update(y, proba, weight).compute()
+    assert accumulator.compute() == pytest.approx(expected, rel=1e-12)
+
+
+def test_rows_that_wait_are_pickled_merged_and_forgotten():
+    y, proba, _ = draw(20)
+    accumulator = CalibrationAccumulator().update(y, proba)
+    expected = CalibrationAccumulator().update(y, proba).compute()
+    assert pickle.loads(pickle.dumps(accumulator)).compute() == expected  # noqa: S301
+    assert CalibrationAccumulator().merge(accumulator).compute() == expected
+    twice = accumulator.merge(accumulator)
+    assert twice.n_samples_ == 40
+    twice.update(y, proba).reset().update(y, proba)
+    assert twice.compute() == expected
+
+
 def test_merged_parts_are_the_whole():
     y, proba, weight = draw()
     whole = CalibrationAccumulator().update(y, proba, weight)
