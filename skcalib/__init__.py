@@ -17,6 +17,7 @@ _HOME = {
     "DensityRatioCalibration": "skcalib.calibrators",
     "DirichletCalibration": "skcalib.calibrators",
     "EnsembleTemperatureScaling": "skcalib.calibrators",
+    "GroupCalibration": "skcalib.meta",
     "HistogramBinning": "skcalib.calibrators",
     "IsotonicCalibration": "skcalib.calibrators",
     "MatrixScaling": "skcalib.calibrators",

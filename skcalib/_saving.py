@@ -26,10 +26,11 @@ from skcalib._files import check_target, digest, write_together
 from skcalib._maps import CalibrationMap, Operation
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
-from skcalib.meta import PriorShift
+from skcalib.meta import GroupCalibration, PriorShift
+from skcalib.meta._chain import Recalibrated
+from skcalib.meta._group_calibration import ShrunkScaling
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator
-from skcalib.monitoring._chain import Recalibrated
 
 FORMAT = "skcalib calibrator"
 # Counts up when a file that is written can no longer be read by what came before.
@@ -37,9 +38,11 @@ VERSION = 1
 _CLASSES = {
     **{name: getattr(calibrators, name) for name in calibrators.__all__},
     "CalibratorSearch": CalibratorSearch,
+    "GroupCalibration": GroupCalibration,
     "PriorShift": PriorShift,
     "StackedCalibrator": StackedCalibrator,
     "Recalibrated": Recalibrated,
+    "ShrunkScaling": ShrunkScaling,
 }
 _RECORDS = {
     kind.__name__: kind

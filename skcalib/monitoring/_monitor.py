@@ -14,8 +14,8 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import evaluate_block
 from skcalib._sklearn_compat import Interval
 from skcalib.calibrators import StructuredMatrixScaling
+from skcalib.meta._chain import Recalibrated
 from skcalib.monitoring import _bets, _state
-from skcalib.monitoring._chain import Recalibrated
 from skcalib.monitoring._evidence import over_groups, over_streams
 from skcalib.monitoring._input import (
     check_begun,

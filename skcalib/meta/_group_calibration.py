@@ -1,0 +1,371 @@
+"""A calibration for every group, near that of the whole where rows are few."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._maps import (
+    Affine,
+    CalibrationMap,
+    Softmax,
+    evaluate,
+    evaluate_block,
+    log_proba,
+)
+from skcalib._numerics import choose, softmax_, true_log_proba
+from skcalib._sklearn_compat import Interval, StrOptions, fit_context
+from skcalib._solvers._group_scaling import fit_group
+from skcalib._validation import check_calibration_set, check_logits, make_splits
+from skcalib.calibrators import StructuredMatrixScaling
+from skcalib.meta._chain import Recalibrated
+
+# Tried by cross-fitting, the strongest first: groups that do not differ at all.
+STRENGTHS = (np.inf, 1000.0, 100.0, 10.0, 1.0)
+N_FOLDS = 5
+_POSITIVE = Interval(Real, 0, None, closed="right")
+
+
+class ShrunkScaling(BaseCalibrator):
+    """What `GroupCalibration` does to the log-probabilities of one group.
+
+    Parameters
+    ----------
+    strength : float, default=10.0
+        Strength of the penalty towards leaving them as they are.
+
+    structure : {"temperature", "vector"}, default="temperature"
+        One factor, or a factor and an offset for each class.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits.
+
+    Attributes
+    ----------
+    coef_, intercept_ : ndarray of shape (n_classes,)
+        Factors and offsets.
+    """
+
+    _parameter_constraints: dict = {
+        "strength": [_POSITIVE],
+        "structure": [StrOptions({"temperature", "vector"})],
+        "classes": ["array-like", None],
+    }
+
+    def __init__(self, *, strength=10.0, structure="temperature", classes=None):
+        self.strength = strength
+        self.structure = structure
+        self.classes = classes
+
+    def fit_calibration(self, data):
+        """Find factors and offsets."""
+        self.coef_, self.intercept_ = fit_group(data, self.strength, self.structure)
+
+    def calibration_map(self):
+        """Return the affine map of the columns."""
+        return CalibrationMap(Affine(self.coef_, self.intercept_), Softmax())
+
+
+class GroupCalibration(BaseCalibrator):
+    r"""Calibrate all rows, and correct each group as far as its rows allow.
+
+    A calibrator of all rows comes first. Its log-probabilities :math:`L` are then
+    scaled in each group, :math:`\operatorname{softmax}(v_g L + b_g)`, with a ridge
+    penalty towards :math:`v = 1, b = 0` that is divided by the number of rows of the
+    group: one of 20 rows stays near the whole, one of 20,000 is free (partial pooling).
+    How strong the penalty is, is chosen by cross-fitting, and so is whether the groups
+    are told apart at all. Groups that were not seen get the calibration of the whole.
+
+    Parameters
+    ----------
+    calibrator : estimator, default=None
+        The calibrator of all rows; a ``StructuredMatrixScaling(structure="vector")`` by
+        default.
+
+    structure : {"temperature", "vector"}, default="temperature"
+        One number for each group, or a factor and an offset for each class.
+
+    strength : float or "auto", default="auto"
+        Strength of the penalty, about as many rows as the whole counts against a
+        group; infinity leaves the groups as the whole. By default, of 1, 10, 100, 1,000
+        and infinity the largest whose log-loss on held-out rows is within one standard
+        error of the least.
+
+    random_state : int, RandomState instance or None, default=0
+        Seed of the folds.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default columns of a data frame that are
+        named after labels are theirs; else integer labels in ``range(n_columns)`` are
+        column numbers, and other labels are matched to the columns in sorted order.
+
+    Attributes
+    ----------
+    calibrator_ : estimator
+        The calibrator of all rows.
+
+    strength_ : float
+        The strength that was chosen or given; infinity without groups.
+
+    groups_ : list
+        The groups seen, in sorted order; empty if `fit` was given none.
+
+    coef_, intercept_ : ndarray of shape (n_groups, n_classes)
+        :math:`v_g` and :math:`b_g`.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    Notes
+    -----
+    The groups come as metadata, ``fit(X, y, groups=...)`` and ``predict_proba(X,
+    groups=...)``. `calibrator_of` returns the calibrator of one group, which takes
+    logits only and is saved and exported as any other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skcalib import GroupCalibration
+    >>> from skcalib.datasets import make_logits
+    >>> X, y = make_logits(4000, 3, random_state=0)
+    >>> country = np.where(np.arange(4000) % 4, "de", "fr")
+    >>> X[country == "fr"] *= 2
+    >>> grouped = GroupCalibration().fit(X, y, groups=country)
+    >>> grouped.groups_
+    ['de', 'fr']
+    >>> bool(grouped.coef_[0, 0] > 1.5 * grouped.coef_[1, 0])
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "calibrator": [BaseCalibrator, None],
+        "structure": [StrOptions({"temperature", "vector"})],
+        "strength": [StrOptions({"auto"}), _POSITIVE],
+        "random_state": ["random_state"],
+        "classes": ["array-like", None],
+    }
+
+    has_logits = False
+
+    def __init__(
+        self,
+        calibrator=None,
+        *,
+        structure="temperature",
+        strength="auto",
+        random_state=0,
+        classes=None,
+    ):
+        self.calibrator = calibrator
+        self.structure = structure
+        self.strength = strength
+        self.random_state = random_state
+        self.classes = classes
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, groups=None):
+        """Learn the calibration from logits, groups and true classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits of held-out samples.
+
+        y : array-like of shape (n_samples,)
+            True classes; see the parameter `classes`.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights equal repeated rows.
+
+        groups : array-like of shape (n_samples,), default=None
+            The group of each row; without, there is the calibration of the whole only.
+
+        Returns
+        -------
+        self : object
+            The fitted calibrator.
+        """
+        data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        self.classes_ = data.classes
+        used = data.weight > 0
+        data = data.used()
+        groups = None if groups is None else _as_groups(groups, used.size)[used]
+        self.groups_ = [] if groups is None else sorted(set(groups.tolist()))
+        self.calibrator_ = fit_checked(clone(self._whole()), data)
+        n_groups = len(self.groups_)
+        self.coef_ = np.ones((n_groups, data.n_classes))
+        self.intercept_ = np.zeros((n_groups, data.n_classes))
+        self.strength_ = np.inf
+        if groups is None:
+            return self
+        number = np.searchsorted(self.groups_, groups)
+        self.strength_ = (
+            self._cross_fitted(data, number)
+            if isinstance(self.strength, str)
+            else float(self.strength)
+        )
+        told = self._told(self.calibrator_, data)
+        for group in range(n_groups):
+            rows = np.flatnonzero(number == group)
+            self.coef_[group], self.intercept_[group] = fit_group(
+                told.subset(rows), self.strength_, self.structure
+            )
+        return self
+
+    def predict_proba(self, X, groups=None):
+        """Return calibrated probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits, in the layout seen by `fit`.
+
+        groups : array-like of shape (n_samples,), default=None
+            The group of each row; needed if `fit` was given groups. One that it has
+            not seen gets the calibration of the whole.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities in the order of `classes_`; float32 for float32 logits,
+            float64 otherwise.
+        """
+        check_is_fitted(self)
+        source = check_logits(self, X, reset=False)
+        if (groups is None) != (not self.groups_):
+            fitted, came = (
+                ("with", "without") if groups is None else ("without", "with")
+            )
+            raise ValueError(
+                f"GroupCalibration was fitted {fitted} groups and is asked to predict "
+                f"{came}. Pass groups= both times, or never."
+            )
+        if groups is None:
+            return evaluate(self.calibrator_.calibration_map(), source)
+        front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
+        told = evaluate(CalibrationMap(*front), source)
+        given = _as_groups(groups, source.shape[0])
+        for group, name in enumerate(self.groups_):
+            rows = given == name
+            told[rows] = told[rows] * self.coef_[group] + self.intercept_[group]
+        return softmax_(told)
+
+    def predict(self, X, groups=None):
+        """Return the class of the largest calibrated probability.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits, in the layout seen by `fit`.
+
+        groups : array-like of shape (n_samples,), default=None
+            As in `predict_proba`.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        proba = self.predict_proba(X, groups=groups)
+        return self.classes_[proba.argmax(axis=1)]
+
+    def score(self, X, y, sample_weight=None, groups=None):
+        """Return the accuracy.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits, in the layout seen by `fit`.
+
+        y : array-like of shape (n_samples,)
+            True classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        groups : array-like of shape (n_samples,), default=None
+            As in `predict_proba`.
+
+        Returns
+        -------
+        accuracy : float
+            Share of right predictions.
+        """
+        predicted = self.predict(X, groups=groups)
+        return accuracy_score(y, predicted, sample_weight=sample_weight)
+
+    def calibrator_of(self, group):
+        """Return the calibrator of the rows of one group, from the same logits.
+
+        Parameters
+        ----------
+        group : object
+            Name of a group. One that was not seen has the calibrator of the whole.
+
+        Returns
+        -------
+        calibrator : estimator
+            Fitted, to be saved and exported.
+        """
+        check_is_fitted(self)
+        if group not in self.groups_:
+            return self.calibrator_
+        scaling = ShrunkScaling(strength=self.strength_, structure=self.structure)
+        scaling.classes_ = self.classes_
+        scaling.n_features_in_ = self.classes_.shape[0]
+        number = self.groups_.index(group)
+        scaling.coef_, scaling.intercept_ = self.coef_[number], self.intercept_[number]
+        return Recalibrated.of(self.calibrator_, scaling)
+
+    def _whole(self):
+        if self.calibrator is None:
+            return StructuredMatrixScaling(structure="vector")
+        return self.calibrator
+
+    @staticmethod
+    def _told(calibrator, data):
+        """Return the rows with the log-probabilities of a calibrator as logits."""
+        front = CalibrationMap(*log_proba(calibrator.calibration_map(), data.n_classes))
+        return data.mapped(lambda block: evaluate_block(front, block))
+
+    def _cross_fitted(self, data, number):
+        """Return the strength that held-out rows choose."""
+        splits = make_splits(
+            N_FOLDS, data.source, data.codes, data.sample_weight, self.random_state
+        )
+        gains = np.zeros((len(STRENGTHS), data.n_samples))
+        for train, test in splits:
+            whole = fit_checked(clone(self._whole()), data.subset(train))
+            told = self._told(whole, data)
+            for group in np.unique(number[test]):
+                seen, rows = (part[number[part] == group] for part in (train, test))
+                held_out = told.subset(rows)
+                for i, strength in enumerate(STRENGTHS):
+                    proba = np.exp(held_out.logits)
+                    if seen.size:
+                        v, b = fit_group(told.subset(seen), strength, self.structure)
+                        proba = softmax_(held_out.logits * v + b)
+                    gains[i, rows] = true_log_proba(proba, held_out.codes)
+        best = choose(gains, data.sample_weight, one_standard_error=True)
+        return STRENGTHS[best]
+
+
+def _as_groups(groups, n_rows):
+    """Return the group of each row as an array."""
+    array = np.asarray(groups)
+    if array.ndim != 1:
+        raise ValueError(
+            f"groups has shape {array.shape}; it needs one entry for each of the "
+            f"{n_rows} rows."
+        )
+    check_consistent_length(np.empty(n_rows), array)
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int((~np.isfinite(array)).argmax())
+        raise ValueError(f"groups holds {array[row]} in row {row}; it needs names.")
+    return array

@@ -1,0 +1,160 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+import skcalib
+from skcalib import GroupCalibration, IsotonicCalibration, TemperatureScaling
+from skcalib._blocks import ArraySource, CalibrationData
+from skcalib._solvers._group_scaling import fit_group
+from skcalib.datasets import make_logits
+from skcalib.testing import check_calibrator
+
+SIZES = [0.6, 0.37, 0.03]
+
+
+def draw_groups(n_rows=6000, factors=(1.0, 2.0, 0.5), seed=0):
+    """Logits of ten classes that are multiplied by a factor in each group."""
+    X, y = make_logits(n_rows, 10, random_state=seed)
+    rng = np.random.default_rng(seed)
+    number = rng.choice(3, n_rows, p=SIZES)
+    X = X.astype(np.float64) * np.array(factors)[number, np.newaxis]
+    return X, y, np.array(["a", "b", "c"])[number]
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [GroupCalibration(), GroupCalibration(IsotonicCalibration(), structure="vector")],
+)
+def test_without_groups_it_keeps_the_contract(calibrator):
+    check_calibrator(calibrator)
+
+
+@pytest.mark.parametrize("structure", ["temperature", "vector"])
+def test_groups_that_differ_are_told_apart(structure):
+    X, y, groups = draw_groups()
+    grouped = GroupCalibration(structure=structure).fit(X, y, groups=groups)
+    assert np.isfinite(grouped.strength_)
+    X, y, groups = draw_groups(seed=1)
+    rows = np.arange(y.size)
+    after = grouped.predict_proba(X, groups=groups)
+    whole = grouped.calibrator_.predict_proba(X)
+    losses = [-np.log(q[rows, y]).mean() for q in (whole, after)]
+    assert losses[1] < losses[0] - 0.01
+    assert_allclose(after.sum(axis=1), 1)
+
+
+def test_groups_that_do_not_differ_stay_together():
+    X, y, groups = draw_groups(factors=(1, 1, 1))
+    grouped = GroupCalibration().fit(X, y, groups=groups)
+    assert grouped.strength_ == np.inf
+    assert_allclose(
+        grouped.predict_proba(X, groups=groups), grouped.calibrator_.predict_proba(X)
+    )
+
+
+def test_a_small_group_stays_near_the_whole_and_a_large_one_is_free():
+    X, y, _ = draw_groups(5020, factors=(1, 1, 1))
+    X[:20] *= 3
+    X[2520:] *= 3
+    groups = np.repeat(["small", "whole", "large"], [20, 2500, 2500])
+    fixed = GroupCalibration(TemperatureScaling(), strength=100.0)
+    fixed.fit(X, y, groups=groups)
+    coef = dict(zip(fixed.groups_, fixed.coef_[:, 0], strict=True))
+    assert abs(coef["small"] - 1) < 0.35 * abs(coef["large"] - 1)
+    assert coef["large"] < 0.8 < 1.2 < coef["whole"]
+
+
+@pytest.mark.parametrize("structure", ["temperature", "vector"])
+@pytest.mark.parametrize("strength", [1.0, 300.0])
+def test_the_penalised_loss_is_least(structure, strength):
+    X, y = make_logits(200, 3, random_state=0)
+    X = X.astype(np.float64)
+    data = CalibrationData(ArraySource(X), y, np.ones(200))
+    v, b = fit_group(data, strength, structure)
+
+    def loss(x):
+        v, b = (x, 0 * X[0]) if structure == "temperature" else np.split(x, 2)
+        z = v * X + b
+        fit = (logsumexp(z, axis=1) - z[np.arange(200), y]).mean()
+        factor = 1 if structure == "temperature" else 3
+        size = ((v - 1) ** 2).sum() + (b**2).sum()
+        return fit + factor * strength / 200 * size
+
+    start = np.ones(1) if structure == "temperature" else np.repeat([1.0, 0.0], 3)
+    best = minimize(loss, start, tol=1e-12)
+    found = v[:1] if structure == "temperature" else np.concatenate([v, b])
+    assert_allclose(found, best.x, atol=1e-4)
+
+
+def test_a_group_that_was_not_seen_gets_the_whole():
+    X, y, groups = draw_groups(2000)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=groups)
+    new = np.full(2000, "z")
+    assert_allclose(
+        grouped.predict_proba(X, groups=new), grouped.calibrator_.predict_proba(X)
+    )
+    assert grouped.calibrator_of("z") is grouped.calibrator_
+
+
+def test_the_calibrator_of_a_group_predicts_the_same(tmp_path):
+    X, y, groups = draw_groups(2000)
+    grouped = GroupCalibration(strength=1.0, structure="vector")
+    grouped.fit(X, y, groups=groups)
+    rows = groups == "b"
+    alone = grouped.calibrator_of("b")
+    expected = grouped.predict_proba(X[rows], groups=groups[rows])
+    assert_allclose(alone.predict_proba(X[rows]), expected, atol=1e-12)
+    skcalib.save(alone, tmp_path / "b.json")
+    loaded = skcalib.load(tmp_path / "b.json")
+    assert_allclose(loaded.predict_proba(X[rows]), expected, atol=1e-12)
+    skcalib.save(grouped, tmp_path / "all.json")
+    loaded = skcalib.load(tmp_path / "all.json")
+    assert_allclose(
+        loaded.predict_proba(X, groups=groups), grouped.predict_proba(X, groups=groups)
+    )
+
+
+@pytest.mark.onnx
+def test_the_calibrator_of_a_group_is_exported():
+    ort = pytest.importorskip("onnxruntime")
+    to_onnx = pytest.importorskip("skcalib.export").to_onnx
+    X, y, groups = draw_groups(1000)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=groups)
+    alone, X = grouped.calibrator_of("b"), X.astype(np.float32)
+    session = ort.InferenceSession(to_onnx(alone).SerializeToString())
+    served = session.run(None, {session.get_inputs()[0].name: X})[0]
+    assert_allclose(served, alone.predict_proba(X), atol=1e-6)
+
+
+def test_weights_are_repetitions_and_rows_of_no_weight_are_none():
+    X, y, groups = draw_groups(600)
+    weight = np.random.default_rng(0).integers(0, 3, 600)
+    fixed = GroupCalibration(strength=10.0)
+    weighted = fixed.fit(X, y, sample_weight=weight, groups=groups).coef_
+    repeated = [part.repeat(weight, axis=0) for part in (X, y, groups)]
+    again = fixed.fit(*repeated[:2], groups=repeated[2]).coef_
+    assert_allclose(weighted, again, rtol=1e-6)
+
+
+def test_groups_have_to_be_there_both_times_or_never():
+    X, y, groups = draw_groups(500)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=groups)
+    with pytest.raises(ValueError, match="fitted with groups and is asked"):
+        grouped.predict(X)
+    with pytest.raises(ValueError, match="fitted without groups and is asked"):
+        GroupCalibration().fit(X, y).predict_proba(X, groups=groups)
+    assert grouped.score(X, y, groups=groups) > 0.5
+
+
+def test_groups_are_checked():
+    X, y, groups = draw_groups(100)
+    with pytest.raises(ValueError, match="one entry for each of the 100 rows"):
+        GroupCalibration().fit(X, y, groups=np.column_stack([groups, groups]))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        GroupCalibration().fit(X, y, groups=groups[:50])
+    numbers = np.zeros(100)
+    numbers[3] = np.nan
+    with pytest.raises(ValueError, match="nan in row 3"):
+        GroupCalibration().fit(X, y, groups=numbers)
