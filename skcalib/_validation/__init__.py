@@ -9,6 +9,7 @@ from skcalib._validation._containers import (
     refuse_dask,
 )
 from skcalib._validation._from_proba import logits_from_proba
+from skcalib._validation._groups import check_groups
 from skcalib._validation._logits import (
     INDEX_ROWS,
     check_calibration_set,
@@ -35,6 +36,7 @@ __all__ = [
     "Rows",
     "check_batch",
     "check_calibration_set",
+    "check_groups",
     "check_logits",
     "check_out",
     "check_proba",

@@ -5,7 +5,7 @@ from numbers import Real
 import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._maps import (
@@ -19,7 +19,12 @@ from skcalib._maps import (
 from skcalib._numerics import choose, softmax_, true_log_proba
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._solvers._group_scaling import fit_group
-from skcalib._validation import check_calibration_set, check_logits, make_splits
+from skcalib._validation import (
+    check_calibration_set,
+    check_groups,
+    check_logits,
+    make_splits,
+)
 from skcalib.calibrators import StructuredMatrixScaling
 from skcalib.meta._chain import Recalibrated
 
@@ -195,7 +200,7 @@ class GroupCalibration(BaseCalibrator):
         self.classes_ = data.classes
         used = data.weight > 0
         data = data.used()
-        groups = None if groups is None else _as_groups(groups, used.size)[used]
+        groups = None if groups is None else check_groups(groups, used.size)[used]
         self.groups_ = [] if groups is None else sorted(set(groups.tolist()))
         self.calibrator_ = fit_checked(clone(self._whole()), data)
         n_groups = len(self.groups_)
@@ -250,7 +255,7 @@ class GroupCalibration(BaseCalibrator):
             return evaluate(self.calibrator_.calibration_map(), source)
         front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
         told = evaluate(CalibrationMap(*front), source)
-        given = _as_groups(groups, source.shape[0])
+        given = check_groups(groups, source.shape[0])
         for group, name in enumerate(self.groups_):
             rows = given == name
             told[rows] = told[rows] * self.coef_[group] + self.intercept_[group]
@@ -354,18 +359,3 @@ class GroupCalibration(BaseCalibrator):
                     gains[i, rows] = true_log_proba(proba, held_out.codes)
         best = choose(gains, data.sample_weight, one_standard_error=True)
         return STRENGTHS[best]
-
-
-def _as_groups(groups, n_rows):
-    """Return the group of each row as an array."""
-    array = np.asarray(groups)
-    if array.ndim != 1:
-        raise ValueError(
-            f"groups has shape {array.shape}; it needs one entry for each of the "
-            f"{n_rows} rows."
-        )
-    check_consistent_length(np.empty(n_rows), array)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row = int((~np.isfinite(array)).argmax())
-        raise ValueError(f"groups holds {array[row]} in row {row}; it needs names.")
-    return array

@@ -4,6 +4,7 @@ from skcalib.metrics._accumulator import CalibrationAccumulator
 from skcalib.metrics._conditional import top_label_calibration_error
 from skcalib.metrics._directions import overconfidence_error, underconfidence_error
 from skcalib.metrics._entropy import predictive_entropy
+from skcalib.metrics._groups import GroupComparison, compare_groups
 from skcalib.metrics._hypothesis import CalibrationTestResult, calibration_test
 from skcalib.metrics._kde import kde_calibration_error
 from skcalib.metrics._ks import ks_calibration_error
@@ -53,6 +54,7 @@ __all__ = [
     "CalibrationDifference",
     "CalibrationReport",
     "CalibrationTestResult",
+    "GroupComparison",
     "MetricEstimate",
     "adaptive_expected_calibration_error",
     "aece_scorer",
@@ -61,6 +63,7 @@ __all__ = [
     "calibration_report",
     "calibration_test",
     "compare_calibration",
+    "compare_groups",
     "ece_scorer",
     "entropy_scorer",
     "expected_calibration_error",

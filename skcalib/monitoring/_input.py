@@ -8,6 +8,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._validation import (
+    check_groups,
     check_proba,
     check_proba_rows,
     column_names,
@@ -57,7 +58,7 @@ def check_rows(
     return codes, rows, np.asarray(labels)
 
 
-def check_groups(
+def number_groups(
     monitor: Any, groups: ArrayLike | None, n_rows: int
 ) -> NDArray[np.intp]:
     """Return the number of the group of each row, from 1 on; 0 without groups."""
@@ -71,12 +72,7 @@ def check_groups(
     if groups is None:
         return np.zeros(n_rows, np.intp)
     number = {name: k for k, name in enumerate(group_names(monitor), start=1)}
-    given = np.asarray(groups).tolist()
-    if np.ndim(groups) != 1 or len(given) != n_rows:
-        raise ValueError(
-            f"groups has shape {np.shape(groups)}; it needs one entry for each of the "
-            f"{n_rows} rows."
-        )
+    given = check_groups(groups, n_rows).tolist()
     unknown = [row for row, name in enumerate(given) if name not in number]
     if unknown:
         raise ValueError(

@@ -19,10 +19,10 @@ from skcalib.monitoring import _bets, _state
 from skcalib.monitoring._evidence import over_groups, over_streams
 from skcalib.monitoring._input import (
     check_begun,
-    check_groups,
     check_position,
     check_rows,
     group_names,
+    number_groups,
 )
 from skcalib.monitoring._recent import Recent
 from skcalib.monitoring._report import MonitorReport, make_report
@@ -207,7 +207,7 @@ class CalibrationMonitor(BaseEstimator):
             y, proba = np.asarray(y)[np.newaxis], np.asarray(proba)[np.newaxis]
             groups = None if groups is None else np.asarray(groups)[np.newaxis]
         codes, rows, classes = check_rows(self, y, proba)
-        index = check_groups(self, groups, codes.size)
+        index = number_groups(self, groups, codes.size)
         if not hasattr(self, "classes_"):
             self._begin(classes)
         p = _bets.floored(rows)

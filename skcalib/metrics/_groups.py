@@ -1,0 +1,234 @@
+"""Calibration group by group: gaps of confidence and accuracy, all judged at once.
+
+The rows of a group have the mean gap ``sum w (confidence - hit) / sum w``. Its variance
+is that of a mean, with the larger of two variances of a row: the mean of
+confidence (1 - confidence), which it is if the group is calibrated, and the observed
+one, with one degree of freedom less. A group whose few rows all went alike is not taken
+to be known exactly.
+
+Groups share no rows, so that their gaps are independent, and Sidak's correction is
+exact: intervals of the level (1 - alpha)^(1/G) hold together with 1 - alpha, and of the
+smallest of G p-values, 1 - (1 - p)^G is a p-value. Whether groups differ from one
+another is Cochran's Q: gaps about their mean weighted by precision, chi-square with
+G - 1 degrees of freedom. Quantiles are Student's, of as many degrees of freedom as a
+group has rows less one.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import chi2
+from scipy.stats import t as student
+
+from skcalib._optional import import_optional
+from skcalib._validation import check_groups, check_top_label
+from skcalib.metrics._bins import Floats, sum_by_index
+
+# Variance of a row below which a gap counts as known.
+LEAST = 1e-12
+_COLUMNS = ("weight", "accuracy", "confidence", "gap", "low", "high", "pvalue")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupComparison:
+    """What `compare_groups` found, a group at each place of the arrays.
+
+    Attributes
+    ----------
+    groups : list
+        The groups, in sorted order.
+
+    weight : ndarray of shape (n_groups,)
+        Rows of each group, or the sum of their weights.
+
+    accuracy, confidence : ndarray of shape (n_groups,)
+        How often the predicted class is right, and its mean probability.
+
+    gap, low, high : ndarray of shape (n_groups,)
+        Confidence minus accuracy, and the ends of intervals that hold for all groups
+        together.
+
+    pvalue : ndarray of shape (n_groups,)
+        P-value of each gap by itself.
+
+    pvalue_any : float
+        P-value of the hypothesis that no group has a gap, corrected for their number.
+
+    pvalue_equal : float
+        P-value of the hypothesis that all groups have the same gap.
+
+    confidence_level : float
+        Level of the intervals together.
+    """
+
+    groups: list[Any]
+    weight: Floats
+    accuracy: Floats
+    confidence: Floats
+    gap: Floats
+    low: Floats
+    high: Floats
+    pvalue: Floats
+    pvalue_any: float
+    pvalue_equal: float
+    confidence_level: float
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            One row a group.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = import_optional("pandas", "GroupComparison.to_frame")
+        index = pandas.Index(self.groups, name="group")
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        return pandas.DataFrame(columns, index=index)
+
+    def _lines(self) -> Iterator[str]:
+        width = max(5, *(len(str(name)) for name in self.groups))
+        level = f"{100 * self.confidence_level:g} % together"
+        yield f"{'group':<{width}}  {'rows':>9}  accuracy  confidence     gap  {level}"
+        for i, name in enumerate(self.groups):
+            yield (
+                f"{name!s:<{width}}  {self.weight[i]:>9,.6g}  {self.accuracy[i]:>8.4f}"
+                f"  {self.confidence[i]:>10.4f}  {self.gap[i]:>+6.4f}"
+                f"  [{self.low[i]:+.4f}, {self.high[i]:+.4f}]"
+            )
+        yield f"no group has a gap: p = {self.pvalue_any:.3g}"
+        yield f"all have the same gap: p = {self.pvalue_equal:.3g}"
+
+    def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    def __repr__(self) -> str:
+        return (
+            f"GroupComparison({len(self.groups)} groups, "
+            f"pvalue_any={self.pvalue_any:.4g}, pvalue_equal={self.pvalue_equal:.4g})"
+        )
+
+
+def compare_groups(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    groups: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    pos_label: object = None,
+    sample_weight: ArrayLike | None = None,
+    confidence_level: float = 0.95,
+) -> GroupComparison:
+    """Compare confidence and accuracy in each group of rows.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,)
+        True classes.
+
+    y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+        Predicted probabilities; a single column is that of `pos_label`.
+
+    groups : array-like of shape (n_samples,)
+        The group of each row.
+
+    labels : array-like of shape (n_classes,), default=None
+        Class of each column of `y_proba`; see `expected_calibration_error`.
+
+    pos_label : int, float, bool or str, default=None
+        Class of a single column of `y_proba`; see `expected_calibration_error`.
+
+    sample_weight : array-like of shape (n_samples,), default=None
+        Non-negative weights; integer weights equal repeated rows.
+
+    confidence_level : float, default=0.95
+        Level of the intervals of all groups together.
+
+    Returns
+    -------
+    comparison : GroupComparison
+        Gaps with simultaneous intervals, and two tests; printed, a table.
+
+    See Also
+    --------
+    skcalib.GroupCalibration : A calibration for every group.
+
+    Notes
+    -----
+    The intervals are those of means, by Student's t; of groups of a few rows take them
+    as rough. Over- and under-confidence within one group may cancel: the expected
+    calibration error of its rows shows that.
+
+    Examples
+    --------
+    >>> from skcalib.metrics import compare_groups
+    >>> y = [0, 1, 1, 0] * 100
+    >>> proba = [[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]] * 100
+    >>> found = compare_groups(y, proba, ["a", "a", "b", "b"] * 100)
+    >>> found.gap.round(2)
+    array([-0.1,  0.1])
+    >>> bool(found.pvalue_equal < 0.01)
+    True
+    """
+    if not 0 < confidence_level < 1:
+        raise ValueError(
+            f"confidence_level={confidence_level!r} is not between 0 and 1; 95 % is "
+            "0.95."
+        )
+    confidence, hit, weight = check_top_label(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
+    names, number = np.unique(
+        check_groups(groups, confidence.size), return_inverse=True
+    )
+    total, accuracy, mean, error = _moments(confidence, hit, weight, number, names)
+    gap, freedom, n_groups = mean - accuracy, np.maximum(total - 1, 1), names.size
+    pvalue = np.asarray(2 * student.sf(np.abs(gap) / error, freedom))
+    half = student.isf((1 - confidence_level ** (1 / n_groups)) / 2, freedom) * error
+    middle = (gap / error**2).sum() / (1 / error**2).sum()
+    spread = float((((gap - middle) / error) ** 2).sum())
+    return GroupComparison(
+        groups=names.tolist(),
+        weight=total,
+        accuracy=accuracy,
+        confidence=mean,
+        gap=gap,
+        low=gap - half,
+        high=gap + half,
+        pvalue=pvalue,
+        pvalue_any=float(-np.expm1(n_groups * np.log1p(-pvalue.min()))),
+        pvalue_equal=float(chi2.sf(spread, n_groups - 1)) if n_groups > 1 else 1.0,
+        confidence_level=float(confidence_level),
+    )
+
+
+def _moments(
+    confidence: Floats,
+    hit: NDArray[np.bool_],
+    weight: Floats,
+    number: NDArray[np.intp],
+    names: NDArray[Any],
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return weight, accuracy, mean confidence, and the error of their gap."""
+    total = sum_by_index(number, weight, names.size)
+    if not total.all():
+        empty = names.tolist()[int((total == 0).argmax())]
+        raise ValueError(f"Group {empty!r} has rows of weight 0 only. Leave it out.")
+
+    def mean_of(values: NDArray[Any]) -> Floats:
+        return sum_by_index(number, weight * values, names.size) / total
+
+    accuracy, mean = mean_of(hit), mean_of(confidence)
+    about = confidence - hit - (mean - accuracy)[number]
+    observed = mean_of(about**2) * total / np.maximum(total - 1, 1)
+    variance = np.maximum(observed, mean_of(confidence * (1 - confidence)))
+    # Where all are sure and right there is none; the interval is then a point.
+    return total, accuracy, mean, np.sqrt(np.maximum(variance, LEAST) / total)

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from streams import draw_stream
+
+from skcalib.metrics import compare_groups
+
+
+def draw_groups(rng, sizes, factors):
+    """Rows of groups, in each of which the logits are off by a factor."""
+    parts = [
+        draw_stream(rng, n, 3, factor=factor)
+        for n, factor in zip(sizes, factors, strict=True)
+    ]
+    y, proba = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return y, proba, np.repeat(np.arange(len(sizes)), sizes)
+
+
+def test_the_gaps_are_those_of_the_rows():
+    y, proba, groups = draw_groups(np.random.default_rng(0), [80, 120], [1, 2])
+    found = compare_groups(y, proba, np.array(["x", "b"])[groups])
+    assert found.groups == ["b", "x"]
+    rows = groups == 1
+    hit = proba[rows].argmax(axis=1) == y[rows]
+    assert found.gap[0] == pytest.approx((proba[rows].max(axis=1) - hit).mean())
+    assert found.accuracy[0] == pytest.approx(hit.mean())
+    assert found.weight.tolist() == [120, 80]
+    assert "no group has a gap: p = " in str(found)
+    assert found.to_frame().loc["x", "gap"] == found.gap[1]
+
+
+@pytest.mark.parametrize("sizes", [[300] * 5, [30, 60, 200, 1000]])
+def test_intervals_hold_together_and_tests_keep_their_level(sizes):
+    rng = np.random.default_rng(0)
+    held, any_, equal = [], [], []
+    for _ in range(300):
+        y, proba, groups = draw_groups(rng, sizes, [1] * len(sizes))
+        found = compare_groups(y, proba, groups, confidence_level=0.9)
+        held.append(((found.low <= 0) & (found.high >= 0)).all())
+        any_.append(found.pvalue_any < 0.1)
+        equal.append(found.pvalue_equal < 0.1)
+    # 300 draws at 10 %: three standard errors are 5 percentage points.
+    assert np.mean(held) > 0.85
+    assert np.mean(any_) < 0.15
+    assert 0.04 < np.mean(equal) < 0.16
+
+
+def test_a_group_that_is_off_is_seen():
+    rng = np.random.default_rng(0)
+    found = compare_groups(*draw_groups(rng, [2000, 2000, 500], [1, 1, 2]))
+    assert found.low[2] > 0 > found.low[0]
+    assert found.pvalue_any < 0.001
+    assert found.pvalue_equal < 0.001
+    alike = compare_groups(*draw_groups(rng, [2000, 2000], [2, 2]))
+    assert alike.pvalue_any < 0.001
+    assert alike.pvalue_equal > 0.01
+
+
+def test_few_rows_that_went_alike_are_not_taken_to_be_known():
+    proba = np.tile([0.7, 0.3], (4, 1))
+    found = compare_groups([0] * 4, proba, ["a"] * 4)
+    assert found.gap[0] == pytest.approx(-0.3)
+    assert found.low[0] < -0.6
+    assert found.pvalue_equal == 1
+
+
+def test_weights_are_repetitions():
+    y, proba, groups = draw_groups(np.random.default_rng(0), [40, 50], [1, 2])
+    weight = np.random.default_rng(1).integers(0, 3, 90)
+    weighted = compare_groups(y, proba, groups, sample_weight=weight)
+    repeated = compare_groups(
+        *(part.repeat(weight, axis=0) for part in (y, proba, groups))
+    )
+    for name in ("gap", "low", "high", "pvalue"):
+        assert_allclose(getattr(weighted, name), getattr(repeated, name))
+
+
+def test_what_cannot_be_compared_is_refused():
+    proba = [[0.5, 0.5]] * 3
+    with pytest.raises(ValueError, match="one entry for each of the 3 rows"):
+        compare_groups([0, 1, 0], proba, ["a", "b"])
+    with pytest.raises(ValueError, match="nan in row 1"):
+        compare_groups([0, 1, 0], proba, [1.0, np.nan, 2.0])
+    with pytest.raises(ValueError, match="'b' has rows of weight 0 only"):
+        compare_groups([0, 1, 0], proba, ["a", "b", "a"], sample_weight=[1, 0, 1])
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        compare_groups([0, 1, 0], proba, ["a", "b", "a"], confidence_level=95)
