@@ -186,13 +186,13 @@ def run_method(method, experiments):
     """Return the measures of all experiments, None if a package is not there."""
     found, failures = [], 0
     for e in experiments:
-        start = time.process_time()
         try:
             # Rivals print, and draw bars of their progress.
             with (
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.redirect_stderr(io.StringIO()),
             ):
+                start = time.process_time()
                 fitted = calibrator(method, e.p_cal.ndim == 1)
                 fitted.fit(e.p_cal.copy(), e.y_cal.copy())
                 proba = fitted.predict_proba(e.p_test.copy())
