@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.special import softmax
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 
-from benchmarks._networks import run_network
 from skcalib import (
     DirichletCalibration,
     MatrixScaling,
@@ -15,6 +15,7 @@ from skcalib import (
     VectorScaling,
 )
 from skcalib.clamping import NeuralClamping, NeuralClampingCV
+from skcalib.clamping._change import Change
 from skcalib.metrics import ece_scorer
 
 # Neither changes a result; on processors this is the quickest.
@@ -92,6 +93,7 @@ class Clamped:
     """A fitted perturbation and temperature, and the logits of perturbed inputs."""
 
     delta: np.ndarray
+    kernel: np.ndarray
     temperature: float
     cal_logits: np.ndarray
     test_logits: np.ndarray
@@ -99,6 +101,18 @@ class Clamped:
     def proba(self, logits):
         """The temperature's probabilities."""
         return softmax(logits.astype(np.float64) / self.temperature, axis=1)
+
+    @property
+    def change(self):
+        """What happens to inputs, in tensors."""
+        kernel = torch.from_numpy(self.kernel) if self.kernel.size else None
+        return Change(torch.from_numpy(self.delta), kernel)
+
+
+def changed(X, change):
+    """Return what a network sees of inputs."""
+    x = torch.from_numpy(X)
+    return (x + change(x)).numpy()
 
 
 def make_clamped(task, method):
@@ -111,13 +125,14 @@ def fit_clamped(task, estimator, keep, title):
 
     def fit():
         estimator.fit(task.cal.X, task.cal.y)
-        delta = estimator.delta_
+        kernel = estimator.filter_
         cal_logits, test_logits = task.cal.logits, task.test.logits
-        if delta.any():
-            cal_logits = run_network(task.module, task.cal.X + delta)
-            test_logits = run_network(task.module, task.test.X + delta)
+        if estimator.perturbation_ != "none":
+            cal_logits = estimator.logits(task.cal.X)
+            test_logits = estimator.logits(task.test.X)
         return {
-            "delta": delta,
+            "delta": estimator.delta_,
+            "kernel": np.empty(0, np.float32) if kernel is None else kernel,
             "temperature": np.array(estimator.temperature_),
             "cal_logits": cal_logits,
             "test_logits": test_logits,

@@ -39,11 +39,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 from benchmarks._clamping_rows import (
     CLAMPED,
     METHODS,
+    changed,
     fit_clamped,
     make_clamped,
     paper_objective,
@@ -55,6 +57,7 @@ from benchmarks._networks import NETWORKS, load_logits, make_tasks, run_network
 from benchmarks._paired import Result, differences, metrics
 from benchmarks._tables import Table
 from skcalib import TemperatureScaling
+from skcalib.clamping._change import Change
 from skcalib.datasets import corrupt_images
 
 SHIFT_METHODS = ["uncalibrated", "TS", "SVS", "SMS", "NC", "NC (gamma by NLL)"]
@@ -189,18 +192,19 @@ def corruption(name, options):
     results = {}
     for task in options.tasks(name):
         temperature = TemperatureScaling().fit(task.cal.logits, task.cal.y)
-        fits = {REFERENCE: (np.zeros(task.cal.X.shape[1:]), temperature.temperature_)}
+        nothing = Change(torch.zeros(task.cal.X.shape[1:]))
+        fits = {REFERENCE: (nothing, temperature.temperature_)}
         for method in options.methods or CORRUPTION_METHODS:
             if method in CLAMPED:
                 clamped = make_clamped(task, method)
                 found = fit_clamped(task, clamped, options.keep, method)
-                fits[method] = found.delta, found.temperature
+                fits[method] = found.change, found.temperature
         for kind, severity in product(KINDS, SEVERITIES):
             block = results.setdefault(f"{kind} {severity}", {})
-            for method, (delta, value) in fits.items():
+            for method, (change, value) in fits.items():
                 # Without a perturbation the logits are those of temperature scaling.
-                title = f"{kind}-{severity}-{method if delta.any() else REFERENCE}"
-                corrupted = partial(corrupted_logits, task, kind, severity, delta)
+                title = f"{kind}-{severity}-{method if change.any() else REFERENCE}"
+                corrupted = partial(corrupted_logits, task, kind, severity, change)
                 logits = options.keep(task, title, corrupted)["logits"]
                 block.setdefault(method, []).append(judged(task, logits, value))
     for title, block in results.items():
@@ -225,11 +229,12 @@ def gamma(name, options):
             yield case | found
 
 
-def corrupted_logits(task, kind, severity, delta):
+def corrupted_logits(task, kind, severity, change):
     images = corrupt_images(
         task.test.X, kind, severity, channel_axis=1, random_state=task.seed
     )
-    return {"logits": run_network(task.module, images + np.float32(delta))}
+    seen = changed(images.astype(np.float32), change)
+    return {"logits": run_network(task.module, seen)}
 
 
 def judged(task, logits, temperature):

@@ -30,7 +30,7 @@ class Candidate:
     """
 
     gamma: float
-    perturbation: str | int
+    perturbation: Any
     penalty: float
     basis: Basis | None = None
     logits: NDArray[Any] = field(default_factory=lambda: np.empty((0, 0)))
@@ -155,10 +155,12 @@ class ScoreTable:
         mean, error = mean_and_error(np.subtract(*scores), self._weight)
         return float(mean), float(error)
 
-    def helps(self, candidate: Candidate, other: Candidate) -> bool:
-        """Whether `candidate` is better than `other` by more than a standard error."""
+    def helps(
+        self, candidate: Candidate, other: Candidate, errors: float = 1.0
+    ) -> bool:
+        """Whether `candidate` is better than `other` by more than so many errors."""
         mean, error = self.gain(candidate, other)
-        return mean > error
+        return mean > errors * error
 
     def describe(self, candidate: Candidate, base: Candidate) -> str:
         """Say in a line how a candidate compares with `base`."""

@@ -23,7 +23,9 @@ from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
 from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib._warnings import warn
+from skcalib.clamping._change import Change
 from skcalib.clamping._objective import Objective
+from skcalib.clamping._perturbation import channel_axis
 from skcalib.clamping._problem import Problem, Progress, Settings
 from skcalib.clamping._starts import check_range
 from skcalib.exceptions import NotDifferentiableError
@@ -33,8 +35,10 @@ SHARED_CONSTRAINTS = {
     "model": "no_validation",
     "loss": [StrOptions({"focal", "brier"})],
     "perturbation": [
-        StrOptions({"auto", "full", "channel", "low_frequency"}),
+        StrOptions({"auto", "full", "channel", "low_frequency", "filter", "gain"}),
         Interval(Integral, 1, None, closed="left"),
+        tuple,
+        list,
     ],
     "feasible_range": [tuple, list, None],
     "output_calibrator": [HasMethods(["fit", "predict_proba"]), None],
@@ -125,7 +129,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         objective = Objective(
             network, inputs, codes, feasible_range=self.feasible_range
         )
-        return objective.logits(self.delta_)
+        return objective.logits(self.input_change())
 
     def predict_proba(self, X):
         """Return calibrated probabilities.
@@ -180,6 +184,18 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         source = ArraySource(self.logits(X))
         logits = evaluate(self.calibration_map().logits, source)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def input_change(self):
+        """Return the input side: what is added to inputs before the network.
+
+        Returns
+        -------
+        change : object
+            Its `delta` is `delta_`, its `kernel` is `filter_`, and its `axis` is that
+            of the channels, without the batch axis.
+        """
+        check_is_fitted(self)
+        return Change(self.delta_, self.filter_, channel_axis(self.delta_.shape))
 
     def calibration_map(self):
         """Return the output side: from logits to probabilities."""
@@ -254,7 +270,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         if outcome.message != CONVERGED:
             self._warn_early(outcome.message)
         self.penalty_ = float(outcome.penalty)
-        self.perturbation_ = outcome.perturbation
+        self.perturbation_ = outcome.name
         self.loss_curve_ = outcome.loss_curve
         self.n_iter_ = outcome.n_iter
         self.selection_ = outcome.selection
@@ -267,7 +283,9 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit_output(self, problem, outcome):
         """Learn a temperature, or a calibrator, on the perturbed inputs' logits."""
-        self.delta_ = np.asarray(outcome.delta, dtype=np.float32)
+        delta, *kernel = outcome.perturbation.change.parts
+        self.delta_ = np.asarray(delta, dtype=np.float32)
+        self.filter_ = np.asarray(kernel[0], dtype=np.float32) if kernel else None
         self.output_calibrator_ = None
         self.temperature_ = outcome.temperature
         if self.temperature_ is None:

@@ -64,14 +64,14 @@ class NetworkLoss:
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         theta = x[:-1]
-        logits, value, by_delta, by_log_t = self._problem.evaluate(
-            self._basis.expand(theta), x[-1], self._rows
+        logits, value, by_theta, by_log_t = self._problem.evaluate(
+            self._basis.at(theta), x[-1], self._rows
         )
         value += self._penalty * float(theta @ theta)
         if value < self._lowest:
             self._lowest, self.logits = value, logits
         gradient = np.empty_like(x)
-        gradient[:-1] = self._basis.reduce(by_delta) + 2 * self._penalty * theta
+        gradient[:-1] = by_theta + 2 * self._penalty * theta
         gradient[-1] = by_log_t
         return value, gradient
 
@@ -159,8 +159,8 @@ def _curvature_along(
     temperature = np.exp(x[-1])
 
     def logits_at(length: float) -> NDArray[Any]:
-        delta = basis.expand(x[:-1] - length * slope / norm)
-        return problem.perturbed_logits(delta, rows)
+        point = basis.at(x[:-1] - length * slope / norm)
+        return problem.perturbed_logits(point, rows)
 
     def loss_at(length: float) -> float:
         theta = x[:-1] - length * slope / norm

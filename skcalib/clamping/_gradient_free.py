@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from skcalib._solvers._result import INTERRUPTED
 from skcalib._warnings import warn
 from skcalib.clamping._linearised import linearise
-from skcalib.clamping._perturbation import Basis, canonical, open_basis
+from skcalib.clamping._perturbation import Basis
 from skcalib.clamping._problem import Outcome, Problem, Settings, unperturbed
 from skcalib.clamping._search import penalties_to_try, search_linearised
+from skcalib.clamping._spans import Name, Span, spans_to_try, together
 
 # Two for each of 100 coordinates: 4 cosines a side of an image with three channels have
 # 48, 6 have 108.
@@ -37,82 +38,86 @@ def solve_gradient_free(problem: Problem, settings: Settings) -> Outcome:
         "the temperature alone is usually as good."
     )
     budget = settings.max_iter or MAX_PASSES
-    name, basis = _largest(settings.perturbation, problem.shape, budget)
-    if basis is None:
+    spans = _affordable(settings.perturbation, problem, budget)
+    if not spans:
         return unperturbed(problem)
+    whole = together(spans)
     try:
-        settings.progress.note(f"running {2 * basis.dim} forward passes")
-        jacobian = secants(problem, basis)
-        return _fit(problem, settings, name, basis, jacobian)
+        settings.progress.note(f"running {2 * whole.dim} forward passes")
+        return _fit(problem, settings, spans, whole, secants(problem, whole))
     except KeyboardInterrupt:
         return unperturbed(problem, message=INTERRUPTED)
 
 
-def _largest(
-    perturbation: str | int, shape: tuple[int, ...], budget: int
-) -> tuple[str | int, Basis | None]:
-    """Return the largest span asked for that two passes a coordinate allow."""
-    names: list[str | int]
+def _affordable(perturbation: Name, problem: Problem, budget: int) -> list[Span]:
+    """Return what is asked for, as far as two passes a coordinate allow."""
     if perturbation != "auto":
-        names = [canonical(perturbation)]
-    elif len(shape) == 1:
-        names = ["full"]
-    else:
-        names = [4, 3, 2, 1]
-    for name in names:
-        basis = open_basis(name, shape)
+        spans = spans_to_try(perturbation, problem)
+        ((_, basis),) = spans
         if 2 * basis.dim <= budget:
-            return name, basis
-    if perturbation != "auto":
+            return spans
         raise ValueError(
             f"perturbation={perturbation!r} has {basis.dim} coordinates; each takes "
             f"two forward passes of the calibration set, of which max_iter={budget} "
             f"are allowed. Raise max_iter to {2 * basis.dim} or choose fewer cosines."
         )
-    return "none", None
+    features = len(problem.shape) == 1
+    kept: list[Span] = []
+    for name in ("full", "gain") if features else (4, 3, 2, 1, "gain", "filter"):
+        if isinstance(name, int) and kept:
+            continue  # as many cosines as there can be
+        try:
+            (span,) = spans_to_try(name, problem)
+        except ValueError:  # the filter does not fit
+            continue
+        more = sorted([*kept, span], key=lambda span: span[1].dim)
+        if 2 * together(more).dim <= budget:
+            kept = more
+    return kept
 
 
 def secants(problem: Problem, basis: Basis) -> NDArray[np.float32]:
     """Return the differences of the logits per coordinate: (n, K, dim) float32."""
     length = STEP * np.sqrt(problem.input_variance * np.prod(problem.shape))
     out = np.empty((*problem.logits.shape, basis.dim), dtype=np.float32)
-    for j, theta in enumerate(length * np.eye(basis.dim)):
-        above = problem.perturbed_logits(basis.expand(theta))
-        below = problem.perturbed_logits(basis.expand(-theta))
-        out[:, :, j] = (above - below) / (2 * length)
+    for j, (above, below) in enumerate(
+        zip(basis.units(length), basis.units(-length), strict=True)
+    ):
+        difference = problem.perturbed_logits(above) - problem.perturbed_logits(below)
+        out[:, :, j] = difference / (2 * length)
     return out
 
 
 def _fit(
     problem: Problem,
     settings: Settings,
-    name: str | int,
-    basis: Basis,
+    spans: list[Span],
+    whole: Basis,
     jacobian: NDArray[Any],
 ) -> Outcome:
+    penalties = penalties_to_try(settings.penalty, problem)
     table, chosen = search_linearised(
-        [problem],
-        [(name, basis)],
-        jacobian,
-        penalties_to_try(settings.penalty, problem),
-        settings,
+        [problem], spans, whole, jacobian, penalties, settings
     )
     selection = table.results(chosen)
     best = unperturbed(problem, selection)
     if chosen.basis is None:
         return best
-    theta = _linear_optimum(problem, jacobian, chosen.penalty, settings.tol)
+    basis, name = chosen.basis, chosen.perturbation
+    part = jacobian[:, :, whole.columns_of(basis)]
+    theta = _linear_optimum(problem, part, chosen.penalty, settings.tol)
     lowest = problem.joint_loss(problem.logits)
     curve = [lowest]
     for share in SHARES:
-        delta = basis.expand(share * theta)
-        logits = problem.perturbed_logits(delta)
-        loss = problem.joint_loss(logits) + chosen.penalty * (delta**2).sum()
+        point = basis.at(share * theta)
+        logits = problem.perturbed_logits(point)
+        loss = problem.joint_loss(logits)
+        loss += chosen.penalty * float(point.theta @ point.theta)
         if loss < lowest:
             lowest = loss
-            best = Outcome(delta, logits, chosen.penalty, name, selection=selection)
+            best = Outcome(point, logits, chosen.penalty, name, selection=selection)
         curve.append(float(lowest))
-    best.loss_curve, best.n_iter = curve, 2 * basis.dim + len(SHARES)
+    best.loss_curve, best.n_iter = curve, 2 * whole.dim + len(SHARES)
     return best
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
+from skcalib.clamping._change import Change
 from skcalib.clamping._clamped import SHARED_CONSTRAINTS, ClampedClassifier
 from skcalib.clamping._solve import SOLVERS, needs_gradient
 from skcalib.clamping._starts import first_perturbation
@@ -25,15 +26,18 @@ class NeuralClamping(ClampedClassifier):
 
     Predicts :math:`\operatorname{softmax}(f(x + \delta) / T)` [1]_: the same
     perturbation :math:`\delta` for all inputs, one temperature :math:`T`, and a network
-    :math:`f` that is never changed. The perturbation minimises
+    :math:`f` that is never changed. The perturbation may also be a small filter
+    :math:`w` of the inputs, :math:`f(x + w * x + \delta)`, which undoes what a camera,
+    a lens or a codec has done to all of them alike. It minimises
 
     .. math::
         \frac{1}{n} \sum_i -(1 - p_{i y_i})^\gamma \ln p_{i y_i}
         + \lambda \lVert \delta \rVert_2^2
 
-    together with a temperature of its own. Whether there is any, how smooth and how
-    strong, is chosen by cross-fitting; where the data do not support one it is zero and
-    what is left is temperature scaling.
+    together with a temperature of its own; of a filter the norm is that of the change
+    that it makes. Whether there is any perturbation, which and how strong, is chosen by
+    cross-fitting; where the data do not support one there is none and what is left is
+    temperature scaling.
 
     Parameters
     ----------
@@ -51,13 +55,20 @@ class NeuralClamping(ClampedClassifier):
         What the perturbation minimises: the focal loss, or the squared distance of the
         probabilities to the one-hot label.
 
-    perturbation : {"auto", "full", "channel", "low_frequency"} or int, default="auto"
-        Which perturbations are tried: one number for each entry of an input, for each
-        channel, or the slowest so many cosines along every axis but that of the
-        channels; "low_frequency" is 8 of them. "auto" chooses among none, 4 and 8
-        cosines (none and "full" where an input is one row of features) with
-        ``solver="auto"``; the gradient-free solver takes what its passes allow, the
-        others "full".
+    perturbation : {"auto", "full", "channel", "low_frequency", "gain", "filter"}, \
+            int or tuple, default="auto"
+        Which perturbations are tried. A tensor that is added has one number for each
+        entry of an input ("full"), for each channel, or is of the slowest so many
+        cosines along every axis but that of the channels; "low_frequency" is 8 of them.
+        "gain" multiplies each channel, or each column of features, and adds an offset.
+        "filter" convolves each channel with 3 taps along every other axis, borders
+        reflected, and adds an offset; ``("filter", size, kind, offset)`` says how many
+        taps, "depthwise" or "full" (every channel sees all), and what is added:
+        "channel", "full", "low_frequency" or a number of cosines. "auto" chooses with
+        ``solver="auto"`` among none, gain, filters of 3 and of 5 taps, with few
+        channels also a full one of 3, 4 and 8 cosines (none, "full" and "gain" where
+        an input is one row of features); the gradient-free solver takes what its passes
+        allow, the others "full".
 
     penalty : float or "auto", default="auto"
         Strength :math:`\lambda`. "auto" chooses among 0.01, 0.001, 0.0001 and 0.00001
@@ -97,8 +108,9 @@ class NeuralClamping(ClampedClassifier):
         loss as the perturbation.
 
     max_iter : int, default=None
-        Largest number of epochs: 4 steps on the network for "auto", 20 for "lbfgs",
-        4 for "sgd", 100 for presets, and 200 forward passes for "gradient_free".
+        Largest number of epochs: 4 steps on the network for "auto", 20 for a filter
+        and for "lbfgs", 4 for "sgd", 100 for presets, and 200 forward passes for
+        "gradient_free".
 
     tol : float, default=1e-6
         The fall of the loss, in nats, below which "auto" and "lbfgs" stop.
@@ -148,7 +160,11 @@ class NeuralClamping(ClampedClassifier):
     Attributes
     ----------
     delta_ : ndarray
-        The perturbation, float32 of the shape of one input; zeros for none.
+        What is added, float32 of the shape of one input; zeros for nothing.
+
+    filter_ : ndarray of shape (n_channels, 1 or n_channels, ...) or None
+        The weights w of the filter, float32, as those of a convolution with the taps on
+        the last axes: the network sees x + w * x + `delta_`. None for no filter.
 
     temperature_ : float
         The temperature.
@@ -159,8 +175,9 @@ class NeuralClamping(ClampedClassifier):
     penalty_ : float
         The strength used; infinite where no perturbation was chosen.
 
-    perturbation_ : str or int
-        The kind of perturbation used: "none", "full", "channel" or a number of cosines.
+    perturbation_ : str, int or tuple
+        The kind of perturbation used: "none", "full", "channel", a number of cosines,
+        "gain" or ``("filter", size, kind)`` and, unless it is "channel", the offset.
 
     loss_ : float
         The penalised loss of the perturbation, at the temperature best for that loss.
@@ -198,15 +215,15 @@ class NeuralClamping(ClampedClassifier):
     -----
     The standard error is that of the mean difference between two candidates' log-losses
     on the same held-out rows. The simplest candidate wins that the best does not beat
-    by more than one; none at all is the simplest. Scores in `selection_` are a little
-    optimistic for the winner.
+    by more than one; none at all is the simplest, and a filter has to be better than
+    that by two. Scores in `selection_` are a little optimistic for the winner.
 
     Do not expect much of a perturbation on clean data: on CIFAR networks, calibrated
     and tested on images like those of training, published recipes are as good as
     temperature scaling once T is solved exactly, and exponents above 0.25 move T away
-    from calibration where ``temperature_objective="joint"``. It does earn something
-    where the inputs come from another pipeline than in training, such as compressed
-    images: some 0.6 to 0.9 points of accuracy and 0.01 of log-loss, with few cosines.
+    from calibration where ``temperature_objective="joint"``. It earns much where all
+    inputs have been blurred, compressed or made noisy alike: there a filter does more
+    than calibrators of the outputs; see the user guide.
 
     The loss is a mean over samples, where [1]_ have a sum: their penalty divided by the
     number of samples is the one here.
@@ -360,12 +377,14 @@ class NeuralClamping(ClampedClassifier):
         """Return what the parameters say, or where a warm start goes on."""
         random_state = check_random_state(self.random_state)
         if self._resumes(problem):
-            start = self.delta_.astype(np.float64)
+            start = self.input_change().map(np.float64)
             perturbation, penalty = self.perturbation_, self.penalty_
             temperature = self.temperature_
         else:
-            start = first_perturbation(
-                self.start, problem.objective, self.feasible_range, random_state
+            start = Change(
+                first_perturbation(
+                    self.start, problem.objective, self.feasible_range, random_state
+                )
             )
             perturbation, penalty = self.perturbation, self.penalty
             temperature = None

@@ -5,6 +5,7 @@ from sklearn.utils import check_random_state
 
 from skcalib._sklearn_compat import StrOptions, fit_context
 from skcalib.clamping._candidates import LogLossScore, ScorerScore
+from skcalib.clamping._change import Change
 from skcalib.clamping._clamped import SHARED_CONSTRAINTS, ClampedClassifier
 from skcalib.clamping._solve import search_and_refine
 from skcalib.metrics import get_scorer
@@ -40,8 +41,9 @@ class NeuralClampingCV(ClampedClassifier):
     loss : {"focal", "brier"}, default="focal"
         What the perturbation minimises. The Brier loss has no exponent.
 
-    perturbation : {"auto", "full", "channel", "low_frequency"} or int, default="auto"
-        Which perturbations are tried.
+    perturbation : {"auto", "full", "channel", "low_frequency", "gain", "filter"}, \
+            int or tuple, default="auto"
+        Which perturbations are tried; see `NeuralClamping`.
 
     feasible_range : tuple (low, high), default=None
         Bounds of the perturbed inputs.
@@ -54,7 +56,8 @@ class NeuralClampingCV(ClampedClassifier):
         What the served temperature minimises.
 
     max_iter : int, default=None
-        Largest number of epochs of the final steps on the network; None is 4.
+        Largest number of epochs of the final steps on the network; None is 4, and 20
+        for a filter.
 
     tol : float, default=1e-6
         The fall of the loss, in nats, below which these steps stop.
@@ -94,7 +97,7 @@ class NeuralClampingCV(ClampedClassifier):
 
     Attributes
     ----------
-    gamma_, penalty_, perturbation_ : float, float, str or int
+    gamma_, penalty_, perturbation_ : float, float, str, int or tuple
         What was chosen. The penalty is infinite where no perturbation was; then the
         exponent is the first, which changes nothing.
 
@@ -106,8 +109,9 @@ class NeuralClampingCV(ClampedClassifier):
     best_score_ : float
         Mean held-out score of the chosen candidate.
 
-    delta_, temperature_, output_calibrator_ : ndarray, float, calibrator or None
-        The fit with the chosen settings on all samples.
+    delta_, filter_, temperature_, output_calibrator_ : arrays, float, calibrator
+        The fit with the chosen settings on all samples; None where there is no filter
+        or no output calibrator.
 
     loss_, loss_curve_, n_iter_ : float, list of float, int
         The penalised loss, after each of the final steps, and their number.
@@ -249,7 +253,7 @@ class NeuralClampingCV(ClampedClassifier):
             groups,
             perturbation=self.perturbation,
             penalty=penalties,
-            start=np.zeros(first.shape),
+            start=Change(np.zeros(first.shape)),
             score=self._score(),
             rule=self.rule,
         )

@@ -1,9 +1,10 @@
 r"""Loss of a clamped network over all rows, its gradients and Jacobians, by epochs.
 
 The mean over rows of the focal loss :math:`-(1-p_y)^\gamma \ln p_y`, or of the Brier
-loss, with p the softmax of ``f(x + delta) / T``: the data term of equation (9) of Tang,
-Chen & Ho ("Neural Clamping", TMLR 2024), who write a sum. With a mean, a penalty says
-the same whatever the number of rows: it is theirs divided by that number.
+loss, with p the softmax of ``f(x') / T`` and x' the changed input: the data term of
+equation (9) of Tang, Chen & Ho ("Neural Clamping", TMLR 2024), who write a sum. With a
+mean, a penalty says the same whatever the number of rows: it is theirs divided by that
+number.
 
 An epoch costs a forward pass, and where gradients are asked for one backward pass to
 the inputs: weights ask for none. Sums stay on the device and are read once at the end,
@@ -24,8 +25,9 @@ from skcalib._networks._inputs import Inputs
 from skcalib._networks._network import Network, refuse_nan_gradient
 from skcalib._onnx._outputs import refuse_nan
 from skcalib._warnings import warn
+from skcalib.clamping._change import Change
 from skcalib.clamping._draws import Draws
-from skcalib.clamping._perturbation import Basis
+from skcalib.clamping._perturbation import Basis, Full, Perturbation
 from skcalib.exceptions import NotDifferentiableError
 
 # Cost of a forward-mode pass in backward passes, as measured on residual networks.
@@ -34,14 +36,15 @@ FORWARD_MODE_COST = 2.5
 Loss = Literal["focal", "brier"]
 Rows = NDArray[np.intp] | None
 Index = slice | torch.Tensor
-Delta = NDArray[Any] | torch.Tensor | None
+AnyChange = Change | NDArray[Any] | torch.Tensor | None
 
 
 class Objective:
     """The data term of neural clamping on calibration inputs.
 
-    Everywhere `delta` is an array or tensor of the shape of an input, or None for 0,
-    and `rows` an array of row numbers, or None for all.
+    Everywhere `change` is what happens to the inputs: a `Change`, an array or tensor of
+    the shape of an input that is added, or None for nothing; and `rows` an array of row
+    numbers, or None for all.
 
     Parameters
     ----------
@@ -58,13 +61,13 @@ class Objective:
         Sample weights of any scale; None means 1.
 
     loss : {"focal", "brier"}, default="focal"
-        Loss of the probabilities ``softmax(f(x + delta) / T)``.
+        Loss of the probabilities ``softmax(f(x + change(x)) / T)``.
 
     gamma : float, default=1.0
         Exponent of the focal loss; 0 is cross-entropy.
 
     feasible_range : pair of floats or arrays, default=None
-        The network sees ``clip(x + delta, low, high)``.
+        The network sees ``clip(x + change(x), low, high)``.
     """
 
     def __init__(
@@ -101,40 +104,43 @@ class Objective:
         twin.gamma = gamma
         return twin
 
-    def logits(self, delta: Delta = None, rows: Rows = None) -> NDArray[Any]:
+    def logits(self, change: AnyChange = None, rows: Rows = None) -> NDArray[Any]:
         """Return the network's logits: one forward epoch.
 
         Returns
         -------
         logits : ndarray of shape (n_rows, n_classes), float32 or float64
         """
-        moved = self._delta(delta)
+        moved = self._moved(change)
 
         @torch.no_grad()
         def forward(x: torch.Tensor, index: Index) -> torch.Tensor:
-            return self.network(self.shift(x, moved))
+            return self.network(self.changed(x, moved))
 
         logits = torch.cat(list(self._epoch(forward, rows))).cpu().numpy()
         refuse_nan(logits, rows)
         return logits
 
     def value(
-        self, delta: Delta, log_temperature: ArrayLike, rows: Rows = None
+        self, change: AnyChange, log_temperature: ArrayLike, rows: Rows = None
     ) -> float:
         """Return the weighted mean loss: one forward epoch."""
-        moved = self._delta(delta)
+        moved = self._moved(change)
         log_t = self._scalar(log_temperature)
 
         @torch.no_grad()
         def forward(x: torch.Tensor, index: Index) -> torch.Tensor:
-            logits = self.network(self.shift(x, moved))
+            logits = self.network(self.changed(x, moved))
             return self._loss(logits, index, log_t)[0]
 
         total = torch.stack(list(self._epoch(forward, rows))).sum()
-        return self._finite((total / self.total_weight(rows)).item(), delta, rows)
+        return self._finite((total / self.total_weight(rows)).item(), change, rows)
 
     def value_and_gradient(
-        self, delta: Delta, log_temperature: ArrayLike, rows: Rows = None
+        self,
+        perturbation: Perturbation | ArrayLike | None,
+        log_temperature: ArrayLike,
+        rows: Rows = None,
     ) -> tuple[float, NDArray[Any], float]:
         """Return the weighted mean loss and its gradients: one forward-backward epoch.
 
@@ -142,53 +148,61 @@ class Objective:
         -------
         value : float
 
-        grad_delta : ndarray of float64, of the shape of an input
+        grad_theta : ndarray of float64, of shape (dim,)
+            By the coordinates of the perturbation; by the entries of an array.
 
         grad_log_temperature : float
         """
-        return self.evaluate(delta, log_temperature, rows, keep_logits=False)[1:]
+        return self.evaluate(perturbation, log_temperature, rows, keep_logits=False)[1:]
 
     def evaluate(
         self,
-        delta: Delta,
+        perturbation: Perturbation | ArrayLike | None,
         log_temperature: ArrayLike,
         rows: Rows = None,
         keep_logits: bool = True,
     ) -> tuple[Any, float, NDArray[Any], float]:
-        """Return ``(logits, value, grad_delta, grad_log_temperature)`` in one epoch."""
-        moved = self._delta(delta)
+        """Return ``(logits, value, grad_theta, grad_log_temperature)`` in one epoch."""
+        if not isinstance(perturbation, Perturbation):
+            basis = Full(self.inputs.shape)
+            theta = np.zeros(basis.dim) if perturbation is None else perturbation
+            perturbation = basis.at(np.asarray(theta))
+        moved = self._moved(perturbation.change)
         log_t = self._scalar(log_temperature)
-        sums = self.no_sums()
+        sums = self.no_sums(moved)
         kept: list[torch.Tensor] = []
         for index, x in self.inputs.batches(rows):
             kept += self.add(sums, x, index, moved, log_t, keep_logits)
-        grad_delta, totals = (part / self.total_weight(rows) for part in sums)
+        *by_parts, totals = (part / self.total_weight(rows) for part in sums)
         value, grad_log_temperature = totals.tolist()
-        self._finite(value, delta, rows)
+        self._finite(value, perturbation.change, rows)
         logits = torch.cat(kept).cpu().numpy() if keep_logits else None
-        return logits, value, grad_delta.cpu().numpy(), grad_log_temperature
+        gradient = perturbation.basis.gather([part.cpu().numpy() for part in by_parts])
+        return logits, value, gradient, grad_log_temperature
 
-    def no_sums(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return zeros to `add` to: gradient of delta; loss and slope by log T."""
+    def no_sums(self, change: Change) -> list[torch.Tensor]:
+        """Return zeros to `add` to: gradients by parts; loss and slope by log T."""
         options: dict[str, Any] = {
             "device": self.network.device,
             "dtype": self.sum_dtype,
         }
-        return torch.zeros(self.inputs.shape, **options), torch.zeros(2, **options)
+        shapes = [*(part.shape for part in change.parts), (2,)]
+        return [torch.zeros(shape, **options) for shape in shapes]
 
     def add(
         self,
-        sums: tuple[torch.Tensor, torch.Tensor],
+        sums: list[torch.Tensor],
         x: torch.Tensor,
         index: Index,
-        delta: torch.Tensor,
+        change: Change,
         log_temperature: torch.Tensor,
         keep_logits: bool = False,
         draws: Draws | None = None,
     ) -> list[torch.Tensor]:
         """Add the weighted sums of a batch to `sums`, all on the device.
 
-        `draws`, if given, has the weights and takes note of the gradients.
+        `change` is of tensors. `draws`, if given, has the weights and takes note of the
+        gradients.
 
         Returns
         -------
@@ -198,28 +212,33 @@ class Objective:
         self._need_gradients()
 
         def forward_backward(x: torch.Tensor, index: Index) -> tuple[torch.Tensor, ...]:
-            leaf = delta.detach().requires_grad_()
+            leaf = change.map(lambda part: part.detach().requires_grad_())
             with torch.enable_grad():
-                logits = self.network(self.shift(x, leaf))
+                logits = self.network(self.changed(x, leaf))
             value, slope, gradient = self._loss(
                 logits.detach(), index, log_temperature, draws
             )
-            (by_delta,) = torch.autograd.grad(logits, leaf, gradient)
-            return logits.detach(), by_delta, torch.stack([value, slope])
+            by_parts = torch.autograd.grad(logits, leaf.parts, gradient)
+            return logits.detach(), *by_parts, torch.stack([value, slope])
 
         kept: list[torch.Tensor] = []
-        for logits, by_delta, totals in self._parts(forward_backward, x, index):
-            sums[0].add_(by_delta)
-            sums[1].add_(totals)
+        for logits, *found in self._parts(forward_backward, x, index):
+            for total, part in zip(sums, found, strict=True):
+                total.add_(part)
             kept += [logits] if keep_logits else []
         return kept
+
+    def changed(self, x: torch.Tensor, change: Change) -> Any:
+        """Return what the network takes for the clipped ``x + change(x)``."""
+        seen = x if change.kernel is None else self.network.perturbed(x)
+        return self.shift(x, change(seen))
 
     def shift(self, x: torch.Tensor, delta: torch.Tensor) -> Any:
         """Return what the network takes for the clipped ``x + delta``."""
         return self.network.shifted(x, delta, self._bounds)
 
     def jacobian(
-        self, basis: Basis, delta: Delta = None, rows: Rows = None
+        self, basis: Basis, change: AnyChange = None, rows: Rows = None
     ) -> NDArray[np.float32]:
         """Return the derivatives of the logits by the coordinates of a basis.
 
@@ -231,7 +250,7 @@ class Objective:
         jacobian : ndarray of float32, of shape (n_rows, n_classes, dim)
         """
         self._need_gradients()
-        moved = self._delta(delta)
+        moved = self._moved(change)
         n_classes = self.logits(moved, rows=np.zeros(1, dtype=np.intp)).shape[1]
         few = jacobian_passes(n_classes, basis.dim) < n_classes
 
@@ -249,26 +268,28 @@ class Objective:
         refuse_nan_gradient(jacobian)
         return jacobian
 
-    def _by_class(
-        self, x: torch.Tensor, delta: torch.Tensor, basis: Basis
-    ) -> torch.Tensor:
-        leaf = delta.expand(x.shape[0], *delta.shape).clone().requires_grad_()
+    def _by_class(self, x: torch.Tensor, change: Change, basis: Basis) -> torch.Tensor:
+        seen = self.network.perturbed(x)
+        leaf = change(seen).expand(seen.shape).clone().requires_grad_()
         with torch.enable_grad():
             columns = self.network(self.shift(x, leaf)).sum(dim=0)
+        pull = basis.puller(seen)
         gradients = (
             torch.autograd.grad(column, leaf, retain_graph=True)[0]
             for column in columns
         )
-        return torch.stack([basis.reduce(part) for part in gradients], dim=1)
+        return torch.stack([pull(part) for part in gradients], dim=1)
 
     @torch.no_grad()
     def _by_coordinate(
-        self, x: torch.Tensor, delta: torch.Tensor, basis: Basis
+        self, x: torch.Tensor, change: Change, basis: Basis
     ) -> torch.Tensor:
         columns = []
-        for coordinates in torch.eye(basis.dim, device=x.device, dtype=delta.dtype):
+        seen = self.network.perturbed(x)
+        moved = change(seen)
+        for unit in basis.units(1.0, like=moved):
             with forward_ad.dual_level():
-                dual = _dual(delta, basis.expand(coordinates))
+                dual = _dual(*torch.broadcast_tensors(moved, unit.change(seen)))
                 values = self.network(self.shift(x, dual))
                 logits, tangent = forward_ad.unpack_dual(values)
                 columns.append(torch.zeros_like(logits) if tangent is None else tangent)
@@ -329,10 +350,13 @@ class Objective:
             f"batch_size={batch_size}."
         )
 
-    def _delta(self, delta: Delta) -> torch.Tensor:
-        if delta is None:
-            delta = np.zeros(self.inputs.shape, dtype=np.float32)
-        return self._tensor(delta)
+    def _moved(self, change: AnyChange) -> Change:
+        """Return a change in tensors."""
+        if change is None:
+            change = np.zeros(self.inputs.shape, dtype=np.float32)
+        if not isinstance(change, Change):
+            change = Change(change)
+        return change.map(self._tensor)
 
     def _scalar(self, value: Any) -> torch.Tensor:
         return torch.as_tensor(value, device=self.network.device, dtype=self.sum_dtype)
@@ -348,10 +372,10 @@ class Objective:
         if not self.network.differentiable:
             raise NotDifferentiableError(self.network.reason)
 
-    def _finite(self, value: float, delta: Delta, rows: Rows) -> float:
+    def _finite(self, value: float, change: AnyChange, rows: Rows) -> float:
         """Return `value`; raise where the network is to blame that it is no number."""
         if not np.isfinite(value):
-            self.logits(delta, rows)
+            self.logits(change, rows)
         return value
 
 

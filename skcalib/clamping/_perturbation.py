@@ -1,30 +1,92 @@
-"""Bases of the perturbation, and which of them are tried.
+"""Bases of the perturbation: few numbers that stand for one input-sized tensor.
 
-A basis holds few numbers that stand for one input-sized tensor. Every basis is
-orthonormal, so the norm of the perturbation is that of its coordinates. The published
-method has one number for each entry (Tang, Chen & Ho, "Neural Clamping", TMLR 2024);
-the slow cosines are our addition: few coordinates are learned from few rows, and their
-derivatives can be kept.
+Every basis here is orthonormal, so the norm of the perturbation is that of its
+coordinates. The published method has one number for each entry (Tang, Chen & Ho,
+"Neural Clamping", TMLR 2024); the slow cosines are our addition: few coordinates are
+learned from few rows, and their derivatives can be kept. Filters of the inputs stand in
+`_filter.py`; what is tried, in `_spans.py`.
 """
 
 import math
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-DEFAULT_SIZE = 8
-# Cosines a side that are tried where the data may choose: those that helped on
-# compressed images (python -m benchmarks run neural_clamping --parts shift).
-SIZES = (4, 8)
+from skcalib.clamping._change import Change
 
 Values = TypeVar("Values", NDArray[Any], torch.Tensor)
 
 
+@dataclass(frozen=True, eq=False)
+class Perturbation:
+    """Coordinates in a basis, and the change of the inputs that they stand for."""
+
+    basis: "Basis"
+    theta: Any
+    change: Change
+
+
 class Basis:
+    """Coordinates of perturbations, in which the change of an input is linear.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of one input.
+
+    dim : int
+        Number of coordinates.
+
+    unit : float
+        Size of a coordinate that changes its inputs' entries by about one.
+    """
+
+    shape: tuple[int, ...]
+    dim: int
+    unit = 1.0
+
+    def at(self, theta: Any) -> Perturbation:
+        """Return the perturbation of coordinates, arrays or tensors."""
+        raise NotImplementedError
+
+    def coordinates(self, change: Change) -> NDArray[np.float64]:
+        """Return those of a change, or of the part of it that lies in the span."""
+        raise NotImplementedError
+
+    def gather(self, by_parts: Sequence[Any]) -> Any:
+        """Return the gradient by the coordinates, from those by a change's parts."""
+        raise NotImplementedError
+
+    def puller(self, x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return a function from each row's gradient by the change of `x` to theta's.
+
+        Made once for a batch, called for each class.
+        """
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> Sequence["Basis"]:
+        """The bases that it is made of, in the order of their coordinates."""
+        return [self]
+
+    def units(self, length: float, like: Any = None) -> Iterator[Perturbation]:
+        """Yield `length` times each coordinate; tensors like `like`, if given."""
+        for part in self.parts:
+            for theta in length * np.eye(part.dim):
+                yield part.at(
+                    theta if like is None else torch.from_numpy(theta).to(like)
+                )
+
+    def columns_of(self, small: "Basis") -> Any:
+        """Return which coordinates are those of a basis within this one, else None."""
+        return slice(None) if small is self else None
+
+
+class Product(Basis):
     """A product of one orthonormal basis for each axis of an input.
 
     `expand` and `reduce` take and give arrays or tensors, whichever they are handed.
@@ -68,6 +130,26 @@ class Basis:
                 values = _apply(factor.T, values, axis)
         return values.reshape(*leading, self.dim)
 
+    def at(self, theta: Any) -> Perturbation:
+        return Perturbation(self, theta, Change(self.expand(theta)))
+
+    def coordinates(self, change: Change) -> NDArray[np.float64]:
+        return self.reduce(change.delta)
+
+    def gather(self, by_parts: Sequence[Any]) -> Any:
+        return self.reduce(by_parts[0])
+
+    def puller(self, x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        return self.reduce
+
+    def columns_of(self, small: Basis) -> Any:
+        if small is self:
+            return slice(None)
+        if not (type(small) is type(self) is LowFrequency):
+            return None
+        number = np.arange(self.dim).reshape(self.lengths)
+        return number[tuple(slice(0, n) for n in small.lengths)].ravel()
+
     def _like(self, values: Any) -> Sequence[Any]:
         """Return the factors as arrays or tensors of the type of `values`."""
         if not isinstance(values, torch.Tensor):
@@ -81,14 +163,14 @@ class Basis:
         return self._tensors[key]
 
 
-class Full(Basis):
+class Full(Product):
     """One coordinate for each entry of an input."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape, [None] * len(shape))
 
 
-class Channel(Basis):
+class Channel(Product):
     """One coordinate for each channel: a shift of its brightness.
 
     `channel_axis` counts without the batch axis.
@@ -102,7 +184,7 @@ class Channel(Basis):
         super().__init__(shape, factors)
 
 
-class LowFrequency(Basis):
+class LowFrequency(Product):
     """The slowest `size` cosines along every axis but that of the channels.
 
     These are the basis functions of the orthonormal discrete cosine transform (type
@@ -120,7 +202,7 @@ class LowFrequency(Basis):
         super().__init__(shape, factors)
 
 
-class AllCosines(Basis):
+class AllCosines(Product):
     """As many coordinates as entries: the cosines along every axis, channels included.
 
     A network feels slow cosines far more than fast ones. A descent with a step size
@@ -147,47 +229,8 @@ def _apply(matrix: Any, values: Values, axis: int) -> Values:
     return (moved @ matrix.T).swapaxes(axis, -1)
 
 
-def open_basis(perturbation: str | int, shape: Sequence[int]) -> Basis:
-    """Return the basis of "full", "channel", "low_frequency" or a number of cosines."""
-    if perturbation in ("full", "auto"):
-        return Full(shape)
-    axis = channel_axis(shape)
-    if perturbation == "channel":
-        return Channel(shape, axis)
-    size = perturbation if isinstance(perturbation, Integral) else DEFAULT_SIZE
-    return LowFrequency(shape, int(size), axis)
-
-
-def canonical(perturbation: str | int) -> str | int:
-    """Return what a perturbation is called in results."""
-    return DEFAULT_SIZE if perturbation == "low_frequency" else perturbation
-
-
 def channel_axis(shape: Sequence[int]) -> int:
     """Return the axis of the channels: the first, unless only the last looks so."""
     colours = (1, 3, 4)
     last = len(shape) == 3 and shape[-1] in colours and shape[0] not in colours
     return len(shape) - 1 if last else 0
-
-
-def spans_to_try(
-    perturbation: str | int, shape: Sequence[int]
-) -> list[tuple[str | int, Basis]]:
-    """Return ``[(name, basis)]`` by growing dimension."""
-    if perturbation != "auto":
-        return [(canonical(perturbation), open_basis(perturbation, shape))]
-    if len(shape) == 1:
-        return [("full", Full(shape))]
-    found: dict[int, tuple[str | int, Basis]] = {}
-    for size in SIZES:
-        basis = open_basis(size, shape)
-        found.setdefault(basis.dim, (size, basis))
-    return list(found.values())
-
-
-def columns_within(small: Basis, large: Basis) -> slice | NDArray[np.intp]:
-    """Return which coordinates of `large` are those of `small`."""
-    if small is large:
-        return slice(None)
-    number = np.arange(large.dim).reshape(large.lengths)
-    return number[tuple(slice(0, n) for n in small.lengths)].ravel()

@@ -13,11 +13,13 @@ from skcalib._solvers._result import CONVERGED, Result
 from skcalib._solvers._temperature_search import best_temperature
 from skcalib._validation import make_splits
 from skcalib.clamping._candidates import LogLossScore, Score, Splits
+from skcalib.clamping._change import Change
 from skcalib.clamping._objective import Loss, Objective, Rows
-from skcalib.clamping._perturbation import Basis
+from skcalib.clamping._perturbation import Basis, Full, Perturbation, channel_axis
 
 # Rows from which the spread of the inputs is estimated.
 SAMPLE_ROWS = 1000
+SMALLEST_VARIANCE = 1e-30
 # Of log T in one step of any solver: a factor of e. Where the loss is all but flat in
 # log T, a Newton step would go to where the exponential overflows.
 LARGEST_CHANGE = 1.0
@@ -91,15 +93,18 @@ class Problem:
             return self.of if rows is None else rows
         return self.of[rows]
 
-    def perturbed_logits(self, delta: NDArray[Any], rows: Rows = None) -> NDArray[Any]:
+    def perturbed_logits(
+        self, perturbation: Perturbation, rows: Rows = None
+    ) -> NDArray[Any]:
         """Return the logits of perturbed inputs: one forward epoch."""
-        return self.objective.logits(delta, self._numbers(rows))
+        return self.objective.logits(perturbation.change, self._numbers(rows))
 
     def evaluate(
-        self, delta: NDArray[Any], log_temperature: float, rows: Rows = None
+        self, perturbation: Perturbation, log_temperature: float, rows: Rows = None
     ) -> tuple[NDArray[Any], float, NDArray[Any], float]:
         """Return logits, loss and its gradients: one forward and backward epoch."""
-        return self.objective.evaluate(delta, log_temperature, self._numbers(rows))
+        numbers = self._numbers(rows)
+        return self.objective.evaluate(perturbation, log_temperature, numbers)
 
     def jacobian(self, basis: Basis) -> NDArray[np.float32]:
         """Return the derivatives of the logits by the coordinates of a basis, at 0."""
@@ -155,14 +160,27 @@ class Problem:
         return best_temperature(logits, self.codes[part], self.weight[part])
 
     @cached_property
-    def input_variance(self) -> float:
-        """Mean square deviation of the inputs' entries, at least 1e-30."""
+    def input_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and mean square deviation of each entry of the inputs."""
         rows, share = sample_rows(self.weight, SAMPLE_ROWS)
         values = self.objective.inputs.values(self._numbers(rows))
         sample = np.concatenate([x.double().cpu().numpy() for x in values])
-        centred = sample - np.tensordot(share, sample, axes=1)
-        variance = np.tensordot(share, centred**2, axes=1)
-        return max(float(variance.mean()), 1e-30)
+        mean = np.tensordot(share, sample, axes=1)
+        return mean, np.tensordot(share, (sample - mean) ** 2, axes=1)
+
+    @property
+    def input_variance(self) -> float:
+        """Mean square deviation of the inputs' entries, at least 1e-30."""
+        return max(float(self.input_moments[1].mean()), SMALLEST_VARIANCE)
+
+    @property
+    def channel_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of each channel's entries."""
+        axis = channel_axis(self.shape)
+        others = tuple(a for a in range(len(self.shape)) if a != axis)
+        mean, variance = self.input_moments
+        spread = variance.mean(axis=others) + mean.var(axis=others)
+        return mean.mean(axis=others), np.sqrt(np.maximum(spread, SMALLEST_VARIANCE))
 
 
 def sample_rows(
@@ -221,13 +239,13 @@ class Progress:
 class Settings:
     """What the user asked for, and how candidates are compared.
 
-    `start` is the perturbation to start from, and `temperature` that of the last fit
-    where this one goes on from it, else None.
+    `start` is the change of the inputs to start from, and `temperature` that of the
+    last fit where this one goes on from it, else None.
     """
 
-    perturbation: str | int
+    perturbation: Any
     penalty: Any
-    start: NDArray[np.float64]
+    start: Change
     splits: Splits
     max_iter: int | None
     tol: float
@@ -245,15 +263,15 @@ class Settings:
 class Outcome:
     """The perturbation that a solver ends with, and how it came there.
 
-    `logits` are those of the perturbed inputs. `temperature` is set only by solvers
-    that learn it themselves, `squared` is False where they add the plain norm of the
-    perturbation times the penalty.
+    `name` is what it is called, `logits` are those of the perturbed inputs.
+    `temperature` is set only by solvers that learn it themselves, `squared` is False
+    where they add the plain norm of the coordinates times the penalty.
     """
 
-    delta: NDArray[Any]
+    perturbation: Perturbation
     logits: NDArray[Any]
     penalty: float
-    perturbation: str | int
+    name: Any
     loss_curve: list[float] = field(default_factory=list)
     n_iter: int = 0
     message: str = CONVERGED
@@ -264,9 +282,10 @@ class Outcome:
     @property
     def cost(self) -> float:
         """What the penalty adds to the loss; nothing where there is no perturbation."""
-        if not self.delta.any():
+        theta = self.perturbation.theta
+        if not theta.any():
             return 0.0
-        norm = float(np.linalg.norm(self.delta))
+        norm = float(np.linalg.norm(theta))
         return float(self.penalty) * (norm**2 if self.squared else norm)
 
 
@@ -277,8 +296,9 @@ def unperturbed(
     message: str = CONVERGED,
 ) -> Outcome:
     """Return the outcome that leaves the inputs alone."""
+    basis = Full(problem.shape)
     return Outcome(
-        np.zeros(problem.shape),
+        basis.at(np.zeros(basis.dim)),
         problem.logits,
         np.inf,
         "none",

@@ -22,8 +22,9 @@ from skcalib._solvers._result import INTERRUPTED
 from skcalib.clamping._candidates import Candidate, ScoreTable, Splits
 from skcalib.clamping._descent import descend
 from skcalib.clamping._linearised import Linearised
-from skcalib.clamping._perturbation import Basis, columns_within
+from skcalib.clamping._perturbation import Basis
 from skcalib.clamping._problem import Problem, Settings
+from skcalib.clamping._spans import Name, Span, is_filter
 
 # In units of one over the variance of the inputs, so that their scale does not count.
 # For images in [0, 1] that is about 0.1 to 0.0001; what helped had 0.001 to 0.0001
@@ -31,6 +32,9 @@ from skcalib.clamping._problem import Problem, Settings
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)
 # Candidates that the network judges again, a forward epoch each.
 MAX_CHECKS = 8
+# Standard errors by which a filter has to be better than nothing: there are several,
+# and the best of them is better by one on inputs like those of training by chance.
+FILTER_ERRORS = 2.0
 # Of a fit of the search, in nats: far below the standard errors that decide.
 TOLERANCE = 1e-6
 # Epochs of one descent of a search by descents; the next penalty goes on from there.
@@ -117,7 +121,7 @@ class NetworkPath:
                 raise KeyboardInterrupt
             theta = result.x[:-1]
             self._theta[i], self._logits[i] = theta, logits
-            delta = self._basis.expand(theta)
+            delta = self._basis.at(theta)
             values = np.empty_like(self._problem.logits)
             values[train] = logits
             values[test] = self._problem.perturbed_logits(delta, test)
@@ -127,7 +131,8 @@ class NetworkPath:
 
 def search_linearised(
     problems: list[Problem],
-    spans: Sequence[tuple[str | int, Basis]],
+    spans: Sequence[Span],
+    whole: Basis,
     jacobian: NDArray[Any],
     penalties: list[float],
     settings: Settings,
@@ -142,8 +147,11 @@ def search_linearised(
     spans : list of (name, basis)
         Spans of perturbations by growing dimension.
 
-    jacobian : ndarray of shape (n_samples, n_classes, dim)
-        Derivatives of the logits by the coordinates of the last span.
+    whole : Basis
+        What all spans lie within.
+
+    jacobian : ndarray of shape (n_samples, n_classes, whole.dim)
+        Derivatives of the logits by its coordinates.
 
     penalties : list of float
         Strengths from strong to weak.
@@ -161,7 +169,7 @@ def search_linearised(
     """
     paths = []
     for name, basis in spans:
-        part = jacobian[:, :, columns_within(basis, spans[-1][1])]
+        part = jacobian[:, :, whole.columns_of(basis)]
         for problem in problems:
             temperature = problem.plain_temperature
             if not temperature.converged:
@@ -175,7 +183,7 @@ def search_linearised(
 
 def search_by_network(
     problems: list[Problem],
-    name: str | int,
+    name: Name,
     basis: Basis,
     penalties: list[float],
     settings: Settings,
@@ -189,7 +197,7 @@ def search_by_network(
     return _search(problems, paths, penalties, settings, splits)
 
 
-Path = tuple[Problem, str | int, Basis, LinearPath | NetworkPath]
+Path = tuple[Problem, Name, Basis, LinearPath | NetworkPath]
 
 
 def _search(
@@ -216,7 +224,11 @@ def _search(
             found.append((candidate, path))
             if table.helps(base, candidate):
                 break  # weaker penalties fit the training part still closer
-    promising = [pair for pair in found if table.helps(pair[0], base)]
+    promising = [
+        (candidate, path)
+        for candidate, path in found
+        if table.helps(candidate, base, FILTER_ERRORS if is_filter(path[1]) else 1.0)
+    ]
     promising.sort(key=lambda pair: table.mean(pair[0]), reverse=True)
     for candidate, (problem, _, basis, _) in promising[:MAX_CHECKS]:
         if not candidate.checked:
@@ -228,7 +240,7 @@ def _search(
 
 def _follow(
     problem: Problem,
-    name: str | int,
+    name: Name,
     basis: Basis,
     path: LinearPath | NetworkPath,
     penalties: list[float],
@@ -274,7 +286,7 @@ def check_by_network(
 ) -> None:
     """Replace the held-out linearised logits by the network's: one forward epoch."""
     parts = [
-        problem.perturbed_logits(basis.expand(theta), test)
+        problem.perturbed_logits(basis.at(theta), test)
         for (_, test), theta in zip(splits, candidate.thetas, strict=True)
     ]
     candidate.logits = np.concatenate(parts)

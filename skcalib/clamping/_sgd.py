@@ -28,10 +28,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skcalib._warnings import warn
+from skcalib.clamping._change import Change
 from skcalib.clamping._draws import Draws
 from skcalib.clamping._objective import Objective, Rows
-from skcalib.clamping._perturbation import AllCosines, Basis, canonical, open_basis
+from skcalib.clamping._perturbation import AllCosines, Basis, Perturbation
 from skcalib.clamping._problem import Outcome, Problem, Progress, Settings
+from skcalib.clamping._spans import canonical, open_basis
 
 # Epochs of training that follows no published recipe.
 MAX_ITER = 4
@@ -105,8 +107,8 @@ def solve_sgd(problem: Problem, settings: Settings) -> Outcome:
     if temperature is None:
         temperature = 1.0 if drawn else float(problem.plain_temperature.x[0])
     recipe = _recipe(problem, settings)
-    name = canonical(settings.perturbation)
-    basis = open_basis(name, problem.shape)
+    name = canonical(settings.perturbation, problem.shape)
+    basis = open_basis(name, problem)
     pull = held_out = None
     if preset is None:
         pull = problem.pull(temperature)
@@ -117,17 +119,17 @@ def solve_sgd(problem: Problem, settings: Settings) -> Outcome:
         problem.objective,
         basis,
         recipe,
-        theta=None if drawn else basis.reduce(settings.start),
+        theta=None if drawn else basis.coordinates(settings.start),
         temperature=temperature,
         pull=pull,
         held_out=held_out,
         random_state=settings.random_state,
         progress=settings.progress,
     )
-    delta = descent.delta
+    found = descent.perturbation
     return Outcome(
-        delta,
-        problem.perturbed_logits(delta),
+        found,
+        problem.perturbed_logits(found),
         descent.penalty,
         name,
         descent.loss_curve,
@@ -298,24 +300,25 @@ class Descent:
             self._move = Momentum(recipe, points)
         else:
             n_steps = recipe.max_iter * -(-len(rows) // recipe.batch_size)
-            self._move = Adam(recipe, recipe.input_scale, points, n_steps)
+            unit = recipe.input_scale * basis.unit
+            self._move = Adam(recipe, unit, points, n_steps)
         penalty = recipe.penalty
         if penalty is None:
-            delta = basis.expand(theta)
-            penalty = 0.1 * objective.value(delta, np.log(temperature), rows)
+            change = basis.at(theta).change
+            penalty = 0.1 * objective.value(change, np.log(temperature), rows)
         self.penalty = penalty
         self.loss_curve: list[float] = []
         self.held_out_curve: list[float] = []
 
     @property
-    def delta(self) -> NDArray[np.float64]:
-        """The perturbation, of the shape of an input."""
-        return self._basis.expand(self.theta.cpu().numpy())
+    def perturbation(self) -> Perturbation:
+        """The perturbation, in arrays."""
+        return self._basis.at(self.theta.cpu().numpy())
 
     def loss_of(self, rows: Rows) -> float:
         """Return the mean loss of some rows, without the penalty."""
-        delta = self._basis.expand(self.theta)
-        return self._objective.value(delta, self.temperature.log(), rows)
+        change = self._basis.at(self.theta).change
+        return self._objective.value(change, self.temperature.log(), rows)
 
     def describe(self) -> str:
         """Say in a line where the descent stands."""
@@ -333,32 +336,31 @@ class Descent:
         order = draws.order(rng) if draws else rng.permutation(self._rows)
         order = objective.inputs.as_order(order)
         total = torch.zeros_like(self.temperature)
-        sums, n_rows = objective.no_sums(), 0
         point = self._point()
+        sums, n_rows = objective.no_sums(point[0]), 0
         for done, (index, x) in _counted(objective.inputs.batches(order, size)):
             objective.add(sums, x, index, *point, draws=draws)
             n_rows += x.shape[0]
             if done % size and done < len(order):
                 continue
             total += self._step(sums, n_rows * self._mean_weight) * n_rows
-            sums, n_rows = objective.no_sums(), 0
             point = self._point()
+            sums, n_rows = objective.no_sums(point[0]), 0
         # A last step to infinity shows in no loss: it makes the total NaN.
         total += 0 * (self.theta.sum() + self.temperature)
         return float(total) / len(order)
 
-    def _point(self) -> tuple[torch.Tensor, torch.Tensor]:
-        delta = self._basis.expand(self.theta).to(self._objective.network.dtype)
-        return delta, self.temperature.log()
+    def _point(self) -> tuple[Change, torch.Tensor]:
+        change = self._basis.at(self.theta).change
+        dtype = self._objective.network.dtype
+        return change.map(lambda part: part.to(dtype)), self.temperature.log()
 
-    def _step(
-        self, sums: tuple[torch.Tensor, torch.Tensor], weight: torch.Tensor
-    ) -> torch.Tensor:
+    def _step(self, sums: list[torch.Tensor], weight: torch.Tensor) -> torch.Tensor:
         """Move by the gradient of one batch; return its penalised mean loss."""
-        by_delta, totals = sums[0] / weight, sums[1] / weight
+        *by_parts, totals = (part / weight for part in sums)
         penalty, slope = self._penalty()
         gradients = [
-            self._basis.reduce(by_delta) + slope,
+            self._basis.gather(by_parts) + slope,
             totals[1] / self.temperature,
         ]
         self._move([self.theta, self.temperature], gradients)

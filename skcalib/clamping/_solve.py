@@ -20,15 +20,11 @@ from skcalib._solvers._lbfgs import minimize
 from skcalib._solvers._result import CONVERGED, INTERRUPTED
 from skcalib.clamping._candidates import Candidate
 from skcalib.clamping._descent import NetworkLoss, descend
+from skcalib.clamping._filter import Filter
 from skcalib.clamping._gradient_free import solve_gradient_free
 from skcalib.clamping._linearised import inverse, linearise
 from skcalib.clamping._objective import jacobian_passes
-from skcalib.clamping._perturbation import (
-    Basis,
-    canonical,
-    columns_within,
-    spans_to_try,
-)
+from skcalib.clamping._perturbation import Basis, Full
 from skcalib.clamping._problem import (
     LARGEST_CHANGE,
     Outcome,
@@ -42,6 +38,7 @@ from skcalib.clamping._search import (
     search_linearised,
 )
 from skcalib.clamping._sgd import solve_sgd
+from skcalib.clamping._spans import canonical, open_basis, spans_to_try, together
 
 # Numbers in the largest Jacobian that is kept: 1 GiB in single precision.
 JACOBIAN_ELEMENTS = 1 << 28
@@ -53,7 +50,8 @@ JACOBIAN_PASSES = 50_000
 JACOBIAN_ROWS = 1000
 PASSES_PER_ROW = 128
 # Epochs of the descent that mends what the linearisation leaves: its optimum is nearly
-# that of the network.
+# that of the network where little is added. A filter goes far, and its few numbers
+# still gain after as many.
 REFINEMENTS = 4
 # Epochs of a descent: with as many, L-BFGS ends below both published recipes of a
 # hundred (python -m benchmarks run neural_clamping --parts speed).
@@ -70,11 +68,13 @@ def needs_gradient(solver: str, start: Any) -> bool:
 def solve_fixed(problem: Problem, settings: Settings) -> Outcome:
     """Keep the perturbation where it starts."""
     start = settings.start
-    name = canonical(settings.perturbation) if start.any() else "none"
+    name = canonical(settings.perturbation, problem.shape) if start.any() else "none"
     name = "full" if name == "auto" else name
     penalty = 0.0 if settings.penalty == "auto" else settings.penalty
-    logits = problem.perturbed_logits(start) if start.any() else problem.logits
-    return Outcome(start, logits, penalty, name)
+    basis = Full(problem.shape) if start.kernel is None else open_basis(name, problem)
+    kept = basis.at(basis.coordinates(start))
+    logits = problem.perturbed_logits(kept) if start.any() else problem.logits
+    return Outcome(kept, logits, penalty, name)
 
 
 def solve_linearised(problem: Problem, settings: Settings) -> Outcome:
@@ -91,7 +91,7 @@ def search_and_refine(
     """Choose among problems, spans and penalties; return outcome and problem."""
     first = problems[0]
     penalties = penalties_to_try(settings.penalty, first)
-    every = spans_to_try(settings.perturbation, first.shape)
+    every = spans_to_try(settings.perturbation, first)
     n_classes = first.logits.shape[1]
     spans = [(name, basis) for name, basis in every if affordable(n_classes, basis)]
     few, of_few = problems, settings
@@ -99,13 +99,16 @@ def search_and_refine(
         if not spans:
             table, chosen = search_by_network(problems, *every[0], penalties, settings)
         else:
-            few, of_few = _some_rows(problems, settings, spans[-1][1])
+            whole = together(spans)
+            few, of_few = _some_rows(problems, settings, whole)
             settings.progress.note(
                 f"deriving the logits of {few[0].codes.shape[0]} samples by "
-                f"{spans[-1][1].dim} coordinates"
+                f"{whole.dim} coordinates"
             )
-            jacobian = few[0].jacobian(spans[-1][1])
-            table, chosen = search_linearised(few, spans, jacobian, penalties, of_few)
+            jacobian = few[0].jacobian(whole)
+            table, chosen = search_linearised(
+                few, spans, whole, jacobian, penalties, of_few
+            )
     except KeyboardInterrupt:
         return unperturbed(first, message=INTERRUPTED), first
     place = next(i for i, p in enumerate(problems) if p.gamma == chosen.gamma)
@@ -114,7 +117,7 @@ def search_and_refine(
     if basis is None:
         return unperturbed(problem, selection), problem
     if spans:
-        part = jacobian[:, :, columns_within(basis, spans[-1][1])]
+        part = jacobian[:, :, whole.columns_of(basis)]
         outcome = refine(problem, few[place], settings, part, chosen, basis)
     else:
         outcome = descend_from(problem, settings, chosen, basis, np.zeros(basis.dim))
@@ -187,24 +190,24 @@ def refine(
         first=first,
         step=target - x,
         precondition=inverse(hessian, penalty),
-        max_evaluations=settings.max_iter or REFINEMENTS,
+        max_evaluations=settings.max_iter
+        or (EPOCHS if isinstance(basis, Filter) else REFINEMENTS),
         last_limit=LARGEST_CHANGE,
         tol=settings.tol,
         report=_recorder(curve, settings),
     )
     # A few epochs are the plan; running out of them is not a failure.
     message = result.message if result.message == INTERRUPTED else CONVERGED
-    delta = basis.expand(result.x[:-1])
-    name = chosen.perturbation
-    return Outcome(delta, loss.logits, penalty, name, curve, result.n_iter, message)
+    found, name = basis.at(result.x[:-1]), chosen.perturbation
+    return Outcome(found, loss.logits, penalty, name, curve, result.n_iter, message)
 
 
 def solve_lbfgs(problem: Problem, settings: Settings) -> Outcome:
     """Descend on the network by L-BFGS; a held-out part may choose the penalty."""
     wanted = settings.perturbation
     wanted = "full" if wanted == "auto" else wanted
-    ((name, basis),) = spans_to_try(wanted, problem.shape)
-    theta = basis.reduce(settings.start)
+    ((name, basis),) = spans_to_try(wanted, problem)
+    theta = basis.coordinates(settings.start)
     if settings.penalty != "auto":
         chosen = Candidate(problem.gamma, name, float(settings.penalty), basis)
         return descend_from(problem, settings, chosen, basis, theta)
@@ -231,7 +234,7 @@ def descend_from(
     """Descend on the network from the coordinates `theta`."""
     logits = problem.logits
     if theta.any():
-        logits = problem.perturbed_logits(basis.expand(theta))
+        logits = problem.perturbed_logits(basis.at(theta))
     curve: list[float] = []
     result, logits = descend(
         problem,
@@ -243,9 +246,9 @@ def descend_from(
         tol=settings.tol,
         report=_recorder(curve, settings),
     )
-    delta = basis.expand(result.x[:-1])
+    found = basis.at(result.x[:-1])
     name, penalty = chosen.perturbation, chosen.penalty
-    return Outcome(delta, logits, penalty, name, curve, len(curve), result.message)
+    return Outcome(found, logits, penalty, name, curve, len(curve), result.message)
 
 
 def _recorder(curve: list[float], settings: Settings) -> Callable[[float], None]:

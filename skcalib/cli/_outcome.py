@@ -82,7 +82,7 @@ class Outcome:
         attributes = vars(self.calibrator) | ({} if chosen is None else vars(chosen))
         learned = {
             name.rstrip("_"): value
-            if isinstance(value, dict)
+            if isinstance(value, dict | tuple)
             else np.asarray(value).tolist()
             for name, value in attributes.items()
             if name.endswith("_")
@@ -174,11 +174,11 @@ def _is_short(value: Any) -> bool:
     if isinstance(value, dict):
         entries = value.items()
         return all(isinstance(k, str) and isinstance(v, Real) for k, v in entries)
-    return isinstance(value, str | Real)
+    return isinstance(value, str | Real | tuple)
 
 
 def _as_short_text(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(_as_short_text(entry) for entry in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -126,10 +126,12 @@ def _diagram(held_out: HeldOut, proba: NDArray[Any], name: str, n_bins: int) -> 
 
 def _perturbation(calibrator: Any) -> str | None:
     """Return the picture of a perturbation, if the calibrator has one to show."""
-    delta = getattr(calibrator, "delta_", None)
-    if delta is None or not delta.any() or delta.ndim > _MOST_AXES:
+    if not hasattr(calibrator, "input_change"):
         return None
-    figure = new_figure(9.2, 3.2)
+    change = calibrator.input_change()
+    if not change.any() or change.delta.ndim > _MOST_AXES:
+        return None
+    figure = new_figure(9.2, 3.2 if change.kernel is None else 6.4)
     PerturbationDisplay.from_estimator(calibrator, ax=figure.subplots())
     return as_address(figure)
 

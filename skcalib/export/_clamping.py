@@ -56,8 +56,8 @@ def calibrate_with_clamping(
 ) -> Any:
     """Write both sides of a fitted NeuralClamping into an ONNX model."""
     check_is_fitted(clamping)
-    delta = np.asarray(clamping.delta_, dtype=np.float32)
-    if keep_original and (delta.any() or clamping.feasible_range is not None):
+    change = clamping.input_change()
+    if keep_original and (change.any() or clamping.feasible_range is not None):
         raise ValueError(
             "keep_original=True cannot be had with a perturbed input: the original "
             "scores are those of inputs that are not perturbed, which takes a second "
@@ -65,7 +65,7 @@ def calibrate_with_clamping(
         )
     network = _network_to_write(model, output, clamping)
     exported = network.kind == "module"
-    written = _export(network, delta.shape) if exported else network.model
+    written = _export(network, change.delta.shape) if exported else network.model
     source = open_source(written)
     place = None if exported else network.output
     runtime = open_onnx(written, place)
@@ -74,7 +74,7 @@ def calibrate_with_clamping(
     X = _probe(runtime.inputs, clamping)
     readout, types = _read(runtime, calibrated, network, X), runtime.tensor_types()
     target = clamping.site or network_input(calibrated)
-    shifted = perturb_tensor(calibrated, target, delta, clamping.feasible_range)
+    shifted = perturb_tensor(calibrated, target, change, clamping.feasible_range)
     if readout.tensor == target:
         readout = replace(readout, tensor=shifted, path=readout.path | {shifted})
         types[shifted] = types[target]
@@ -83,7 +83,7 @@ def calibrate_with_clamping(
     served = surgery.write(
         keep_original=keep_original, add_probabilities=add_probabilities
     )
-    record(calibrated, clamping, outputs=asdict(served), **_summary(clamping, delta))
+    record(calibrated, clamping, outputs=asdict(served), **_summary(clamping, change))
     inline_outside_data(calibrated, source.folder)
     if X is not None:
         session = open_session(calibrated, source)
@@ -150,8 +150,9 @@ def _n_columns(readout: Readout, types: dict[str, Any], n_classes: int) -> int:
     return 1 if readout.kind == "log_odds" or width == 1 else n_classes
 
 
-def _summary(clamping: Any, delta: NDArray[np.float32]) -> dict[str, Any]:
+def _summary(clamping: Any, change: Any) -> dict[str, Any]:
     """Return what the metadata say of the perturbation, without all its entries."""
+    delta, kernel = change.delta, change.kernel
     params = clamping.get_params(deep=False)
     del params["model"]
     perturbation = {
@@ -161,6 +162,7 @@ def _summary(clamping: Any, delta: NDArray[np.float32]) -> dict[str, Any]:
         "norm": float(np.linalg.norm(delta)),
         "min": float(delta.min()),
         "max": float(delta.max()),
+        "filter": None if kernel is None else kernel.tolist(),
     }
     return {"params": params, "perturbation": perturbation}
 

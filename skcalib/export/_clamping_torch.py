@@ -14,27 +14,29 @@ from torch.nn.modules.conv import _ConvNd
 
 from skcalib._networks._torch import as_logits, frozen_view, pick_logits
 from skcalib._onnx._in_torch import differentiable_network
+from skcalib.clamping._change import Change
 from skcalib.export._torch_operations import Calibration
 
 _OPSET = 17
 
 
 class ClampedNetwork(nn.Module):
-    """Inputs to probabilities: shift, clip, run the network, calibrate.
+    """Inputs to probabilities: filter and shift, clip, run the network, calibrate.
 
-    With `at_site`, what is shifted is the tensor at the site of an `OnnxModule`. The
+    With `at_site`, what is changed is the tensor at the site of an `OnnxModule`. The
     network stays in eval mode whatever mode the module is put in, and its parameters
     are not trained.
     """
 
     delta: Tensor
+    kernel: Tensor | None
     low: Tensor | None
     high: Tensor | None
 
     def __init__(
         self,
         network: nn.Module,
-        delta: Any,
+        change: Change,
         feasible_range: tuple[Any, Any] | None,
         calibration: Calibration,
         *,
@@ -42,9 +44,12 @@ class ClampedNetwork(nn.Module):
     ) -> None:
         super().__init__()
         low, high = (None, None) if feasible_range is None else feasible_range
-        for name, value in (("delta", delta), ("low", low), ("high", high)):
+        buffers = {"delta": change.delta, "kernel": change.kernel}
+        for name, value in (buffers | {"low": low, "high": high}).items():
             tensor = None if value is None else _tensor(value)
             self.register_buffer(name, tensor)
+        self.axis = change.axis
+        self.axis = change.axis
         self.network = network.requires_grad_(False)
         self.calibration = calibration
         self.at_site = at_site
@@ -67,7 +72,7 @@ class ClampedNetwork(nn.Module):
         return self
 
     def _shift(self, values: Tensor) -> Tensor:
-        values = values + self.delta
+        values = values + Change(self.delta, self.kernel, self.axis)(values)
         if self.low is None or self.high is None:
             return values
         return torch.clamp(values, self.low, self.high)
@@ -115,7 +120,7 @@ def _clamped(
     calibration = Calibration(clamping.calibration_map(), len(clamping.classes_))
     return ClampedNetwork(
         network,
-        clamping.delta_,
+        clamping.input_change(),
         clamping.feasible_range,
         calibration,
         at_site=at_site,

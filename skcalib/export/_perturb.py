@@ -1,4 +1,9 @@
-"""A perturbation written into an ONNX graph: one tensor shifted for all its readers."""
+"""A perturbation written into an ONNX graph: one tensor changed for all its readers.
+
+What is added is an Add. A filter is one Conv behind a reflecting Pad, with the identity
+in its weights and what a channel is moved by in its bias; a gain of each channel alone
+is a Mul, and the gains of features across columns are a MatMul.
+"""
 
 from typing import Any
 
@@ -26,36 +31,89 @@ def network_input(model: Any) -> str:
 
 
 def perturb_tensor(
-    model: Any,
-    tensor: str,
-    delta: NDArray[np.float32],
-    feasible_range: Range | None = None,
+    model: Any, tensor: str, change: Any, feasible_range: Range | None = None
 ) -> str:
-    """Let every reader of `tensor` see it shifted; return the shifted one's name.
+    """Let every reader of `tensor` see it changed; return the changed one's name.
 
-    `model` is changed in place. A shift of zeros is not written, nor a range of None.
+    `change` has a `delta`, a `kernel` and the `axis` of the channels, as that of a
+    fitted NeuralClamping. `model` is changed in place. What changes nothing is not
+    written, nor a range of None.
     """
-    if not delta.any() and feasible_range is None:
+    if not change.any() and feasible_range is None:
         return tensor
     graph = model.graph
     element, dtype = _element(model, tensor)
     build = NodeBuilder(model_opset(model), tensor_names(graph), "skcalib_")
     shifted = build.name("shifted")
     redirect_readers(graph, tensor, shifted)
-    wide = np.float64 if dtype == np.float64 else np.float32
-    steps = [("Add", delta)] if delta.any() else []
+    # onnxruntime does not convolve doubles.
+    wide = np.float64 if dtype == np.float64 and not _convolves(change) else np.float32
+    x = tensor if dtype == wide else build.cast(tensor, wide)
+    delta = change.delta
+    if change.kernel is not None:
+        x, delta = _filtered(build, x, change, wide)
+    if delta.any():
+        x = build.op("Add", x, build.constant(delta, wide))
     if feasible_range is not None:
         # Clip takes scalars only.
-        steps += zip(("Max", "Min"), feasible_range, strict=True)
-    x = tensor if dtype == wide else build.cast(tensor, wide)
-    for step, (operator, value) in enumerate(steps, start=1):
-        is_result = step == len(steps) and dtype == wide
-        constant = build.constant(value, wide)
-        x = build.op(operator, x, constant, output=shifted if is_result else None)
+        for operator, bound in zip(("Max", "Min"), feasible_range, strict=True):
+            x = build.op(operator, x, build.constant(bound, wide))
     if dtype != wide:
         build.cast(x, element, output=shifted)
+    else:
+        build.nodes[-1].output[0] = shifted
     build.add_to(model)
     return shifted
+
+
+def _convolves(change: Any) -> bool:
+    """Whether it takes a convolution: neither a gain alone, nor one of features."""
+    kernel = change.kernel
+    return kernel is not None and kernel.ndim > 2 and kernel[0].size > 1
+
+
+def _filtered(
+    build: NodeBuilder, x: str, change: Any, wide: Any
+) -> tuple[str, NDArray[Any]]:
+    """Write ``x + w * x``; return its name and what is left to add."""
+    kernel, delta = with_identity(change.kernel), np.asarray(change.delta)
+    if not _convolves(change):
+        if kernel.shape[1] > 1:
+            return build.op("MatMul", x, build.constant(kernel.T, wide)), delta
+        along = [1] * delta.ndim
+        along[change.axis] = -1
+        return build.op("Mul", x, build.constant(kernel.reshape(along), wide)), delta
+    rank = delta.ndim + 1
+    order = [0, 1 + change.axis, *(a for a in range(1, rank) if a != 1 + change.axis)]
+    turned = order != sorted(order)
+    x = build.op("Transpose", x, perm=order) if turned else x
+    reach = [0, 0, *(n // 2 for n in kernel.shape[2:])]
+    if any(reach) and build.opset < 11:
+        x = build.op("Pad", x, mode="reflect", pads=2 * reach)
+    elif any(reach):
+        x = build.op("Pad", x, build.constant(2 * reach, np.int64), mode="reflect")
+    by_channel = np.moveaxis(delta, change.axis, 0).reshape(
+        delta.shape[change.axis], -1
+    )
+    bias = by_channel[:, 0]
+    if (by_channel == bias[:, np.newaxis]).all():
+        delta = np.zeros(1)
+    else:
+        bias = np.zeros_like(bias)
+    parts = build.constant(kernel, wide), build.constant(bias, wide)
+    x = build.op("Conv", x, *parts, group=len(bias) // kernel.shape[1])
+    if turned:
+        x = build.op("Transpose", x, perm=np.argsort(order).tolist())
+    return x, delta
+
+
+def with_identity(kernel: NDArray[Any]) -> NDArray[Any]:
+    """Return the weights of ``x + w * x``."""
+    kernel = np.array(kernel)
+    channel = np.arange(kernel.shape[0])
+    centre = [n // 2 for n in kernel.shape[2:]]
+    kernel[(channel, channel if kernel.shape[1] > 1 else 0, *centre)] += 1
+    return kernel
 
 
 def _element(model: Any, tensor: str) -> tuple[int, np.dtype[Any]]:

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._optional import import_optional
+from skcalib.plotting._filter import draw_filter
 
 # Blue and red around white: told apart with every common form of colour blindness.
 COLOUR_MAP = "RdBu_r"
@@ -24,7 +25,10 @@ BAR = 0.12
 
 @dataclass(eq=False, repr=False)
 class PerturbationDisplay:
-    """The perturbation that `skcalib.NeuralClamping` adds to every input.
+    """What `skcalib.NeuralClamping` does to every input: adds a tensor, or filters it.
+
+    Of a filter the weights are drawn and, below, the factor by which it changes the
+    amplitude of each frequency, zero in the middle.
 
     Make one with `from_estimator`; every argument is kept as an attribute.
 
@@ -43,6 +47,9 @@ class PerturbationDisplay:
 
     name : str, default=None
         Name of the estimator, shown in the title.
+
+    kernel : ndarray of shape (n_channels, 1 or n_channels, ...), default=None
+        Weights of a filter of the inputs, whose result is added to them.
 
     Attributes
     ----------
@@ -73,6 +80,7 @@ class PerturbationDisplay:
     channel_axis: int | None = None
     channel_names: list[str] | None = None
     name: str | None = None
+    kernel: np.ndarray | None = None
 
     @classmethod
     def from_estimator(
@@ -124,7 +132,8 @@ class PerturbationDisplay:
         if channel_axis == "auto":
             channel_axis = _find_channels(delta.shape)
         name = type(estimator).__name__ if name is None else name
-        display = cls(delta, channel_axis, channel_names, name)
+        kernel = getattr(estimator, "filter_", None)
+        display = cls(delta, channel_axis, channel_names, name, kernel)
         return display.plot(ax, rgb=rgb)
 
     def plot(self, ax=None, *, rgb=False, name=None):
@@ -147,6 +156,8 @@ class PerturbationDisplay:
         display : PerturbationDisplay
             The display itself.
         """
+        if self.kernel is not None:
+            return self._plot_filter(ax, self.name if name is None else name)
         images = self._images()
         if rgb and len(images) != 3:
             raise ValueError(
@@ -160,6 +171,23 @@ class PerturbationDisplay:
         else:
             self._draw_line(ax)
         ax.set_title(self._title(self.name if name is None else name))
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _plot_filter(self, ax, name):
+        """Draw the filter, and what is added besides: in the titles, or row by row."""
+        kernel = np.asarray(self.kernel)
+        channels = list(np.moveaxis(self.delta, self.channel_axis or 0, 0))
+        titles = self._titles(kernel.shape[0])
+        even = kernel.ndim > 2 and all(np.ptp(part) == 0 for part in channels)
+        if even:
+            titles = [
+                f"{title} {part.flat[0]:+.3g}".strip()
+                for title, part in zip(titles, channels, strict=True)
+            ]
+        added = None if even else channels
+        ax, self.axes_ = draw_filter(ax, kernel, added, titles)
+        ax.set_title(self._title(name))
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -230,16 +258,22 @@ class PerturbationDisplay:
     def _title(self, name):
         largest, norm = np.abs(self.delta).max(), np.linalg.norm(self.delta)
         text = f"largest change {largest:.3g}, norm {norm:.3g}"
+        if self.kernel is not None:
+            taps = " x ".join(str(n) for n in self.kernel.shape[2:])
+            text = f"filter of {taps} taps" if taps else "gain and offset"
+            return text if name is None else f"{name}: {text}"
         if largest == 0:
             text = "no perturbation (all zero)"
         return text if name is None else f"{name}: {text}"
 
 
 def plot_perturbation(estimator, *, ax=None, **options):
-    """Draw the perturbation that a fitted `skcalib.NeuralClamping` adds to its inputs.
+    """Draw what a fitted `skcalib.NeuralClamping` does to its inputs.
 
-    Images are shown a panel a channel, in one symmetric colour scale in the units of
-    the input; inputs of one dimension as a line.
+    What is added to images is shown a panel a channel, in one symmetric colour scale in
+    the units of the input; to inputs of one dimension as a line. A filter is shown by
+    its weights and its frequency response; what it adds to a channel evenly stands in
+    the titles.
 
     Parameters
     ----------

@@ -103,8 +103,8 @@ def test_without_anything_to_find_it_is_temperature_scaling(gamma, seed):
 
 def test_a_low_frequency_shift_of_images_is_found():
     module, X, y = images(1500)
-    nc = NeuralClamping(module, gamma=0).fit(X, y)
-    assert nc.perturbation_ in (4, 8)
+    nc = NeuralClamping(module, gamma=0, perturbation=4).fit(X, y)
+    assert nc.perturbation_ == 4
     found = nc.delta_.mean(axis=(0, 1))
     assert found[:3].mean() > found[-3:].mean() + 0.15
     plain = TemperatureScaling().fit(TorchLogits(module).fit_transform(X), y)
@@ -546,7 +546,7 @@ def test_the_choice_is_told_while_it_runs(monkeypatch):
     nc = NeuralClamping(identity, verbose=1).fit(*draw(200))
     lines = stream.getvalue().splitlines()
     assert lines[0] == (
-        "[NeuralClamping] deriving the logits of 200 samples by 4 coordinates"
+        "[NeuralClamping] deriving the logits of 200 samples by 12 coordinates"
     )
     tried = [line for line in lines if "gain" in line and "by the network" not in line]
     assert len(tried) == len(nc.selection_["gamma"]) - 1  # all but no perturbation

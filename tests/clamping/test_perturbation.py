@@ -13,9 +13,6 @@ from skcalib.clamping._perturbation import (  # noqa: E402
     Full,
     LowFrequency,
     channel_axis,
-    columns_within,
-    open_basis,
-    spans_to_try,
 )
 
 BASES = [
@@ -83,21 +80,19 @@ def test_short_axes_have_fewer_coefficients():
     assert LowFrequency((20,), 30).dim == 20
 
 
-def test_small_spans_are_part_of_large_ones():
+def test_few_cosines_are_part_of_more():
     shape = (3, 10, 12)
-    small, large = open_basis(4, shape), open_basis(8, shape)
+    small, large = LowFrequency(shape, 4), LowFrequency(shape, 8)
     theta = np.random.default_rng(0).normal(size=small.dim)
     inside = np.zeros(large.dim)
-    inside[columns_within(small, large)] = theta
+    inside[large.columns_of(small)] = theta
     assert_allclose(large.expand(inside), small.expand(theta), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("shape", "names"),
-    [((3, 32, 32), [4, 8]), ((5,), ["full"]), ((1, 4, 4), [4]), ((6, 40), [4, 8])],
-)
-def test_spans_that_are_tried(shape, names):
-    assert [name for name, _ in spans_to_try("auto", shape)] == names
+def test_a_basis_of_another_kind_is_no_part_of_one():
+    shape = (3, 10, 12)
+    assert LowFrequency(shape, 8).columns_of(Channel(shape)) is None
+    assert Full(shape).columns_of(LowFrequency(shape, 4)) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 from skcalib._networks._inputs import Inputs  # noqa: E402
 from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
-from skcalib.clamping._perturbation import Channel  # noqa: E402
+from skcalib.clamping._perturbation import Channel, Full  # noqa: E402
 from skcalib.clamping._problem import Problem  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -40,7 +40,7 @@ def test_some_rows_are_a_problem_like_any_other(nested):
         order = np.random.default_rng(1).permutation(30)
         part = make().within(order).within(np.argsort(order)[ROWS])
     alone = make(ROWS)
-    delta = np.random.default_rng(2).normal(size=SHAPE)
+    delta = Full(SHAPE).at(np.random.default_rng(2).normal(size=SHAPE))
     some = np.array([6, 0, 2])
     assert part.shape == alone.shape
     assert_array_equal(part.codes, alone.codes)

@@ -118,7 +118,10 @@ def test_a_descent_reaches_a_lower_loss():
     objective = make()
     found = train(objective, Full(SHAPE), Recipe(penalty=0.0), random_state=0)
     before = objective.value(None, 0.0)
-    assert objective.value(found.delta, found.temperature.log()) < before - 0.01
+    assert (
+        objective.value(found.perturbation.change.delta, found.temperature.log())
+        < before - 0.01
+    )
     assert found.loss_curve[-1] < found.loss_curve[0]
     assert len(found.loss_curve) == Recipe().max_iter
 
@@ -175,7 +178,7 @@ def test_coordinates_of_a_basis_are_learned():
     basis = LowFrequency(SHAPE, 2)
     found = train(make(), basis, Recipe(max_iter=2), random_state=0)
     assert found.theta.shape == (8,)
-    assert_allclose(found.delta, basis.expand(found.theta))
+    assert_allclose(found.perturbation.change.delta, basis.expand(found.theta))
 
 
 def test_a_descent_goes_on_where_another_ended():
@@ -206,7 +209,9 @@ def test_early_stopping_keeps_the_best_point_on_the_held_out_rows():
         objective, Full(SHAPE), recipe, held_out=held_out, patience=3, random_state=0
     )
     assert len(found.loss_curve) < 200
-    kept = objective.value(found.delta, found.temperature.log(), held_out)
+    kept = objective.value(
+        found.perturbation.change.delta, found.temperature.log(), held_out
+    )
     start = objective.value(None, 0.0, held_out)
     assert kept == pytest.approx(min([kept, *found.held_out_curve]), rel=1e-12)
     assert kept <= start + 1e-3
@@ -367,7 +372,8 @@ def test_draws_by_pull_go_deeper_in_as_many_epochs():
         for how in (pull, None)
     )
     losses = [
-        objective.value(end.delta, end.temperature.log()) for end in (drawn, plain)
+        objective.value(end.perturbation.change, end.temperature.log())
+        for end in (drawn, plain)
     ]
     assert losses[0] < losses[1]
     # Weights make up for the choice: both curves are of the same mean loss.

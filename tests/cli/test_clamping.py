@@ -39,7 +39,8 @@ def test_the_perturbation_is_learned_judged_written_and_shown(
     assert after["accuracy"]["value"] > before["accuracy"]["value"]
     assert after["nll"]["value"] < before["nll"]["value"]
     page = (tmp_path / "r.html").read_text()
-    assert "Added to every input before it enters the network" in page
+    assert told["learned"]["perturbation"][0] == "filter"
+    assert "Every input is filtered before it enters the network" in page
 
     session = ort.InferenceSession(str(tmp_path / "c.onnx"))
     with np.load(shifted_file) as arrays:

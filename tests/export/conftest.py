@@ -10,10 +10,18 @@ def clamp():
     from skcalib.clamping import NeuralClamping
 
     def make(
-        model, delta, *, temperature=1.7, n_classes, output_calibrator=None, **params
+        model,
+        delta,
+        *,
+        kernel=None,
+        temperature=1.7,
+        n_classes,
+        output_calibrator=None,
+        **params,
     ):
         estimator = NeuralClamping(model, **params)
         estimator.delta_ = np.asarray(delta, dtype=np.float32)
+        estimator.filter_ = None if kernel is None else np.float32(kernel)
         estimator.temperature_ = temperature
         estimator.classes_ = np.arange(n_classes)
         estimator.output_calibrator_ = output_calibrator

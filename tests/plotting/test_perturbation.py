@@ -6,6 +6,7 @@ from sklearn.exceptions import NotFittedError
 
 from skcalib import TemperatureScaling
 from skcalib.plotting import PerturbationDisplay, plot_perturbation
+from skcalib.plotting._filter import frequency_response
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -143,3 +144,58 @@ def test_other_estimators_are_refused():
     fitted = TemperatureScaling().fit(logits, [0, 1, 0, 0])
     with pytest.raises(TypeError, match="TemperatureScaling learns no perturbation"):
         plot_perturbation(fitted)
+
+
+class Filters(Perturbs):
+    """Learn the filter it is told, beside what is added."""
+
+    def __init__(self, delta=None, kernel=None):
+        super().__init__(delta)
+        self.kernel = kernel
+
+    def fit(self, X=None, y=None):
+        super().fit(X, y)
+        self.filter_ = np.asarray(self.kernel, dtype=np.float32)
+        return self
+
+
+def test_the_response_is_the_gain_of_a_wave_of_that_frequency():
+    kernel = draw(2, 1, 5)
+    gain = frequency_response(kernel)
+    assert gain.shape == (2, 65)
+    assert_allclose(gain[:, 32], np.abs(1 + kernel.sum(axis=(1, 2))))
+    wave = np.exp(2j * np.pi * 20 / 65 * np.arange(65))
+    for weights, found in zip(kernel[:, 0], gain, strict=True):
+        filtered = wave[2:-2] + np.convolve(wave, weights[::-1], mode="valid")
+        assert_allclose(np.abs(filtered), found[32 + 20], rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_inputs", [1, 3])
+def test_a_filter_has_a_row_of_weights_and_one_of_responses(pyplot, n_inputs):
+    kernel, delta = draw(3, n_inputs, 3, 3), np.ones((3, 6, 6))
+    display = plot_perturbation(Filters(delta, kernel).fit())
+    titles = [panel.get_title() for panel in display.axes_]
+    assert titles == ["red +1", "green +1", "blue +1", "", "", ""]
+    weights, response = (shown(display.axes_[k]).get_array() for k in (0, 3))
+    assert_array_equal(weights[:, :3], kernel[0, 0])
+    assert weights.shape[1] == 4 * n_inputs - 1
+    assert_allclose(response, frequency_response(kernel)[0])
+    assert display.ax_.get_title() == "Filters: filter of 3 x 3 taps"
+    assert len(plot_perturbation(Filters(draw(3, 6, 6), kernel).fit()).axes_) == 9
+
+
+@pytest.mark.parametrize(
+    ("shape", "taps", "title"),
+    [((2, 20), (5,), "filter of 5 taps"), ((6,), (), "gain and offset")],
+)
+def test_filters_of_signals_and_gains_of_features_are_lines(pyplot, shape, taps, title):
+    display = plot_perturbation(Filters(draw(*shape), draw(shape[0], 1, *taps)).fit())
+    assert len(display.axes_) == 3
+    assert display.ax_.get_title() == f"Filters: {title}"
+    assert all(panel.get_lines() for panel in display.axes_)
+
+
+def test_a_filter_of_volumes_is_no_picture(pyplot):
+    kernel = draw(2, 1, 3, 3, 3)
+    with pytest.raises(ValueError, match="A filter along 3 axes is no image"):
+        PerturbationDisplay(np.zeros((2, 5, 5, 5)), 0, kernel=kernel).plot()
