@@ -151,7 +151,7 @@ def run(
     again=False,
     limit=0,
 ):
-    folder = Path(folder or Path(tempfile.gettempdir()) / "skcalib-calarena")
+    folder = Path(folder or Path(tempfile.gettempdir()) / "skcalib-calarena").resolve()
     for benchmark in benchmarks:
         if limit and benchmark in _arena.OWN:
             experiments = list(islice(_arena.own_experiments(benchmark), limit))
@@ -187,8 +187,10 @@ def run_method(method, experiments):
     found, failures = [], 0
     for e in experiments:
         try:
-            # Rivals print, and draw bars of their progress.
+            # Rivals print, draw bars of their progress, and leave files behind.
             with (
+                tempfile.TemporaryDirectory() as scratch,
+                contextlib.chdir(scratch),
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.redirect_stderr(io.StringIO()),
             ):
@@ -224,7 +226,8 @@ def table_rows(benchmark, experiments, results):
     bounds = {key: _arena.interval(wins[key], datasets) for key in wins}
     ranks = {key: _arena.mean_ranks(scores[key]) for key in wins}
     for i in np.argsort(-wins["logloss"].mean(axis=0)):
-        row = {"benchmark": benchmark, "method": names[i], "experiments": len(datasets)}
+        row = {"benchmark": benchmark, "method": names[i], "of": len(names)}
+        row["experiments"] = len(datasets)
         for key, title in TITLES.items():
             row[title] = scores[key][:, i].mean()
             row[f"win rate {title}"] = wins[key][:, i].mean()
@@ -239,6 +242,8 @@ def table_rows(benchmark, experiments, results):
 def leaderboard(rows, benchmark, most=None):
     """The table of one benchmark; only the first `most`, ours and no calibration."""
     rows = [row for row in rows if row["benchmark"] == benchmark]
+    # Of several runs, which compare with other methods, the last one.
+    rows = [row for row in rows if row["of"] == rows[-1]["of"]]
     best = [row["method"] for row in rows[:most]]
     rows = [row for row in rows if row["method"] in (*best, OURS, NONE)]
     heads = ["method", "log-loss", "win rate", "Brier win rate", "ECE win rate"]
