@@ -51,7 +51,9 @@ def parse_options(name, module, words):
         several = isinstance(default, tuple)
         kind = type((*default, "")[0] if several else default)
         rest = {"choices": choices.get(option), "nargs": "+" if several else None}
-        shown = f"default: {', '.join(default) if several else default or 'none'}"
+        shown = (
+            f"default: {', '.join(map(str, default)) if several else default or 'none'}"
+        )
         metavar = {int: "N", float: "X", str: "NAME"}[kind]
         parser.add_argument(flag, type=kind, metavar=metavar, help=shown, **rest)
     tiny = module.TINY if "--tiny" in words else {}

@@ -1,0 +1,181 @@
+"""What a fit takes as rows grow: in memory, in a mapped file, in Dask's processes.
+
+Fits TemperatureScaling to float32 logits of `--rows` rows, in a temporary file in
+`--folder`, once for each engine. A pass is one look at all rows: the check for NaN and
+each step of the solver; Dask takes a sample as well, and starts its workers beforehand.
+"one read" is a sum over the same rows by the same engine, so the fastest a pass can be.
+"peak MB" is how much the resident memory of the process, or of a worker, rises above
+what it was before the fit. The file may lie in the system's cache.
+
+Needs Linux, disk space, the `dask` extra.
+"""
+
+import re
+import tempfile
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+from distributed import Client, LocalCluster
+
+from benchmarks._measure import in_turns, reset_peak_memory, resident_memory
+from benchmarks._tables import Table
+from benchmarks.larger_than_memory import write_logits
+from skcalib import TemperatureScaling
+from skcalib._blocks import open_source
+from skcalib._blocks._dask import DaskSource
+
+# Numbers a chunk holds: 16 MB.
+CHUNK_ELEMENTS = 1 << 22
+ENGINES = ("memory", "memmap", "dask 1", "dask 2")
+CHOICES = {"engines": ENGINES}
+TINY = {"rows": (20_000,), "engines": ("memory", "memmap", "dask 1")}
+
+
+def run(
+    *, rows=(100_000, 1_000_000, 3_000_000), classes=10, engines=ENGINES, folder=""
+):
+    for n_rows in rows:
+        with tempfile.TemporaryDirectory(dir=folder or None) as own:
+            path = Path(own) / "logits.npy"
+            y = write_logits(path, n_rows, classes)
+            for engine in engines:
+                yield {
+                    "engine": engine,
+                    "rows": n_rows,
+                    "classes": classes,
+                    **measured(engine, path, y),
+                }
+
+
+def measured(engine, path, y):
+    """Return what the fit took, and what one read of the rows takes."""
+    with opened(engine, path, y) as (X, labels, source, peaks):
+        (of_read, of_fit), (_, scaling) = in_turns(
+            [
+                lambda: source.sum(sum_of_block),
+                lambda: TemperatureScaling().fit(X, labels),
+            ],
+            2,
+        )
+        peaks()  # Forgets those of before.
+        before = peaks()
+        TemperatureScaling().fit(X, labels)
+        rises = [after - start for start, after in zip(before, peaks(), strict=True)]
+    passes = scaling.n_iter_ + (2 if source.is_remote else 1)
+    n_bytes = 4 * X.shape[0] * X.shape[1]
+    return {
+        "seconds": of_fit.min(),
+        "passes": passes,
+        "GB read": passes * n_bytes / 1e9,
+        "a pass": of_fit.min() / passes,
+        "one read": of_read.min(),
+        "ratio": of_fit.min() / passes / of_read.min(),
+        "peak MB": max(rises) / 1e6,
+    }
+
+
+def sum_of_block(block, *_):
+    return float(block.sum(dtype=np.float64))
+
+
+@contextmanager
+def opened(engine, path, y):
+    """Yield rows, labels, their source, and what tells the peaks of all processes."""
+    X = np.load(path, mmap_mode="r")
+    if not engine.startswith("dask"):
+        X = np.array(X) if engine == "memory" else X
+        yield X, y, open_source(X), lambda: [fresh_peak()]
+        return
+    n_workers = int(engine.split()[1])
+    with (
+        LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        rows = chunked(path, X.shape)
+        labels = da.from_array(y, chunks=rows.chunks[:1]).persist()
+        peaks = lambda: list(client.run(fresh_peak).values())  # noqa: E731
+        yield rows, labels, DaskSource(rows), peaks
+
+
+def chunked(path, shape):
+    """Return a lazy array whose chunks are read from the file by the workers."""
+    step = max(1, CHUNK_ELEMENTS // shape[1])
+    sizes = tuple(min(step, shape[0] - i) for i in range(0, shape[0], step))
+    return da.map_blocks(
+        partial(read_chunk, str(path), step),
+        chunks=(sizes, shape[1:]),
+        dtype=np.float32,
+        meta=np.empty((0, 0), np.float32),
+    )
+
+
+def read_chunk(path, step, block_info=None):
+    number = block_info[None]["chunk-location"][0]
+    rows = np.load(path, mmap_mode="r")[number * step : (number + 1) * step]
+    return np.array(rows)
+
+
+def fresh_peak():
+    """Return the peak since the last call, and start it anew."""
+    peak = resident_memory()[1]
+    reset_peak_memory()
+    return peak
+
+
+def fits(rows):
+    names = [
+        "engine",
+        "rows",
+        "seconds",
+        "passes",
+        "ms a pass",
+        "ms one read",
+        "peak MB",
+    ]
+    return Table(
+        names,
+        [
+            [
+                r["engine"],
+                f"{r['rows']:,}",
+                f"{r['seconds']:.2f}",
+                r["passes"],
+                f"{1000 * r['a pass']:.0f}",
+                f"{1000 * r['one read']:.0f}",
+                f"{r['peak MB']:.0f}",
+            ]
+            for r in rows
+        ],
+    )
+
+
+def cluster(rows):
+    """What a billion rows of a thousand classes would take, from the largest fits."""
+    lines = []
+    for engine in dict.fromkeys(row["engine"] for row in rows):
+        last = [row for row in rows if row["engine"] == engine][-1]
+        n_numbers = last["rows"] * last["classes"]
+        of_pass = last["a pass"] * 1e12 / n_numbers
+        workers = int(re.search(r"\d+|$", engine)[0] or 1)
+        core_hours = of_pass * workers * last["passes"] / 3600
+        lines.append(
+            [
+                engine,
+                f"{1e9 * last['a pass'] / n_numbers:.2f}",
+                f"{core_hours:.1f}",
+                f"{3600 * core_hours / 100:.0f}",
+            ]
+        )
+    names = ["engine", "ns a number and pass", "core hours", "seconds on 100 cores"]
+    return Table(names, lines)
+
+
+TABLES = {"fits": fits, "cluster": cluster}
