@@ -12,6 +12,7 @@ from skcalib._validation import (
     check_logits,
     check_out,
     check_two_classes,
+    is_dask,
     refuse_dask,
 )
 from skcalib._warnings import warn
@@ -130,6 +131,31 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         # Straight from the logits where they decide: rounding must not make new ties.
         chosen = None if self.keeps_class else self.calibration_map()
         return top_labels(chosen, source, self.classes_)
+
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of `predict`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits, in the layout seen by `fit`.
+
+        y : array-like of shape (n_samples,)
+            True classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights equal repeated rows.
+
+        Returns
+        -------
+        accuracy : float
+            The share of rows whose class is right.
+        """
+        if is_dask(X):
+            from skcalib._blocks._dask import share_equal
+
+            return share_equal(self.predict(X), y, sample_weight)
+        return super().score(X, y, sample_weight)
 
     @available_if(_has_calibrated_logits)
     def decision_function(self, X):

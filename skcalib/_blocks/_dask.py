@@ -123,6 +123,23 @@ class DaskSource(Source):
         return DaskSource(self.map(of_block, dtype=np.dtype(float), n_columns=width))
 
 
+def share_equal(found: da.Array, expected: Any, weight: Any = None) -> float:
+    """Return the share of the weight of rows in which two columns are equal."""
+    columns = [as_column(expected, "y")]
+    if weight is not None:
+        columns.append(as_column(weight, "sample_weight"))
+    equal, total = reduce_chunks(_count_equal, aligned(found, columns))
+    return float(equal / total)
+
+
+def _count_equal(
+    number: int, found: Any, expected: Any, weight: Any = None
+) -> tuple[float, float]:
+    equal = np.asarray(found) == np.asarray(expected)
+    weight = np.ones(equal.shape[0]) if weight is None else np.asarray(weight)
+    return float(weight @ equal), float(weight.sum())
+
+
 def refuse_elsewhere() -> NoReturn:
     """Refuse what needs rows in memory."""
     raise TypeError(

@@ -76,6 +76,10 @@ def test_a_fit_to_chunks_equals_that_to_arrays(calibration_set, calibrator):
     assert proba.chunks == (rows, (logits.shape[1],))
     assert_allclose(proba, expected.predict_proba(logits), atol=1e-10)
     assert_array_equal(chunked.predict(X), expected.predict(logits))
+    assert chunked.score(X, y) == pytest.approx(expected.score(logits, y))
+    assert chunked.score(X, y, da.from_array(weight)) == pytest.approx(
+        expected.score(logits, y, weight)
+    )
     assert_array_equal(chunked.classes_, expected.classes_)
     assert chunked.n_features_in_ == logits.shape[1]
     if chunked.has_logits:
