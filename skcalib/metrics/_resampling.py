@@ -28,7 +28,7 @@ from skcalib.metrics._bins import (
     sum_by_index,
     uniform_edges,
 )
-from skcalib.metrics._classwise import exact_edges, upper_entries
+from skcalib.metrics._classwise import class_stats, exact_edges, upper_entries
 from skcalib.metrics._entropy import entropy_of_rows
 
 # Weights of as many replicates as fit into this many numbers are drawn at once.
@@ -119,6 +119,9 @@ class RowStatistics:
         """Return the static calibration error for each row of `weights`."""
         n_classes = self.proba.shape[1]
         weights = weights / weights.sum(axis=1, keepdims=True)
+        if weights.shape[0] == 1:  # One pass takes less time and memory than residuals.
+            bins = class_stats(self.proba, self.codes, weights[0], self.n_bins)
+            return np.array([bins.mean_gap])
         residuals = self.class_residuals @ weights.T
         residuals[:: self.n_bins] -= self._class_totals(weights).T
         return np.abs(residuals).sum(axis=0) / n_classes

@@ -229,6 +229,17 @@ def test_metrics_of_a_mapped_file_hold_a_few_blocks_of_it(tmp_path):
         assert peak < rows.nbytes / 2
 
 
+def test_a_report_keeps_some_numbers_of_each_row(tmp_path):
+    logits, y = make_logits(40_000, 50, random_state=0, dtype=np.float32)
+    rows = in_memmap(softmax(logits, axis=1), tmp_path)
+    calibration_report(y[:10], rows[:10], n_bootstrap=0)
+    tracemalloc.start()
+    calibration_report(y, rows, n_bootstrap=0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 250 * 40_000  # 152 on 200,000 rows, and a few blocks.
+
+
 def test_a_column_is_the_second_class(store):
     logits, y = make_logits(300, 2, random_state=0)
     odds = (logits[:, 1] - logits[:, 0])[:, np.newaxis]
