@@ -73,4 +73,4 @@ for found, shift, colour, label in (
 ax.axhline(0, color="#333333", lw=1)
 ax.set_xticks(range(6), before.groups)
 ax.set(xlabel="device", ylabel="confidence minus accuracy, in percentage points")
-ax.legend()
+ax.legend(loc="lower left")

@@ -17,9 +17,11 @@ from skcalib import (
     BetaCalibration,
     CalibratedClassifier,
     EnsembleTemperatureScaling,
+    GroupCalibration,
     IsotonicCalibration,
     OrderPreservingScaling,
     PlattScaling,
+    PriorShift,
     StructuredMatrixScaling,
     TemperatureScaling,
     VennAbersCalibration,
@@ -34,13 +36,20 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The least populated class"),
 ]
 
-METHODS = [*CALIBRATORS, CalibratorSearch([TemperatureScaling(), PlattScaling()])]
+METHODS = [
+    *CALIBRATORS,
+    CalibratorSearch([TemperatureScaling(), PlattScaling()]),
+    PriorShift(n_bootstrap=0),
+    GroupCalibration(),
+]
 
 # Increasing curves, and maps that start from a temperature and are shrunk to it.
 KEEP_THE_ORDER = (
     TemperatureScaling,
     EnsembleTemperatureScaling,
     StructuredMatrixScaling,
+    PriorShift,
+    GroupCalibration,
     OrderPreservingScaling,
     BetaCalibration,
     IsotonicCalibration,

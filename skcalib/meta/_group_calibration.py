@@ -131,7 +131,8 @@ class GroupCalibration(BaseCalibrator):
     -----
     The groups come as metadata, ``fit(X, y, groups=...)`` and ``predict_proba(X,
     groups=...)``. `calibrator_of` returns the calibrator of one group, which takes
-    logits only and is saved and exported as any other.
+    logits only and is saved and exported as any other. A `CalibratedClassifier` hands
+    no groups to predictions: calibrate its logits beside it, by `ClassifierLogits`.
 
     Examples
     --------

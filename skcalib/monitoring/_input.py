@@ -24,7 +24,7 @@ def check_begun(monitor: Any) -> None:
 
 def check_position(monitor: Any, position: int | None) -> None:
     """Refuse rows that come twice, or too early."""
-    n_rows = getattr(monitor, "n_rows_", 0)
+    n_rows = getattr(monitor, "_own_rows", 0)
     if position is not None and position != n_rows:
         what = "came before" if position < n_rows else "leave out some"
         raise ValueError(

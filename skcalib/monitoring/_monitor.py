@@ -193,8 +193,8 @@ class CalibrationMonitor(BaseEstimator):
             The group of each row, for a monitor of groups.
 
         position : int, default=None
-            Number of the first row in the stream. If given it has to be `n_rows_`, so
-            that rows that come twice, or too early, are refused.
+            Number of the first row among all that `update` was given. If it is not how
+            many there were, the rows come twice, or too early, and are refused.
 
         Returns
         -------
@@ -432,13 +432,15 @@ class CalibrationMonitor(BaseEstimator):
         self._history: list[tuple[int, float]] = []
         self._alarm_row: int | None = None
         self.n_rows_ = 0
+        # Those that came by `update`: rows of a stream stay as far apart as they were.
+        self._own_rows = 0
 
     def _add(
         self, p: NDArray[Any], codes: NDArray[np.intp], index: NDArray[np.intp]
     ) -> None:
         """Add rows of one block, and look at the evidence."""
         fixed = _bets.fixed_bets(p, codes, self.tolerance)
-        stream = (self.n_rows_ + np.arange(codes.size)) % len(self._streams)
+        stream = (self._own_rows + np.arange(codes.size)) % len(self._streams)
         for number in np.unique(stream):
             for subject in np.unique(np.append(index, 0)):
                 rows = stream == number
@@ -447,6 +449,7 @@ class CalibrationMonitor(BaseEstimator):
                 wealth = self._streams[number][subject]
                 wealth.update(fixed[rows], p[rows], codes[rows], self.n_rows_)
         self.n_rows_ += codes.size
+        self._own_rows += codes.size
         self._look()
 
     def _log_wealths(self) -> list[float]:

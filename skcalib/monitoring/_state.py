@@ -26,6 +26,7 @@ def to_dict(monitor: Any) -> dict[str, Any]:
         "id": monitor._id,
         "merged": list(monitor._merged),
         "n_rows": monitor.n_rows_,
+        "own_rows": monitor._own_rows,
         "alarm_row": monitor._alarm_row,
         "sums": monitor._sums.tolist(),
         "history": [list(point) for point in monitor._history],
@@ -111,6 +112,7 @@ def _restore(monitor: Any, content: dict[str, Any]) -> None:
     monitor._id = str(content["id"])
     monitor._merged = [str(name) for name in content["merged"]]
     monitor.n_rows_ = int(content["n_rows"])
+    monitor._own_rows = int(content["own_rows"])
     monitor._alarm_row = content["alarm_row"]
     monitor._sums = np.array(content["sums"], dtype=np.float64)
     monitor._history = [(int(row), float(e)) for row, e in content["history"]]

@@ -91,6 +91,17 @@ def test_with_late_labels_a_change_is_found_and_dependence_raises_no_alarm():
     assert monitor.report().gap_low is None
 
 
+def test_rows_of_an_interleaved_stream_stay_apart_when_others_are_merged():
+    y, proba = draw_stream(np.random.default_rng(0), 12, 3)
+    other = CalibrationMonitor(delay=4).update(y[:2], proba[:2])
+    monitor = CalibrationMonitor(delay=4).update(y[:6], proba[:6]).merge(other)
+    before = [stream[0].n_rows for stream in monitor._streams]
+    assert before == [3, 3, 1, 1]
+    monitor.update(y[6], proba[6], position=6)
+    # The seventh row of its own belongs to the third stream, as without the others.
+    assert [stream[0].n_rows for stream in monitor._streams] == [3, 3, 2, 1]
+
+
 def test_batches_and_single_rows_give_the_same():
     y, proba = draw_stream(np.random.default_rng(0), 100, 3, factor=1.5)
     whole = CalibrationMonitor().update(y, proba)
