@@ -8,8 +8,10 @@ x that matters, and the rows have the likelihood
 
 a mixture with known parts and unknown weights, which is concave in its logarithm. The
 EM steps of Saerens, Latinne & Decaestecker (2002) climb it; `fit_mixture` finds the
-same maximum by Newton steps. A Dirichlet prior, as if PRIOR_ROWS rows more had come
-with the shares f, keeps few rows from moving them far, and leaves no share at zero.
+same maximum by Newton steps. A Dirichlet prior, as if so many rows more had come with
+the shares f, keeps few rows of many classes from moving them by noise, and leaves no
+share at zero. How many is chosen by the likelihood of rows held out in turn, from ten,
+for shares that are as free as the rows, to infinity, for shares that did not move.
 
 Or by moments [Lipton, Wang & Smola, "Detecting and Correcting for Label Shift with
 Black Box Predictors", 2018], BBSE with soft predictions: of the mean probability m of
@@ -24,26 +26,31 @@ O(n^-1/2) and what a second step would add is O(1/n).
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
+from scipy.special import logsumexp
 from scipy.stats import f as f_distribution
 
+from skcalib._numerics import choose
 from skcalib._solvers._bounded_newton import bounded_step
 from skcalib._solvers._mixture import fit_mixture
 
 Array = NDArray[np.float64]
 
-PRIOR_ROWS = 10.0
+# Rows of the prior, the strongest first.
+PRIORS = (np.inf, 10_000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0)
+N_FOLDS = 5
 _TOL, _MAX_ITER = 1e-9, 200
 # Weight of the equation sum(pi) = 1 beside those of the moments.
 _SUM_WEIGHT = 1e4
 
 
-def by_likelihood(log_proba: Array, old: Array) -> Array:
-    """Return the shares of the largest posterior density."""
-    weight = np.ones(log_proba.shape[0])
+def by_likelihood(log_proba: Array, old: Array, prior: float) -> Array:
+    """Return the shares of the largest posterior density, by rows of the prior."""
+    if np.isinf(prior):
+        return old
     result = fit_mixture(
         log_proba - np.log(old),
-        weight,
-        prior=PRIOR_ROWS * old,
+        np.ones(log_proba.shape[0]),
+        prior=prior * old,
         tol=_TOL,
         max_iter=_MAX_ITER,
     )
@@ -51,15 +58,36 @@ def by_likelihood(log_proba: Array, old: Array) -> Array:
     return shares
 
 
+def choose_prior(log_proba: Array, old: Array, random: np.random.RandomState) -> float:
+    """Return the rows of the prior under which held-out rows are likeliest."""
+    n_rows = log_proba.shape[0]
+    fold = random.permutation(n_rows) % N_FOLDS
+    gains = np.zeros((len(PRIORS), n_rows))
+    log_ratio = log_proba - np.log(old)
+    for k in range(min(N_FOLDS, n_rows)):
+        test = fold == k
+        for i, prior in enumerate(PRIORS):
+            shares = by_likelihood(log_proba[~test], old, prior)
+            with np.errstate(divide="ignore"):
+                gains[i, test] = logsumexp(log_ratio[test] + np.log(shares), axis=1)
+    return PRIORS[choose(gains, np.ones(n_rows), one_standard_error=False)]
+
+
 def replicates_of_likelihood(
-    log_proba: Array, old: Array, shares: Array, counts: NDArray[np.intp]
+    log_proba: Array,
+    old: Array,
+    shares: Array,
+    prior: float,
+    counts: NDArray[np.intp],
 ) -> Array:
     """Return the shares of resampled rows; `counts` is (n_replicates, n_rows)."""
+    # Where nothing seems to have moved, the strongest finite prior says how surely.
+    prior = min(prior, PRIORS[1])
     log_ratio = log_proba - np.log(old)
     ratio = np.exp(log_ratio - log_ratio.max(axis=1, keepdims=True))
     ratio /= (ratio @ shares)[:, np.newaxis]
-    total = log_proba.shape[0] + PRIOR_ROWS
-    pull = PRIOR_ROWS * old / shares
+    total = log_proba.shape[0] + prior
+    pull = prior * old / shares
     hessian = (ratio.T @ ratio + np.diag(pull / shares)) / total
     found = np.empty((counts.shape[0], old.size))
     for b, gain in enumerate((counts @ ratio + pull) / total):

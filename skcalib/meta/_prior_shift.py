@@ -22,6 +22,7 @@ from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._class_shares import (
     by_likelihood,
     by_moments,
+    choose_prior,
     p_value_of_means,
     replicates_of_likelihood,
 )
@@ -113,7 +114,10 @@ class PriorShift(BaseCalibrator):
     -----
     Whether only the shares have moved cannot be seen in unlabelled rows: if a class
     looks different as well, the correction may harm. The p-value says whether anything
-    moved, not what. The estimate has a weak prior, as of 10 rows with the old shares.
+    moved, not what. By "em" the shares are drawn towards the old ones as if 10, 30, ...
+    rows more had come with those, or infinitely many, whichever makes held-out rows
+    likeliest: few rows of many classes do not move them by noise. "bbse" has no such
+    guard, and with a hundred classes may be worse than no correction.
 
     References
     ----------
@@ -263,10 +267,10 @@ class PriorShift(BaseCalibrator):
         share = np.full(n_rows, 1 / n_rows)
         counts = random.multinomial(n_rows, share, self.n_bootstrap)
         if self.method == "em":
-            found = by_likelihood(told, self.fit_priors_)
-            return found, replicates_of_likelihood(
-                told, self.fit_priors_, found, counts
-            )
+            old = self.fit_priors_
+            prior = choose_prior(told, old, random)
+            found = by_likelihood(told, old, prior)
+            return found, replicates_of_likelihood(told, old, found, prior, counts)
         proba = np.exp(told)
         found = by_moments(proba.mean(axis=0), self._class_means)
         means = counts @ proba / n_rows

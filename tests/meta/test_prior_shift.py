@@ -123,6 +123,18 @@ def test_a_class_that_comes_no_more_keeps_little():
     assert given.predict_proba(X)[:, 2].max() < 1e-6
 
 
+def test_few_rows_of_many_classes_move_nothing_by_noise():
+    rng = np.random.default_rng(0)
+    X, y = make_logits(12_000, 50, random_state=0)
+    shift = PriorShift(n_bootstrap=0).fit(X[:6000], y[:6000])
+    before = shift.predict_proba(X[6000:])
+    shift.update_priors(X[rng.choice(np.arange(6000, 12_000), 200)])
+    after = shift.predict_proba(X[6000:])
+    rows = np.arange(6000)
+    losses = [-np.log(q[rows, y[6000:]]).mean() for q in (before, after)]
+    assert losses[1] < losses[0] + 0.005
+
+
 def test_one_row_moves_little():
     X, _ = draw_problem(1, SHARES, seed=1)
     shift = fitted().update_priors(X)
