@@ -205,7 +205,8 @@ def delays(rows):
         when = f"row {row['calm']:,}" if row["calm"] else "the start"
         lines.append([row["change"], when, row["method"], median, *shares])
     columns = ["change", "from", "method", "median rows", "found", "false before"]
-    return Table(columns, lines, "Rows from the change to the alarm, K = 10")
+    title = f"Rows from the change to the alarm, {rows[0]['streams']:,} streams, K = 10"
+    return Table(columns, lines, title)
 
 
 def throughput(rows):
