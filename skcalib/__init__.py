@@ -26,6 +26,7 @@ _HOME = {
     "OrderPreservingScaling": "skcalib.calibrators",
     "PlattScaling": "skcalib.calibrators",
     "PriorShift": "skcalib.meta",
+    "ProbabilityFloor": "skcalib.calibrators",
     "ScalingBinning": "skcalib.calibrators",
     "SplineCalibration": "skcalib.calibrators",
     "StructuredMatrixScaling": "skcalib.calibrators",

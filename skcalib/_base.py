@@ -3,7 +3,7 @@
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skcalib._maps import evaluate, top_labels
 from skcalib._sklearn_compat import fit_context
@@ -16,6 +16,10 @@ from skcalib._validation import (
     refuse_dask,
 )
 from skcalib._warnings import warn
+from skcalib.exceptions import AbsentClassWarning
+
+# So many absent classes are named.
+SHOWN = 10
 
 
 def _has_calibrated_logits(calibrator):
@@ -48,6 +52,10 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         rows that lie elsewhere, such as those of a Dask collection; false unless a
         subclass says otherwise.
 
+    learns_by_class : bool
+        Whether something is learned for each class by itself, so that `fit` warns of
+        classes without samples; false unless a subclass says otherwise.
+
     classes_ : ndarray of shape (n_classes,)
         The class of each column, set by `fit`.
     """
@@ -56,6 +64,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
     keeps_class = False
     takes_unused = False
     by_sums = False
+    learns_by_class = False
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -80,8 +89,25 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         """
         if not self.by_sums:
             refuse_dask(type(self).__name__, X)
-        return self._learn(
-            check_calibration_set(self, X, y, sample_weight, self.classes)
+        data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        self._warn_of_absent(data)
+        return self._learn(data)
+
+    def _warn_of_absent(self, data):
+        if not self.learns_by_class:
+            return
+        occurs = data.class_weights() > 0
+        if occurs.all():
+            return
+        absent = data.classes[~occurs].tolist()
+        shown = ", ".join(map(repr, absent[:SHOWN]))
+        shown += ", ..." if len(absent) > SHOWN else ""
+        warn(
+            f"The calibration set has no sample of {len(absent)} of {data.n_classes} "
+            f"classes: {shown}. {type(self).__name__} can learn nothing of them, and "
+            "treats them like the others on average or leaves their probabilities "
+            "alone. Add samples of them if there are any.",
+            AbsentClassWarning,
         )
 
     def _learn(self, data):
@@ -188,15 +214,19 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             )
 
 
-def fit_checked(calibrator, data, n_features_in=None):
+def fit_checked(calibrator, data, n_features_in=None, groups=None):
     """Fit a calibrator to data that need no second check.
 
-    One that brings a `fit` of its own, which may do more, is given arrays.
+    One that brings a `fit` of its own, which may do more, is given arrays, and the
+    groups if it takes any.
     """
     if type(calibrator).fit is not BaseCalibrator.fit:
         calibrator.set_params(classes=data.classes)
+        known = {}
+        if groups is not None and has_fit_parameter(calibrator, "groups"):
+            known["groups"] = groups
         return calibrator.fit(
-            data.logits, data.labels, sample_weight=data.sample_weight
+            data.logits, data.labels, sample_weight=data.sample_weight, **known
         )
     calibrator._validate_params()
     if not data.source.is_remote:

@@ -9,8 +9,17 @@ class NotDifferentiableError(ModelFormatError):
     """A model has no gradient with respect to its input, or a wrong one."""
 
 
+class AbsentClassWarning(UserWarning):
+    """A calibration set has no sample of some classes, of which nothing is learned."""
+
+
 class OneColumnWarning(UserWarning):
     """A single column of probabilities may not mean what a metric takes it for."""
 
 
-__all__ = ["ModelFormatError", "NotDifferentiableError", "OneColumnWarning"]
+__all__ = [
+    "AbsentClassWarning",
+    "ModelFormatError",
+    "NotDifferentiableError",
+    "OneColumnWarning",
+]

@@ -96,9 +96,12 @@ def test_equal_logits_carry_no_information_but_give_probabilities():
     assert_allclose(fitted.predict_proba(np.zeros((1, 3))), 1 / 3)
 
 
-def test_separable_logits_warn_and_keep_the_best_point():
+def test_separable_logits_warn_without_a_prior_and_keep_the_best_point():
+    easy = [[9.0, 0.0], [0.0, 9.0]], [0, 1]
     with pytest.warns(UserWarning, match="classified without error"):
-        fitted = fit([[9.0, 0.0], [0.0, 9.0]], [0, 1])
+        fitted = TemperatureScaling(prior=None).fit(*easy)
+    assert fitted.predict_proba([[9.0, 0.0]])[0, 0] > 0.99
+    fitted = fit(*easy)
     assert fitted.predict_proba([[9.0, 0.0]])[0, 0] > 0.99
 
 

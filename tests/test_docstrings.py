@@ -123,5 +123,5 @@ def test_every_calibrator_says_the_same_of_the_classes(name):
 
 def test_matrix_and_dirichlet_calibration_say_the_same_of_their_parameters():
     of_dirichlet = described(calibrators.DirichletCalibration)
-    assert len(of_dirichlet) == 9
+    assert len(of_dirichlet) == 10
     assert of_dirichlet == described(calibrators.MatrixScaling)

@@ -75,8 +75,8 @@ def test_the_temperature_of_two_classes_is_that_of_their_two_columns(
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_no_bounds_cut_logits_of_another_size(calibration_set, factor):
     logits, y = calibration_set
-    unit = TemperatureScaling().fit(logits, y).temperature_
-    scaled = TemperatureScaling().fit(factor * logits, y).temperature_
+    unit = TemperatureScaling(prior=None).fit(logits, y).temperature_
+    scaled = TemperatureScaling(prior=None).fit(factor * logits, y).temperature_
     assert scaled == pytest.approx(factor * unit, rel=1e-6)
 
 
@@ -168,6 +168,7 @@ def test_a_small_integer_type_of_labels_does_not_overflow(dtype):
     assert set(ts.predict(logits)) <= set(range(300))
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @every_calibrator
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_tiny_set_gives_probabilities(calibrator):
@@ -214,7 +215,7 @@ def test_exact_zeros_of_a_forest_are_no_infinite_logits(calibration_set):
     clf = CalibratedClassifier(FrozenEstimator(tree), TemperatureScaling())
     proba = clf.fit(logits[300:], y[300:]).predict_proba(logits)
     assert np.isfinite(proba).all()
-    assert clf.calibrators_[0].temperature_ > 5
+    assert proba.max() < 0.95
 
 
 def test_a_memorising_classifier_does_not_collapse_the_temperature(calibration_set):
@@ -222,9 +223,10 @@ def test_a_memorising_classifier_does_not_collapse_the_temperature(calibration_s
     logits, y = calibration_set
     memory = KNeighborsClassifier(1)
     clf = CalibratedClassifier(memory, TemperatureScaling()).fit(logits, y)
-    assert clf.calibrators_[0].temperature_ > 5
+    assert clf.predict_proba(logits).max() < 0.9
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @every_calibrator
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_float32_rows_of_many_classes_sum_to_one(calibrator):

@@ -11,9 +11,9 @@ from skcalib import BetaCalibration, TemperatureScaling
 @pytest.mark.parametrize(
     "estimator",
     [
-        TemperatureScaling(),
+        TemperatureScaling(prior=None),
         BetaCalibration(max_iter=1),
-        make_pipeline(StandardScaler(), TemperatureScaling()),
+        make_pipeline(StandardScaler(), TemperatureScaling(prior=None)),
     ],
     ids=["one call deep", "by its own fit", "in a pipeline"],
 )

@@ -26,6 +26,7 @@ from skcalib._solvers._logistic import (
     temperature_start,
 )
 from skcalib._solvers._result import Result
+from skcalib._solvers._temperature import prior_strength
 
 Variant = Literal["abm", "am", "ab"]
 
@@ -38,6 +39,7 @@ def fit_beta(
     data: CalibrationData,
     *,
     variant: Variant = "abm",
+    prior: float | None = None,
     tol: float = 1e-8,
     max_iter: int = 100,
 ) -> Result:
@@ -48,6 +50,7 @@ def fit_beta(
     """
     n_classes = data.n_classes
     present = np.flatnonzero(data.class_weights()) if n_classes > 2 else np.array([1])
+    start = temperature_start(data, prior)
     model = LogisticModel(
         features={"abm": _two_logarithms, "am": _one, "ab": _halves}[variant],
         n_features=1 if variant == "am" else 2,
@@ -56,10 +59,12 @@ def fit_beta(
         non_negative=True,
         intercept=variant != "ab",
         smallest_scale=SMALLEST_SPREAD,
-        start=temperature_start(data),
+        start=start,
+        prior=0.0 if start is None else prior_strength(prior, data),
     )
     result = fit_logistic(data, model, present, tol=tol, max_iter=max_iter)
-    x = np.tile([1.0, 1.0, 0.0], (n_classes, 1))
+    own = 1.0 if prior is None or start is None else start
+    x = np.tile([own, own, 0.0], (n_classes, 1))
     x[present] = _abc(result.x, variant)
     if n_classes == 2:
         # 1 - q swaps the roles of p and 1 - p.

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._blocks._scores import Block
-from skcalib._numerics import cut_logits
+from skcalib._numerics import LARGEST_LOGIT, cut_logits
 from skcalib._solvers._descend import NOISE, SUFFICIENT
 from skcalib._solvers._result import CONVERGED, LIMIT, SEPARATED, Result
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
@@ -61,7 +61,8 @@ class LogisticModel:
     the targets of the rows of other classes and of the own class, one for each class.
     A feature whose standard deviation is not above `smallest_scale` is a constant.
     The search starts from `start`, the coefficients of every class with intercept 0,
-    or without it from the constant that fits best.
+    or without it from the constant that fits best. A `prior` above 0 adds so many times
+    the squared distance from that start, coefficients in units of those of the start.
     """
 
     features: Callable[[Block], Block]
@@ -72,6 +73,7 @@ class LogisticModel:
     intercept: bool = True
     smallest_scale: float = 0.0
     start: float | None = None
+    prior: float = 0.0
 
     @property
     def free_sets(self) -> list[list[int]]:
@@ -100,9 +102,12 @@ def fit_logistic(
     return _Newton(data, model, columns).run(tol, max_iter)
 
 
-def temperature_start(data: CalibrationData) -> float | None:
+def temperature_start(
+    data: CalibrationData, prior: float | None = None
+) -> float | None:
     """Coefficient of the log-odds that temperature scaling would give, a good start."""
-    result = fit_temperature(data, tol=1e-2)
+    # What is only a start need not be precise.
+    result = fit_temperature(data, prior=prior, tol=1e-2 if prior is None else 1e-10)
     if not result.converged:
         return None
     return 1 / max(float(result.x[0]), LEAST_TEMPERATURE)
@@ -128,6 +133,8 @@ class _Newton:
         self.theta[:, -1] = np.log(mean) - np.log1p(-mean)
         self.loss = -mean * np.log(mean) - (1 - mean) * np.log1p(-mean)
         self.constant = self.theta.copy()
+        if model.prior > 0:
+            self.to_raw, self.target = self._raw_form()
         self.direction = self._start() - self.theta
         self.step = np.ones(own.shape[0])
         self.gain = np.zeros(own.shape[0])
@@ -145,6 +152,21 @@ class _Newton:
         start[:, :-1] = (coef * np.where(varies, self.scale, 0)).T
         start[:, -1] = (coef * self.centre).sum(axis=0)
         return start
+
+    def _raw_form(self) -> tuple[Block, Block]:
+        """Return the matrices from standardised to raw parameters, and the start's.
+
+        Raw coefficients are in units of those of the start, which are therefore 1.
+        """
+        n_problems, size = self.theta.shape
+        j = np.arange(size - 1)
+        inverse = 1 / self.scale.T
+        matrix = np.zeros((n_problems, size, size))
+        unit = max(self.model.start or 1.0, 1 / LARGEST_LOGIT)
+        matrix[:, j, j] = inverse / unit
+        matrix[:, -1, :-1] = -self.centre.T * inverse
+        matrix[:, -1, -1] = 1
+        return matrix, np.append(np.ones(size - 1), 0.0)
 
     def run(self, tol: float, max_iter: int) -> Result:
         todo = np.arange(self.columns.shape[0])
@@ -166,6 +188,7 @@ class _Newton:
             self.theta[finished] += self.direction[finished]
             todo = todo[~done[todo]]
         separated = self.hard_targets & (self.loss <= NO_LOSS * self.mass)
+        separated &= self.model.prior == 0
         failed = np.union1d(np.flatnonzero(separated), todo)
         return Result(
             x=self._raw_parameters(),
@@ -204,6 +227,12 @@ class _Newton:
         loss += factor * (away**2).sum(axis=1) / 2
         gradient += factor[:, np.newaxis] * away
         hessian += factor[:, np.newaxis, np.newaxis] * np.eye(theta.shape[1])
+        if self.model.prior > 0:
+            away = np.einsum("kij,kj->ki", self.to_raw[todo], theta) - self.target
+            pull = 2 * self.model.prior * self.to_raw[todo].transpose(0, 2, 1)
+            loss += self.model.prior * (away**2).sum(axis=1)
+            gradient += np.einsum("kij,kj->ki", pull, away)
+            hessian += pull @ self.to_raw[todo]
         return loss, gradient, hessian
 
     def _keep_features(self, todo: NDArray[np.intp]) -> None:

@@ -68,20 +68,24 @@ TINY = np.finfo(float).tiny
 
 @dataclass(frozen=True)
 class Ridge:
-    """Factors of the squared off-diagonal and diagonal entries of W - I, and of b."""
+    """Factors of the squared off-diagonal and diagonal entries of W - I, and of b.
+
+    With a `centre`, of W - centre I.
+    """
 
     off_diagonal: float = 0.0
     diagonal: float = 0.0
     intercept: float = 0.0
+    centre: float = 1.0
 
     def at(self, x: Array) -> tuple[float, Array]:
         """Return the penalty of the parameters `x`, and its gradient."""
-        away = _away(x)
+        away = _away(x, self.centre)
         slope = self.slope(away)
         return float(np.vdot(away, slope)) / 2, slope
 
     def slope(self, away: Array) -> Array:
-        """Return the gradient of the penalty, `away` from the identity map."""
+        """Return the gradient of the penalty, `away` from where it is 0."""
         k = np.arange(away.shape[0])
         out = 2 * self.off_diagonal * away
         out[k, k] = 2 * self.diagonal * away[k, k]
@@ -89,11 +93,11 @@ class Ridge:
         return out
 
 
-def _away(x: Array) -> Array:
-    """Return `x` less the identity map."""
+def _away(x: Array, centre: float = 1.0) -> Array:
+    """Return `x` less the identity map, or less x -> centre * x."""
     k = np.arange(x.shape[0])
     out = x.copy()
-    out[k, k] -= 1
+    out[k, k] -= centre
     return out
 
 
@@ -111,7 +115,9 @@ def fit_matrix(
     max_iter: int,
 ) -> Result:
     """Minimise log-loss + penalty from `start`."""
-    if is_large(data) and ridge.diagonal == 0 and _is_by_class(start):
+    # About another map than the identity, the diagonal is held by a weak prior.
+    is_free = ridge.diagonal == 0 or ridge.centre != 1
+    if is_large(data) and is_free and _is_by_class(start):
         start = _fit_by_class(data, start, ridge)
     problem = _Problem(data, ridge)
     return minimize(problem.expand, problem.loss, start, tol=tol, max_iter=max_iter)
@@ -123,10 +129,10 @@ def _is_by_class(x: Array) -> bool:
 
 
 def _fit_by_class(data: CalibrationData, start: Array, ridge: Ridge) -> Array:
-    """Return a better start: the diagonal, which nothing holds, and b fitted alone."""
+    """Return a better start: the diagonal, which little holds, and b fitted alone."""
     vector = np.stack([np.diagonal(start), start[:, -1]])
     penalty = slight_penalty(data, vector)
-    penalty[1] += ridge.intercept
+    penalty += [[ridge.diagonal], [ridge.intercept]]
     found = fit_vector(data, vector, penalty=penalty, tol=1e-4, max_iter=20).x
     out = np.zeros_like(start)
     np.fill_diagonal(out, found[0])

@@ -67,6 +67,8 @@ DEPTH = 32.0
 LEAST_GAP = 4
 # How far the parameters themselves are held, in units of the penalty on their jumps.
 HOLD = 1e-2
+# How much of the prior on the temperature each gets (`benchmarks/never_harm.py`).
+PRIOR_SHARE = 1 / 8
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def fit_order_preserving(
     knots: Knots,
     *,
     smoothness: float,
+    prior: float = 0.0,
     tol: float,
     max_iter: int,
 ) -> Result:
@@ -161,6 +164,7 @@ def fit_order_preserving(
     start = np.concatenate([np.ones(n_scales), np.zeros(n_slopes)])
     lower = np.concatenate([np.full(n_scales, LEAST_SCALE), np.zeros(n_slopes)])
     penalty = smoothness * _roughness(n_scales, n_slopes)
+    penalty[np.diag_indices_from(penalty)] += PRIOR_SHARE * prior
 
     def expand(x: Array) -> tuple[float, Array, Array]:
         sums = data.sum(partial(_sums_of_block, x, knots, temperature))

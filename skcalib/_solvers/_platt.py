@@ -21,6 +21,7 @@ from skcalib._solvers._logistic import (
     temperature_start,
 )
 from skcalib._solvers._result import Result
+from skcalib._solvers._temperature import prior_strength
 
 
 def fit_platt(
@@ -28,6 +29,7 @@ def fit_platt(
     *,
     on_log_odds: bool,
     smooth_targets: bool,
+    prior: float | None = None,
     tol: float = 1e-8,
     max_iter: int = 100,
 ) -> Result:
@@ -42,12 +44,16 @@ def fit_platt(
     low = smooth_low if smooth_targets else np.zeros(n_classes)
     high = smooth_high if smooth_targets else np.ones(n_classes)
     features = _log_odds if on_log_odds or n_classes == 2 else _logits
-    start = temperature_start(data) if features is _log_odds else None
-    model = LogisticModel(features, 1, low, high, start=start)
+    start = temperature_start(data, prior) if features is _log_odds else None
+    strength = 0.0 if start is None else prior_strength(prior, data)
+    model = LogisticModel(features, 1, low, high, start=start, prior=strength)
 
     x = np.zeros((n_classes, 2))
     # A class that never occurs has one target only, which its intercept meets.
-    x[:, 1] = np.log(smooth_low) - np.log1p(-smooth_low)
+    if strength > 0:
+        x[:, 0] = start
+    else:
+        x[:, 1] = np.log(smooth_low) - np.log1p(-smooth_low)
     present = np.flatnonzero(own) if n_classes > 2 else np.array([1])
     result = fit_logistic(data, model, present, tol=tol, max_iter=max_iter)
     x[present] = result.x

@@ -8,13 +8,21 @@ with respect to log beta are mean(E[t] - t_y) and mean(Var[t] + E[t] - t_y). The
 convex in beta, so the sign of the slope says on which side the optimum lies, and a
 bracket keeps Newton's steps safe: one that leads out of it gives way to bisection.
 
+A prior adds 2 c log cosh(log(beta) / 2) / n to the mean loss of n samples: the log-loss
+of c trials that came out "larger than 1" and c "smaller", had 1 / (1 + 1/beta) been the
+probability of the former (a beta distribution of that probability, of beta itself a
+beta prime). It has its mode at T = 1, the slope c tanh(log(beta) / 2) / n and so never
+pulls by more than c / n, however far off the units of the logits are. The sum grows at
+both ends, so that samples told apart without error have an optimum, too.
+
 The loop is not that of `_descend`. What is looked for is the root of a slope of one
 unknown, in a bracket that each point makes smaller; no step needs a line search, and
 after a last one, short enough for Newton's method to have squared the error, no look.
 """
 
+from dataclasses import dataclass
 from functools import partial
-from math import exp, log, sqrt
+from math import exp, log, log1p, sqrt, tanh
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,28 +44,70 @@ SUBSAMPLE_ELEMENTS = 1 << 16
 REACH = 1e3
 # Terms below exp(-FLOOR) of the largest are nothing; cut, their products stay finite.
 FLOOR = 200.0
+# Samples that speak for T = 1 beforehand, chosen by `benchmarks/never_harm.py`.
+PRIOR = 8.0
+# In units of the weight of all samples; more changes nothing.
+MOST_PRIOR = 1e9
+TINY = np.finfo(float).tiny
 # Temperatures below this, with the reach of the search, have no finite inverse.
 LEAST_TEMPERATURE = 2.0**-1000
 
 
+@dataclass(frozen=True)
+class _Prior:
+    """A pull of log beta towards `centre`, `strength` being relative to the samples."""
+
+    strength: float
+    centre: float
+
+    def at(self, log_beta: float) -> tuple[float, float, float]:
+        """Return what it adds to the loss, its slope and its curvature."""
+        half = abs(log_beta - self.centre) / 2
+        pull = tanh((log_beta - self.centre) / 2)
+        # log cosh of half the distance, which cosh would overflow.
+        cost = 2 * (half + log1p(exp(-2 * half)) - log(2))
+        strength = self.strength
+        return strength * cost, strength * pull, strength * (1 - pull**2) / 2
+
+
+def prior_strength(prior: float | None, data: CalibrationData) -> float:
+    """Return the weight of a prior of so many samples beside those of the data."""
+    # Beside samples of next to no weight it is finite, too.
+    return min((prior or 0.0) / max(data.total_weight, TINY), MOST_PRIOR)
+
+
 def fit_temperature(
-    data: CalibrationData, *, tol: float = 1e-10, max_iter: int = 100
+    data: CalibrationData,
+    *,
+    prior: float | None = None,
+    tol: float = 1e-10,
+    max_iter: int = 100,
 ) -> Result:
-    """Minimise the log-loss over T > 0; `tol` is the absolute error of log T."""
+    """Minimise log-loss and prior over T > 0; `tol` is the absolute error of log T.
+
+    `prior` is its weight in samples, None no prior.
+    """
+    strength = prior_strength(prior, data)
     sample = subsample(data)
     gap = typical_gap(sample)
     if gap == 0:
         return Result(np.ones(1), log(data.n_classes), 0, ALL_EQUAL)
-    if gap < LEAST_TEMPERATURE:
-        larger = enlarged(data)
-        result = fit_temperature(larger, tol=tol, max_iter=max_iter)
-        return result.at(result.x * LEAST_TEMPERATURE)
+    unit = LEAST_TEMPERATURE if gap < LEAST_TEMPERATURE else 1.0
+    if unit < 1:
+        data = enlarged(data)
+        sample = subsample(data)
+        gap = typical_gap(sample)
+    pull = _Prior(strength, log(unit))
     start = -log(gap)
     bracket = (start - log(REACH), start + log(REACH))
+    if strength > 0:
+        # Where the data say little, the optimum lies on the way to the prior's.
+        bracket = min(bracket[0], pull.centre - 1), max(bracket[1], pull.centre + 1)
     if sample is not data:
-        trial = _newton(sample, start, bracket, 1e-6, max_iter)
+        trial = _newton(sample, start, bracket, pull, 1e-6, max_iter)
         start = -log(trial.x[0]) if trial.converged else start
-    return _newton(data, start, bracket, tol, max_iter)
+    result = _newton(data, start, bracket, pull, tol, max_iter)
+    return result.at(result.x * unit)
 
 
 def enlarged(data: CalibrationData) -> CalibrationData:
@@ -80,6 +130,7 @@ def _newton(
     data: CalibrationData,
     log_beta: float,
     bracket: tuple[float, float],
+    prior: _Prior,
     tol: float,
     max_iter: int,
 ) -> Result:
@@ -88,8 +139,9 @@ def _newton(
     n_iter = 0
     while not converged and n_iter < max_iter:
         n_iter += 1
-        loss, slope, curvature, misses = data.sum(partial(_statistic, exp(log_beta)))
-        if misses == 0:
+        *sums, misses = data.sum(partial(_statistic, exp(log_beta)))
+        loss, slope, curvature = np.add(sums, prior.at(log_beta))
+        if misses == 0 and not prior.strength:
             return _result(upper, loss, slope, n_iter, NO_ERRORS)
         if slope > 0:
             upper = log_beta
@@ -101,7 +153,7 @@ def _newton(
         log_beta += step
         # Newton squares the error: a step this short leaves less than tol.
         converged = abs(step) <= (sqrt(tol) if inside else tol)
-    if log_beta - bracket[0] < 0.01:
+    if log_beta - bracket[0] < 0.01 and not prior.strength:
         return _result(log_beta, loss, slope, n_iter, NO_INFORMATION)
     message = CONVERGED if converged else LIMIT.format(max_iter)
     return _result(log_beta, loss, slope, n_iter, message)

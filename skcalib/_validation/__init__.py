@@ -8,7 +8,7 @@ from skcalib._validation._containers import (
     readable,
     refuse_dask,
 )
-from skcalib._validation._from_proba import logits_from_proba
+from skcalib._validation._from_proba import log_proba_rows, logits_from_proba
 from skcalib._validation._groups import check_groups
 from skcalib._validation._logits import (
     INDEX_ROWS,
@@ -48,6 +48,7 @@ __all__ = [
     "column_names",
     "encode_labels",
     "is_dask",
+    "log_proba_rows",
     "logits_from_proba",
     "lone_class",
     "make_splits",

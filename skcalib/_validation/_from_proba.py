@@ -1,14 +1,26 @@
 """Probabilities to logits, the one door through which probabilities enter."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skcalib._sklearn_compat import like_frame
 from skcalib._validation._proba import check_proba_rows
 
+# The smallest normal number of single precision: what is below was cut or rounded.
+SMALLEST = float(np.finfo(np.float32).tiny)
+PROBA_FLOOR = 1e-12
+# How far from a whole number of steps a probability may be, after single precision.
+OFF_STEP = 1e-2
+# Fewer values are odd rather than a lattice, and all numbers are whole numbers of the
+# smallest ones that a computer knows.
+LEAST_STEPS, MOST_STEPS = 4, 1e5
 
-def logits_from_proba(proba: Any, *, floor: float = 1e-12) -> Any:
+
+def logits_from_proba(
+    proba: Any, *, floor: float | Literal["auto"] = PROBA_FLOOR
+) -> Any:
     """Turn predicted probabilities into logits for a calibrator.
 
     The logarithm of a probability is a logit: its softmax gives the probability
@@ -20,8 +32,13 @@ def logits_from_proba(proba: Any, *, floor: float = 1e-12) -> Any:
     proba : array-like of shape (n_samples, n_classes) or (n_samples,)
         Probabilities; a single column is that of the second class.
 
-    floor : float, default=1e-12
-        Smallest probability told apart from zero.
+    floor : float or "auto", default=1e-12
+        Smallest probability told apart from zero. "auto" decides by the values: half a
+        step where there are zeros and all others are whole numbers of steps, as the
+        shares of trees or rounded numbers are; 1.2e-38, the least of single precision,
+        where some are positive and below 1e-12; else 1e-12. It is for arrays that are
+        looked at as a whole: what is served row by row needs one number for all, or
+        `ProbabilityFloor`, which learns it and keeps it.
 
     Returns
     -------
@@ -49,6 +66,36 @@ def logits_from_proba(proba: Any, *, floor: float = 1e-12) -> Any:
     >>> TemperatureScaling().fit(logits, [0, 0, 1, 1]).predict_proba(logits).shape
     (4, 2)
     """
-    if not 0 < floor < 1:
-        raise ValueError(f"floor={floor!r} is not between 0 and 1.")
-    return like_frame(np.log(np.maximum(check_proba_rows(proba), floor)), proba)
+    is_auto = isinstance(floor, str) and floor == "auto"
+    if not is_auto and (isinstance(floor, str) or not 0 < floor < 1):
+        raise ValueError(f'floor={floor!r} is neither between 0 and 1 nor "auto".')
+    rows = check_proba_rows(proba)
+    least = _floor_of(rows) if is_auto else floor
+    return like_frame(np.log(np.maximum(rows, least)), proba)
+
+
+def log_proba_rows(log_proba: Any) -> NDArray[Any]:
+    """Check logarithms of probabilities, and raise those of zeros and near zeros.
+
+    Logarithms of zeros are put where `logits_from_proba` puts them; where there are
+    none, a classifier has computed logarithms straight away, and they are exact.
+    """
+    rows = np.asarray(log_proba)
+    check_proba_rows(np.exp(rows))
+    floor = PROBA_FLOOR if np.isneginf(rows).any() else SMALLEST
+    return np.maximum(rows, rows.dtype.type(np.log(floor)))
+
+
+def _floor_of(proba: NDArray[Any]) -> float:
+    """Return half a step of probabilities that are a lattice, or a round number."""
+    levels = np.unique(proba)
+    positive = levels[levels > 0].astype(np.float64)
+    has_zeros = LEAST_STEPS <= positive.shape[0] < levels.shape[0]
+    if has_zeros and positive[-1] <= MOST_STEPS * positive[0]:
+        # The smallest may be two steps, if one never occurs.
+        for step in (positive[0], positive[0] / 2):
+            steps = positive / step
+            if np.abs(steps - np.round(steps)).max() < OFF_STEP:
+                return float(step / 2)
+    is_deep = positive.shape[0] > 0 and positive[0] < PROBA_FLOOR
+    return SMALLEST if is_deep else PROBA_FLOOR

@@ -5,6 +5,7 @@ from skcalib.calibrators._beta import BetaCalibration
 from skcalib.calibrators._density_ratio import DensityRatioCalibration
 from skcalib.calibrators._dirichlet import DirichletCalibration
 from skcalib.calibrators._ensemble import EnsembleTemperatureScaling
+from skcalib.calibrators._floor import ProbabilityFloor
 from skcalib.calibrators._histogram import HistogramBinning
 from skcalib.calibrators._isotonic import IsotonicCalibration
 from skcalib.calibrators._matrix import MatrixScaling
@@ -28,6 +29,7 @@ __all__ = [
     "MatrixScaling",
     "OrderPreservingScaling",
     "PlattScaling",
+    "ProbabilityFloor",
     "ScalingBinning",
     "SplineCalibration",
     "StructuredMatrixScaling",

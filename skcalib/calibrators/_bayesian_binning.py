@@ -9,6 +9,7 @@ from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._bayesian_binning import fit_bayesian_binning
+from skcalib.calibrators._absent import keep_absent
 
 # From n^(1/3) / SPREAD to SPREAD n^(1/3) bins, the constant C of the paper.
 SPREAD = 10
@@ -73,8 +74,9 @@ class BayesianBinning(BaseCalibrator):
     The prior of a bin keeps every probability off 0 and 1. Equal scores are never
     parted, so ties may leave fewer bins. Edges lie halfway between two samples in the
     log-odds; the middle of a bin is taken in the probability. Of two classes the second
-    is binned and the first gets the rest. With weights :math:`n` is their sum, but for
-    the numbers of bins no more than 100 times the number of distinct scores.
+    is binned and the first gets the rest. A class that never occurs in the calibration
+    set keeps its probability before normalisation. With weights :math:`n` is their sum,
+    but for the numbers of bins no more than 100 times the number of distinct scores.
 
     The scores of all curves are held in memory, as float64.
 
@@ -103,6 +105,10 @@ class BayesianBinning(BaseCalibrator):
 
     has_logits = False
 
+    @property
+    def learns_by_class(self):
+        return self.method != "top_label"
+
     def __init__(
         self, *, method="one_vs_rest", max_bins=None, prior_strength=2.0, classes=None
     ):
@@ -122,6 +128,7 @@ class BayesianBinning(BaseCalibrator):
         self.weights_ = np.stack([average.weights for average in averages])
         self.edges_ = [average.histogram.edges for average in averages]
         self.values_ = [average.histogram.values for average in averages]
+        keep_absent(data, self.edges_, self.values_, kind="constant")
 
     def _numbers_of_bins(self, n_samples):
         root = np.cbrt(n_samples)

@@ -8,6 +8,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import BetaLink, CalibrationMap, LogOdds, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._beta import fit_beta
+from skcalib._solvers._temperature import PRIOR
 from skcalib._warnings import warn
 
 
@@ -25,6 +26,12 @@ class BetaCalibration(BaseCalibrator):
     variant : {"abm", "am", "ab"}, default="abm"
         Three free parameters; two with :math:`a = b`; or two with
         :math:`c = (a - b) \ln 2`, which leaves :math:`p = 1/2` where it is.
+
+    prior : float or None, default=8.0
+        Strength :math:`s`, in samples, of a weak pull of the curves towards the
+        temperature :math:`T` that `TemperatureScaling` finds with it:
+        :math:`\frac{s}{n} ((T a - 1)^2 + (T b - 1)^2 + c^2)` is added to the mean
+        log-loss of each class. None is the maximum likelihood of [1]_.
 
     tol : float, default=1e-8
         A class has converged when the next step would lower its log-loss by less than
@@ -61,8 +68,8 @@ class BetaCalibration(BaseCalibrator):
     Warns
     -----
     ConvergenceWarning
-        If a class is told from the rest without error, so that no curve is steep
-        enough. The last point is kept.
+        If there is no prior and a class is told from the rest without error, so that no
+        curve is steep enough. The last point is kept.
 
     Notes
     -----
@@ -70,9 +77,9 @@ class BetaCalibration(BaseCalibrator):
     method minimises its quadratic model over :math:`a, b \ge 0`. (The reference
     implementation drops a feature with a negative coefficient and fits again.)
 
-    A class that never occurs in the calibration set keeps its probability before
-    normalisation. Logarithms that vary by less than 1e-8 over the calibration set get
-    coefficient 0.
+    A class that never occurs in the calibration set has the curve of the temperature,
+    and without a prior keeps its probability before normalisation. Logarithms that vary
+    by less than 1e-8 over the calibration set get coefficient 0.
 
     References
     ----------
@@ -84,7 +91,8 @@ class BetaCalibration(BaseCalibrator):
     --------
     >>> from skcalib import BetaCalibration
     >>> log_odds = [-3.0, -1.0, 0.5, 1.0, 2.0, 3.0]
-    >>> beta = BetaCalibration(variant="am").fit(log_odds, [0, 1, 0, 0, 1, 1])
+    >>> beta = BetaCalibration(variant="am", prior=None)
+    >>> beta = beta.fit(log_odds, [0, 1, 0, 0, 1, 1])
     >>> beta.predict_proba([-2.0, 0.0, 2.0]).round(2)
     array([[0.81, 0.19],
            [0.57, 0.43],
@@ -94,13 +102,19 @@ class BetaCalibration(BaseCalibrator):
     by_sums = True
     _parameter_constraints: dict = {
         "variant": [StrOptions({"abm", "am", "ab"})],
+        "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "classes": ["array-like", None],
     }
 
-    def __init__(self, *, variant="abm", tol=1e-8, max_iter=100, classes=None):
+    learns_by_class = True
+
+    def __init__(
+        self, *, variant="abm", prior=PRIOR, tol=1e-8, max_iter=100, classes=None
+    ):
         self.variant = variant
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
@@ -108,7 +122,11 @@ class BetaCalibration(BaseCalibrator):
     def fit_calibration(self, data):
         """Fit a beta curve for each class."""
         result = fit_beta(
-            data, variant=self.variant, tol=self.tol, max_iter=self.max_iter
+            data,
+            variant=self.variant,
+            prior=self.prior,
+            tol=self.tol,
+            max_iter=self.max_iter,
         )
         if not result.converged:
             warn(

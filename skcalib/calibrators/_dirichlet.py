@@ -38,6 +38,12 @@ class DirichletCalibration(MatrixScaling):
         Predict with the mean of the probabilities of the models fitted on the folds,
         as [1]_ do, instead of one model fitted on all samples.
 
+    prior : float or None, default=8.0
+        Strength, in samples, of a weak pull of the temperature, where the search
+        starts, towards 1, as in `TemperatureScaling`, and with "odir", which leaves
+        them free, of the diagonal entries towards those of the temperature; None is the
+        penalty as published.
+
     tol : float, default=1e-9
         How far above its minimum, in nats, the penalised mean log-loss may end.
 

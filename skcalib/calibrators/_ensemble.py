@@ -11,6 +11,7 @@ from skcalib._maps import CalibrationMap, Softmax, WeightedSum
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._mixture import HeldShares, SummedShares, fit_shares
 from skcalib._solvers._temperature import (
+    PRIOR,
     fit_temperature,
     inverse_factors,
     scaled_logits,
@@ -31,6 +32,10 @@ class EnsembleTemperatureScaling(BaseCalibrator):
 
     Parameters
     ----------
+    prior : float or None, default=8.0
+        Strength, in samples, of a weak pull of the temperature towards 1, as in
+        `TemperatureScaling`; None is the maximum likelihood of [1]_.
+
     tol : float, default=1e-6
         How far above its minimum, in nats, the mean log-loss may end.
 
@@ -90,6 +95,7 @@ class EnsembleTemperatureScaling(BaseCalibrator):
 
     by_sums = True
     _parameter_constraints: dict = {
+        "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "classes": ["array-like", None],
@@ -98,14 +104,15 @@ class EnsembleTemperatureScaling(BaseCalibrator):
     keeps_class = True
     has_logits = False
 
-    def __init__(self, *, tol=1e-6, max_iter=100, classes=None):
+    def __init__(self, *, prior=PRIOR, tol=1e-6, max_iter=100, classes=None):
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
 
     def fit_calibration(self, data):
         """Find the temperature, then the weights of the mixture."""
-        self.temperature_ = float(fit_temperature(data).x[0])
+        self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
         of_parts = partial(_log_proba_of_parts, self.temperature_)
         shares = (
             SummedShares(data, of_parts, n_parts=3)

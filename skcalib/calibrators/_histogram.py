@@ -7,6 +7,7 @@ from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._histogram import fit_histogram
+from skcalib.calibrators._absent import keep_absent
 
 # Lost beside any positive value; decides only in rows where every bin gives 0.
 FALLBACK = 1e-100
@@ -59,7 +60,8 @@ class HistogramBinning(BaseCalibrator):
     Notes
     -----
     Of two classes the second is binned and the first gets the rest. A bin without
-    samples gives its middle. A row in which all bins give 0 keeps its
+    samples gives its middle, but a class without any keeps its probability before
+    normalisation. A row in which all bins give 0 keeps its
     probabilities. `smoothing` is the m-estimate of [2]_ with the middle of the bin as
     the prior, where the source takes the share of the class. Bins are kept as log-odds,
     which tell apart probabilities that differ from 1 by less than rounding.
@@ -95,6 +97,10 @@ class HistogramBinning(BaseCalibrator):
 
     has_logits = False
 
+    @property
+    def learns_by_class(self):
+        return self.method != "top_label"
+
     def __init__(
         self,
         *,
@@ -121,6 +127,7 @@ class HistogramBinning(BaseCalibrator):
         )
         self.edges_ = [histogram.edges for histogram in histograms]
         self.values_ = [histogram.values for histogram in histograms]
+        keep_absent(data, self.edges_, self.values_, kind="constant")
 
     def calibration_map(self):
         """Return the histograms as tables."""

@@ -7,8 +7,9 @@ from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import Scale, curve_map, make_tables
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._isotonic import fit_isotonic
-from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
+from skcalib._solvers._temperature import LEAST_TEMPERATURE, PRIOR, fit_temperature
 from skcalib._warnings import warn
+from skcalib.calibrators._absent import keep_absent
 
 # Share of the uncalibrated probabilities that makes the curves strictly increasing.
 STRICT = 1e-9
@@ -75,7 +76,7 @@ class IsotonicCalibration(BaseCalibrator):
     Between the flat pieces a curve is linear in the log-odds, and beyond the first and
     last sample it is constant.
 
-    A class that never occurs in the calibration set gets probability 0 before
+    A class that never occurs in the calibration set keeps its probability before
     normalisation. Zeros make the log-loss of a test sample infinite; "strict" avoids
     that, at a price of about 20 nats for such a sample.
 
@@ -113,6 +114,10 @@ class IsotonicCalibration(BaseCalibrator):
 
     has_logits = False
 
+    @property
+    def learns_by_class(self):
+        return self.method not in ("shared", "top_label")
+
     def __init__(self, *, method="one_vs_rest", classes=None):
         self.method = method
         self.classes = classes
@@ -133,9 +138,10 @@ class IsotonicCalibration(BaseCalibrator):
         curves = fit_isotonic(data, scores, factor=factor, shared=shared)
         self.knots_ = [curve.knots for curve in curves]
         self.values_ = [curve.values for curve in curves]
+        keep_absent(data, self.knots_, self.values_, kind="linear")
 
     def _fit_temperature(self, data):
-        result = fit_temperature(data)
+        result = fit_temperature(data, prior=PRIOR)
         if not result.converged:
             warn(
                 "The temperature of IsotonicCalibration stopped early: "

@@ -6,10 +6,17 @@ import numpy as np
 
 from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Operation, Softmax, WeightedSum
+from skcalib._numerics import LARGEST_LOGIT
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
-from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
+from skcalib._solvers._temperature import (
+    LEAST_TEMPERATURE,
+    PRIOR,
+    fit_temperature,
+    prior_strength,
+)
 from skcalib._validation import make_splits
+from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._penalty_search import PenaltySearch
 from skcalib.calibrators._seen_range import clip_masked
 
@@ -51,6 +58,12 @@ class MatrixScaling(BaseCalibrator):
     average_folds : bool, default=False
         Predict with the mean of the probabilities of the models fitted on the folds,
         as [2]_ do, instead of one model fitted on all samples.
+
+    prior : float or None, default=8.0
+        Strength, in samples, of a weak pull of the temperature, where the search
+        starts, towards 1, as in `TemperatureScaling`, and with "odir", which leaves
+        them free, of the diagonal entries towards those of the temperature; None is the
+        penalty as published.
 
     tol : float, default=1e-9
         How far above its minimum, in nats, the penalised mean log-loss may end.
@@ -122,6 +135,9 @@ class MatrixScaling(BaseCalibrator):
     with a hundred classes and a few thousand samples ``penalty=None`` is worse than no
     calibration.
 
+    A class that does not occur in the calibration set is left out of the fit. It has
+    the mean of the others' diagonal entries and offsets, and no off-diagonal entries.
+
     The search for the strengths departs from the full grid of [2]_: it takes
     :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, until
     the held-out loss rises, and then :math:`\mu` likewise. Both strengths multiply
@@ -155,6 +171,7 @@ class MatrixScaling(BaseCalibrator):
         "intercept_penalty": _strength,
         "cv": ["cv_object"],
         "average_folds": ["boolean"],
+        "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -162,6 +179,7 @@ class MatrixScaling(BaseCalibrator):
     }
 
     takes_unused = True
+    learns_by_class = True
     # What the clipped logits go through before the affine map.
     _front: tuple[Operation, ...] = ()
 
@@ -173,6 +191,7 @@ class MatrixScaling(BaseCalibrator):
         intercept_penalty="cv",
         cv=5,
         average_folds=False,
+        prior=PRIOR,
         tol=1e-9,
         max_iter=100,
         random_state=0,
@@ -183,6 +202,7 @@ class MatrixScaling(BaseCalibrator):
         self.intercept_penalty = intercept_penalty
         self.cv = cv
         self.average_folds = average_folds
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.random_state = random_state
@@ -196,14 +216,15 @@ class MatrixScaling(BaseCalibrator):
         splits = self._split(data) if self._needs_splits() else []
         data = data.used()
         # No smaller one has a finite inverse.
-        temperature = max(fit_temperature(data).x[0], LEAST_TEMPERATURE)
+        found = fit_temperature(data, prior=self.prior)
+        temperature = max(found.x[0], LEAST_TEMPERATURE)
         data, self.logit_range_ = clip_masked(data, temperature)
         features = self._features(data)
         start = identity_map(data.n_classes, 1 / temperature)
-        strengths, models = self._choose_strengths(features, splits, start)
+        strengths, models = self._choose_strengths(features, splits, start, temperature)
         off_diagonal, intercept = strengths
         self.off_diagonal_penalty_, self.intercept_penalty_ = off_diagonal, intercept
-        result = self._fit_affine(features, off_diagonal, intercept, start, self.tol)
+        result = self._fit_affine(features, strengths, start, temperature, self.tol)
         self._record(result)
         self.coef_, self.intercept_ = result.x[:, :-1], result.x[:, -1]
         for of_folds in ("fold_coefs_", "fold_intercepts_"):
@@ -235,7 +256,7 @@ class MatrixScaling(BaseCalibrator):
         number = np.cumsum(data.weight > 0) - 1
         return [(number[train], number[test]) for train, test in splits]
 
-    def _choose_strengths(self, data, splits, start):
+    def _choose_strengths(self, data, splits, start, temperature):
         """Return the two strengths, and the models of the folds if there are any."""
         self.cv_losses_ = {}
         if not splits:
@@ -244,7 +265,8 @@ class MatrixScaling(BaseCalibrator):
         tol = self.tol if self.average_folds else max(self.tol, FOLD_TOLERANCE)
 
         def fit(train, off_diagonal, intercept, x):
-            return self._fit_affine(train, off_diagonal, intercept, x, tol).x
+            strengths = off_diagonal, intercept
+            return self._fit_affine(train, strengths, x, temperature, tol).x
 
         folds = [tuple(data.subset(rows) for rows in split) for split in splits]
         search = PenaltySearch(fit, folds)
@@ -253,30 +275,32 @@ class MatrixScaling(BaseCalibrator):
         self.cv_losses_ = search.losses
         return strengths, models
 
-    def _fit_affine(self, data, off_diagonal, intercept, start, tol):
+    def _fit_affine(self, data, strengths, start, temperature, tol):
+        off_diagonal, intercept = strengths
         n_classes = data.n_classes
         if self.penalty == "l2":
             factor = off_diagonal / n_classes**2
             ridge = Ridge(factor, factor, intercept / n_classes)
         else:
             factor = off_diagonal / (n_classes * (n_classes - 1))
-            ridge = Ridge(factor, 0.0, intercept / n_classes)
+            prior = None if self.penalty is None else self.prior
+            # The factors in units of those of temperature scaling.
+            unit = min(temperature, LARGEST_LOGIT)
+            own = prior_strength(prior, data) * unit**2
+            ridge = Ridge(factor, own, intercept / n_classes, 1 / temperature)
         present = data.present
-        # Without a penalty the offset of an absent class would go to minus infinity.
-        if ridge.intercept > 0 or present.shape[0] == n_classes:
-            return fit_matrix(data, start, ridge=ridge, tol=tol, max_iter=self.max_iter)
+        if present.shape[0] < n_classes:
+            data = data.columns(present)
         part = np.ix_(present, np.append(present, n_classes))
         result = fit_matrix(
-            data.columns(present),
-            start[part],
-            ridge=ridge,
-            tol=tol,
-            max_iter=self.max_iter,
+            data, start[part], ridge=ridge, tol=tol, max_iter=self.max_iter
         )
-        x = start.copy()
-        x[part] = result.x
-        x[present, -1] -= x[present, -1].mean()
-        return result.at(x)
+        if present.shape[0] == n_classes:
+            return result
+        x = result.x
+        offsets = x[:, -1] - x[:, -1].mean()
+        whole = fill_absent(x[:, :-1], offsets, present, n_classes)
+        return result.at(np.column_stack(whole))
 
     def calibration_map(self):
         """Return the affine map, or the mean of those of the folds."""

@@ -16,7 +16,7 @@ from skcalib._maps import (
 )
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._order_preserving import choose_knots, fit_order_preserving
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import PRIOR, fit_temperature, prior_strength
 from skcalib.calibrators._scaling import divisions, fit_scaling
 
 
@@ -54,6 +54,11 @@ class OrderPreservingScaling(BaseCalibrator):
         `smoothness` over the number of samples, times the squared jumps between
         neighbouring values of :math:`s` and between neighbouring slopes of :math:`g`,
         plus a hundredth of the squared values of :math:`s - 1` and slopes.
+
+    prior : float or None, default=8.0
+        Strength, in samples, of a weak pull of the temperature towards 1, as in
+        `TemperatureScaling`. An eighth of it pulls each value of :math:`s` towards 1
+        and each slope towards 0. None is no pull but that of `smoothness`.
 
     tol : float, default=1e-9
         How far above its minimum, in nats, the penalised mean log-loss may end.
@@ -144,6 +149,7 @@ class OrderPreservingScaling(BaseCalibrator):
         "scaling": [BaseCalibrator, None],
         "n_knots": [Interval(Integral, 1, None, closed="left")],
         "smoothness": [Interval(Real, 0, None, closed="neither")],
+        "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "classes": ["array-like", None],
@@ -155,6 +161,7 @@ class OrderPreservingScaling(BaseCalibrator):
         *,
         n_knots=8,
         smoothness=3.0,
+        prior=PRIOR,
         tol=1e-9,
         max_iter=100,
         classes=None,
@@ -162,6 +169,7 @@ class OrderPreservingScaling(BaseCalibrator):
         self.scaling = scaling
         self.n_knots = n_knots
         self.smoothness = smoothness
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
@@ -175,6 +183,10 @@ class OrderPreservingScaling(BaseCalibrator):
         return self.scaling is None or self.scaling.by_sums
 
     @property
+    def learns_by_class(self):
+        return self.scaling is not None and self.scaling.learns_by_class
+
+    @property
     def keeps_class(self):
         return self.scaling is None or self.scaling.keeps_class
 
@@ -183,13 +195,14 @@ class OrderPreservingScaling(BaseCalibrator):
         self.scaling_ = None
         if self.scaling is not None:
             self.scaling_, data = fit_scaling(self, self.scaling, data)
-        self.temperature_ = float(fit_temperature(data).x[0])
+        self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
         knots = choose_knots(data, self.temperature_, self.n_knots)
         result = fit_order_preserving(
             data,
             self.temperature_,
             knots,
             smoothness=self.smoothness / data.total_weight,
+            prior=prior_strength(self.prior, data),
             tol=self.tol,
             max_iter=self.max_iter,
         )

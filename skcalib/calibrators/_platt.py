@@ -8,6 +8,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, LogOdds, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._platt import fit_platt
+from skcalib._solvers._temperature import PRIOR
 from skcalib._warnings import warn
 
 
@@ -26,10 +27,18 @@ class PlattScaling(BaseCalibrator):
         the class against the rest, or the raw logit :math:`z_k`. A logit alone says
         little where only differences of logits carry meaning, as in most networks.
 
-    smooth_targets : bool, default=True
+    smooth_targets : bool, default=False
         Fit to Platt's targets :math:`(n_k + 1)/(n_k + 2)` for the :math:`n_k` samples
         of the class and :math:`1/(n - n_k + 2)` for the others instead of 1 and 0.
-        They make the optimum finite whatever the data.
+        They make the optimum finite whatever the data, but with few samples of a class
+        draw its curve far from the logits.
+
+    prior : float or None, default=8.0
+        Strength :math:`c`, in samples, of a weak pull of the curves on log-odds towards
+        the temperature :math:`T` that `TemperatureScaling` finds with it:
+        :math:`\frac{c}{n} ((T a_k - 1)^2 + b_k^2)` is added to the mean log-loss of
+        each class. None, with ``smooth_targets=True``, is the fit of [1]_. Not used
+        where ``fit_on="logits"`` has more than two classes.
 
     tol : float, default=1e-8
         A class has converged when the next step would lower its log-loss by less than
@@ -63,14 +72,16 @@ class PlattScaling(BaseCalibrator):
     Warns
     -----
     ConvergenceWarning
-        If ``smooth_targets=False`` and the scores of a class are told from the rest
-        without error, so that no slope is steep enough. The last point is kept.
+        If there is no prior, ``smooth_targets=False``, and the scores of a class are
+        told from the rest without error, so that no slope is steep enough. The last
+        point is kept.
 
     Notes
     -----
     All classes are solved at once by Newton's method. A class that never occurs in the
-    calibration set gets the constant :math:`1/(n + 2)` before normalisation, also
-    without smoothed targets. Weights count as samples in the smoothed targets.
+    calibration set gets slope :math:`1/T` and intercept 0, and without a prior the
+    constant :math:`1/(n + 2)` before normalisation. Weights count as samples in the
+    smoothed targets and beside the prior.
 
     References
     ----------
@@ -81,9 +92,9 @@ class PlattScaling(BaseCalibrator):
     --------
     >>> from skcalib import PlattScaling
     >>> logits = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]
-    >>> platt = PlattScaling(smooth_targets=False)
+    >>> platt = PlattScaling(prior=None)
     >>> platt.fit(logits + [[0.0, 4.0]], y=[0, 0, 1, 1, 0])
-    PlattScaling(smooth_targets=False)
+    PlattScaling(prior=None)
     >>> platt.predict_proba([[4.0, 0.0]]).round(2)
     array([[0.67, 0.33]])
     """
@@ -92,22 +103,27 @@ class PlattScaling(BaseCalibrator):
     _parameter_constraints: dict = {
         "fit_on": [StrOptions({"log_odds", "logits"})],
         "smooth_targets": ["boolean"],
+        "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "classes": ["array-like", None],
     }
 
+    learns_by_class = True
+
     def __init__(
         self,
         *,
         fit_on="log_odds",
-        smooth_targets=True,
+        smooth_targets=False,
+        prior=PRIOR,
         tol=1e-8,
         max_iter=100,
         classes=None,
     ):
         self.fit_on = fit_on
         self.smooth_targets = smooth_targets
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
@@ -118,6 +134,7 @@ class PlattScaling(BaseCalibrator):
             data,
             on_log_odds=self.fit_on == "log_odds",
             smooth_targets=self.smooth_targets,
+            prior=self.prior,
             tol=self.tol,
             max_iter=self.max_iter,
         )

@@ -9,6 +9,7 @@ from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._spline import fit_splines
+from skcalib.calibrators._absent import keep_absent
 
 
 class SplineCalibration(BaseCalibrator):
@@ -75,6 +76,9 @@ class SplineCalibration(BaseCalibrator):
     The within-class form suits few classes: where a class is rare, nearly all fractiles
     belong to samples of others, and the few that matter lie between two knots.
 
+    With ``method="one_vs_rest"`` a class that never occurs in the calibration set keeps
+    its probability before normalisation.
+
     The scores of all curves are held in memory, as float64.
 
     References
@@ -100,6 +104,10 @@ class SplineCalibration(BaseCalibrator):
 
     has_logits = False
 
+    @property
+    def learns_by_class(self):
+        return self.method != "top_label"
+
     def __init__(self, *, method="top_label", n_knots=6, classes=None):
         self.method = method
         self.n_knots = n_knots
@@ -115,6 +123,7 @@ class SplineCalibration(BaseCalibrator):
         self.values_ = [
             floor + (1 - self.uniform_weight_) * curve.values for curve in curves
         ]
+        keep_absent(data, self.knots_, self.values_, kind="linear")
         self.splines_ = np.stack([curve.spline for curve in curves])
 
     def calibration_map(self):

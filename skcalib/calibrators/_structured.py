@@ -16,8 +16,15 @@ from skcalib._maps import (
 )
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import PRIOR, fit_temperature
 from skcalib._solvers._vector import fit_vector
+from skcalib.calibrators._absent import fill_absent
+from skcalib.calibrators._floor import (
+    DEEP_FLOORS,
+    floor_operations,
+    learn_floor,
+    raised_to,
+)
 from skcalib.calibrators._scaling import divisions
 
 
@@ -50,6 +57,10 @@ class StructuredMatrixScaling(BaseCalibrator):
     off_diagonal_penalty : float, default=1.0
         Factor of the third penalty. Not used by ``structure="vector"``.
 
+    prior : float or None, default=8.0
+        Strength, in samples, of a weak pull of the temperature towards 1, as in
+        `TemperatureScaling`; None is the maximum likelihood of [1]_.
+
     tol : float, default=1e-7
         How far above its minimum, in nats, the penalised mean log-loss may end.
 
@@ -71,6 +82,10 @@ class StructuredMatrixScaling(BaseCalibrator):
 
     intercept_ : ndarray of shape (n_classes,)
         The offsets :math:`b`.
+
+    floor_ : float or None
+        Probabilities below it are raised to it first; None where no logits lie so far
+        apart. See Notes.
 
     uniform_weight_ : float
         Share of the uniform distribution, :math:`1 / (n + 1)`.
@@ -98,6 +113,14 @@ class StructuredMatrixScaling(BaseCalibrator):
 
     Notes
     -----
+    A few rows of logits that are hundreds or thousands apart, as those of naive Bayes,
+    would decide the temperature. Where a probability is below the least of single
+    precision, 1.2e-38, that, 1e-20 and 1e-12 are tried as a floor under all of them,
+    and one is kept if a temperature fits better after it, as in `ProbabilityFloor`.
+
+    A class that does not occur in the calibration set is left out of the second step.
+    It has the mean of the others' diagonal entries and offsets.
+
     With weights, :math:`n` is their sum. The problem is strongly convex and is solved
     by Newton's method.
 
@@ -122,10 +145,13 @@ class StructuredMatrixScaling(BaseCalibrator):
         "intercept_penalty": _factor,
         "diagonal_penalty": _factor,
         "off_diagonal_penalty": _factor,
+        "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "classes": ["array-like", None],
     }
+
+    learns_by_class = True
 
     def __init__(
         self,
@@ -134,6 +160,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         intercept_penalty=1.0,
         diagonal_penalty=1.0,
         off_diagonal_penalty=1.0,
+        prior=PRIOR,
         tol=1e-7,
         max_iter=100,
         classes=None,
@@ -142,29 +169,41 @@ class StructuredMatrixScaling(BaseCalibrator):
         self.intercept_penalty = intercept_penalty
         self.diagonal_penalty = diagonal_penalty
         self.off_diagonal_penalty = off_diagonal_penalty
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
 
     def fit_calibration(self, data):
         """Find the temperature, then the shrunk matrix or vector."""
-        self.temperature_ = float(fit_temperature(data).x[0])
+        self.floor_ = learn_floor(data, DEEP_FLOORS, least=DEEP_FLOORS[0])
+        data = raised_to(self.floor_, data)
+        self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
         self.uniform_weight_ = 1 / (data.total_weight + 1)
-        front = CalibrationMap(*self._front(data.n_classes))
+        # The data are raised to the floor already.
+        front = CalibrationMap(*self._front(data.n_classes)[-2:])
         features = data.mapped(partial(evaluate_block, front), keep_type=is_large(data))
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
         unit = data.n_classes / data.total_weight
-        self._record(fit(features, unit))
+        present = data.present
+        if present.shape[0] < data.n_classes:
+            features = features.columns(present)
+        result = fit(features, unit)
+        self._record(result)
+        is_vector = self.structure == "vector"
+        coef = result.x[0] if is_vector else result.x[:, :-1]
+        offsets = result.x[1] if is_vector else result.x[:, -1]
+        self.coef_, self.intercept_ = fill_absent(
+            coef, offsets, present, data.n_classes
+        )
 
     def _fit_vector(self, data, unit):
         start = np.repeat([[1.0], [0.0]], data.n_classes, axis=1)
         factors = [[self.diagonal_penalty], [self.intercept_penalty]]
         penalty = np.repeat(unit * np.array(factors), data.n_classes, axis=1)
-        result = fit_vector(
+        return fit_vector(
             data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter
         )
-        self.coef_, self.intercept_ = result.x
-        return result
 
     def _fit_matrix(self, data, unit):
         ridge = Ridge(
@@ -173,17 +212,16 @@ class StructuredMatrixScaling(BaseCalibrator):
             unit * self.intercept_penalty,
         )
         start = identity_map(data.n_classes)
-        result = fit_matrix(
+        return fit_matrix(
             data, start, ridge=ridge, tol=self.tol, max_iter=self.max_iter
         )
-        self.coef_, self.intercept_ = result.x[:, :-1], result.x[:, -1]
-        return result
 
     def _front(self, n_classes):
         """Temperature, a little of the uniform distribution, logarithm."""
         share = self.uniform_weight_
         scaled = CalibrationMap(*divisions(self.temperature_), Softmax())
-        return WeightedSum((1 - share,), (scaled,), share / n_classes), Log()
+        mixed = WeightedSum((1 - share,), (scaled,), share / n_classes)
+        return *floor_operations(self.floor_), mixed, Log()
 
     def calibration_map(self):
         """Return temperature, mix with the uniform, and affine map."""

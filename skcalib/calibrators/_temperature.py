@@ -5,7 +5,7 @@ from numbers import Integral, Real
 from skcalib._base import BaseCalibrator
 from skcalib._maps import CalibrationMap, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
-from skcalib._solvers._temperature import fit_temperature
+from skcalib._solvers._temperature import PRIOR, fit_temperature
 from skcalib._solvers._temperature_search import search_temperature
 from skcalib.calibrators._scaling import divisions
 
@@ -30,6 +30,10 @@ class TemperatureScaling(BaseCalibrator):
         Exponent of the focal loss; 0 gives the log-loss. Only for
         ``objective="focal"``.
 
+    prior : float or None, default=8.0
+        Strength, in samples, of a weak pull of the log-loss towards :math:`T = 1` (see
+        Notes); None is the maximum likelihood of [1]_. Not used by other objectives.
+
     tol : float, default=1e-10
         Absolute tolerance on :math:`\log T`. Not used by ``objective="ece"``, and
         "focal" and "brier" reach 1e-8 at best.
@@ -48,13 +52,15 @@ class TemperatureScaling(BaseCalibrator):
         The learned temperature; above 1 when the classifier is over-confident.
 
     loss_ : float
-        Value of the objective at `temperature_` on the calibration set.
+        Value of the objective at `temperature_` on the calibration set, plus what the
+        prior adds.
 
     n_iter_ : int
         Iterations used.
 
     gradient_norm_ : float
-        Size of the derivative of the log-loss by :math:`\log T` at the last step.
+        Size of the derivative of the log-loss and the prior by :math:`\log T` at the
+        last step.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -65,11 +71,25 @@ class TemperatureScaling(BaseCalibrator):
     Warns
     -----
     ConvergenceWarning
-        If no temperature is best: all samples are classified without error, or the
-        logits carry no information. The best point found is kept.
+        If the logits of each row are equal; and, with another objective or
+        ``prior=None``, if no temperature is best: all samples are classified without
+        error, or the logits carry no information. The best point found is kept.
 
     Notes
     -----
+    Few samples, all of them classified without error, say that a temperature near 0 is
+    best; the first error on other data then costs any number of nats. The prior is
+
+    .. math::
+        \frac{2c}{n} \ln \cosh \frac{\ln T}{2},
+
+    added to the mean log-loss of :math:`n` samples, with :math:`c` its strength: as if
+    `prior` trials had each found the logits too large and too small by a factor. Its
+    pull on :math:`\ln T` never exceeds :math:`c / n`, so that logits in units of their
+    own, far from log-probabilities, lose little by it, and with thousands of samples it
+    is gone. Units of the logits matter by that little only; with
+    ``prior=None`` not at all.
+
     The log-loss is convex in :math:`1/T` and is solved by a safeguarded Newton method
     that starts from a subsample of the rows. The search covers the typical distance
     of the two largest logits of a row times 0.001 to 1,000. The focal and Brier
@@ -91,15 +111,22 @@ class TemperatureScaling(BaseCalibrator):
     --------
     >>> from skcalib import TemperatureScaling
     >>> logits = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]
-    >>> ts = TemperatureScaling().fit(logits, y=[0, 0, 1, 1])
+    >>> ts = TemperatureScaling(prior=None).fit(logits, y=[0, 0, 1, 1])
     >>> ts.predict_proba([[4.0, 0.0]]).round(2)
     array([[0.75, 0.25]])
+
+    Four samples are not believed by default:
+
+    >>> ts = TemperatureScaling().fit(logits, y=[0, 0, 1, 1])
+    >>> ts.predict_proba([[4.0, 0.0]]).round(2)
+    array([[0.96, 0.04]])
     """
 
     by_sums = True
     _parameter_constraints: dict = {
         "objective": [StrOptions({"log_loss", "focal", "brier", "ece"})],
         "gamma": [Interval(Real, 0, None, closed="left")],
+        "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "classes": ["array-like", None],
@@ -108,10 +135,18 @@ class TemperatureScaling(BaseCalibrator):
     keeps_class = True
 
     def __init__(
-        self, *, objective="log_loss", gamma=1.0, tol=1e-10, max_iter=100, classes=None
+        self,
+        *,
+        objective="log_loss",
+        gamma=1.0,
+        prior=PRIOR,
+        tol=1e-10,
+        max_iter=100,
+        classes=None,
     ):
         self.objective = objective
         self.gamma = gamma
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
@@ -121,7 +156,7 @@ class TemperatureScaling(BaseCalibrator):
         options = {"tol": self.tol, "max_iter": self.max_iter}
         focal_is_log_loss = self.objective == "focal" and self.gamma == 0
         if self.objective == "log_loss" or focal_is_log_loss:
-            result = fit_temperature(data, **options)
+            result = fit_temperature(data, prior=self.prior, **options)
         else:
             result = search_temperature(data, self.objective, self.gamma, **options)
         self._record(result)

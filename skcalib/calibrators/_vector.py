@@ -6,9 +6,16 @@ import numpy as np
 
 from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Softmax
+from skcalib._numerics import LARGEST_LOGIT
 from skcalib._sklearn_compat import Interval
-from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
+from skcalib._solvers._temperature import (
+    LEAST_TEMPERATURE,
+    PRIOR,
+    fit_temperature,
+    prior_strength,
+)
 from skcalib._solvers._vector import fit_vector, slight_penalty
+from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._seen_range import clip_masked
 
 
@@ -20,6 +27,11 @@ class VectorScaling(BaseCalibrator):
 
     Parameters
     ----------
+    prior : float or None, default=8.0
+        Strength, in samples, of a weak pull of the temperature towards 1, as in
+        `TemperatureScaling`, and of all factors and offsets towards those of the
+        temperature; None is the maximum likelihood of [1]_. See Notes.
+
     tol : float, default=1e-20
         How far above its minimum, in nats, the mean log-loss may end. The errors of
         the parameters go with its root, so it lies far below the rounding of the loss.
@@ -47,7 +59,7 @@ class VectorScaling(BaseCalibrator):
 
     loss_ : float
         Mean log-loss on the calibration set, among the classes that occur, plus the
-        slight penalty (see Notes).
+        penalties (see Notes).
 
     n_iter_ : int
         Newton steps used.
@@ -70,12 +82,17 @@ class VectorScaling(BaseCalibrator):
     -----
     The loss is convex and solved to its optimum by Newton's method from the
     temperature solution. A class that does not occur in the calibration set is left
-    out of the fit and keeps the factor of temperature scaling and offset 0: the data
+    out of the fit and has the mean factor and the mean offset of the others: the data
     say nothing about it, and the likelihood alone would push its probability to 0.
+
+    With a `prior` of :math:`c`, :math:`\frac{c}{n} (\lVert T v - 1 \rVert^2 + \lVert b
+    \rVert^2)` is added to the mean log-loss of :math:`n` samples, with :math:`T` the
+    temperature. Classes with few samples, which would overfit, stay near it.
 
     Where some map makes no error on the calibration set, the likelihood alone has no
     optimum. A ridge penalty towards the temperature solution, 1e-10 of the curvature
-    there, makes it unique; where the data determine the map it cannot be seen.
+    there, makes it unique also without a prior; where the data determine the map it
+    cannot be seen.
 
     The result depends on the constant that may be added to all logits of a row, so
     ``logits_from_proba`` of a network's probabilities gives another fit than its own
@@ -97,12 +114,16 @@ class VectorScaling(BaseCalibrator):
 
     by_sums = True
     _parameter_constraints: dict = {
+        "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "classes": ["array-like", None],
     }
 
-    def __init__(self, *, tol=1e-20, max_iter=100, classes=None):
+    learns_by_class = True
+
+    def __init__(self, *, prior=PRIOR, tol=1e-20, max_iter=100, classes=None):
+        self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
@@ -110,21 +131,25 @@ class VectorScaling(BaseCalibrator):
     def fit_calibration(self, data):
         """Fit factors and offsets of the classes that occur."""
         # No smaller one has a finite inverse.
-        temperature = max(fit_temperature(data).x[0], LEAST_TEMPERATURE)
+        found = fit_temperature(data, prior=self.prior)
+        temperature = max(found.x[0], LEAST_TEMPERATURE)
         data, self.logit_range_ = clip_masked(data, temperature)
-        self.coef_ = np.full(data.n_classes, 1 / temperature)
-        self.intercept_ = np.zeros(data.n_classes)
-        present = data.present
-        if present.shape[0] < data.n_classes:
+        n_classes, present = data.n_classes, data.present
+        if present.shape[0] < n_classes:
             data = data.columns(present)
-        start = np.stack([self.coef_[present], self.intercept_[present]])
+        start = np.repeat([[1 / temperature], [0.0]], data.n_classes, axis=1)
         penalty = slight_penalty(data, start)
+        # In units of the temperature, as logits may have any.
+        scale = np.array([[min(temperature, LARGEST_LOGIT)], [1.0]])
+        penalty += prior_strength(self.prior, data) * scale**2
         result = fit_vector(
             data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter
         )
         self._record(result)
-        self.coef_[present] = result.x[0]
-        self.intercept_[present] = result.x[1] - result.x[1].mean()
+        factors, offsets = result.x
+        self.coef_, self.intercept_ = fill_absent(
+            factors, offsets - offsets.mean(), present, n_classes
+        )
 
     def calibration_map(self):
         """Return the affine map of the columns."""

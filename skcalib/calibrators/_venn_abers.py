@@ -19,6 +19,7 @@ from skcalib._maps import (
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._venn_abers import class_pairs, fit_one_vs_one, fit_one_vs_rest
 from skcalib._validation import check_logits, make_splits
+from skcalib.calibrators._absent import make_identities
 
 # One-vs-one works with matrices of (2 pairs, classes): 21 MB here, 8 GB for 1,000.
 MOST_CLASSES = 150
@@ -92,8 +93,9 @@ class VennAbersCalibration(BaseCalibrator):
     nobody knows which, is a calibrated probability. Each curve keeps a share for
     chance, so that with many classes the rows become under-confident.
 
-    A class may be missing from the calibration set: it gets :math:`p_0 = 0` and a small
-    :math:`p_1`. The new sample has weight 1, so weights count as samples.
+    A class may be missing from the calibration set: it keeps its probability before
+    normalisation, in a pair as one of two, with the bounds 0 and 1. The new sample has
+    weight 1, so weights count as samples.
 
     The cross predictor of [1]_ trains the classifier anew for each fold. Here the
     classifier is given, and the folds part the calibration set only. The paper defines
@@ -133,6 +135,7 @@ class VennAbersCalibration(BaseCalibrator):
     }
 
     has_logits = False
+    learns_by_class = True
     takes_unused = True
 
     def __init__(self, *, method="one_vs_rest", cv=None, random_state=0, classes=None):
@@ -181,6 +184,21 @@ class VennAbersCalibration(BaseCalibrator):
         self.values_ = [curve.values for curve in curves]
         self.lower_ = [curve.lower for curve in curves]
         self.upper_ = [curve.upper for curve in curves]
+        self._leave_absent(data.used())
+
+    def _leave_absent(self, data):
+        """Let absent classes keep their probability, of which nothing is known."""
+        n_classes = data.n_classes
+        if n_classes == 2:
+            return
+        curves = np.setdiff1d(np.arange(n_classes), data.present)
+        if self._is_pairwise():
+            pairs = np.array(class_pairs(n_classes))
+            curves = np.flatnonzero(np.isin(pairs, curves).any(axis=1))
+        make_identities(curves, self.knots_, self.values_, kind="constant")
+        for k in curves:
+            self.lower_[k] = np.zeros_like(self.values_[k])
+            self.upper_[k] = np.ones_like(self.values_[k])
 
     def _check_size(self, n_classes):
         if self.method == "one_vs_one" and n_classes > MOST_CLASSES:

@@ -6,7 +6,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._sklearn_compat import HasMethods, StrOptions
-from skcalib._validation import logits_from_proba
+from skcalib._validation import log_proba_rows, logits_from_proba
 from skcalib.frozen._base import FrozenLogits
 
 
@@ -21,7 +21,8 @@ class ClassifierLogits(FrozenLogits):
     method : {"auto", "decision_function", "predict_proba"}, default="auto"
         Where the logits come from: the decision function as it is, or the logarithm of
         the probabilities. "auto" takes the decision function if there is one with a
-        column a class, or a single one for two classes.
+        column a class, or a single one for two classes; else `predict_log_proba`, which
+        tells apart what `predict_proba` rounds to 0; else the probabilities.
 
     See Also
     --------
@@ -31,7 +32,8 @@ class ClassifierLogits(FrozenLogits):
     Notes
     -----
     Probabilities below 1e-12 are raised to that before the logarithm, see
-    `skcalib.logits_from_proba`.
+    `skcalib.logits_from_proba`. Logarithms of `predict_log_proba` are cut there only if
+    some of them are those of 0, else at the least number of single precision, 1.2e-38.
 
     Examples
     --------
@@ -65,30 +67,40 @@ class ClassifierLogits(FrozenLogits):
         return self._compute(X)
 
     def _compute(self, X):
-        estimator = self.estimator
-        if not is_classifier(estimator):
-            raise TypeError(
-                f"ClassifierLogits needs a classifier; got {type(estimator).__name__}."
-            )
-        check_is_fitted(estimator)
-        if self.method != "predict_proba" and hasattr(estimator, "decision_function"):
-            scores = np.asarray(estimator.decision_function(X))
-            columns = scores[:, np.newaxis] if scores.ndim == 1 else scores
-            if self._fits(columns):
-                return columns
-            if self.method == "decision_function":
-                raise ValueError(
-                    f"The decision function has {columns.shape[1]} columns for "
-                    f"{len(estimator.classes_)} classes. Use method='predict_proba' or "
-                    "decision_function_shape='ovr' where the classifier has it."
-                )
-        if not hasattr(estimator, "predict_proba"):
-            raise ValueError(
-                f"{type(estimator).__name__} has no predict_proba to take logits from; "
-                "use method='decision_function' or another classifier."
-            )
-        return logits_from_proba(np.asarray(estimator.predict_proba(X)))
+        return read_scores(self.estimator, self.method, X)[0]
 
-    def _fits(self, columns):
-        n_classes = len(self.estimator.classes_)
-        return columns.shape[1] == (1 if n_classes == 2 else n_classes)
+
+def read_scores(estimator, method, X):
+    """Return the logits of a fitted classifier, and whether they are log-probabilities.
+
+    The logits have a column a class, or one for two classes.
+    """
+    if not is_classifier(estimator):
+        raise TypeError(
+            f"ClassifierLogits needs a classifier; got {type(estimator).__name__}."
+        )
+    check_is_fitted(estimator)
+    if method in ("auto", "decision_function") and hasattr(
+        estimator, "decision_function"
+    ):
+        scores = np.asarray(estimator.decision_function(X))
+        columns = scores[:, np.newaxis] if scores.ndim == 1 else scores
+        n_classes = len(estimator.classes_)
+        if columns.shape[1] == (1 if n_classes == 2 else n_classes):
+            return columns, False
+        if method == "decision_function":
+            raise ValueError(
+                f"The decision function has {columns.shape[1]} columns for "
+                f"{n_classes} classes. Use method='predict_proba' or "
+                "decision_function_shape='ovr' where the classifier has it."
+            )
+    if not hasattr(estimator, "predict_proba"):
+        raise ValueError(
+            f"{type(estimator).__name__} has no predict_proba to take logits from; "
+            "use method='decision_function' or another classifier."
+        )
+    if method == "auto" and hasattr(estimator, "predict_log_proba"):
+        # Most take the logarithm of probabilities, which may be 0.
+        with np.errstate(divide="ignore"):
+            return log_proba_rows(estimator.predict_log_proba(X)), True
+    return logits_from_proba(np.asarray(estimator.predict_proba(X))), True

@@ -24,6 +24,7 @@ from sklearn.utils.validation import (
     has_fit_parameter,
 )
 
+from skcalib._base import BaseCalibrator
 from skcalib._sklearn_compat import (
     HasMethods,
     StrOptions,
@@ -33,7 +34,7 @@ from skcalib._sklearn_compat import (
     safe_indexing,
 )
 from skcalib._warnings import warn
-from skcalib.calibrators import TemperatureScaling
+from skcalib.calibrators import ProbabilityFloor, TemperatureScaling
 from skcalib.meta._scores import ClassifierScores
 
 
@@ -329,7 +330,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(estimator)
         self.classes_ = estimator.classes_
         scores = self._scores_of(estimator, n_train=0)
-        return scores, self._fit_calibrator(scores(X), y, sample_weight, groups)
+        logits = scores(X)
+        return scores, self._fit_calibrator([scores], logits, y, sample_weight, groups)
 
     def _cross_fit(self, estimator, X, y, sample_weight, routed):
         if self.classes_.shape[0] < 2:
@@ -369,7 +371,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return [
             (
                 scores,
-                self._fit_calibrator(logits, *_rows(kept, *data)) if own else pooled,
+                self._fit_calibrator([scores], logits, *_rows(kept, *data))
+                if own
+                else pooled,
             )
             for (scores, logits, kept), own in zip(folds, rich, strict=True)
         ]
@@ -385,20 +389,26 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "a cv that leaves samples of every class on both sides, such as "
                 "StratifiedKFold or a shuffled KFold."
             )
-        return self._fit_calibrator(logits, *_rows(kept, *data))
+        scores = [scores for scores, *_ in folds]
+        return self._fit_calibrator(scores, logits, *_rows(kept, *data))
 
     def _scores_of(self, estimator, *, n_train):
         return ClassifierScores(
             estimator, method=self.method, classes=self.classes_, n_train=n_train
         )
 
-    def _fit_calibrator(self, logits, y, sample_weight, groups):
+    def _fit_calibrator(self, scores, logits, y, sample_weight, groups):
         calibrator = clone(self._resolved_calibrator())
         calibrator.set_params(classes=self.classes_)
+        is_ours = isinstance(calibrator, BaseCalibrator)
+        if is_ours and any(part.are_log_proba for part in scores):
+            calibrator = ProbabilityFloor(calibrator, classes=self.classes_)
         known = {}
         if groups is not None and has_fit_parameter(calibrator, "groups"):
             known["groups"] = groups
-        return calibrator.fit(logits, y, sample_weight=sample_weight, **known)
+        calibrator.fit(logits, y, sample_weight=sample_weight, **known)
+        needs_none = isinstance(calibrator, ProbabilityFloor) and not calibrator.floor_
+        return calibrator.calibrator_ if needs_none else calibrator
 
 
 def _fit_fold(estimator, X, y, rows, fit_params, method):

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import logsumexp
 
-from skcalib.frozen import ClassifierLogits
+from skcalib.frozen._classifier import read_scores
 
 
 class ClassifierScores:
@@ -21,6 +21,8 @@ class ClassifierScores:
         column_of = {label: k for k, label in enumerate(np.asarray(classes).tolist())}
         self.columns = np.array([column_of[c] for c in estimator.classes_.tolist()])
         self.n_train = n_train
+        # Known once there are any.
+        self.are_log_proba = False
 
     def none(self):
         """Return the logits of no rows."""
@@ -28,8 +30,7 @@ class ClassifierScores:
 
     def __call__(self, X):
         """Return logits of shape (n_samples, n_classes), or of one column if binary."""
-        transformer = ClassifierLogits(self.estimator, method=self.method)
-        logits = transformer.fit(X).transform(X)
+        logits, self.are_log_proba = read_scores(self.estimator, self.method, X)
         if np.array_equal(self.columns, np.arange(self.n_classes)):
             return logits
         if logits.shape[1] == 1:

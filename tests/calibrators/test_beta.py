@@ -44,7 +44,7 @@ def reference_loss(odds, hit, variant):
 def test_loss_is_that_of_a_general_bounded_solver(calibration_set, variant):
     logits, y = calibration_set
     odds = log_odds(logits.copy())
-    beta = BetaCalibration(variant=variant).fit(logits, y)
+    beta = BetaCalibration(prior=None, variant=variant).fit(logits, y)
     u = curve(beta, odds)
     for k in range(4):
         slow = reference_loss(odds[:, k], y == k, variant)
@@ -58,7 +58,7 @@ def test_conditions_of_optimality_hold(calibration_set, variant, anti):
     logits, y = calibration_set
     X = -logits if anti else logits
     odds = log_odds(X.copy())
-    beta = BetaCalibration(variant=variant).fit(X, y)
+    beta = BetaCalibration(prior=None, variant=variant).fit(X, y)
     residual = expit(curve(beta, odds)) - np.eye(4)[y]
     of_a = (residual * log_expit(odds)).mean(axis=0)
     of_b = -(residual * log_expit(-odds)).mean(axis=0)
@@ -82,8 +82,8 @@ def test_conditions_of_optimality_hold(calibration_set, variant, anti):
 
 def test_am_is_platt_scaling_on_the_log_odds(calibration_set):
     logits, y = calibration_set
-    beta = BetaCalibration(variant="am").fit(logits, y)
-    platt = PlattScaling(smooth_targets=False).fit(logits, y)
+    beta = BetaCalibration(prior=None, variant="am").fit(logits, y)
+    platt = PlattScaling(prior=None, smooth_targets=False).fit(logits, y)
     assert_allclose(beta.a_, platt.coef_, rtol=1e-7)
     assert_allclose(beta.c_, platt.intercept_, rtol=1e-7)
 
@@ -93,7 +93,7 @@ def test_binary_fit_recovers_the_curve_that_drew_the_labels():
     z = rng.normal(scale=2, size=100_000)
     u = 0.8 * log_expit(z) - 0.3 * log_expit(-z) + 0.5
     y = (rng.random(z.size) < expit(u)).astype(int)
-    beta = BetaCalibration().fit(z, y)
+    beta = BetaCalibration(prior=None).fit(z, y)
     assert beta.a_[1] == pytest.approx(0.8, abs=0.03)
     assert beta.b_[1] == pytest.approx(0.3, abs=0.03)
     assert beta.c_[1] == pytest.approx(0.5, abs=0.06)
@@ -102,7 +102,7 @@ def test_binary_fit_recovers_the_curve_that_drew_the_labels():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_binary_result_is_exactly_the_beta_curve(binary_calibration_set, variant):
     z, y = binary_calibration_set
-    beta = BetaCalibration(variant=variant).fit(z, y)
+    beta = BetaCalibration(prior=None, variant=variant).fit(z, y)
     u = beta.a_[1] * log_expit(z) - beta.b_[1] * log_expit(-z) + beta.c_[1]
     assert_allclose(beta.predict_proba(z)[:, 1], expit(u), rtol=1e-12)
     assert_allclose(beta.decision_function(z), u, atol=1e-12)
@@ -110,15 +110,17 @@ def test_binary_result_is_exactly_the_beta_curve(binary_calibration_set, variant
 
 def test_ab_leaves_one_half_where_it_is(binary_calibration_set):
     z, y = binary_calibration_set
-    beta = BetaCalibration(variant="ab").fit(z, y)
+    beta = BetaCalibration(prior=None, variant="ab").fit(z, y)
     assert_allclose(beta.predict_proba([0.0]), [[0.5, 0.5]], atol=1e-12)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_swapping_two_classes_swaps_the_columns(binary_calibration_set, variant):
     z, y = binary_calibration_set
-    expected = BetaCalibration(variant=variant).fit(z, y).predict_proba(z)
-    swapped = BetaCalibration(variant=variant).fit(-z, 1 - y).predict_proba(-z)
+    expected = BetaCalibration(prior=None, variant=variant).fit(z, y).predict_proba(z)
+    swapped = (
+        BetaCalibration(prior=None, variant=variant).fit(-z, 1 - y).predict_proba(-z)
+    )
     assert_allclose(swapped[:, ::-1], expected, atol=1e-6)
 
 
@@ -127,10 +129,10 @@ def test_order_of_classes_and_samples_does_not_matter(calibration_set):
     rng = np.random.default_rng(0)
     rows, columns = rng.permutation(y.size), rng.permutation(4)
     shift = rng.normal(size=(y.size, 1))
-    expected = BetaCalibration().fit(logits, y).predict_proba(logits)
+    expected = BetaCalibration(prior=None).fit(logits, y).predict_proba(logits)
     permuted = (logits + shift)[rows][:, columns]
     labels = np.argsort(columns)[y[rows]]
-    proba = BetaCalibration().fit(permuted, labels).predict_proba(permuted)
+    proba = BetaCalibration(prior=None).fit(permuted, labels).predict_proba(permuted)
     assert_allclose(proba, expected[rows][:, columns], atol=1e-6)
 
 
@@ -138,17 +140,20 @@ def test_order_of_classes_and_samples_does_not_matter(calibration_set):
 def test_integer_weights_equal_repetition(calibration_set, variant):
     logits, y = calibration_set
     weight = np.random.default_rng(0).integers(0, 4, y.size)
-    beta = BetaCalibration(variant=variant)
+    beta = BetaCalibration(prior=None, variant=variant)
     weighted = beta.fit(logits, y, sample_weight=weight).predict_proba(logits)
     beta.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
     assert_allclose(beta.predict_proba(logits), weighted, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_class_that_never_occurs_keeps_its_probability(variant):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(200, 5))
-    beta = BetaCalibration(variant=variant).fit(logits, rng.integers(0, 4, 200))
+    beta = BetaCalibration(prior=None, variant=variant).fit(
+        logits, rng.integers(0, 4, 200)
+    )
     assert (beta.a_[4], beta.b_[4], beta.c_[4]) == (1, 1, 0)
     assert_allclose(beta.predict_proba(logits).sum(axis=1), 1)
 
@@ -156,15 +161,16 @@ def test_a_class_that_never_occurs_keeps_its_probability(variant):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_separable_classes_warn_and_stay_finite(variant):
     z = np.array([-3.0, -2.0, 1.0, 2.0])
-    beta = BetaCalibration(variant=variant)
+    beta = BetaCalibration(prior=None, variant=variant)
     with pytest.warns(ConvergenceWarning, match="without error"):
         beta.fit(z, [0, 0, 1, 1])
     assert np.isfinite([beta.a_, beta.b_, beta.c_]).all()
     assert (beta.predict_proba(z).max(axis=1) > 0.999).all()
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 def test_two_samples_give_finite_probabilities():
-    beta = BetaCalibration()
+    beta = BetaCalibration(prior=None)
     with pytest.warns(ConvergenceWarning):
         beta.fit([[1.0, 0.0, 0.0], [0.0, 2.0, 1.0]], [0, 1])
     assert np.isfinite(beta.predict_proba([[0.0, 0.0, 9.0]])).all()
@@ -172,7 +178,7 @@ def test_two_samples_give_finite_probabilities():
 
 @pytest.mark.parametrize("variant", ["abm", "am"])
 def test_equal_logits_give_the_class_shares(variant):
-    beta = BetaCalibration(variant=variant)
+    beta = BetaCalibration(prior=None, variant=variant)
     beta.fit(np.zeros((6, 3)), [0, 1, 1, 2, 1, 1])
     expected = [[1 / 6, 4 / 6, 1 / 6]]
     assert_allclose(beta.predict_proba(np.zeros((1, 3))), expected, atol=1e-9)
@@ -184,7 +190,7 @@ def test_a_logarithm_without_spread_is_not_used():
     logits = rng.normal(size=(300, 3))
     logits[:, 2] -= 50
     y = rng.integers(0, 3, 300)
-    beta = BetaCalibration().fit(logits, y)
+    beta = BetaCalibration(prior=None).fit(logits, y)
     assert beta.b_[2] == 0
     assert np.isfinite(beta.predict_proba([[0.0, 0.0, 1e5]])).all()
 
@@ -193,7 +199,7 @@ def test_a_logarithm_without_spread_is_not_used():
 @pytest.mark.parametrize("factor", [1e-12, 1e4, 1e30, 1e300])
 def test_logits_of_any_size_fit(calibration_set, variant, factor):
     logits, y = calibration_set
-    beta = BetaCalibration(variant=variant).fit(logits * factor, y)
+    beta = BetaCalibration(prior=None, variant=variant).fit(logits * factor, y)
     extreme = np.array([[1e4, 0, 0, 0], [-1e30, 1e30, 0, 1], [1e300, 0, 0, -1e300]])
     for X in (logits * factor, extreme, np.zeros((1, 4))):
         assert_allclose(beta.predict_proba(X).sum(axis=1), 1, atol=1e-12)
@@ -201,16 +207,16 @@ def test_logits_of_any_size_fit(calibration_set, variant, factor):
 
 def test_float32_stays_float32_and_agrees(calibration_set):
     logits, y = calibration_set
-    beta = BetaCalibration().fit(logits.astype(np.float32), y)
+    beta = BetaCalibration(prior=None).fit(logits.astype(np.float32), y)
     single = beta.predict_proba(logits.astype(np.float32))
     assert single.dtype == np.float32
-    double = BetaCalibration().fit(logits, y).predict_proba(logits)
+    double = BetaCalibration(prior=None).fit(logits, y).predict_proba(logits)
     assert_allclose(single, double, atol=1e-5)
 
 
 def test_iteration_limit_warns_and_keeps_the_best_point(calibration_set):
     logits, y = calibration_set
-    beta = BetaCalibration(max_iter=1)
+    beta = BetaCalibration(prior=None, max_iter=1)
     with pytest.warns(ConvergenceWarning, match="max_iter=1 was reached"):
         beta.fit(logits, y)
     assert log_loss(y, beta.predict_proba(logits)) < np.log(4)
@@ -218,14 +224,16 @@ def test_iteration_limit_warns_and_keeps_the_best_point(calibration_set):
 
 def test_unknown_variant_is_refused(calibration_set):
     with pytest.raises(ValueError, match="variant"):
-        BetaCalibration(variant="bm").fit(*calibration_set)
+        BetaCalibration(prior=None, variant="bm").fit(*calibration_set)
 
 
 def test_more_parameters_never_raise_the_loss_of_a_class(cifar100):
     odds = log_odds(cifar100.X_cal.astype(np.float64))
     losses = {}
     for variant in VARIANTS:
-        beta = BetaCalibration(variant=variant).fit(cifar100.X_cal, cifar100.y_cal)
+        beta = BetaCalibration(prior=None, variant=variant).fit(
+            cifar100.X_cal, cifar100.y_cal
+        )
         u = curve(beta, odds)
         hit = cifar100.y_cal[:, np.newaxis] == np.arange(100)
         losses[variant] = np.mean(np.logaddexp(0, u) - hit * u, axis=0)
@@ -234,7 +242,7 @@ def test_more_parameters_never_raise_the_loss_of_a_class(cifar100):
 
 
 def test_it_calibrates_a_real_network(cifar10):
-    beta = BetaCalibration().fit(cifar10.X_cal, cifar10.y_cal)
+    beta = BetaCalibration(prior=None).fit(cifar10.X_cal, cifar10.y_cal)
     logits = cifar10.X_test.astype(np.float64)
     before = log_loss(cifar10.y_test, softmax(logits, axis=1))
     assert log_loss(cifar10.y_test, beta.predict_proba(logits)) < before - 0.03

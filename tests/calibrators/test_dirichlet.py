@@ -22,7 +22,9 @@ def test_loss_is_stationary_and_at_the_minimum(skewed_set, affine_reference, pen
         None: {},
     }[penalty]
     reference = affine_reference(log_softmax(logits, axis=1), y, **factors)
-    dirichlet = DirichletCalibration(penalty=penalty, **FIXED).fit(logits, y)
+    dirichlet = DirichletCalibration(prior=None, penalty=penalty, **FIXED).fit(
+        logits, y
+    )
     loss = reference.loss(dirichlet.coef_, dirichlet.intercept_)
     assert loss == pytest.approx(dirichlet.loss_, abs=1e-12)
     assert loss <= reference.minimum() + 1e-7
@@ -36,7 +38,7 @@ def test_fit_recovers_the_map_that_drew_the_labels():
     log_p = log_softmax(rng.normal(scale=2, size=(20_000, 3)), axis=1)
     scores = log_p @ coef.T + [0.4, 0.0, -0.4]
     y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
-    dirichlet = DirichletCalibration(penalty=None).fit(log_p, y)
+    dirichlet = DirichletCalibration(prior=None, penalty=None).fit(log_p, y)
     found = dirichlet.coef_ - dirichlet.coef_.mean(axis=0)
     assert_allclose(found, coef - coef.mean(axis=0), atol=0.06)
     offsets = dirichlet.intercept_ - dirichlet.intercept_.mean()
@@ -46,21 +48,23 @@ def test_fit_recovers_the_map_that_drew_the_labels():
 def test_a_constant_added_to_a_row_changes_nothing(skewed_set):
     logits, y = skewed_set
     shift = np.random.default_rng(0).normal(scale=20, size=(y.size, 1))
-    plain = DirichletCalibration(**FIXED).fit(logits, y)
-    shifted = DirichletCalibration(**FIXED).fit(logits + shift, y)
+    plain = DirichletCalibration(prior=None, **FIXED).fit(logits, y)
+    shifted = DirichletCalibration(prior=None, **FIXED).fit(logits + shift, y)
     assert_allclose(shifted.coef_, plain.coef_, atol=1e-5)
     assert_allclose(
         shifted.predict_proba(logits + shift), plain.predict_proba(logits), atol=1e-5
     )
-    matrix = MatrixScaling(**FIXED).fit(logits, y).loss_
-    assert MatrixScaling(**FIXED).fit(logits + shift, y).loss_ > matrix + 1e-3
+    matrix = MatrixScaling(prior=None, **FIXED).fit(logits, y).loss_
+    assert (
+        MatrixScaling(prior=None, **FIXED).fit(logits + shift, y).loss_ > matrix + 1e-3
+    )
 
 
 def test_it_is_matrix_scaling_of_the_log_probabilities(skewed_set):
     logits, y = skewed_set
-    dirichlet = DirichletCalibration(**FIXED).fit(logits, y)
+    dirichlet = DirichletCalibration(prior=None, **FIXED).fit(logits, y)
     log_p = log_softmax(logits, axis=1)
-    matrix = MatrixScaling(**FIXED).fit(log_p, y)
+    matrix = MatrixScaling(prior=None, **FIXED).fit(log_p, y)
     assert_allclose(dirichlet.coef_, matrix.coef_, atol=1e-7)
     expected = softmax(log_p @ dirichlet.coef_.T + dirichlet.intercept_, axis=1)
     assert_allclose(dirichlet.predict_proba(logits), expected, atol=1e-12)
@@ -69,9 +73,9 @@ def test_it_is_matrix_scaling_of_the_log_probabilities(skewed_set):
 def test_integer_weights_equal_repetition(skewed_set):
     logits, y = skewed_set
     weight = np.random.default_rng(0).integers(0, 4, y.size)
-    weighted = DirichletCalibration(**FIXED, tol=1e-12)
+    weighted = DirichletCalibration(prior=None, **FIXED, tol=1e-12)
     weighted.fit(logits, y, sample_weight=weight)
-    repeated = DirichletCalibration(**FIXED, tol=1e-12)
+    repeated = DirichletCalibration(prior=None, **FIXED, tol=1e-12)
     repeated.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
     assert_allclose(weighted.coef_, repeated.coef_, atol=1e-5)
 
@@ -79,21 +83,25 @@ def test_integer_weights_equal_repetition(skewed_set):
 def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set):
     z, y = binary_calibration_set
     columns = np.column_stack([np.zeros_like(z), z])
-    expected = DirichletCalibration(**FIXED).fit(columns, y).predict_proba(columns)
+    expected = (
+        DirichletCalibration(prior=None, **FIXED).fit(columns, y).predict_proba(columns)
+    )
     for X in (z, z[:, np.newaxis]):
-        dirichlet = DirichletCalibration(**FIXED).fit(X, y)
+        dirichlet = DirichletCalibration(prior=None, **FIXED).fit(X, y)
         assert_allclose(dirichlet.predict_proba(X), expected, atol=1e-12)
 
 
 def test_penalties_are_chosen_by_the_held_out_loss(skewed_set):
-    dirichlet = DirichletCalibration().fit(*skewed_set)
+    dirichlet = DirichletCalibration(prior=None).fit(*skewed_set)
     chosen = dirichlet.off_diagonal_penalty_, dirichlet.intercept_penalty_
     assert dirichlet.cv_losses_[chosen] == min(dirichlet.cv_losses_.values())
 
 
 def test_averaged_folds_predict_the_mean_of_their_models(skewed_set):
     logits, y = skewed_set
-    dirichlet = DirichletCalibration(**FIXED, cv=3, average_folds=True).fit(logits, y)
+    dirichlet = DirichletCalibration(prior=None, **FIXED, cv=3, average_folds=True).fit(
+        logits, y
+    )
     models = zip(dirichlet.fold_coefs_, dirichlet.fold_intercepts_, strict=True)
     log_p = log_softmax(logits, axis=1)
     each = [softmax(log_p @ coef.T + b, axis=1) for coef, b in models]
@@ -105,15 +113,15 @@ def test_averaged_folds_predict_the_mean_of_their_models(skewed_set):
 def test_masked_logits_spoil_nothing(skewed_set, mask_others, value):
     logits, y = skewed_set
     X, _ = mask_others(logits.astype(np.float32), y, value)
-    dirichlet = DirichletCalibration(**FIXED).fit(X, y)
+    dirichlet = DirichletCalibration(prior=None, **FIXED).fit(X, y)
     assert np.isfinite(dirichlet.coef_).all()
     own = dirichlet.predict_proba(X)[np.arange(y.size), y]
-    assert -np.log(own).mean() <= TemperatureScaling().fit(X, y).loss_ + 1e-3
+    assert -np.log(own).mean() <= TemperatureScaling(prior=None).fit(X, y).loss_ + 1e-3
 
 
 @pytest.mark.parametrize("extreme", [1e4, -1e30, 1e300])
 def test_extreme_logits_give_probabilities(skewed_set, extreme):
-    dirichlet = DirichletCalibration(**FIXED).fit(*skewed_set)
+    dirichlet = DirichletCalibration(prior=None, **FIXED).fit(*skewed_set)
     X = np.vstack([np.full(4, extreme), extreme * np.eye(4), -extreme * np.eye(4)])
     proba = dirichlet.predict_proba(X)
     assert (proba >= 0).all()
@@ -122,4 +130,4 @@ def test_extreme_logits_give_probabilities(skewed_set, extreme):
 
 def test_the_iteration_limit_warns(skewed_set):
     with pytest.warns(ConvergenceWarning, match="max_iter=1 was reached"):
-        DirichletCalibration(**FIXED, max_iter=1).fit(*skewed_set)
+        DirichletCalibration(prior=None, **FIXED, max_iter=1).fit(*skewed_set)

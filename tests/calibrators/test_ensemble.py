@@ -35,7 +35,7 @@ def any_set(request, noisy_set, calibration_set):
 
 def test_weights_meet_the_conditions_of_an_optimum(any_set):
     logits, y = any_set
-    ensemble = EnsembleTemperatureScaling().fit(logits, y)
+    ensemble = EnsembleTemperatureScaling(prior=None).fit(logits, y)
     w = ensemble.weights_
     assert w.min() >= 0
     assert w.sum() == pytest.approx(1, abs=1e-12)
@@ -48,7 +48,7 @@ def test_weights_meet_the_conditions_of_an_optimum(any_set):
 
 def test_loss_is_at_or_below_that_of_a_slow_search(any_set):
     logits, y = any_set
-    ensemble = EnsembleTemperatureScaling().fit(logits, y)
+    ensemble = EnsembleTemperatureScaling(prior=None).fit(logits, y)
     parts = parts_of(logits, y, ensemble.temperature_)
     reference = minimize(
         log_loss_of,
@@ -66,25 +66,28 @@ def test_loss_is_at_or_below_that_of_a_slow_search(any_set):
 
 def test_prediction_is_the_mixture(noisy_set):
     logits, y = noisy_set
-    ensemble = EnsembleTemperatureScaling().fit(logits, y)
+    ensemble = EnsembleTemperatureScaling(prior=None).fit(logits, y)
     w = ensemble.weights_
     expected = w[0] * softmax(logits / ensemble.temperature_, axis=1)
     expected += w[1] * softmax(logits, axis=1) + w[2] / 4
     assert_allclose(ensemble.predict_proba(logits), expected, atol=1e-14)
-    assert ensemble.temperature_ == TemperatureScaling().fit(logits, y).temperature_
+    assert (
+        ensemble.temperature_
+        == TemperatureScaling(prior=None).fit(logits, y).temperature_
+    )
     assert not hasattr(ensemble, "decision_function")
 
 
 def test_blind_labels_are_found_out(noisy_set):
     logits, y = noisy_set
-    ensemble = EnsembleTemperatureScaling().fit(logits, y)
+    ensemble = EnsembleTemperatureScaling(prior=None).fit(logits, y)
     assert ensemble.weights_[2] > 0.03
-    assert ensemble.loss_ < TemperatureScaling().fit(logits, y).loss_ - 1e-4
+    assert ensemble.loss_ < TemperatureScaling(prior=None).fit(logits, y).loss_ - 1e-4
 
 
 def test_labels_of_the_model_leave_nothing_to_the_uniform_part(draw_calibration_set):
     logits, y = draw_calibration_set(n_samples=20_000)
-    ensemble = EnsembleTemperatureScaling().fit(logits, y)
+    ensemble = EnsembleTemperatureScaling(prior=None).fit(logits, y)
     assert ensemble.weights_[2] < 0.02
     truth = softmax(logits / 2, axis=1)
     assert_allclose(ensemble.predict_proba(logits), truth, atol=0.05)
@@ -92,7 +95,7 @@ def test_labels_of_the_model_leave_nothing_to_the_uniform_part(draw_calibration_
 
 def test_the_class_is_kept_ties_included(noisy_set):
     logits, y = noisy_set
-    ensemble = EnsembleTemperatureScaling().fit(logits, y)
+    ensemble = EnsembleTemperatureScaling(prior=None).fit(logits, y)
     assert_array_equal(ensemble.predict(logits), logits.argmax(axis=1))
     close = [[0.0, 1e-17, 0.0, 0.0], [2.0, 1.0, 2.0, 0.0]]
     assert_array_equal(ensemble.predict(close), [1, 0])
@@ -104,7 +107,7 @@ def test_masked_logits_spoil_nothing(noisy_set, mask_others, dtype):
     weights = []
     for value in (-1e5, -1e30, np.finfo(dtype).min):
         X, _ = mask_others(logits.astype(dtype), y, value)
-        ensemble = EnsembleTemperatureScaling().fit(X, y)
+        ensemble = EnsembleTemperatureScaling(prior=None).fit(X, y)
         assert np.isfinite(ensemble.predict_proba(X)).all()
         weights.append(ensemble.weights_)
     assert_allclose(weights[1:], weights[:1] * 2, atol=1e-6)
@@ -113,9 +116,9 @@ def test_masked_logits_spoil_nothing(noisy_set, mask_others, dtype):
 def test_integer_weights_equal_repetition(noisy_set):
     logits, y = noisy_set
     weight = np.random.default_rng(0).integers(0, 4, y.size)
-    weighted = EnsembleTemperatureScaling(tol=1e-10)
+    weighted = EnsembleTemperatureScaling(prior=None, tol=1e-10)
     weighted.fit(logits, y, sample_weight=weight)
-    repeated = EnsembleTemperatureScaling(tol=1e-10)
+    repeated = EnsembleTemperatureScaling(prior=None, tol=1e-10)
     repeated.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
     assert_allclose(weighted.weights_, repeated.weights_, atol=1e-6)
 
@@ -123,9 +126,11 @@ def test_integer_weights_equal_repetition(noisy_set):
 def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set):
     z, y = binary_calibration_set
     columns = np.column_stack([np.zeros_like(z), z])
-    expected = EnsembleTemperatureScaling().fit(columns, y).predict_proba(columns)
+    expected = (
+        EnsembleTemperatureScaling(prior=None).fit(columns, y).predict_proba(columns)
+    )
     for X in (z, z[:, np.newaxis]):
-        ensemble = EnsembleTemperatureScaling().fit(X, y)
+        ensemble = EnsembleTemperatureScaling(prior=None).fit(X, y)
         assert_allclose(ensemble.predict_proba(X), expected, atol=1e-12)
 
 
@@ -134,14 +139,14 @@ def test_confident_mistakes_give_the_uniform_part_weight():
     logits = np.tile([[2000.0, 0.0, -1000.0]], (50, 1))
     y = np.zeros(50, dtype=int)
     y[0] = 1
-    ensemble = EnsembleTemperatureScaling().fit(logits, y)
+    ensemble = EnsembleTemperatureScaling(prior=None).fit(logits, y)
     assert np.isfinite(ensemble.loss_)
     assert np.isfinite(ensemble.predict_proba(logits)).all()
 
 
 @pytest.mark.parametrize("extreme", [1e4, -1e30, 1.7e308])
 def test_extreme_logits_give_probabilities(noisy_set, extreme):
-    ensemble = EnsembleTemperatureScaling().fit(*noisy_set)
+    ensemble = EnsembleTemperatureScaling(prior=None).fit(*noisy_set)
     X = np.vstack([np.full(4, extreme), extreme * np.eye(4), -extreme * np.eye(4)])
     proba = ensemble.predict_proba(X)
     assert (proba >= 0).all()
@@ -149,7 +154,7 @@ def test_extreme_logits_give_probabilities(noisy_set, extreme):
 
 
 def test_the_iteration_limit_warns_and_keeps_the_best_point(noisy_set):
-    ensemble = EnsembleTemperatureScaling(max_iter=1, tol=1e-12)
+    ensemble = EnsembleTemperatureScaling(prior=None, max_iter=1, tol=1e-12)
     with pytest.warns(ConvergenceWarning, match=r"the gap is .* nats, not 1e-12"):
         ensemble.fit(*noisy_set)
     assert ensemble.weights_.sum() == pytest.approx(1)

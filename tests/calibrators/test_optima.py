@@ -191,7 +191,8 @@ def diagonal_design(features):
 
 def matrix_excess(calibrator, logits, y, weight):
     kind, penalty = calibrator
-    scaling = kind(penalty=penalty, off_diagonal_penalty=0.1, intercept_penalty=0.01)
+    strengths = {"off_diagonal_penalty": 0.1, "intercept_penalty": 0.01}
+    scaling = kind(penalty=penalty, prior=None, **strengths)
     scaling.fit(logits, y, sample_weight=weight)
     features = np.clip(logits, *scaling.logit_range_)
     if kind is DirichletCalibration:
@@ -216,10 +217,12 @@ def matrix_excess(calibrator, logits, y, weight):
 
 
 def structured_excess(structure, logits, y, weight):
-    scaling = StructuredMatrixScaling(structure=structure)
+    scaling = StructuredMatrixScaling(prior=None, structure=structure)
     scaling.fit(logits, y, sample_weight=weight)
     n, k = weight.sum(), logits.shape[1]
     uniform = 1 / (n + 1)
+    if scaling.floor_ is not None:
+        logits = np.maximum(log_softmax(logits, axis=1), np.log(scaling.floor_))
     proba = softmax(logits / scaling.temperature_, axis=1)
     features = np.log((1 - uniform) * proba + uniform / k)
     identity, no_offset = np.eye(k), np.full(k, k / n)
@@ -239,7 +242,7 @@ def structured_excess(structure, logits, y, weight):
 
 
 def vector_excess(logits, y, weight):
-    scaling = VectorScaling().fit(logits, y, sample_weight=weight)
+    scaling = VectorScaling(prior=None).fit(logits, y, sample_weight=weight)
     features = np.clip(logits, *scaling.logit_range_)
     data = CalibrationData(ArraySource(features), y, weight)
     temperature = fit_temperature(data).x[0]
@@ -260,7 +263,7 @@ def vector_excess(logits, y, weight):
 
 
 def temperature_excess(logits, y, weight):
-    scaling = TemperatureScaling().fit(logits, y, sample_weight=weight)
+    scaling = TemperatureScaling(prior=None).fit(logits, y, sample_weight=weight)
     goal = np.eye(logits.shape[1])[y]
     reference = LinearScores(logits[:, :, np.newaxis], goal, weight)
     return reference.excess(np.array([1 / scaling.temperature_]))
@@ -314,7 +317,7 @@ def temperature_losses(logits, y, weight, objective):
 @pytest.mark.parametrize("problem", POINTING)
 def test_no_temperature_of_another_loss_is_better(problem, objective):
     logits, y, weight = PROBLEMS[problem]()
-    scaling = TemperatureScaling(objective=objective).fit(logits, y, weight)
+    scaling = TemperatureScaling(prior=None, objective=objective).fit(logits, y, weight)
     loss = temperature_losses(logits, y, weight, objective)
     own = -np.log(scaling.temperature_)
     found = minimize_scalar(
@@ -327,7 +330,7 @@ def test_no_temperature_of_another_loss_is_better(problem, objective):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_no_mixture_of_temperatures_is_better(problem):
     logits, y, weight = PROBLEMS[problem]()
-    scaling = EnsembleTemperatureScaling().fit(logits, y, weight)
+    scaling = EnsembleTemperatureScaling(prior=None).fit(logits, y, weight)
     rows = np.arange(len(y))
     own = np.column_stack(
         [
@@ -365,7 +368,7 @@ def log_odds_of(logits, k):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_no_sigmoid_of_platt_scaling_is_better(problem):
     logits, y, weight = PROBLEMS[problem]()
-    scaling = PlattScaling().fit(logits, y, weight)
+    scaling = PlattScaling(smooth_targets=True, prior=None).fit(logits, y, weight)
 
     def features_of(k):
         score = log_odds_of(logits, k)
@@ -383,7 +386,7 @@ def test_no_sigmoid_of_platt_scaling_is_better(problem):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_no_curve_of_beta_calibration_is_better(problem):
     logits, y, weight = PROBLEMS[problem]()
-    scaling = BetaCalibration().fit(logits, y, weight)
+    scaling = BetaCalibration(prior=None).fit(logits, y, weight)
 
     def features_of(k):
         score = log_odds_of(logits, k)
@@ -401,7 +404,7 @@ def test_no_curve_of_beta_calibration_is_better(problem):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_no_order_preserving_map_is_better(problem):
     logits, y, weight = PROBLEMS[problem]()
-    scaling = OrderPreservingScaling().fit(logits, y, weight)
+    scaling = OrderPreservingScaling(prior=None).fit(logits, y, weight)
     u = log_softmax(logits / scaling.temperature_, axis=1)
     entropy = -(np.exp(u) * u).sum(axis=1)
     knots, ends = scaling.entropy_knots_, np.append(scaling.log_proba_knots_, 0.0)

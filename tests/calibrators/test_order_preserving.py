@@ -58,7 +58,7 @@ def objective(x, op, logits, y):
 def test_the_fit_comes_near_the_truth():
     X, y = draw_bent_set(20_000)
     new, _ = draw_bent_set(1000, seed=1)
-    calibrators = OrderPreservingScaling(), TemperatureScaling()
+    calibrators = OrderPreservingScaling(prior=None), TemperatureScaling(prior=None)
     errors = [
         np.abs(c.fit(X, y).predict_proba(new) - true_proba(new)).mean()
         for c in calibrators
@@ -68,29 +68,29 @@ def test_the_fit_comes_near_the_truth():
 
 def test_labels_that_follow_a_temperature_give_that_temperature(draw_calibration_set):
     logits, y = draw_calibration_set(n_samples=20_000)
-    op = OrderPreservingScaling().fit(logits, y)
+    op = OrderPreservingScaling(prior=None).fit(logits, y)
     assert_allclose(op.predict_proba(logits), softmax(logits / 2, axis=1), atol=0.05)
 
 
 def test_a_strong_pull_leaves_temperature_scaling(bent_set):
     X, y = bent_set
-    op = OrderPreservingScaling(smoothness=1e9).fit(X, y)
-    expected = TemperatureScaling().fit(X, y).predict_proba(X)
+    op = OrderPreservingScaling(prior=None, smoothness=1e9).fit(X, y)
+    expected = TemperatureScaling(prior=None).fit(X, y).predict_proba(X)
     assert_allclose(op.predict_proba(X), expected, atol=1e-4)
 
 
 def test_prediction_follows_the_formula(bent_set):
     X, y = bent_set
-    op = OrderPreservingScaling().fit(X, y)
+    op = OrderPreservingScaling(prior=None).fit(X, y)
     scores = scores_by_formula(op, X, op.scales_, op.slopes_)
     assert_allclose(op.predict_proba(X), softmax(scores, axis=1), atol=1e-12)
     assert_allclose(softmax(op.decision_function(X), axis=1), op.predict_proba(X))
-    assert op.temperature_ == TemperatureScaling().fit(X, y).temperature_
+    assert op.temperature_ == TemperatureScaling(prior=None).fit(X, y).temperature_
 
 
 def test_loss_is_the_minimum_that_a_slow_search_finds():
     X, y = draw_bent_set(300)
-    op = OrderPreservingScaling(tol=1e-12).fit(X, y)
+    op = OrderPreservingScaling(prior=None, tol=1e-12).fit(X, y)
     x = np.concatenate([op.scales_, op.slopes_])
     assert objective(x, op, X, y) == pytest.approx(op.loss_, abs=1e-12)
     found = minimize(
@@ -109,7 +109,7 @@ def test_rows_keep_their_order_ties_included(bent_set):
     X, y = bent_set
     X = X.copy()
     X[::3] = X[::3].round()
-    op = OrderPreservingScaling().fit(X, y)
+    op = OrderPreservingScaling(prior=None).fit(X, y)
     proba = op.predict_proba(X)
     order = np.argsort(X, axis=1)
     assert (np.diff(np.take_along_axis(proba, order, axis=1), axis=1) >= 0).all()
@@ -123,8 +123,8 @@ def test_rows_keep_their_order_ties_included(bent_set):
 def test_integer_weights_equal_repetition(bent_set):
     X, y = bent_set
     weight = np.random.default_rng(0).integers(0, 4, y.size)
-    weighted = OrderPreservingScaling().fit(X, y, sample_weight=weight)
-    repeated = OrderPreservingScaling()
+    weighted = OrderPreservingScaling(prior=None).fit(X, y, sample_weight=weight)
+    repeated = OrderPreservingScaling(prior=None)
     repeated.fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
     assert_array_equal(weighted.entropy_knots_, repeated.entropy_knots_)
     assert_array_equal(weighted.log_proba_knots_, repeated.log_proba_knots_)
@@ -135,23 +135,25 @@ def test_integer_weights_equal_repetition(bent_set):
 def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set):
     z, y = binary_calibration_set
     columns = np.column_stack([np.zeros_like(z), z])
-    expected = OrderPreservingScaling().fit(columns, y).predict_proba(columns)
-    op = OrderPreservingScaling().fit(z, y)
+    expected = OrderPreservingScaling(prior=None).fit(columns, y).predict_proba(columns)
+    op = OrderPreservingScaling(prior=None).fit(z, y)
     assert_allclose(op.predict_proba(z), expected, atol=1e-12)
 
 
 def test_a_scaling_comes_first_and_its_order_stays(bent_set):
     X, y = bent_set
     X = X + np.array([0.8, 0.0, -0.8, 0.0])
-    op = OrderPreservingScaling(StructuredMatrixScaling()).fit(X, y)
-    scaling = StructuredMatrixScaling().fit(X, y)
+    op = OrderPreservingScaling(StructuredMatrixScaling(prior=None), prior=None).fit(
+        X, y
+    )
+    scaling = StructuredMatrixScaling(prior=None).fit(X, y)
     scaled = scaling.decision_function(X)
-    expected = OrderPreservingScaling().fit(scaled, y).predict_proba(scaled)
+    expected = OrderPreservingScaling(prior=None).fit(scaled, y).predict_proba(scaled)
     assert_allclose(op.predict_proba(X), expected, atol=1e-9)
     assert_array_equal(op.predict(X), scaling.predict(X))
     assert (op.predict(X) != X.argmax(axis=1)).any()
     assert_allclose(op.scaling_.coef_, scaling.coef_)
-    alone = OrderPreservingScaling().fit(X, y).predict_proba(X)
+    alone = OrderPreservingScaling(prior=None).fit(X, y).predict_proba(X)
     loss = log_loss(y, op.predict_proba(X))
     assert loss < log_loss(y, alone) - 0.02
     assert loss < log_loss(y, scaling.predict_proba(X)) - 0.005
@@ -160,11 +162,11 @@ def test_a_scaling_comes_first_and_its_order_stays(bent_set):
 @pytest.mark.parametrize("scaling", [EnsembleTemperatureScaling, IsotonicCalibration])
 def test_a_scaling_without_logits_is_refused(bent_set, scaling):
     with pytest.raises(ValueError, match=f"{scaling.__name__}.. has no decision_func"):
-        OrderPreservingScaling(scaling()).fit(*bent_set)
+        OrderPreservingScaling(scaling(), prior=None).fit(*bent_set)
 
 
 def test_knots_ascend_and_are_no_more_than_asked_for(bent_set):
-    op = OrderPreservingScaling(n_knots=3).fit(*bent_set)
+    op = OrderPreservingScaling(prior=None, n_knots=3).fit(*bent_set)
     for knots in (op.entropy_knots_, op.log_proba_knots_):
         assert knots.size <= 3
         assert (np.diff(knots) > 0).all()
@@ -175,7 +177,7 @@ def test_knots_ascend_and_are_no_more_than_asked_for(bent_set):
 
 def test_hundreds_of_knots_do_no_harm(bent_set):
     X, y = bent_set
-    op = OrderPreservingScaling(n_knots=900, tol=1e-12).fit(X, y)
+    op = OrderPreservingScaling(prior=None, n_knots=900, tol=1e-12).fit(X, y)
     assert op.slopes_.size > 130
     assert objective(np.concatenate([op.scales_, op.slopes_]), op, X, y) == (
         pytest.approx(op.loss_, abs=1e-10)
@@ -187,10 +189,12 @@ def test_hundreds_of_knots_do_no_harm(bent_set):
 def test_masked_logits_spoil_nothing(bent_set, mask_others, value):
     X, y = bent_set
     masked, _ = mask_others(X, y, value)
-    op = OrderPreservingScaling().fit(masked, y)
+    op = OrderPreservingScaling(prior=None).fit(masked, y)
     proba = op.predict_proba(masked)
     assert np.isfinite(proba).all()
-    before = log_loss(y, TemperatureScaling().fit(masked, y).predict_proba(masked))
+    before = log_loss(
+        y, TemperatureScaling(prior=None).fit(masked, y).predict_proba(masked)
+    )
     assert log_loss(y, proba) <= before
 
 
@@ -198,17 +202,18 @@ def test_rows_that_are_all_sure_leave_one_knot():
     X = 1e4 * np.eye(3)[np.arange(60) % 3]
     y = np.arange(60) % 3
     y[0] = 1
-    op = OrderPreservingScaling().fit(X, y)
+    op = OrderPreservingScaling(prior=None).fit(X, y)
     assert np.isfinite(op.predict_proba(X)).all()
     assert op.entropy_knots_.size == 1
 
 
 def test_the_iteration_limit_warns_and_keeps_the_best_point(bent_set):
-    op = OrderPreservingScaling(max_iter=1, tol=1e-12)
+    op = OrderPreservingScaling(prior=None, max_iter=1, tol=1e-12)
     with pytest.warns(ConvergenceWarning, match="max_iter=1 was reached"):
         op.fit(*bent_set)
     assert op.loss_ < log_loss(
-        bent_set[1], TemperatureScaling().fit(*bent_set).predict_proba(bent_set[0])
+        bent_set[1],
+        TemperatureScaling(prior=None).fit(*bent_set).predict_proba(bent_set[0]),
     )
 
 
@@ -216,7 +221,7 @@ def test_the_iteration_limit_warns_and_keeps_the_best_point(bent_set):
 def test_a_user_mistake_is_named(bent_set, params):
     (name,) = params
     with pytest.raises(ValueError, match=f"'{name}' parameter"):
-        OrderPreservingScaling(**params).fit(*bent_set)
+        OrderPreservingScaling(prior=None, **params).fit(*bent_set)
 
 
 def test_on_a_wide_network_it_beats_one_temperature_by_far(data_dir):
@@ -225,7 +230,10 @@ def test_on_a_wide_network_it_beats_one_temperature_by_far(data_dir):
         y = arrays["ground_truth"].ravel().astype(int)
     cal = np.random.default_rng(0).permutation(len(y)) < 5000
     losses, errors = [], []
-    for calibrator in (TemperatureScaling(), OrderPreservingScaling()):
+    for calibrator in (
+        TemperatureScaling(prior=None),
+        OrderPreservingScaling(prior=None),
+    ):
         proba = calibrator.fit(X[cal], y[cal]).predict_proba(X[~cal])
         losses.append(log_loss(y[~cal], proba))
         errors.append(expected_calibration_error(y[~cal], proba))

@@ -35,7 +35,7 @@ def test_binary_is_the_mean_of_a_logistic_regression(binary_calibration_set):
     z, y = binary_calibration_set
     logistic = LogisticRegression(C=1e10, tol=1e-10).fit(z[:, np.newaxis], y)
     expected = bin_means(logistic.predict_proba(z[:, np.newaxis])[:, 1], 15)
-    platt = PlattScaling(smooth_targets=False)
+    platt = PlattScaling(prior=None)
     binning = ScalingBinning(platt, method="one_vs_rest").fit(z, y)
     proba = binning.predict_proba(z)
     assert_allclose(proba[:, 1], expected, atol=1e-6)

@@ -24,6 +24,7 @@ def test_loss_is_stationary_and_at_the_minimum(
     logits, y = skewed_set
     intercept, diagonal, off_diagonal = factors
     scaling = StructuredMatrixScaling(
+        prior=None,
         structure=structure,
         intercept_penalty=intercept,
         diagonal_penalty=diagonal,
@@ -47,8 +48,11 @@ def test_loss_is_stationary_and_at_the_minimum(
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_prediction_is_the_affine_map_of_the_mixed_probabilities(skewed_set, structure):
     logits, y = skewed_set
-    scaling = StructuredMatrixScaling(structure=structure).fit(logits, y)
-    assert scaling.temperature_ == TemperatureScaling().fit(logits, y).temperature_
+    scaling = StructuredMatrixScaling(prior=None, structure=structure).fit(logits, y)
+    assert (
+        scaling.temperature_
+        == TemperatureScaling(prior=None).fit(logits, y).temperature_
+    )
     assert scaling.uniform_weight_ == pytest.approx(1 / 501)
     coef = np.diag(scaling.coef_) if structure == "vector" else scaling.coef_
     features = mixed_log_proba(logits, scaling.temperature_, n=500)
@@ -61,9 +65,9 @@ def test_prediction_is_the_affine_map_of_the_mixed_probabilities(skewed_set, str
 def test_integer_weights_equal_repetition(skewed_set, structure):
     logits, y = skewed_set
     weight = np.random.default_rng(0).integers(0, 4, y.size)
-    weighted = StructuredMatrixScaling(structure=structure, tol=1e-12)
+    weighted = StructuredMatrixScaling(prior=None, structure=structure, tol=1e-12)
     weighted.fit(logits, y, sample_weight=weight)
-    repeated = StructuredMatrixScaling(structure=structure, tol=1e-12)
+    repeated = StructuredMatrixScaling(prior=None, structure=structure, tol=1e-12)
     repeated.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
     assert_allclose(weighted.coef_, repeated.coef_, atol=1e-5)
     assert_allclose(weighted.intercept_, repeated.intercept_, atol=1e-5)
@@ -72,7 +76,7 @@ def test_integer_weights_equal_repetition(skewed_set, structure):
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_the_total_weight_counts_as_the_number_of_samples(skewed_set, structure):
     logits, y = skewed_set
-    scaling = StructuredMatrixScaling(structure=structure)
+    scaling = StructuredMatrixScaling(prior=None, structure=structure)
     once = scaling.fit(logits, y).loss_
     thrice = scaling.fit(logits, y, sample_weight=np.full(y.size, 3.0))
     assert thrice.uniform_weight_ == pytest.approx(1 / 1501)
@@ -83,7 +87,10 @@ def test_the_total_weight_counts_as_the_number_of_samples(skewed_set, structure)
 def test_strong_penalties_leave_temperature_scaling(skewed_set):
     logits, y = skewed_set
     scaling = StructuredMatrixScaling(
-        intercept_penalty=1e7, diagonal_penalty=1e7, off_diagonal_penalty=1e7
+        prior=None,
+        intercept_penalty=1e7,
+        diagonal_penalty=1e7,
+        off_diagonal_penalty=1e7,
     ).fit(logits, y)
     mixed = np.exp(mixed_log_proba(logits, scaling.temperature_, n=500))
     assert_allclose(scaling.predict_proba(logits), mixed, atol=1e-4)
@@ -95,8 +102,8 @@ def test_units_and_constants_of_the_logits_do_not_matter(skewed_set, structure, 
     logits, y = skewed_set
     shift = np.random.default_rng(0).normal(scale=20, size=(y.size, 1))
     moved = factor * (logits + shift)
-    expected = StructuredMatrixScaling(structure=structure).fit(logits, y)
-    scaling = StructuredMatrixScaling(structure=structure).fit(moved, y)
+    expected = StructuredMatrixScaling(prior=None, structure=structure).fit(logits, y)
+    scaling = StructuredMatrixScaling(prior=None, structure=structure).fit(moved, y)
     assert_allclose(
         scaling.predict_proba(moved), expected.predict_proba(logits), atol=1e-6
     )
@@ -108,7 +115,7 @@ def test_order_of_classes_and_samples_does_not_matter(skewed_set, structure):
     rng = np.random.default_rng(0)
     rows, columns = rng.permutation(y.size), rng.permutation(4)
     permuted = logits[rows][:, columns]
-    scaling = StructuredMatrixScaling(structure=structure).fit(logits, y)
+    scaling = StructuredMatrixScaling(prior=None, structure=structure).fit(logits, y)
     expected = scaling.predict_proba(logits)[rows][:, columns]
     scaling.fit(permuted, np.argsort(columns)[y[rows]])
     assert_allclose(scaling.predict_proba(permuted), expected, atol=1e-4)
@@ -118,7 +125,7 @@ def test_order_of_classes_and_samples_does_not_matter(skewed_set, structure):
 def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set, structure):
     z, y = binary_calibration_set
     columns = np.column_stack([np.zeros_like(z), z])
-    scaling = StructuredMatrixScaling(structure=structure)
+    scaling = StructuredMatrixScaling(prior=None, structure=structure)
     expected = scaling.fit(columns, y).predict_proba(columns)
     for X in (z, z[:, np.newaxis]):
         assert_allclose(scaling.fit(X, y).predict_proba(X), expected, atol=1e-12)
@@ -129,35 +136,38 @@ def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set, str
 def test_masked_logits_spoil_nothing(skewed_set, mask_others, structure, value):
     logits, y = skewed_set
     X, masked = mask_others(logits.astype(np.float32), y, value)
-    scaling = StructuredMatrixScaling(structure=structure).fit(X, y)
+    scaling = StructuredMatrixScaling(prior=None, structure=structure).fit(X, y)
     proba = scaling.predict_proba(X)
     assert proba[masked].max() < 0.05
     own = proba[np.arange(y.size), y]
-    assert -np.log(own).mean() <= TemperatureScaling().fit(X, y).loss_ + 1e-2
+    assert -np.log(own).mean() <= TemperatureScaling(prior=None).fit(X, y).loss_ + 1e-2
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("extreme", [1e4, -1e30, 1.7e308])
 def test_extreme_logits_give_probabilities(skewed_set, structure, extreme):
-    scaling = StructuredMatrixScaling(structure=structure).fit(*skewed_set)
+    scaling = StructuredMatrixScaling(prior=None, structure=structure).fit(*skewed_set)
     X = np.vstack([np.full(4, extreme), extreme * np.eye(4), -extreme * np.eye(4)])
     proba = scaling.predict_proba(X)
     assert (proba >= 0).all()
     assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_few_samples_of_many_classes_have_an_optimum(structure):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(20, 50))
-    scaling = StructuredMatrixScaling(structure=structure)
+    scaling = StructuredMatrixScaling(prior=None, structure=structure)
     scaling.fit(logits, rng.integers(0, 50, 20))
     assert np.isfinite(scaling.predict_proba(logits)).all()
 
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_the_iteration_limit_warns(skewed_set, structure):
-    scaling = StructuredMatrixScaling(structure=structure, max_iter=1, tol=1e-14)
+    scaling = StructuredMatrixScaling(
+        prior=None, structure=structure, max_iter=1, tol=1e-14
+    )
     with pytest.warns(ConvergenceWarning, match="max_iter=1 was reached"):
         scaling.fit(*skewed_set)
 
@@ -168,5 +178,5 @@ def test_a_network_of_a_hundred_classes_gains_on_held_out_data(cifar100):
         proba = calibrator.predict_proba(cifar100.X_test)
         return -np.log(proba[np.arange(5000), cifar100.y_test]).mean()
 
-    vector = StructuredMatrixScaling(structure="vector")
-    assert held_out_loss(vector) < held_out_loss(TemperatureScaling())
+    vector = StructuredMatrixScaling(prior=None, structure="vector")
+    assert held_out_loss(vector) < held_out_loss(TemperatureScaling(prior=None))

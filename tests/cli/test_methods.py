@@ -14,6 +14,7 @@ from skcalib.cli._methods import METHODS, NAMES
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "command_line.rst"
 NO_METHOD = {
     "DensityRatioCalibration": "looks for neighbours: no map that a file could hold",
+    "ProbabilityFloor": "comes before a method; the command has --floor",
 }
 
 

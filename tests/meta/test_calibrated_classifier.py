@@ -5,9 +5,11 @@ from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.datasets import load_iris, make_classification
+from sklearn.datasets import load_digits, load_iris, make_classification
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -16,6 +18,7 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     StratifiedKFold,
     cross_val_predict,
+    train_test_split,
 )
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -27,6 +30,7 @@ from sklearn.tree import DecisionTreeClassifier
 from skcalib import (
     CalibratedClassifier,
     IsotonicCalibration,
+    ProbabilityFloor,
     TemperatureScaling,
     VectorScaling,
     logits_from_proba,
@@ -63,7 +67,7 @@ def test_over_confident_classifiers_get_a_temperature_above_1(problem):
     for estimator in (DecisionTreeClassifier(random_state=0), GaussianNB()):
         clf = CalibratedClassifier(estimator, TemperatureScaling()).fit(X, y)
         # Fitted on its own training data a tree would look perfect: T near 0.
-        assert clf.calibrators_[0].temperature_ > 1
+        assert clf.calibrators_[0].calibrator_.temperature_ > 1
 
 
 def test_a_frozen_classifier_is_never_fitted_again(problem):
@@ -101,6 +105,7 @@ def test_an_ensemble_averages_the_pairs_of_all_folds(problem):
     assert not hasattr(clf, "decision_function")
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @pytest.mark.filterwarnings("ignore:The least populated class")
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_a_class_of_one_sample_is_kept(ensemble):
@@ -121,8 +126,8 @@ def test_logits_come_from_the_method_that_is_asked_for(problem):
     frozen = FrozenEstimator(GaussianNB().fit(X, y))
     clf = CalibratedClassifier(frozen, method="predict_proba").fit(X, y)
     logits = logits_from_proba(frozen.predict_proba(X))
-    expected = TemperatureScaling().fit(logits, y).temperature_
-    assert clf.calibrators_[0].temperature_ == pytest.approx(expected)
+    expected = ProbabilityFloor().fit(logits, y).predict_proba(logits)
+    assert_allclose(clf.predict_proba(X), expected)
     with pytest.raises(ValueError, match="method"):
         CalibratedClassifier(frozen, method="logits").fit(X, y)
 
@@ -179,11 +184,11 @@ def test_weights_reach_the_classifier_and_the_calibrator(problem):
 def test_a_classifier_without_weights_warns_and_the_calibrator_gets_them(problem):
     X, y = problem
     clf = CalibratedClassifier(KNeighborsClassifier())
-    plain = clone(clf).fit(X, y).calibrators_[0].temperature_
+    plain = clone(clf).fit(X, y).calibrators_[0].calibrator_.temperature_
     weight = np.where(y == 1, 5.0, 1.0)
     with pytest.warns(UserWarning, match="KNeighborsClassifier has no parameter"):
         clf.fit(X, y, sample_weight=weight)
-    assert clf.calibrators_[0].temperature_ != plain
+    assert clf.calibrators_[0].calibrator_.temperature_ != plain
 
 
 def test_parameters_of_fit_reach_the_steps_of_a_pipeline(problem):
@@ -319,8 +324,10 @@ def test_repeated_splits_are_pooled(problem):
     X, y = problem
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     splits = [*folds.split(X, y)] * 2
-    twice = CalibratedClassifier(cv=splits).fit(X, y)
-    once = CalibratedClassifier(cv=splits[:3]).fit(X, y)
+    # A prior weighs half as much beside twice the samples.
+    plain = TemperatureScaling(prior=None)
+    twice = CalibratedClassifier(calibrator=plain, cv=splits).fit(X, y)
+    once = CalibratedClassifier(calibrator=plain, cv=splits[:3]).fit(X, y)
     assert_allclose(
         twice.calibrators_[0].temperature_, once.calibrators_[0].temperature_
     )
@@ -344,3 +351,38 @@ def test_a_refit_forgets_what_an_earlier_classifier_told(problem):
     assert clf.feature_names_in_[0] == "x0"
     clf.set_params(estimator=silent).fit(X, y)
     assert not hasattr(clf, "feature_names_in_")
+
+
+def test_logarithms_are_taken_where_the_classifier_has_them():
+    X, y = load_digits(return_X_y=True)
+    X, X_test, y, y_test = train_test_split(X, y, random_state=0)
+    losses = [
+        log_loss(
+            y_test,
+            CalibratedClassifier(GaussianNB(), method=method)
+            .fit(X, y)
+            .predict_proba(X_test),
+        )
+        for method in ("auto", "predict_proba")
+    ]
+    # Naive Bayes rounds most of its probabilities to 0, all of them alike at 1e-12.
+    assert losses[0] < losses[1] - 0.02
+
+
+def test_the_floor_of_a_forest_is_learned_and_in_the_map():
+    X, y = load_digits(return_X_y=True)
+    X, X_test, y, _ = train_test_split(X, y, random_state=0)
+    forest = RandomForestClassifier(50, random_state=0)
+    clf = CalibratedClassifier(forest).fit(X, y)
+    (calibrator,) = clf.calibrators_
+    assert calibrator.floor_ >= 1e-3
+    served = calibrator.predict_proba(
+        logits_from_proba(clf.estimators_[0].predict_proba(X_test))
+    )
+    assert_allclose(clf.predict_proba(X_test), served, atol=1e-12)
+
+
+def test_scores_that_are_no_probabilities_have_no_floor(problem):
+    X, y = problem
+    clf = CalibratedClassifier(LogisticRegression()).fit(X, y)
+    assert isinstance(clf.calibrators_[0], TemperatureScaling)

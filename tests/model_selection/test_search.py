@@ -57,7 +57,8 @@ def test_a_complex_candidate_has_to_win_by_more_than_one_standard_error(
 ):
     logits, y = draw_calibration_set(n_samples=1500)
     logits = logits + bias * np.array([3.0, 0.0, -3.0, 1.0])
-    search = CalibratorSearch([TemperatureScaling(), VectorScaling()]).fit(logits, y)
+    candidates = [TemperatureScaling(prior=None), VectorScaling(prior=None)]
+    search = CalibratorSearch(candidates).fit(logits, y)
     results = search.cv_results_
     lag = -results["difference_to_best"][0] / results["standard_error"][0]
     assert (0.5 < lag < 1) if chosen == 0 else (1 < lag < 1.5)
@@ -445,14 +446,16 @@ def test_a_candidate_with_a_fit_of_its_own_is_fitted_by_it(calibration_set):
     labels = np.array(["d", "c", "b", "a"])[y]
     classes = ["d", "c", "b", "a"]
     searches = [
-        CalibratorSearch([kind()], rule=rule, classes=classes).fit(logits, labels)
+        CalibratorSearch([kind(prior=None)], rule=rule, classes=classes).fit(
+            logits, labels
+        )
         for kind in (Doubling, TemperatureScaling)
         for rule in ("best", "stack")
     ]
     parts = [
         searches[0].best_calibrator_,
         searches[1].best_calibrator_.calibrators_[0],
-        OrderPreservingScaling(Doubling(), classes=classes)
+        OrderPreservingScaling(Doubling(prior=None), classes=classes)
         .fit(logits, labels)
         .scaling_,
     ]

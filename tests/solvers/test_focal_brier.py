@@ -71,7 +71,8 @@ def test_the_best_temperature_is_that_of_temperature_scaling(loss, gamma):
     weight = np.random.default_rng(1).integers(0, 3, 400).astype(float)
     weight[:5] = 0
     objective = loss if gamma or loss == "brier" else "log_loss"
-    ts = TemperatureScaling(objective=objective, gamma=gamma, classes=range(4))
+    options = {"gamma": gamma, "prior": None, "classes": range(4)}
+    ts = TemperatureScaling(objective=objective, **options)
     ts.fit(logits, codes, sample_weight=weight)
     found = best_temperature(logits, codes, weight, loss, gamma)
     assert found.x[0] == ts.temperature_

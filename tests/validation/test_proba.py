@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit
 
+from skcalib import logits_from_proba
 from skcalib._validation import check_proba, check_proba_rows, check_top_label
 from skcalib.exceptions import OneColumnWarning
 
@@ -262,3 +263,42 @@ def test_probabilities_near_zero_are_no_confidences():
     logits = rng.normal(0, 2, 5000)
     y = (rng.random(5000) < expit(logits - 0.5)).astype(int)
     check_top_label(y, expit(logits))
+
+
+def log_floor(proba, zeros):
+    """The logarithm that "auto" gives to the zeros, which are all of one value."""
+    logits = logits_from_proba(proba, floor="auto")
+    (value,) = np.unique(logits[zeros])
+    return float(value)
+
+
+def test_auto_puts_the_zeros_of_a_lattice_at_half_a_step():
+    rng = np.random.default_rng(0)
+    votes = rng.multinomial(40, [0.7, 0.2, 0.07, 0.03], size=200) / 40
+    for proba in (votes, votes.astype(np.float32)):
+        zeros = proba == 0
+        assert log_floor(proba, zeros) == pytest.approx(np.log(1 / 80), rel=1e-6)
+    # A single tree of forty that never votes alone.
+    even = votes[(np.round(votes * 40) != 1).all(axis=1)]
+    assert log_floor(even, even == 0) == pytest.approx(np.log(1 / 80), rel=1e-6)
+
+
+def test_auto_keeps_small_numbers_and_takes_the_default_for_other_zeros():
+    deep = np.array([[1 - 1e-30, 1e-30, 0.0], [0.5, 0.3, 0.2], [0.61, 0.29, 0.1]])
+    tiny = np.log(np.finfo(np.float32).tiny)
+    assert log_floor(deep, deep == 0) == pytest.approx(tiny)
+    assert logits_from_proba(deep, floor="auto")[0, 1] == pytest.approx(np.log(1e-30))
+    odd = np.array([[1.0, 0.0, 0.0], [0.512, 0.2881, 0.1999], [0.9, 0.1, 0.0]])
+    assert log_floor(odd, odd == 0) == pytest.approx(np.log(1e-12))
+
+
+def test_denormal_numbers_are_no_lattice():
+    proba = np.array([[1.0, 3 * 5e-324, 0.0], [1.0, 5e-324, 0.0], [0.3, 0.5, 0.2]])
+    tiny = np.log(np.finfo(np.float32).tiny)
+    assert log_floor(proba, proba == 0) == pytest.approx(tiny)
+
+
+@pytest.mark.parametrize("floor", ["car", "0.1", 0, 1.5])
+def test_another_floor_is_refused(floor):
+    with pytest.raises(ValueError, match='neither between 0 and 1 nor "auto"'):
+        logits_from_proba([[0.5, 0.5]], floor=floor)

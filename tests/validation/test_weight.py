@@ -1,4 +1,5 @@
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -56,13 +57,21 @@ def test_no_weight_spoils_the_probabilities(three_classes, calibrator, weight):
     assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("calibrator", [TemperatureScaling, IsotonicCalibration])
+@pytest.mark.parametrize(
+    "calibrator", [partial(TemperatureScaling, prior=None), IsotonicCalibration]
+)
 def test_equal_weights_of_any_size_are_no_weights(three_classes, calibrator):
     logits, y = three_classes
     expected = calibrator().fit(logits, y).predict_proba(logits)
     for size in (1e-310, 1e-200, 1e200, 1e307):
         weighted = calibrator().fit(logits, y, sample_weight=np.full(300, size))
         assert_allclose(weighted.predict_proba(logits), expected, atol=1e-9)
+
+
+def test_next_to_weights_that_are_nearly_nothing_the_prior_is_all(three_classes):
+    logits, y = three_classes
+    fitted = TemperatureScaling().fit(logits, y, sample_weight=np.full(300, 1e-310))
+    assert fitted.temperature_ == pytest.approx(1)
 
 
 def test_a_spline_bends_alike_where_rows_weigh_nothing(three_classes):

@@ -1,0 +1,205 @@
+"""Probability floor: how small a probability still says something, learned."""
+
+from functools import partial
+
+import numpy as np
+from sklearn.base import clone
+
+from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._maps import CalibrationMap, Clip, LogSoftmax
+from skcalib._numerics import log_softmax_
+from skcalib._sklearn_compat import fit_context
+from skcalib._solvers._temperature import fit_temperature, subsample
+from skcalib._validation import check_calibration_set
+from skcalib.calibrators._temperature import TemperatureScaling
+
+# What a float32 can hold; below 1e-12, where zeros are put by default; round numbers
+# down to the half of the share of one tree among a hundred.
+FLOORS = (float(np.finfo(np.float32).tiny), 1e-20, 1e-12, 1e-7, 1e-4, 1e-3, 5e-3)
+# Those that logits of a network, which may be far apart, can do with.
+DEEP_FLOORS = FLOORS[:3]
+# In units of the probability of a class when all are alike. Higher floors level what is
+# likely, too.
+HIGHEST = 0.1
+# Sums of losses that differ by less, in nats, are alike.
+ALIKE = 0.5
+
+
+def learn_floor(data, floors=FLOORS, least=1.0):
+    """Return the floor after which one temperature fits best; None for no floor.
+
+    Of floors that fit alike it is the highest, since what lies below a floor can cost
+    any number of nats once its class comes. None are tried if no probability is below
+    `least`.
+    """
+    sample = subsample(data)
+    logits = np.array(sample.logits, dtype=np.float64)
+    reach = np.max(logits.max(axis=1) - logits.min(axis=1)) + np.log(data.n_classes)
+    if -reach >= np.log(least):
+        return None
+    smallest = log_softmax_(logits).min()
+    if smallest >= np.log(least):
+        return None
+    highest = HIGHEST / data.n_classes
+    tried = [f for f in floors if smallest < np.log(f) and f <= highest]
+    if not tried:
+        return None
+
+    def loss(data):
+        return fit_temperature(data, tol=1e-3).loss
+
+    plain = loss(sample)
+    losses = {floor: loss(raised_to(floor, sample)) for floor in tried}
+    bound = min(plain, *losses.values()) + ALIKE / sample.total_weight
+    return max((f for f in tried if losses[f] <= bound), default=None)
+
+
+def floor_operations(floor):
+    """Return what raises the probabilities of logits to the floor."""
+    return () if floor is None else (LogSoftmax(), Clip(float(np.log(floor)), 0.0))
+
+
+def raised_to(floor, data):
+    """Return the data after `floor_operations`."""
+    return data if floor is None else data.mapped(partial(_raised, np.log(floor)))
+
+
+def _raised(log_floor, block):
+    return np.maximum(log_softmax_(block), log_floor, out=block)
+
+
+class ProbabilityFloor(BaseCalibrator):
+    r"""Raise small probabilities to a learned floor, then calibrate.
+
+    A random forest says 0 where it means "fewer than one tree in a hundred", and naive
+    Bayes :math:`10^{-40}` where it means "unlikely". Logarithms make a lot of such
+    differences: a few rows of them decide a temperature. This calibrator learns how
+    small a probability may be, hands the logarithms of what is left to another, and
+    writes both into one map.
+
+    Parameters
+    ----------
+    calibrator : calibrator, default=None
+        Any calibrator; None is `TemperatureScaling`. Its parameter `classes` has no
+        effect.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits. By default columns of a data frame that are
+        named after labels are theirs; else integer labels in ``range(n_columns)`` are
+        column numbers, and other labels are matched to the columns in sorted order.
+
+    Attributes
+    ----------
+    floor_ : float or None
+        The floor; None if the logits are better left as they are.
+
+    calibrator_ : calibrator
+        The fitted `calibrator`.
+
+    classes_ : ndarray of shape (n_classes,)
+        Label of each column.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    See Also
+    --------
+    skcalib.logits_from_proba : Its floor tells zeros from the smallest probability.
+
+    Notes
+    -----
+    The floors tried are the smallest normal number of single precision, 1e-20, 1e-12,
+    1e-7, 1e-4, 1e-3 and 5e-3, up to a tenth of 1/K for K classes, and none. Taken is
+    the highest of those after which temperature scaling has the least log-loss, but
+    for half a nat over the number of samples: what lies below a floor can cost any
+    number of nats once its class comes. The floor changes no predicted class. Neither a
+    constant added to a row nor what else is in a batch matters, and an exported model
+    holds the floor.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from skcalib import ProbabilityFloor, logits_from_proba
+    >>> X, y = load_digits(return_X_y=True)
+    >>> forest = RandomForestClassifier(50, random_state=0).fit(X[:900], y[:900])
+    >>> logits = logits_from_proba(forest.predict_proba(X[900:]))
+    >>> ProbabilityFloor().fit(logits, y[900:]).floor_
+    0.005
+    """
+
+    _parameter_constraints: dict = {
+        "calibrator": [BaseCalibrator, None],
+        "classes": ["array-like", None],
+    }
+
+    def __init__(self, calibrator=None, *, classes=None):
+        self.calibrator = calibrator
+        self.classes = classes
+
+    @property
+    def _inner(self):
+        return TemperatureScaling() if self.calibrator is None else self.calibrator
+
+    @property
+    def takes_unused(self):
+        return self._inner.takes_unused
+
+    @property
+    def learns_by_class(self):
+        return self._inner.learns_by_class
+
+    @property
+    def keeps_class(self):
+        return self._inner.keeps_class
+
+    @property
+    def has_logits(self):
+        return self._inner.has_logits
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, groups=None):
+        """Learn the floor and the calibration from logits and true classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits of held-out samples, such as logarithms of probabilities.
+
+        y : array-like of shape (n_samples,)
+            True classes; see the parameter `classes`.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights equal repeated rows.
+
+        groups : array-like of shape (n_samples,), default=None
+            Groups of the samples, for a `calibrator` that takes them.
+
+        Returns
+        -------
+        self : object
+            The fitted calibrator.
+        """
+        data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        self._warn_of_absent(data)
+        self.classes_ = data.classes
+        self._fit_both(data if self.takes_unused else data.used(), groups)
+        return self
+
+    def fit_calibration(self, data):
+        """Choose the floor, then fit the calibrator."""
+        self._fit_both(data, None)
+
+    def _fit_both(self, data, groups):
+        self.floor_ = learn_floor(data.used())
+        self.calibrator_ = fit_checked(
+            clone(self._inner),
+            raised_to(self.floor_, data),
+            self.n_features_in_,
+            groups=groups,
+        )
+
+    def calibration_map(self):
+        """Return the floor and the calibrator's map."""
+        inner = self.calibrator_.calibration_map()
+        return CalibrationMap(*floor_operations(self.floor_), *inner.operations)

@@ -1,0 +1,137 @@
+"""Classes that the calibration set lacks, or has a single sample of."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.metrics import log_loss
+
+from skcalib import (
+    BayesianBinning,
+    BetaCalibration,
+    DirichletCalibration,
+    HistogramBinning,
+    IsotonicCalibration,
+    MatrixScaling,
+    OrderPreservingScaling,
+    PlattScaling,
+    ProbabilityFloor,
+    SplineCalibration,
+    StructuredMatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+    VennAbersCalibration,
+)
+from skcalib.exceptions import AbsentClassWarning
+
+STRENGTHS = {"off_diagonal_penalty": 1.0, "intercept_penalty": 0.1}
+SMOOTH = [
+    VectorScaling(),
+    MatrixScaling(**STRENGTHS),
+    DirichletCalibration(**STRENGTHS),
+    StructuredMatrixScaling(),
+    StructuredMatrixScaling(structure="vector"),
+    OrderPreservingScaling(StructuredMatrixScaling()),
+    PlattScaling(),
+    BetaCalibration(),
+    ProbabilityFloor(VectorScaling()),
+]
+STEPS = [
+    VennAbersCalibration(),
+    VennAbersCalibration(method="one_vs_one"),
+    HistogramBinning(),
+    BayesianBinning(),
+    IsotonicCalibration(),
+    SplineCalibration(method="one_vs_rest"),
+]
+ALIKE_FOR_ALL = [
+    TemperatureScaling(),
+    OrderPreservingScaling(),
+    IsotonicCalibration(method="shared"),
+    HistogramBinning(method="top_label"),
+]
+
+
+def draw(n_samples, seed, n_classes=8):
+    rng = np.random.default_rng(seed)
+    logits = 2 * rng.normal(scale=3, size=(n_samples, n_classes))
+    return logits, (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+
+
+def without(logits, y, absent):
+    rows = ~np.isin(y, absent)
+    return logits[rows], y[rows]
+
+
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
+@pytest.mark.parametrize("calibrator", SMOOTH, ids=repr)
+def test_a_scaling_does_not_lose_the_classes_that_it_has_not_seen(calibrator):
+    logits, y = without(*draw(3000, 0), [1, 4, 6])
+    test, y_test = draw(4000, 1)
+    plain = log_loss(y_test, TemperatureScaling().fit(logits, y).predict_proba(test))
+    assert plain < log_loss(y_test, softmax(test, axis=1)) - 0.1
+    loss = log_loss(y_test, clone(calibrator).fit(logits, y).predict_proba(test))
+    assert loss < plain + 0.03
+
+
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
+@pytest.mark.parametrize("calibrator", STEPS, ids=repr)
+def test_curves_leave_absent_classes_their_probability(calibrator):
+    logits, y = without(*draw(3000, 0), [1, 4, 6])
+    test, y_test = draw(4000, 1)
+    proba = clone(calibrator).fit(logits, y).predict_proba(test)
+    rows = np.isin(y_test, [1, 4, 6])
+    own = proba[np.flatnonzero(rows), y_test[rows]]
+    untouched = softmax(test, axis=1)[np.flatnonzero(rows), y_test[rows]]
+    assert (own > 0).all()
+    assert -np.log(own).mean() < -np.log(untouched).mean() + 0.3
+
+
+@pytest.mark.parametrize("calibrator", SMOOTH + STEPS, ids=repr)
+def test_a_warning_names_the_absent_classes(calibrator):
+    logits, y = without(*draw(100, 0, n_classes=4), [2])
+    names = np.array(["ant", "bee", "cow", "dog"])
+    calibrator = clone(calibrator).set_params(classes=names)
+    with pytest.warns(
+        AbsentClassWarning, match=r"no sample of 1 of 4 classes: 'cow'\."
+    ):
+        calibrator.fit(logits, names[y])
+
+
+@pytest.mark.parametrize("calibrator", ALIKE_FOR_ALL, ids=repr)
+def test_what_is_learned_of_all_classes_together_warns_of_none(calibrator):
+    logits, y = without(*draw(100, 0, n_classes=4), [2])
+    assert clone(calibrator).fit(logits, y).predict_proba(logits).shape[1] == 4
+
+
+def test_no_more_than_ten_classes_are_named():
+    logits, y = draw(100, 0, n_classes=40)
+    y[y > 20] = 0
+    with pytest.warns(AbsentClassWarning, match=r"classes: (\d+, ){10}\.\.\.\."):
+        VectorScaling().fit(logits, y)
+
+
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
+@pytest.mark.parametrize("calibrator", SMOOTH + STEPS + ALIKE_FOR_ALL, ids=repr)
+@pytest.mark.parametrize("labels", [[0, 1, 1], [0, 1, 2], [0, 0, 0, 0, 1]])
+def test_three_samples_or_one_of_a_class_are_enough(calibrator, labels):
+    logits, _ = draw(len(labels), 0, n_classes=3)
+    fitted = clone(calibrator).fit(logits, labels)
+    proba = fitted.predict_proba(draw(50, 1, n_classes=3)[0])
+    assert np.isfinite(proba).all()
+    assert_allclose(proba.sum(axis=1), 1)
+
+
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
+@pytest.mark.parametrize("structure", ["matrix", "vector"])
+def test_absent_classes_have_the_mean_of_the_others(structure):
+    logits, y = without(*draw(500, 0, n_classes=5), [3])
+    fitted = StructuredMatrixScaling(structure=structure).fit(logits, y)
+    others = [0, 1, 2, 4]
+    own = fitted.coef_ if structure == "vector" else np.diagonal(fitted.coef_)
+    assert own[3] == pytest.approx(own[others].mean())
+    assert fitted.intercept_[3] == pytest.approx(fitted.intercept_[others].mean())
+    if structure == "matrix":
+        assert_allclose(fitted.coef_[3, others], 0)
+        assert_allclose(fitted.coef_[others, 3], 0)
