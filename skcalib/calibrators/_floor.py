@@ -10,7 +10,7 @@ from skcalib._maps import CalibrationMap, Clip, LogSoftmax
 from skcalib._numerics import log_softmax_
 from skcalib._sklearn_compat import fit_context
 from skcalib._solvers._temperature import fit_temperature, subsample
-from skcalib._validation import check_calibration_set
+from skcalib._validation import check_calibration_set, refuse_dask
 from skcalib.calibrators._temperature import TemperatureScaling
 
 # What a float32 can hold; below 1e-12, where zeros are put by default; round numbers
@@ -180,6 +180,7 @@ class ProbabilityFloor(BaseCalibrator):
         self : object
             The fitted calibrator.
         """
+        refuse_dask(type(self).__name__, X)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         self._warn_of_absent(data)
         self.classes_ = data.classes
