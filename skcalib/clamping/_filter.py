@@ -109,7 +109,10 @@ class Filter(Basis):
             return slice(None)
         if not isinstance(small, Filter) or small.size > self.size:
             return None
-        if type(small.offset) is not type(self.offset) or (self.own and not small.own):
+        if self.own and not small.own:
+            return None
+        alike = type(small.offset) is type(self.offset)
+        if not alike or small.offset.dim != self.offset.dim:
             return None
         number = np.arange(self._n_weights).reshape(self._kernel_shape)
         first = (self.size - small.size) // 2

@@ -45,7 +45,8 @@ JACOBIAN_ELEMENTS = 1 << 28
 # Backward passes of single rows that a Jacobian may take, the rows it takes at least,
 # and the largest number of passes a row. They bound the cost where there are many rows
 # or classes: 5,000 rows of ten classes have a whole Jacobian. A fit of 8 cosines a side
-# has 192 coordinates, which a thousand rows of several logits each determine.
+# has 192 coordinates, which a thousand rows of several logits each determine. The last
+# holds for each of the spans that are tried.
 JACOBIAN_PASSES = 50_000
 JACOBIAN_ROWS = 1000
 PASSES_PER_ROW = 128

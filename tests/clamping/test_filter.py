@@ -134,6 +134,8 @@ def test_small_filters_are_part_of_large_ones():
     assert a_filter(shape, 5).columns_of(a_filter(shape, 3, own=False)) is None
     with_cosines = a_filter(shape, 3, offset=LowFrequency(shape, 2))
     assert large.columns_of(with_cosines) is None
+    with_more = a_filter(shape, 3, offset=LowFrequency(shape, 4))
+    assert with_more.columns_of(with_cosines) is None
 
 
 def smooth(shape, n_classes=4):
