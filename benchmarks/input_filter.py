@@ -315,23 +315,21 @@ def log_losses(name, part, **case):
 
     def table(rows):
         own = chosen(rows, network=name, part=part, **case)
-        if not own:
-            return None
+        first = own[0]
         methods = list(dict.fromkeys(row["method"] for row in own))
         lines = []
         for kind in dict.fromkeys(row["kind"] for row in own):
             by_method = {row["method"]: row for row in chosen(own, kind=kind)}
-            line = [kind.replace("_", " ")]
-            line += [
+            cells = [
                 f"{cell(by_method[m], 'accuracy')} / {cell(by_method[m], 'NLL')}"
                 for m in methods
             ]
-            line.append(change(by_method["filter"], "NLL", "SMS"))
-            lines.append(line)
-        first = own[0]
+            last = change(by_method["filter"], "NLL", "SMS")
+            lines.append([kind.replace("_", " "), *cells, last])
         title = (
             f"Accuracy in percent / NLL, {NETWORKS[name][0]}: {first['samples']:,} "
-            f"images to fit on and to judge by, splits: {first['splits']}"
+            f"images to fit on and to judge by, splits: {first['splits']}, severity: "
+            f"{first['severity']}"
         )
         heads = ["images", *methods, "NLL of the filter less that of SMS, 95 %"]
         return Table(heads, lines, title)
@@ -340,15 +338,17 @@ def log_losses(name, part, **case):
 
 
 def summary(rows):
-    for name, part in product(NETWORKS, ("shift", "mixture")):
-        for judged in (
-            ({},) if part == "shift" else ({"judged": "mixed"}, {"judged": "clean"})
-        ):
-            table = log_losses(name, part, **judged)(rows)
-            if table is not None:
-                yield table
+    for name, case in product(NETWORKS, CASES):
+        own = chosen(rows, network=name, **case)
+        if any(row["method"] == "filter" for row in own):
+            yield log_losses(name, **case)(rows)
 
 
+CASES = (
+    {"part": "shift"},
+    {"part": "mixture", "judged": "mixed"},
+    {"part": "mixture", "judged": "clean"},
+)
 TABLES = {
     "shift": log_losses("cifar10-resnet8d", "shift"),
     "mixed": log_losses("cifar10-resnet8d", "mixture", judged="mixed"),
