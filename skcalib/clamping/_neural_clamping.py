@@ -222,8 +222,8 @@ class NeuralClamping(ClampedClassifier):
     and tested on images like those of training, published recipes are as good as
     temperature scaling once T is solved exactly, and exponents above 0.25 move T away
     from calibration where ``temperature_objective="joint"``. It earns much where all
-    inputs have been blurred, compressed or made noisy alike: there a filter does more
-    than calibrators of the outputs; see the user guide.
+    inputs have been blurred or made noisy alike: there a filter does more than
+    calibrators of the outputs; see the user guide.
 
     The loss is a mean over samples, where [1]_ have a sum: their penalty divided by the
     number of samples is the one here.
