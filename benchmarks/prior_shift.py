@@ -161,7 +161,8 @@ def by_method(rows):
         [*case, *(f"{np.mean(found[m]):.4f}" for m in methods)]
         for case, found in cases.items()
     ]
-    title = f"Log-loss after {rows[0]['rows']:,} unlabelled rows"
+    n_draws = 1 + max(row["draw"] for row in rows)
+    title = f"Log-loss after {rows[0]['rows']:,} unlabelled rows, {n_draws} draws"
     return Table(["set", "alpha", *methods], lines, title)
 
 
