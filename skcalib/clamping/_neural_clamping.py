@@ -55,8 +55,7 @@ class NeuralClamping(ClampedClassifier):
         What the perturbation minimises: the focal loss, or the squared distance of the
         probabilities to the one-hot label.
 
-    perturbation : {"auto", "full", "channel", "low_frequency", "gain", "filter"}, \
-            int or tuple, default="auto"
+    perturbation : str, int or tuple, default="auto"
         Which perturbations are tried. A tensor that is added has one number for each
         entry of an input ("full"), for each channel, or is of the slowest so many
         cosines along every axis but that of the channels; "low_frequency" is 8 of them.

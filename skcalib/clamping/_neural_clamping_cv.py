@@ -41,8 +41,7 @@ class NeuralClampingCV(ClampedClassifier):
     loss : {"focal", "brier"}, default="focal"
         What the perturbation minimises. The Brier loss has no exponent.
 
-    perturbation : {"auto", "full", "channel", "low_frequency", "gain", "filter"}, \
-            int or tuple, default="auto"
+    perturbation : str, int or tuple, default="auto"
         Which perturbations are tried; see `NeuralClamping`.
 
     feasible_range : tuple (low, high), default=None
