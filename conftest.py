@@ -10,6 +10,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 NEEDS = {
     "skcalib/_blocks/_dask*.py": ("dask",),
     "skcalib/_validation/_dask.py": ("dask",),
+    "skcalib/_blocks/_device_array.py": ("torch",),
+    "skcalib/_blocks/_tensor.py": ("torch",),
+    "skcalib/_validation/_tensor.py": ("torch",),
     "skcalib/_onnx/_in_torch/*": ("onnx", "onnxruntime", "torch"),
     "skcalib/_networks/_folding.py": ("torch",),
     "skcalib/_networks/_inputs.py": ("torch",),

@@ -131,7 +131,8 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         -------
         proba : ndarray of shape (n_samples, n_classes)
             Probabilities in the order of `classes_`; float32 for float32 logits,
-            float64 otherwise. `out`, if that is given.
+            float64 otherwise. `out`, if that is given. Of a torch tensor, a tensor of
+            its device, float32 for half precisions too.
         """
         check_is_fitted(self)
         source = check_logits(self, X, reset=False)

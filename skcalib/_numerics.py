@@ -17,7 +17,7 @@ SMALLEST_PROBA = np.finfo(np.float64).eps
 
 def cut_logits(logits: NDArray[Any]) -> NDArray[np.float64]:
     """Copy the logits to float64, cut to a size whose differences are finite."""
-    block = np.array(logits, dtype=np.float64, order="C")
+    block = np.array(logits, dtype=np.float64, order="C", like=logits)
     return np.clip(block, -LARGEST_LOGIT, LARGEST_LOGIT, out=block)
 
 
@@ -55,7 +55,7 @@ def split_top(
     and ``rest``, the softmax of the other columns (0 at `top`). Nothing cancels
     when the probability of `top` is within rounding of 1.
     """
-    rows = np.arange(x.shape[0])
+    rows = np.arange(x.shape[0], like=x)
     top = x.argmax(axis=1)
     largest = x[rows, top]
     rest = x.copy()
@@ -74,7 +74,7 @@ def log_odds(x: NDArray[Any]) -> NDArray[Any]:
         difference = x[:, 1:] - x[:, :1]
         return np.concatenate([-difference, difference], axis=1)
     top, top_log_odds, rest = split_top(x)
-    rows = np.arange(x.shape[0])
+    rows = np.arange(x.shape[0], like=x)
     largest = x[rows, top][:, np.newaxis]
     # exp(-top_log_odds) is the mass of the rest in units of the largest entry.
     others = np.exp(-top_log_odds)[:, np.newaxis] * (1 - rest)

@@ -1,9 +1,16 @@
 """Blocks of rows, the form in which every fit and every prediction reads its data."""
 
 from skcalib._blocks._data import CalibrationData, Statistic
-from skcalib._blocks._memory import free_memory
+from skcalib._blocks._memory import free_memory, lies_on_host
 from skcalib._blocks._open import open_source
-from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
+from skcalib._blocks._rows import (
+    BLOCK_ELEMENTS,
+    map_blocks,
+    on_host,
+    row_slices,
+    slices_of,
+    sum_blocks,
+)
 from skcalib._blocks._sources import (
     ArraySource,
     MappedSource,
@@ -26,8 +33,11 @@ __all__ = [
     "free_memory",
     "is_mapped_file",
     "is_stored",
+    "lies_on_host",
     "map_blocks",
+    "on_host",
     "open_source",
     "row_slices",
+    "slices_of",
     "sum_blocks",
 ]

@@ -178,15 +178,16 @@ class CalibrationData:
         """
         dtype = self.source.dtype if keep_type else np.dtype(np.float64)
         source = self.source.mapped(function, dtype=dtype)
-        return CalibrationData(source, self.codes, self.sample_weight, self.classes)
+        return type(self)(source, self.codes, self.sample_weight, self.classes)
 
     def columns(self, index: NDArray[np.intp]) -> "CalibrationData":
         """Keep some columns, which must hold the classes of all rows."""
         number = np.full(self.n_classes, -1)
         number[index] = np.arange(index.shape[0])
         source = self.source.mapped(partial(_of_columns, index), index.shape[0])
-        codes, classes = number[self.codes], self.classes[index]
-        return CalibrationData(source, codes, self.sample_weight, classes)
+        codes = np.asarray(number, like=self.codes)[self.codes]
+        classes = self.classes[index]
+        return type(self)(source, codes, self.sample_weight, classes)
 
 
 def _of_columns(index: NDArray[np.intp], block: NDArray[Any]) -> NDArray[Any]:

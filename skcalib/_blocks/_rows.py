@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from skcalib._sklearn_compat import n_threads
@@ -22,6 +23,14 @@ def row_slices(
     """Cut `n_rows` rows into slices of about `block_elements` numbers."""
     step = max(1, block_elements // max(1, n_columns))
     return [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
+
+
+def slices_of(rows: Any, block_elements: int = BLOCK_ELEMENTS) -> list[slice]:
+    """Cut rows of an array or a source, which may ask for other slices."""
+    if hasattr(rows, "slices"):
+        slices: list[slice] = rows.slices(block_elements)
+        return slices
+    return row_slices(rows.shape[0], rows.shape[1], block_elements)
 
 
 def map_blocks(
@@ -76,3 +85,18 @@ def add_up(results: Iterator[Any]) -> Any:
         for i, part in enumerate(result):
             sums[i] += part
     return tuple(sums)
+
+
+def on_host(values: Any) -> Any:
+    """Bring what was computed on a device to the host; leave all else as it is.
+
+    Tuples, lists and dataclasses are gone through entry by entry.
+    """
+    if hasattr(values, "on_host"):
+        return values.on_host()
+    if isinstance(values, (tuple, list)):
+        return type(values)(map(on_host, values))
+    if is_dataclass(values) and not isinstance(values, type):
+        names = [field.name for field in fields(values)]
+        return replace(values, **{k: on_host(getattr(values, k)) for k in names})
+    return values

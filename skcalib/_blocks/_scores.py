@@ -38,7 +38,7 @@ Scores = Callable[[NDArray[Any], NDArray[np.intp]], tuple[Block, Hits]]
 def one_vs_rest(logits: NDArray[Any], codes: NDArray[np.intp]) -> tuple[Block, Hits]:
     """Log-odds of every class, and which class is the true one."""
     score = log_odds(cut_logits(logits))
-    return score, codes[:, np.newaxis] == np.arange(logits.shape[1])
+    return score, codes[:, np.newaxis] == np.arange(logits.shape[1], like=codes)
 
 
 def second_class(logits: NDArray[Any], codes: NDArray[np.intp]) -> tuple[Block, Hits]:

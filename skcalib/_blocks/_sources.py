@@ -47,6 +47,11 @@ class Source(ABC):
     is_remote = False
     ndim = 2
 
+    @property
+    def is_here(self) -> bool:
+        """Whether what is made of a block may be kept, as an array on the host."""
+        return not self.is_remote
+
     @abstractmethod
     def read(self, rows: slice) -> NDArray[Any]:
         """Return the block, float32 or float64; it may share memory with the rows."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks import Source
+from skcalib._blocks import Source, on_host
 from skcalib._maps import _operations as ops
 from skcalib._numerics import (
     cut_logits,
@@ -55,8 +55,12 @@ def _top_labels(
     if calibration_map is not None:
         # Ties are those of what `evaluate` returns.
         block = _mapped(calibration_map, block).astype(dtype, copy=False)
-    top: NDArray[Any] = labels[np.argmax(block, axis=1)]
-    return top
+    top = np.argmax(block, axis=1)
+    if labels.dtype.kind not in "iufb":
+        # Only NumPy has texts.
+        top = on_host(top)
+    chosen: NDArray[Any] = np.asarray(labels, like=top)[top]
+    return chosen
 
 
 def _mapped(calibration_map: ops.CalibrationMap, block: NDArray[Any]) -> Block:
@@ -147,7 +151,7 @@ def _(operation: ops.ReplaceTop, x: Block) -> Block:
     top, top_log_odds, rest = split_top(x)
     proba = look_up(operation.table, top_log_odds)
     rest *= (1 - proba)[:, np.newaxis]
-    rest[np.arange(x.shape[0]), top] = proba
+    rest[np.arange(x.shape[0], like=x), top] = proba
     return rest
 
 
@@ -169,4 +173,5 @@ def look_up(table: ops.Table, x: Block) -> Block:
     """Evaluate `table` at every entry of `x`."""
     if table.kind == "linear":
         return np.interp(x, table.knots, table.values)
-    return table.values[np.searchsorted(table.knots, x, side="left")]
+    values = np.asarray(table.values, like=x)
+    return values[np.searchsorted(table.knots, x, side="left")]

@@ -129,9 +129,9 @@ def _counts_of_block(
     weight: NDArray,
 ) -> NDArray[np.float64]:
     score, hit = scores(logits, codes)
-    counts = np.empty((2, len(edges), n_bins))
+    counts = np.empty((2, len(edges), n_bins), like=score)
     for k, edge in enumerate(edges):
-        index = edge.searchsorted(score[:, k], side="left")
+        index = np.searchsorted(edge, score[:, k], side="left")
         counts[0, k] = np.bincount(index, weight, n_bins)
         if mean_of == "hits":
             own = hit[:, k]

@@ -238,7 +238,7 @@ class _Newton:
     def _keep_features(self, todo: NDArray[np.intp]) -> None:
         """Hold the features of the problems left in memory, once they are few."""
         n_samples, width = self.data.n_samples, self.model.n_features * todo.shape[0]
-        if self.data.source.is_remote or n_samples * width > KEPT_ELEMENTS:
+        if not self.data.source.is_here or n_samples * width > KEPT_ELEMENTS:
             return
         if self.rows is not None and 2 * todo.shape[0] > self.kept.shape[0]:
             return
@@ -388,8 +388,8 @@ def _logistic_sums(x: Block, target: Block, weight: NDArray, theta: Block) -> Su
     exp_u *= inverse
     curvature = np.multiply(exp_u, weight[:, np.newaxis], out=exp_u)
     n_problems = theta.shape[0]
-    gradient = np.empty((n_problems, m + 1))
-    hessian = np.empty((n_problems, m + 1, m + 1))
+    gradient = np.empty((n_problems, m + 1), like=x)
+    hessian = np.empty((n_problems, m + 1, m + 1), like=x)
     gradient[:, m] = slope.sum(axis=0)
     hessian[:, m, m] = curvature.sum(axis=0)
     for j in range(m):

@@ -236,7 +236,7 @@ class _Problem:
         self._block_elements = max(1 << 16, n_rows * data.n_classes)
         self._large = is_large(data)
         # What the Hessian needs of all blocks stays in memory where it is small.
-        self._keeps = not (self._large or data.source.is_remote)
+        self._keeps = data.source.is_here and not self._large
 
     def loss(self, x: Array) -> float:
         """Penalised loss at `x`."""

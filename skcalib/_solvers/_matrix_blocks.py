@@ -32,15 +32,15 @@ def affine_scores(x: NDArray, z: NDArray) -> NDArray:
 def outer_sums(change: NDArray, z: NDArray) -> Array:
     """Sum over the rows of the outer product of `change` and ``(z, 1)``."""
     n_samples, n_classes = change.shape
-    sums = np.empty((n_classes, n_classes + 1))
+    sums = np.empty((n_classes, n_classes + 1), like=change)
     sums[:, :-1] = change.T @ z
-    sums[:, -1] = np.ones(n_samples, change.dtype) @ change
+    sums[:, -1] = np.ones(n_samples, change.dtype, like=change) @ change
     return sums
 
 
 def with_ones(z: NDArray) -> NDArray:
     """Append the constant feature 1, which carries b."""
-    return np.column_stack([z, np.ones(z.shape[0], z.dtype)])
+    return np.column_stack([z, np.ones(z.shape[0], z.dtype, like=z)])
 
 
 @dataclass

@@ -119,7 +119,7 @@ def _uncertainties(
 def _histogram(values: Array, weight: Array) -> Array:
     index = np.clip(values * GRID, 0, GRID - 1).astype(np.intp)
     histogram = np.bincount(index, weight, GRID)
-    return np.asarray(histogram, dtype=np.float64)
+    return np.asarray(histogram, dtype=np.float64, like=histogram)
 
 
 def _quantiles(histogram: Array, share: Array) -> Array:
@@ -143,7 +143,7 @@ def hats(h: Array, knots: Array) -> Array:
 
 def piece_of(u: Array, knots: Array) -> NDArray[np.int16]:
     """Tell which piece of the curve each entry lies on, 0 being the lowest."""
-    number = np.zeros(u.shape, dtype=np.int16)
+    number = np.zeros_like(u, dtype=np.int16)
     for knot in knots:
         number += u > knot
     return number
@@ -210,7 +210,7 @@ def _sums_of_block(
     piece = piece_of(u, knots.curve)
     hat = hats(entropy(u), knots.scale)
 
-    rows = np.arange(n_rows)
+    rows = np.arange(n_rows, like=u)
     cell = piece + n_pieces * rows[:, np.newaxis]
 
     # On a piece, the curve is its slope times u - end, less the rises of those above.
@@ -219,12 +219,12 @@ def _sums_of_block(
     steepness = (hat @ scales)[:, np.newaxis] + slopes
     scores = steepness.ravel()[cell]
     scores *= u
-    scores += np.tile(level, n_rows)[cell]
+    scores += np.tile(np.asarray(level, like=u), n_rows)[cell]
     e = Exponentials.of_scores(scores, codes)
     proba = e.values
     proba /= e.total[:, np.newaxis]
 
-    moments = np.empty((3, n_rows, n_pieces))
+    moments = np.empty((3, n_rows, n_pieces), like=u)
     for moment in moments:
         sums = np.bincount(cell.ravel(), proba.ravel(), n_rows * n_pieces)
         moment[:] = sums.reshape(n_rows, n_pieces)
@@ -234,7 +234,7 @@ def _sums_of_block(
     mean = first - end * mass - width * _below(mass)
     own_u, own_piece = u[rows, codes], piece[rows, codes]
     own = -width * (own_piece[:, np.newaxis] < np.arange(n_pieces))
-    own[rows, own_piece] = own_u - end[own_piece]
+    own[rows, own_piece] = own_u - np.asarray(end, like=u)[own_piece]
     # Var[u], and E[u f] - E[u] E[f] with the functions f of the pieces.
     var = weight * (second.sum(axis=1) - mean_u**2)
     cov = second - end * first - width * _below(first) - mean_u[:, np.newaxis] * mean

@@ -43,7 +43,7 @@ class Exponentials:
     @classmethod
     def of_scores(cls, scores: Array, codes: NDArray[np.intp]) -> "Exponentials":
         """Take the place of `scores`."""
-        own = np.arange(scores.shape[0]), codes
+        own = np.arange(scores.shape[0], like=scores), codes
         largest = scores.max(axis=1)
         own_score = scores[own] - largest
         scores -= largest[:, np.newaxis]

@@ -164,7 +164,7 @@ def _gradient(e: Exponentials, z: Array, weight: Array) -> Array:
 def _dense_hessian(proba: Array, z: Array, weight: Array) -> Array:
     """Hessian of one block by (v, b): diag(...) minus the Gram matrix of (p z, p)."""
     n_samples, n_classes = z.shape
-    both = np.empty((n_samples, 2 * n_classes))
+    both = np.empty((n_samples, 2 * n_classes), like=z)
     both[:, n_classes:] = proba
     first = np.multiply(proba, z, out=both[:, :n_classes])
     moments = weight @ (first * z), weight @ first, weight @ proba

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from skcalib._blocks import ParquetRows, is_stored
+from skcalib._blocks import ParquetRows, is_stored, lies_on_host
 
 
 def readable(values: Any) -> Any:
@@ -24,7 +24,19 @@ def readable(values: Any) -> Any:
     known = (torch.float16, torch.float32, torch.float64)
     if values.is_floating_point() and values.dtype not in known:
         values = values.float()
-    return values.numpy() if values.device.type == "cpu" else values
+    return values.numpy() if lies_on_host(values) else values
+
+
+def column_on_host(values: Any) -> Any:
+    """Bring one number a row, such as labels or weights, to the host."""
+    values = readable(values)
+    return values.cpu().numpy() if is_tensor(values) else values
+
+
+def is_tensor(values: Any) -> bool:
+    """Whether these are rows of a torch tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(values, torch.Tensor)
 
 
 def is_dask(values: Any) -> bool:

@@ -21,6 +21,7 @@ from skcalib._blocks import (
     Source,
     is_stored,
     map_blocks,
+    on_host,
     open_source,
     row_slices,
 )
@@ -34,7 +35,9 @@ from skcalib._validation._column_classes import (
 )
 from skcalib._validation._containers import (
     column_names,
+    column_on_host,
     is_dask,
+    is_tensor,
     readable,
     refuse_dates,
 )
@@ -57,6 +60,10 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
         from skcalib._validation._dask import check_dask_logits
 
         return check_dask_logits(estimator, X, reset=reset)
+    if is_tensor(X):
+        from skcalib._validation._tensor import check_tensor_logits
+
+        return check_tensor_logits(estimator, X, reset=reset)
     name = name_of(estimator)
     X = readable(X)
     names = column_names(X)
@@ -186,7 +193,7 @@ def encode_labels(
 
 
 def _as_column(y: Any) -> NDArray[Any]:
-    y = readable(y)
+    y = column_on_host(y)
     shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     if len(shape) == 2 and shape[1] > 1:
         raise ValueError(
@@ -232,7 +239,7 @@ def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.fl
     two that takes it there.
     """
     weight: NDArray[np.float64]
-    weight = check_sample_weight(readable(sample_weight), y, dtype=np.float64)
+    weight = check_sample_weight(column_on_host(sample_weight), y, dtype=np.float64)
     refuse_negative(weight)
     if not weight.any():
         raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")
@@ -250,8 +257,9 @@ def refuse_negative(weight: NDArray[np.float64]) -> None:
     """Refuse negative weights, naming the first."""
     if (weight < 0).any():
         row = int((weight < 0).argmax())
+        value = on_host(weight[row])
         raise ValueError(
-            f"sample_weight holds a negative value: {weight[row]} in row {row}. "
+            f"sample_weight holds a negative value: {value} in row {row}. "
             "Negative values in sample_weight have no meaning here."
         )
 
@@ -282,9 +290,14 @@ def check_calibration_set(
         return check_dask_set(
             estimator, X, y, sample_weight, classes, names=names, reset=reset
         )
-    X = readable(X)
+    if not is_tensor(X):
+        X = readable(X)
     source = check_logits(estimator, X, reset=reset)
     check_consistent_length(X, y)
+    if is_tensor(X) and not source.is_here:
+        from skcalib._validation._tensor import check_tensor_set
+
+        return check_tensor_set(estimator, source, y, sample_weight, classes)
     if names is None:
         names = column_names(X)
         if names is not None and classes is None:
@@ -304,7 +317,8 @@ def check_two_classes(
     classes: NDArray[Any],
 ) -> None:
     """Refuse rows of a single class, those of weight 0 left out."""
-    refuse_one_class(estimator, np.unique(codes[weight > 0]), classes)
+    present = np.flatnonzero(on_host(np.bincount(codes[weight > 0])))
+    refuse_one_class(estimator, present, classes)
 
 
 def refuse_one_class(

@@ -13,8 +13,9 @@ from skcalib._blocks import (
     is_mapped_file,
     is_stored,
     map_blocks,
+    on_host,
     open_source,
-    row_slices,
+    slices_of,
 )
 from skcalib._validation._column_classes import (
     classes_of_columns,
@@ -23,7 +24,9 @@ from skcalib._validation._column_classes import (
 )
 from skcalib._validation._containers import (
     column_names,
+    column_on_host,
     is_dask,
+    is_tensor,
     readable,
     refuse_dates,
 )
@@ -206,7 +209,7 @@ def _weight_of_batch(
     if sample_weight is None:
         return np.ones(codes.shape[0])
     weight: NDArray[np.float64] = check_array(
-        readable(sample_weight),
+        column_on_host(sample_weight),
         dtype=np.float64,
         ensure_2d=False,
         input_name="sample_weight",
@@ -254,7 +257,7 @@ def _read(
     proba: Any = _as_columns(array)
     is_single = proba is not array
     check_consistent_length(y_true, array)
-    y = readable(y_true)
+    y = column_on_host(y_true)
     if type(y) is not np.ndarray or y.ndim != 1:  # As for probabilities.
         y = column_or_1d(y)
     names = column_names(y_proba)
@@ -337,6 +340,8 @@ def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
             "for this. CalibrationAccumulator().update(y_true, y_proba) sums it where "
             "it lies; y_proba.compute() brings it here."
         )
+    if is_tensor(proba):
+        proba = _of_tensor(proba, blocks=blocks)
     if is_mapped_file(proba) or is_stored(proba):
         proba = _of_file(proba, blocks=blocks)
     if isinstance(proba, Source) or (
@@ -355,6 +360,19 @@ def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
         input_name="y_proba",
     )
     return array
+
+
+def _of_tensor(proba: Any, *, blocks: bool) -> Source:
+    """Return the rows of a tensor on a device, which are summed there."""
+    if proba.ndim != 2 or proba.shape[1] < 2 or not proba.numel() or not blocks:
+        what = "This" if not blocks else "What is not of (n_samples, n_classes)"
+        raise TypeError(
+            f"y_proba is a tensor of shape {tuple(proba.shape)} on {proba.device}. "
+            f"{what} is computed on the host: pass y_proba.cpu()."
+        )
+    from skcalib._blocks._tensor import TensorSource
+
+    return TensorSource(proba)
 
 
 def _of_file(proba: Any, *, blocks: bool) -> Any:
@@ -382,16 +400,16 @@ def _as_columns(rows: Rows) -> Rows:
 
 def _find_top(proba: Rows) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Check the rows; return the (first) column and value of each row's maximum."""
-    n_rows, n_columns = proba.shape
+    n_rows = proba.shape[0]
     top = np.empty(n_rows, dtype=np.intp)
     confidence = np.empty(n_rows)
 
     def of_block(rows: slice) -> bool:
         block = proba[rows]
         column = block.argmax(axis=1)
-        largest = block[np.arange(column.shape[0]), column]
-        top[rows] = column
-        confidence[rows] = largest
+        largest = block[np.arange(column.shape[0], like=column), column]
+        top[rows] = on_host(column)
+        confidence[rows] = on_host(largest)
         # argmax stops at NaN, which then fails the first comparison.
         return bool(
             largest.max() <= 1 + ROUNDING
@@ -400,10 +418,10 @@ def _find_top(proba: Rows) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
             and np.abs(np.einsum("ij->i", block) - 1).max() <= SUM_TOLERANCE
         )
 
-    slices = row_slices(n_rows, n_columns, BLOCK_ELEMENTS)
+    slices = slices_of(proba, BLOCK_ELEMENTS)
     for rows, is_good in zip(slices, map_blocks(of_block, slices), strict=True):
         if not is_good:
-            _refuse_bad_row(proba[rows], rows.start)
+            _refuse_bad_row(on_host(proba[rows]), rows.start)
     return top, confidence
 
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skcalib._blocks import Source, map_blocks, row_slices
+from skcalib._blocks import Source, map_blocks, on_host, row_slices
 from skcalib._numerics import hash_rows
 
 DEFAULT_FOLDS = 5
@@ -40,6 +40,8 @@ def make_splits(
 
     `X` is an array of any rows, or a source of blocks.
     """
+    # Folds are drawn on the host; of rows on a device, only hashes come there.
+    codes, weight = on_host(codes), on_host(weight)
     used = weight > 0
     if groups is not None:
         groups = column_or_1d(groups, warn=True)
@@ -93,10 +95,14 @@ def lone_class(splits: Sequence[Split], codes: Codes) -> tuple[int, int] | None:
 
 def _row_keys(X: Any, codes: Codes) -> NDArray[np.uint64]:
     """Return a hash of each row and its class."""
-    read = X.read if isinstance(X, Source) else X.__getitem__
-    slices = row_slices(codes.shape[0], int(np.prod(X.shape[1:])))
-    hashes = map_blocks(lambda rows: hash_rows(read(rows)), slices)
-    pairs = np.column_stack([np.concatenate(list(hashes)), codes.astype(np.uint64)])
+    if hasattr(X, "row_hashes"):
+        keys = X.row_hashes()
+    else:
+        read = X.read if isinstance(X, Source) else X.__getitem__
+        slices = row_slices(codes.shape[0], int(np.prod(X.shape[1:])))
+        hashes = map_blocks(lambda rows: hash_rows(read(rows)), slices)
+        keys = np.concatenate(list(hashes))
+    pairs = np.column_stack([keys, codes.astype(np.uint64)])
     return hash_rows(pairs)
 
 

@@ -115,9 +115,9 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
         of_parts = partial(_log_proba_of_parts, self.temperature_)
         shares = (
-            SummedShares(data, of_parts, n_parts=3)
-            if data.source.is_remote
-            else HeldShares(data.rows(of_parts), data.weight, prior=0.0)
+            HeldShares(data.rows(of_parts), data.weight, prior=0.0)
+            if data.source.is_here
+            else SummedShares(data, of_parts, n_parts=3)
         )
         result = fit_shares(shares, tol=self.tol, max_iter=self.max_iter)
         self._record(result)
@@ -140,5 +140,5 @@ def _log_proba_of_parts(temperature, logits, codes, weight):
         t, t_label = scaled_logits(scaled, codes, factor)
         total = np.exp(t, out=t).sum(axis=1, dtype=np.float64)
         columns.append(t_label - np.log(total))
-    columns.append(np.full(codes.shape[0], -log(logits.shape[1])))
+    columns.append(np.full(codes.shape[0], -log(logits.shape[1]), like=t))
     return np.stack(columns, axis=1)

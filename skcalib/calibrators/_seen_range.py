@@ -19,12 +19,16 @@ SPREAD = 1e2
 def sensible_range(data: CalibrationData, temperature: float) -> tuple[float, float]:
     """Return the interval outside which logits say nothing but "masked"."""
     sample = subsample(data)
-    largest = cut_logits(sample.logits).max(axis=1)
+    largest = sample.rows(_largest)
     middle = float(np.median(largest))
     spread = float(np.median(np.abs(largest - middle)))
     reach = DEPTH * max(temperature, typical_gap(sample)) + SPREAD * spread
     # Predictions cut all logits to these bounds first.
     return max(middle - reach, -LARGEST_LOGIT), min(middle + reach, LARGEST_LOGIT)
+
+
+def _largest(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray:
+    return cut_logits(logits).max(axis=1)
 
 
 def clip_masked(

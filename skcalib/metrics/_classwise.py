@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks import row_slices, sum_blocks
+from skcalib._blocks import on_host, slices_of, sum_blocks
 from skcalib._validation import Rows
 from skcalib.metrics._bins import (
     BinStats,
@@ -29,15 +29,14 @@ def class_stats(
     Few probabilities exceed the first edge. Only these are binned one by one; the
     first bin holds what then remains of each column's total.
     """
-    n_rows, n_classes = proba.shape
     edges = exact_edges(n_bins, proba.dtype)
 
     def of_block(rows: slice) -> BinStats:
-        return _block_stats(proba[rows], codes[rows], weight[rows], edges)
+        stats = _block_stats(proba[rows], codes[rows], weight[rows], edges)
+        total: BinStats = on_host(stats)
+        return total
 
-    total: BinStats = sum_blocks(
-        of_block, row_slices(n_rows, n_classes, BLOCK_ELEMENTS)
-    )
+    total: BinStats = sum_blocks(of_block, slices_of(proba, BLOCK_ELEMENTS))
     mass = weight.sum()
     total.weight[:, 0] = np.maximum(mass - total.weight[:, 1:].sum(axis=1), 0)
     return total
@@ -66,9 +65,10 @@ def _block_stats(
     """Sum over one block; the weight of the first bin is left at zero."""
     n_rows, n_classes = block.shape
     shape = (n_classes, edges.shape[0] + 1)
+    codes, weight = np.asarray(codes, like=block), np.asarray(weight, like=block)
     row, column, value, index = upper_entries(block, edges)
     cell = column * shape[1] + index
-    own = np.searchsorted(edges, block[np.arange(n_rows), codes])
+    own = np.searchsorted(edges, block[np.arange(n_rows, like=codes), codes])
     sums = BinStats(
         _sum_cells(cell, weight[row], shape),
         _sum_cells(cell, weight[row] * value, shape),

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import entr
 from sklearn.utils.validation import check_consistent_length
 
-from skcalib._blocks import map_blocks, row_slices
+from skcalib._blocks import map_blocks, on_host, slices_of
 from skcalib._validation import Rows, check_proba_rows, check_weight, is_dask
 from skcalib.metrics._chunks import accumulate
 
@@ -117,8 +117,8 @@ def entropy_of_rows(proba: Rows) -> NDArray[np.float64]:
     entropy = np.empty(proba.shape[0])
 
     def fill(rows: slice) -> None:
-        entropy[rows] = entr(proba[rows]).sum(axis=1, dtype=np.float64)
+        entropy[rows] = on_host(entr(proba[rows]).sum(axis=1, dtype=np.float64))
 
-    for _ in map_blocks(fill, row_slices(*proba.shape)):
+    for _ in map_blocks(fill, slices_of(proba)):
         pass
     return entropy

@@ -279,6 +279,9 @@ def _used(
     codes: NDArray[np.intp], proba: Rows, weight: Floats
 ) -> tuple[NDArray[np.intp], Rows, Floats]:
     """Leave out rows of weight 0."""
+    if hasattr(proba, "subset"):
+        kept = np.flatnonzero(weight)
+        return codes[kept], proba.subset(kept), weight[kept]
     if not isinstance(proba, np.ndarray):
         raise ValueError(
             f"sample_weight is 0 in {np.count_nonzero(weight == 0)} rows of a file, "

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from skcalib._blocks import map_blocks, row_slices, sum_blocks
+from skcalib._blocks import map_blocks, on_host, slices_of, sum_blocks
 from skcalib._numerics import SMALLEST_PROBA
 from skcalib._validation import Rows
 from skcalib.metrics._bins import (
@@ -50,11 +50,12 @@ class RowStatistics:
 
         def fill(rows: slice) -> None:
             block, codes = self.proba[rows], self.codes[rows]
-            every, top = np.arange(codes.shape[0]), block.argmax(axis=1)
-            confidence[rows], hit[rows] = block[every, top], top == codes
-            own[rows] = block[every, codes]
+            every, top = np.arange(codes.shape[0], like=block), block.argmax(axis=1)
+            confidence[rows] = on_host(block[every, top])
+            hit[rows] = on_host(top) == codes
+            own[rows] = on_host(block[every, codes])
 
-        for _ in map_blocks(fill, row_slices(*self.proba.shape)):
+        for _ in map_blocks(fill, slices_of(self.proba)):
             pass
         return confidence, hit, own
 
@@ -81,9 +82,10 @@ class RowStatistics:
 
         def fill(rows: slice) -> None:
             block = self.proba[rows]
-            np.einsum("ij,ij->i", block, block, dtype=np.float64, out=squares[rows])
+            square = np.einsum("ij,ij->i", block, block, dtype=np.float64)
+            squares[rows] = on_host(square)
 
-        for _ in map_blocks(fill, row_slices(*self.proba.shape)):
+        for _ in map_blocks(fill, slices_of(self.proba)):
             pass
         distance = squares - 2 * self.own + 1
         return distance / 2 if self.proba.shape[1] == 2 else distance
@@ -103,8 +105,9 @@ class RowStatistics:
         n_rows, n_classes = self.proba.shape
         edges = exact_edges(self.n_bins, self.proba.dtype)
         rows, cells, values = [], [], []
-        for part in row_slices(n_rows, n_classes):
-            row, column, value, index = upper_entries(self.proba[part], edges)
+        for part in slices_of(self.proba):
+            found = upper_entries(self.proba[part], edges)
+            row, column, value, index = on_host(found)
             rows += [row + part.start] * 2
             cells += [column * self.n_bins + index, column * self.n_bins]
             values += [-value, value]
@@ -131,8 +134,9 @@ class RowStatistics:
         if isinstance(self.proba, np.ndarray):
             return weights @ self.proba
         rows = self.proba
-        slices = row_slices(*rows.shape)
-        total: NDArray[Any] = sum_blocks(lambda r: weights[:, r] @ rows[r], slices)
+        total: NDArray[Any] = sum_blocks(
+            lambda r: on_host(weights[:, r] @ rows[r]), slices_of(rows)
+        )
         return total
 
 
