@@ -33,11 +33,10 @@ def learn_floor(data, floors=FLOORS, least=1.0):
     `least`.
     """
     sample = subsample(data)
-    logits = np.array(sample.logits, dtype=np.float64)
-    reach = np.max(logits.max(axis=1) - logits.min(axis=1)) + np.log(data.n_classes)
+    reach = sample.rows(_extent).max() + np.log(data.n_classes)
     if -reach >= np.log(least):
         return None
-    smallest = log_softmax_(logits).min()
+    smallest = sample.rows(_lowest).min()
     if smallest >= np.log(least):
         return None
     highest = HIGHEST / data.n_classes
@@ -52,6 +51,15 @@ def learn_floor(data, floors=FLOORS, least=1.0):
     losses = {floor: loss(raised_to(floor, sample)) for floor in tried}
     bound = min(plain, *losses.values()) + ALIKE / sample.total_weight
     return max((f for f in tried if losses[f] <= bound), default=None)
+
+
+def _extent(logits, codes, weight):
+    z = logits.astype(np.float64, copy=False)
+    return z.max(axis=1) - z.min(axis=1)
+
+
+def _lowest(logits, codes, weight):
+    return log_softmax_(logits.astype(np.float64)).min(axis=1)
 
 
 def floor_operations(floor):
