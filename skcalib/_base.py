@@ -21,6 +21,9 @@ from skcalib.exceptions import AbsentClassWarning
 # So many absent classes are named.
 SHOWN = 10
 
+# How far above its minimum, in nats, a fit may end that only judges a calibrator.
+ROUGH = 1e-5
+
 
 def _has_calibrated_logits(calibrator):
     return calibrator.has_logits
@@ -66,6 +69,11 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
     by_sums = False
     learns_by_class = False
 
+    # While a fit goes on to rows of which most were fitted to before: what was learned
+    # then, by a calibrator of the same parameters. A fit may start from it, and end
+    # within ROUGH nats of its optimum.
+    _near = None
+
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Learn the calibration from logits and true classes.
@@ -110,9 +118,14 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             AbsentClassWarning,
         )
 
-    def _learn(self, data):
+    def _learn(self, data, near=None):
         self.classes_ = data.classes
-        self.fit_calibration(data if self.takes_unused else data.used())
+        if near is not None:
+            self._near = near
+        try:
+            self.fit_calibration(data if self.takes_unused else data.used())
+        finally:
+            self.__dict__.pop("_near", None)
         return self
 
     def predict_proba(self, X, *, out=None):
@@ -215,11 +228,13 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             )
 
 
-def fit_checked(calibrator, data, n_features_in=None, groups=None):
+def fit_checked(calibrator, data, n_features_in=None, groups=None, near=None):
     """Fit a calibrator to data that need no second check.
 
     One that brings a `fit` of its own, which may do more, is given arrays, and the
-    groups if it takes any.
+    groups if it takes any. Others may start from `near`, one of the same parameters
+    that was fitted to rows of which most are here; they then end within about `ROUGH`
+    nats of the optimum.
     """
     if type(calibrator).fit is not BaseCalibrator.fit:
         calibrator.set_params(classes=data.classes)
@@ -233,4 +248,4 @@ def fit_checked(calibrator, data, n_features_in=None, groups=None):
     if not data.source.is_remote:
         check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)
     calibrator.n_features_in_ = n_features_in or data.n_classes
-    return calibrator._learn(data)
+    return calibrator._learn(data, near)

@@ -1,6 +1,6 @@
 """A calibration set: logits, classes and weights, read in blocks of rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -63,6 +63,21 @@ class CalibrationData:
         self.weight = weight / self.total_weight
         self.n_samples, self.n_classes = source.shape
         self.classes = np.arange(self.n_classes) if classes is None else classes
+
+    def once(self, key: Hashable, find: Callable[[], Any]) -> Any:
+        """Return ``find()``, from memory where it was asked for with this key before.
+
+        What several calibrators need of the same rows, such as their temperature, is
+        found once and kept as long as this object.
+        """
+        found = self.__dict__.setdefault("_found", {})
+        if key not in found:
+            found[key] = find()
+        return found[key]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave what was found behind: a copy may be given other rows."""
+        return {k: v for k, v in self.__dict__.items() if k != "_found"}
 
     def sum(
         self,

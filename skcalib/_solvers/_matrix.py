@@ -113,14 +113,25 @@ def fit_matrix(
     ridge: Ridge,
     tol: float,
     max_iter: int,
+    blind: float = 0.0,
 ) -> Result:
-    """Minimise log-loss + penalty from `start`."""
+    """Minimise log-loss + penalty from `start`.
+
+    `blind` is that of `minimize`, where steps are solved for and not approximated.
+    """
     # About another map than the identity, the diagonal is held by a weak prior.
     is_free = ridge.diagonal == 0 or ridge.centre != 1
     if is_large(data) and is_free and _is_by_class(start):
         start = _fit_by_class(data, start, ridge)
     problem = _Problem(data, ridge)
-    return minimize(problem.expand, problem.loss, start, tol=tol, max_iter=max_iter)
+    return minimize(
+        problem.expand,
+        problem.loss,
+        start,
+        tol=tol,
+        max_iter=max_iter,
+        blind=0.0 if problem.is_approximate else blind,
+    )
 
 
 def _is_by_class(x: Array) -> bool:
@@ -234,7 +245,7 @@ class _Problem:
         # fewer rows than classes, or adding them up costs more than the products.
         n_rows = max(128, data.n_classes)
         self._block_elements = max(1 << 16, n_rows * data.n_classes)
-        self._large = is_large(data)
+        self.is_approximate = self._large = is_large(data)
         # What the Hessian needs of all blocks stays in memory where it is small.
         self._keeps = data.source.is_here and not self._large
 

@@ -57,6 +57,8 @@ SHORTEST = 0.05
 MAX_PAIRS = 2
 # Of the step's decrease, the root of the share that may be missing from an early step.
 LOOSEST = 0.3
+# The same, where each step may be the last.
+LAST = 0.1
 # Of the tolerance, so much may be left by the solution of a linear system.
 SOLVED = 0.1
 TINY = np.finfo(float).tiny
@@ -94,9 +96,14 @@ def minimize(
     *,
     tol: float,
     max_iter: int,
+    blind: float = 0.0,
 ) -> Result:
-    """Minimise from `x` until the loss is within about `tol` of its minimum."""
-    search = _Search(expand, loss, x, tol)
+    """Minimise from `x` until the loss is within about `tol` of its minimum.
+
+    A step that promises no more than `blind` is the last one: it is taken without a
+    look at where it leads, so that loss and gradient are those before it.
+    """
+    search = _Search(expand, loss, x, tol, blind)
     # The blocks already run side by side; BLAS must not split each of them again.
     with _thread_pools().limit(limits=1, user_api="blas"):
         point, n_iter, message = descend(
@@ -116,12 +123,19 @@ class _Search:
     """The point, and what the steps so far say of the next one."""
 
     def __init__(
-        self, expand: Expand, loss: Callable[[Array], float], x: Array, tol: float
+        self,
+        expand: Expand,
+        loss: Callable[[Array], float],
+        x: Array,
+        tol: float,
+        blind: float,
     ) -> None:
         self._expand, self._loss, self._tol = expand, loss, tol
         self.x = x
+        self._blind = blind
         self._stalled = False
-        self._forcing, self._previous, self._quality = LOOSEST, np.inf, np.inf
+        self._forcing = LAST if blind else LOOSEST
+        self._previous, self._quality = np.inf, np.inf
 
     def step_from(self, point: Expansion) -> _NewtonStep:
         """Find Newton's step; look at a last one again with the exact inverse."""
@@ -135,6 +149,9 @@ class _Search:
     def go(self, newton: _NewtonStep) -> Expansion | str:
         """Go along the step, and learn from it."""
         point, drop = newton.point, newton.drop
+        if newton.left <= self._blind:
+            self.x = self.x + newton.step
+            return CONVERGED
         curvature = None if _is_slow(drop, self._previous, self._tol) else point
         hopeless = self._stalled and drop > 0.9 * self._previous
         new = None if hopeless else self._descended(newton, curvature)

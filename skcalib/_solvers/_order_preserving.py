@@ -34,19 +34,26 @@ In the last, entries below m give both constants, those on m give f_m times -w_l
 those above m give 0. The second moments are linear in M, F and Q, so that these are
 summed over the rows first and put together once (`_expansion`); what is subtracted, the
 products of means, is summed over the rows as it is (`of_means`). By S, f is u hat_a(H).
+
+Deviation: with many classes the entries of a row are put in order, and neighbours far
+down in it stand together, as so many equal ones with their mean probability
+(`_ranks`). What the map makes of their sum differs by the little that they differ.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import log
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks import CalibrationData
+from skcalib._blocks import ArraySource, CalibrationData, row_slices, sum_blocks
 from skcalib._numerics import cut_logits, entropy, log_softmax_
 from skcalib._solvers._bounded_newton import minimize_bounded
 from skcalib._solvers._histogram import ROUNDING
+from skcalib._solvers._ranks import Ranks
 from skcalib._solvers._result import Result
 from skcalib._solvers._softmax import Exponentials
 
@@ -69,6 +76,9 @@ LEAST_GAP = 4
 HOLD = 1e-2
 # How much of the prior on the temperature each gets (`benchmarks/never_harm.py`).
 PRIOR_SHARE = 1 / 8
+# Up to so many entries are kept in memory, 8 bytes each; more are computed anew by each
+# evaluation.
+MOST_KEPT = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,92 @@ class Knots:
     curve: Array
 
 
+@dataclass(frozen=True)
+class Rows:
+    """One block of rows: log-probabilities of classes, or of ranks of classes."""
+
+    u: Array
+    # The entry of the true class, or of the rank that it is of, and its own value.
+    own: NDArray[np.intp]
+    own_u: Array
+    entropy: Array
+    weight: Array
+
+
+class RankedRows:
+    """All rows, in blocks, and the number of classes that an entry stands for."""
+
+    def __init__(
+        self,
+        total: Callable[[Callable[[Rows], Any]], Any],
+        ranks: Ranks,
+        total_weight: float,
+    ) -> None:
+        # Sums a statistic over all blocks.
+        self.sum = total
+        self.ranks = ranks
+        self.total_weight = total_weight
+
+    @classmethod
+    def of_data(cls, data: CalibrationData, temperature: float) -> "RankedRows":
+        """Take log-probabilities after temperature scaling."""
+        source = data.source
+        # A device computes all classes sooner than it puts them in order.
+        ranks = Ranks(data.n_classes, grouped=source.is_here or source.is_remote)
+
+        def anew(statistic: Callable[[Rows], Any]) -> Any:
+            return data.sum(partial(_after_temperature, temperature, ranks, statistic))
+
+        in_memory = isinstance(source, ArraySource)
+        if not in_memory or data.n_samples * ranks.n_ranks > MOST_KEPT:
+            return cls(anew, ranks, data.total_weight)
+        kept = anew(_in_a_list)
+        return cls(partial(_sum_kept, kept), ranks, data.total_weight)
+
+    @classmethod
+    def of_ranks(
+        cls,
+        ranks: Ranks,
+        u: Array,
+        own: NDArray[np.intp],
+        own_u: Array,
+        sample_weight: Array,
+    ) -> "RankedRows":
+        """Take log-probabilities of ranks as they are."""
+        total_weight = float(sample_weight.sum())
+        weight = sample_weight / total_weight
+        h = -(np.exp(u) * u) @ ranks.sizes
+        kept = [
+            Rows(u[rows], own[rows], own_u[rows], h[rows], weight[rows])
+            for rows in row_slices(*u.shape)
+        ]
+        return cls(partial(_sum_kept, kept), ranks, total_weight)
+
+
+def _sum_kept(kept: list[Rows], statistic: Callable[[Rows], Any]) -> Any:
+    return sum_blocks(statistic, kept)
+
+
+def _in_a_list(block: Rows) -> list[Rows]:
+    return [block]
+
+
+def _after_temperature(
+    temperature: float,
+    ranks: Ranks,
+    statistic: Callable[[Rows], Any],
+    logits: NDArray,
+    codes: NDArray,
+    weight: Array,
+) -> Any:
+    """Compute a statistic of a block of logits."""
+    u = log_proba_of(logits, temperature)
+    h = entropy(u)
+    own_u = u[np.arange(u.shape[0], like=u), codes]
+    u, own = ranks.of_rows(u, codes)
+    return statistic(Rows(u, own, own_u, h, weight))
+
+
 def log_proba_of(logits: NDArray, temperature: float) -> Array:
     """Log-probabilities of one block after temperature scaling."""
     u = cut_logits(logits)
@@ -86,27 +182,24 @@ def log_proba_of(logits: NDArray, temperature: float) -> Array:
     return log_softmax_(u)
 
 
-def choose_knots(data: CalibrationData, temperature: float, n_knots: int) -> Knots:
+def choose_knots(rows: RankedRows, n_knots: int) -> Knots:
     """Put knots at quantiles of entropies and log-probabilities that are uncertain.
 
     Each row counts with the root of its entropy, each of its largest probabilities p
     with the root of p (1 - p): what is certain tells nothing about its own shape.
     """
-    highest = log(data.n_classes)
-    of_entropy, of_depth = data.sum(partial(_uncertainties, temperature))
+    n_classes = rows.ranks.n_classes
+    highest = log(n_classes)
+    of_entropy, of_depth = rows.sum(partial(_uncertainties, n_classes))
     share = np.arange(1, n_knots + 1) / (n_knots + 1)
     scale = highest * _quantiles(of_entropy, np.linspace(0.02, 0.98, n_knots))
     return Knots(scale, -DEPTH * _quantiles(of_depth, share)[::-1])
 
 
-def _uncertainties(
-    temperature: float, logits: NDArray, codes: NDArray, weight: Array
-) -> tuple[Array, Array]:
+def _uncertainties(n_classes: int, block: Rows) -> tuple[Array, Array]:
     """Count entropies and the largest log-probabilities of a block on the grids."""
-    n_classes = logits.shape[1]
     n_largest = min(N_LARGEST, n_classes)
-    u = log_proba_of(logits, temperature)
-    h = entropy(u)
+    u, h, weight = block.u, block.entropy, block.weight
     top = -np.partition(-u, n_largest - 1, axis=1)[:, :n_largest]
     p = np.exp(top)
     say = np.sqrt(p * (1 - p)) * weight[:, np.newaxis]
@@ -141,35 +234,40 @@ def hats(h: Array, knots: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
-def piece_of(u: Array, knots: Array) -> NDArray[np.int16]:
+def piece_of(u: Array, knots: Array) -> NDArray[np.intp]:
     """Tell which piece of the curve each entry lies on, 0 being the lowest."""
-    number = np.zeros_like(u, dtype=np.int16)
+    number = np.zeros_like(u, dtype=np.intp)
     for knot in knots:
         number += u > knot
     return number
 
 
 def fit_order_preserving(
-    data: CalibrationData,
-    temperature: float,
+    rows: RankedRows,
     knots: Knots,
     *,
     smoothness: float,
     prior: float = 0.0,
     tol: float,
     max_iter: int,
+    near: Array | None = None,
 ) -> Result:
-    """Minimise log-loss + smoothness penalty over values of s and slopes of g."""
+    """Minimise log-loss + smoothness penalty over values of s and slopes of g.
+
+    The penalty is `smoothness` over the number of samples. The search begins at `near`,
+    if that is given, else at the identity.
+    """
     n_scales, n_slopes = knots.scale.shape[0], knots.curve.shape[0] + 1
-    start = np.concatenate([np.ones(n_scales), np.zeros(n_slopes)])
+    identity = np.concatenate([np.ones(n_scales), np.zeros(n_slopes)])
     lower = np.concatenate([np.full(n_scales, LEAST_SCALE), np.zeros(n_slopes)])
-    penalty = smoothness * _roughness(n_scales, n_slopes)
+    penalty = smoothness / rows.total_weight * _roughness(n_scales, n_slopes)
     penalty[np.diag_indices_from(penalty)] += PRIOR_SHARE * prior
+    log_sizes = rows.ranks.log_sizes
 
     def expand(x: Array) -> tuple[float, Array, Array]:
-        sums = data.sum(partial(_sums_of_block, x, knots, temperature))
+        sums = rows.sum(partial(_sums_of_block, x, knots, log_sizes))
         loss, gradient, hessian = _expansion(sums, knots)
-        away = x - start
+        away = x - identity
         pull = penalty @ away
         return (
             loss + float(away @ pull),
@@ -177,6 +275,7 @@ def fit_order_preserving(
             hessian + 2 * penalty,
         )
 
+    start = identity if near is None else near
     return minimize_bounded(expand, start, lower, tol=tol, max_iter=max_iter)
 
 
@@ -191,57 +290,87 @@ def _roughness(*sizes: int) -> Array:
     return matrix
 
 
-def _sums_of_block(
+def log_proba_of_own(x: Array, rows: RankedRows, knots: Knots) -> Array:
+    """Return the log-probability of the true class of each row that is kept."""
+    log_sizes = rows.ranks.log_sizes
+
+    def of_block(block: Rows) -> list[Array]:
+        piece = piece_of(block.u, knots.curve)
+        e, shared = _exponentials(x, block, piece, log_sizes, knots)
+        return [-(e.loss + shared)]
+
+    return np.concatenate(rows.sum(of_block))
+
+
+def _exponentials(
     x: Array,
+    block: Rows,
+    piece: NDArray[np.intp],
+    log_sizes: Array | None,
     knots: Knots,
-    temperature: float,
-    logits: NDArray,
-    codes: NDArray,
-    weight: Array,
-) -> Sums:
-    """Sum up what a block of logits adds to loss, gradient and Hessian.
+) -> tuple[Exponentials, Array]:
+    """Return the exponentials of the scores of a block, and a correction of the loss.
 
-    For the function of a piece and its moments see the head of this file.
+    That is for true classes that share their entry with others: they have scores of
+    their own.
     """
-    u = log_proba_of(logits, temperature)
     scales, slopes = np.split(x, [knots.scale.shape[0]])
-    n_rows, n_pieces = u.shape[0], slopes.shape[0]
+    n_rows, n_pieces = block.u.shape[0], slopes.shape[0]
     end, width = _ends_and_widths(knots)
-    piece = piece_of(u, knots.curve)
-    hat = hats(entropy(u), knots.scale)
-
-    rows = np.arange(n_rows, like=u)
+    rows = np.arange(n_rows, like=block.u)
     cell = piece + n_pieces * rows[:, np.newaxis]
-
     # On a piece, the curve is its slope times u - end, less the rises of those above.
     rise = slopes * width
     level = np.cumsum(rise) - rise.sum() - slopes * end
-    steepness = (hat @ scales)[:, np.newaxis] + slopes
+    level = np.asarray(level, like=block.u)
+    steepness = (hats(block.entropy, knots.scale) @ scales)[:, np.newaxis] + slopes
     scores = steepness.ravel()[cell]
-    scores *= u
-    scores += np.tile(np.asarray(level, like=u), n_rows)[cell]
-    e = Exponentials.of_scores(scores, codes)
+    scores *= block.u
+    scores += level[piece]
+    own_piece = piece_of(block.own_u, knots.curve)
+    own_score = steepness[rows, own_piece] * block.own_u + level[own_piece]
+    if log_sizes is not None:
+        scores += log_sizes
+    shared = scores[rows, block.own] - own_score
+    return Exponentials.of_scores(scores, block.own), shared
+
+
+def _sums_of_block(
+    x: Array, knots: Knots, log_sizes: Array | None, block: Rows
+) -> Sums:
+    """Sum up what a block of log-probabilities adds to loss, gradient and Hessian.
+
+    For the function of a piece and its moments see the head of this file.
+    """
+    u, own_u, weight = block.u, block.own_u, block.weight
+    n_rows, n_pieces = u.shape[0], knots.curve.shape[0] + 1
+    end, width = _ends_and_widths(knots)
+    hat = hats(block.entropy, knots.scale)
+    rows = np.arange(n_rows, like=u)
+    piece = piece_of(u, knots.curve)
+    e, shared = _exponentials(x, block, piece, log_sizes, knots)
     proba = e.values
     proba /= e.total[:, np.newaxis]
 
+    cell = (piece + n_pieces * rows[:, np.newaxis]).ravel()
     moments = np.empty((3, n_rows, n_pieces), like=u)
     for moment in moments:
-        sums = np.bincount(cell.ravel(), proba.ravel(), n_rows * n_pieces)
+        sums = np.bincount(cell, proba.ravel(), n_rows * n_pieces)
         moment[:] = sums.reshape(n_rows, n_pieces)
         proba *= u
     mass, first, second = moments
     mean_u = first.sum(axis=1)
     mean = first - end * mass - width * _below(mass)
-    own_u, own_piece = u[rows, codes], piece[rows, codes]
-    own = -width * (own_piece[:, np.newaxis] < np.arange(n_pieces))
-    own[rows, own_piece] = own_u - np.asarray(end, like=u)[own_piece]
+    own_piece = piece_of(own_u, knots.curve)
+    at_own = -width * (own_piece[:, np.newaxis] < np.arange(n_pieces))
+    at_own[rows, own_piece] = own_u - np.asarray(end, like=u)[own_piece]
     # Var[u], and E[u f] - E[u] E[f] with the functions f of the pieces.
     var = weight * (second.sum(axis=1) - mean_u**2)
     cov = second - end * first - width * _below(first) - mean_u[:, np.newaxis] * mean
     return (
-        float(e.loss @ weight),
+        float((e.loss + shared) @ weight),
         hat.T @ (weight * (mean_u - own_u)),
-        weight @ (mean - own),
+        weight @ (mean - at_own),
         hat.T @ (hat * var[:, np.newaxis]),
         hat.T @ (cov * weight[:, np.newaxis]),
         (mean * weight[:, np.newaxis]).T @ mean,

@@ -20,8 +20,9 @@ unknown, in a bracket that each point makes smaller; no step needs a line search
 after a last one, short enough for Newton's method to have squared the error, no look.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
 from math import exp, log, log1p, sqrt, tanh
 
 import numpy as np
@@ -76,6 +77,19 @@ def prior_strength(prior: float | None, data: CalibrationData) -> float:
     return min((prior or 0.0) / max(data.total_weight, TINY), MOST_PRIOR)
 
 
+def _once(fit: Callable[..., Result]) -> Callable[..., Result]:
+    """Fit the same rows in the same way once, whichever calibrators ask for it."""
+
+    @wraps(fit)
+    def remembered(data: CalibrationData, **options: float | None) -> Result:
+        key = "temperature", *sorted(options.items())
+        result: Result = data.once(key, lambda: fit(data, **options))
+        return result
+
+    return remembered
+
+
+@_once
 def fit_temperature(
     data: CalibrationData,
     *,

@@ -44,11 +44,19 @@ RIDGE = 1e-10
 
 
 def fit_vector(
-    data: CalibrationData, start: Array, *, penalty: Array, tol: float, max_iter: int
+    data: CalibrationData,
+    start: Array,
+    *,
+    penalty: Array,
+    tol: float,
+    max_iter: int,
+    near: Array | None = None,
+    blind: float = 0.0,
 ) -> Result:
     """Minimise log-loss + sum(penalty * (x - start)^2).
 
-    `start` is the (2, K) starting point, `penalty` of the same shape.
+    `start` is the (2, K) starting point, `penalty` of the same shape. The search begins
+    at `near` instead, if that is known to be nearer; `blind` is that of `minimize`.
     """
 
     def expand(x: Array, curvature: Expansion | None) -> Expansion:
@@ -57,7 +65,8 @@ def fit_vector(
     def loss(x: Array) -> float:
         return _loss(data, x) + float((penalty * (x - start) ** 2).sum())
 
-    return minimize(expand, loss, start, tol=tol, max_iter=max_iter)
+    x = start if near is None else near
+    return minimize(expand, loss, x, tol=tol, max_iter=max_iter, blind=blind)
 
 
 def slight_penalty(data: CalibrationData, x: Array) -> Array:

@@ -17,6 +17,9 @@ from skcalib._blocks import Source, map_blocks, on_host, row_slices
 from skcalib._numerics import hash_rows
 
 DEFAULT_FOLDS = 5
+# A set that is repeated as a whole has each row as often; one drawn with replacement
+# has hardly any more often than this, and some of them once.
+MOST_ALIKE = 8
 
 Codes = NDArray[np.intp]
 Split = tuple[Codes, Codes]
@@ -35,7 +38,8 @@ def make_splits(
     An integer, or None for 5, means stratified folds of shuffled rows. Every class is
     dealt out over the folds in turn, however few samples it has, so none has to be left
     out. Equal rows of a class are dealt out as one, so that folds do not depend on how
-    often a row is repeated; with `groups`, rows of a group are. Anything else is what
+    often a row is repeated, unless far more rows share a score than any repetition of
+    the set explains; with `groups`, rows of a group are. Anything else is what
     scikit-learn takes; it counts all rows of `X`, and repetitions are its own concern.
 
     `X` is an array of any rows, or a source of blocks.
@@ -52,7 +56,7 @@ def make_splits(
             raise ValueError(f"cv={cv} is not an integer above 1.")
         rows = np.flatnonzero(used)
         if groups is None:
-            unit = _number(_row_keys(X, codes)[rows])
+            unit = _part_ties(_number(_row_keys(X, codes)[rows]))
             fold = _deal_alike(unit, codes[rows], n_folds, random_state)
         else:
             unit = _number_groups(groups[rows])
@@ -112,6 +116,20 @@ def _number(values: NDArray[Any]) -> Codes:
     rank = np.empty(first.size, dtype=np.intp)
     rank[np.argsort(first)] = np.arange(first.size)
     return rank[number]
+
+
+def _part_ties(unit: Codes) -> Codes:
+    """Make every row of a large unit one of its own.
+
+    A classifier of few different scores, such as a tree, gives the same one to rows
+    that have nothing else in common. Left together, they would all be missing where
+    their fold is.
+    """
+    size = np.bincount(unit)
+    tied = size[unit] > MOST_ALIKE * size.min()
+    parted = unit.copy()
+    parted[tied] = size.shape[0] + np.arange(tied.sum())
+    return _number(parted)
 
 
 def _number_groups(groups: NDArray[Any]) -> Codes:

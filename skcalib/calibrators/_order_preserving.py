@@ -4,7 +4,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import ROUGH, BaseCalibrator
 from skcalib._maps import (
     CalibrationMap,
     EntropyScale,
@@ -15,7 +15,12 @@ from skcalib._maps import (
     WeightedSum,
 )
 from skcalib._sklearn_compat import Interval
-from skcalib._solvers._order_preserving import choose_knots, fit_order_preserving
+from skcalib._solvers._order_preserving import (
+    Knots,
+    RankedRows,
+    choose_knots,
+    fit_order_preserving,
+)
 from skcalib._solvers._temperature import PRIOR, fit_temperature, prior_strength
 from skcalib.calibrators._scaling import divisions, fit_scaling
 
@@ -196,15 +201,24 @@ class OrderPreservingScaling(BaseCalibrator):
         if self.scaling is not None:
             self.scaling_, data = fit_scaling(self, self.scaling, data)
         self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
-        knots = choose_knots(data, self.temperature_, self.n_knots)
+        self.fit_ranked(RankedRows.of_data(data, self.temperature_), self._near)
+
+    def fit_ranked(self, rows, near=None):
+        """Fit both functions to log-probabilities after the temperature."""
+        tol = self.tol
+        if near is None:
+            knots = choose_knots(rows, self.n_knots)
+        else:
+            knots = Knots(near.entropy_knots_, near.log_proba_knots_)
+            near, tol = np.concatenate([near.scales_, near.slopes_]), max(tol, ROUGH)
         result = fit_order_preserving(
-            data,
-            self.temperature_,
+            rows,
             knots,
-            smoothness=self.smoothness / data.total_weight,
-            prior=prior_strength(self.prior, data),
-            tol=self.tol,
+            smoothness=self.smoothness,
+            prior=prior_strength(self.prior, rows),
+            tol=tol,
             max_iter=self.max_iter,
+            near=near,
         )
         self._record(result)
         self.entropy_knots_, self.log_proba_knots_ = knots.scale, knots.curve

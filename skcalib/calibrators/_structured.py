@@ -5,7 +5,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import ROUGH, BaseCalibrator
 from skcalib._maps import (
     Affine,
     CalibrationMap,
@@ -26,6 +26,10 @@ from skcalib.calibrators._floor import (
     raised_to,
 )
 from skcalib.calibrators._scaling import divisions
+
+# Nats that a step may promise to be taken blindly, from a start that is near. Newton's
+# method then leaves far less.
+BLIND = 0.005
 
 
 class StructuredMatrixScaling(BaseCalibrator):
@@ -176,13 +180,21 @@ class StructuredMatrixScaling(BaseCalibrator):
 
     def fit_calibration(self, data):
         """Find the temperature, then the shrunk matrix or vector."""
-        self.floor_ = learn_floor(data, DEEP_FLOORS, least=DEEP_FLOORS[0])
-        data = raised_to(self.floor_, data)
+        given = data
+        self.floor_ = given.once(
+            "deep floor", lambda: learn_floor(given, DEEP_FLOORS, least=DEEP_FLOORS[0])
+        )
+        data = given.once("raised", lambda: raised_to(self.floor_, given))
         self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
         self.uniform_weight_ = 1 / (data.total_weight + 1)
         # The data are raised to the floor already.
         front = CalibrationMap(*self._front(data.n_classes)[-2:])
-        features = data.mapped(partial(evaluate_block, front), keep_type=is_large(data))
+        features = data.once(
+            ("structured", self.temperature_),
+            lambda: data.mapped(
+                partial(evaluate_block, front), keep_type=is_large(data)
+            ),
+        )
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
         unit = data.n_classes / data.total_weight
         present = data.present
@@ -201,8 +213,17 @@ class StructuredMatrixScaling(BaseCalibrator):
         start = np.repeat([[1.0], [0.0]], data.n_classes, axis=1)
         factors = [[self.diagonal_penalty], [self.intercept_penalty]]
         penalty = np.repeat(unit * np.array(factors), data.n_classes, axis=1)
+        tol, blind, near = self._start(data)
+        if near is not None:
+            near = np.stack([near.coef_, near.intercept_])
         return fit_vector(
-            data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter
+            data,
+            start,
+            penalty=penalty,
+            tol=tol,
+            max_iter=self.max_iter,
+            near=near,
+            blind=blind,
         )
 
     def _fit_matrix(self, data, unit):
@@ -211,10 +232,19 @@ class StructuredMatrixScaling(BaseCalibrator):
             unit * self.diagonal_penalty,
             unit * self.intercept_penalty,
         )
-        start = identity_map(data.n_classes)
+        start, (tol, blind, near) = identity_map(data.n_classes), self._start(data)
+        if near is not None:
+            start = np.column_stack([near.coef_, near.intercept_])
         return fit_matrix(
-            data, start, ridge=ridge, tol=self.tol, max_iter=self.max_iter
+            data, start, ridge=ridge, tol=tol, max_iter=self.max_iter, blind=blind
         )
+
+    def _start(self, data):
+        """Return tolerance, what a blind step may promise, and a start."""
+        near = self._near
+        if near is None or near.coef_.shape[0] != data.n_classes:
+            return self.tol, 0.0, None
+        return max(self.tol, ROUGH), BLIND, near
 
     def _front(self, n_classes):
         """Temperature, a little of the uniform distribution, logarithm."""

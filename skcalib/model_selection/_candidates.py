@@ -13,6 +13,7 @@ from skcalib.calibrators import (
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
+    VennAbersCalibration,
 )
 
 # Structured matrix scaling for data that speak more clearly than its penalties assume.
@@ -24,21 +25,31 @@ WEAK = {
     "diagonal_penalty": 0.01,
     "off_diagonal_penalty": 0.01,
 }
+# From so many classes on, their many numbers take many samples a class to pay, and
+# finding them takes longer than all else (`benchmarks/default_search.py`).
+TOO_MANY = 300
 
 
-def default_candidates():
+def default_candidates(n_classes):
     """Return the calibrators that are tried when none are named, simplest first.
 
     They learn different things; what several of them learn, the first one stands for.
     """
     vector = StructuredMatrixScaling(structure="vector")
-    return {
+    candidates = {
         "EnsembleTemperatureScaling": EnsembleTemperatureScaling(),
         "OrderPreservingScaling": OrderPreservingScaling(),
         readable_name(vector): vector,
-        "StructuredMatrixScaling": StructuredMatrixScaling(),
-        "StructuredMatrixScaling(weak penalties)": StructuredMatrixScaling(**WEAK),
     }
+    if n_classes == 2:
+        # One score, of which the two structures make much the same: curves instead.
+        curves = [BetaCalibration(), VennAbersCalibration()]
+        return candidates | named_candidates(curves)
+    candidates["StructuredMatrixScaling"] = StructuredMatrixScaling()
+    if n_classes < TOO_MANY:
+        weak = StructuredMatrixScaling(**WEAK)
+        candidates["StructuredMatrixScaling(weak penalties)"] = weak
+    return candidates
 
 
 def common_calibrators():

@@ -1,8 +1,9 @@
 """CalibratorSearch: the calibrator, or the stack, that cross-validation prefers."""
 
+import sys
 import time
 from functools import partial
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import clone
@@ -10,7 +11,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._numerics import choose, mean_and_error, true_log_proba
-from skcalib._sklearn_compat import StrOptions, fit_context
+from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
     check_calibration_set,
     lone_class,
@@ -25,13 +26,18 @@ from skcalib.model_selection._candidates import (
     default_candidates,
     named_candidates,
 )
-from skcalib.model_selection._stack import HeldOut, StackedCalibrator
+from skcalib.model_selection._stack import (
+    HeldOut,
+    StackedCalibrator,
+    fit_all,
+    judge_all,
+)
 
 STACK = "stack"
+UNTOUCHED = "uncalibrated"
 # The finalists of a stack that are made of its first mixture.
 REMAPPED = (
     "mixture",
-    "mixture, then TemperatureScaling",
     "mixture, then OrderPreservingScaling",
 )
 
@@ -46,12 +52,17 @@ class CalibratorSearch(BaseCalibrator):
     stacks [2]_ a few candidates that learn different things, in two rounds. Their
     probabilities for rows that they were not fitted on are mixed, with the weights of
     highest likelihood. Then the finalists are mixed in the same way: the mixture as it
-    is, after temperature scaling, and after order-preserving scaling;
-    order-preserving scaling of the logits themselves, which is not in the first
-    mixture; the simplest candidate; and the one that would be chosen as below. Weights
-    are shrunk: each part is taken to have been right alone for one more sample, the
-    simplest for 50 over the number of samples a class, so that it has most of the
-    weight where samples are few. Parts with less than a hundredth are left out.
+    is, and after order-preserving scaling; order-preserving scaling of the logits
+    themselves, which is not in the first mixture; the simplest candidate; and the one
+    that would be chosen as below. Weights are shrunk: each part is taken to have been
+    right alone for one more sample, the simplest for 50 over the number of samples a
+    class, so that it has most of the weight where samples are few. Parts with less than
+    a hundredth are left out.
+
+    Doing nothing is weighed against all that: the probabilities as they came are taken
+    to be right with odds of 50 to 1 beforehand, which the likelihood of rows that were
+    not fitted on has to outweigh (by 3.9 nats, all rows together). Until it does, they
+    are what is served, or most of it.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from
@@ -63,8 +74,10 @@ class CalibratorSearch(BaseCalibrator):
         The candidates, from simple to complex; each a map of logits, which
         `DensityRatioCalibration` is not. None stacks ensemble temperature
         scaling, order-preserving scaling, structured vector scaling, and structured
-        matrix scaling with its own penalties and with a hundredth of them. With another
-        `rule`, None chooses among the calibrators that `compare_calibrators` compares.
+        matrix scaling with its own penalties and, below 300 classes, with a hundredth
+        of them. For two classes, beta and Venn-Abers calibration take the place of the
+        matrices. With another `rule`, None chooses among the calibrators that
+        `compare_calibrators` compares.
 
     scoring : str or callable, default="neg_log_loss"
         What is maximised: a name known to `skcalib.metrics.get_scorer`, or a scorer.
@@ -84,6 +97,15 @@ class CalibratorSearch(BaseCalibrator):
 
     n_jobs : int, default=None
         Number of fits at the same time; None is 1, -1 all processors.
+
+    max_time : float, default=None
+        Seconds that a stack may take, about. Once the candidates fitted so far, with as
+        much for each split, would take longer, the rest is not tried; the first one
+        always is. None tries all.
+
+    verbose : int, default=0
+        Whether to report progress: what each candidate of a stack took, what the splits
+        will take at most, before they start, and each of them.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default columns of a data frame that are
@@ -106,14 +128,16 @@ class CalibratorSearch(BaseCalibrator):
         One entry a candidate: `name`; `mean_test_score`; `difference_to_best`, its
         mean score less that of the best; `standard_error`, that of this difference;
         `rank_test_score`; `mean_fit_time` in seconds. Takes the form of a table in
-        ``pandas.DataFrame(search.cv_results_)``. Where a stack was tried, it is the
-        last entry, with the time that its own parameters take.
+        ``pandas.DataFrame(search.cv_results_)``. With a stack, the first entry is
+        "uncalibrated", doing nothing, the last the stack with the time that its own
+        parameters take, and the other times are those of fits to all rows.
 
     weights_ : dict from str to float
         Weight of each candidate in the first mixture, by name. Only of a stack.
 
     final_weights_ : dict from str to float
-        Weight of each finalist in the second mixture, by name. Only of a stack.
+        Weight of each finalist in the second mixture, by name, and of "uncalibrated",
+        the probabilities as they came. Only of a stack.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -130,10 +154,13 @@ class CalibratorSearch(BaseCalibrator):
     The standard error is that of the mean difference to the best candidate, which
     both judge on the same rows: over rows for the log-loss, over folds for any other
     score. Log-losses use probabilities of at least 2.2e-16. All logits are read into
-    memory; a stack keeps the held-out probabilities of every candidate besides.
+    memory; a stack keeps the held-out probabilities of every candidate besides, of many
+    classes by groups of them.
 
     The parameters of a stack, for its entry in `cv_results_`, are fitted without the
-    fold that they are judged on.
+    fold that they are judged on. So are its candidates, but roughly: from what they
+    learned of all rows, by a step of Newton's method or two. One that stops early is
+    judged by what it says, without a warning.
 
     Where a split leaves rows of one class only to fit on, no candidate can be judged: a
     warning says so, the first candidate is taken and its scores are NaN.
@@ -167,6 +194,8 @@ class CalibratorSearch(BaseCalibrator):
         "rule": [StrOptions({"one_standard_error", "best", STACK}), None],
         "random_state": ["random_state"],
         "n_jobs": [Integral, None],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
+        "verbose": ["verbose"],
         "classes": ["array-like", None],
     }
 
@@ -179,6 +208,8 @@ class CalibratorSearch(BaseCalibrator):
         rule=None,
         random_state=0,
         n_jobs=None,
+        max_time=None,
+        verbose=0,
         classes=None,
     ):
         self.calibrators = calibrators
@@ -187,6 +218,8 @@ class CalibratorSearch(BaseCalibrator):
         self.rule = rule
         self.random_state = random_state
         self.n_jobs = n_jobs
+        self.max_time = max_time
+        self.verbose = verbose
         self.classes = classes
 
     # The candidates validate their own parameters.
@@ -218,9 +251,9 @@ class CalibratorSearch(BaseCalibrator):
         self : object
             The fitted search.
         """
-        rule, candidates = self._what_to_try()
         refuse_dask("CalibratorSearch", X)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        rule, candidates = self._what_to_try(data.n_classes)
         self.classes_, data = data.classes, data.in_memory()
         codes, weight = data.codes, data.sample_weight
         splits = make_splits(
@@ -235,26 +268,53 @@ class CalibratorSearch(BaseCalibrator):
             split, code = lone
             self._warn_lone(split, code, next(iter(candidates)))
             return self._take_simplest(candidates, data)
-        scores, seconds, proba = self._cross_validate(candidates, data, splits, rule)
+        if rule == STACK:
+            return self._fit_stack(candidates, data, splits)
+        scores, seconds = self._cross_validate(candidates, data, splits)
         unit_weight = np.ones(len(splits))
         if self.scoring == "neg_log_loss":
             unit_weight = np.concatenate([weight[test] for _, test in splits])
         chosen = choose(scores, unit_weight, one_standard_error=rule != "best")
-        if rule == STACK:
-            stack, more = _stack(candidates, chosen, proba, data, splits)
-            scores = np.vstack([scores, more[0]])
-            seconds = np.append(seconds, more[1])
-            chosen = len(candidates)
-            candidates = {**candidates, STACK: stack}
-        self.cv_results_ = _summarise(list(candidates), scores, unit_weight, seconds)
-        self.best_index_ = chosen
         names = list(candidates)
-        self.best_name_, best = names[chosen], candidates[names[chosen]]
-        if rule == STACK:
-            finalists = [*REMAPPED, *(f"{names[i]} alone" for i in best.alone)]
-            self.weights_ = _named(best.weights, names[:-1])
-            self.final_weights_ = _named(best.final_weights, finalists)
-        return self._fit_best(best, data)
+        self.cv_results_ = _summarise(names, scores, unit_weight, seconds)
+        self.best_index_, self.best_name_ = chosen, names[chosen]
+        return self._fit_best(candidates[names[chosen]], data)
+
+    def _fit_stack(self, candidates, data, splits):
+        """Fit all candidates, and the weights of the stack."""
+        budget = np.inf if self.max_time is None else self.max_time
+        fitted, seconds = fit_all(
+            candidates, data, self.n_features_in_, len(splits), budget, self._tell
+        )
+        folds = judge_all(fitted, data, splits, self.n_jobs, self._tell)
+        names = list(candidates)[: len(fitted)]
+        parts = [candidates[name] for name in names]
+        weight = np.concatenate([data.sample_weight[test] for _, test in splits])
+        started = time.perf_counter()
+        # What the mixture goes through anyway stands beside it, not in it.
+        beside = np.array([isinstance(part, OrderPreservingScaling) for part in parts])
+        mixed = np.full(len(parts), True) if beside.all() else ~beside
+        held_out = HeldOut(folds, mixed, weight, data.n_classes)
+        best = choose(held_out.own.T, weight, one_standard_error=True)
+        alone = sorted({0, best, *np.flatnonzero(beside).tolist()})
+        (weights, last_maps, final, share), scores = held_out.stack(alone)
+        seconds = [0.0, *seconds, time.perf_counter() - started]
+        stack = StackedCalibrator(
+            parts, weights, last_maps, alone, final, untouched=share
+        )
+        self.best_calibrator_ = stack.take(fitted, data)
+        scores = np.vstack([held_out.untouched, held_out.own.T, scores])
+        tried = [UNTOUCHED, *names, STACK]
+        self.cv_results_ = _summarise(tried, scores, weight, np.array(seconds))
+        self.best_index_, self.best_name_ = len(tried) - 1, STACK
+        finalists = [*REMAPPED, *(f"{names[i]} alone" for i in alone), UNTOUCHED]
+        self.weights_ = _named(weights, names)
+        self.final_weights_ = _named(np.append((1 - share) * final, share), finalists)
+        return self
+
+    def _tell(self, text):
+        if self.verbose:
+            sys.stderr.write(f"[{type(self).__name__}] {text}\n")
 
     def _fit_best(self, best, data):
         best = clone(best).set_params(classes=self.classes_)
@@ -277,7 +337,7 @@ class CalibratorSearch(BaseCalibrator):
             "each of two classes, and splits that leave some of both to fit on."
         )
 
-    def _what_to_try(self):
+    def _what_to_try(self, n_classes):
         """Return the rule and the candidates, by name."""
         rule = self.rule
         if rule is None:
@@ -288,9 +348,15 @@ class CalibratorSearch(BaseCalibrator):
                 'Leave scoring at "neg_log_loss", or set rule to "best" or to '
                 '"one_standard_error".'
             )
+        if rule != STACK and self.max_time is not None:
+            raise ValueError(
+                f"max_time is of a stack, and the rule is {rule!r}. Leave it out, or "
+                'set rule to "stack".'
+            )
         if self.calibrators is None:
-            default = default_candidates if rule == STACK else common_calibrators
-            return rule, named_candidates(default())
+            if rule == STACK:
+                return rule, default_candidates(n_classes)
+            return rule, named_candidates(common_calibrators())
         candidates = named_candidates(self.calibrators)
         for name, calibrator in candidates.items():
             if not hasattr(calibrator, "calibration_map"):
@@ -300,18 +366,17 @@ class CalibratorSearch(BaseCalibrator):
                 )
         return rule, candidates
 
-    def _cross_validate(self, candidates, data, splits, rule):
-        """Return scores (candidates, units), seconds of a fit, held-out probabilities.
+    def _cross_validate(self, candidates, data, splits):
+        """Return scores (candidates, units) and the mean seconds of a fit.
 
-        A unit is a row for the log-loss and a fold for any other score. Probabilities
-        are kept for a stack only.
+        A unit is a row for the log-loss and a fold for any other score.
         """
         by_row = self.scoring == "neg_log_loss"
         score = (
             _row_scores if by_row else partial(_fold_score, get_scorer(self.scoring))
         )
         outcomes = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_and_score)(clone(calibrator), data, rows, score, rule == STACK)
+            delayed(_fit_and_score)(clone(calibrator), data, rows, score)
             for calibrator in candidates.values()
             for rows in splits
         )
@@ -320,10 +385,9 @@ class CalibratorSearch(BaseCalibrator):
             list(zip(*outcomes[i : i + n_splits], strict=True))
             for i in range(0, len(outcomes), n_splits)
         ]
-        scores = np.array([np.concatenate(folds) for folds, _, _ in per_candidate])
-        seconds = np.array([np.mean(folds) for _, folds, _ in per_candidate])
-        proba = [np.concatenate(folds) for *_, folds in per_candidate]
-        return scores, seconds, proba
+        scores = np.array([np.concatenate(folds) for folds, _ in per_candidate])
+        seconds = np.array([np.mean(folds) for _, folds in per_candidate])
+        return scores, seconds
 
     def calibration_map(self):
         """Return the map of the calibrator that was chosen."""
@@ -350,32 +414,13 @@ def _row_scores(calibrator, rows):
     return true_log_proba(calibrator.predict_proba(rows.logits), rows.codes)
 
 
-def _fit_and_score(calibrator, data, split, score, keep):
-    """Return the scores of one fold, the seconds of the fit, and the probabilities."""
+def _fit_and_score(calibrator, data, split, score):
+    """Return the scores of one fold and the seconds of the fit."""
     train, test = map(data.subset, split)
     started = time.perf_counter()
     fit_checked(calibrator, train)
     seconds = time.perf_counter() - started
-    # Single precision, as there is one array for each candidate.
-    proba = calibrator.predict_proba(test.logits).astype(np.float32) if keep else ()
-    return score(calibrator, test), seconds, proba
-
-
-def _stack(candidates, best, proba, data, splits):
-    """Return the stack of the candidates, its scores by row and its seconds."""
-    rows = np.concatenate([test for _, test in splits])
-    fold = np.repeat(np.arange(len(splits)), [test.size for _, test in splits])
-    parts = list(candidates.values())
-    started = time.perf_counter()
-    # What the mixture goes through anyway stands beside it, not in it.
-    beside = np.array([isinstance(part, OrderPreservingScaling) for part in parts])
-    alone = sorted({0, best, *np.flatnonzero(beside).tolist()})
-    mixed = np.full(len(parts), True) if beside.all() else ~beside
-    codes, weight = data.codes[rows], data.sample_weight[rows]
-    held_out = HeldOut(proba, mixed, codes, weight, fold)
-    (weights, last_maps, final_weights), scores = held_out.stack(alone)
-    stack = StackedCalibrator(parts, weights, last_maps, alone, final_weights)
-    return stack, (scores, time.perf_counter() - started)
+    return score(calibrator, test), seconds
 
 
 def _named(weights, names):

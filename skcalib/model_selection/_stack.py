@@ -1,20 +1,39 @@
 """Mixtures of calibrators in two rounds: what the default search fits.
 
 First the candidates are mixed, then the finalists: the mixture as it is, the mixture
-put right by each of two more maps, and a few candidates alone. All that is learned of
-the weights and the last maps comes from predictions for rows that the candidates were
-not fitted on, so that one which follows noise gets little weight.
+put right by one more map, and a few candidates alone. All that is learned of the
+weights and the last map comes from predictions for rows that the candidates were not
+fitted on, so that one which follows noise gets little weight.
+
+Last, all of that is weighed against the probabilities as they came. A likelihood ratio
+against what is right exceeds c with a probability of at most 1 / c (Markov's inequality
+for e-values [Grunwald, de Heide & Koolen, Safe testing, 2024]), whatever is compared,
+if it is judged on rows that it has not seen. So the untouched probabilities are taken
+to be right with the odds EVIDENCE beforehand, and keep that share of the map that
+Bayes' rule gives them.
 """
 
-import numpy as np
-from sklearn.base import clone
+import time
+import warnings
+from numbers import Real
+from typing import NamedTuple
 
-from skcalib._base import BaseCalibrator, fit_checked
-from skcalib._blocks import ArraySource, CalibrationData
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.parallel import Parallel, delayed
+
+from skcalib._base import ROUGH, BaseCalibrator, fit_checked
+from skcalib._blocks import CalibrationData
 from skcalib._maps import CalibrationMap, Log, Softmax, WeightedSum, evaluate
 from skcalib._numerics import true_log_proba
+from skcalib._sklearn_compat import Interval
 from skcalib._solvers._mixture import fit_mixture
-from skcalib.calibrators import OrderPreservingScaling, TemperatureScaling
+from skcalib._solvers._order_preserving import Knots, RankedRows, log_proba_of_own
+from skcalib._solvers._ranks import Ranks
+from skcalib.calibrators import OrderPreservingScaling
 
 # Probabilities of a mixture below this are not told apart from 0.
 FLOOR = 1e-12
@@ -25,6 +44,9 @@ FLOOR = 1e-12
 # flatter the default a little (docs/choosing.rst).
 PRIOR = 1.0
 OF_SIMPLEST = 50.0
+# Odds beforehand that nothing is to be done: at most one set in so many, of those whose
+# probabilities are right, is touched.
+EVIDENCE = 50.0
 # A part with less weight is left out. A round number: what it leaves out is too little
 # to be seen in a loss, and each part makes predictions slower.
 LEAST_WEIGHT = 0.01
@@ -35,7 +57,8 @@ class StackedCalibrator(BaseCalibrator):
 
     `fit` learns the calibrators. The rest is given: the weights of the first mixture;
     the last maps, from logarithms of the mixture to probabilities; which calibrators
-    stand alone; and the weights of the second mixture, first those of the last maps.
+    stand alone; the weights of the second mixture, first those of the last maps; and
+    the share of the probabilities as they came.
     """
 
     _parameter_constraints: dict = {
@@ -44,35 +67,61 @@ class StackedCalibrator(BaseCalibrator):
         "last_maps": [list],
         "alone": [list],
         "final_weights": ["array-like"],
+        "untouched": [Interval(Real, 0, 1, closed="both")],
         "classes": ["array-like", None],
     }
 
     def __init__(
-        self, calibrators, weights, last_maps, alone, final_weights, *, classes=None
+        self,
+        calibrators,
+        weights,
+        last_maps,
+        alone,
+        final_weights,
+        *,
+        untouched=0.0,
+        classes=None,
     ):
         self.calibrators = calibrators
         self.weights = weights
         self.last_maps = last_maps
         self.alone = alone
         self.final_weights = final_weights
+        self.untouched = untouched
         self.classes = classes
 
     def fit_calibration(self, data):
         """Fit the calibrators that have a weight."""
-        of_lasts, of_alone = self._split_final_weights()
-        used = np.array(self.weights) * of_lasts.any()
-        used[self.alone] += of_alone
         # Those without a weight are not fitted.
         self.calibrators_ = [
             fit_checked(clone(part), data, self.n_features_in_) if share > 0 else None
-            for part, share in zip(self.calibrators, used, strict=True)
+            for part, share in zip(self.calibrators, self._shares(), strict=True)
         ]
+
+    def take(self, fitted, data):
+        """Take calibrators that are fitted to these data already."""
+        self.classes_, self.n_features_in_ = data.classes, data.n_classes
+        used = self._shares() > 0
+        self.calibrators_ = [
+            part if is_used else None
+            for part, is_used in zip(fitted, used, strict=True)
+        ]
+        return self
+
+    def _shares(self):
+        """Return how much of each calibrator is in the stack, in some units."""
+        of_lasts, of_alone = self._split_final_weights()
+        used = np.array(self.weights) * of_lasts.any()
+        used[self.alone] += of_alone
+        return used * (self.untouched < 1)
 
     def _split_final_weights(self):
         return np.split(np.array(self.final_weights), [len(self.last_maps)])
 
     def calibration_map(self):
-        """Return the mixture of the finalists."""
+        """Return the mixture of the finalists, and of what came."""
+        if self.untouched == 1:
+            return CalibrationMap(Softmax())
         maps = [c if c is None else c.calibration_map() for c in self.calibrators_]
         of_lasts, of_alone = self._split_final_weights()
         finalists, shares = [maps[i] for i in self.alone], of_alone
@@ -80,6 +129,8 @@ class StackedCalibrator(BaseCalibrator):
             last = _mixture(of_lasts, self.last_maps)
             stacked = CalibrationMap(_mixture(self.weights, maps), Log(), last)
             finalists, shares = [stacked, *finalists], [1.0, *of_alone]
+        finalists.append(CalibrationMap(Softmax()))
+        shares = [*((1 - self.untouched) * np.array(shares)), self.untouched]
         return CalibrationMap(_mixture(shares, finalists), Log(), Softmax())
 
 
@@ -89,75 +140,180 @@ def _mixture(weights, maps):
     return WeightedSum(weights, parts, FLOOR)
 
 
+class _Fold(NamedTuple):
+    """What the candidates say of rows that they were not fitted on."""
+
+    # Log-probability of the true class as it came.
+    untouched: NDArray[np.float64]
+    # The same after each candidate, one column each.
+    own: NDArray[np.float64]
+    # The rank that the true class is of, in the order of the logits.
+    rank: NDArray[np.intp]
+    # Probabilities of the ranks, one array a candidate.
+    proba: list[NDArray[np.float32]]
+
+
+def fit_all(candidates, data, n_features_in, n_splits, max_time, tell):
+    """Fit candidates to all rows, by name; return them, and the seconds of each.
+
+    From the one on with which these fits, and as long a one for each split, would take
+    more than `max_time` seconds, they are left out, but for the first. ``tell(text)``
+    tells how it goes.
+    """
+    # What fits of the same rows share is kept as long as this object.
+    every = CalibrationData(data.source, data.codes, data.sample_weight, data.classes)
+    fitted: list[BaseCalibrator] = []
+    seconds: list[float] = []
+    for name, candidate in candidates.items():
+        started = time.perf_counter()
+        found = _fitted(candidate, every, n_features_in)
+        spent = time.perf_counter() - started
+        tell(f"{name}: fitted to all rows in {spent:.1f} s")
+        if fitted and sum(seconds, spent) * (1 + n_splits) > max_time:
+            tell(f"max_time={max_time:g} s ends here: without {name} and the rest")
+            break
+        fitted.append(found)
+        seconds.append(spent)
+    tell(f"up to {n_splits * sum(seconds):.0f} s more for {n_splits} folds")
+    return fitted, seconds
+
+
+def judge_all(fitted, data, splits, n_jobs, tell):
+    """Return what candidates say of the test rows of each split.
+
+    They are fitted anew for each split, from where their fits to all rows ended.
+    """
+    ranks = Ranks(data.n_classes)
+    folds = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(_judge)(fitted, data, split, ranks) for split in splits
+    )
+    kept = []
+    for fold in folds:
+        kept.append(fold)
+        tell(f"fold {len(kept)} of {len(splits)}")
+    return kept
+
+
+def _fitted(calibrator, data, n_features_in=None, near=None):
+    with warnings.catch_warnings():
+        # One that stopped early is judged by what it says, like any other.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fit_checked(clone(calibrator), data, n_features_in, near)
+
+
+def _judge(fitted, data, split, ranks):
+    train, test = map(data.subset, split)
+    order = ranks.order_of(test.logits)
+    own, proba = [], []
+    for near in fitted:
+        calibrator = _fitted(near, train, near=near)
+        of_classes = calibrator.predict_proba(test.logits)
+        own.append(true_log_proba(of_classes, test.codes))
+        proba.append(ranks.sums(of_classes, order))
+    as_it_came = evaluate(CalibrationMap(Softmax()), test.source)
+    untouched = true_log_proba(as_it_came, test.codes)
+    rank = ranks.own_of(order, test.codes)
+    return _Fold(untouched, np.stack(own, axis=1), rank, proba)
+
+
 class HeldOut:
     """Predictions of several calibrators for rows that they were not fitted on.
 
-    `proba` holds an (n, K) array of each calibrator; `mixed` says which of them are in
-    the first mixture, and `codes`, `weight` and `fold` the class, the weight and the
-    fold of each row.
+    `folds` hold them; `mixed` says which of the calibrators are in the first mixture,
+    and `weight` is the weight of each row.
     """
 
-    def __init__(self, proba, mixed, codes, weight, fold):
-        self.proba = proba
+    def __init__(self, folds, mixed, weight, n_classes):
+        self.fold = np.repeat(np.arange(len(folds)), [len(fold.own) for fold in folds])
         self.mixed = mixed
-        self.codes = codes
         self.weight = weight
-        self.fold = fold
-        self._own = np.stack([true_log_proba(p, codes) for p in proba], axis=1)
-        self._prior = np.full(len(proba), PRIOR)
-        self._prior[0] = OF_SIMPLEST * proba[0].shape[1] / weight.sum()
+        self.ranks = Ranks(n_classes)
+        self.untouched = np.concatenate([fold.untouched for fold in folds])
+        self.own = np.concatenate([fold.own for fold in folds])
+        self.rank = np.concatenate([fold.rank for fold in folds])
+        parts = zip(*(fold.proba for fold in folds), strict=True)
+        self.proba = [np.concatenate(part) for part in parts]
+        self._prior = np.full(len(mixed), PRIOR)
+        self._prior[0] = OF_SIMPLEST * n_classes / weight.sum()
 
     def stack(self, alone):
         """Return what a stack needs, and the log-probability of each true class.
 
-        That is the weights, the last maps and the final weights, with the calibrators
-        `alone` among the finalists. The log-probabilities are those of weights and last
-        maps fitted without the fold of the row.
+        That is the weights, the last maps, the final weights, with the calibrators
+        `alone` among the finalists, and the share of the untouched probabilities. The
+        log-probabilities are those of weights and last maps fitted without the fold of
+        the row; the knots of the last map are those of all rows.
         """
-        every = np.ones(self.codes.shape[0], dtype=bool)
-        of_lasts = self._cross_fitted()
-        finalists = np.column_stack([of_lasts, self._own[:, alone]])
-        prior = np.append(np.full(of_lasts.shape[1], PRIOR), self._prior[alone])
-        scores = np.empty(self.codes.shape[0])
+        every = np.ones(self.weight.shape[0], dtype=bool)
+        weights, mixture = self._mixed(every)
+        last = self._last(mixture, every)
+        of_mixture = self._cross_fitted(last)
+        finalists = np.column_stack([of_mixture, self.own[:, alone]])
+        prior = np.append(np.full(of_mixture.shape[1], PRIOR), self._prior[alone])
+        scores = np.empty(self.weight.shape[0])
         for k in np.unique(self.fold):
             inside = self.fold == k
             share = self._weights(finalists, prior, ~inside)
             scores[inside] = np.log(np.exp(finalists[inside]) @ share)
         final_weights = self._weights(finalists, prior, every)
-        weights, logits = self._mixed(every)
-        last_maps = [
-            self._fitted(last, logits, every) if share > 0 else None
-            for last, share in zip(self._lasts(), final_weights, strict=False)
-        ]
-        return (weights, last_maps, final_weights), scores
+        maps = [CalibrationMap(Softmax()), last.calibration_map()]
+        share = self._share_of_untouched(scores)
+        scores = np.log(share * np.exp(self.untouched) + (1 - share) * np.exp(scores))
+        return (weights, maps, final_weights, share), scores
 
-    def _lasts(self):
-        """Return what the mixture may go through; None is nothing."""
-        # A rough fit will do: the mixture is nearly calibrated.
-        return [None, TemperatureScaling(), OrderPreservingScaling(tol=1e-6)]
+    def _share_of_untouched(self, scores):
+        """Return the probability that nothing is to be done, by Bayes' rule."""
+        gain = self.weight @ (scores - self.untouched)
+        share = float(expit(np.log(EVIDENCE) - gain))
+        if share < LEAST_WEIGHT:
+            return 0.0
+        return 1.0 if share > 1 - LEAST_WEIGHT else share
 
-    def _cross_fitted(self):
-        """Return log-probabilities of the true classes, one column a last map."""
-        lasts = self._lasts()
-        scores = np.empty((self.codes.shape[0], len(lasts)))
+    def _cross_fitted(self, near):
+        """Return log-probabilities of the true classes: mixture, and what follows it.
+
+        `near` is what follows it where no fold is left out.
+        """
+        scores = np.empty((self.weight.shape[0], 2))
         for k in np.unique(self.fold):
             inside = self.fold == k
-            _, logits = self._mixed(~inside)
-            for score, last in zip(scores.T, lasts, strict=True):
-                fitted = self._fitted(last, logits, ~inside)
-                proba = evaluate(fitted, ArraySource(logits[inside]))
-                score[inside] = true_log_proba(proba, self.codes[inside])
+            _, mixture = self._mixed(~inside)
+            last = self._last(mixture, ~inside, near)
+            scores[inside, 0] = mixture[1][inside]
+            x = np.concatenate([last.scales_, last.slopes_])
+            knots = Knots(last.entropy_knots_, last.log_proba_knots_)
+            scores[inside, 1] = log_proba_of_own(x, self._rows(mixture, inside), knots)
         return scores
 
     def _mixed(self, rows):
-        """Return weights fitted to some rows, and the logits of the mixture on all."""
+        """Return weights fitted to some rows, and the mixture of all rows.
+
+        That is the logarithms of the mean probability in each rank, and of that of the
+        true class.
+        """
         weights = np.zeros(len(self.proba))
-        own, prior = self._own[:, self.mixed], self._prior[self.mixed]
+        own, prior = self.own[:, self.mixed], self._prior[self.mixed]
         weights[self.mixed] = self._weights(own, prior, rows)
         total = np.full(self.proba[0].shape, FLOOR)
         for i in np.flatnonzero(weights):
             total += weights[i] * self.proba[i]
-        return weights, np.log(total, out=total)
+        total /= self.ranks.sizes
+        own_total = np.exp(self.own) @ weights + FLOOR
+        return weights, (np.log(total, out=total), np.log(own_total))
+
+    def _last(self, mixture, rows, near=None):
+        """Fit what the mixture may go through to some rows."""
+        # A rough fit will do: the mixture is nearly calibrated.
+        last = OrderPreservingScaling(tol=ROUGH)
+        last.scaling_, last.temperature_ = None, 1.0
+        last.fit_ranked(self._rows(mixture, rows), near)
+        return last
+
+    def _rows(self, mixture, rows):
+        u, own_u = mixture
+        return RankedRows.of_ranks(
+            self.ranks, u[rows], self.rank[rows], own_u[rows], self.weight[rows]
+        )
 
     def _weights(self, log_proba, prior, rows):
         """Fit the weights of a mixture to some rows."""
@@ -166,11 +322,3 @@ class HeldOut:
         )
         weights = np.where(fitted.x < LEAST_WEIGHT, 0, fitted.x)
         return weights / weights.sum()
-
-    def _fitted(self, last, logits, rows):
-        """Return the map of a calibrator fitted to some rows; None is no calibrator."""
-        if last is None:
-            return CalibrationMap(Softmax())
-        source = ArraySource(logits[rows])
-        data = CalibrationData(source, self.codes[rows], self.weight[rows])
-        return fit_checked(clone(last), data).calibration_map()

@@ -1,3 +1,4 @@
+import copy
 import pickle
 import subprocess
 import sys
@@ -262,3 +263,10 @@ def test_neither_fit_nor_predict_holds_a_file_in_memory(tmp_path):
         check=True,
     )
     assert float(done.stdout) < 50
+
+
+def test_what_was_found_of_rows_stays_with_them_and_not_with_a_copy():
+    data = CalibrationData(ArraySource(np.eye(3)), np.arange(3), np.ones(3))
+    assert data.once("answer", lambda: 1) == 1
+    assert data.once("answer", lambda: 2) == 1
+    assert copy.copy(data).once("answer", lambda: 3) == 3

@@ -21,10 +21,13 @@ from skcalib import (
     OrderPreservingScaling,
     PlattScaling,
     ScalingBinning,
+    StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
     logits_from_proba,
 )
+from skcalib._base import fit_checked
+from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._maps import CalibrationMap, Softmax
 from skcalib._solvers._mixture import fit_mixture
 from skcalib._validation import _logits
@@ -32,7 +35,7 @@ from skcalib.export import to_onnx, to_torch
 from skcalib.metrics import ece_scorer
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
 from skcalib.model_selection._candidates import default_candidates, named_candidates
-from skcalib.model_selection._stack import HeldOut, StackedCalibrator
+from skcalib.model_selection._stack import HeldOut, StackedCalibrator, _Fold
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ def test_another_score_is_compared_over_folds(biased_set):
 
 def test_the_default_candidates_run_from_simple_to_complex(calibration_set):
     search = CalibratorSearch(cv=3).fit(*calibration_set)
-    names = [*named_candidates(default_candidates()), "stack"]
+    names = ["uncalibrated", *default_candidates(4), "stack"]
     assert search.cv_results_["name"] == names
     assert search.best_name_ == "stack"
 
@@ -269,7 +272,7 @@ def test_without_arguments_the_candidates_are_stacked_where_that_pays(wanting_se
     assert results["name"][-1] == "stack"
     assert search.best_index_ == len(results["name"]) - 1
     assert results["rank_test_score"][-1] == 1
-    assert list(search.weights_) == list(named_candidates(default_candidates()))
+    assert list(search.weights_) == list(default_candidates(4))
     assert search.weights_["OrderPreservingScaling"] == 0
     assert "OrderPreservingScaling alone" in search.final_weights_
     for weights in (search.weights_, search.final_weights_):
@@ -278,10 +281,9 @@ def test_without_arguments_the_candidates_are_stacked_where_that_pays(wanting_se
 
 
 def last_maps_of(logits, y, weight=None):
-    """Nothing, temperature scaling and order-preserving scaling, fitted."""
-    fitted = [TemperatureScaling(), OrderPreservingScaling()]
-    fitted = [last.fit(logits, y, sample_weight=weight) for last in fitted]
-    return [lambda x: softmax(x, axis=1), *(last.predict_proba for last in fitted)]
+    """Nothing, and order-preserving scaling, fitted."""
+    last = OrderPreservingScaling().fit(logits, y, sample_weight=weight)
+    return [lambda x: softmax(x, axis=1), last.predict_proba]
 
 
 def test_a_stack_mixes_what_the_last_maps_make_of_the_mixture(wanting_set):
@@ -291,15 +293,22 @@ def test_a_stack_mixes_what_the_last_maps_make_of_the_mixture(wanting_set):
     mixed = np.log(0.3 * first + 0.7 * second)
     lasts = [
         CalibrationMap(Softmax()),
-        TemperatureScaling().fit(mixed, y).calibration_map(),
         OrderPreservingScaling().fit(mixed, y).calibration_map(),
     ]
     after = [last(mixed) for last in last_maps_of(mixed, y)]
-    for final in ([0.2, 0.3, 0.4, 0.1], [0.4, 0.2, 0.4, 0.0], [0.0, 0.0, 1.0, 0.0]):
-        stack = StackedCalibrator(candidates, [0.3, 0.7], lasts, [0], final)
+    for final, untouched in (
+        ([0.2, 0.7, 0.1], 0.0),
+        ([0.6, 0.4, 0.0], 0.3),
+        ([0.0, 1.0, 0.0], 0.0),
+        ([0.0, 1.0, 0.0], 1.0),
+    ):
+        stack = StackedCalibrator(
+            candidates, [0.3, 0.7], lasts, [0], final, untouched=untouched
+        )
         expected = sum(
             w * proba for w, proba in zip(final, [*after, first], strict=True)
         )
+        expected = (1 - untouched) * expected + untouched * softmax(logits, axis=1)
         assert_allclose(stack.fit(logits, y).predict_proba(logits), expected, atol=1e-9)
         scores = stack.decision_function(logits)
         assert_allclose(softmax(scores, axis=1), expected, atol=1e-9)
@@ -309,7 +318,7 @@ def test_parts_without_weight_are_not_fitted(wanting_set):
     logits, y = wanting_set
     candidates = [TemperatureScaling(), VectorScaling(), PlattScaling()]
     alone = StackedCalibrator(
-        candidates, [0.5, 0.5, 0.0], [None, None, None], [0, 1], [0, 0, 0, 1.0, 0]
+        candidates, [0.5, 0.5, 0.0], [None, None], [0, 1], [0, 0, 1.0, 0]
     ).fit(logits, y)
     assert [c is None for c in alone.calibrators_] == [False, True, True]
     expected = TemperatureScaling().fit(logits, y).predict_proba(logits)
@@ -317,9 +326,9 @@ def test_parts_without_weight_are_not_fitted(wanting_set):
     two = StackedCalibrator(
         candidates,
         [0.0, 1.0, 0.0],
-        [CalibrationMap(Softmax()), None, None],
+        [CalibrationMap(Softmax()), None],
         [2],
-        [0.5, 0.0, 0.0, 0.5],
+        [0.5, 0.0, 0.5],
     ).fit(logits, y)
     assert [c is None for c in two.calibrators_] == [True, False, False]
     parts = [c.fit(logits, y).predict_proba(logits) for c in candidates[1:]]
@@ -340,8 +349,9 @@ def test_rows_are_judged_by_a_stack_that_did_not_see_their_fold(wanting_set):
         return kept / kept.sum()
 
     own = np.log([p[np.arange(y.size), y] for p in proba]).T
-    finalists = np.empty((y.size, 5))
-    finalists[:, 3:] = own[:, [0, 2]]
+    untouched = np.log(softmax(logits, axis=1)[np.arange(y.size), y])
+    finalists = np.empty((y.size, 4))
+    finalists[:, 2:] = own[:, [0, 2]]
     for k in range(3):
         seen, unseen = fold != k, np.flatnonzero(fold == k)
         w = weights_of(own[:, :2], seen, 0)
@@ -352,16 +362,24 @@ def test_rows_are_judged_by_a_stack_that_did_not_see_their_fold(wanting_set):
             finalists[unseen, j] = np.log(after[np.arange(unseen.size), y[unseen]])
     expected = np.empty(y.size)
     for k in range(3):
-        w = weights_of(finalists, fold != k, 3)
+        w = weights_of(finalists, fold != k, 2)
         expected[fold == k] = np.log(np.exp(finalists[fold == k]) @ w)
-    (weights, _, final), scores = HeldOut(proba, mixed_in, y, weight, fold).stack(
-        [0, 2]
-    )
-    assert_allclose(scores, expected, atol=1e-3)
+    order = np.argsort(fold, kind="stable")
+    parts = [np.flatnonzero(fold == k) for k in range(3)]
+    folds = [
+        _Fold(untouched[rows], own[rows], y[rows], [p[rows] for p in proba])
+        for rows in parts
+    ]
+    held_out = HeldOut(folds, mixed_in, weight[order], 4)
+    (weights, _, final, share), scores = held_out.stack([0, 2])
+    assert share == 0
+    # The knots of the last map are those of all rows.
+    assert_allclose(scores, expected[order], atol=0.2)
+    assert scores.mean() == pytest.approx(expected.mean(), abs=2e-3)
     every = np.ones(y.size, dtype=bool)
     assert_allclose(weights, [*weights_of(own[:, :2], every, 0), 0], atol=1e-6)
-    assert_allclose(final, weights_of(finalists, every, 3), atol=0.02)
-    assert final[2] > 0.5
+    assert_allclose(final, weights_of(finalists, every, 2), atol=0.02)
+    assert final[1] > 0.5
 
 
 @pytest.mark.parametrize("n_samples", [60, 6000])
@@ -383,7 +401,7 @@ def test_a_stack_beats_its_parts_on_a_wide_network(data_dir):
     cal = np.random.default_rng(0).permutation(len(y)) < 2500
     search = CalibratorSearch(cv=3).fit(X[cal], y[cal])
     stacked = log_loss(y[~cal], search.predict_proba(X[~cal]))
-    for candidate in default_candidates().values():
+    for candidate in default_candidates(10).values():
         alone = candidate.fit(X[cal], y[cal]).predict_proba(X[~cal])
         assert stacked < log_loss(y[~cal], alone) + 1e-3
 
@@ -471,6 +489,23 @@ def test_twenty_samples_are_enough_for_a_search(draw_calibration_set):
     assert_allclose(proba.sum(axis=1), 1)
 
 
+def test_max_time_leaves_out_what_it_has_no_time_for(wanting_set, capsys):
+    search = CalibratorSearch(max_time=1e-9, verbose=1).fit(*wanting_set)
+    assert list(search.weights_) == ["EnsembleTemperatureScaling"]
+    said = capsys.readouterr().err
+    assert "without OrderPreservingScaling and the rest" in said
+    assert "fold 5 of 5" in said
+    unhurried = CalibratorSearch(max_time=1e9).fit(*wanting_set)
+    assert list(unhurried.weights_) == list(default_candidates(4))
+    assert capsys.readouterr().err == ""
+
+
+def test_max_time_is_of_a_stack(calibration_set):
+    search = CalibratorSearch([TemperatureScaling()], max_time=1)
+    with pytest.raises(ValueError, match="max_time is of a stack"):
+        search.fit(*calibration_set)
+
+
 def test_a_stack_is_chosen_by_log_loss_only(calibration_set):
     search = CalibratorSearch(scoring="neg_brier_score")
     with pytest.raises(ValueError, match="A stack maximises the likelihood"):
@@ -507,6 +542,56 @@ def test_a_stack_exports(wanting_set):
     with torch.no_grad():
         from_torch = to_torch(search)(torch.from_numpy(logits)).numpy()
     assert_allclose(from_torch, expected, atol=1e-12)
+
+
+# Doing nothing, and two classes
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_probabilities_that_are_right_are_left_alone(n_classes):
+    rng = np.random.default_rng(0)
+    touched = 0
+    for _ in range(10):
+        logits = rng.normal(scale=2, size=(150, n_classes))
+        y = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+        search = CalibratorSearch().fit(logits, y)
+        touched += search.final_weights_["uncalibrated"] < 0.9
+    assert touched <= 1
+
+
+def test_probabilities_that_are_wrong_are_not(draw_calibration_set):
+    logits, y = draw_calibration_set(n_samples=300)
+    search = CalibratorSearch().fit(4 * logits, y)
+    assert search.final_weights_["uncalibrated"] == 0
+    results = search.cv_results_
+    assert results["name"][0] == "uncalibrated"
+    assert results["difference_to_best"][0] < -0.1
+
+
+def test_two_classes_have_curves(data_dir):
+    # Naive Bayes on the telescope data: a steep curve that no temperature mends.
+    with np.load(data_dir / "logits" / "tabular_probs.npz") as arrays:
+        proba = [arrays[f"magic__gnb__{part}_p"] for part in ("cal", "test")]
+        y, y_test = (arrays[f"magic__{part}_y"].astype(int) for part in ("cal", "test"))
+    X, X_test = (logits_from_proba(p.astype(np.float64)) for p in proba)
+    search = CalibratorSearch().fit(X[:2000], y[:2000])
+    assert list(search.weights_) == list(default_candidates(2))
+    loss = log_loss(y_test, search.predict_proba(X_test))
+    single = OrderPreservingScaling().fit(X[:2000], y[:2000])
+    assert loss < log_loss(y_test, single.predict_proba(X_test)) + 1e-3
+
+
+def test_many_rows_of_few_scores_are_judged_as_they_are_served():
+    # Five neighbours vote: one of six scores, and far too sure of itself.
+    rng = np.random.default_rng(0)
+    votes = rng.integers(0, 6, 1000) / 5
+    y = (rng.random(1000) < 0.3 + 0.4 * votes).astype(int)
+    X = logits_from_proba(np.stack([1 - votes, votes], axis=1))
+    search = CalibratorSearch().fit(X, y)
+    assert search.final_weights_["uncalibrated"] == 0
+    truth = np.where(y == 1, 0.3 + 0.4 * votes, 0.7 - 0.4 * votes)
+    excess = log_loss(y, search.predict_proba(X)) + np.log(truth).mean()
+    assert excess < 0.005
 
 
 # Equal rows, groups, and sets that are too small
@@ -616,3 +701,22 @@ def test_a_stack_of_one_candidate_is_that_and_what_follows_it(calibration_set):
     assert sum(search.final_weights_.values()) == pytest.approx(1)
     proba = search.predict_proba(calibration_set[0])
     assert_allclose(proba.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize("structure", ["vector", "matrix"])
+def test_a_fit_that_starts_near_forgets_the_rows_that_were_left_out(
+    draw_calibration_set, structure
+):
+    logits, y = draw_calibration_set(n_samples=600, n_classes=10)
+    data = CalibrationData(ArraySource(logits), y, np.ones(600))
+    rest, out = data.subset(np.arange(480)), np.arange(480, 600)
+    kind = StructuredMatrixScaling(structure=structure)
+    every = fit_checked(clone(kind), data)
+    cold = fit_checked(clone(kind), rest)
+    near = fit_checked(clone(kind), rest, near=every)
+
+    def loss(calibrator):
+        return log_loss(y[out], calibrator.predict_proba(logits[out]))
+
+    known = loss(cold) - loss(every)
+    assert abs(loss(near) - loss(cold)) < 0.1 * known

@@ -169,3 +169,23 @@ def test_a_split_that_leaves_one_class_to_fit_on_is_found():
     assert lone == 0
     assert 3 in splits[number][1]
     assert lone_class(splits[:number], codes) is None
+
+
+def test_rows_that_only_share_a_score_are_not_left_out_together():
+    # A tree of four leaves: its scores say no more of two rows than that.
+    scores = np.repeat([0.0, 1.0, 2.0, 3.0], [400, 60, 30, 1])[:, np.newaxis]
+    y = np.zeros(491, dtype=int)
+    for train, test in make_splits(5, scores, y, np.ones(491), 0):
+        for value in (0.0, 1.0, 2.0):
+            share = (scores[test] == value).sum() / (scores == value).sum()
+            assert share == pytest.approx(0.2, abs=0.1)
+        assert set(scores[train].ravel()) >= {0.0, 1.0, 2.0}
+
+
+@pytest.mark.parametrize("times", [2, 8, 30])
+def test_a_set_that_is_repeated_as_a_whole_has_its_rows_together(times):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    rows = np.repeat(np.arange(60), times)
+    y = np.arange(60) % 2
+    for train, test in make_splits(5, X[rows], y[rows], np.ones(rows.size), 0):
+        assert not set(rows[train]) & set(rows[test])
