@@ -137,8 +137,12 @@ def best_temperature(
     weight: NDArray[np.float64],
     loss: Objective = "focal",
     gamma: float = 0.0,
+    prior: float | None = None,
 ) -> Result:
-    """Find the temperature that minimises the mean loss of logits in memory."""
+    """Find the temperature that minimises the mean loss of logits in memory.
+
+    Only the log-loss has a prior.
+    """
     used = np.flatnonzero(weight > 0)
     if used.shape[0] < weight.shape[0]:
         logits, codes, weight = logits[used], codes[used], weight[used]
@@ -146,7 +150,7 @@ def best_temperature(
         logits = logits.astype(np.float64)
     data = CalibrationData(ArraySource(logits), codes, weight)
     if loss == "focal" and gamma == 0:
-        return fit_temperature(data)
+        return fit_temperature(data, prior=prior)
     return search_temperature(data, loss, gamma, tol=1e-10, max_iter=100)
 
 

@@ -201,9 +201,9 @@ class OrderPreservingScaling(BaseCalibrator):
         if self.scaling is not None:
             self.scaling_, data = fit_scaling(self, self.scaling, data)
         self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
-        self.fit_ranked(RankedRows.of_data(data, self.temperature_), self._near)
+        self._fit_ranked(RankedRows.of_data(data, self.temperature_), self._near)
 
-    def fit_ranked(self, rows, near=None):
+    def _fit_ranked(self, rows, near=None):
         """Fit both functions to log-probabilities after the temperature."""
         tol = self.tol
         if near is None:

@@ -119,7 +119,7 @@ class TemperatureScaling(BaseCalibrator):
 
     >>> ts = TemperatureScaling().fit(logits, y=[0, 0, 1, 1])
     >>> ts.predict_proba([[4.0, 0.0]]).round(2)
-    array([[0.96, 0.04]])
+    array([[0.93, 0.07]])
     """
 
     by_sums = True

@@ -21,6 +21,7 @@ from skcalib._networks._network import open_network
 from skcalib._networks._sharing import portable
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
+from skcalib._solvers._temperature import PRIOR
 from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib._warnings import warn
 from skcalib.clamping._change import Change
@@ -289,7 +290,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         self.output_calibrator_ = None
         self.temperature_ = outcome.temperature
         if self.temperature_ is None:
-            result = problem.served_temperature(outcome.logits)
+            result = problem.served_temperature(outcome.logits, prior=PRIOR)
             self.temperature_ = float(result.x[0])
             if not result.converged:
                 self._warn_early(result.message)

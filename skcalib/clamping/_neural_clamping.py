@@ -103,8 +103,8 @@ class NeuralClamping(ClampedClassifier):
         temperature.
 
     temperature_objective : {"log_loss", "joint"}, default="log_loss"
-        What the served temperature minimises: the log-loss, or as in [1]_ the same
-        loss as the perturbation.
+        What the served temperature minimises: the log-loss with the weak prior of
+        `TemperatureScaling`, or as in [1]_ the same loss as the perturbation.
 
     max_iter : int, default=None
         Largest number of epochs: 4 steps on the network for "auto", 20 for a filter

@@ -152,12 +152,24 @@ class Problem:
         residual = row_losses(scores, self.codes, self.loss, self.gamma)[1]
         return np.linalg.norm(residual, axis=1)
 
-    def served_temperature(self, logits: NDArray[Any], rows: Rows = None) -> Result:
-        """Return the result for the temperature that is served."""
+    def served_temperature(
+        self,
+        logits: NDArray[Any],
+        rows: Rows = None,
+        *,
+        prior: float | None = None,
+    ) -> Result:
+        """Return the result for the temperature that is served.
+
+        A choice among perturbations needs it without a prior: rows that one of them
+        tells apart without error have no best temperature, which speaks against it.
+        """
         if self.temperature_objective == "joint":
             return self.joint_temperature(logits, rows)
         part = slice(None) if rows is None else rows
-        return best_temperature(logits, self.codes[part], self.weight[part])
+        return best_temperature(
+            logits, self.codes[part], self.weight[part], prior=prior
+        )
 
     @cached_property
     def input_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

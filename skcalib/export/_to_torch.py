@@ -46,7 +46,7 @@ def to_torch(calibrator: Any) -> Any:
     >>> logits = [[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [0.0, 4.0]]
     >>> module = to_torch(TemperatureScaling().fit(logits, [0, 0, 1, 1]))
     >>> module(torch.tensor([[4.0, 0.0]])).numpy().round(2)
-    array([[0.75, 0.25]], dtype=float32)
+    array([[0.93, 0.07]], dtype=float32)
     """
     if perturbs_inputs(calibrator):
         return clamped_module(calibrator)

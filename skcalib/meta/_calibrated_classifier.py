@@ -125,7 +125,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     >>> clf = CalibratedClassifier(GaussianNB(), TemperatureScaling()).fit(X, y)
     >>> clf.predict_proba(X[:3]).shape
     (3, 2)
-    >>> clf.calibrators_[0].temperature_ > 1
+    >>> clf.calibrators_[0].calibrator_.temperature_ > 1
     True
     """
 

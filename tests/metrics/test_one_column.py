@@ -46,6 +46,9 @@ def call(name, y, proba, **options):
     if name == "calibration_test":
         result = m.calibration_test(y, proba, n_resamples=1, **options)
         return result.statistic
+    if name == "compare_groups":
+        found = m.compare_groups(y, proba, np.arange(len(y)) % 2, **options)
+        return np.concatenate([found.gap, found.low, found.high])
     if name == "compare_calibration":
         other = 0.9 * np.asarray(proba) + 0.05
         result = m.compare_calibration(y, proba, other, n_resamples=1, **options)
