@@ -76,8 +76,14 @@ def test_the_scores_are_of_held_out_rows():
     search = NeuralClampingCV(
         Counting(), gammas=[0], penalties=[0.01], cv=splits, rule="best"
     ).fit(X, y)
+    # The joint objective is the log-loss, without the prior of what is served.
     train = NeuralClamping(
-        Counting(), gamma=0, perturbation="full", penalty=0.01, tol=1e-9
+        Counting(),
+        gamma=0,
+        perturbation="full",
+        penalty=0.01,
+        temperature_objective="joint",
+        tol=1e-9,
     ).fit(X[:300], y[:300])
     expected = mean_log_proba(train.predict_proba(X[300:]), y[300:])
     found = search.cv_results_["mean_test_score"]
