@@ -228,7 +228,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             )
 
 
-def fit_checked(calibrator, data, n_features_in=None, groups=None, near=None):
+def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None):
     """Fit a calibrator to data that need no second check.
 
     One that brings a `fit` of its own, which may do more, is given arrays, and the

@@ -198,7 +198,7 @@ def _fitted(calibrator, data, n_features_in=None, near=None):
     with warnings.catch_warnings():
         # One that stopped early is judged by what it says, like any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return fit_checked(clone(calibrator), data, n_features_in, near)
+        return fit_checked(clone(calibrator), data, n_features_in, near=near)
 
 
 def _judge(fitted, data, split, ranks):

@@ -720,3 +720,27 @@ def test_a_fit_that_starts_near_forgets_the_rows_that_were_left_out(
 
     known = loss(cold) - loss(every)
     assert abs(loss(near) - loss(cold)) < 0.1 * known
+
+
+class _Told(TemperatureScaling):
+    """Counts the fits that may start from another."""
+
+    near = []
+
+    def fit_calibration(self, data):
+        self.near.append(self._near is not None)
+        super().fit_calibration(data)
+
+
+def test_the_fits_of_the_folds_start_from_that_to_all_rows(calibration_set):
+    _Told.near.clear()
+    CalibratorSearch([_Told()], rule="stack", cv=3).fit(*calibration_set)
+    assert _Told.near == [False, True, True, True]
+
+
+def test_a_search_may_be_a_candidate_of_a_stack(calibration_set):
+    logits, y = calibration_set
+    inner = CalibratorSearch([TemperatureScaling(), VectorScaling()])
+    search = CalibratorSearch([TemperatureScaling(), inner], rule="stack")
+    proba = search.fit(logits, y).predict_proba(logits)
+    assert log_loss(y, proba) < log_loss(y, softmax(logits, axis=1))
