@@ -31,6 +31,7 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 
 from skcalib._blocks import CalibrationData, Statistic, sum_blocks
 from skcalib._numerics import softmax_
+from skcalib._solvers._descend import jittered
 from skcalib._solvers._matrix_blocks import (
     Moments,
     Shifts,
@@ -437,7 +438,10 @@ class _Problem:
         ridge[-1] = 2 * self._ridge.intercept
         unit = 1 / np.sqrt(np.diagonal(second) + ridge + TINY)
         curvature = second * np.outer(unit, unit)
-        share, v = eigh(curvature, curvature + np.diag(ridge * unit**2 + NO_CURVATURE))
+        # Rounding may leave the curvature indefinite, and beside huge weights the ridge
+        # is next to nothing.
+        both = curvature + np.diag(ridge * unit**2)
+        share, v = jittered(both, NO_CURVATURE, partial(eigh, curvature))
         return np.clip(share, 0, 1), unit[:, np.newaxis] * v
 
     def _vector_hessian(self, moments: Moments) -> Array:

@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
 
 from skcalib.calibrators import StructuredMatrixScaling, TemperatureScaling
 
@@ -180,3 +181,12 @@ def test_a_network_of_a_hundred_classes_gains_on_held_out_data(cifar100):
 
     vector = StructuredMatrixScaling(prior=None, structure="vector")
     assert held_out_loss(vector) < held_out_loss(TemperatureScaling(prior=None))
+
+
+def test_huge_weights_of_many_classes_leave_a_fit():
+    random = np.random.RandomState(0)
+    logits, y = random.normal(size=(200, 100)), np.arange(200) % 100
+    structured = StructuredMatrixScaling()
+    structured.fit(logits, y, sample_weight=np.full(200, 1e12))
+    loss = log_loss(y, structured.predict_proba(logits))
+    assert loss < log_loss(y, softmax(logits, axis=1))
