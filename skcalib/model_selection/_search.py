@@ -289,7 +289,9 @@ class CalibratorSearch(BaseCalibrator):
         folds = judge_all(fitted, data, splits, self.n_jobs, self._tell)
         names = list(candidates)[: len(fitted)]
         parts = [candidates[name] for name in names]
-        weight = np.concatenate([data.sample_weight[test] for _, test in splits])
+        judged = np.concatenate([test for _, test in splits])
+        # A row that several folds judge is one piece of evidence.
+        weight = data.sample_weight[judged] / np.bincount(judged)[judged]
         started = time.perf_counter()
         # What the mixture goes through anyway stands beside it, not in it.
         beside = np.array([isinstance(part, OrderPreservingScaling) for part in parts])

@@ -744,3 +744,18 @@ def test_a_search_may_be_a_candidate_of_a_stack(calibration_set):
     search = CalibratorSearch([TemperatureScaling(), inner], rule="stack")
     proba = search.fit(logits, y).predict_proba(logits)
     assert log_loss(y, proba) < log_loss(y, softmax(logits, axis=1))
+
+
+def test_rows_that_several_folds_judge_are_no_further_evidence():
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.normal(size=(60, 4))
+    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    once = list(StratifiedKFold(3).split(logits, y))
+
+    def untouched(splits):
+        search = CalibratorSearch([TemperatureScaling()], rule="stack", cv=splits)
+        return search.fit(logits, y).final_weights_["uncalibrated"]
+
+    share = untouched(once)
+    assert share > 0.3
+    assert untouched(3 * once) == pytest.approx(share, abs=0.1)
