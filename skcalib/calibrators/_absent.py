@@ -11,7 +11,8 @@ KNOTS = np.linspace(-40.0, 40.0, 321)
 def fill_absent(coef, intercept, present, n_classes):
     """Return factors, or a matrix, and offsets of all classes from the present ones'.
 
-    An absent class has the mean of their own factors and of their offsets.
+    An absent class has the mean of their own factors, of their offsets and, with a
+    matrix, of what they take from each other.
     """
     offsets = np.full(n_classes, intercept.mean())
     offsets[present] = intercept
@@ -20,7 +21,9 @@ def fill_absent(coef, intercept, present, n_classes):
     if coef.ndim == 1:
         factors[present] = coef
         return factors, offsets
-    matrix = np.diag(factors)
+    n_pairs = max(coef.size - own.shape[0], 1)
+    matrix = np.full((n_classes, n_classes), (coef.sum() - own.sum()) / n_pairs)
+    np.fill_diagonal(matrix, factors)
     matrix[np.ix_(present, present)] = coef
     return matrix, offsets
 

@@ -136,7 +136,7 @@ class MatrixScaling(BaseCalibrator):
     calibration.
 
     A class that does not occur in the calibration set is left out of the fit. It has
-    the mean of the others' diagonal entries and offsets, and no off-diagonal entries.
+    the mean of the others' diagonal entries, off-diagonal entries and offsets.
 
     The search for the strengths departs from the full grid of [2]_: it takes
     :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, until

@@ -123,7 +123,7 @@ class StructuredMatrixScaling(BaseCalibrator):
     and one is kept if a temperature fits better after it, as in `ProbabilityFloor`.
 
     A class that does not occur in the calibration set is left out of the second step.
-    It has the mean of the others' diagonal entries and offsets.
+    It has the mean of the others' diagonal entries, off-diagonal entries and offsets.
 
     With weights, :math:`n` is their sum. The problem is strongly convex and is solved
     by Newton's method.

@@ -133,5 +133,16 @@ def test_absent_classes_have_the_mean_of_the_others(structure):
     assert own[3] == pytest.approx(own[others].mean())
     assert fitted.intercept_[3] == pytest.approx(fitted.intercept_[others].mean())
     if structure == "matrix":
-        assert_allclose(fitted.coef_[3, others], 0)
-        assert_allclose(fitted.coef_[others, 3], 0)
+        seen = fitted.coef_[np.ix_(others, others)]
+        mean = seen[~np.eye(4, dtype=bool)].mean()
+        assert_allclose(fitted.coef_[3, others], mean)
+        assert_allclose(fitted.coef_[others, 3], mean)
+
+
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
+def test_dirichlet_calibration_leaves_absent_classes_their_share():
+    logits, y = without(*draw(400, 0), [1, 4, 6])
+    test, y_test = draw(4000, 1)
+    dirichlet = DirichletCalibration(off_diagonal_penalty=1.0, intercept_penalty=1.0)
+    share = dirichlet.fit(logits, y).predict_proba(test)[:, [1, 4, 6]].sum(axis=1)
+    assert share.mean() == pytest.approx(np.isin(y_test, [1, 4, 6]).mean(), rel=0.05)
