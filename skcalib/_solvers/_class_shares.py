@@ -114,7 +114,9 @@ def p_value_of_means(
     """
     n_new = proba.shape[0]
     gap = proba.mean(axis=0) - mean
-    own = np.cov(proba.T, bias=True) / n_new + covariance / n_rows
+    # Pooled: of a few rows alone no covariance is known.
+    pooled = n_new * np.cov(proba.T, bias=True) + n_rows * covariance
+    own = pooled / (n_new + n_rows) * (1 / n_new + 1 / n_rows)
     # Rows sum to 1: one dimension less, or fewer where classes are never told.
     values, vectors = np.linalg.eigh(own)
     used = values > 1e-10 * values[-1]

@@ -3,7 +3,9 @@
 from skcalib._validation._column_classes import preview, refuse_index
 from skcalib._validation._containers import (
     column_names,
+    column_on_host,
     is_dask,
+    is_tensor,
     names_twice,
     readable,
     refuse_dask,
@@ -46,8 +48,10 @@ __all__ = [
     "check_weight",
     "check_whole",
     "column_names",
+    "column_on_host",
     "encode_labels",
     "is_dask",
+    "is_tensor",
     "log_proba_rows",
     "logits_from_proba",
     "lone_class",

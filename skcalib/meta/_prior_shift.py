@@ -26,7 +26,12 @@ from skcalib._solvers._class_shares import (
     p_value_of_means,
     replicates_of_likelihood,
 )
-from skcalib._validation import check_logits, preview
+from skcalib._validation import (
+    check_logits,
+    column_on_host,
+    preview,
+    refuse_dask,
+)
 from skcalib.calibrators import StructuredMatrixScaling
 
 # A share that is given as zero would leave no probability whatever a row looks like.
@@ -179,8 +184,14 @@ class PriorShift(BaseCalibrator):
         if inner is None:
             inner = StructuredMatrixScaling(structure="vector")
         self.calibrator_ = fit_checked(clone(inner), data)
+        self._count_predictions(data)
         counted = np.bincount(data.codes, data.weight, data.n_classes)
-        # A class that is not there has the share of half a row.
+        # A class that is not there has the share that is stated of it; with a smaller
+        # one, every row would seem to be evidence that it has come up.
+        absent = counted == 0
+        counted *= 1 - self._mean[absent].sum()
+        counted[absent] = self._mean[absent]
+        # Nor is any smaller than half a row.
         counted = np.maximum(counted, 0.5 / max(data.total_weight, 1))
         given = self.sampling_priors
         self.fit_priors_ = (
@@ -195,7 +206,6 @@ class PriorShift(BaseCalibrator):
         )
         self.priors_interval_ = self.shift_p_value_ = None
         self.n_unlabelled_ = 0
-        self._count_predictions(data)
 
     def _count_predictions(self, data):
         """Keep the moments of the calibrated probabilities, of all and by class."""
@@ -240,6 +250,7 @@ class PriorShift(BaseCalibrator):
             If the shares are given as `priors`.
         """
         check_is_fitted(self)
+        refuse_dask("update_priors", X)
         if not isinstance(self.priors, str):
             raise ValueError(
                 "The shares are given, so that none are estimated. Pass "
@@ -247,7 +258,8 @@ class PriorShift(BaseCalibrator):
             )
         source = check_logits(self, X, reset=False)
         front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
-        told = evaluate(CalibrationMap(*front), source).astype(np.float64)
+        told = evaluate(CalibrationMap(*front), source)
+        told = column_on_host(told).astype(np.float64)
         self.n_unlabelled_ = told.shape[0]
         self.priors_, drawn = self._estimated(told)
         tail = (1 - self.confidence_level) / 2
@@ -288,6 +300,9 @@ class PriorShift(BaseCalibrator):
 def _as_shares(given, classes, name):
     """Return shares in the order of the classes, all above zero."""
     labels = classes.tolist()
+    if hasattr(given, "to_dict") and list(given.index) != [*range(len(given))]:
+        # A series by label, such as value_counts gives, most frequent first.
+        given = given.to_dict()
     if isinstance(given, Mapping):
         missing = [label for label in labels if label not in given]
         unknown = [label for label in given if label not in labels]

@@ -188,3 +188,45 @@ def test_it_is_exported():
     assert_allclose(served, shift.predict_proba(X), atol=1e-6)
     told = export.to_torch(shift)(torch.from_numpy(X)).detach().numpy()
     assert_allclose(told, shift.predict_proba(X), atol=1e-6)
+
+
+def test_shares_by_label_are_not_taken_by_position():
+    pandas = pytest.importorskip("pandas")
+    X, y = draw_problem(2000, SHARES)
+    counts = pandas.Series([2] * 6 + [0] * 3 + [1]).value_counts(normalize=True)
+    assert counts.index.tolist() == [2, 0, 1]
+    shift = PriorShift(priors=counts).fit(X, y)
+    assert_allclose(shift.priors_, [0.3, 0.1, 0.6])
+
+
+def test_a_class_that_never_occurred_does_not_take_the_rows():
+    X, y = draw_problem(4000, [0.5, 0.5, 0])
+    shift = PriorShift(TemperatureScaling(), classes=[0, 1, 2]).fit(X, y)
+    shift.update_priors(X)
+    assert_allclose(shift.priors_, shift.fit_priors_, atol=0.03)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 5])
+def test_a_few_rows_of_the_same_shares_are_seldom_said_to_have_moved(n_rows):
+    shift = fitted(n_bootstrap=0)
+    moved = 0
+    for seed in range(1, 101):
+        X, _ = draw_problem(n_rows, np.full(3, 1 / 3), seed)
+        moved += shift.update_priors(X).shift_p_value_ < 0.05
+    assert moved <= 11
+
+
+def test_shares_are_estimated_from_tensors():
+    torch = pytest.importorskip("torch")
+    X, _ = draw_problem(500, SHARES, seed=1)
+    shift = fitted(n_bootstrap=0)
+    expected = shift.update_priors(X).priors_
+    tensor = torch.tensor(X, requires_grad=True)
+    assert_allclose(shift.update_priors(tensor).priors_, expected)
+
+
+def test_shares_are_not_estimated_from_dask_collections():
+    array = pytest.importorskip("dask.array")
+    X, _ = draw_problem(500, SHARES, seed=1)
+    with pytest.raises(TypeError, match="update_priors needs all rows in memory"):
+        fitted(n_bootstrap=0).update_priors(array.from_array(X))
