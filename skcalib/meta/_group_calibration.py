@@ -23,7 +23,10 @@ from skcalib._validation import (
     check_calibration_set,
     check_groups,
     check_logits,
+    column_on_host,
+    is_tensor,
     make_splits,
+    refuse_dask,
 )
 from skcalib.calibrators import StructuredMatrixScaling
 from skcalib.meta._chain import Recalibrated
@@ -197,6 +200,7 @@ class GroupCalibration(BaseCalibrator):
         self : object
             The fitted calibrator.
         """
+        refuse_dask(type(self).__name__, X)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         self.classes_ = data.classes
         used = data.weight > 0
@@ -204,6 +208,8 @@ class GroupCalibration(BaseCalibrator):
         groups = None if groups is None else check_groups(groups, used.size)[used]
         self.groups_ = [] if groups is None else sorted(set(groups.tolist()))
         self.calibrator_ = fit_checked(clone(self._whole()), data)
+        # It is handed out, and takes what was given: a single column, if it was one.
+        self.calibrator_.n_features_in_ = self.n_features_in_
         n_groups = len(self.groups_)
         self.coef_ = np.ones((n_groups, data.n_classes))
         self.intercept_ = np.zeros((n_groups, data.n_classes))
@@ -257,10 +263,21 @@ class GroupCalibration(BaseCalibrator):
         front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
         told = evaluate(CalibrationMap(*front), source)
         given = check_groups(groups, source.shape[0])
+        if is_tensor(told):
+            return self._scaled_tensor(told, given)
         for group, name in enumerate(self.groups_):
             rows = given == name
             told[rows] = told[rows] * self.coef_[group] + self.intercept_[group]
         return softmax_(told)
+
+    def _scaled_tensor(self, told, given):
+        """Return the probabilities of the groups as a tensor, where `told` lies."""
+        factor, offset = np.ones(tuple(told.shape)), np.zeros(tuple(told.shape))
+        for group, name in enumerate(self.groups_):
+            rows = given == name
+            factor[rows], offset[rows] = self.coef_[group], self.intercept_[group]
+        scaled = told * told.new_tensor(factor) + told.new_tensor(offset)
+        return scaled.softmax(dim=1)
 
     def predict(self, X, groups=None):
         """Return the class of the largest calibrated probability.
@@ -278,7 +295,7 @@ class GroupCalibration(BaseCalibrator):
         y_pred : ndarray of shape (n_samples,)
             Labels from `classes_`.
         """
-        proba = self.predict_proba(X, groups=groups)
+        proba = column_on_host(self.predict_proba(X, groups=groups))
         return self.classes_[proba.argmax(axis=1)]
 
     def score(self, X, y, sample_weight=None, groups=None):

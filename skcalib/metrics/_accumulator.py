@@ -355,7 +355,7 @@ class CalibrationAccumulator(BaseEstimator):
             "n_bins": n_bins,
             "metrics": names,
             "labels": _as_list(self.labels),
-            "pos_label": self.pos_label,
+            "pos_label": getattr(self.pos_label, "tolist", lambda: self.pos_label)(),
         }
         if self._has_rows:
             sums = self._sums

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import xlog1py
 from scipy.stats import chi2
 from scipy.stats import t as student
 
@@ -204,7 +205,7 @@ def compare_groups(
         low=gap - half,
         high=gap + half,
         pvalue=pvalue,
-        pvalue_any=float(-np.expm1(n_groups * np.log1p(-pvalue.min()))),
+        pvalue_any=float(-np.expm1(xlog1py(n_groups, -pvalue.min()))),
         pvalue_equal=float(chi2.sf(spread, n_groups - 1)) if n_groups > 1 else 1.0,
         confidence_level=float(confidence_level),
     )

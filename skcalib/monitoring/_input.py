@@ -37,12 +37,7 @@ def check_rows(
     monitor: Any, y: ArrayLike, proba: ArrayLike
 ) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
     """Return column numbers, rows of probabilities and the class of each column."""
-    labels = getattr(monitor, "classes_", None)
-    if labels is None and monitor.classes is not None:
-        labels = np.asarray(monitor.classes)
-    if labels is None and monitor.calibrator is not None:
-        check_is_fitted(monitor.calibrator)
-        labels = monitor.calibrator.classes_
+    labels = known_classes(monitor)
     rows = check_proba_rows(proba)
     if labels is not None and len(labels) != rows.shape[1]:
         raise ValueError(
@@ -50,12 +45,37 @@ def check_rows(
             f"{len(labels)} classes. Probabilities of other classes need a monitor of "
             "their own."
         )
+    if labels is not None:
+        check_order(column_names(proba), labels)
     if labels is None:
         name, names = type(monitor).__name__, column_names(proba)
         labels, _ = encode_labels(name, y, rows.shape[1], None, names)
     is_single = np.ndim(proba) == 1 or np.shape(proba)[1] == 1
     codes, rows, _ = check_proba(y, rows if is_single else proba, labels)
     return codes, rows, np.asarray(labels)
+
+
+def known_classes(monitor: Any, default: Any = None) -> Any:
+    """Return the class of each column as far as the monitor was told, or `default`."""
+    if hasattr(monitor, "classes_"):
+        return monitor.classes_
+    if monitor.classes is not None:
+        return np.asarray(monitor.classes)
+    if monitor.calibrator is not None:
+        check_is_fitted(monitor.calibrator)
+        return monitor.calibrator.classes_
+    return default
+
+
+def check_order(names: list[Any] | None, classes: Any) -> None:
+    """Refuse columns that are named after the classes in another order."""
+    known = [str(label) for label in np.asarray(classes).tolist()]
+    given = [str(name) for name in names or []]
+    if given != known and sorted(given) == sorted(known):
+        raise ValueError(
+            f"The columns of proba are {', '.join(given)}, but the monitor watches "
+            f"{', '.join(known)}, in this order. Pass them so: proba[{known}]."
+        )
 
 
 def number_groups(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from numbers import Integral, Real
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ from sklearn.base import BaseEstimator, clone
 from skcalib._base import BaseCalibrator
 from skcalib._maps import evaluate_block
 from skcalib._sklearn_compat import Interval
+from skcalib._validation import readable
 from skcalib.calibrators import StructuredMatrixScaling
 from skcalib.meta._chain import Recalibrated
 from skcalib.monitoring import _bets, _state
@@ -22,6 +24,7 @@ from skcalib.monitoring._input import (
     check_position,
     check_rows,
     group_names,
+    known_classes,
     number_groups,
 )
 from skcalib.monitoring._recent import Recent
@@ -204,7 +207,7 @@ class CalibrationMonitor(BaseEstimator):
         self._validate_params()
         check_position(self, position)
         if np.ndim(y) == 0:
-            y, proba = np.asarray(y)[np.newaxis], np.asarray(proba)[np.newaxis]
+            y, proba = (np.asarray(readable(part))[np.newaxis] for part in (y, proba))
             groups = None if groups is None else np.asarray(groups)[np.newaxis]
         codes, rows, classes = check_rows(self, y, proba)
         index = number_groups(self, groups, codes.size)
@@ -260,7 +263,11 @@ class CalibrationMonitor(BaseEstimator):
             return self
         if not hasattr(self, "classes_"):
             self._validate_params()
-            self._begin(other.classes_)
+            # What is refused leaves this one as it was.
+            begun = copy(self)
+            begun._begin(known_classes(self, other.classes_))
+            _state.check_alike(begun, other)
+            self._begin(begun.classes_)
         _state.check_alike(self, other)
         _state.check_unseen(self, other)
         for own, others in zip(self._streams, other._streams, strict=True):

@@ -43,7 +43,8 @@ def to_dict(monitor: Any) -> dict[str, Any]:
 
 
 def _parameters(monitor: Any) -> dict[str, Any]:
-    found = {name: getattr(monitor, name) for name in _PARAMETERS}
+    # Of NumPy's numbers JSON knows none.
+    found = {name: np.asarray(getattr(monitor, name)).item() for name in _PARAMETERS}
     names = None if monitor.groups is None else group_names(monitor)
     return {**found, "groups": names}
 

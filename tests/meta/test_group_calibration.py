@@ -158,3 +158,40 @@ def test_groups_are_checked():
     numbers[3] = np.nan
     with pytest.raises(ValueError, match="nan in row 3"):
         GroupCalibration().fit(X, y, groups=numbers)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_tensors_give_the_same_as_arrays(dtype):
+    torch = pytest.importorskip("torch")
+    X, y, groups = draw_groups(1000)
+    grouped = GroupCalibration(strength=10).fit(X, y, groups=groups)
+    tensor = torch.tensor(X.astype(dtype), requires_grad=True)
+    proba = grouped.predict_proba(tensor, groups=groups)
+    assert proba.dtype == getattr(torch, dtype)
+    assert_allclose(proba, grouped.predict_proba(X, groups=groups), atol=1e-5)
+    assert (grouped.predict(tensor, groups=groups) == grouped.predict(X, groups)).all()
+
+
+def test_a_dask_collection_is_refused():
+    array = pytest.importorskip("dask.array")
+    X, y, groups = draw_groups(1000)
+    with pytest.raises(TypeError, match="GroupCalibration needs all rows in memory"):
+        GroupCalibration().fit(array.from_array(X), y, groups=groups)
+
+
+def test_the_calibrator_of_a_group_takes_log_odds_where_fit_did():
+    X, y, groups = draw_groups(1000)
+    log_odds, y = X[:, 1] - X[:, 0], y == 1
+    grouped = GroupCalibration(strength=10).fit(log_odds, y, groups=groups)
+    for name in ("b", "not seen"):
+        expected = grouped.predict_proba(log_odds, groups=np.full(1000, name))
+        found = grouped.calibrator_of(name).predict_proba(log_odds)
+        assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("names", [[None], [1, "a"]])
+def test_groups_without_an_order_are_refused(names):
+    X, y, _ = draw_groups(200)
+    groups = np.resize(np.array(names, dtype=object), 200)
+    with pytest.raises(TypeError, match="Give every group a name of one type"):
+        GroupCalibration().fit(X, y, groups=groups)

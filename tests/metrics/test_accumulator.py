@@ -546,3 +546,12 @@ def test_two_processes_have_the_metrics_of_one(tmp_path):
     # No process waits for ever for one that has other settings.
     assert message.startswith("Accumulators of different n_bins cannot be merged")
     assert message_of_other.startswith("Accumulators of different n_bins")
+
+
+@pytest.mark.parametrize("label", [np.int64(1), np.True_])
+def test_a_label_of_numpy_is_written_as_json(label):
+    y = np.array([0, 1, 1]).astype(np.asarray(label).dtype)
+    accumulator = CalibrationAccumulator(pos_label=label).update(y, [0.2, 0.9, 0.6])
+    content = json.loads(json.dumps(accumulator.to_dict()))
+    again = CalibrationAccumulator.from_dict(content)
+    assert again.merge(accumulator).n_samples_ == 6

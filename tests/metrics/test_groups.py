@@ -85,3 +85,8 @@ def test_what_cannot_be_compared_is_refused():
         compare_groups([0, 1, 0], proba, ["a", "b", "a"], sample_weight=[1, 0, 1])
     with pytest.raises(ValueError, match="not between 0 and 1"):
         compare_groups([0, 1, 0], proba, ["a", "b", "a"], confidence_level=95)
+
+
+def test_groups_without_any_gap_have_the_p_value_one():
+    found = compare_groups([0, 1], [[0.5, 0.5], [0.5, 0.5]], ["a", "a"])
+    assert found.pvalue_any == 1

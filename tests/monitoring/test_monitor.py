@@ -364,3 +364,43 @@ def test_the_picture_has_three_parts():
 def test_parameters_are_checked(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         CalibrationMonitor(**bad).update([0], [[0.5, 0.5]])
+
+
+def test_a_refused_merge_leaves_a_new_monitor_as_it_was():
+    monitor = CalibrationMonitor(alpha=0.1)
+    with pytest.raises(ValueError, match="differ in alpha"):
+        monitor.merge(watched())
+    with pytest.raises(NotFittedError, match="no rows yet"):
+        monitor.report()
+    assert monitor.update([0, 1], [0.3, 0.6]).n_rows_ == 2
+
+
+def test_a_new_monitor_takes_over_no_classes_but_its_own():
+    other = CalibrationMonitor().update(["x", "y"], [0.2, 0.8])
+    with pytest.raises(ValueError, match="differ in classes"):
+        CalibrationMonitor(classes=["a", "b"]).merge(other)
+
+
+def test_columns_named_after_the_classes_in_another_order_are_refused():
+    frame = pd.DataFrame([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5]], columns=["b", "a", "c"])
+    monitor = CalibrationMonitor(classes=["b", "a", "c"]).update(["b", "c"], frame)
+    with pytest.raises(ValueError, match="watches b, a, c, in this order"):
+        monitor.update(["b", "c"], frame[["a", "b", "c"]])
+    assert monitor.n_rows_ == 2
+
+
+def test_parameters_of_numpy_are_written_as_json():
+    monitor = watched(
+        monitor=CalibrationMonitor(
+            alpha=np.float32(0.125), delay=np.int64(2), memory=np.int64(50)
+        )
+    )
+    again = CalibrationMonitor.from_dict(json.loads(json.dumps(monitor.to_dict())))
+    assert again.evidence_ == monitor.evidence_
+
+
+def test_a_single_row_may_be_a_tensor_with_gradients():
+    torch = pytest.importorskip("torch")
+    proba = torch.tensor([0.25, 0.75], requires_grad=True)
+    monitor = CalibrationMonitor(classes=[0, 1]).update(torch.tensor(1), proba)
+    assert monitor.report().confidence == 0.75
