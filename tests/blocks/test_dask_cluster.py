@@ -29,6 +29,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+# Seconds that a test may take: a cluster without workers waits for them for ever.
+PATIENCE = 150
 CALIBRATORS = [TemperatureScaling(), VectorScaling(max_iter=2), IsotonicCalibration()]
 
 
@@ -43,6 +45,23 @@ def client():
         distributed.Client(cluster) as client,
     ):
         yield client
+
+
+@pytest.fixture(autouse=True)
+def not_for_ever(client):
+    """Fail where a computation waits for ever; skip if the system took the workers."""
+
+    def give_up(signum, frame):
+        workers = client.cluster.scheduler.workers
+        if not workers:
+            pytest.skip("the system has ended the workers of the cluster")
+        pytest.fail(f"{PATIENCE} seconds were not enough for {len(workers)} workers")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 def rows_and_labels(n_samples, rows, folder=None, wait=0.0):
