@@ -62,8 +62,10 @@ class Read:
     """What was read of a batch."""
 
     def __init__(self, batch: Batch, path: Path) -> None:
+        # With labels in a file of their own, the key names those.
+        labels_key = batch.labels_key if batch.labels is None else None
         request = Request(
-            "probabilities", batch.proba_key, batch.labels_key, batch.groups_key
+            "probabilities", batch.proba_key, labels_key, batch.groups_key
         )
         values, labels, self.names = read_rows(path, request)
         if batch.labels is not None:
@@ -131,6 +133,7 @@ def run_monitor(
             monitor = CalibrationMonitor(classes=classes, groups=groups, **settings)
         else:
             read.check_columns(monitor.classes_)
+            _check_classes(monitor, batch.classes)
         monitor.update(
             read.labels, read.proba, groups=read.groups, position=batch.position
         )
@@ -190,6 +193,15 @@ def _check_settings(monitor: CalibrationMonitor, settings: dict[str, Any]) -> No
                 f"--{name} {value} is not that of the state, {getattr(monitor, name)}. "
                 "A monitor keeps what it began with; begin another state for others."
             )
+
+
+def _check_classes(monitor: CalibrationMonitor, named: str | None) -> None:
+    known = [str(label) for label in monitor.classes_.tolist()]
+    if named is not None and [name.strip() for name in named.split(",")] != known:
+        raise UsageError(
+            f"--classes {named} are not those of the state, {','.join(known)}. A "
+            "monitor keeps what it began with; begin another state for others."
+        )
 
 
 def _write(

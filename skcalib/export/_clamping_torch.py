@@ -72,7 +72,10 @@ class ClampedNetwork(nn.Module):
         return self
 
     def _shift(self, values: Tensor) -> Tensor:
-        values = values + Change(self.delta, self.kernel, self.axis)(values)
+        # A convolution, unlike a sum, takes inputs of the type of its weights only.
+        values = values.to(torch.promote_types(values.dtype, self.delta.dtype))
+        change = Change(self.delta, self.kernel, self.axis)
+        values = values + change.map(lambda part: part.to(values.dtype))(values)
         if self.low is None or self.high is None:
             return values
         return torch.clamp(values, self.low, self.high)

@@ -142,3 +142,20 @@ def test_mistakes_are_told(skcalib, refused, batches):
     assert "--output, --save" in message
     message = refused(USAGE, "recalibrate", "m.onnx", "s.json", "-o", "m.onnx")
     assert "named twice" in message
+
+
+def test_labels_in_a_file_of_their_own_are_named_there(skcalib, batches):
+    held = np.load(batches / "calm.npz")
+    np.save(batches / "served.npy", held["proba"])
+    np.savez(batches / "came.npz", truth=held["y"], other=held["y"])
+    run = ("monitor", "state.json", "--proba", "served.npy", "--labels", "came.npz")
+    assert skcalib(*run, "--labels-key", "truth", "--json").json["n_rows"] == 600
+
+
+def test_classes_in_another_order_than_those_of_the_state_are_refused(skcalib, batches):
+    run = ("monitor", "state.json", "--proba", "calm.npz", "--classes")
+    assert skcalib(*run, "0,1,2").code == 0
+    refused = skcalib(*run, "2,1,0")
+    assert refused.code == USAGE
+    assert "not those of the state, 0,1,2" in " ".join(refused.err.split())
+    assert skcalib("monitor", "state.json", "--json").json["n_rows"] == 600

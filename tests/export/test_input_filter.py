@@ -206,3 +206,20 @@ def test_the_original_outputs_cannot_be_kept_beside_a_filter(clamp):
     estimator = clamp(model, np.zeros(shape), kernel=kernel, n_classes=K)
     with pytest.raises(ValueError, match="keep_original=True cannot be had"):
         calibrate_onnx_model(model, estimator, keep_original=True)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_the_torch_module_filters_inputs_of_other_types(dtype, own):
+    from skcalib.clamping._change import Change
+    from skcalib.export._clamping_torch import ClampedNetwork
+
+    rng = np.random.default_rng(0)
+    kernel = rng.normal(size=(3, 1 if own else 3, 3, 3)).astype(np.float32)
+    delta = rng.normal(size=(3, 4, 5)).astype(np.float32)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(60, K))
+    change = Change(delta, kernel)
+    module = ClampedNetwork(network, change, None, torch.nn.Softmax(dim=1))
+    x = torch.tensor(rng.normal(size=(6, 3, 4, 5)).astype(np.float16))
+    found = module(x.to(getattr(torch, dtype)))
+    assert_allclose(found, module(x.float()), atol=1e-6)
