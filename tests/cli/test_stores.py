@@ -77,7 +77,7 @@ def test_values_and_labels_are_found(stored):
 
 
 @pytest.mark.filterwarnings("ignore:The data type:FutureWarning")
-@pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_labels_may_be_names(stored):
     logits, y = draw()
     names = np.array(["ant", "bee", "cat"])[y]
