@@ -26,6 +26,12 @@ def test_the_gaps_are_those_of_the_rows():
     assert found.accuracy[0] == pytest.approx(hit.mean())
     assert found.weight.tolist() == [120, 80]
     assert "no group has a gap: p = " in str(found)
+
+
+def test_a_comparison_is_a_table():
+    pytest.importorskip("pandas")
+    y, proba, groups = draw_groups(np.random.default_rng(0), [80, 120], [1, 2])
+    found = compare_groups(y, proba, np.array(["x", "b"])[groups])
     assert found.to_frame().loc["x", "gap"] == found.gap[1]
 
 

@@ -1,7 +1,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import log_softmax
@@ -118,6 +117,7 @@ def test_classes_are_tied_to_their_columns():
     names = np.array(["c", "a", "b"])
     named = CalibrationMonitor(classes=names).update(names[y], proba)
     assert named.evidence_ == plain.evidence_
+    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(proba[:, [1, 2, 0]], columns=["a", "b", "c"])
     framed = CalibrationMonitor().update(names[y], frame)
     assert framed.classes_.tolist() == ["a", "b", "c"]
@@ -382,6 +382,7 @@ def test_a_new_monitor_takes_over_no_classes_but_its_own():
 
 
 def test_columns_named_after_the_classes_in_another_order_are_refused():
+    pd = pytest.importorskip("pandas")
     frame = pd.DataFrame([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5]], columns=["b", "a", "c"])
     monitor = CalibrationMonitor(classes=["b", "a", "c"]).update(["b", "c"], frame)
     with pytest.raises(ValueError, match="watches b, a, c, in this order"):
