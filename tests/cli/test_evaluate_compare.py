@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -146,6 +148,13 @@ def test_the_version_and_the_exit_codes_are_told(skcalib):
     for command in ("demo", "calibrate", "evaluate", "compare"):
         help_ = " ".join(skcalib(command, "--help").out.split())
         assert "Exit codes: 0 done; 1 a file" in help_
+
+
+def test_the_package_runs_as_a_module():
+    told = subprocess.run(
+        [sys.executable, "-m", "skcalib", "--version"], capture_output=True, text=True
+    )
+    assert (told.returncode, told.stdout.split()[0]) == (0, "skcalib")
 
 
 def test_a_terminal_sees_progress_on_stderr_only(skcalib, logits_file, monkeypatch):
