@@ -1,4 +1,4 @@
-.PHONY: check test mutants demo docs
+.PHONY: check test mutants demo docs shots
 
 check:
 	ruff format --check .
@@ -19,3 +19,7 @@ demo:
 docs:
 	sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	python .ci/offline.py docs/_build/html
+
+# Pictures of the pages on a phone and a laptop, light and dark; needs Chromium.
+shots: docs
+	python .ci/shots.py docs/_build/html docs/_build/shots

@@ -1,6 +1,7 @@
 """Configuration of the documentation."""
 
 import torch
+from sphinx_gallery.sorting import ExplicitOrder
 
 import skcalib
 
@@ -54,24 +55,54 @@ numpydoc_show_class_members = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
+# In the order of need: the three users, then tasks, then research.
+EXAMPLES = [
+    "plot_network_owner.py",
+    "plot_sklearn_pipeline.py",
+    "plot_deployment.py",
+    "plot_neural_clamping.py",
+    "plot_monitoring.py",
+    "plot_prior_shift.py",
+    "plot_groups.py",
+    "plot_dask.py",
+    "plot_bilevel.py",
+    "plot_clue.py",
+]
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": ExplicitOrder(EXAMPLES),
+    "thumbnail_size": (400, 280),
     "download_all_examples": False,
     "show_memory": False,
     "write_computation_times": False,
 }
 
+SOURCE = "https://github.com/skcalib/skcalib"
+
 html_theme = "pydata_sphinx_theme"
 html_title = "skcalib"
+html_logo = "_static/logo.svg"
+html_favicon = "_static/logo.svg"
+html_context = {
+    "github_user": "skcalib",
+    "github_repo": "skcalib",
+    "github_version": "main",
+    "doc_path": "docs",
+}
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
 html_sidebars = {"getting_started": [], "api": [], "auto_examples/*": []}
 html_theme_options = {
-    "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    "logo": {"text": "skcalib"},
+    "icon_links": [
+        {"name": "Source", "url": SOURCE, "icon": "fa-brands fa-github"},
+    ],
+    "external_links": [{"name": "Changes", "url": f"{SOURCE}/blob/main/CHANGES.md"}],
+    "use_edit_page_button": True,
+    "secondary_sidebar_items": ["page-toc", "edit-this-page"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }

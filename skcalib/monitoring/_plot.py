@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from skcalib.metrics._bins import BinStats
 from skcalib.plotting import ReliabilityDisplay
-from skcalib.plotting._style import COLOURS, add_legend, hide_box, new_axes
+from skcalib.plotting._style import COLOURS, add_legend, hide_box, ink, new_axes
 
 _SIZE = (4.4, 5.0)
 
@@ -39,9 +39,7 @@ def _draw_evidence(monitor: Any, ax: Any) -> None:
         monitor.threshold_, ls="--", color=COLOURS["gap"], label="alarm from here"
     )
     if monitor.alarm_:
-        ax.axvline(
-            monitor.change_point_, ls=":", color=COLOURS["ink"], label="change point"
-        )
+        ax.axvline(monitor.change_point_, ls=":", color=ink(), label="change point")
     ax.set(xlabel="rows", ylabel="log of the wealth", title="evidence")
     hide_box(ax)
     add_legend(ax)

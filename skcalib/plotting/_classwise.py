@@ -8,7 +8,14 @@ import numpy as np
 from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.plotting._binned_rows import BinnedRows, check_interval
-from skcalib.plotting._style import COLOURS, FromEstimator, hide_box, new_axes
+from skcalib.plotting._style import (
+    COLOURS,
+    FromEstimator,
+    hide_box,
+    ink,
+    new_axes,
+    paper,
+)
 
 # Classes shown unless they are named.
 MOST_PANELS = 12
@@ -217,7 +224,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         return self
 
     def _draw(self, ax, row):
-        ax.plot([0, 1], [0, 1], "--", color=COLOURS["ink"], lw=0.8)
+        ax.plot([0, 1], [0, 1], "--", color=ink(), lw=0.8)
         filled = np.isfinite(self.confidence[row])
         x, y = self.confidence[row][filled], self.frequency[row][filled]
         if self.bands is not None:
@@ -232,7 +239,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
             y,
             s=size,
             color=COLOURS["point"],
-            edgecolor="white",
+            edgecolor=paper(),
             linewidth=0.6,
             zorder=3,
             clip_on=False,

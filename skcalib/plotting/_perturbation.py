@@ -8,10 +8,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._optional import import_optional
 from skcalib.plotting._filter import draw_filter
+from skcalib.plotting._style import ink
 
 # Blue and red around white: told apart with every common form of colour blindness.
 COLOUR_MAP = "RdBu_r"
-COLOURS = {"line": "#0072b2", "ink": "#333333"}
+LINE = "#0072b2"
 UNITS = "change, in units of the input"
 # So many channels an image has.
 FEW_CHANNELS = (1, 3, 4)
@@ -242,12 +243,12 @@ class PerturbationDisplay:
 
     def _draw_line(self, ax):
         position = np.arange(self.delta.shape[0])
-        ax.axhline(0, color=COLOURS["ink"], lw=0.8)
+        ax.axhline(0, color=ink(), lw=0.8)
         if position.shape[0] <= LONGEST_STEM:
-            ax.vlines(position, 0, self.delta, color=COLOURS["line"], lw=2)
-            ax.plot(position, self.delta, "o", color=COLOURS["line"], markersize=5)
+            ax.vlines(position, 0, self.delta, color=LINE, lw=2)
+            ax.plot(position, self.delta, "o", color=LINE, markersize=5)
         else:
-            ax.plot(position, self.delta, color=COLOURS["line"], lw=1)
+            ax.plot(position, self.delta, color=LINE, lw=1)
         limit = np.abs(self.delta).max() or 1.0
         ax.set(xlabel="feature", ylabel=UNITS, ylim=(-1.1 * limit, 1.1 * limit))
         ax.xaxis.get_major_locator().set_params(integer=True)

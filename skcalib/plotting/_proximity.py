@@ -16,7 +16,9 @@ from skcalib.plotting._style import (
     FromEstimator,
     add_legend,
     hide_box,
+    ink,
     new_axes,
+    paper,
     titled,
 )
 
@@ -206,13 +208,13 @@ class ProximityDisplay(FromEstimator):
         ax.vlines(
             x, confidence, accuracy, color=COLOURS["gap"], lw=5, alpha=0.75, label="gap"
         )
-        ax.plot(x, confidence, "--", color=COLOURS["ink"], lw=1.2, label="confidence")
+        ax.plot(x, confidence, "--", color=ink(), lw=1.2, label="confidence")
         ax.plot(
             x,
             accuracy,
             "o",
             color=COLOURS["point"],
-            markeredgecolor="white",
+            markeredgecolor=paper(),
             markersize=7,
             label="accuracy",
         )

@@ -13,7 +13,9 @@ from skcalib.plotting._style import (
     FromEstimator,
     add_legend,
     hide_box,
+    ink,
     new_axes,
+    paper,
     titled,
 )
 
@@ -344,7 +346,7 @@ class ReliabilityDisplay(FromEstimator):
 
     def _draw_gaps(self, ax):
         ends = [0, 1]
-        ax.plot(ends, ends, "--", color=COLOURS["ink"], lw=1, label="calibrated")
+        ax.plot(ends, ends, "--", color=ink(), lw=1, label="calibrated")
         filled = np.isfinite(self.accuracy)
         x, accuracy = self.confidence[filled], self.accuracy[filled]
         if self.band is not None:
@@ -363,7 +365,7 @@ class ReliabilityDisplay(FromEstimator):
             accuracy,
             "o",
             color=COLOURS["point"],
-            markeredgecolor="white",
+            markeredgecolor=paper(),
             markersize=7,
             label=self._outcome,
             clip_on=False,
@@ -380,10 +382,10 @@ class ReliabilityDisplay(FromEstimator):
             bottom=HISTOGRAM_BASE,
             align="edge",
             color=COLOURS["histogram"],
-            edgecolor="white",
+            edgecolor=paper(),
             linewidth=0.6,
         )
-        ax.axhline(0, color=COLOURS["ink"], lw=0.8)
+        ax.axhline(0, color=ink(), lw=0.8)
 
     @property
     def _outcome(self):

@@ -6,7 +6,14 @@ import numpy as np
 
 from skcalib._validation import check_proba, check_whole
 from skcalib.plotting._classwise import _column_names
-from skcalib.plotting._style import COLOURS, FromEstimator, add_legend, new_axes
+from skcalib.plotting._style import (
+    COLOURS,
+    FromEstimator,
+    add_legend,
+    ink,
+    new_axes,
+    paper,
+)
 
 # Corners of the triangle: first class on the left, second on the right, third on top.
 CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])
@@ -175,11 +182,11 @@ class SimplexDisplay(FromEstimator):
             array=shade,
             cmap="Greys",
             clim=(0, 1.8),
-            edgecolors="white",
+            edgecolors=paper(),
             linewidths=0.8,
         )
         ax.add_collection(cells)
-        ax.plot(*CORNERS[[0, 1, 2, 0]].T, color=COLOURS["ink"], lw=1)
+        ax.plot(*CORNERS[[0, 1, 2, 0]].T, color=ink(), lw=1)
         self._draw_arrows(ax)
         self._dress(ax)
         title = self.name if name is None else name

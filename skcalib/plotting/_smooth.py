@@ -13,6 +13,7 @@ from skcalib.plotting._style import (
     FromEstimator,
     add_legend,
     hide_box,
+    ink,
     new_axes,
     titled,
 )
@@ -218,8 +219,7 @@ class SmoothReliabilityDisplay(FromEstimator):
         """
         if ax is None:
             (ax,) = new_axes("SmoothReliabilityDisplay", size=(4.4, 5.7))
-        ink = COLOURS["ink"]
-        ax.plot([0, 1], [0, 1], "--", color=ink, lw=1, label="calibrated")
+        ax.plot([0, 1], [0, 1], "--", color=ink(), lw=1, label="calibrated")
         if self.band is not None:
             around_curve = self.interval == "confidence"
             colour = COLOURS["point"] if around_curve else COLOURS["band"]
@@ -227,7 +227,7 @@ class SmoothReliabilityDisplay(FromEstimator):
                 self.grid,
                 *self.band,
                 color=colour,
-                alpha=0.25 if around_curve else 1,
+                alpha=0.25 if around_curve else None,
                 lw=0,
                 label=BANDS[self.interval],
             )
@@ -248,7 +248,7 @@ class SmoothReliabilityDisplay(FromEstimator):
         return self
 
     def _dress(self, ax, outcome, name):
-        ax.axhline(0, color=COLOURS["ink"], lw=0.8)
+        ax.axhline(0, color=ink(), lw=0.8)
         ax.set(xlim=(0, 1), ylim=(DENSITY_BASE, 1), aspect="equal")
         ax.set_title(titled(f"smooth ECE {100 * self.error:.2f} %", name))
         ax.set_xlabel(

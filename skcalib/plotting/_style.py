@@ -11,10 +11,19 @@ from skcalib._optional import import_optional
 COLOURS = {
     "point": "#0072b2",
     "gap": "#e69f00",
-    "band": "#dcdcdc",
+    "band": "#8080804d",
     "histogram": "#808080",
-    "ink": "#333333",
 }
+
+
+def ink():
+    """Return the colour of text in the style that is set, light or dark."""
+    return import_optional("matplotlib", "A display").rcParams["text.color"]
+
+
+def paper():
+    """Return the colour of what lies behind a plot in the style that is set."""
+    return import_optional("matplotlib", "A display").rcParams["axes.facecolor"]
 
 
 def new_axes(display, n_rows=1, n_columns=1, *, size, **options):

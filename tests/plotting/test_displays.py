@@ -322,3 +322,15 @@ def test_a_single_value_that_differs_is_drawn():
         Equal(), metrics=Table.metrics
     )
     assert not any(len(panel.texts) for panel in display.axes_)
+
+
+@pytest.mark.parametrize("display", [*PLAIN, ReliabilityDisplay])
+def test_what_is_drawn_in_ink_can_be_seen_in_a_dark_style(display, pyplot):
+    y, over_confident, _ = draw(200)
+    with pyplot.style.context("dark_background"):
+        if display is SimplexDisplay:
+            shown = display.from_predictions(y, over_confident)
+        else:
+            shown = display.from_predictions(y, over_confident, n_bootstrap=0)
+        lines = np.ravel(shown.figure_.axes)[0].get_lines()
+    assert "white" in {line.get_color() for line in lines}
