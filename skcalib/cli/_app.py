@@ -18,6 +18,7 @@ from skcalib.cli._options import (
     Bootstrap,
     Calibrator,
     Folds,
+    Format,
     Json,
     Judging,
     Labelled,
@@ -39,7 +40,6 @@ app = typer.Typer(
     help="Probabilities that mean what they say, for classifiers that are trained.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -234,9 +234,13 @@ def compare(
     folds: Folds = Judging.folds,
     n_bins: Bins = Judging.n_bins,
     seed: Seed = Judging.seed,
+    written: Format = "text",
     json: Json = False,
 ) -> None:
-    """Print a table of all methods, each judged on folds it was not fitted on."""
+    """Print a table of all methods, each judged on folds it was not fitted on.
+
+    In Markdown and LaTeX the best is bold, and what cannot be told from it.
+    """
     judging = Judging(folds=folds, n_bins=n_bins, seed=seed)
     scores, table = _commands.run_compare(source, methods, calibrator, judging)
     if json:
@@ -245,7 +249,9 @@ def compare(
         print_json({**content, "skcalib_version": skcalib.__version__})
         return
     print_columns(scores.columns)
-    print_text(str(table))
+    table = table.sorted()
+    written_as = {"markdown": table.to_markdown, "latex": table.to_latex}
+    print_text(written_as.get(written, table.__str__)())
 
 
 @_command

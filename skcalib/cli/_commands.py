@@ -413,5 +413,6 @@ def _join(tables: list[CalibratorComparison]) -> CalibratorComparison:
         first.names + [name for table in others for name in table.names[1:]],
         first.metrics,
         np.vstack([first.mean, *(table.mean[1:] for table in others)]),
-        np.vstack([first.std, *(table.std[1:] for table in others)]),
+        np.vstack([first.draws, *(table.draws[1:] for table in others)]),
+        first.fold_ratio,
     )

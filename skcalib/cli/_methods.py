@@ -1,6 +1,7 @@
 """Calibrators of the command line: by the name of a method, or out of a file."""
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,11 @@ def make_calibrator(
     """
     methods = METHODS | installed_calibrators()
     if method not in (*methods, CLAMPING):
+        names = (*methods, CLAMPING)
+        near = get_close_matches(method, names, 1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
         raise UsageError(
-            f"There is no method {method!r}; choose from "
-            f"{', '.join((*methods, CLAMPING))}."
+            f"There is no method {method!r}.{meant} Choose from {', '.join(names)}."
         )
     if method == CLAMPING:
         calibrator = _make_clamping(model, model_output)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -49,6 +49,10 @@ Calibrator = Annotated[
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.")
+]
+Format = Annotated[
+    Literal["text", "markdown", "latex"],
+    typer.Option("--format", help="How to write the table, the lowest NLL first."),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print JSON on stdout, and nothing else.")

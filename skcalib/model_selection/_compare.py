@@ -111,7 +111,8 @@ def compare_calibrators(
         SCE, NLL (nats), Brier score (summed over the classes, halved for two) and the
         seconds of a fit, with
         standard deviations over the folds or bootstrap samples. Print it, or take
-        `to_frame()` or `to_dict()`.
+        `to_frame()`, `to_dict()`, `sorted()`, or, with the best marked,
+        `to_markdown()` or `to_latex()`.
 
     Raises
     ------
@@ -166,12 +167,14 @@ def compare_calibrators(
     )
     n_metrics = len(COLUMNS) + 1
     values = np.array(outcomes).reshape(len(candidates), -1, n_metrics)
-    if X_test is None:
-        mean, std = values.mean(axis=1), values.std(axis=1, ddof=1)
-    else:
+    columns = [*COLUMNS, "fit seconds"]
+    if X_test is not None:
         # The first are the values themselves, without resampling.
-        mean, std = values[:, 0], values[:, 1:].std(axis=1, ddof=1)
-    return CalibratorComparison(candidates, [*COLUMNS, "fit seconds"], mean, std)
+        return CalibratorComparison(candidates, columns, values[:, 0], values[:, 1:])
+    ratio = np.mean([test.n_samples / train.n_samples for train, test, _ in tasks])
+    return CalibratorComparison(
+        candidates, columns, values.mean(axis=1), values, float(ratio)
+    )
 
 
 def _fold_tasks(data, cv, random_state, groups):

@@ -2,8 +2,11 @@
 
 from html import escape
 
+import numpy as np
+from scipy.stats import t
+
 from skcalib._optional import import_optional
-from skcalib.metrics._registry import PERCENT_COLUMNS
+from skcalib.metrics._registry import COLUMNS, METRICS, PERCENT_COLUMNS
 
 _SECONDS = "fit seconds"
 
@@ -22,15 +25,133 @@ class CalibratorComparison:
     metrics : list of str
         One name a column.
 
-    mean, std : ndarray of shape (n_rows, n_metrics)
-        Mean and standard deviation, over folds or over bootstrap samples.
+    mean : ndarray of shape (n_rows, n_metrics)
+        The values: means over the folds, or those of all test rows.
+
+    draws : ndarray of shape (n_rows, n_draws, n_metrics)
+        The values of each fold, or of each bootstrap sample of the test rows; the same
+        draws for all rows.
+
+    fold_ratio : float, default=None
+        Rows judged over rows fitted on, in a fold; None where the draws are bootstrap
+        samples.
+
+    Attributes
+    ----------
+    std : ndarray of shape (n_rows, n_metrics)
+        Standard deviation over the draws.
+
+    is_best : ndarray of shape (n_rows, n_metrics)
+        Whether a row has the best value of the column, or one that the draws cannot
+        tell from it at the level of 5 %, in pairs: by the interval of the difference
+        over bootstrap samples, or over folds, which share the rows they are fitted on,
+        by the corrected resampled t-test [1]_. False in columns in which lower is not
+        better than higher, nor the reverse.
+
+    References
+    ----------
+    .. [1] Nadeau & Bengio. "Inference for the Generalization Error", Machine Learning
+       52, 2003.
     """
 
-    def __init__(self, names, metrics, mean, std):
+    def __init__(self, names, metrics, mean, draws, fold_ratio=None):
         self.names = list(names)
         self.metrics = list(metrics)
         self.mean = mean
-        self.std = std
+        self.draws = draws
+        self.fold_ratio = fold_ratio
+
+    @property
+    def std(self):
+        """Standard deviation over the draws."""
+        return self.draws.std(axis=1, ddof=1)
+
+    @property
+    def is_best(self):
+        """Whether a row is the best of the column, or cannot be told from it."""
+        found = np.zeros(self.mean.shape, dtype=bool)
+        for column, metric in enumerate(self.metrics):
+            if (sign := _sign(metric)) != 0:
+                value = sign * self.mean[:, column]
+                draws = sign * self.draws[:, :, column]
+                best = value.argmin()
+                excess = draws - draws[best]
+                found[:, column] = (value == value[best]) | self._may_be_none(excess)
+        return found
+
+    def _may_be_none(self, excess):
+        """Tell for each row whether its mean excess may be chance."""
+        if self.fold_ratio is None:
+            return np.quantile(excess, 0.025, axis=1) <= 0
+        n_folds = excess.shape[1]
+        variance = excess.var(axis=1, ddof=1) * (1 / n_folds + self.fold_ratio)
+        return excess.mean(axis=1) <= t.ppf(0.975, n_folds - 1) * np.sqrt(variance)
+
+    def sorted(self, metric="NLL"):
+        """Return the table with the best row of a metric first.
+
+        Parameters
+        ----------
+        metric : str, default="NLL"
+            One of `metrics`.
+
+        Returns
+        -------
+        comparison : CalibratorComparison
+            The same rows in another order.
+        """
+        if metric not in self.metrics:
+            raise ValueError(f"metric={metric!r} is not among {self.metrics}.")
+        value = (_sign(metric) or 1) * self.mean[:, self.metrics.index(metric)]
+        order = np.argsort(value, kind="stable")
+        return CalibratorComparison(
+            [self.names[row] for row in order],
+            self.metrics,
+            self.mean[order],
+            self.draws[order],
+            self.fold_ratio,
+        )
+
+    def to_markdown(self):
+        """Return the table in Markdown, what `is_best` in bold.
+
+        Returns
+        -------
+        text : str
+            One line a row, the header and its rule first.
+        """
+        header, *rows = self._marked("**{}**", str)
+        rule = ["---", *["---:"] * len(self.metrics)]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
+
+    def to_latex(self):
+        """Return the table in LaTeX, with booktabs' rules, what `is_best` in bold.
+
+        Returns
+        -------
+        text : str
+            A ``tabular``.
+        """
+        header, *rows = self._marked(r"\textbf{{{}}}", _latex)
+        lines = [" & ".join(cells) + r" \\" for cells in [header, *rows]]
+        lines.insert(1, r"\midrule")
+        return "\n".join(
+            [
+                rf"\begin{{tabular}}{{l{'r' * len(self.metrics)}}}",
+                r"\toprule",
+                *lines,
+                r"\bottomrule",
+                r"\end{tabular}",
+            ]
+        )
+
+    def _marked(self, mark, written):
+        """Return the cells, written in a language, the best ones marked."""
+        header, *rows = [[written(cell) for cell in row] for row in self._cells()]
+        for cells, is_best in zip(rows, self.is_best, strict=True):
+            for column in np.flatnonzero(is_best):
+                cells[column + 1] = mark.format(cells[column + 1])
+        return [header, *rows]
 
     def to_dict(self):
         """Return the table as nested dicts of numbers.
@@ -110,3 +231,16 @@ def _format(metric, mean, std):
     if metric in PERCENT_COLUMNS:
         return f"{100 * mean:.2f}±{100 * std:.2f}"
     return f"{mean:.4f}±{std:.4f}"
+
+
+def _sign(metric):
+    """Return 1 where lower is better, -1 where higher is, 0 where neither."""
+    if metric not in COLUMNS:
+        return 0
+    return {"lower": 1, "higher": -1, "neither": 0}[METRICS[COLUMNS[metric]].better]
+
+
+def _latex(text):
+    for special in "&%$#_{}":
+        text = text.replace(special, f"\\{special}")
+    return text.replace("±", r" $\pm$ ")

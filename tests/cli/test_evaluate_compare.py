@@ -123,7 +123,9 @@ def test_compare_prints_an_aligned_table_of_all_methods(skcalib, logits_file):
     assert run.code == 0, run.err
     lines = run.out.splitlines()
     assert len({len(line) for line in lines}) == 1
-    assert [line.split()[0] for line in lines[2:]] == ["uncalibrated", *METHODS]
+    assert {line.split()[0] for line in lines[2:]} == {"uncalibrated", *METHODS}
+    nll = [float(line.split()[-3].split("±")[0]) for line in lines[2:]]
+    assert nll == sorted(nll)
 
 
 def test_an_unknown_method_stops_the_comparison(refused, logits_file):
@@ -148,6 +150,22 @@ def test_the_version_and_the_exit_codes_are_told(skcalib):
     for command in ("demo", "calibrate", "evaluate", "compare"):
         help_ = " ".join(skcalib(command, "--help").out.split())
         assert "Exit codes: 0 done; 1 a file" in help_
+
+
+def test_a_table_is_written_for_papers_with_the_best_method_first(skcalib, logits_file):
+    told = ("compare", "--logits", logits_file, "--methods", "temperature,vector")
+    run = skcalib(*told, "--format", "markdown")
+    assert run.code == 0, run.err
+    rows = [line for line in run.out.splitlines() if line.startswith("|")]
+    assert rows[0].startswith("|  | accuracy % |")
+    assert len(rows) == 5
+    assert "**" in rows[2]
+    assert r"\toprule" in skcalib(*told, "--format", "latex").out
+
+
+def test_a_misspelt_method_is_recognised(skcalib, logits_file):
+    run = skcalib("compare", "--logits", logits_file, "--methods", "temprature")
+    assert "Did you mean 'temperature'?" in " ".join(run.err.split())
 
 
 def test_the_package_runs_as_a_module():

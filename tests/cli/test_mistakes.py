@@ -199,7 +199,10 @@ def test_a_read_only_folder(refused, logits_file, tmp_path, monkeypatch):
 
 def test_an_unknown_method_is_answered_with_the_list(calibrate, logits_file):
     message = calibrate(USAGE, "--logits", logits_file, "-m", "temprature")
-    assert "no method 'temprature'; choose from temperature," in message
+    assert (
+        "no method 'temprature'. Did you mean 'temperature'? Choose from temperature,"
+        in message
+    )
 
 
 def test_no_data(calibrate):

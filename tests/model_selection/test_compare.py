@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from joblib import parallel_config
 from numpy.testing import assert_allclose
+from scipy import stats
 from scipy.special import softmax
 from sklearn.model_selection import StratifiedShuffleSplit
 
@@ -14,6 +15,7 @@ from skcalib import (
     TemperatureScaling,
     VectorScaling,
 )
+from skcalib.datasets import make_logits
 from skcalib.metrics import calibration_report, expected_calibration_error
 from skcalib.model_selection import compare_calibrators
 
@@ -166,3 +168,66 @@ def test_a_class_with_one_row_cannot_be_compared():
     logits = np.random.default_rng(0).normal(size=(9, 2))
     with pytest.raises(ValueError, match="one class only to fit on, 'a'"):
         compare_calibrators([TemperatureScaling()], logits, ["a"] * 8 + ["b"])
+
+
+def excess_test(table, row, best):
+    """The corrected resampled t-test of one row against another, by its formula."""
+    nll = table.metrics.index("NLL")
+    difference = table.draws[row, :, nll] - table.draws[best, :, nll]
+    k = len(difference)
+    error = np.sqrt((1 / k + table.fold_ratio) * difference.var(ddof=1))
+    return stats.t.sf(difference.mean() / error, k - 1) > 0.025
+
+
+def test_what_cannot_be_told_from_the_best_is_marked_with_it():
+    logits, y = make_logits(3000, 5, random_state=0)
+    methods = {"one": TemperatureScaling(), "two": TemperatureScaling()}
+    table = compare_calibrators({**methods, "vector": VectorScaling()}, logits, y)
+    nll = table.metrics.index("NLL")
+    best = int(table.mean[:, nll].argmin())
+    expected = [row == best or excess_test(table, row, best) for row in range(4)]
+    assert table.is_best[:, nll].tolist() == expected
+    assert expected == [False, True, True, True]
+    assert table.fold_ratio == pytest.approx(1 / 4)
+    for column in ("entropy", "fit seconds"):
+        assert not table.is_best[:, table.metrics.index(column)].any()
+
+
+def test_on_test_rows_the_best_is_told_by_the_interval_of_the_difference():
+    logits, y = make_logits(3000, 5, random_state=0)
+    table = compare_calibrators(
+        [TemperatureScaling()],
+        *(logits[:1500], y[:1500]),
+        X_test=logits[1500:],
+        y_test=y[1500:],
+    )
+    assert table.fold_ratio is None
+    assert table.is_best[:, table.metrics.index("NLL")].tolist() == [False, True]
+    # The predicted classes are the same.
+    assert table.is_best[:, table.metrics.index("accuracy")].tolist() == [True, True]
+
+
+def test_a_sorted_table_begins_with_the_best_of_a_metric(table):
+    ordered = table.sorted()
+    assert ordered.names == ["TemperatureScaling", "uncalibrated"]
+    assert_allclose(ordered.std[::-1], table.std)
+    assert table.sorted("accuracy").names == table.names
+    with pytest.raises(ValueError, match="metric='nll' is not among"):
+        table.sorted("nll")
+
+
+def test_a_table_for_a_paper_has_the_best_in_bold(table):
+    header, rule, *rows = table.to_markdown().splitlines()
+    assert header.startswith("|  | accuracy % | entropy |")
+    assert rule == "| --- |" + " ---: |" * 8
+    nll = f"{table.mean[1, 5]:.4f}±{table.std[1, 5]:.4f}"
+    assert rows[1].startswith("| TemperatureScaling |")
+    assert f"| **{nll}** |" in rows[1]
+    latex = table.to_latex()
+    assert latex.startswith("\\begin{tabular}{lrrrrrrrr}\n\\toprule\n & accuracy \\% &")
+    assert "\\textbf{" + nll.replace("±", " $\\pm$ ") + "}" in latex
+
+
+def test_names_are_escaped_for_latex(calibration_set):
+    table = compare_calibrators({"a_b & 5%": TemperatureScaling()}, *calibration_set)
+    assert r"a\_b \& 5\% & " in table.to_latex()
