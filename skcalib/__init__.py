@@ -5,9 +5,50 @@ The names are imported when they are first used, so that ``import skcalib`` is q
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
+    from skcalib import datasets as datasets
+    from skcalib import exceptions as exceptions
+    from skcalib import export as export
+    from skcalib import extending as extending
+    from skcalib import frozen as frozen
+    from skcalib import metrics as metrics
+    from skcalib import model_selection as model_selection
+    from skcalib import monitoring as monitoring
+    from skcalib import plotting as plotting
+    from skcalib import testing as testing
+    from skcalib import training as training
+    from skcalib._saving import load as load
+    from skcalib._saving import save as save
+    from skcalib._validation import logits_from_proba as logits_from_proba
+    from skcalib.calibrators import BayesianBinning as BayesianBinning
+    from skcalib.calibrators import BetaCalibration as BetaCalibration
+    from skcalib.calibrators import DensityRatioCalibration as DensityRatioCalibration
+    from skcalib.calibrators import DirichletCalibration as DirichletCalibration
+    from skcalib.calibrators import (
+        EnsembleTemperatureScaling as EnsembleTemperatureScaling,
+    )
+    from skcalib.calibrators import HistogramBinning as HistogramBinning
+    from skcalib.calibrators import IsotonicCalibration as IsotonicCalibration
+    from skcalib.calibrators import MatrixScaling as MatrixScaling
+    from skcalib.calibrators import OrderPreservingScaling as OrderPreservingScaling
+    from skcalib.calibrators import PlattScaling as PlattScaling
+    from skcalib.calibrators import ProbabilityFloor as ProbabilityFloor
+    from skcalib.calibrators import ScalingBinning as ScalingBinning
+    from skcalib.calibrators import SplineCalibration as SplineCalibration
+    from skcalib.calibrators import StructuredMatrixScaling as StructuredMatrixScaling
+    from skcalib.calibrators import TemperatureScaling as TemperatureScaling
+    from skcalib.calibrators import VectorScaling as VectorScaling
+    from skcalib.calibrators import VennAbersCalibration as VennAbersCalibration
+    from skcalib.clamping import NeuralClamping as NeuralClamping
+    from skcalib.clamping import NeuralClampingCV as NeuralClampingCV
+    from skcalib.meta import CalibratedClassifier as CalibratedClassifier
+    from skcalib.meta import GroupCalibration as GroupCalibration
+    from skcalib.meta import PriorShift as PriorShift
+    from skcalib.model_selection import CalibratorSearch as CalibratorSearch
 
 _HOME = {
     "BayesianBinning": "skcalib.calibrators",
@@ -44,7 +85,25 @@ if find_spec("torch") is None:
     __all__ = [name for name in __all__ if not name.startswith("NeuralClamping")]
 
 
+# Public modules, which `import skcalib` alone makes reachable as well.
+_MODULES = [
+    "datasets",
+    "exceptions",
+    "export",
+    "extending",
+    "frozen",
+    "metrics",
+    "model_selection",
+    "monitoring",
+    "plotting",
+    "testing",
+    "training",
+]
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"skcalib.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'skcalib' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
@@ -53,4 +112,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])

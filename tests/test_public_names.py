@@ -1,5 +1,6 @@
 """What the package shows to the world, and what importing it costs."""
 
+import ast
 import importlib
 import pkgutil
 import shutil
@@ -65,6 +66,24 @@ def test_public_names_are_documented(module):
     home = import_with_needs(module)
     for name in home.__all__:
         assert getattr(home, name).__doc__
+
+
+def test_type_checkers_see_what_is_imported_on_first_use():
+    (seen,) = [
+        node.body
+        for node in ast.parse(Path(skcalib.__file__).read_text("utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    found = {name.asname: node.module for node in seen for name in node.names}
+    modules = dict.fromkeys(skcalib._MODULES, "skcalib")
+    assert found == modules | skcalib._HOME
+
+
+def test_the_public_modules_are_there_without_an_import_of_their_own():
+    code = "import skcalib; print(skcalib.metrics.get_scorer_names()[0])"
+    code += "; print(*(set(dir(skcalib)) >= {'metrics', 'plotting', 'load'},))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stdout.split()[1:] == ["True"], told.stderr
 
 
 @pytest.mark.parametrize("room", ["calibrators", "clamping", "meta"])
