@@ -1,9 +1,12 @@
 """Configuration of the documentation."""
 
+from pathlib import Path
+
 import torch
 from sphinx_gallery.sorting import ExplicitOrder
 
 import skcalib
+from skcalib.cli._report import render_lab
 
 project = "skcalib"
 author = "The skcalib developers"
@@ -106,3 +109,13 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+
+
+def setup(app):
+    app.connect("build-finished", write_lab)
+
+
+def write_lab(app, error):
+    """Host the laboratory beside the pages."""
+    if error is None and app.builder.format == "html":
+        (Path(app.outdir) / "lab.html").write_text(render_lab(), encoding="utf-8")

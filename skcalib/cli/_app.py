@@ -255,6 +255,21 @@ def compare(
 
 
 @_command
+def lab(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="HTML file to write.")
+    ] = Path("lab.html"),
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the laboratory: a page that calibrates logits inside the browser.
+
+    Open it and drop a file of logits and labels; nothing is sent anywhere.
+    """
+    _commands.run_lab(output, overwrite=overwrite)
+    print_text(f"Wrote {output}. Open it in a browser.")
+
+
+@_command
 def monitor(
     *,
     state: Annotated[

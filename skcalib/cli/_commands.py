@@ -33,7 +33,7 @@ from skcalib.cli._methods import (
 )
 from skcalib.cli._options import Judging, Labelled, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
-from skcalib.cli._report import render_report
+from skcalib.cli._report import render_lab, render_report
 from skcalib.cli._rows import is_large
 from skcalib.cli._scores import Scores, load_scores, load_values
 from skcalib.datasets import load_demo
@@ -400,6 +400,13 @@ def run_compare(
         )
     ]
     return scores, _join(tables)
+
+
+def run_lab(output: Path, *, overwrite: bool) -> None:
+    """Write the laboratory's page."""
+    check_target(output, overwrite=overwrite)
+    page = render_lab().encode()
+    write_together({output.absolute(): lambda path: path.write_bytes(page)})
 
 
 def _names(methods: str) -> list[str]:

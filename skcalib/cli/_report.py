@@ -61,6 +61,12 @@ def render_report(outcome: Outcome, served: Served) -> str:
     return text
 
 
+def render_lab() -> str:
+    """Return the laboratory as one page of HTML, which loads nothing."""
+    text: str = template("lab.html").render()
+    return text
+
+
 def template(name: str) -> Any:
     """Return a template that escapes what is put into it."""
     jinja2 = import_optional("jinja2", "The HTML report")

@@ -147,7 +147,7 @@ def test_the_version_and_the_exit_codes_are_told(skcalib):
     import skcalib as package
 
     assert skcalib("--version").out.strip() == f"skcalib {package.__version__}"
-    for command in ("demo", "calibrate", "evaluate", "compare"):
+    for command in ("demo", "calibrate", "evaluate", "compare", "lab"):
         help_ = " ".join(skcalib(command, "--help").out.split())
         assert "Exit codes: 0 done; 1 a file" in help_
 

@@ -1,0 +1,550 @@
+"use strict";
+// What the laboratory computes, without the page: files, fits, measures, models.
+// Formulas are those of the library, which a test compares.
+
+// ---- Files: .npy, .npz and .csv to columns of numbers ----
+
+const KINDS = {
+  f4: Float32Array, f8: Float64Array, i1: Int8Array, u1: Uint8Array, i2: Int16Array,
+  u2: Uint16Array, i4: Int32Array, u4: Uint32Array, i8: BigInt64Array,
+  u8: BigUint64Array, b1: Uint8Array,
+};
+
+function readNpy(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (String.fromCharCode(...bytes.slice(1, 6)) !== "NUMPY") {
+    throw new Error("This is not a NumPy file.");
+  }
+  const long = bytes[6] > 1;
+  const size = long ? view.getUint32(8, true) : view.getUint16(8, true);
+  const start = long ? 12 : 10;
+  const header = new TextDecoder("latin1").decode(bytes.subarray(start, start + size));
+  const [, order, kind] = header.match(/'descr':\s*'([<>|=])(\w+)'/) ?? [];
+  const Kind = KINDS[kind];
+  if (Kind === undefined || order === ">") {
+    throw new Error(`Arrays of type ${kind ?? header} are not read; save numbers.`);
+  }
+  const shape = header.match(/'shape':\s*\(([^)]*)\)/)[1].split(",")
+    .filter((text) => text.trim()).map(Number);
+  // A copy, so that the numbers lie where their type may begin.
+  const values = Array.from(new Kind(bytes.slice(start + size).buffer), Number);
+  if (header.includes("'fortran_order': True") && shape.length === 2) {
+    const [rows, columns] = shape;
+    const turned = new Array(values.length);
+    for (let i = 0; i < rows; i++) {
+      for (let k = 0; k < columns; k++) turned[i * columns + k] = values[k * rows + i];
+    }
+    return { shape, values: turned };
+  }
+  return { shape, values };
+}
+
+async function inflate(bytes) {
+  const stream = new Blob([bytes]).stream();
+  const inflated = stream.pipeThrough(new DecompressionStream("deflate-raw"));
+  return new Uint8Array(await new Response(inflated).arrayBuffer());
+}
+
+async function readNpz(bytes) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let end = bytes.length - 22;
+  while (end >= 0 && view.getUint32(end, true) !== 0x06054b50) end--;
+  if (end < 0) throw new Error("This archive is damaged.");
+  const arrays = {};
+  let entry = view.getUint32(end + 16, true);
+  for (let left = view.getUint16(end + 10, true); left > 0; left--) {
+    const packed = view.getUint16(entry + 10, true) === 8;
+    const size = view.getUint32(entry + 20, true);
+    const lengths = [28, 30, 32].map((at) => view.getUint16(entry + at, true));
+    const name = new TextDecoder().decode(
+      bytes.subarray(entry + 46, entry + 46 + lengths[0]));
+    const local = view.getUint32(entry + 42, true);
+    const data = local + 30 + view.getUint16(local + 26, true)
+      + view.getUint16(local + 28, true);
+    const raw = bytes.subarray(data, data + size);
+    arrays[name.replace(/\.npy$/, "")] = readNpy(packed ? await inflate(raw) : raw);
+    entry += 46 + lengths[0] + lengths[1] + lengths[2];
+  }
+  return arrays;
+}
+
+const LABELS = ["y", "label", "labels", "y_true", "target", "class"];
+
+function readCsv(text) {
+  const lines = text.split(/\r?\n/).filter((line) => line.trim());
+  const cut = lines[0].includes(";") ? ";" : lines[0].includes("\t") ? "\t" : ",";
+  const rows = lines.map((line) => line.split(cut).map((cell) => cell.trim()));
+  const hasHeader = rows[0].some((cell) => cell === "" || Number.isNaN(Number(cell)));
+  const names = hasHeader ? rows.shift().map((name) => name.toLowerCase()) : [];
+  const found = names.findIndex((name) => LABELS.includes(name));
+  const at = found >= 0 ? found : rows[0].length - 1;
+  const labels = rows.map((row) => row[at]);
+  const values = rows.flatMap((row) => row.filter((_, k) => k !== at).map(Number));
+  return { labels, scores: { shape: [rows.length, rows[0].length - 1], values } };
+}
+
+function splitArrays(arrays) {
+  const names = Object.keys(arrays);
+  const label = names.find((name) => LABELS.includes(name.toLowerCase()))
+    ?? names.find((name) => arrays[name].shape.length === 1);
+  const score = names.find((name) => arrays[name].shape.length === 2);
+  if (label === undefined || score === undefined) {
+    throw new Error(`The file holds ${names.join(", ") || "nothing"}. It needs a matrix `
+      + "of scores, and the labels in an array called y.");
+  }
+  return { labels: arrays[label].values.map(String), scores: arrays[score] };
+}
+
+// Rows of scores and the column of the true class of each.
+function makeSet({ labels, scores }, areProbabilities = false) {
+  const [n, K] = scores.shape;
+  if (n !== labels.length) {
+    throw new Error(`${n} rows of scores and ${labels.length} labels do not match.`);
+  }
+  if (K < 2) throw new Error("One column of scores is not enough: give one a class.");
+  const z = Float64Array.from(scores.values);
+  for (let i = 0; i < z.length; i++) {
+    if (!Number.isFinite(z[i]) || (areProbabilities && z[i] < 0)) {
+      throw new Error(`Row ${Math.floor(i / K)} holds ${z[i]}.`);
+    }
+    if (areProbabilities) z[i] = Math.log(Math.max(z[i], 1e-12));
+  }
+  const numbers = labels.map(Number);
+  const areColumns = numbers.every((y) => Number.isInteger(y) && y >= 0 && y < K);
+  const names = [...new Set(labels)].sort();
+  if (!areColumns && names.length !== K) {
+    throw new Error(`${names.length} different labels do not match ${K} columns.`);
+  }
+  const codes = Int32Array.from(
+    areColumns ? numbers : labels.map((label) => names.indexOf(label)));
+  return { z, codes, n, K };
+}
+
+async function readFile(file) {
+  const name = file.name.toLowerCase();
+  if (name.endsWith(".csv") || name.endsWith(".tsv")) return readCsv(await file.text());
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  if (name.endsWith(".npz")) return splitArrays(await readNpz(bytes));
+  throw new Error(`${file.name} is neither .csv nor .npz.`);
+}
+
+// ---- Rows ----
+
+function pick(set, rows) {
+  const z = new Float64Array(rows.length * set.K);
+  rows.forEach((row, i) => {
+    z.set(set.z.subarray(row * set.K, (row + 1) * set.K), i * set.K);
+  });
+  const codes = Int32Array.from(rows, (row) => set.codes[row]);
+  return { z, codes, n: rows.length, K: set.K };
+}
+
+// Every other row fits, the rest judges.
+function halves(set) {
+  const even = [], odd = [];
+  for (let i = 0; i < set.n; i++) (i % 2 ? odd : even).push(i);
+  return [pick(set, even), pick(set, odd)];
+}
+
+// All that measures and maps of the top class need of the softmax of z / T: the largest
+// probability, what it leaves, the second, that of the true class, the sum of squares,
+// whether the first and the second class are right, and whether the second comes before
+// the first, so that it has a tie.
+function summarise(set, T = 1) {
+  const { z, codes, n, K } = set;
+  const of = {};
+  for (const key of ["top", "left", "second", "odds", "truth", "squares", "hit",
+    "hit2", "before"]) {
+    of[key] = new Float64Array(n);
+  }
+  for (let i = 0; i < n; i++) {
+    const at = i * K;
+    let first = 0, next = -1;
+    for (let k = 1; k < K; k++) {
+      if (z[at + k] > z[at + first]) {
+        next = first;
+        first = k;
+      } else if (next < 0 || z[at + k] > z[at + next]) {
+        next = k;
+      }
+    }
+    let others = 0, squares = 0;
+    for (let k = 0; k < K; k++) {
+      const term = Math.exp((z[at + k] - z[at + first]) / T);
+      if (k !== first) others += term;
+      squares += term * term;
+    }
+    const total = 1 + others;
+    of.top[i] = 1 / total;
+    of.left[i] = others / total;
+    of.odds[i] = -Math.log(others);
+    of.second[i] = Math.exp((z[at + next] - z[at + first]) / T) / total;
+    of.truth[i] = Math.exp((z[at + codes[i]] - z[at + first]) / T) / total;
+    of.squares[i] = squares / (total * total);
+    of.hit[i] = codes[i] === first ? 1 : 0;
+    of.hit2[i] = codes[i] === next ? 1 : 0;
+    of.before[i] = next < first ? 1 : 0;
+  }
+  return { ...of, n, K };
+}
+
+// Give the top class another probability; the others share the rest as before.
+function replaceTop(rows, curve) {
+  const out = Object.fromEntries(
+    Object.entries(rows).map(([key, v]) => [key, v.slice ? v.slice() : v]));
+  for (let i = 0; i < rows.n; i++) {
+    const p = rows.top[i], q = curve(rows, i);
+    const rest = rows.left[i] > 0 ? (1 - q) / rows.left[i] : 0;
+    const second = rows.K === 2 ? 1 - q : rows.second[i] * rest;
+    out.truth[i] = rows.hit[i] ? q : rows.truth[i] * rest;
+    out.squares[i] = q * q + (rows.squares[i] - p * p) * rest * rest;
+    const changes = second > q || (second === q && rows.before[i] === 1);
+    out.top[i] = changes ? second : q;
+    out.second[i] = changes ? q : second;
+    out.hit[i] = changes ? rows.hit2[i] : rows.hit[i];
+    out.hit2[i] = changes ? rows.hit[i] : rows.hit2[i];
+  }
+  return out;
+}
+
+// ---- Fits ----
+
+const PRIOR = 8; // Rows that speak for T = 1 beforehand.
+
+// Newton's method on the logarithm of 1/T, kept inside a bracket.
+function fitTemperature({ z, codes, n, K }) {
+  const slope = (u) => {
+    const beta = Math.exp(u);
+    let first = 0, second = 0;
+    for (let i = 0; i < n; i++) {
+      const at = i * K;
+      let top = -Infinity;
+      for (let k = 0; k < K; k++) if (z[at + k] > top) top = z[at + k];
+      let sum = 0, one = 0, two = 0;
+      for (let k = 0; k < K; k++) {
+        const t = beta * (z[at + k] - top), e = Math.exp(t);
+        sum += e;
+        one += e * t;
+        two += e * t * t;
+      }
+      const mean = one / sum, gap = mean - beta * (z[at + codes[i]] - top);
+      first += gap;
+      second += two / sum - mean * mean + gap;
+    }
+    const pull = Math.tanh(u / 2);
+    return [first / n + (PRIOR / n) * pull,
+      second / n + (PRIOR / n) * (1 - pull * pull) / 2];
+  };
+  let low = -30, high = 30, u = 0;
+  for (let turn = 0; turn < 100; turn++) {
+    const [value, rise] = slope(u);
+    if (value > 0) high = u;
+    else low = u;
+    let next = u - value / rise;
+    if (!(rise > 0) || next <= low || next >= high) next = (low + high) / 2;
+    if (Math.abs(next - u) < 1e-10) return Math.exp(-next);
+    u = next;
+  }
+  return Math.exp(-u);
+}
+
+function binOf(confidence, nBins) {
+  // Bins are closed on the right, and their edges are k / nBins to the last bit.
+  let b = Math.min(Math.max(Math.ceil(confidence * nBins) - 1, 0), nBins - 1);
+  if (b > 0 && confidence <= b / nBins) b--;
+  else if (b < nBins - 1 && confidence > (b + 1) / nBins) b++;
+  return b;
+}
+
+function fitHistogram(rows, nBins = 15) {
+  const hits = new Float64Array(nBins), counts = new Float64Array(nBins);
+  for (let i = 0; i < rows.n; i++) {
+    const b = binOf(rows.top[i], nBins);
+    counts[b] += 1;
+    hits[b] += rows.hit[i];
+  }
+  return (judged, i) => {
+    const b = binOf(judged.top[i], nBins);
+    return counts[b] > 0 ? hits[b] / counts[b] : (b + 0.5) / nBins;
+  };
+}
+
+// Pool adjacent violators over the log-odds of the top class; straight lines between.
+function fitIsotonic(rows) {
+  const order = Array.from(rows.odds.keys()).sort((a, b) => rows.odds[a] - rows.odds[b]);
+  const blocks = [];
+  for (const i of order) {
+    const at = rows.odds[i], last = blocks[blocks.length - 1];
+    if (last !== undefined && last.high === at) {
+      last.hits += rows.hit[i];
+      last.count += 1;
+    } else {
+      blocks.push({ low: at, high: at, hits: rows.hit[i], count: 1 });
+    }
+  }
+  const pooled = [];
+  for (const block of blocks) {
+    pooled.push({ ...block });
+    while (pooled.length > 1) {
+      const [a, b] = pooled.slice(-2);
+      if (a.hits * b.count < b.hits * a.count) break;
+      pooled.splice(-2, 2, {
+        low: a.low, high: b.high, hits: a.hits + b.hits, count: a.count + b.count,
+      });
+    }
+  }
+  const knots = [], values = [];
+  for (const { low, high, hits, count } of pooled) {
+    knots.push(low);
+    values.push(hits / count);
+    if (high > low) {
+      knots.push(high);
+      values.push(hits / count);
+    }
+  }
+  return (judged, i) => {
+    const x = judged.odds[i];
+    let low = 0, high = knots.length - 1;
+    if (x <= knots[0]) return values[0];
+    if (x >= knots[high]) return values[high];
+    while (high - low > 1) {
+      const middle = (low + high) >> 1;
+      if (knots[middle] <= x) low = middle;
+      else high = middle;
+    }
+    const share = (x - knots[low]) / (knots[high] - knots[low]);
+    return values[low] + share * (values[high] - values[low]);
+  };
+}
+
+// ---- Measures ----
+
+function binSums(rows, nBins, weight = null) {
+  const sums = Array.from({ length: nBins }, () => ({ n: 0, confidence: 0, hits: 0 }));
+  for (let i = 0; i < rows.n; i++) {
+    const w = weight === null ? 1 : weight[i];
+    if (w === 0) continue;
+    const bin = sums[binOf(rows.top[i], nBins)];
+    bin.n += w;
+    bin.confidence += w * rows.top[i];
+    bin.hits += w * rows.hit[i];
+  }
+  return sums;
+}
+
+function gapOf(sums, n) {
+  return sums.reduce((sum, bin) => sum + Math.abs(bin.confidence - bin.hits), 0) / n;
+}
+
+// The same draws every time (mulberry32).
+function randomNumbers(seed) {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+}
+
+function quantile(sorted, q) {
+  const at = q * (sorted.length - 1), low = Math.floor(at);
+  const high = Math.min(low + 1, sorted.length - 1);
+  return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
+}
+
+// 95 % basic bootstrap interval of the ECE, whose noise it turns round.
+function eceInterval(rows, nBins, draws = 100) {
+  const random = randomNumbers(1);
+  const value = gapOf(binSums(rows, nBins), rows.n);
+  const drawn = [];
+  for (let d = 0; d < draws; d++) {
+    const weight = new Float64Array(rows.n);
+    for (let i = 0; i < rows.n; i++) weight[Math.floor(random() * rows.n)] += 1;
+    drawn.push(gapOf(binSums(rows, nBins, weight), rows.n));
+  }
+  drawn.sort((a, b) => a - b);
+  return [2 * value - quantile(drawn, 0.975), 2 * value - quantile(drawn, 0.025)]
+    .map((end) => Math.max(end, 0));
+}
+
+function measure(rows, nBins, draws = 0) {
+  let loss = 0, brier = 0, hits = 0, confidence = 0;
+  for (let i = 0; i < rows.n; i++) {
+    loss -= Math.log(Math.max(rows.truth[i], Number.EPSILON));
+    brier += rows.squares[i] - 2 * rows.truth[i] + 1;
+    hits += rows.hit[i];
+    confidence += rows.top[i];
+  }
+  const sums = binSums(rows, nBins);
+  return {
+    accuracy: hits / rows.n,
+    confidence: confidence / rows.n,
+    ece: gapOf(sums, rows.n),
+    interval: draws > 0 ? eceInterval(rows, nBins, draws) : null,
+    nll: loss / rows.n,
+    brier: brier / rows.n / (rows.K === 2 ? 2 : 1),
+    bins: sums,
+  };
+}
+
+// Where the accuracy of a calibrated classifier would lie in each bin, by chance.
+function chanceBand(rows, nBins, draws = 200) {
+  const random = randomNumbers(2);
+  const drawn = Array.from({ length: nBins }, () => []);
+  for (let d = 0; d < draws; d++) {
+    const hits = new Float64Array(nBins), counts = new Float64Array(nBins);
+    for (let i = 0; i < rows.n; i++) {
+      const b = binOf(rows.top[i], nBins);
+      counts[b] += 1;
+      if (random() < rows.top[i]) hits[b] += 1;
+    }
+    for (let b = 0; b < nBins; b++) if (counts[b] > 0) drawn[b].push(hits[b] / counts[b]);
+  }
+  return drawn.map((values) => {
+    if (values.length === 0) return null;
+    values.sort((a, b) => a - b);
+    return [quantile(values, 0.025), quantile(values, 0.975)];
+  });
+}
+
+// ---- Models: 1/T written into an ONNX file ----
+
+function readVarint(bytes, at) {
+  let value = 0, scale = 1;
+  for (;;) {
+    const byte = bytes[at++];
+    value += (byte & 127) * scale;
+    if (byte < 128) return [value, at];
+    scale *= 128;
+  }
+}
+
+function varint(value) {
+  const out = [];
+  while (value > 127) {
+    out.push((value % 128) | 128);
+    value = Math.floor(value / 128);
+  }
+  return [...out, value];
+}
+
+// The fields of a protocol buffer's message, each with all of its bytes.
+function fields(bytes) {
+  const found = [];
+  let at = 0;
+  while (at < bytes.length) {
+    const start = at;
+    let key, size;
+    [key, at] = readVarint(bytes, at);
+    let body = at;
+    if (key % 8 === 2) {
+      [size, body] = readVarint(bytes, at);
+      at = body + size;
+    } else if (key % 8 === 0) {
+      [, at] = readVarint(bytes, at);
+    } else {
+      at += key % 8 === 1 ? 8 : 4;
+    }
+    if (at > bytes.length) throw new Error("This ONNX file is damaged.");
+    const id = Math.floor(key / 8);
+    found.push({ id, whole: bytes.subarray(start, at), body: bytes.subarray(body, at) });
+  }
+  return found;
+}
+
+function field(id, body) {
+  return join([Uint8Array.from([...varint(id * 8 + 2), ...varint(body.length)]), body]);
+}
+
+function join(parts) {
+  const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+const utf8 = (text) => new TextEncoder().encode(text);
+const text = (body) => new TextDecoder().decode(body);
+
+function readNode(whole) {
+  const parts = fields(whole);
+  const names = (id) => parts.filter((part) => part.id === id).map(({ body }) => text(body));
+  return { parts, inputs: names(1), outputs: names(2), type: names(4)[0] };
+}
+
+function writeNode(parts, inputs, outputs) {
+  const rest = parts.filter(({ id }) => id > 2).map(({ whole }) => whole);
+  return join([
+    ...inputs.map((name) => field(1, utf8(name))),
+    ...outputs.map((name) => field(2, utf8(name))), ...rest,
+  ]);
+}
+
+function newNode(type, inputs, output) {
+  return join([...inputs.map((name) => field(1, utf8(name))), field(2, utf8(output)),
+    field(4, utf8(type))]);
+}
+
+// Divide the scores of a model by T: before its last Softmax, if that makes the output,
+// else the output itself. Names and meaning of the output stay.
+function divideScores(model, T) {
+  const top = fields(model);
+  const graph = top.find(({ id }) => id === 7);
+  if (graph === undefined) throw new Error("This is not an ONNX model.");
+  const parts = fields(graph.body);
+  const nodes = parts.filter(({ id }) => id === 1).map(({ body }) => readNode(body));
+  const outputs = parts.filter(({ id }) => id === 12);
+  if (outputs.length !== 1) {
+    throw new Error(`The model has ${outputs.length} outputs; the laboratory takes one. `
+      + "`skcalib calibrate` takes any.");
+  }
+  const name = text(fields(outputs[0].body).find(({ id }) => id === 1).body);
+  const last = nodes.findIndex((node) => node.outputs.includes(name));
+  if (last < 0) throw new Error(`No node of the model makes its output ${name}.`);
+  const temperature = "skcalib_temperature", scaled = "skcalib_scores";
+  const isSoftmax = nodes[last].type === "Softmax";
+  const written = [];
+  nodes.forEach((node, i) => {
+    const rename = (names) => names.map((n) => (n === name ? scaled : n));
+    if (!isSoftmax) {
+      written.push(writeNode(node.parts, rename(node.inputs), rename(node.outputs)));
+    } else if (i === last) {
+      written.push(newNode("Div", [node.inputs[0], temperature], scaled));
+      written.push(writeNode(node.parts, [scaled], node.outputs));
+    } else {
+      written.push(writeNode(node.parts, node.inputs, node.outputs));
+    }
+  });
+  if (!isSoftmax) written.push(newNode("Div", [scaled, temperature], name));
+  const raw = new Uint8Array(new Float32Array([T]).buffer);
+  // A TensorProto without dimensions: type float (2: 1), name, four raw bytes.
+  const constant = join([Uint8Array.from([16, 1]), field(8, utf8(temperature)),
+    field(9, raw)]);
+  const body = join([
+    ...written.map((node) => field(1, node)), field(5, constant),
+    ...parts.filter(({ id }) => id !== 1).map(({ whole }) => whole),
+  ]);
+  return join(top.map((part) => (part === graph ? field(7, body) : part.whole)));
+}
+
+// What a Softmax or a scaled network would say where nobody brought data: rows that are
+// too sure by a factor of two, from a seed.
+function exampleRows(n = 2000, K = 10) {
+  const random = randomNumbers(3);
+  const values = [], labels = [];
+  for (let i = 0; i < n; i++) {
+    let best = -Infinity, y = 0;
+    for (let k = 0; k < K; k++) {
+      const gauss = Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
+      const logit = 2.2 * gauss, noisy = logit - Math.log(-Math.log(random()));
+      values.push(2 * logit);
+      if (noisy > best) [best, y] = [noisy, k];
+    }
+    labels.push(String(y));
+  }
+  return { labels, scores: { shape: [n, K], values } };
+}
