@@ -19,6 +19,7 @@ from skcalib._networks._given import Brief
 from skcalib._networks._inputs import Inputs, as_rows
 from skcalib._networks._network import open_network
 from skcalib._networks._sharing import portable
+from skcalib._progress import Progress
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
 from skcalib._solvers._temperature import PRIOR
@@ -27,7 +28,7 @@ from skcalib._warnings import warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import channel_axis
-from skcalib.clamping._problem import Problem, Progress, Settings
+from skcalib.clamping._problem import Problem, Settings
 from skcalib.clamping._starts import check_range
 from skcalib.exceptions import NotDifferentiableError
 

@@ -1,6 +1,5 @@
 """What every solver of neural clamping is given, and what it gives back."""
 
-import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._progress import Progress
 from skcalib._solvers._focal_brier import mean_loss, row_losses
 from skcalib._solvers._result import CONVERGED, Result
 from skcalib._solvers._temperature_search import best_temperature
@@ -207,44 +207,6 @@ def sample_rows(
     steps = (np.arange(n_rows) + 0.5) / n_rows
     rows, counts = np.unique(np.searchsorted(place, steps), return_counts=True)
     return rows, counts / n_rows
-
-
-class Progress:
-    """Tells on standard error what is tried, and the loss after each epoch.
-
-    Parameters
-    ----------
-    name : str
-        Who tells it.
-
-    shown : bool
-        Whether anything is told; if not, nothing needs to be computed for it.
-    """
-
-    def __init__(self, name: str, shown: bool) -> None:
-        self._name = name
-        self.shown = shown
-        self._count = 0
-        self._open = False
-
-    def note(self, text: str, passing: bool = False) -> None:
-        """Write a line; on a terminal the next one replaces a passing one."""
-        if not self.shown:
-            return
-        self._open = passing and sys.stderr.isatty()
-        sys.stderr.write(f"[{self._name}] {text}" + ("\r" if self._open else "\n"))
-        sys.stderr.flush()
-
-    def epoch(self, loss: float) -> None:
-        """Tell the loss after one more epoch."""
-        self._count += 1
-        self.note(f"epoch {self._count}: loss {loss:.6f}")
-
-    def close(self) -> None:
-        """End a passing line."""
-        if self._open:
-            sys.stderr.write("\n")
-            self._open = False
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
+from skcalib._progress import Progress
 from skcalib._warnings import warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._draws import Draws
 from skcalib.clamping._objective import Objective, Rows
 from skcalib.clamping._perturbation import AllCosines, Basis, Perturbation
-from skcalib.clamping._problem import Outcome, Problem, Progress, Settings
+from skcalib.clamping._problem import Outcome, Problem, Settings
 from skcalib.clamping._spans import canonical, open_basis
 
 # Epochs of training that follows no published recipe.

@@ -16,9 +16,9 @@ from skcalib import NeuralClamping  # noqa: E402
 from skcalib._networks import _inputs  # noqa: E402
 from skcalib._networks._inputs import Inputs  # noqa: E402
 from skcalib._networks._network import open_network  # noqa: E402
+from skcalib._progress import Progress  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Full, LowFrequency  # noqa: E402
-from skcalib.clamping._problem import Progress  # noqa: E402
 from skcalib.clamping._sgd import (  # noqa: E402
     BETAS,
     RECIPES,
