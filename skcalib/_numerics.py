@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 # Larger logits are cut to this size, which no difference between two rows survives
 # anyway; products with any sensible coefficient, differences and squares stay finite.
 LARGEST_LOGIT = 1e60
+# Probabilities below this are not told apart from 0 before their logarithm, wherever
+# they come from. One number for all rows: what is learned from many of them is to hold
+# for each when it is served alone, from Python or from an exported model.
+PROBA_FLOOR = 1e-12
 # Probabilities of true classes are cut off where scikit-learn does in float64.
 SMALLEST_PROBA = np.finfo(np.float64).eps
 

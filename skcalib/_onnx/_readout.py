@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from skcalib._numerics import PROBA_FLOOR
 from skcalib._onnx._files import ModelSource, parse_model
 from skcalib._onnx._graph import (
     CLASSIFIERS,
@@ -19,8 +20,6 @@ from skcalib._onnx._outputs import are_proba, as_columns
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
-# Probabilities below this are not told apart from zero before their logarithm.
-PROBA_FLOOR = 1e-12
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
 
 Kind = Literal["logits", "log_odds", "proba", "raw"]

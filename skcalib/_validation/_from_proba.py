@@ -1,16 +1,17 @@
 """Probabilities to logits, the one door through which probabilities enter."""
 
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._numerics import PROBA_FLOOR
 from skcalib._sklearn_compat import like_frame
 from skcalib._validation._proba import check_proba_rows
 
 # The smallest normal number of single precision: what is below was cut or rounded.
 SMALLEST = float(np.finfo(np.float32).tiny)
-PROBA_FLOOR = 1e-12
 # How far from a whole number of steps a probability may be, after single precision.
 OFF_STEP = 1e-2
 # Fewer values are odd rather than a lattice, and all numbers are whole numbers of the
@@ -67,8 +68,12 @@ def logits_from_proba(
     (4, 2)
     """
     is_auto = isinstance(floor, str) and floor == "auto"
-    if not is_auto and (isinstance(floor, str) or not 0 < floor < 1):
-        raise ValueError(f'floor={floor!r} is neither between 0 and 1 nor "auto".')
+    if not is_auto and not (isinstance(floor, Real) and 0 < floor < 1):
+        kind = ValueError if isinstance(floor, (Real, str)) else TypeError
+        raise kind(
+            f'floor={floor!r} is neither a number between 0 and 1 nor "auto". Zeros '
+            "have no logarithm; 1e-12 puts them far below all that is likely."
+        )
     rows = check_proba_rows(proba)
     least = _floor_of(rows) if is_auto else floor
     return like_frame(np.log(np.maximum(rows, least)), proba)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from skcalib._numerics import PROBA_FLOOR
 from skcalib.cli._errors import UsageError
 from skcalib.cli._rows import Role
 
@@ -87,7 +88,7 @@ class Source:
     floor: Annotated[
         float,
         _data("Smaller --probabilities are raised to this.", show_default=True),
-    ] = 1e-12
+    ] = PROBA_FLOOR
     labels_key: Annotated[
         str | None, _data("Name of the array or column of labels.")
     ] = None

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from skcalib._numerics import PROBA_FLOOR
 from skcalib._onnx._graph import (
     GraphIndex,
     drop_unused,
@@ -13,7 +14,7 @@ from skcalib._onnx._graph import (
     tensor_names,
     unused_name,
 )
-from skcalib._onnx._readout import PROBA_FLOOR, Meaning, Readout
+from skcalib._onnx._readout import Meaning, Readout
 from skcalib._optional import import_optional
 from skcalib._warnings import warn
 from skcalib.exceptions import ModelFormatError

@@ -6,15 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skcalib._blocks import ArraySource, CalibrationData
-from skcalib._numerics import softmax_
+from skcalib._numerics import PROBA_FLOOR, softmax_
 from skcalib._solvers._result import NO_INFORMATION
 from skcalib._solvers._temperature import fit_temperature
 from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import Floats
 from skcalib.metrics._resampling import RowStatistics
-
-# Smaller probabilities count as this in the logits that are recalibrated.
-FLOOR = 1e-12
 
 
 def calibration_loss(
@@ -211,7 +208,7 @@ def recalibrate(
 ) -> NDArray[Any]:
     """Return cross-fitted probabilities: temperature scaling, slightly smoothed."""
     fold = _deal(codes, proba, n_splits)
-    logits = np.log(np.maximum(proba, FLOOR))
+    logits = np.log(np.maximum(proba, PROBA_FLOOR))
     if fold.max() == 0:  # All rows are alike: there are no others to learn from.
         return proba
     result = np.empty_like(proba)

@@ -47,12 +47,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._maps._log_proba import SMALLEST
+from skcalib._numerics import PROBA_FLOOR
 
 Array = NDArray[np.float64]
 
 # Zeros are the same to what `recalibrate` returns, which reads them by a map.
-FLOOR = SMALLEST
+FLOOR = PROBA_FLOOR
 LARGEST_GAIN = 10.0
 _SIZES = np.array([0.025, 0.05, 0.1, 0.2, 0.4, 0.8])
 # Logarithms of the powers, and tilts of the likeliest or of one class.

@@ -300,5 +300,11 @@ def test_denormal_numbers_are_no_lattice():
 
 @pytest.mark.parametrize("floor", ["car", "0.1", 0, 1.5])
 def test_another_floor_is_refused(floor):
-    with pytest.raises(ValueError, match='neither between 0 and 1 nor "auto"'):
+    with pytest.raises(ValueError, match='neither a number between 0 and 1 nor "auto"'):
+        logits_from_proba([[0.5, 0.5]], floor=floor)
+
+
+@pytest.mark.parametrize("floor", [None, [1e-3], 1j])
+def test_a_floor_that_is_no_number_is_named(floor):
+    with pytest.raises(TypeError, match=r"floor=.* is neither a number"):
         logits_from_proba([[0.5, 0.5]], floor=floor)

@@ -6,13 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from skcalib._numerics import PROBA_FLOOR
 from skcalib._onnx._files import ModelSource, open_source
 from skcalib._onnx._in_torch._nodes import Graph
 from skcalib._onnx._in_torch._plan import Compiler, Plan, run_steps
 from skcalib._onnx._in_torch._registry import Place
 from skcalib._onnx._inputs import InputSpec
 from skcalib._onnx._outputs import as_columns
-from skcalib._onnx._readout import PROBA_FLOOR, Readout, read_classifier
+from skcalib._onnx._readout import Readout, read_classifier
 from skcalib._onnx._session import OnnxNetwork, open_onnx
 from skcalib.exceptions import NotDifferentiableError
 
