@@ -55,7 +55,7 @@ LEAST_TEMPERATURE = 2.0**-1000
 
 
 @dataclass(frozen=True)
-class _Prior:
+class Pull:
     """A pull of log beta towards `centre`, `strength` being relative to the samples."""
 
     strength: float
@@ -111,7 +111,7 @@ def fit_temperature(
         data = enlarged(data)
         sample = subsample(data)
         gap = typical_gap(sample)
-    pull = _Prior(strength, log(unit))
+    pull = Pull(strength, log(unit))
     start = -log(gap)
     bracket = (start - log(REACH), start + log(REACH))
     if strength > 0:
@@ -144,7 +144,7 @@ def _newton(
     data: CalibrationData,
     log_beta: float,
     bracket: tuple[float, float],
-    prior: _Prior,
+    prior: Pull,
     tol: float,
     max_iter: int,
 ) -> Result:

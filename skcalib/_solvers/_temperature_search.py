@@ -6,10 +6,12 @@ the root of the derivative (Brent's again) the rest [Brent, Algorithms for Minim
 without Derivatives, 1973]. Or the ECE of 15 bins, on the grid 0.001, 0.002, ..., 5 of
 the baseline of Tang, Chen & Ho, Neural Clamping, TMLR 2024.
 
-Deviation: the confidences of the 5,000 temperatures of that grid are interpolated.
+Deviations: the confidences of the 5,000 temperatures of that grid are interpolated, and
+any of the objectives may have the prior of `_temperature` added to it.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from math import exp, log
 from typing import Literal
@@ -32,8 +34,10 @@ from skcalib._solvers._result import (
 from skcalib._solvers._temperature import (
     LEAST_TEMPERATURE,
     REACH,
+    Pull,
     enlarged,
     fit_temperature,
+    prior_strength,
     scaled_logits,
     subsample,
     typical_gap,
@@ -60,31 +64,55 @@ def search_temperature(
     objective: Objective,
     gamma: float,
     *,
+    prior: float | None = None,
     tol: float,
     max_iter: int,
 ) -> Result:
-    """Minimise `objective` over T > 0."""
+    """Minimise `objective` and prior over T > 0; that is none, or its samples."""
+    return _search(
+        data,
+        objective,
+        gamma,
+        Pull(prior_strength(prior, data), 0.0),
+        tol=tol,
+        max_iter=max_iter,
+    )
+
+
+def _search(
+    data: CalibrationData,
+    objective: Objective,
+    gamma: float,
+    pull: Pull,
+    *,
+    tol: float,
+    max_iter: int,
+) -> Result:
     sample = subsample(data)
     gap = typical_gap(sample)
     if gap == 0:
         return Result(np.ones(1), np.nan, 0, ALL_EQUAL)
     if objective == "ece":
-        return _search_ece(data)
+        return _search_ece(data, pull)
     if gap < LEAST_TEMPERATURE:
-        larger = enlarged(data)
-        result = search_temperature(
-            larger, objective, gamma, tol=tol, max_iter=max_iter
-        )
+        larger, pull = enlarged(data), replace(pull, centre=log(LEAST_TEMPERATURE))
+        result = _search(larger, objective, gamma, pull, tol=tol, max_iter=max_iter)
         return result.at(result.x * LEAST_TEMPERATURE)
 
     def mean(
-        statistic: Callable[..., float], u: float, rows: CalibrationData = data
+        statistic: Callable[..., float],
+        order: int,
+        u: float,
+        rows: CalibrationData = data,
     ) -> float:
-        return float(rows.sum(partial(statistic, objective, gamma, exp(u))))
+        total = float(rows.sum(partial(statistic, objective, gamma, exp(u))))
+        return total + pull.at(u)[order]
 
-    loss, slope = partial(mean, summed_losses), partial(mean, summed_slopes)
-    middle = -log(gap)
-    grid = np.linspace(middle - log(REACH), middle + log(REACH), GRID_POINTS)
+    loss, slope = partial(mean, summed_losses, 0), partial(mean, summed_slopes, 1)
+    low, high = -log(gap) - log(REACH), -log(gap) + log(REACH)
+    if pull.strength > 0:
+        low, high = min(low, pull.centre - 1), max(high, pull.centre + 1)
+    grid = np.linspace(low, high, GRID_POINTS)
     coarse = np.array([loss(u, sample) for u in grid])
     # Where no sample is in error the loss ends at 0 but for rounding: go to the end.
     best = int(np.flatnonzero(coarse <= coarse.min() + NOISE)[-1])
@@ -161,11 +189,12 @@ def are_tiny(logits: NDArray) -> bool:
     return bool(max(logits.max(), -logits.min()) < SMALLEST_SINGLE)
 
 
-def _search_ece(data: CalibrationData) -> Result:
+def _search_ece(data: CalibrationData, pull: Pull) -> Result:
     """Try every temperature of the grid in one pass over the data."""
     rows = ECE_ROWS * data.n_classes
     gaps = data.sum(_ece_gaps, block_elements=rows, heavy=True)
     errors = np.abs(gaps).sum(axis=1)
+    errors += [pull.at(-log(t))[0] for t in ECE_TEMPERATURES.tolist()]
     best = int(np.argmin(errors))
     n_iter = len(ECE_TEMPERATURES)
     x = ECE_TEMPERATURES[best : best + 1].copy()

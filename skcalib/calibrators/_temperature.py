@@ -31,8 +31,9 @@ class TemperatureScaling(BaseCalibrator):
         ``objective="focal"``.
 
     prior : float or None, default=8.0
-        Strength, in samples, of a weak pull of the log-loss towards :math:`T = 1` (see
-        Notes); None is the maximum likelihood of [1]_. Not used by other objectives.
+        Strength, in samples, of a weak pull of the objective towards :math:`T = 1` (see
+        Notes); None is the objective alone, for the log-loss the maximum likelihood of
+        [1]_.
 
     tol : float, default=1e-10
         Absolute tolerance on :math:`\log T`. Not used by ``objective="ece"``, and
@@ -71,9 +72,9 @@ class TemperatureScaling(BaseCalibrator):
     Warns
     -----
     ConvergenceWarning
-        If the logits of each row are equal; and, with another objective or
-        ``prior=None``, if no temperature is best: all samples are classified without
-        error, or the logits carry no information. The best point found is kept.
+        If the logits of each row are equal; and, with ``prior=None``, if no temperature
+        is best: all samples are classified without error, or the logits carry no
+        information. The best point found is kept.
 
     Notes
     -----
@@ -83,7 +84,7 @@ class TemperatureScaling(BaseCalibrator):
     .. math::
         \frac{2c}{n} \ln \cosh \frac{\ln T}{2},
 
-    added to the mean log-loss of :math:`n` samples, with :math:`c` its strength: as if
+    added to the mean objective of :math:`n` samples, with :math:`c` its strength: as if
     `prior` trials had each found the logits too large and too small by a factor. Its
     pull on :math:`\ln T` never exceeds :math:`c / n`, so that logits in units of their
     own, far from log-probabilities, lose little by it, and with thousands of samples it
@@ -153,10 +154,10 @@ class TemperatureScaling(BaseCalibrator):
 
     def fit_calibration(self, data):
         """Find the temperature."""
-        options = {"tol": self.tol, "max_iter": self.max_iter}
+        options = {"prior": self.prior, "tol": self.tol, "max_iter": self.max_iter}
         focal_is_log_loss = self.objective == "focal" and self.gamma == 0
         if self.objective == "log_loss" or focal_is_log_loss:
-            result = fit_temperature(data, prior=self.prior, **options)
+            result = fit_temperature(data, **options)
         else:
             result = search_temperature(data, self.objective, self.gamma, **options)
         self._record(result)

@@ -9,6 +9,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 
 from skcalib.calibrators import TemperatureScaling
+from skcalib.datasets import make_logits
 
 OBJECTIVES = ["log_loss", "focal", "brier", "ece"]
 
@@ -401,3 +402,11 @@ def test_logits_that_mislead_are_divided_by_a_thousand_of_their_median_gaps():
     with pytest.warns(ConvergenceWarning, match="do not point at the true classes"):
         ts = TemperatureScaling(prior=None).fit(logits, [1, 2, 0])
     assert ts.temperature_ == pytest.approx(1000 * 2, rel=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["log_loss", "focal", "brier", "ece"])
+def test_no_objective_goes_to_zero_on_rows_without_an_error(objective):
+    logits, y = make_logits(3000, 5, random_state=0)
+    right = np.flatnonzero(logits.argmax(axis=1) == y)[:200]
+    fitted = TemperatureScaling(objective=objective).fit(logits[right], y[right])
+    assert fitted.temperature_ > 0.1
