@@ -14,6 +14,8 @@ from skcalib._solvers._temperature import (
     PRIOR,
     fit_temperature,
     prior_strength,
+    subsample,
+    typical_gap,
 )
 from skcalib._validation import make_splits
 from skcalib.calibrators._absent import fill_absent
@@ -22,6 +24,13 @@ from skcalib.calibrators._seen_range import clip_masked
 
 # Held-out losses are only compared, so the fits behind them may be rougher.
 FOLD_TOLERANCE = 1e-4
+# Share of the typical distance of the two top logits that a temperature above 1 may be
+# as the unit of the prior. A larger one, which leaves the two top classes of most rows
+# nearer than e^4 to 1, comes of many errors of a network that was sure, and says little
+# of what a matrix finds that mends them. A round number, tried on the demonstration
+# network under another light (docs/neural_clamping.rst), with what it costs elsewhere
+# by `benchmarks/never_harm.py`.
+LARGEST_UNIT = 0.25
 
 
 class MatrixScaling(BaseCalibrator):
@@ -63,7 +72,7 @@ class MatrixScaling(BaseCalibrator):
         Strength, in samples, of a weak pull of the temperature, where the search
         starts, towards 1, as in `TemperatureScaling`, and with "odir", which leaves
         them free, of the diagonal entries towards those of the temperature; None is the
-        penalty as published.
+        penalty as published. See Notes.
 
     tol : float, default=1e-9
         How far above its minimum, in nats, the penalised mean log-loss may end.
@@ -134,6 +143,12 @@ class MatrixScaling(BaseCalibrator):
     than the samples can support, the training loss goes to 0 while the test loss grows:
     with a hundred classes and a few thousand samples ``penalty=None`` is worse than no
     calibration.
+
+    With a `prior` of :math:`c`, :math:`\frac{c}{n} \sum_j (T w_{jj} - 1)^2` is added to
+    the mean log-loss of :math:`n` samples, with :math:`T` the temperature. Where it is
+    above 1 and leaves the two most likely classes nearer than :math:`e^4` to 1 in most
+    rows, the largest that does neither stands for it as the unit: a network that was
+    sure and wrong as often as that needs a matrix more than a temperature.
 
     A class that does not occur in the calibration set is left out of the fit. It has
     the mean of the others' diagonal entries, off-diagonal entries and offsets.
@@ -219,12 +234,13 @@ class MatrixScaling(BaseCalibrator):
         found = fit_temperature(data, prior=self.prior)
         temperature = max(found.x[0], LEAST_TEMPERATURE)
         data, self.logit_range_ = clip_masked(data, temperature)
+        centre = 1 / temperature, _unit(data, temperature)
         features = self._features(data)
         start = identity_map(data.n_classes, 1 / temperature)
-        strengths, models = self._choose_strengths(features, splits, start, temperature)
+        strengths, models = self._choose_strengths(features, splits, start, centre)
         off_diagonal, intercept = strengths
         self.off_diagonal_penalty_, self.intercept_penalty_ = off_diagonal, intercept
-        result = self._fit_affine(features, strengths, start, temperature, self.tol)
+        result = self._fit_affine(features, strengths, start, centre, self.tol)
         self._record(result)
         self.coef_, self.intercept_ = result.x[:, :-1], result.x[:, -1]
         for of_folds in ("fold_coefs_", "fold_intercepts_"):
@@ -256,7 +272,7 @@ class MatrixScaling(BaseCalibrator):
         number = np.cumsum(data.weight > 0) - 1
         return [(number[train], number[test]) for train, test in splits]
 
-    def _choose_strengths(self, data, splits, start, temperature):
+    def _choose_strengths(self, data, splits, start, centre):
         """Return the two strengths, and the models of the folds if there are any."""
         self.cv_losses_ = {}
         if not splits:
@@ -266,7 +282,7 @@ class MatrixScaling(BaseCalibrator):
 
         def fit(train, off_diagonal, intercept, x):
             strengths = off_diagonal, intercept
-            return self._fit_affine(train, strengths, x, temperature, tol).x
+            return self._fit_affine(train, strengths, x, centre, tol).x
 
         folds = [tuple(data.subset(rows) for rows in split) for split in splits]
         search = PenaltySearch(fit, folds)
@@ -275,7 +291,8 @@ class MatrixScaling(BaseCalibrator):
         self.cv_losses_ = search.losses
         return strengths, models
 
-    def _fit_affine(self, data, strengths, start, temperature, tol):
+    def _fit_affine(self, data, strengths, start, centre, tol):
+        """Fit matrix and offset, `centre` being that of the prior, and its unit."""
         off_diagonal, intercept = strengths
         n_classes = data.n_classes
         if self.penalty == "l2":
@@ -284,10 +301,9 @@ class MatrixScaling(BaseCalibrator):
         else:
             factor = off_diagonal / (n_classes * (n_classes - 1))
             prior = None if self.penalty is None else self.prior
-            # The factors in units of those of temperature scaling.
-            unit = min(temperature, LARGEST_LOGIT)
+            middle, unit = centre
             own = prior_strength(prior, data) * unit**2
-            ridge = Ridge(factor, own, intercept / n_classes, 1 / temperature)
+            ridge = Ridge(factor, own, intercept / n_classes, middle)
         present = data.present
         if present.shape[0] < n_classes:
             data = data.columns(present)
@@ -317,3 +333,9 @@ class MatrixScaling(BaseCalibrator):
     @property
     def has_logits(self):
         return not self.average_folds
+
+
+def _unit(data, temperature):
+    """Return the temperature in whose inverse the prior measures the diagonal."""
+    gap = typical_gap(subsample(data))
+    return min(temperature, max(LARGEST_UNIT * gap, 1.0), LARGEST_LOGIT)

@@ -8,6 +8,8 @@ from sklearn.model_selection import PredefinedSplit, StratifiedKFold
 
 from skcalib._validation import make_splits
 from skcalib.calibrators import MatrixScaling, TemperatureScaling
+from skcalib.datasets import load_demo
+from skcalib.frozen import OnnxLogits
 
 COEF = np.array([[0.6, 0.2, 0.0], [-0.2, 0.5, 0.1], [0.1, 0.0, 0.8]])
 INTERCEPT = np.array([0.4, 0.0, -0.4])
@@ -353,3 +355,25 @@ def test_repeated_rows_are_fitted_as_weights_also_in_the_folds(
     assert repeated.intercept_penalty_ == weighted.intercept_penalty_
     expected = weighted.predict_proba(logits)
     assert_allclose(repeated.predict_proba(logits), expected, atol=1e-6)
+
+
+@pytest.mark.onnx
+def test_where_the_network_was_sure_and_wrong_the_prior_does_not_hold_the_diagonal():
+    # Under another light T is 6, and a matrix undoes what made it so.
+    pytest.importorskip("onnxruntime")
+    demo, light = load_demo(), np.linspace(0, 0.4, 8, dtype=np.float32)
+    network = OnnxLogits(demo.model)
+    logits, test = (
+        network.transform(np.clip(0.8 * images + light, 0, 1))
+        for images in (demo.X_calibration, demo.X_test)
+    )
+    fitted = [
+        MatrixScaling(
+            off_diagonal_penalty=1.0, intercept_penalty=0.01, prior=prior
+        ).fit(logits, demo.y_calibration)
+        for prior in (8.0, None)
+    ]
+    with_prior, without = (
+        mean_log_loss(demo.y_test, each.predict_proba(test)) for each in fitted
+    )
+    assert with_prior < without + 0.01
