@@ -20,7 +20,7 @@ class Given:
     kind: Literal["module", "onnx", "callable"]
     model: Any
     output: Any = None
-    device: str = "auto"
+    device: Any = "auto"
     providers: list[Any] | None = None
 
     @classmethod

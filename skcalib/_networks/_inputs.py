@@ -1,11 +1,12 @@
 """Rows of a network's inputs: from any source, and in batches on its device.
 
-They come from arrays, mapped files, tensors, Datasets and DataLoaders. `as_rows` says
-what an estimator takes as X, `rows_in_order` runs through any X once, and `Inputs`
-reads it in any order, resident on the device if it fits there.
+They come from arrays, mapped files, tensors, Datasets and DataLoaders, or by name where
+a network has several inputs. `as_rows` says what an estimator takes as X,
+`rows_in_order` runs through any X once, and `Inputs` reads it in any order, resident on
+the device if it fits there.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch.utils.data import (
 )
 
 from skcalib._blocks import free_memory
+from skcalib._networks._named import NamedRows, each, split_labels
 from skcalib._networks._network import Network
 from skcalib._numerics import hash_rows
 
@@ -35,7 +37,7 @@ _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 def as_rows(estimator: Any, X: Any) -> Any:
     """Return X as it is, or as an array of real numbers; refuse what is no rows."""
     name = type(estimator).__name__
-    if isinstance(X, torch.Tensor | Dataset | DataLoader):
+    if isinstance(X, torch.Tensor | Dataset | DataLoader | Mapping):
         return X
     if issparse(X):
         raise TypeError(
@@ -73,11 +75,14 @@ class Inputs:
 
     Parameters
     ----------
-    X : array, memmap, torch.Tensor, Dataset or DataLoader
+    X : array, memmap, torch.Tensor, Dataset, DataLoader or mapping
         The inputs. Numbers of any type are cast to the floating-point type of the
         network and never rescaled: bytes of 0..255 stay 0..255. Arrays and mapped
         files are read in place, a batch at a time. A Dataset is read into memory once
-        if it fits; its items are inputs, or pairs of input and label.
+        if it fits; its items are inputs, or pairs of input and label. Several inputs
+        come by name, labels perhaps beside them, in a mapping or in the items of a
+        Dataset; of these, and where a site inside the network is perturbed, whole
+        numbers stay what they are.
 
     network : Network
         Says on which device and in which type.
@@ -94,6 +99,9 @@ class Inputs:
         Shape of what is perturbed, without the batch axis: one input, or the tensor at
         the network's site.
 
+    names : list of str or None
+        Names of the inputs, None of a single one without a name.
+
     resident : bool
         Whether all rows lie on the device.
     """
@@ -102,20 +110,20 @@ class Inputs:
         self.network = network
         self.batch_size = network.fixed_batch or batch_size
         rows, self._labels = open_rows(X, self.batch_size)
-        self.n_samples = rows.n_samples
+        self.n_samples, self.names = rows.n_samples, rows.names
         self._rows = _on_device(rows, network.device)
-        values = getattr(self._rows, "values", None)
-        where = values.device if isinstance(values, torch.Tensor) else _CPU
-        self.resident = values is not None and where.type == network.device.type
-        self.shape = rows.shape
+        where = self._rows.device
+        self.resident = where is not None and where.type == network.device.type
+        if rows.names or network.site is not None:
+            _, first = next(self.batches([0]))
+            self.shape = tuple(network.perturbed(first).shape[1:])
+        else:
+            self.shape = rows.shape
         if not self.shape:
             raise ValueError(
                 f"X has shape ({self.n_samples},); the axis of the samples has to come "
                 "before those of one sample. A single sample is X[np.newaxis]."
             )
-        if network.site is not None:
-            _, first = next(self.batches([0]))
-            self.shape = tuple(network.perturbed(first).shape[1:])
 
     def labels(self) -> Any:
         """Return the labels that came with a Dataset of pairs, else None."""
@@ -141,13 +149,13 @@ class Inputs:
 
     def batches(
         self, order: Any = None, step: int | None = None
-    ) -> Iterator[tuple[Any, Tensor]]:
+    ) -> Iterator[tuple[Any, Any]]:
         """Yield ``(index, x)``: rows of the batch and its inputs on the device.
 
-        `index` is a slice, or a tensor of row numbers on the device where `order`, an
-        array of row numbers, was given. `x` may be the user's own memory: networks
-        must be given a new tensor, such as ``x + delta``. No batch reaches over a
-        multiple of `step` rows.
+        `x` is a tensor, or `NamedRows` of tensors. It may be the user's own memory:
+        networks must be given a new tensor, such as ``x + delta``. `index` is a slice,
+        or a tensor of row numbers on the device where `order`, an array of row
+        numbers, was given. No batch reaches over a multiple of `step` rows.
         """
         n_rows = self.n_samples if order is None else len(order)
         cuts = [slice(a, b) for a, b in _cuts(n_rows, self.batch_size, step or n_rows)]
@@ -155,12 +163,21 @@ class Inputs:
             order = self.as_order(order)
             cuts = [order[cut] for cut in cuts]
         for index, x in zip(cuts, self._rows.batches(cuts), strict=True):
-            yield self._to_device(index), self._to_device(x, self.network.input_dtype)
+            yield self._to_device(index), self._inputs_to_device(x)
 
     def values(self, order: Any = None) -> Iterator[Tensor]:
         """Yield what is perturbed, batch by batch: the inputs, or those at a site."""
         for _, x in self.batches(order):
             yield self.network.perturbed(x)
+
+    def _inputs_to_device(self, x: Any) -> Any:
+        keeps_integers = isinstance(x, NamedRows) or self.network.site is not None
+
+        def move(part: Tensor) -> Any:
+            cast = part.is_floating_point() or not keeps_integers
+            return self._to_device(part, self.network.dtype if cast else None)
+
+        return each(move, x)
 
     def _to_device(self, values: Any, dtype: torch.dtype | None = None) -> Any:
         """Move a tensor or an index, without waiting for a GPU to take it over."""
@@ -176,7 +193,9 @@ class Inputs:
         return values.to(device, non_blocking=True).to(dtype or values.dtype)
 
 
-def _hash_tensor(rows: Tensor) -> NDArray[Any]:
+def _hash_tensor(rows: Any) -> NDArray[Any]:
+    if isinstance(rows, NamedRows):
+        return hash_rows(np.stack([_hash_tensor(x) for x in rows.values()], axis=1))
     # NumPy has no bfloat16.
     rows = rows.float() if rows.dtype == torch.bfloat16 else rows
     return hash_rows(rows.detach().cpu().numpy())
@@ -188,7 +207,7 @@ def _on_device(rows: Any, device: torch.device) -> Any:
         return rows
     if rows.n_bytes > torch.cuda.mem_get_info(device)[0] / 2:
         return rows
-    return ArrayRows(rows.take(slice(None)).to(device))
+    return ArrayRows(each(lambda part: part.to(device), rows.take(slice(None))))
 
 
 def _cuts(n_rows: int, size: int, step: int) -> Iterator[tuple[int, int]]:
@@ -200,31 +219,29 @@ def _cuts(n_rows: int, size: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 class ArrayRows:
-    """Rows of an array or a tensor, wherever it lies.
+    """Rows of an array or a tensor, wherever it lies, or of several by name.
 
     Nothing is copied until a batch is taken, and then only what torch cannot read in
     place: rows out of order, mapped files, arrays that must not be written to.
+
+    `shape` is that of one row, () of several inputs, which have `names`; `device` that
+    of all tensors, None where they do not lie on one.
     """
 
     labels = None
 
     def __init__(self, values: Any) -> None:
-        if isinstance(values, torch.Tensor):
-            values = values.detach()
-        elif values.dtype.kind not in "biuf":
-            raise ValueError(
-                f"X has type {values.dtype}; the network needs numbers. "
-                "Convert X first."
-            )
-        if values.ndim == 0 or values.shape[0] == 0:
-            raise ValueError(
-                f"X has shape {tuple(values.shape)}; the network needs at least one "
-                "sample. A single sample is X[np.newaxis]."
-            )
-        self.values = values
-        self.n_samples = values.shape[0]
-        self.shape = tuple(values.shape[1:])
-        self.n_bytes = values.nbytes
+        self.values = each(_checked, values)
+        named = self.values if isinstance(values, NamedRows) else {}
+        self.names = [*named] or None
+        self.n_samples = self.values.shape[0]
+        self.shape = tuple(self.values.shape[1:])
+        parts = [*named.values()] or [self.values]
+        self.n_bytes = sum(part.nbytes for part in parts)
+        places = {getattr(part, "device", _CPU) for part in parts}
+        # Arrays of NumPy 2 have a device as well, by a name.
+        places = {_CPU if isinstance(place, str) else place for place in places}
+        self.device = places.pop() if len(places) == 1 else None
 
     def batches(self, indices: Iterable[Any]) -> Iterator[Any]:
         """Yield a tensor for each index, a slice or an array of row numbers."""
@@ -233,25 +250,46 @@ class ArrayRows:
 
     def take(self, index: Any) -> Any:
         """Return the rows of a slice, or of row numbers in an array or tensor."""
-        if isinstance(self.values, torch.Tensor):
-            if isinstance(index, slice):
-                return self.values[index]
-            return self.values.index_select(
-                0, torch.as_tensor(index, device=self.values.device)
-            )
-        if isinstance(index, torch.Tensor):
-            index = index.numpy()
-        block = np.asarray(self.values[index])
-        wide = block.dtype.kind == "u" and block.itemsize > 1
-        if wide or not block.dtype.isnative:  # types that torch does not have
-            block = block.astype(np.int64 if wide else block.dtype.newbyteorder("="))
-        if not (block.flags.writeable and block.flags.c_contiguous):
-            block = np.array(block, order="C")
-        return torch.from_numpy(block)
+        return each(lambda part: _take(part, index), self.values)
+
+
+def _checked(values: Any) -> Any:
+    """Return an array of numbers, or a tensor without its gradients."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach()
+    elif values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"X has type {values.dtype}; the network needs numbers. Convert X first."
+        )
+    if values.ndim == 0 or values.shape[0] == 0:
+        raise ValueError(
+            f"X has shape {tuple(values.shape)}; the network needs at least one "
+            "sample. A single sample is X[np.newaxis]."
+        )
+    return values
+
+
+def _take(values: Any, index: Any) -> Tensor:
+    """Return rows of an array or a tensor as a tensor."""
+    if isinstance(values, torch.Tensor):
+        if isinstance(index, slice):
+            return values[index]
+        return values.index_select(0, torch.as_tensor(index, device=values.device))
+    if isinstance(index, torch.Tensor):
+        index = index.numpy()
+    block = np.asarray(values[index])
+    wide = block.dtype.kind == "u" and block.itemsize > 1
+    if wide or not block.dtype.isnative:  # types that torch does not have
+        block = block.astype(np.int64 if wide else block.dtype.newbyteorder("="))
+    if not (block.flags.writeable and block.flags.c_contiguous):
+        block = np.array(block, order="C")
+    return torch.from_numpy(block)
 
 
 class DatasetRows:
     """Rows of a map-style Dataset, read when they are needed by `loader`'s workers."""
+
+    device = None
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -260,9 +298,9 @@ class DatasetRows:
         self.n_samples = self.order.shape[0]
         if self.n_samples == 0:
             raise ValueError("X is a Dataset without samples.")
-        first, _ = _split(next(self._load([self.order[:1]])))
-        self.shape = tuple(first.shape[1:])
-        self.n_bytes = first.nbytes * self.n_samples
+        first = ArrayRows(_split(next(self._load([self.order[:1]])))[0])
+        self.shape, self.names = first.shape, first.names
+        self.n_bytes = first.n_bytes * self.n_samples
 
     def batches(self, indices: Iterable[Any]) -> Iterator[Any]:
         """Yield a tensor for each index, a slice or an array of row numbers."""
@@ -272,15 +310,15 @@ class DatasetRows:
     @property
     def labels(self) -> Any:
         """The labels, read anew; None where the Dataset yields inputs only."""
-        return self._read(256, lambda rows: rows[:0])[1]
+        return _column([_split(batch)[1] for batch in self._in_order(256)])
 
     def read(self, batch_size: int) -> tuple[Any, Any]:
-        """Read all rows into memory; return the tensor and the labels."""
-        return self._read(batch_size)
+        """Read all rows into memory; return them and the labels."""
+        return read_batches(self._in_order(batch_size))
 
-    def _read(self, batch_size: int, keep: Any = None) -> tuple[Any, Any]:
+    def _in_order(self, batch_size: int) -> Iterator[Any]:
         starts = range(batch_size, self.n_samples, batch_size)
-        return read_batches(self._load(np.split(self.order, list(starts))), keep)
+        return self._load(np.split(self.order, list(starts)))
 
     def _load(self, chunks: list[Any]) -> Iterator[Any]:
         loader = self.loader
@@ -300,6 +338,9 @@ def open_rows(X: Any, batch_size: int) -> tuple[Any, Any]:
     `labels` is None where not read yet.
     """
     X = _as_loader(X, batch_size)
+    if isinstance(X, Mapping):
+        values, labels = split_labels(X)
+        return ArrayRows(values), labels
     if not isinstance(X, DataLoader):
         return ArrayRows(X), None
     if _is_stream(X):
@@ -319,19 +360,19 @@ def rows_in_order(X: Any, batch_size: int) -> Iterator[Any]:
         for batch in X:
             yield _split(batch)[0]
         return
-    rows = ArrayRows(X)
+    rows = ArrayRows(split_labels(X)[0] if isinstance(X, Mapping) else X)
     starts = range(0, rows.n_samples, batch_size)
     yield from rows.batches(slice(start, start + batch_size) for start in starts)
 
 
 def _as_loader(X: Any, batch_size: int) -> Any:
-    """Return a DataLoader that keeps the order of the rows, an array or a tensor."""
+    """Return a DataLoader that keeps the order of the rows, arrays or tensors."""
     if isinstance(X, Dataset):
         return DataLoader(X, batch_size=batch_size)
     if isinstance(X, DataLoader):
         _refuse_shuffling(X)
         return X
-    return X if isinstance(X, torch.Tensor | np.ndarray) else np.asarray(X)
+    return X if isinstance(X, torch.Tensor | np.ndarray | Mapping) else np.asarray(X)
 
 
 def _is_stream(loader: Any) -> bool:
@@ -372,17 +413,37 @@ def _refuse_another_order(outer: Any, sampler: Any) -> None:
         )
 
 
-def read_batches(batches: Iterable[Any], keep: Any = None) -> tuple[Any, Any]:
-    """Put batches together; return the tensor of inputs and the array of labels."""
-    rows, labels = [], []
-    for batch in batches:
-        row, label = _split(batch)
-        rows.append(row if keep is None else keep(row))
-        if label is not None:
-            labels.append(np.asarray(label))
-    if not rows:
+def read_batches(batches: Iterable[Any]) -> tuple[Any, Any]:
+    """Put batches together; return the inputs and the array of labels."""
+    parts = [_split(batch) for batch in batches]
+    if not parts:
         raise ValueError("X is a DataLoader without samples.")
-    return torch.cat(rows), np.concatenate(labels) if labels else None
+    rows, labels = zip(*parts, strict=True)
+    return _joined(rows), _column(labels)
+
+
+def _column(labels: Iterable[Any]) -> Any:
+    """Put the labels of batches together; None where they have none."""
+    found = [
+        np.asarray(label.cpu() if isinstance(label, torch.Tensor) else label)
+        for label in labels
+        if label is not None
+    ]
+    return np.concatenate(found) if found else None
+
+
+def _joined(rows: Sequence[Any]) -> Any:
+    """Put batches of tensors, or of named tensors, together."""
+    if isinstance(rows[0], NamedRows):
+        return NamedRows({k: _joined([row[k] for row in rows]) for k in rows[0]})
+    try:
+        return torch.cat(list(rows))
+    except RuntimeError as error:
+        shapes = sorted({tuple(row.shape[1:]) for row in rows})
+        raise ValueError(
+            f"The batches of X hold rows of different shapes: {shapes[:4]}. Pad all of "
+            "them to one length, such as by padding='max_length' of a tokenizer."
+        ) from error
 
 
 def _row_numbers(loader: Any) -> NDArray[np.int64]:
@@ -391,14 +452,29 @@ def _row_numbers(loader: Any) -> NDArray[np.int64]:
 
 
 def _split(batch: Any) -> tuple[Any, Any]:
-    """Split what a loader yields into inputs and, of a pair, labels."""
+    """Split what a loader yields into inputs and labels, None where it has none."""
     label = None
     if isinstance(batch, list | tuple) and batch:
-        label = batch[1] if len(batch) == 2 else None
-        batch = batch[0]
+        batch, *rest = batch
+        label = rest[0] if len(rest) == 1 else None
+        _refuse_tokens_beside(batch, rest)
+    if isinstance(batch, Mapping):
+        rows, own = split_labels(batch)
+        return rows, own if label is None else label
     if not isinstance(batch, torch.Tensor):
         raise ValueError(
             f"The Dataset yields a {type(batch).__name__}; it must yield inputs, or "
-            "inputs first and labels second."
+            "inputs first and labels second. Several inputs have names, in a dict."
         )
     return batch, label
+
+
+def _refuse_tokens_beside(first: Any, rest: list[Any]) -> None:
+    """Refuse tokens with more than labels beside them: what would be a mask is lost."""
+    is_tensor = isinstance(first, torch.Tensor)
+    if len(rest) > 1 and is_tensor and not first.is_floating_point() and first.ndim > 1:
+        raise ValueError(
+            f"The Dataset yields {1 + len(rest)} tensors, the first of whole numbers; "
+            "which of them are inputs cannot be known. Yield a dict of the network's "
+            "inputs by name, with 'labels' in it."
+        )

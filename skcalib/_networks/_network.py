@@ -1,7 +1,6 @@
 """Frozen networks of all kinds behind one call: inputs on the device to logits."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -13,21 +12,20 @@ from torch import Tensor
 
 from skcalib._networks._folding import fold_batch_norm
 from skcalib._networks._given import Given
+from skcalib._networks._named import NamedRows, each, perturbed_name
+from skcalib._networks._onnx import SessionLogits, confirm_once, convert
+from skcalib._networks._site import SiteModule
 from skcalib._networks._torch import (
     as_logits,
     checked_device,
+    describe,
     frozen_view,
     module_device,
     pick_logits,
+    run_module,
 )
-from skcalib._networks._train_mode import (
-    refuse_compiled_in_train_mode,
-    refuse_train_mode,
-)
-from skcalib._onnx._files import open_source
+from skcalib._networks._train_mode import modules_behind, refuse_train_mode
 from skcalib._onnx._outputs import are_proba, refuse_nan
-from skcalib._onnx._readout import Readout
-from skcalib._onnx._recent import Recent
 from skcalib._onnx._session import OnnxNetwork, open_onnx
 from skcalib._warnings import warn
 from skcalib.exceptions import NotDifferentiableError
@@ -38,9 +36,6 @@ _FAULTS = (RuntimeError, TypeError, IndexError)
 _FOLDED_DTYPES = (torch.float32, torch.float64)
 # Rows on which a network is tried out.
 PROBE_ROWS = 16
-# Converted ONNX networks, the last few used: converting one and confirming its gradient
-# costs far more than a batch. They hold no state, so that all may share them.
-_converted = Recent(4)
 
 
 class Network:
@@ -49,8 +44,8 @@ class Network:
     Parameters
     ----------
     forward : callable
-        Takes a tensor of inputs and gives logits. With `site`, a module that takes
-        the perturbation as a second argument and adds it inside.
+        Takes a tensor of inputs, or several by name, and gives logits. One that has
+        `site_values` takes a shift at its site as a second argument.
 
     device : str or torch.device
         Where it runs.
@@ -74,10 +69,8 @@ class Network:
         Number of rows that the network insists on.
 
     site : str, default=None
-        Name of the inner tensor that is perturbed, None for the input.
-
-    input_dtype : torch.dtype, default=None
-        Type of inputs that are not those of the perturbation, such as tokens.
+        Name of the inner tensor, or of the one of several inputs, that is perturbed;
+        None for the input, or for the only one that holds real numbers.
 
     reason : str, default=None
         Why no input gradients can be had; None if they can.
@@ -97,9 +90,6 @@ class Network:
         Floating-point type of the perturbation: float32, or float64 where the weights
         are.
 
-    input_dtype : torch.dtype
-        Type that inputs are cast to, the same unless the network takes integers.
-
     differentiable : bool
         Whether input gradients can be had.
     """
@@ -116,7 +106,6 @@ class Network:
         compiled: bool = False,
         fixed_batch: int | None = None,
         site: str | None = None,
-        input_dtype: torch.dtype | None = None,
         reason: str | None = None,
         watched: bool = False,
         confirm: Callable[[Tensor], None] | None = None,
@@ -127,12 +116,12 @@ class Network:
             )
         self.device = torch.device(device)
         self.dtype = torch.float64 if weight_dtype == torch.float64 else torch.float32
-        self.input_dtype = input_dtype or self.dtype
         self.differentiable = reason is None
         self.reason = reason
         self.fixed_batch = fixed_batch
         self.site = site
         self._module: Any = forward
+        self._is_inner = site is not None and hasattr(forward, "site_values")
         self._confirm = confirm
         self._watched = watched
         self._compiled = compiled
@@ -155,16 +144,21 @@ class Network:
     def _run(self, forward: Any, values: Any, *, rounded: bool = True) -> Tensor:
         given = values if isinstance(values, tuple) else (values,)
         n_rows = given[0].shape[0]
-        arguments = [self._prepare(argument) for argument in given]
+        arguments = [each(self._prepare, argument) for argument in given]
         if self._watched:
-            refuse_train_mode(self._module, *arguments)
+            refuse_train_mode(partial(self._pass, self._module), *arguments)
             self._watched = False
         with contextlib.ExitStack() as stack:
             for context in self._contexts(rounded):
                 stack.enter_context(context)
-            result = pick_logits(forward(*arguments), self._output)
+            result = pick_logits(self._pass(forward, *arguments), self._output)
         logits: Tensor = as_logits(result, arguments[0].shape[0])
         return logits[:n_rows]
+
+    def _pass(self, forward: Any, *arguments: Any) -> Any:
+        if hasattr(self._module, "site_values"):  # it reads names itself
+            return forward(*arguments)
+        return run_module(forward, *arguments)
 
     def _prepare(self, x: Tensor) -> Tensor:
         lacking = (self.fixed_batch or 0) - x.shape[0]
@@ -182,23 +176,48 @@ class Network:
         if self._avoids_cudnn:
             yield torch.backends.cudnn.flags(enabled=False)
 
-    def shifted(self, x: Tensor, delta: Tensor, bounds: Any = None) -> Any:
+    def shifted(self, x: Any, delta: Tensor, bounds: Any = None) -> Any:
         """Return what the network takes for ``clip(x + delta)``, in new tensors."""
-        if self.site is None:
-            values = x + delta
-            return values if bounds is None else values.clamp(*bounds)
+        if not self._is_inner:
+            seen = self.perturbed(x)
+            values = seen + delta
+            values = values if bounds is None else values.clamp(*bounds)
+            return values if seen is x else NamedRows({**x, self._input(x): values})
+        if bounds is None and self.fixed_batch is None:
+            return x, delta
         base = self.perturbed(x)
         if bounds is None:
             return x, delta.expand(base.shape)
         return x, (base + delta).clamp(*bounds) - base
 
-    def perturbed(self, x: Tensor) -> Tensor:
+    def perturbed(self, x: Any) -> Tensor:
         """Return the tensor of a batch that is perturbed: the inputs, or the site."""
-        if self.site is None:
-            return x
+        if not self._is_inner:
+            named = isinstance(x, NamedRows) or self.site is not None
+            values: Tensor = x[self._input(x)] if named else x
+            return values
+        prepared = each(self._prepare, x)
         with torch.no_grad():
-            values: Tensor = self._module.site_values(self._prepare(x))
+            values = self._module.site_values(prepared)
+        if values.shape[:1] != prepared.shape[:1] or not values.is_floating_point():
+            raise ValueError(
+                f"What is at the site {self.site!r} has shape {tuple(values.shape)} "
+                f"and type {values.dtype} for {x.shape[0]} rows; a perturbation needs "
+                "real numbers, and rows along the first axis. Name another: site=..."
+            )
         return values[: x.shape[0]]
+
+    def _input(self, x: Any) -> str:
+        """Return which of several inputs is perturbed."""
+        named = isinstance(x, NamedRows)
+        if named and (self.site is None or self.site in x):
+            return perturbed_name(x, self.site)
+        parts: list[str] = [*dict(getattr(self._module, "named_modules", dict)())][1:]
+        raise ValueError(
+            f"site={self.site!r} is neither an input nor a part of the network. The "
+            f"inputs are {[*x] if named else 'a single one without a name'}; the parts "
+            f"are {', '.join(parts[:8]) or 'none'}{', ...' * (len(parts) > 8)}."
+        )
 
     def probe(
         self, inputs: Any, n_classes: int | None = None, *, gradient: bool = True
@@ -240,25 +259,34 @@ class Network:
         """From here on run a leaner form of the network, if it has one."""
         if self._compiled or self._weight_dtype not in _FOLDED_DTYPES:
             return  # the compiler does so itself; few digits leave nothing to check by
+        if self._is_inner:
+            return  # a layer that was replaced would no longer be shifted
         self._forward = fold_batch_norm(
             self._forward, lambda forward: self._run(forward, values, rounded=False)
         )
 
-    def _refused(self, x: Tensor, error: Exception) -> ValueError:
+    def _refused(self, x: Any, error: Exception) -> ValueError:
         if self._takes_integers(x):
             return ValueError(
                 "The network takes whole numbers, such as tokens, to which no "
-                "perturbation can be added. Pass the part of the network behind its "
-                "embedding as the model and the embedded inputs as X; for an ONNX "
-                "model, name the embedding's output: site=..."
+                "perturbation can be added. Name the embedding, to whose result it "
+                f"can, such as site={self._embedding()!r}. For a function, pass the "
+                "part of the network behind it as the model and what is embedded as X."
             )
         return ValueError(
-            f"The network could not be run on a batch of shape {tuple(x.shape)} and "
-            f"type {x.dtype}: {error}. Pass X in the shape and scale the network was "
-            "trained on; bytes are cast, not rescaled."
+            f"The network could not be run on {describe(x)}: {error}. Pass X in the "
+            "shape and scale the network was trained on; bytes are cast, not rescaled."
         )
 
-    def _takes_integers(self, x: Tensor) -> bool:
+    def _embedding(self) -> str:
+        kinds = torch.nn.Embedding, torch.nn.EmbeddingBag
+        parts: dict[str, Any] = dict(getattr(self._module, "named_modules", dict)())
+        names = (name for name, part in parts.items() if isinstance(part, kinds))
+        return next(names, "...")
+
+    def _takes_integers(self, x: Any) -> bool:
+        if isinstance(x, NamedRows) or self.site is not None:
+            return False  # which have not been cast
         try:
             with torch.no_grad():
                 self._forward(x.long())
@@ -281,7 +309,7 @@ class Network:
                 "end."
             )
 
-    def _check_gradient(self, x: Tensor) -> None:
+    def _check_gradient(self, x: Any) -> None:
         x = x[:2]
         delta = torch.zeros_like(self.perturbed(x[:1])[0], requires_grad=True)
         with torch.enable_grad():
@@ -339,15 +367,17 @@ def open_network(
     model : torch.nn.Module, TorchLogits, OnnxLogits, path, bytes, ModelProto, callable
         The network.
 
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         Where to run. "auto" is where a module lies, a GPU for an ONNX model if there
-        is one, and the CPU for a callable. Elsewhere takes a copy of a module.
+        is one, and for a callable where the first module lies that it closes over, or
+        else the CPU. Elsewhere takes a copy of a module.
 
     output : str or int, default=None
         Where the logits are in the network's result.
 
     site : str, default=None
-        Inner tensor of an ONNX model that is perturbed in the place of its input.
+        What is perturbed in the place of the input: an inner tensor of an ONNX model,
+        the result of a part of a torch module, or one of several inputs.
 
     precision : {"bf16", "fp16"}, default=None
         Type of the heavy operators; sums and perturbation stay as they are.
@@ -364,7 +394,7 @@ def open_network(
         The frozen network.
     """
     given = Given.of(model, output)
-    device = given.device if device == "auto" else device
+    device = given.device if str(device) == "auto" else device
     if str(device) != "auto":
         checked_device(device)
     options: dict[str, Any] = {
@@ -374,11 +404,7 @@ def open_network(
     }
     if given.kind == "onnx":
         return _open_onnx(given, device, site, options)
-    if site is not None:
-        raise ValueError(
-            f"site={site!r} names a tensor inside an ONNX model. For a torch module, "
-            "pass the part behind that tensor as the model, and its values as X."
-        )
+    options["site"] = site
     if given.kind == "module":
         return _open_module(given, device, options)
     forward = given.model
@@ -388,9 +414,15 @@ def open_network(
             "bytes or onnx.ModelProto of an ONNX model, or a callable; got "
             f"{type(forward).__name__}."
         )
-    device = "cpu" if device == "auto" else device
-    watched = not refuse_compiled_in_train_mode(forward)
-    return Network(forward, device, output=given.output, watched=watched, **options)
+    modules, is_compiled = modules_behind(forward)
+    if str(device) == "auto":
+        places = (
+            module_device(m) for m in modules if any(True for _ in m.parameters())
+        )
+        device = next(places, "cpu")
+    return Network(
+        forward, device, output=given.output, watched=not is_compiled, **options
+    )
 
 
 def _open_module(given: Given, device: Any, options: dict[str, Any]) -> Network:
@@ -400,77 +432,39 @@ def _open_module(given: Given, device: Any, options: dict[str, Any]) -> Network:
     floating = (p.dtype for p in view.parameters() if p.is_floating_point())
     dtype = next(floating, torch.float32)
     device = module_device(view) if str(device) == "auto" else device
-    output = given.output
+    site, output = options["site"], given.output
+    if site is not None and site in dict(view.named_modules()):
+        view = SiteModule(view, site)
     return Network(view, device, dtype, output=output, watched=True, **options)
 
 
 def _open_onnx(
     given: Given, device: Any, site: str | None, options: dict[str, Any]
 ) -> Network:
-    if device == "auto":
+    if str(device) == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    module, reason = _convert(given, site, device)
+    module, reason = convert(given, site, device)
     if module is None:
         session = open_onnx(given.model, given.output, given.providers)
-        if site is not None or [spec.dtype.kind for spec in session.inputs] != ["f"]:
+        real = [spec.name for spec in session.inputs if spec.dtype.kind == "f"]
+        if site not in (None, *real) or (site is None and len(real) != 1):
             # There is nothing, or not one thing, that could be perturbed.
             raise NotDifferentiableError(reason)
-        return _forward_only(session, reason)
+        return _forward_only(session, reason, site)
     return Network(
         module,
         device,
         fixed_batch=module.fixed_batch,
-        site=site,
-        input_dtype=_integer_type(module.input_dtype),
-        confirm=partial(_confirm, module),
+        site=module.site if len(module.inputs) > 1 else site,
+        confirm=partial(confirm_once, module),
         **options,
     )
 
 
-def _confirm(module: Any, x: Tensor) -> None:
-    """Compare a converted network with the original, unless that has been done."""
-    from skcalib._onnx._in_torch import confirm
-
-    if not module.is_confirmed:
-        confirm(module, x)
-
-
-def _convert(given: Given, site: str | None, device: Any) -> tuple[Any, str | None]:
-    """Return ``(module, None)``, or ``(None, reason)`` where there is no gradient."""
-    from skcalib._onnx._in_torch import differentiable_network
-
-    def convert() -> tuple[Any, str | None]:
-        try:
-            module = differentiable_network(given.model, given.output, site)
-        except NotDifferentiableError as error:
-            return None, str(error)
-        return module.to(device).eval(), None
-
-    key = (os.getpid(), open_source(given.model), given.output, site, str(device))
-    found: tuple[Any, str | None] = _converted.get(key, convert)
-    return found
-
-
-def _integer_type(dtype: np.dtype[Any]) -> torch.dtype | None:
-    """Return the torch type of inputs of integers, None where they are real."""
-    return None if dtype.kind == "f" else torch.from_numpy(np.empty(0, dtype)).dtype
-
-
-class _Session:
-    """Logits by onnxruntime, on the CPU, without gradients."""
-
-    def __init__(self, session: OnnxNetwork) -> None:
-        self._session = session
-        self._readout: Readout | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        rows = x.numpy()
-        if self._readout is None:
-            self._readout = self._session.confirm(rows, rows.shape[0])
-        (logits,) = self._session.logits(rows, rows.shape[0], self._readout)
-        return torch.from_numpy(logits)
-
-
-def _forward_only(session: OnnxNetwork, reason: str | None) -> Network:
+def _forward_only(
+    session: OnnxNetwork, reason: str | None, site: str | None
+) -> Network:
     fixed = session.inputs[0].fixed_batch
-    return Network(_Session(session), "cpu", fixed_batch=fixed, reason=reason)
+    return Network(
+        SessionLogits(session), "cpu", fixed_batch=fixed, site=site, reason=reason
+    )

@@ -2,10 +2,12 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from skcalib._networks._named import NamedRows, each
 from skcalib._onnx._outputs import as_columns
 from skcalib._optional import import_optional
 
@@ -17,7 +19,7 @@ def is_module(network: Any) -> bool:
     return isinstance(network, import_optional("torch", _PURPOSE).nn.Module)
 
 
-def frozen_view(module: Any, device: str, *, own_weights: bool = False) -> Any:
+def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
     """Return `module` in eval mode, as a copy of its tree that shares its weights.
 
     The parameters lie in the same memory, so nothing large is copied, but ask for no
@@ -34,7 +36,7 @@ def frozen_view(module: Any, device: str, *, own_weights: bool = False) -> Any:
         raise ValueError(
             "The module lies on the device 'meta', without its weights. Load them."
         )
-    wanted = own if device == "auto" else checked_device(device)
+    wanted = own if str(device) == "auto" else checked_device(device)
     moves = wanted.type != own.type or wanted.index not in (None, own.index)
     owns = own_weights or moves
 
@@ -97,25 +99,40 @@ def module_logits(
 
     device = module_device(view)
     dtype = next((p.dtype for p in view.parameters() if p.is_floating_point()), None)
+
+    def copied(part: Any) -> Any:
+        # The first layer may work in place, and the inputs are the user's.
+        wanted = dtype if part.is_floating_point() else None
+        return part.detach().to(device, wanted or part.dtype, copy=True)
+
     for number, batch in enumerate(batches):
-        wanted = dtype if batch.is_floating_point() else None
-        # A copy: the first layer may work in place, and the inputs are the user's.
-        x = batch.detach().to(device, wanted or batch.dtype, copy=True)
+        x = each(copied, batch)
         if number == 0:
-            refuse_train_mode(view, x)
+            refuse_train_mode(partial(run_module, view), x)
         with torch.no_grad():
             try:
-                result = view(x)
+                result = run_module(view, x)
             except (RuntimeError, TypeError, IndexError) as error:
                 raise ValueError(
-                    f"The module could not be run on a batch of shape "
-                    f"{tuple(batch.shape)} and type {batch.dtype}: {error}. Pass X in "
-                    "the shape, type and scale the module was trained on."
+                    f"The module could not be run on {describe(batch)}: {error}. Pass "
+                    "X in the shape, type and scale the module was trained on."
                 ) from error
         values = pick_logits(result, output).detach()
         wide = values.dtype == torch.float64 or not values.is_floating_point()
         array = (values if wide else values.to(torch.float32)).cpu().numpy()
         yield as_columns(array, batch.shape[0], "The module's output")
+
+
+def run_module(module: Any, x: Any) -> Any:
+    """Run a module or function on a batch; named inputs are passed by keyword."""
+    return module(**x) if isinstance(x, NamedRows) else module(x)
+
+
+def describe(x: Any) -> str:
+    """Say what a batch is, for a message."""
+    if isinstance(x, NamedRows):
+        return f"a batch of {x.describe()}"
+    return f"a batch of shape {tuple(x.shape)} and type {x.dtype}"
 
 
 def as_logits(result: Any, n_rows: int) -> Any:

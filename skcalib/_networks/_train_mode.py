@@ -14,6 +14,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from skcalib._networks._module_copy import ModuleCopier
+from skcalib._networks._named import each
 
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
@@ -78,7 +79,7 @@ def refuse_train_mode(forward: Callable[..., Any], *arguments: Any) -> None:
         watch = _Watch()
         try:
             with torch.no_grad(), watch:
-                forward(*(argument[:rows].clone() for argument in arguments))
+                forward(*(each(torch.clone, part[:rows]) for part in arguments))
         except TrainModeError:
             watch.restore_counts()
             raise
@@ -87,13 +88,15 @@ def refuse_train_mode(forward: Callable[..., Any], *arguments: Any) -> None:
         return
 
 
-def refuse_compiled_in_train_mode(function: Callable[..., Any]) -> bool:
-    """Whether `function` is, or closes over, something compiled, which hides its calls.
+def modules_behind(function: Callable[..., Any]) -> tuple[list[Any], bool]:
+    """Return the modules that a function closes over, and whether any is compiled.
+
+    Compiled code hides what it calls.
 
     Raises
     ------
     TrainModeError
-        If that belongs to a module in train mode.
+        If that which is compiled belongs to a module in train mode.
     """
 
     def same(tensor: Any) -> Any:
@@ -101,13 +104,11 @@ def refuse_compiled_in_train_mode(function: Callable[..., Any]) -> bool:
 
     copier = ModuleCopier(same, same, scripted=same)
     copier.value(function)
-    if not copier.met_compiled:
-        return False
-    for module in copier.originals:
+    for module in copier.originals if copier.met_compiled else ():
         if any(part.training for part in module.modules()):
             raise TrainModeError(
                 f"The network runs a compiled {type(module).__name__} in train mode, "
                 "so that its logits are not those of inference. Call eval() on it, or "
                 "pass the module itself: it is then run in eval mode and left as it is."
             )
-    return True
+    return copier.originals, copier.met_compiled

@@ -23,7 +23,12 @@ from skcalib._progress import Progress
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
 from skcalib._solvers._temperature import PRIOR
-from skcalib._validation import check_two_classes, check_weight, encode_labels
+from skcalib._validation import (
+    check_two_classes,
+    check_weight,
+    column_on_host,
+    encode_labels,
+)
 from skcalib._warnings import warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._objective import Objective
@@ -49,7 +54,7 @@ SHARED_CONSTRAINTS = {
     "tol": [Interval(Real, 0, None, closed="neither")],
     "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "device": [str],
+    "device": "no_validation",
     "precision": [StrOptions({"bf16", "fp16"}), None],
     "channels_last": ["boolean"],
     "compile": ["boolean"],
@@ -109,7 +114,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+        X : array-like of shape (n_samples, ...), dict, Dataset or DataLoader
             Inputs of the network.
 
         Returns
@@ -127,6 +132,11 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
                 f"X holds inputs of shape {inputs.shape}, but {type(self).__name__} "
                 f"was fitted on inputs of shape {self.delta_.shape}."
             )
+        if inputs.names and set(inputs.names) != set(self.input_names_ or ()):
+            raise ValueError(
+                f"X has the inputs {inputs.names}, but {type(self).__name__} was "
+                f"fitted on {self.input_names_ or 'a single one without a name'}."
+            )
         codes = np.zeros(inputs.n_samples, dtype=np.intp)
         objective = Objective(
             network, inputs, codes, feasible_range=self.feasible_range
@@ -138,7 +148,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+        X : array-like of shape (n_samples, ...), dict, Dataset or DataLoader
             Inputs of the network.
 
         Returns
@@ -155,7 +165,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+        X : array-like of shape (n_samples, ...), dict, Dataset or DataLoader
             Inputs of the network.
 
         Returns
@@ -175,7 +185,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+        X : array-like of shape (n_samples, ...), dict, Dataset or DataLoader
             Inputs of the network.
 
         Returns
@@ -227,13 +237,14 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         rows = as_rows(self, X)
         self._check_features(X, rows, reset=True)
         inputs = Inputs(rows, network, self.batch_size)
+        self.input_names_ = inputs.names
         y = inputs.labels() if y is None else y
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None. Pass the true class of each row, or a Dataset of pairs."
             )
-        y = np.asarray(y)
+        y = np.asarray(column_on_host(y))
         check_consistent_length(np.empty(inputs.n_samples), y)
         n_classes = None if self.classes is None else len(self.classes)
         n_columns = network.probe(inputs, n_classes, gradient=needs_gradient)

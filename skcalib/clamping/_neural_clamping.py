@@ -124,7 +124,7 @@ class NeuralClamping(ClampedClassifier):
     batch_size : int, default=256
         Rows a run of the network.
 
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         Where to run; "auto" is where the module lies.
 
     precision : {"bf16", "fp16"}, default=None
@@ -140,7 +140,10 @@ class NeuralClamping(ClampedClassifier):
         Which part of the network's result holds the logits.
 
     site : str, default=None
-        Inner tensor of an ONNX model to perturb in the place of its input.
+        What to perturb in the place of the input: an inner tensor of an ONNX model, the
+        result of a part of a torch module, such as an embedding, or one of several
+        inputs, such as "inputs_embeds". Of several inputs None is the only one that
+        holds real numbers.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default columns of a data frame that are
@@ -195,6 +198,9 @@ class NeuralClamping(ClampedClassifier):
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
+
+    input_names_ : list of str or None
+        Names of the network's inputs, None of a single one.
 
     n_features_in_ : int
         Number of features, where an input is one row of them.
@@ -322,13 +328,14 @@ class NeuralClamping(ClampedClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+        X : array-like of shape (n_samples, ...), dict, Dataset or DataLoader
             Inputs of the network, of held-out samples. May be a `numpy.memmap` larger
-            than memory.
+            than memory. Several inputs come by name, in a dict of arrays or in the
+            items of a Dataset; a module gets them by keyword.
 
         y : array-like of shape (n_samples,), default=None
             True classes; see the parameter `classes`. None takes them from a Dataset of
-            pairs.
+            pairs, or from the entry "labels" or "label" beside named inputs.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.

@@ -67,7 +67,7 @@ class NeuralClampingCV(ClampedClassifier):
     batch_size : int, default=256
         Rows a run of the network.
 
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         Where to run; "auto" is where the module lies.
 
     precision : {"bf16", "fp16"}, default=None
@@ -83,7 +83,10 @@ class NeuralClampingCV(ClampedClassifier):
         Which part of the network's result holds the logits.
 
     site : str, default=None
-        Inner tensor of an ONNX model to perturb in the place of its input.
+        What to perturb in the place of the input: an inner tensor of an ONNX model, the
+        result of a part of a torch module, such as an embedding, or one of several
+        inputs, such as "inputs_embeds". Of several inputs None is the only one that
+        holds real numbers.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits; see `NeuralClamping`.
@@ -117,6 +120,9 @@ class NeuralClampingCV(ClampedClassifier):
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
+
+    input_names_ : list of str or None
+        Names of the network's inputs, None of a single one.
 
     n_features_in_ : int
         Number of features, where an input is one row of them.
@@ -220,11 +226,12 @@ class NeuralClampingCV(ClampedClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...), Dataset or DataLoader
-            Inputs of the network, of held-out samples.
+        X : array-like of shape (n_samples, ...), dict, Dataset or DataLoader
+            Inputs of the network, of held-out samples; see `NeuralClamping`.
 
         y : array-like of shape (n_samples,), default=None
-            True classes; None takes them from a Dataset of pairs.
+            True classes; None takes them from a Dataset of pairs, or from the entry
+            "labels" beside named inputs.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows. They are used

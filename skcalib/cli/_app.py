@@ -106,6 +106,14 @@ def calibrate(
             show_default=False,
         ),
     ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(
+            help="Inner tensor of the model that clamping perturbs in the place of the "
+            "input, such as the embedding of tokens.",
+            show_default=False,
+        ),
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -135,6 +143,7 @@ def calibrate(
         _commands.Targets(output, save, report, overwrite),
         judging=judging,
         gamma=gamma,
+        site=site,
         serving=serving,
     )
     _tell(outcome, report, as_json=json)

@@ -120,6 +120,7 @@ def run_calibrate(
     *,
     judging: Judging,
     gamma: float | None,
+    site: str | None,
     serving: Serving,
 ) -> Outcome:
     """Fit a calibrator, judge it by data it was not fitted on, and write it."""
@@ -127,6 +128,7 @@ def run_calibrate(
         method,
         judging.seed,
         gamma=gamma,
+        site=site,
         model=None if source.inputs is None else source.model,
         model_output=source.model_output,
     )

@@ -147,7 +147,7 @@ def _compare(
     written: Any,
     original: Path | None,
     served: Served,
-    inputs: NDArray[Any] | None,
+    inputs: Any,
     calibrator: Any,
     seen: NDArray[Any] | None,
 ) -> Served:
@@ -158,7 +158,8 @@ def _compare(
     if inputs is None:
         return served
     expected = calibrator.predict_proba(seen)
-    n_batches = -(-len(inputs) // _BATCH)
+    n_rows = inputs.shape[0]
+    n_batches = -(-n_rows // _BATCH)
     batched = progress(
         batches(session.inputs, inputs, _BATCH), "Running the written model", n_batches
     )
@@ -170,4 +171,4 @@ def _compare(
             f"{served.path} differs from Python by {largest:.1e} in a probability. "
             "Do not serve it before you know why."
         )
-    return replace(served, n_compared=len(inputs), largest_difference=largest)
+    return replace(served, n_compared=n_rows, largest_difference=largest)

@@ -64,12 +64,13 @@ def make_calibrator(
     seed: int,
     *,
     gamma: float | None = None,
+    site: str | None = None,
     model: Path | None = None,
     model_output: str | None = None,
 ) -> Any:
     """Return the calibrator called `method`, with its default parameters.
 
-    Clamping needs the `model` whose inputs are at hand.
+    Clamping needs the `model` whose inputs are at hand; `site` is what it perturbs.
     """
     methods = METHODS | installed_calibrators()
     if method not in (*methods, CLAMPING):
@@ -92,6 +93,13 @@ def make_calibrator(
                 f"use; {' and '.join(_FOCAL)} do."
             )
         calibrator.set_params(gamma=gamma)
+    if site is not None:
+        if method != CLAMPING:
+            raise UsageError(
+                f"--site is what clamping perturbs, and the method is {method}. Leave "
+                f"it out, or pass --method {CLAMPING}."
+            )
+        calibrator.set_params(site=site)
     return calibrator
 
 

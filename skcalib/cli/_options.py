@@ -69,7 +69,11 @@ class Source:
         typer.Argument(help="ONNX file of the classifier.", show_default=False),
     ] = None
     inputs: Annotated[
-        Path | None, _data("Inputs of the model, .npy or .npz, also with the labels.")
+        Path | None,
+        _data(
+            "Inputs of the model, .npy or .npz, also with the labels. Several inputs "
+            "are arrays, or columns, of their names."
+        ),
     ] = None
     inputs_key: Key = None
     logits: Annotated[

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import ParquetRows, free_memory, open_source
+from skcalib._networks._named import NamedRows
 from skcalib._optional import import_optional
 from skcalib.cli._errors import DataError
 from skcalib.cli._rows import (
@@ -23,10 +24,10 @@ from skcalib.cli._rows import (
     Request,
     Rows,
     check_names,
-    choose,
     find_name,
     in_memory,
     stays_in_file,
+    take,
 )
 from skcalib.cli._stores import read_hdf5, read_zarr
 
@@ -79,16 +80,19 @@ def _run(reader: Reader, path: Path, request: Request) -> Rows:
 
 def _checked(path: Path, rows: Rows, request: Request) -> Rows:
     """Refuse what is no rows of numbers; bring labels into their usual type."""
-    for array in rows[:2]:
+    named = isinstance(rows.values, NamedRows)
+    parts = [*rows.values.values()] if named else [rows.values]
+    for array in (*parts, rows.labels):
         if array is not None and array.ndim == 0:
             raise DataError(f"{path} holds a single value where rows are needed.")
     if request.role == "labels":
         return Rows(_as_labels(path, rows.values))
-    if rows.values.dtype.kind not in "fiu":
-        raise DataError(
-            f"{path} holds {request.role} of type {rows.values.dtype}; they must be "
-            "numbers."
-        )
+    for array in parts:
+        if array.dtype.kind not in "fiu":
+            raise DataError(
+                f"{path} holds {request.role} of type {array.dtype}; they must be "
+                "numbers."
+            )
     if rows.labels is None:
         return rows
     return rows._replace(labels=_as_labels(path, rows.labels))
@@ -189,11 +193,11 @@ def _read_archive(path: Path, archive: zipfile.ZipFile, request: Request) -> Row
     check_names(path, names)
     arrays = dict(zip(names, members, strict=True))
     held = {name: str(_header(archive, info)) for name, info in arrays.items()}
-    name, label_name = choose(path, held, request)
-    values = _read_member(path, archive, arrays[name])
-    if label_name is None:
-        return Rows(values)
-    return Rows(values, _read_member(path, archive, arrays[label_name]))
+
+    def read(name: str) -> NDArray[Any]:
+        return _read_member(path, archive, arrays[name])
+
+    return take(path, held, request, read, read)
 
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Header:
@@ -383,14 +387,15 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
         others = (label_name, request.apart, *table.index)
         chosen = [name for name in names if name not in others]
     else:
-        keys = [key.strip() for key in request.key.split(",")]
-        unknown = sorted(set(keys) - set(names))
+        chosen = request.keys
+        unknown = sorted(set(chosen) - set(names))
         if unknown:
             find_name(names, request.role, unknown[0])
-        chosen = keys
     if not chosen:
         raise DataError(f"{path} has no columns beside those of labels and index.")
     labels = None if label_name is None else table.column(label_name)
+    if request.by_name:
+        return Rows(NamedRows({name: table.matrix([name]) for name in chosen}), labels)
     values = table.matrix(chosen)
     is_named = table.has_header and values.shape[1] == len(chosen)
     return Rows(values, labels, chosen if is_named else None)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from numpy.typing import NDArray
 
 from skcalib._blocks import free_memory
+from skcalib._networks._named import NamedRows
 from skcalib._validation import names_twice
 from skcalib.cli._errors import DataError
 
@@ -38,13 +39,20 @@ class Rows(NamedTuple):
 class Request(NamedTuple):
     """What to look for in a file; a key is the name of an array or of columns.
 
-    `apart` names a column that holds neither values nor labels.
+    `apart` names a column that holds neither values nor labels. With `by_name` the key
+    lists several inputs of a model.
     """
 
     role: Role
     key: str | None = None
     labels_key: str | None = None
     apart: str | None = None
+    by_name: bool = False
+
+    @property
+    def keys(self) -> list[str]:
+        """The names in the key, which commas separate."""
+        return [key.strip() for key in (self.key or "").split(",")]
 
 
 Reader = Callable[[Path, Request], Rows]
@@ -66,13 +74,32 @@ def in_memory(rows: Any) -> Any:
     return rows if stays_in_file(rows) else rows[:]
 
 
-def choose(
-    path: Path, held: Mapping[str, str], request: Request
-) -> tuple[str, str | None]:
-    """Return the names of the array that is asked for, and of that of its labels.
+def take(
+    path: Path,
+    held: Mapping[str, str],
+    request: Request,
+    read: Callable[[str], Any],
+    read_labels: Callable[[str], Any],
+) -> Rows:
+    """Read the array, or by name the arrays, that are asked for, and the labels.
 
     `held` describes each array of the file.
     """
+    if request.by_name:
+        check_names(path, list(held))
+        label_name = find_name(list(held), "labels", request.labels_key)
+        found = {key: find_name(list(held), "inputs", key) for key in request.keys}
+        values: Any = NamedRows({key: read(str(name)) for key, name in found.items()})
+    else:
+        name, label_name = choose(path, held, request)
+        values = read(name)
+    return Rows(values, None if label_name is None else read_labels(label_name))
+
+
+def choose(
+    path: Path, held: Mapping[str, str], request: Request
+) -> tuple[str, str | None]:
+    """Return the names of the array that is asked for, and of that of its labels."""
     names = list(held)
     check_names(path, names)
     name = find_name(names, request.role, request.key)

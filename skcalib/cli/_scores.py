@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from skcalib._base import BaseCalibrator
 from skcalib._blocks import is_stored, open_source
 from skcalib._networks._given import perturbs_inputs
+from skcalib._networks._named import NamedRows
+from skcalib._numerics import hash_rows
+from skcalib._onnx._session import open_onnx
 from skcalib._validation import (
     INDEX_ROWS,
     check_calibration_set,
@@ -36,19 +39,22 @@ _ROWS_A_STEP = 2048
 class Values:
     """Logits of samples, and the network and inputs they came from.
 
-    Logits are an array, or rows of a file that do not fit in memory.
+    Logits are an array, or rows of a file that do not fit in memory; inputs are an
+    array, or several by name.
     """
 
     logits: Any
     network: OnnxLogits | None = field(default=None, kw_only=True)
-    inputs: NDArray[Any] | None = field(default=None, kw_only=True)
+    inputs: Any = field(default=None, kw_only=True)
 
     @property
     def rows(self) -> NDArray[Any]:
         """What tells samples apart: the network's inputs, or logits without any."""
+        if isinstance(self.inputs, NamedRows):
+            return np.column_stack([hash_rows(part) for part in self.inputs.values()])
         return self.logits if self.inputs is None else self.inputs
 
-    def seen_by(self, calibrator: Any) -> NDArray[Any]:
+    def seen_by(self, calibrator: Any) -> Any:
         """Return what a calibrator is fitted on: logits, or the network's inputs."""
         if self.inputs is not None and perturbs_inputs(calibrator):
             return self.inputs
@@ -112,11 +118,9 @@ def _read_labelled(
     source: Labelled,
 ) -> tuple[NDArray[Any], NDArray[Any], list[str] | None]:
     """Return values, their labels, and the names of the columns in a table."""
-    role, path, key = source.values
-    if source.labels is None:
-        values, labels, names = read_rows(path, Request(role, key, source.labels_key))
-    else:
-        values, _, names = read_rows(path, Request(role, key))
+    _, path, _ = source.values
+    values, labels, names = read_rows(path, _request(source, source.labels is None))
+    if source.labels is not None:
         labels = read_labels(source.labels, source.labels_key)
     if labels is None:
         raise DataError(
@@ -126,16 +130,28 @@ def _read_labelled(
         )
     if values.shape[:1] != labels.shape[:1]:
         raise DataError(
-            f"{path} has {len(values)} rows but there are {len(labels)} labels. (The "
-            "first line of a .csv file is a header unless it holds numbers only.)"
+            f"{path} has {values.shape[0]} rows but there are {len(labels)} labels. "
+            "(The first line of a .csv file is a header unless it holds numbers only.)"
         )
     return values, labels, names
+
+
+def _request(source: Source, with_labels: bool) -> Request:
+    """Say what to look for; several inputs of a model are found by their names."""
+    role, _, key = source.values
+    labels_key = source.labels_key if with_labels else None
+    if role == "inputs":
+        specs = open_onnx(str(source.model), source.model_output).inputs
+        if len(specs) > 1:
+            names = key or ",".join(spec.name for spec in specs)
+            return Request(role, names, labels_key, by_name=True)
+    return Request(role, key, labels_key)
 
 
 def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     """Read what a fitted calibrator is to be applied to; labels are passed over."""
     role, path, key = source.values
-    values, _, names = read_rows(path, Request(role, key, source.labels_key))
+    values, _, names = read_rows(path, _request(source, True))
     found = _as_logits(source, values)
     _check_width(found.logits, calibrator, path)
     if names is not None:
@@ -148,7 +164,7 @@ def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     return found
 
 
-def _as_logits(source: Source, values: NDArray[Any]) -> Values:
+def _as_logits(source: Source, values: Any) -> Values:
     """Return logits, running the model where inputs were given."""
     if source.inputs is not None:
         network = OnnxLogits(str(source.model), output=source.model_output).fit(values)
@@ -232,8 +248,8 @@ def _parse_classes(text: str | None, labels: NDArray[Any]) -> list[Any] | None:
         ) from error
 
 
-def _run(network: OnnxLogits, inputs: NDArray[Any]) -> NDArray[Any]:
-    starts = range(0, len(inputs), _ROWS_A_STEP)
+def _run(network: OnnxLogits, inputs: Any) -> NDArray[Any]:
+    starts = range(0, inputs.shape[0], _ROWS_A_STEP)
     return np.concatenate(
         [
             network.transform(inputs[start : start + _ROWS_A_STEP])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._optional import import_optional
-from skcalib.cli._rows import Request, Rows, choose, in_memory
+from skcalib.cli._rows import Request, Rows, in_memory, take
 
 
 def read_hdf5(path: Path, request: Request) -> Rows:
@@ -38,12 +38,14 @@ def read_zarr(path: Path, request: Request) -> Rows:
 
 def _read_store(path: Path, arrays: dict[str, Any], request: Request) -> Rows:
     held = {name: f"{a.dtype}, shape {a.shape}" for name, a in arrays.items()}
-    name, label_name = choose(path, held, request)
-    if request.role in ("labels", "inputs"):
-        values: Any = _whole(arrays[name])
-    else:
-        values = in_memory(arrays[name])
-    return Rows(values, None if label_name is None else _whole(arrays[label_name]))
+    whole = request.role in ("labels", "inputs")
+    return take(
+        path,
+        held,
+        request,
+        lambda name: _whole(arrays[name]) if whole else in_memory(arrays[name]),
+        lambda name: _whole(arrays[name]),
+    )
 
 
 def _whole(array: Any) -> NDArray[Any]:

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._maps import CalibrationMap
 from skcalib._networks._given import Given
+from skcalib._networks._named import NamedRows
 from skcalib._onnx._files import (
     inline_outside_data,
     open_source,
@@ -65,7 +66,7 @@ def calibrate_with_clamping(
         )
     network = _network_to_write(model, output, clamping)
     exported = network.kind == "module"
-    written = _export(network, change.delta.shape) if exported else network.model
+    written = _export(network, clamping) if exported else network.model
     source = open_source(written)
     place = None if exported else network.output
     runtime = open_onnx(written, place)
@@ -87,7 +88,7 @@ def calibrate_with_clamping(
     inline_outside_data(calibrated, source.folder)
     if X is not None:
         session = open_session(calibrated, source)
-        batched = batches(runtime.inputs, X, len(X))
+        batched = batches(runtime.inputs, X, X.shape[0])
         expected = _python(clamping, X)
         difference = largest_difference(
             session, served.scores, served.meaning, batched, expected
@@ -119,17 +120,22 @@ def _refuse_callable(network: Given) -> None:
         )
 
 
-def _export(network: Given, input_shape: tuple[int, ...]) -> bytes:
+def _export(network: Given, clamping: Any) -> bytes:
+    if clamping.site is not None or clamping.input_names_ is not None:
+        raise ValueError(
+            "A torch module that is perturbed at a site, or has several inputs, is not "
+            "written as ONNX here. Write to_torch(neural_clamping), which has both "
+            "sides of the calibration, by torch.onnx.export, or fit on the ONNX form "
+            "of the network."
+        )
     torch_network = importlib.import_module("skcalib.export._clamping_torch")
     written: bytes = torch_network.export_network(
-        network.model, network.output, input_shape
+        network.model, network.output, clamping.delta_.shape
     )
     return written
 
 
-def _read(
-    runtime: OnnxNetwork, model: Any, network: Given, X: NDArray[Any] | None
-) -> Readout:
+def _read(runtime: OnnxNetwork, model: Any, network: Given, X: Any) -> Readout:
     """Settle where the logits are, as it was settled for the fit."""
     if network.kind == "module":
         # Whatever the module returned were its logits, also the result of a softmax.
@@ -138,7 +144,7 @@ def _read(
         return Readout(
             output, "logits", output, output, frozenset({output}), made="proba"
         )
-    return runtime.confirm_on_probe() if X is None else runtime.confirm(X, len(X))
+    return runtime.confirm_on_probe() if X is None else runtime.confirm(X, X.shape[0])
 
 
 def _n_columns(readout: Readout, types: dict[str, Any], n_classes: int) -> int:
@@ -167,11 +173,13 @@ def _summary(clamping: Any, change: Any) -> dict[str, Any]:
     return {"params": params, "perturbation": perturbation}
 
 
-def _probe(specs: list[InputSpec], clamping: Any) -> NDArray[Any] | None:
+def _probe(specs: list[InputSpec], clamping: Any) -> Any:
     """Make up a few inputs; None where the model does not say what it takes."""
-    if clamping.site is not None:
+    if clamping.site is not None or len(specs) > 1:
         feeds = probe_inputs(specs)
-        return None if feeds is None or len(feeds) != 1 else feeds[specs[0].name]
+        if feeds is None:
+            return None
+        return NamedRows(feeds) if len(specs) > 1 else feeds[specs[0].name]
     # Not the batch size at which torch wrote the network.
     X = np.random.default_rng(0).random((3, *clamping.delta_.shape))
     if clamping.feasible_range is not None:
@@ -179,7 +187,7 @@ def _probe(specs: list[InputSpec], clamping: Any) -> NDArray[Any] | None:
     return X.astype(specs[0].dtype)
 
 
-def _python(clamping: Any, X: NDArray[Any]) -> NDArray[Any]:
+def _python(clamping: Any, X: Any) -> NDArray[Any]:
     with warnings.catch_warnings():
         # After a fit on a data frame; made-up inputs have no names.
         warnings.filterwarnings("ignore", "X does not have valid feature names")

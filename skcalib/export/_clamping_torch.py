@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from skcalib._networks._torch import as_logits, frozen_view, pick_logits
+from skcalib._networks._named import NamedRows, perturbed_name
+from skcalib._networks._site import SiteModule
+from skcalib._networks._torch import as_logits, frozen_view, pick_logits, run_module
 from skcalib._onnx._in_torch import differentiable_network
 from skcalib.clamping._change import Change
 from skcalib.export._torch_operations import Calibration
@@ -23,9 +25,9 @@ _OPSET = 17
 class ClampedNetwork(nn.Module):
     """Inputs to probabilities: filter and shift, clip, run the network, calibrate.
 
-    With `at_site`, what is changed is the tensor at the site of an `OnnxModule`. The
-    network stays in eval mode whatever mode the module is put in, and its parameters
-    are not trained.
+    With `at_site`, what is changed is the tensor at the site of an `OnnxModule` or a
+    `SiteModule`; else of several inputs the one of the name `site`. The network stays
+    in eval mode whatever mode the module is put in, and its parameters are not trained.
     """
 
     delta: Tensor
@@ -41,6 +43,7 @@ class ClampedNetwork(nn.Module):
         calibration: Calibration,
         *,
         at_site: bool = False,
+        site: str | None = None,
     ) -> None:
         super().__init__()
         low, high = (None, None) if feasible_range is None else feasible_range
@@ -49,21 +52,34 @@ class ClampedNetwork(nn.Module):
             tensor = None if value is None else _tensor(value)
             self.register_buffer(name, tensor)
         self.axis = change.axis
-        self.axis = change.axis
         self.network = network.requires_grad_(False)
         self.calibration = calibration
         self.at_site = at_site
+        self.site = site
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map inputs of shape (n, ...) to probabilities of shape (n, n_classes)."""
-        if self.at_site:
-            values = self.network.site_values(x)  # type: ignore[operator]
-            logits = self.network(x, self._shift(values) - values)
-        else:
-            logits = self.network(self._shift(x).to(self._dtype()))
-        proba: Tensor = self.calibration(as_logits(logits, x.shape[0]))
+    def forward(self, x: Any = None, **named: Tensor) -> Tensor:
+        """Map inputs of shape (n, ...) to probabilities of shape (n, n_classes).
+
+        Several inputs come as keywords, or as a mapping.
+        """
+        if named or isinstance(x, Mapping):
+            x = NamedRows(named or x)
+        proba: Tensor = self.calibration(as_logits(self._logits(x), x.shape[0]))
         return proba
+
+    def _logits(self, x: Any) -> Any:
+        if self.at_site:
+            if self.kernel is None and self.low is None:
+                return self.network(x, self.delta)
+            values = self.network.site_values(x)  # type: ignore[operator]
+            return self.network(x, self._shift(values) - values)
+        if not isinstance(x, NamedRows):
+            return self.network(self._shift(x).to(self._dtype()))
+        name = perturbed_name(x, self.site)
+        return self.network(
+            NamedRows({**x, name: self._shift(x[name]).to(self._dtype())})
+        )
 
     def train(self, mode: bool = True) -> "ClampedNetwork":
         """Set the mode; the network stays in eval mode."""
@@ -93,9 +109,14 @@ class _Logits(nn.Module):
         self.network = network
         self.output = output
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = pick_logits(self.network(x), self.output)
+    def forward(self, x: Any, *shift: Tensor) -> Tensor:
+        result = self.network(x, *shift) if shift else run_module(self.network, x)
+        logits: Tensor = pick_logits(result, self.output)
         return logits
+
+    def site_values(self, x: Any) -> Tensor:
+        values: Tensor = self.network.site_values(x)  # type: ignore[operator]
+        return values
 
 
 def _tensor(value: Any) -> Tensor:
@@ -108,13 +129,17 @@ def clamped_module(
     """Return a torch network with both sides of a fitted NeuralClamping."""
     # A whole copy: moving or loading a view would reach the weights of the original.
     copied = frozen_view(module, "auto", own_weights=True)
-    return _clamped(_Logits(copied, output), clamping)
+    at_site = clamping.site in dict(copied.named_modules())
+    if at_site:
+        copied = SiteModule(copied, clamping.site)
+    return _clamped(_Logits(copied, output), clamping, at_site=at_site)
 
 
 def clamped_onnx(model: Any, output: str | None, clamping: Any) -> ClampedNetwork:
     """Return an ONNX network with both sides of a fitted NeuralClamping."""
     network = differentiable_network(model, output=output, site=clamping.site)
-    return _clamped(network, clamping, at_site=clamping.site is not None)
+    at_site = clamping.site is not None or len(network.inputs) > 1
+    return _clamped(network, clamping, at_site=at_site)
 
 
 def _clamped(
@@ -127,6 +152,7 @@ def _clamped(
         clamping.feasible_range,
         calibration,
         at_site=at_site,
+        site=clamping.site,
     )
 
 

@@ -19,15 +19,21 @@ Range = tuple[Any, Any]
 
 
 def network_input(model: Any) -> str:
-    """Return the name of the only input of `model`."""
+    """Return the name of the only input of `model`, or the only one of real numbers."""
+    onnx = import_optional("onnx", "Writing an ONNX model")
     constants = {tensor.name for tensor in model.graph.initializer}
-    names = [value.name for value in model.graph.input if value.name not in constants]
-    if len(names) != 1:
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) > 1:
+        real = _floats(onnx.TensorProto)
+        inputs = [v for v in inputs if v.type.tensor_type.elem_type in real]
+    if len(inputs) != 1:
+        names = [value.name for value in model.graph.input]
         raise ValueError(
-            f"The model has the inputs {names}; a perturbation can be written into a "
-            "model of one input only, or at the tensor that site= names."
+            f"The model has the inputs {names}; a perturbation can be written at the "
+            "only one that holds real numbers, or at the tensor that site= names."
         )
-    return names[0]
+    name: str = inputs[0].name
+    return name
 
 
 def perturb_tensor(

@@ -26,8 +26,9 @@ def to_torch(calibrator: Any) -> Any:
         and are not trained. Gradients with respect to the logits flow where the map
         has any.
 
-        The module of a `NeuralClamping` maps inputs of its network to probabilities.
-        It holds a copy of the network, which stays in eval mode and is not trained.
+        The module of a `NeuralClamping` maps inputs of its network to probabilities,
+        several of them by keyword. It holds a copy of the network, which stays in eval
+        mode and is not trained.
 
     See Also
     --------

@@ -27,7 +27,7 @@ class TorchLogits(FrozenLogits):
     batch_size : int, default=256
         Rows a run.
 
-    device : str, default="auto"
+    device : str or torch.device, default="auto"
         Where to run: "auto" is where the module lies; elsewhere takes a copy of it.
 
     output : str or int, default=None
@@ -42,6 +42,10 @@ class TorchLogits(FrozenLogits):
     -----
     `X` is an array, a tensor, a Dataset or a DataLoader. A loader keeps its batches and
     its order, so it must not shuffle; inputs are the first of what it yields.
+
+    Several inputs come by name, as a dict of arrays or tensors or in batches that are
+    dicts, and are passed to ``forward`` by keyword: ``input_ids``, ``attention_mask``.
+    Labels beside them, under ``labels`` or ``label``, are left out.
 
     A clone shares the module. Worker processes get a pickled copy of it: prefer
     threads, or an ONNX file, for `n_jobs` with a large network.
@@ -60,7 +64,7 @@ class TorchLogits(FrozenLogits):
     _parameter_constraints: dict = {
         "module": [callable],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "device": [str],
+        "device": "no_validation",
         "output": [str, Integral, None],
     }
 

@@ -105,7 +105,7 @@ def test_a_network_that_takes_tokens():
         torch.nn.Embedding(10, 4), torch.nn.Flatten(), torch.nn.Linear(12, 3)
     )
     X = np.random.default_rng(0).integers(0, 10, (40, 3))
-    with pytest.raises(ValueError, match="embedded inputs as X"):
+    with pytest.raises(ValueError, match="such as site='0'"):
         NeuralClamping(module).fit(X, draw()[1])
 
 

@@ -207,8 +207,8 @@ def test_a_stream_is_not_gathered_before_it_is_run():
 
 
 def test_batches_without_a_tensor_are_refused():
-    loader = torch.utils.data.DataLoader([{"pixels": row} for row in draw()[0]])
-    with pytest.raises(ValueError, match="yields a dict"):
+    loader = torch.utils.data.DataLoader(["some", "text"])
+    with pytest.raises(ValueError, match=r"yields a str.*in a dict"):
         TorchLogits(tiny_network()).fit(loader)
 
 

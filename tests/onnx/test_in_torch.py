@@ -97,8 +97,8 @@ def test_a_real_network_has_the_gradient_of_its_torch_module(
     path = data_dir / f"{name}.onnx"
     module = differentiable_network(path)
     assert module.is_confirmed
-    assert module.input_name == "image"
-    assert module.input_shape == (None, *shape)
+    assert module.inputs[0].name == "image"
+    assert module.inputs[0].shape == (None, *shape)
     assert module.fixed_batch is None
     X = np.random.default_rng(0).uniform(size=(5, *shape)).astype(np.float32)
     logits, found = gradient(module, X)
@@ -233,7 +233,7 @@ def test_weights_are_buffers_and_follow_the_module():
     assert wide(torch.ones(1, 6, dtype=torch.float64)).dtype == torch.float64
     assert module(torch.ones(1, 6)).dtype == torch.float32
     assert "mlp" not in repr(module)
-    assert "input='x'" in repr(module)
+    assert "inputs=['x']" in repr(module)
 
 
 @pytest.mark.parametrize("form", ["path", "bytes", "proto"])
@@ -455,7 +455,7 @@ def test_half_precision_is_computed_in_single():
     )
     module = differentiable_network(model)
     assert module.is_confirmed
-    assert module.input_dtype == np.float16
+    assert module.inputs[0].dtype == np.float16
     found = module(torch.ones(1, 6))
     assert found.dtype == torch.float32
     expected = np.tanh(half["w"].astype(np.float32).sum(0) + half["b"])
@@ -511,13 +511,25 @@ def test_the_embedding_of_tokens_can_be_perturbed():
     module = differentiable_network(parsed(TOKENS, table=table, w=w), site="e")
     tokens = torch.tensor([[1, 2, 3, 4, 5], [8, 8, 0, 0, 1]])
     assert module.site_values(tokens).shape == (2, 5, 4)
-    assert module.input_dtype == np.int64
+    assert module.inputs[0].dtype == np.int64
     shift = torch.from_numpy(drawn(5, 4, seed=4)).requires_grad_()
     logits = module(tokens, shift)
     expected = (table[tokens.numpy()] + shift.detach().numpy()).mean(1) @ w
     assert_allclose(logits.detach(), expected, atol=1e-5)
     (slope,) = torch.autograd.grad(logits[0, 0], shift)
     assert_allclose(slope, np.tile(w[:, 0] / 5, (5, 1)), rtol=1e-5)
+
+
+def test_a_constant_without_dimensions_is_filled():
+    module = differentiable_network(
+        parsed(
+            """c (float[n, 3] x) => (float[n, 3] y) {
+            one = ConstantOfShape <value = int64[1] {2}> (none)
+            two = Cast <to = 1> (one)  y = Mul(x, two) }""",
+            none=np.zeros(0, dtype=np.int64),
+        )
+    )
+    assert_allclose(module(torch.ones(1, 3)), [[2, 2, 2]])
 
 
 # --- what is refused ----------------------------------------------------------------
@@ -599,11 +611,35 @@ def test_wrong_values_are_refused():
         confirm(module, drawn(8, 6))
 
 
-def test_several_inputs_are_listed():
+def test_of_several_inputs_of_real_numbers_one_is_named():
     model = parsed("s (float[n, 3] x, float[n, 3] other) => (float[n, 3] y) {"
                    " y = Mul(x, other) }")  # fmt: skip
-    with pytest.raises(NotDifferentiableError, match=r"x \(tensor.*other \(tensor"):
+    with pytest.raises(NotDifferentiableError, match=r"\['x', 'other'\].*site='x'"):
         differentiable_network(model)
+    module = differentiable_network(model, site="other")
+    x = {"x": torch.full((1, 3), 2.0), "other": torch.ones(1, 3)}
+    assert_allclose(module(x, torch.ones(3)), [[4, 4, 4]])
+    with pytest.raises(ValueError, match=r"\['x', 'other'\], but X has a single"):
+        module(torch.ones(1, 3))
+    with pytest.raises(ValueError, match=r"but X has \['x'\]"):
+        module({"x": torch.ones(1, 3)})
+
+
+def test_beside_integers_the_one_real_input_is_perturbed():
+    model = parsed(
+        """s (int64[n, 2] ids, float[n, 2, 3] e) => (float[n, 3] y) {
+        one = Constant <value_ints = [1]> ()
+        mask = Cast <to = 1> (ids)  wide = Unsqueeze(mask, last)
+        kept = Mul(e, wide)  y = ReduceSum <keepdims = 0> (kept, one) }""",
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.int64([2]), "last"))
+    module = differentiable_network(model)
+    assert module.site == "e"
+    assert module.is_confirmed
+    x = {"ids": torch.tensor([[1, 0]]), "e": torch.ones(1, 2, 3)}
+    assert_allclose(module(x, torch.ones(2, 3)), [[2, 2, 2]])
+    again = pickle.loads(pickle.dumps(module))  # noqa: S301
+    assert_allclose(again(x, torch.ones(2, 3)), [[2, 2, 2]])
 
 
 def test_an_input_with_a_default_is_a_constant():

@@ -70,7 +70,7 @@ def in_torch(model, dtype=torch.float32):
     source = open_source(model)
     graph = Graph(parse_model(source), source)
     target = model.graph.output[0].name
-    plan = Compiler(graph, "x").plan(target)
+    plan = Compiler(graph, ["x"]).plan(target)
     place = Place(dtype, torch.device("cpu"))
     constants = {
         name: value.to(dtype) if value.is_floating_point() else value

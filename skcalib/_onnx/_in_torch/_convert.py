@@ -17,7 +17,7 @@ from skcalib._onnx._in_torch import (  # noqa: F401  (they fill the table)
     _resize,
     _shapes,
 )
-from skcalib._onnx._in_torch._find_input import find_input
+from skcalib._onnx._in_torch._find_input import find_inputs
 from skcalib._onnx._in_torch._module import OnnxModule, read_graph
 from skcalib._onnx._in_torch._verify import verify
 from skcalib._onnx._inputs import probe_inputs
@@ -39,17 +39,19 @@ def differentiable_network(
         Name of the output, or inner tensor, that holds the scores; see `OnnxLogits`.
 
     site : str, default=None
-        Name of the tensor that is perturbed; None means the input.
+        Name of the tensor that is perturbed; None means the input, of several the only
+        one that holds real numbers.
 
     Returns
     -------
     OnnxModule
-        ``module(x, shift=None)`` gives logits of shape (n, K) or (n, 1).
+        ``module(x, shift=None)`` gives logits of shape (n, K) or (n, 1); several inputs
+        are a mapping `x`.
 
     Raises
     ------
     NotDifferentiableError
-        If an operator is not supported or has no gradient, the input holds integers and
+        If an operator is not supported or has no gradient, the inputs hold integers and
         no site is named, or values or gradients are not those of onnxruntime.
 
     Examples
@@ -72,9 +74,10 @@ def differentiable_network(
     source = open_source(model)
     network = open_onnx(model, output)
     graph = read_graph(source, output)
-    spec = find_input(graph, network.readout.tensor, network.inputs, site)
+    target = network.readout.tensor
+    inputs, site = find_inputs(graph, target, network.inputs, site)
     readout = network.confirm_on_probe()
-    module = OnnxModule(source, output, site, spec, readout, graph).eval()
+    module = OnnxModule(source, output, site, inputs, readout, graph).eval()
     feeds = probe_inputs(network.inputs)
     if feeds is not None and _runs(network, feeds, readout.tensor):
         module.is_confirmed = verify(module, network, feeds)

@@ -1,4 +1,4 @@
-"""The one input of a graph that is perturbed, or why there is none."""
+"""The inputs of a graph, and the tensor that is perturbed, or why there is none."""
 
 from skcalib._onnx._in_torch._nodes import Graph, torch_type
 from skcalib._onnx._in_torch._registry import Node
@@ -6,37 +6,44 @@ from skcalib._onnx._inputs import InputSpec
 from skcalib.exceptions import NotDifferentiableError
 
 
-def find_input(
+def find_inputs(
     graph: Graph, target: str, specs: list[InputSpec], site: str | None
-) -> InputSpec:
-    """Return the input that `target` is computed from; refuse several, or integers."""
+) -> tuple[list[InputSpec], str]:
+    """Return the inputs that `target` is computed from, and what is perturbed.
+
+    Without a `site` that is the only one of them that holds real numbers.
+    """
     nodes = graph.needed(target)
     read = {name for node in nodes for name in node.reads} | {target}
     used = [spec for spec in specs if spec.name in read]
-    if len(used) != 1:
-        described = [f"{spec.name} ({spec.type})" for spec in used]
+    if not used:
         raise NotDifferentiableError(
-            f"The logits {target!r} are computed from {len(used)} inputs without a "
-            f"default: {described}; one is needed. Fix the others in the model, as "
-            "initializers."
+            f"The logits {target!r} are computed from no input without a default."
         )
-    (spec,) = used
-    if spec.dtype.kind != "f" and site is None:
-        raise _integers(spec, _first_floats(graph, nodes, spec.name))
-    return spec
+    if site is not None:
+        return used, site
+    real = [spec.name for spec in used if spec.dtype.kind == "f"]
+    if len(real) > 1:
+        raise NotDifferentiableError(
+            f"The logits {target!r} are computed from several inputs of real numbers, "
+            f"{real}: name the one to perturb, such as site={real[0]!r}."
+        )
+    if not real:
+        raise _integers(used, _first_floats(graph, nodes, used))
+    return used, real[0]
 
 
-def _first_floats(graph: Graph, nodes: list[Node], source: str) -> list[str]:
-    """Return the first floating-point tensors that integers are turned into."""
-    integers, found = {source}, []
+def _first_floats(graph: Graph, nodes: list[Node], specs: list[InputSpec]) -> list[str]:
+    """Return the first real tensors that integers become, those of a table first."""
+    integers, found = {spec.name for spec in specs}, []
     for node in nodes:
         if not integers.intersection(node.inputs):
             continue
         if _makes_floats(graph, node):
-            found.append(node.outputs[0])
+            found.append((node.op != "Gather", node.outputs[0]))
         else:
             integers.update(node.outputs)
-    return found
+    return [name for _, name in sorted(found, key=lambda pair: pair[0])]
 
 
 def _makes_floats(graph: Graph, node: Node) -> bool:
@@ -48,9 +55,10 @@ def _makes_floats(graph: Graph, node: Node) -> bool:
     return node.op in ("DequantizeLinear", "OneHot")
 
 
-def _integers(spec: InputSpec, found: list[str]) -> NotDifferentiableError:
-    kind = "text" if spec.dtype.kind == "O" else "integers"
-    tokens = f"The model's input {spec.name!r} holds {kind} ({spec.type}), "
+def _integers(specs: list[InputSpec], found: list[str]) -> NotDifferentiableError:
+    held = ", ".join(f"{spec.name!r} ({spec.type})" for spec in specs)
+    kind = "text" if any(spec.dtype.kind == "O" for spec in specs) else "integers"
+    tokens = f"What the model takes, {held}, holds {kind}, "
     if not found:
         return NotDifferentiableError(
             f"{tokens}which cannot be perturbed, and no tensor that they are turned "

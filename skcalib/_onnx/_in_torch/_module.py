@@ -1,5 +1,6 @@
 """An ONNX classifier as a torch module whose logits can be differentiated."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,17 @@ from skcalib._onnx._readout import Readout, read_classifier
 from skcalib._onnx._session import OnnxNetwork, open_onnx
 from skcalib.exceptions import NotDifferentiableError
 
+# One input, or several by name.
+Batch = Tensor | Mapping[str, Tensor]
+
 
 class OnnxModule(nn.Module):
     """Logits of an ONNX network, computed by torch operators.
 
     ``module(x)`` returns ``(n, K)`` or ``(n, 1)`` logits. ``module(x, shift)`` adds
     `shift` to the tensor at `site` on the way: to the input itself, or to the inner
-    tensor that was named, which may follow an input of integers.
+    tensor that was named, which may follow inputs of integers. Several inputs come by
+    name, as a mapping.
 
     Weights are buffers, so that nothing requires a gradient. It computes in float32
     whatever the file says, in float64 after ``.double()``. Pickling keeps the path, or
@@ -31,14 +36,8 @@ class OnnxModule(nn.Module):
 
     Attributes
     ----------
-    input_name : str
-        Name of the input.
-
-    input_shape : tuple or None
-        Its lengths, None for those that are free; None if not even the rank is known.
-
-    input_dtype : numpy.dtype
-        Its type in the file.
+    inputs : list of InputSpec
+        Name, shape and type of each input.
 
     fixed_batch : int or None
         The number of rows that each batch must have, if the file says so.
@@ -59,20 +58,17 @@ class OnnxModule(nn.Module):
         self,
         source: ModelSource,
         output: str | None,
-        site: str | None,
-        spec: InputSpec,
+        site: str,
+        inputs: list[InputSpec],
         readout: Readout,
         graph: Graph | None = None,
     ) -> None:
         super().__init__()
         self._source = source
         self._output = output
-        self._spec = spec
-        self.input_name = spec.name
-        self.input_shape = spec.shape
-        self.input_dtype: np.dtype[Any] = spec.dtype
-        self.fixed_batch = spec.fixed_batch
-        self.site = spec.name if site is None else site
+        self.inputs = inputs
+        self.fixed_batch = next((s.fixed_batch for s in inputs if s.fixed_batch), None)
+        self.site = site
         self.is_confirmed = False
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
         self.use(readout, graph)
@@ -89,7 +85,7 @@ class OnnxModule(nn.Module):
     def use(self, readout: Readout, graph: Graph | None = None) -> None:
         """Read the logits as `readout` says, from the graph if it has been read."""
         graph = graph or read_graph(self._source, self._output)
-        compiler = Compiler(graph, self.input_name)
+        compiler = Compiler(graph, self._names)
         plan = compiler.plan(readout.tensor, kept=[self.site])
         self.readout = readout
         self._check_path(compiler, plan)
@@ -116,23 +112,40 @@ class OnnxModule(nn.Module):
                 f"The tensor {tensor!r} "
                 + ("does not depend on the input" if fixed else "is not on the way")
                 + f", so the logits {target!r} cannot be differentiated with respect "
-                f"to {self.site!r}. Name a tensor between the input "
-                f"{self.input_name!r} and the logits: site=..."
+                f"to {self.site!r}. Name a tensor between the inputs {self._names} and "
+                "the logits: site=..."
             )
 
-    def _values(self, x: Tensor) -> tuple[dict[Any, Any], Place]:
+    @property
+    def _names(self) -> list[str]:
+        return [spec.name for spec in self.inputs]
+
+    def _values(self, x: Batch) -> tuple[dict[Any, Any], Place]:
         place = Place(self._anchor.dtype, self._anchor.device)
-        if x.is_floating_point() and x.dtype != place.dtype:
-            x = x.to(place.dtype)
-        values: dict[Any, Any] = {**self._literals, **self._buffers, 0: x}
+        values: dict[Any, Any] = {**self._literals, **self._buffers}
+        for slot, spec in enumerate(self.inputs):
+            part = self._part(x, spec.name)
+            real = spec.dtype.kind == "f" or part.is_floating_point()
+            values[slot] = part.to(place.dtype if real else _integer_type(spec.dtype))
         return values, place
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    def _part(self, x: Batch, name: str) -> Tensor:
+        if isinstance(x, Tensor) and len(self.inputs) == 1:
+            return x
+        if isinstance(x, Tensor) or name not in x:
+            found = [*x] if isinstance(x, Mapping) else "a single array"
+            raise ValueError(
+                f"The model has the inputs {self._names}, but X has {found}. Pass a "
+                "dict that names all of them."
+            )
+        return x[name]
+
+    def forward(self, x: Batch, shift: Tensor | None = None) -> Tensor:
         """Return the logits of `x`, with `shift` added at the site.
 
         Parameters
         ----------
-        x : Tensor of shape (n, ...)
+        x : Tensor of shape (n, ...), or mapping from name to Tensor
             A batch of inputs.
 
         shift : Tensor, default=None
@@ -143,9 +156,10 @@ class OnnxModule(nn.Module):
         Tensor of shape (n, K) or (n, 1)
             Logits; a single column is the log-odds of the second class.
         """
-        return self._logits(self.scores(x, shift), x.shape[0])
+        n_rows = self._part(x, self.inputs[0].name).shape[0]
+        return self._logits(self.scores(x, shift), n_rows)
 
-    def scores(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
+    def scores(self, x: Batch, shift: Tensor | None = None) -> Tensor:
         """Return the tensor that the logits are read from, as it is in the graph."""
         values, place = self._values(x)
         run_steps(self._steps[: self._split], values, place)
@@ -154,7 +168,7 @@ class OnnxModule(nn.Module):
         run_steps(self._steps[self._split :], values, place)
         return values[self._target]
 
-    def site_values(self, x: Tensor) -> Tensor:
+    def site_values(self, x: Batch) -> Tensor:
         """Return the tensor at the site for a batch of inputs."""
         values, place = self._values(x)
         run_steps(self._steps[: self._split], values, place)
@@ -175,7 +189,7 @@ class OnnxModule(nn.Module):
         """Keep the model and how it is read, not the weights."""
         arguments = (self._source.path or self._source.data, self._output)
         state = (self.is_confirmed, self._anchor.dtype, self._anchor.device)
-        return _reopen, (*arguments, self.site, self._spec, self.readout, *state)
+        return _reopen, (*arguments, self.site, self.inputs, self.readout, *state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OnnxModule":
         """Copy the weights; the steps hold no state and are shared."""
@@ -191,9 +205,13 @@ class OnnxModule(nn.Module):
     def extra_repr(self) -> str:
         """Name the model and its ends."""
         return (
-            f"{self._source.name}, input={self.input_name!r}, site={self.site!r}, "
+            f"{self._source.name}, inputs={self._names}, site={self.site!r}, "
             f"logits={self.readout.tensor!r}"
         )
+
+
+def _integer_type(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def _position_after(plan: Plan, slot: int) -> int:
@@ -208,14 +226,14 @@ def _reopen(
     model: Any,
     output: str | None,
     site: str,
-    spec: InputSpec,
+    inputs: list[InputSpec],
     readout: Readout,
     is_confirmed: bool,
     dtype: torch.dtype,
     device: torch.device,
 ) -> OnnxModule:
     """Build a pickled module again, without confirming it once more."""
-    module = OnnxModule(open_source(model), output, site, spec, readout)
+    module = OnnxModule(open_source(model), output, site, inputs, readout)
     module.is_confirmed = is_confirmed
     return module.to(device=device, dtype=dtype).eval()
 

@@ -114,11 +114,11 @@ def run_steps(
 class Compiler:
     """Makes the plan of one tensor of a graph."""
 
-    def __init__(self, graph: Graph, input_name: str) -> None:
+    def __init__(self, graph: Graph, inputs: list[str]) -> None:
         self._graph = graph
         self._known: dict[str, torch.Tensor] = {}
-        self._on_device = {input_name}
-        self._slots = {input_name: 0}
+        self._on_device = set(inputs)
+        self._slots = {name: slot for slot, name in enumerate(inputs)}
         self._buffers: dict[str, torch.Tensor] = {}
         self._buffer_keys: dict[str, str] = {}
         self._literals: dict[Key, Any] = {None: None}

@@ -244,7 +244,7 @@ def _constant_of_shape(node: Node) -> Function:
 
     def run(place: Place, shape: list[int]) -> Tensor:
         if not value.is_floating_point():
-            return value.expand(shape)
+            return value.reshape(()).expand(shape)
         return torch.full(shape, value.item(), dtype=place.dtype, device=place.device)
 
     return run

@@ -7,14 +7,14 @@ gradient other than zero is asked of them.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from skcalib._onnx._in_torch._module import OnnxModule
+from skcalib._onnx._in_torch._module import Batch, OnnxModule
 from skcalib._onnx._in_torch._registry import WHAT_ELSE
 from skcalib._onnx._inputs import batches
 from skcalib._onnx._session import OnnxNetwork
@@ -40,7 +40,7 @@ def confirm(module: OnnxModule, x: Any) -> None:
     module : OnnxModule
         The converted network. Confirming it notes so in it.
 
-    x : array-like or Tensor of shape (n, ...)
+    x : array-like or Tensor of shape (n, ...), or mapping from name to them
         A few inputs; the first 64 are used.
 
     Raises
@@ -49,7 +49,11 @@ def confirm(module: OnnxModule, x: Any) -> None:
         If values or gradients differ, or are not finite.
     """
     network = module.reference()
-    rows = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    rows: Any = (
+        {name: _array(part) for name, part in x.items()}
+        if isinstance(x, Mapping)
+        else _array(x)
+    )
     readout = network.confirm(rows, _CONFIRMED_ROWS)
     if (readout.tensor, readout.kind) != (module.readout.tensor, module.readout.kind):
         module.use(readout)
@@ -61,28 +65,34 @@ def confirm(module: OnnxModule, x: Any) -> None:
     module.is_confirmed = True
 
 
+def _array(x: Any) -> np.ndarray:
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
 def verify(
     module: OnnxModule, network: OnnxNetwork, feeds: dict[str, np.ndarray]
 ) -> bool:
     """Compare values and gradients on a batch; False if it gives nothing to compare."""
-    x = feeds[module.input_name]
+    n_rows = None if module.fixed_batch else _ROWS
+    x = {
+        spec.name: torch.from_numpy(np.array(feeds[spec.name])).to(module.device)
+        for spec in module.inputs
+    }
     (values,) = network.run(feeds, [module.readout.tensor])
     expected = values.astype(np.float64)
     if not np.isfinite(expected).all():
         return False
     _check_values(module, network, x, expected)
-    rows = x if module.fixed_batch else x[:_ROWS]
-    _check_gradient(module, torch.from_numpy(np.array(rows)))
+    _check_gradient(module, {name: part[:n_rows] for name, part in x.items()})
     return True
 
 
 def _check_values(
-    module: OnnxModule, network: OnnxNetwork, x: np.ndarray, expected: np.ndarray
+    module: OnnxModule, network: OnnxNetwork, x: Batch, expected: np.ndarray
 ) -> None:
-    device = module.device
     try:
         with torch.no_grad():
-            found = module.scores(torch.from_numpy(np.array(x)).to(device))
+            found = module.scores(x)
     except ModelFormatError:
         raise
     except ValueError as error:
@@ -108,9 +118,8 @@ def _tolerance(module: OnnxModule) -> float:
 
 
 @torch.enable_grad()
-def _check_gradient(module: OnnxModule, x: Tensor) -> None:
+def _check_gradient(module: OnnxModule, x: Batch) -> None:
     twin = copy.deepcopy(module).double()
-    x = x.to(module.device)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         site = twin.site_values(x)

@@ -1,0 +1,86 @@
+"""A torch module seen from one of its parts on: what that part returns is shifted."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from skcalib._networks._torch import run_module
+
+
+class SiteModule(nn.Module):
+    """A module, and the part of it to whose result a perturbation is added.
+
+    ``f(x, shift)`` is the module's result with `shift` added to what the part returns;
+    ``f.site_values(x)`` is that tensor.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        A frozen view.
+
+    site : str
+        Name of the part, as `named_modules` has it. It returns a tensor, or a tuple
+        that begins with one, and runs once in a pass.
+    """
+
+    def __init__(self, module: nn.Module, site: str) -> None:
+        super().__init__()
+        self.module = module
+        self.site = site
+        self._shift: Tensor | None = None
+        self._stops, self._runs = False, 0
+        part = module.get_submodule(site)
+        # A view shares its hooks with the module, which must not see this one.
+        part._forward_hooks = part._forward_hooks.copy()
+        part.register_forward_hook(self._reached)
+
+    def forward(self, x: Any, shift: Tensor | None = None) -> Any:
+        """Return the module's result for a batch."""
+        self._shift, self._runs = shift, 0
+        try:
+            result = run_module(self.module, x)
+        finally:
+            self._shift = None
+        if shift is not None and self._runs != 1:
+            raise ValueError(
+                f"The part {self.site!r} of the network runs {self._runs} times in a "
+                "pass; what is perturbed has to run once. Name another: site=..."
+            )
+        return result
+
+    def site_values(self, x: Any) -> Tensor:
+        """Return what the part returns; what comes after it is not run."""
+        self._stops = True
+        try:
+            run_module(self.module, x)
+        except _Reached as reached:
+            return reached.values
+        finally:
+            self._stops = False
+        raise ValueError(
+            f"The part {self.site!r} of the network is not run. Name another: site=..."
+        )
+
+    def _reached(self, part: nn.Module, inputs: Any, output: Any) -> Any:
+        values = output[0] if isinstance(output, tuple) else output
+        if not isinstance(values, Tensor):
+            raise ValueError(
+                f"The part {self.site!r} of the network returns a "
+                f"{type(output).__name__}; a tensor is needed. Name a part that "
+                "returns one: site=..."
+            )
+        self._runs += 1
+        if self._stops:
+            raise _Reached(values)
+        if self._shift is None:
+            return None
+        shifted = values + self._shift.to(values.dtype)
+        return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
+
+
+class _Reached(BaseException):
+    """Ends a pass at the site; no network that catches errors may catch it."""
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__()
+        self.values = values
