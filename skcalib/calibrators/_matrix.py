@@ -72,7 +72,7 @@ class MatrixScaling(BaseCalibrator):
         Strength, in samples, of a weak pull of the temperature, where the search
         starts, towards 1, as in `TemperatureScaling`, and with "odir", which leaves
         them free, of the diagonal entries towards those of the temperature; None is the
-        penalty as published. See Notes.
+        penalty as published.
 
     tol : float, default=1e-9
         How far above its minimum, in nats, the penalised mean log-loss may end.
