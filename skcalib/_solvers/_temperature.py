@@ -94,12 +94,14 @@ def fit_temperature(
     data: CalibrationData,
     *,
     prior: float | None = None,
+    near: float | None = None,
     tol: float = 1e-10,
     max_iter: int = 100,
 ) -> Result:
     """Minimise log-loss and prior over T > 0; `tol` is the absolute error of log T.
 
-    `prior` is its weight in samples, None no prior.
+    `prior` is its weight in samples, None no prior; `near` is a temperature to start
+    from, where one is known.
     """
     strength = prior_strength(prior, data)
     sample = subsample(data)
@@ -117,7 +119,9 @@ def fit_temperature(
     if strength > 0:
         # Where the data say little, the optimum lies on the way to the prior's.
         bracket = min(bracket[0], pull.centre - 1), max(bracket[1], pull.centre + 1)
-    if sample is not data:
+    if near is not None:
+        start = min(max(-log(near / unit), bracket[0]), bracket[1])
+    elif sample is not data:
         trial = _newton(sample, start, bracket, pull, 1e-6, max_iter)
         start = -log(trial.x[0]) if trial.converged else start
     result = _newton(data, start, bracket, pull, tol, max_iter)

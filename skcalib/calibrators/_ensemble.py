@@ -112,7 +112,9 @@ class EnsembleTemperatureScaling(BaseCalibrator):
 
     def fit_calibration(self, data):
         """Find the temperature, then the weights of the mixture."""
-        self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
+        near = getattr(self._near, "temperature_", None)
+        found = fit_temperature(data, prior=self.prior, near=near)
+        self.temperature_ = float(found.x[0])
         of_parts = partial(_log_proba_of_parts, self.temperature_)
         shares = (
             HeldShares(data.rows(of_parts), data.weight, prior=0.0)

@@ -200,7 +200,9 @@ class OrderPreservingScaling(BaseCalibrator):
         self.scaling_ = None
         if self.scaling is not None:
             self.scaling_, data = fit_scaling(self, self.scaling, data)
-        self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
+        near = getattr(self._near, "temperature_", None)
+        found = fit_temperature(data, prior=self.prior, near=near)
+        self.temperature_ = float(found.x[0])
         self._fit_ranked(RankedRows.of_data(data, self.temperature_), self._near)
 
     def _fit_ranked(self, rows, near=None):

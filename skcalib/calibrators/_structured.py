@@ -181,11 +181,20 @@ class StructuredMatrixScaling(BaseCalibrator):
     def fit_calibration(self, data):
         """Find the temperature, then the shrunk matrix or vector."""
         given = data
-        self.floor_ = given.once(
-            "deep floor", lambda: learn_floor(given, DEEP_FLOORS, least=DEEP_FLOORS[0])
+        if self._near is None:
+            self.floor_ = given.once(
+                "deep floor",
+                lambda: learn_floor(given, DEEP_FLOORS, least=DEEP_FLOORS[0]),
+            )
+        else:
+            # A choice of four, which most of the rows have made.
+            self.floor_ = self._near.floor_
+        data = given.once(
+            ("raised", self.floor_), lambda: raised_to(self.floor_, given)
         )
-        data = given.once("raised", lambda: raised_to(self.floor_, given))
-        self.temperature_ = float(fit_temperature(data, prior=self.prior).x[0])
+        near = getattr(self._near, "temperature_", None)
+        found = fit_temperature(data, prior=self.prior, near=near)
+        self.temperature_ = float(found.x[0])
         self.uniform_weight_ = 1 / (data.total_weight + 1)
         # The data are raised to the floor already.
         front = CalibrationMap(*self._front(data.n_classes)[-2:])
