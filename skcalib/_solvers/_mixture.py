@@ -35,6 +35,9 @@ Array = NDArray[np.float64]
 
 # No row may keep less than this of its probability in one step.
 LEAST_KEPT = 1e-3
+# In units of the weight of all rows; less would let weights run to where squares of
+# shares over them overflow, and changes no weight that is seen.
+LEAST_PRIOR = 1e-12
 
 
 class _Step(NamedTuple):
@@ -70,7 +73,8 @@ class HeldShares:
         share = np.exp(log_proba - self._unit[:, np.newaxis])
         prior = np.broadcast_to(prior, self.n_parts)
         self._share = np.vstack([share, np.eye(self.n_parts)[prior > 0]])
-        weight = np.concatenate([weight, prior[prior > 0]])
+        of_prior = np.maximum(prior[prior > 0], LEAST_PRIOR * weight.sum())
+        weight = np.concatenate([weight, of_prior])
         self._weight = weight / weight.sum()
 
     def expand(self, w: Array) -> tuple[Array, Array]:

@@ -202,7 +202,8 @@ def _uncertainties(n_classes: int, block: Rows) -> tuple[Array, Array]:
     u, h, weight = block.u, block.entropy, block.weight
     top = -np.partition(-u, n_largest - 1, axis=1)[:, :n_largest]
     p = np.exp(top)
-    say = np.sqrt(p * (1 - p)) * weight[:, np.newaxis]
+    # Rounding may leave a p above 1.
+    say = np.sqrt(np.maximum(p * (1 - p), 0)) * weight[:, np.newaxis]
     return (
         _histogram(h / log(n_classes), weight * np.sqrt(h)),
         _histogram(-top.ravel() / DEPTH, say.ravel()),
