@@ -1,5 +1,7 @@
 """What all calibrators share: input checks, labels, prediction through the map."""
 
+import warnings
+
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
@@ -17,9 +19,6 @@ from skcalib._validation import (
 )
 from skcalib._warnings import warn
 from skcalib.exceptions import AbsentClassWarning
-
-# So many absent classes are named.
-SHOWN = 10
 
 # How far above its minimum, in nats, a fit may end that only judges a calibrator.
 ROUGH = 1e-5
@@ -56,8 +55,9 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         subclass says otherwise.
 
     learns_by_class : bool
-        Whether something is learned for each class by itself, so that `fit` warns of
-        classes without samples; false unless a subclass says otherwise.
+        Whether something is learned for each class by itself, so that the validation
+        of what `fit` is given warns of classes without samples; false unless a subclass
+        says otherwise.
 
     classes_ : ndarray of shape (n_classes,)
         The class of each column, set by `fit`.
@@ -98,25 +98,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         if not self.by_sums:
             refuse_dask(type(self).__name__, X)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
-        self._warn_of_absent(data)
         return self._learn(data)
-
-    def _warn_of_absent(self, data):
-        if not self.learns_by_class:
-            return
-        occurs = data.class_weights() > 0
-        if occurs.all():
-            return
-        absent = data.classes[~occurs].tolist()
-        shown = ", ".join(map(repr, absent[:SHOWN]))
-        shown += ", ..." if len(absent) > SHOWN else ""
-        warn(
-            f"The calibration set has no sample of {len(absent)} of {data.n_classes} "
-            f"classes: {shown}. {type(self).__name__} can learn nothing of them, and "
-            "treats them like the others on average or leaves their probabilities "
-            "alone. Add samples of them if there are any.",
-            AbsentClassWarning,
-        )
 
     def _learn(self, data, near=None):
         self.classes_ = data.classes
@@ -241,9 +223,12 @@ def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None)
         known = {}
         if groups is not None and has_fit_parameter(calibrator, "groups"):
             known["groups"] = groups
-        return calibrator.fit(
-            data.logits, data.labels, sample_weight=data.sample_weight, **known
-        )
+        with warnings.catch_warnings():
+            # Whoever was given the whole set has told what it lacks.
+            warnings.simplefilter("ignore", AbsentClassWarning)
+            return calibrator.fit(
+                data.logits, data.labels, sample_weight=data.sample_weight, **known
+            )
     calibrator._validate_params()
     if not data.source.is_remote:
         check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)

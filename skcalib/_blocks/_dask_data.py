@@ -301,6 +301,8 @@ class Inspection:
     first_bad: tuple[int, int, Any] | None = None  # chunk, row and value
     negative: tuple[int, int, Any] | None = None
     largest_weight: float = 0.0
+    # Sum of the squared weights, in units of that of the largest.
+    squares: float = 0.0
     # Weight of the rows of each label.
     labels: dict[Any, float] = field(default_factory=dict)
 
@@ -311,7 +313,11 @@ class Inspection:
         self.labels = labels
         self.first_bad = self.first_bad or other.first_bad
         self.negative = self.negative or other.negative
-        self.largest_weight = max(self.largest_weight, other.largest_weight)
+        largest = max(self.largest_weight, other.largest_weight)
+        if largest:
+            self.squares *= (self.largest_weight / largest) ** 2
+            self.squares += other.squares * (other.largest_weight / largest) ** 2
+        self.largest_weight = largest
         return self
 
 
@@ -345,4 +351,6 @@ def _inspect_chunk(
     mass = np.bincount(code, w, present.shape[0])
     found.labels = dict(zip(present.tolist(), mass.tolist(), strict=True))
     found.largest_weight = float(w.max())
+    if found.largest_weight:
+        found.squares = float(((w / found.largest_weight) ** 2).sum())
     return found

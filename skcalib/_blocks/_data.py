@@ -39,7 +39,7 @@ class CalibrationData:
         The weights divided by their sum.
 
     sample_weight : ndarray of shape (n_samples,)
-        The weights as they came.
+        The weights, of any sum above 0.
 
     total_weight : float
         Their sum: the effective number of samples, which equals the number of rows

@@ -19,6 +19,7 @@ from skcalib._validation._logits import (
     check_out,
     check_two_classes,
     check_weight,
+    effective_number,
     encode_labels,
 )
 from skcalib._validation._proba import (
@@ -49,6 +50,7 @@ __all__ = [
     "check_whole",
     "column_names",
     "column_on_host",
+    "effective_number",
     "encode_labels",
     "is_dask",
     "is_tensor",

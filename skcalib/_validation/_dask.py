@@ -15,6 +15,7 @@ from skcalib._validation._column_classes import refuse_index
 from skcalib._validation._containers import column_names, is_dask, refuse_dates
 from skcalib._validation._logits import (
     check_numbered_columns,
+    effective_number,
     encode_labels,
     name_of,
     refuse_not_finite,
@@ -94,9 +95,11 @@ def check_dask_set(
     mass[code] = np.ldexp([found.labels[label] for label in present.tolist()], exponent)
     refuse_one_class(estimator, np.flatnonzero(mass), classes_)
     total = float(mass.sum())
+    squares = found.squares * np.ldexp(found.largest_weight, exponent) ** 2
     step = partial(encode, present, code, exponent, total)
+    effective = effective_number(total, float(squares))
     return DaskData(
-        source, beside, [step], classes_, source.shape[0], mass / total, total
+        source, beside, [step], classes_, source.shape[0], mass / total, effective
     )
 
 

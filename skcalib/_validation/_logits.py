@@ -41,7 +41,11 @@ from skcalib._validation._containers import (
     readable,
     refuse_dates,
 )
+from skcalib._warnings import warn
+from skcalib.exceptions import AbsentClassWarning
 
+# So many absent classes are named.
+SHOWN = 10
 # So many rows show that a column is an index of them.
 INDEX_ROWS = 10_000
 
@@ -230,6 +234,9 @@ def _are_column_numbers(present: NDArray[Any], n_columns: int) -> bool:
 # these powers of two: then neither sums nor products of two overflow or vanish, and
 # there are as good as infinitely many rows, or none, before and after.
 SMALLEST_WEIGHT, LARGEST_WEIGHT = -100, 100
+# In a fit, a row of so many samples is one of infinitely many: of more, what a prior
+# adds is no longer told from nothing.
+MOST_REPETITIONS = 2.0**50
 
 
 def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.float64]:
@@ -245,6 +252,31 @@ def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.fl
         raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")
     exponent = sensible_exponent(float(weight.max()))
     return np.ldexp(weight, exponent) if exponent else weight
+
+
+def effective_number(total: float, squares: float) -> float:
+    """Return the number of samples that weights of this sum, and sum of squares, are.
+
+    That is their sum, as integer weights are repetitions. Weights that add up to less
+    than the rows that they amount to (Kish's effective number, which takes no notice of
+    their scale), such as weights that sum to 1, are as many as those rows: whoever
+    normalises weights does not mean that there was a single sample. Of whole numbers
+    the sum is never the smaller one.
+    """
+    return max(total, total * (total / squares))
+
+
+def as_repetitions(weight: Any) -> Any:
+    """Return weights that add up to the `effective_number` of samples.
+
+    The largest is at most `MOST_REPETITIONS`.
+    """
+    largest = float(weight.max())
+    if largest > MOST_REPETITIONS:
+        weight = weight * (MOST_REPETITIONS / largest)
+    total, squares = float(weight.sum()), float((weight * weight).sum())
+    effective = effective_number(total, squares)
+    return weight if effective == total else weight * (effective / total)
 
 
 def sensible_exponent(largest: float) -> int:
@@ -277,8 +309,40 @@ def check_calibration_set(
     """Validate everything `fit` is given, once.
 
     `names` are those of the columns where `X` does not carry them; `reset` as in
-    `check_logits`.
+    `check_logits`. Classes without samples are warned of where something is learned of
+    each class by itself.
     """
+    data = _checked_set(estimator, X, y, sample_weight, classes, names, reset)
+    if getattr(estimator, "learns_by_class", False):
+        _warn_of_absent(name_of(estimator), data)
+    return data
+
+
+def _warn_of_absent(name: str, data: CalibrationData) -> None:
+    occurs = data.class_weights() > 0
+    if occurs.all():
+        return
+    absent = data.classes[~occurs].tolist()
+    shown = ", ".join(map(repr, absent[:SHOWN]))
+    shown += ", ..." if len(absent) > SHOWN else ""
+    warn(
+        f"The calibration set has no sample of {len(absent)} of {data.n_classes} "
+        f"classes: {shown}. {name} can learn nothing of them, and treats them like the "
+        "others on average or leaves their probabilities alone. Add samples of them if "
+        "there are any.",
+        AbsentClassWarning,
+    )
+
+
+def _checked_set(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: ArrayLike | None,
+    classes: ArrayLike | None,
+    names: Sequence[Any] | None,
+    reset: bool,
+) -> CalibrationData:
     if y is None:
         raise ValueError(
             f"{name_of(estimator)} requires y to be passed, but the target y is None. "
@@ -305,7 +369,7 @@ def check_calibration_set(
             n_rows = INDEX_ROWS if is_stored(X) else source.shape[0]
             refuse_index(names, source.read(slice(0, n_rows)), y)
     classes, codes = encode_labels(estimator, y, source.shape[1], classes, names)
-    weight = check_weight(sample_weight, codes)
+    weight = as_repetitions(check_weight(sample_weight, codes))
     check_two_classes(estimator, codes, weight, classes)
     return CalibrationData(source, codes, weight, classes)
 

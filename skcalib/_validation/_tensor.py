@@ -19,6 +19,7 @@ from skcalib._blocks._tensor import (
 from skcalib._numerics import first_not_finite
 from skcalib._validation._containers import is_tensor
 from skcalib._validation._logits import (
+    as_repetitions,
     check_finite,
     check_numbered_columns,
     check_weight,
@@ -92,7 +93,7 @@ def check_tensor_set(
     else:
         classes_, columns = encode_labels(estimator, y, n_columns, classes)
         codes = torch.from_numpy(columns).to(device)
-    weight = _check_weight(sample_weight, codes)
+    weight = as_repetitions(_check_weight(sample_weight, codes))
     share = on_host(np.bincount(as_array(codes), weight, n_columns))
     refuse_one_class(estimator, np.flatnonzero(share), classes_)
     return TensorData(source, as_array(codes), weight, classes_)

@@ -190,7 +190,6 @@ class ProbabilityFloor(BaseCalibrator):
         """
         refuse_dask(type(self).__name__, X)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
-        self._warn_of_absent(data)
         self.classes_ = data.classes
         self._fit_both(data if self.takes_unused else data.used(), groups)
         return self

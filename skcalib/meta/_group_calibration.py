@@ -177,6 +177,10 @@ class GroupCalibration(BaseCalibrator):
         self.random_state = random_state
         self.classes = classes
 
+    @property
+    def learns_by_class(self):
+        return self._whole().learns_by_class or self.structure == "vector"
+
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, groups=None):
         """Learn the calibration from logits, groups and true classes.

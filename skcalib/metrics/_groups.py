@@ -4,7 +4,8 @@ The rows of a group have the mean gap ``sum w (confidence - hit) / sum w``. Its 
 is that of a mean, with the larger of two variances of a row: the mean of
 confidence (1 - confidence), which it is if the group is calibrated, and the observed
 one, with one degree of freedom less. A group whose few rows all went alike is not taken
-to be known exactly.
+to be known exactly. A group has as many rows as its weights add up to, and no fewer
+than they amount to, whatever their scale.
 
 Groups share no rows, so that their gaps are independent, and Sidak's correction is
 exact: intervals of the level (1 - alpha)^(1/G) hold together with 1 - alpha, and of the
@@ -25,7 +26,7 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 
 from skcalib._optional import import_optional
-from skcalib._validation import check_groups, check_top_label
+from skcalib._validation import check_groups, check_top_label, effective_number
 from skcalib.metrics._bins import Floats, sum_by_index
 
 # Variance of a row below which a gap counts as known.
@@ -190,8 +191,10 @@ def compare_groups(
     names, number = np.unique(
         check_groups(groups, confidence.size), return_inverse=True
     )
-    total, accuracy, mean, error = _moments(confidence, hit, weight, number, names)
-    gap, freedom, n_groups = mean - accuracy, np.maximum(total - 1, 1), names.size
+    total, rows, accuracy, mean, error = _moments(
+        confidence, hit, weight, number, names
+    )
+    gap, freedom, n_groups = mean - accuracy, np.maximum(rows - 1, 1), names.size
     pvalue = np.asarray(2 * student.sf(np.abs(gap) / error, freedom))
     half = student.isf((1 - confidence_level ** (1 / n_groups)) / 2, freedom) * error
     middle = (gap / error**2).sum() / (1 / error**2).sum()
@@ -217,8 +220,8 @@ def _moments(
     weight: Floats,
     number: NDArray[np.intp],
     names: NDArray[Any],
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return weight, accuracy, mean confidence, and the error of their gap."""
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Return weight, rows, accuracy, mean confidence, and the error of their gap."""
     total = sum_by_index(number, weight, names.size)
     if not total.all():
         empty = names.tolist()[int((total == 0).argmax())]
@@ -227,9 +230,12 @@ def _moments(
     def mean_of(values: NDArray[Any]) -> Floats:
         return sum_by_index(number, weight * values, names.size) / total
 
+    squares = sum_by_index(number, weight**2, names.size)
+    rows = np.array(list(map(effective_number, total, squares)))
     accuracy, mean = mean_of(hit), mean_of(confidence)
     about = confidence - hit - (mean - accuracy)[number]
-    observed = mean_of(about**2) * total / np.maximum(total - 1, 1)
+    observed = mean_of(about**2) * rows / np.maximum(rows - 1, 1)
     variance = np.maximum(observed, mean_of(confidence * (1 - confidence)))
     # Where all are sure and right there is none; the interval is then a point.
-    return total, accuracy, mean, np.sqrt(np.maximum(variance, LEAST) / total)
+    error = np.sqrt(np.maximum(variance, LEAST) / rows)
+    return total, rows, accuracy, mean, error

@@ -1,6 +1,5 @@
 """CalibratorSearch: the calibrator, or the stack, that cross-validation prefers."""
 
-import sys
 import time
 from functools import partial
 from numbers import Integral, Real
@@ -11,6 +10,7 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._numerics import choose, mean_and_error, true_log_proba
+from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
     check_calibration_set,
@@ -283,10 +283,11 @@ class CalibratorSearch(BaseCalibrator):
     def _fit_stack(self, candidates, data, splits):
         """Fit all candidates, and the weights of the stack."""
         budget = np.inf if self.max_time is None else self.max_time
+        tell = Progress(type(self).__name__, shown=self.verbose > 0).note
         fitted, seconds = fit_all(
-            candidates, data, self.n_features_in_, len(splits), budget, self._tell
+            candidates, data, self.n_features_in_, len(splits), budget, tell
         )
-        folds = judge_all(fitted, data, splits, self.n_jobs, self._tell)
+        folds = judge_all(fitted, data, splits, self.n_jobs, tell)
         names = list(candidates)[: len(fitted)]
         parts = [candidates[name] for name in names]
         judged = np.concatenate([test for _, test in splits])
@@ -313,10 +314,6 @@ class CalibratorSearch(BaseCalibrator):
         self.weights_ = _named(weights, names)
         self.final_weights_ = _named(np.append((1 - share) * final, share), finalists)
         return self
-
-    def _tell(self, text):
-        if self.verbose:
-            sys.stderr.write(f"[{type(self).__name__}] {text}\n")
 
     def _fit_best(self, best, data):
         best = clone(best).set_params(classes=self.classes_)
@@ -390,6 +387,16 @@ class CalibratorSearch(BaseCalibrator):
         scores = np.array([np.concatenate(folds) for folds, _ in per_candidate])
         seconds = np.array([np.mean(folds) for _, folds in per_candidate])
         return scores, seconds
+
+    @property
+    def learns_by_class(self):
+        # Some of those that are tried when none are named do.
+        tried = self.calibrators
+        if isinstance(tried, dict):
+            tried = tried.values()
+        return tried is None or any(
+            getattr(calibrator, "learns_by_class", False) for calibrator in tried
+        )
 
     def calibration_map(self):
         """Return the map of the calibrator that was chosen."""

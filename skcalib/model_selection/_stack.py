@@ -28,15 +28,13 @@ from sklearn.utils.parallel import Parallel, delayed
 from skcalib._base import ROUGH, BaseCalibrator, fit_checked
 from skcalib._blocks import CalibrationData
 from skcalib._maps import CalibrationMap, Log, Softmax, WeightedSum, evaluate
-from skcalib._numerics import true_log_proba
+from skcalib._numerics import PROBA_FLOOR, true_log_proba
 from skcalib._sklearn_compat import Interval
 from skcalib._solvers._mixture import fit_mixture
 from skcalib._solvers._order_preserving import Knots, RankedRows, log_proba_of_own
 from skcalib._solvers._ranks import Ranks
 from skcalib.calibrators import OrderPreservingScaling
 
-# Probabilities of a mixture below this are not told apart from 0.
-FLOOR = 1e-12
 # Samples that each part of a mixture is thought to have been right for beforehand. For
 # the first candidate, the simplest, it is so many over the number of samples a class.
 # Chosen, with the form of the mixture, on the sets of `benchmarks/default_search.py`
@@ -137,7 +135,7 @@ class StackedCalibrator(BaseCalibrator):
 def _mixture(weights, maps):
     used = [(float(w), part) for w, part in zip(weights, maps, strict=True) if w > 0]
     weights, parts = zip(*used, strict=True)
-    return WeightedSum(weights, parts, FLOOR)
+    return WeightedSum(weights, parts, PROBA_FLOOR)
 
 
 class _Fold(NamedTuple):
@@ -294,11 +292,11 @@ class HeldOut:
         weights = np.zeros(len(self.proba))
         own, prior = self.own[:, self.mixed], self._prior[self.mixed]
         weights[self.mixed] = self._weights(own, prior, rows)
-        total = np.full(self.proba[0].shape, FLOOR)
+        total = np.full(self.proba[0].shape, PROBA_FLOOR)
         for i in np.flatnonzero(weights):
             total += weights[i] * self.proba[i]
         total /= self.ranks.sizes
-        own_total = np.exp(self.own) @ weights + FLOOR
+        own_total = np.exp(self.own) @ weights + PROBA_FLOOR
         return weights, (np.log(total, out=total), np.log(own_total))
 
     def _last(self, mixture, rows, near=None):

@@ -1,5 +1,7 @@
 """Classes that the calibration set lacks, or has a single sample of."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -10,7 +12,10 @@ from sklearn.metrics import log_loss
 from skcalib import (
     BayesianBinning,
     BetaCalibration,
+    CalibratorSearch,
     DirichletCalibration,
+    EnsembleTemperatureScaling,
+    GroupCalibration,
     HistogramBinning,
     IsotonicCalibration,
     MatrixScaling,
@@ -103,6 +108,29 @@ def test_a_warning_names_the_absent_classes(calibrator):
 def test_what_is_learned_of_all_classes_together_warns_of_none(calibrator):
     logits, y = without(*draw(100, 0, n_classes=4), [2])
     assert clone(calibrator).fit(logits, y).predict_proba(logits).shape[1] == 4
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [
+        CalibratorSearch(),
+        CalibratorSearch([TemperatureScaling(), ProbabilityFloor(VectorScaling())]),
+        GroupCalibration(structure="vector"),
+    ],
+    ids=repr,
+)
+def test_a_fit_of_its_own_warns_once(calibrator):
+    logits, y = without(*draw(100, 0, n_classes=4), [2])
+    with pytest.warns(AbsentClassWarning, match="no sample of 1 of 4") as caught:
+        calibrator.fit(logits, y)
+    assert [w.category for w in caught] == [AbsentClassWarning]
+    assert Path(caught[0].filename).name == "test_absent.py"
+
+
+def test_a_search_of_what_treats_classes_alike_warns_of_none():
+    logits, y = without(*draw(100, 0, n_classes=4), [2])
+    search = CalibratorSearch([TemperatureScaling(), EnsembleTemperatureScaling()])
+    assert search.fit(logits, y).predict_proba(logits).shape[1] == 4
 
 
 def test_no_more_than_ten_classes_are_named():

@@ -81,6 +81,15 @@ def test_weights_are_repetitions():
         assert_allclose(getattr(weighted, name), getattr(repeated, name))
 
 
+@pytest.mark.parametrize("scale", [1 / 90, 1e-200])
+def test_weights_of_another_scale_are_no_fewer_rows(scale):
+    y, proba, groups = draw_groups(np.random.default_rng(0), [40, 50], [1, 2])
+    plain = compare_groups(y, proba, groups)
+    weighted = compare_groups(y, proba, groups, sample_weight=np.full(90, scale))
+    for name in ("gap", "low", "high", "pvalue"):
+        assert_allclose(getattr(weighted, name), getattr(plain, name))
+
+
 def test_what_cannot_be_compared_is_refused():
     proba = [[0.5, 0.5]] * 3
     with pytest.raises(ValueError, match="one entry for each of the 3 rows"):

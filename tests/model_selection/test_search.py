@@ -31,6 +31,7 @@ from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._maps import CalibrationMap, Softmax
 from skcalib._solvers._mixture import fit_mixture
 from skcalib._validation import _logits
+from skcalib.datasets import make_logits
 from skcalib.export import to_onnx, to_torch
 from skcalib.metrics import ece_scorer
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
@@ -179,6 +180,7 @@ def test_labels_and_weights_are_validated_once(calibration_set, monkeypatch, fit
     assert seen == ["encode_labels", "check_weight"]
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 def test_folds_hold_rare_classes_and_sets_in_class_order(draw_calibration_set):
     logits, y = draw_calibration_set(n_samples=90, n_classes=30)
     order = np.argsort(y)
@@ -382,6 +384,7 @@ def test_rows_are_judged_by_a_stack_that_did_not_see_their_fold(wanting_set):
     assert final[1] > 0.5
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @pytest.mark.parametrize("n_samples", [60, 6000])
 def test_the_simplest_candidate_has_most_of_the_weight_while_samples_are_few(
     draw_calibration_set, n_samples
@@ -436,6 +439,7 @@ def test_labels_of_a_stack_are_those_of_the_classes(wanting_set):
     assert_array_equal(search.predict(logits), names[proba.argmax(axis=1)])
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @pytest.mark.parametrize("lone", [False, True])
 def test_weights_of_a_stack_go_with_it(wanting_set, lone):
     logits, y = wanting_set
@@ -481,6 +485,24 @@ def test_a_candidate_with_a_fit_of_its_own_is_fitted_by_it(calibration_set):
     for own, plain in zip(searches[:2], searches[2:], strict=True):
         expected = plain.predict_proba(logits)
         assert_allclose(own.predict_proba(logits), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("weight", [1e9, 1e20, 1e300])
+def test_weights_beyond_all_counts_are_borne(n_classes, weight):
+    logits, y = make_logits(300, n_classes, random_state=1)
+    search = CalibratorSearch().fit(logits, y, sample_weight=np.full(300, weight))
+    assert sum(search.final_weights_.values()) == pytest.approx(1)
+    assert np.isfinite(search.predict_proba(logits)).all()
+
+
+@pytest.mark.parametrize("factor", [0.0, 1.0, 1e5])
+def test_rows_that_are_all_equal_are_borne(factor):
+    logits = factor * np.tile([[0.3, 0.1, -0.4]], (300, 1))
+    y = np.arange(300) % 3
+    # Equal rows of a class share a fold, so that no split can judge much.
+    proba = CalibratorSearch().fit(logits, y).predict_proba(logits)
+    assert log_loss(y, proba) < log_loss(y, softmax(logits, axis=1)) + 0.01
 
 
 def test_twenty_samples_are_enough_for_a_search(draw_calibration_set):
@@ -672,6 +694,7 @@ def test_one_row_of_a_class_leaves_the_simplest_candidate(params, y):
     assert_array_equal(search.predict_proba(logits), expected)
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize(
     "y", [[0, 1, 2], [0, 0, 1, 2], [0, 0, 1, 1], [0] * 9 + [1] * 9 + [2]]

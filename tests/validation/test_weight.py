@@ -7,6 +7,7 @@ from every_calibrator import CALIBRATORS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skcalib._validation import check_weight
+from skcalib._validation._logits import as_repetitions
 from skcalib.calibrators import (
     BayesianBinning,
     IsotonicCalibration,
@@ -21,6 +22,7 @@ from skcalib.metrics import (
     risk_coverage_curve,
     squared_kernel_calibration_error,
 )
+from skcalib.model_selection import CalibratorSearch
 
 
 @pytest.fixture
@@ -68,10 +70,32 @@ def test_equal_weights_of_any_size_are_no_weights(three_classes, calibrator):
         assert_allclose(weighted.predict_proba(logits), expected, atol=1e-9)
 
 
-def test_next_to_weights_that_are_nearly_nothing_the_prior_is_all(three_classes):
+@pytest.mark.parametrize("scale", [1 / 300, 0.5, 1e-310])
+def test_weights_that_were_normalised_are_no_fewer_samples(three_classes, scale):
     logits, y = three_classes
-    fitted = TemperatureScaling().fit(logits, y, sample_weight=np.full(300, 1e-310))
-    assert fitted.temperature_ == pytest.approx(1)
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, 300)
+    small = TemperatureScaling().fit(logits, y, sample_weight=scale * weight)
+    # They amount to Kish's effective number of samples, whatever their scale.
+    kish = weight.sum() / (weight**2).sum()
+    expected = TemperatureScaling().fit(logits, y, sample_weight=kish * weight)
+    rel = 1e-9 if scale > 1e-300 else 1e-4
+    assert small.temperature_ == pytest.approx(expected.temperature_, rel=rel)
+
+
+def test_weights_that_sum_to_one_do_not_silence_the_search(three_classes):
+    logits, y = three_classes
+    logits = 3 * logits
+    plain = CalibratorSearch().fit(logits, y)
+    normalised = CalibratorSearch().fit(logits, y, sample_weight=np.full(300, 1 / 300))
+    assert normalised.final_weights_["uncalibrated"] < 0.01
+    assert_allclose(
+        normalised.predict_proba(logits), plain.predict_proba(logits), atol=1e-9
+    )
+
+
+def test_whole_weights_are_repetitions_however_unequal():
+    weight = np.array([1.0, 1.0, 1e6, 3.0])
+    assert as_repetitions(weight) is weight
 
 
 def test_a_spline_bends_alike_where_rows_weigh_nothing(three_classes):
