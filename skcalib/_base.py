@@ -4,6 +4,7 @@ import warnings
 
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
@@ -14,6 +15,7 @@ from skcalib._validation import (
     check_logits,
     check_out,
     check_two_classes,
+    column_on_host,
     is_dask,
     refuse_dask,
 )
@@ -127,7 +129,8 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         proba : ndarray of shape (n_samples, n_classes)
             Probabilities in the order of `classes_`; float32 for float32 logits,
             float64 otherwise. `out`, if that is given. Of a torch tensor, a tensor of
-            its device, float32 for half precisions too.
+            its device, float32 for half precisions too; of an array of the array API
+            standard, one of its library.
         """
         check_is_fitted(self)
         source = check_logits(self, X, reset=False)
@@ -177,7 +180,9 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             from skcalib._blocks._dask import share_equal
 
             return share_equal(self.predict(X), y, sample_weight)
-        return super().score(X, y, sample_weight)
+        found = column_on_host(self.predict(X))
+        y, sample_weight = column_on_host(y), column_on_host(sample_weight)
+        return float(accuracy_score(y, found, sample_weight=sample_weight))
 
     @available_if(_has_calibrated_logits)
     def decision_function(self, X):

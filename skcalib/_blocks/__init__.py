@@ -12,16 +12,19 @@ from skcalib._blocks._rows import (
     sum_blocks,
 )
 from skcalib._blocks._sources import (
+    NUMBERS,
     ArraySource,
     MappedSource,
     MemmapSource,
     Source,
+    alike,
     is_mapped_file,
 )
 from skcalib._blocks._stored import ParquetRows, RowsView, is_stored
 
 __all__ = [
     "BLOCK_ELEMENTS",
+    "NUMBERS",
     "ArraySource",
     "CalibrationData",
     "MappedSource",
@@ -30,6 +33,7 @@ __all__ = [
     "RowsView",
     "Source",
     "Statistic",
+    "alike",
     "free_memory",
     "is_mapped_file",
     "is_stored",

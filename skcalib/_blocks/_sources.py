@@ -21,6 +21,8 @@ from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_bl
 LARGE_PAGE = 1 << 21
 # Scattered rows may pull in a large page each; they are given back this often.
 TAKEN_ROWS = 16
+# Kinds of types that other libraries have arrays of; texts stay arrays of NumPy.
+NUMBERS = "iufb"
 
 BlockFunction = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -167,6 +169,49 @@ class ArraySource(Source):
 
 def _as_they_are(block: NDArray[Any]) -> NDArray[Any]:
     return block
+
+
+class LentSource(ArraySource):
+    """Rows of another kind of array, whose memory NumPy reads; a map gives such arrays.
+
+    What goes to a place that was given, and texts, are returned as they are.
+    """
+
+    def map(self, *args: Any, **options: Any) -> Any:
+        """Compute one result for each row, numbers as that kind of array."""
+        result = super().map(*args, **options)
+        is_own = options.get("out") is None and result.dtype.kind in NUMBERS
+        return self.alike(result) if is_own else result
+
+    @abstractmethod
+    def alike(self, result: NDArray[Any]) -> Any:
+        """Return an array of numbers as one of that kind."""
+
+
+class StandardSource(LentSource):
+    """Rows of an array of the array API standard, such as JAX's.
+
+    Parameters
+    ----------
+    array : ndarray
+        The rows as NumPy reads them.
+
+    like : array of the standard
+        Tells the library, and where it puts its arrays.
+    """
+
+    def __init__(self, array: NDArray[Any], like: Any) -> None:
+        super().__init__(array)
+        self._like = like
+
+    def alike(self, result: NDArray[Any]) -> Any:
+        """Return an array of numbers as one of that library."""
+        return alike(result, self._like)
+
+
+def alike(result: NDArray[Any], like: Any) -> Any:
+    """Return `result` as an array of the library of `like`, on its device."""
+    return like.__array_namespace__().asarray(result, device=like.device)
 
 
 class MemmapSource(Source):

@@ -21,13 +21,11 @@ from skcalib._blocks._data import CalibrationData
 from skcalib._blocks._device_array import as_array, torch_type
 from skcalib._blocks._memory import lies_on_host
 from skcalib._blocks._rows import BLOCK_ELEMENTS, add_up, on_host, row_slices
-from skcalib._blocks._sources import ArraySource, BlockFunction, Source
+from skcalib._blocks._sources import NUMBERS, BlockFunction, LentSource, Source
 
 # A device is given so many times as much as a core, to be busy, up to a limit: a dozen
 # temporaries of a block, in float64, must fit into its memory.
 LARGER, LARGEST = 1 << 8, 1 << 23
-# Kinds of types of which there are tensors; texts stay arrays.
-NUMBERS = "iufb"
 SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -49,7 +47,7 @@ def open_tensor(tensor: Tensor) -> "HostTensorSource | TensorSource":
     return HostTensorSource(tensor) if lies_on_host(tensor) else TensorSource(tensor)
 
 
-class HostTensorSource(ArraySource):
+class HostTensorSource(LentSource):
     """Rows of a tensor in the host's memory, which NumPy reads; a map gives tensors."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -71,11 +69,9 @@ class HostTensorSource(ArraySource):
         array: NDArray[Any] = tensor.numpy().astype(self.dtype, copy=False)
         return array
 
-    def map(self, *args: Any, **options: Any) -> Any:
-        """Compute one result for each row, as a tensor if they are numbers."""
-        result = super().map(*args, **options)
-        is_own = options.get("out") is None and result.dtype.kind in NUMBERS
-        return torch.from_numpy(result) if is_own else result
+    def alike(self, result: NDArray[Any]) -> Tensor:
+        """Return an array of numbers as a tensor."""
+        return torch.from_numpy(result)
 
 
 class TensorSource(Source):

@@ -5,16 +5,25 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from skcalib._blocks import ParquetRows, is_stored, lies_on_host
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._blocks import NUMBERS, ParquetRows, alike, is_stored, lies_on_host
+
+# What the host's memory is called in DLPack.
+HOST_MEMORY = 1
 
 
 def readable(values: Any) -> Any:
     """Return a torch tensor as an array without a copy, anything else as it is.
 
     It is cut off from its gradients; bfloat16, which NumPy lacks, becomes float32. A
-    tensor on another device stays a tensor. An open Parquet file becomes rows of all
-    its columns.
+    tensor on another device stays a tensor. So is an array of the array API standard
+    read; it is refused on another device. An open Parquet file becomes rows of all its
+    columns.
     """
+    if is_standard(values):
+        return _of_standard(values)
     if is_stored(values) and not hasattr(values, "shape"):
         return ParquetRows(values)
     torch = sys.modules.get("torch")
@@ -27,10 +36,40 @@ def readable(values: Any) -> Any:
     return values.numpy() if lies_on_host(values) else values
 
 
+def is_standard(values: Any) -> bool:
+    """Whether these are an array of the array API standard, but not of NumPy."""
+    names = ("__array_namespace__", "__dlpack_device__")
+    is_ours = isinstance(values, (np.ndarray, np.generic))
+    return not is_ours and all(hasattr(values, name) for name in names)
+
+
+def _of_standard(values: Any) -> NDArray[Any]:
+    if values.__dlpack_device__()[0] != HOST_MEMORY:
+        raise TypeError(
+            f"An array of {type(values).__module__} lies on the device "
+            f"{values.device}, and is not moved unasked. Pass "
+            "torch.from_dlpack(array), which shares its memory, to stay there."
+        )
+    array: NDArray[Any] = np.from_dlpack(values)
+    return array
+
+
 def column_on_host(values: Any) -> Any:
-    """Bring one number a row, such as labels or weights, to the host."""
+    """Bring what is small, such as labels or weights, to the host."""
     values = readable(values)
     return values.cpu().numpy() if is_tensor(values) else values
+
+
+def given_back(result: NDArray[Any], like: Any) -> Any:
+    """Return numbers as an array of the kind of `like`, where it lies; texts as came.
+
+    That is a tensor, or an array of the array API standard; else it is NumPy's.
+    """
+    if result.dtype.kind not in NUMBERS:
+        return result
+    if is_tensor(like):
+        return sys.modules["torch"].from_numpy(result).to(like.device)
+    return alike(result, like) if is_standard(like) else result
 
 
 def is_tensor(values: Any) -> bool:

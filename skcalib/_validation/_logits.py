@@ -37,6 +37,7 @@ from skcalib._validation._containers import (
     column_names,
     column_on_host,
     is_dask,
+    is_standard,
     is_tensor,
     readable,
     refuse_dates,
@@ -69,7 +70,7 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
 
         return check_tensor_logits(estimator, X, reset=reset)
     name = name_of(estimator)
-    X = readable(X)
+    like, X = X if is_standard(X) else None, readable(X)
     names = column_names(X)
     if not isinstance(X, np.memmap) and not is_stored(X):
         refuse_dates(X, "X")
@@ -97,7 +98,7 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
         # Sets or checks n_features_in_ and feature_names_in_.
         validate_data(estimator, columns, reset=reset, skip_check_array=True)
         check_numbered_columns(estimator, names, reset=reset)
-    source = open_source(converted)
+    source = open_source(converted, like)
     check_finite(source, name)
     return source
 
@@ -354,7 +355,7 @@ def _checked_set(
         return check_dask_set(
             estimator, X, y, sample_weight, classes, names=names, reset=reset
         )
-    if not is_tensor(X):
+    if is_stored(X):
         X = readable(X)
     source = check_logits(estimator, X, reset=reset)
     check_consistent_length(X, y)

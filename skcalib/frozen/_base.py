@@ -11,6 +11,7 @@ from sklearn.base import (
 from skcalib._networks._given import Brief
 from skcalib._onnx._outputs import refuse_nan
 from skcalib._sklearn_compat import fit_context
+from skcalib._validation import column_on_host
 
 
 class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -77,7 +78,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         self._validate_params()
         logits = self._compute(X)
-        refuse_nan(logits)
+        refuse_nan(column_on_host(logits))
         return logits
 
     def __repr__(self, N_CHAR_MAX=700):

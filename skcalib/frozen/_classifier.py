@@ -6,7 +6,14 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._sklearn_compat import HasMethods, StrOptions
-from skcalib._validation import log_proba_rows, logits_from_proba
+from skcalib._validation import (
+    column_on_host,
+    given_back,
+    is_standard,
+    is_tensor,
+    log_proba_rows,
+    logits_from_proba,
+)
 from skcalib.frozen._base import FrozenLogits
 
 
@@ -83,9 +90,11 @@ def read_scores(estimator, method, X):
     if method in ("auto", "decision_function") and hasattr(
         estimator, "decision_function"
     ):
-        scores = np.asarray(estimator.decision_function(X))
+        scores = estimator.decision_function(X)
+        if not is_tensor(scores) and not is_standard(scores):
+            scores = np.asarray(scores)
         columns = scores[:, np.newaxis] if scores.ndim == 1 else scores
-        n_classes = len(estimator.classes_)
+        n_classes = estimator.classes_.shape[0]
         if columns.shape[1] == (1 if n_classes == 2 else n_classes):
             return columns, False
         if method == "decision_function":
@@ -102,5 +111,8 @@ def read_scores(estimator, method, X):
     if method == "auto" and hasattr(estimator, "predict_log_proba"):
         # Most take the logarithm of probabilities, which may be 0.
         with np.errstate(divide="ignore"):
-            return log_proba_rows(estimator.predict_log_proba(X)), True
-    return logits_from_proba(np.asarray(estimator.predict_proba(X))), True
+            rows = estimator.predict_log_proba(X)
+        return given_back(log_proba_rows(column_on_host(rows)), rows), True
+    rows = estimator.predict_proba(X)
+    logits = logits_from_proba(np.asarray(column_on_host(rows)))
+    return given_back(logits, rows), True

@@ -25,6 +25,7 @@ from sklearn.utils.validation import (
 )
 
 from skcalib._base import BaseCalibrator
+from skcalib._blocks import NUMBERS
 from skcalib._sklearn_compat import (
     HasMethods,
     StrOptions,
@@ -32,6 +33,12 @@ from skcalib._sklearn_compat import (
     check_sample_weight,
     fit_context,
     safe_indexing,
+)
+from skcalib._validation import (
+    column_on_host,
+    given_back,
+    is_standard,
+    is_tensor,
 )
 from skcalib._warnings import warn
 from skcalib.calibrators import ProbabilityFloor, TemperatureScaling
@@ -239,7 +246,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         if len(self.calibrators_) == 1:
             return self.calibrators_[0].predict(self._scores[0](X))
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        proba = self.predict_proba(X)
+        top = column_on_host(proba).argmax(axis=1)
+        return given_back(self.classes_[top], proba)
 
     @available_if(_calibrator_has_logits)
     def decision_function(self, X):
@@ -299,12 +308,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None. Pass the true class of each row."
             )
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(column_on_host(y), warn=True)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)
         X, y = indexable(X, y)
         if sample_weight is not None:
-            sample_weight = check_sample_weight(sample_weight, X)
+            sample_weight = check_sample_weight(column_on_host(sample_weight), y)
         return X, y, sample_weight
 
     def _route(self, X, sample_weight, params):
@@ -318,7 +327,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         split_params = {"groups": fit_params.pop("groups", None)}
         if sample_weight is not None:
             if has_fit_parameter(estimator, "sample_weight"):
-                fit_params["sample_weight"] = sample_weight
+                fit_params["sample_weight"] = _beside(X, sample_weight)
             elif not isinstance(estimator, FrozenEstimator):
                 warn(
                     f"The fit method of {type(estimator).__name__} has no parameter "
@@ -328,8 +337,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _fit_frozen(self, estimator, X, y, sample_weight, groups):
         check_is_fitted(estimator)
-        self.classes_ = estimator.classes_
-        scores = self._scores_of(estimator, n_train=0)
+        self.classes_ = column_on_host(estimator.classes_)
+        scores = self._scores_of(estimator, self.classes_, n_train=0)
         logits = scores(X)
         return scores, self._fit_calibrator([scores], logits, y, sample_weight, groups)
 
@@ -344,17 +353,19 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if groups is not None and (self.cv is None or isinstance(self.cv, Integral)):
             cv = StratifiedGroupKFold(cv.get_n_splits())
         splits = list(cv.split(X, y, **routed.split))
+        told = _told(y, X)
         parallel = Parallel(n_jobs=self.n_jobs)
         folds = parallel(
-            delayed(_fit_fold)(clone(estimator), X, y, rows, routed.fit, self.method)
+            delayed(_fit_fold)(clone(estimator), X, told, rows, routed.fit, self.method)
             for rows in splits
         )
         data = (y, sample_weight, groups)
         if self.ensemble:
             return self._fit_calibrators(folds, *data)
         calibrator = self._fit_pooled(folds, *data)
-        fitted = clone(estimator).fit(X, y, **routed.fit)
-        return [(self._scores_of(fitted, n_train=y.shape[0]), calibrator)]
+        fitted = clone(estimator).fit(X, _beside(X, told), **routed.fit)
+        scores = self._scores_of(fitted, np.unique(told), n_train=y.shape[0])
+        return [(scores, calibrator)]
 
     def _fit_calibrators(self, folds, *data):
         """Return the pair of each fold; where a fold is too poor, all are pooled."""
@@ -380,7 +391,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _fit_pooled(self, folds, *data):
         """Return a calibrator fitted on the held-out samples of all folds."""
-        logits = np.concatenate([logits for _, logits, _ in folds])
+        logits = np.concatenate([column_on_host(logits) for _, logits, _ in folds])
         kept = np.concatenate([kept for _, _, kept in folds])
         if not _holds_two_classes(kept, *data[:2]):
             raise ValueError(
@@ -392,9 +403,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         scores = [scores for scores, *_ in folds]
         return self._fit_calibrator(scores, logits, *_rows(kept, *data))
 
-    def _scores_of(self, estimator, *, n_train):
+    def _scores_of(self, estimator, classes, *, n_train):
         return ClassifierScores(
-            estimator, method=self.method, classes=self.classes_, n_train=n_train
+            estimator, method=self.method, classes=classes, n_train=n_train
         )
 
     def _fit_calibrator(self, scores, logits, y, sample_weight, groups):
@@ -411,12 +422,32 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return calibrator.calibrator_ if needs_none else calibrator
 
 
+def _is_dispatched(X):
+    """Whether scikit-learn computes with the library of `X` instead of NumPy."""
+    return get_config()["array_api_dispatch"] and (is_tensor(X) or is_standard(X))
+
+
+def _told(y, X):
+    """Return the labels that a classifier learns from: numbers, beside arrays of such.
+
+    Only NumPy has texts. Numbers of classes are in the order of the classes.
+    """
+    if not _is_dispatched(X) or y.dtype.kind in NUMBERS:
+        return y
+    return np.unique(y, return_inverse=True)[1]
+
+
+def _beside(X, column):
+    """Return what a classifier is given beside `X`, as its library wants it."""
+    return given_back(column, X) if _is_dispatched(X) else column
+
+
 def _fit_fold(estimator, X, y, rows, fit_params, method):
     """Return the scores of one fold, its out-of-fold logits and their rows."""
     train, test = (np.arange(y.shape[0])[part] for part in rows)
     fold_params = check_method_params(X, fit_params, indices=train)
-    estimator.fit(safe_indexing(X, train), y[train], **fold_params)
-    kept = test[np.isin(y[test], estimator.classes_)]
+    estimator.fit(safe_indexing(X, train), _beside(X, y[train]), **fold_params)
+    kept = test[np.isin(y[test], column_on_host(estimator.classes_))]
     scores = ClassifierScores(
         estimator, method=method, classes=np.unique(y), n_train=train.shape[0]
     )

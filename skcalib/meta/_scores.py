@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.special import logsumexp
 
+from skcalib._validation import column_on_host, given_back
 from skcalib.frozen._classifier import read_scores
 
 
@@ -19,7 +20,8 @@ class ClassifierScores:
         self.method = method
         self.n_classes = len(classes)
         column_of = {label: k for k, label in enumerate(np.asarray(classes).tolist())}
-        self.columns = np.array([column_of[c] for c in estimator.classes_.tolist()])
+        known = column_on_host(estimator.classes_)
+        self.columns = np.array([column_of[label] for label in known.tolist()])
         self.n_train = n_train
         # Known once there are any.
         self.are_log_proba = False
@@ -33,9 +35,10 @@ class ClassifierScores:
         logits, self.are_log_proba = read_scores(self.estimator, self.method, X)
         if np.array_equal(self.columns, np.arange(self.n_classes)):
             return logits
+        given, logits = logits, column_on_host(logits)
         if logits.shape[1] == 1:
             logits = np.hstack([np.zeros_like(logits), logits])
         unseen = logsumexp(logits, axis=1, keepdims=True) - np.log1p(self.n_train)
         complete = np.repeat(unseen, self.n_classes, axis=1)
         complete[:, self.columns] = logits
-        return complete
+        return given_back(complete, given)
