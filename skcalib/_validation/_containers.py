@@ -83,13 +83,18 @@ def is_dask(values: Any) -> bool:
     return hasattr(values, "__dask_graph__") and "dask" in sys.modules
 
 
-def refuse_dask(name: str, X: Any) -> None:
+FIT_THERE = (
+    "TemperatureScaling, VectorScaling, IsotonicCalibration and others fit Dask "
+    "collections where they lie."
+)
+
+
+def refuse_dask(name: str, X: Any, otherwise: str = FIT_THERE) -> None:
     """Refuse a Dask collection, for what needs all rows in memory."""
     if is_dask(X):
         raise TypeError(
-            f"X is a Dask collection, and {name} needs all rows in "
-            "memory. Pass X.compute() if they fit; TemperatureScaling, VectorScaling, "
-            "IsotonicCalibration and others fit Dask collections where they lie."
+            f"X is a Dask collection, and {name} needs all rows in memory. Pass "
+            f"X.compute() if they fit. {otherwise}"
         )
 
 

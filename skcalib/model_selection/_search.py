@@ -14,6 +14,7 @@ from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
     check_calibration_set,
+    is_dask,
     lone_class,
     make_splits,
     refuse_dask,
@@ -26,6 +27,7 @@ from skcalib.model_selection._candidates import (
     default_candidates,
     named_candidates,
 )
+from skcalib.model_selection._elsewhere import cross_validate
 from skcalib.model_selection._stack import (
     HeldOut,
     StackedCalibrator,
@@ -155,7 +157,9 @@ class CalibratorSearch(BaseCalibrator):
     both judge on the same rows: over rows for the log-loss, over folds for any other
     score. Log-losses use probabilities of at least 2.2e-16. All logits are read into
     memory; a stack keeps the held-out probabilities of every candidate besides, of many
-    classes by groups of them.
+    classes by groups of them. Those of Dask collections stay where they are: there is
+    no stack of them, but a choice among calibrators that fit there, by log-loss, on as
+    many folds as `cv` says. A hash of each row and its class tells its fold.
 
     The parameters of a stack, for its entry in `cv_results_`, are fitted without the
     fold that they are judged on. So are its candidates, but roughly: from what they
@@ -251,9 +255,14 @@ class CalibratorSearch(BaseCalibrator):
         self : object
             The fitted search.
         """
-        refuse_dask("CalibratorSearch", X)
+        if is_dask(X):
+            self._refuse_elsewhere(X, groups)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         rule, candidates = self._what_to_try(data.n_classes)
+        for of_a_stack in ("weights_", "final_weights_"):
+            self.__dict__.pop(of_a_stack, None)
+        if data.source.is_remote:
+            return self._fit_elsewhere(rule, candidates, data)
         self.classes_, data = data.classes, data.in_memory()
         codes, weight = data.codes, data.sample_weight
         splits = make_splits(
@@ -261,8 +270,6 @@ class CalibratorSearch(BaseCalibrator):
         )
         if rule == STACK and len(splits) < 2:
             raise ValueError("cv gives a single split; a stack needs at least two.")
-        for of_a_stack in ("weights_", "final_weights_"):
-            self.__dict__.pop(of_a_stack, None)
         lone = lone_class(splits, codes)
         if lone is not None:
             split, code = lone
@@ -277,8 +284,48 @@ class CalibratorSearch(BaseCalibrator):
         chosen = choose(scores, unit_weight, one_standard_error=rule != "best")
         names = list(candidates)
         self.cv_results_ = _summarise(names, scores, unit_weight, seconds)
-        self.best_index_, self.best_name_ = chosen, names[chosen]
-        return self._fit_best(candidates[names[chosen]], data)
+        return self._take(chosen, candidates, data)
+
+    def _refuse_elsewhere(self, X, groups):
+        """Refuse what cannot be done with the rows of Dask collections, unread."""
+        name = type(self).__name__
+        if self._rule() == STACK:
+            refuse_dask(
+                f"the stack of {name}",
+                X,
+                'Or choose among calibrators: set rule to "one_standard_error".',
+            )
+        for label, calibrator in self._what_to_try(None)[1].items():
+            if not getattr(calibrator, "by_sums", False):
+                refuse_dask(label, X, f"Or leave it out of {name}.")
+        if self.scoring != "neg_log_loss" or groups is not None:
+            raise ValueError(
+                f"X is a Dask collection, by whose rows {name} judges with "
+                'scoring="neg_log_loss" and without groups only. Pass X.compute() for '
+                "others, if it fits into memory."
+            )
+
+    def _fit_elsewhere(self, rule, candidates, data):
+        """Choose by the rows of Dask collections, and fit the choice to them."""
+        self.classes_ = data.classes
+        splits = data.hashed_splits(self.cv, self.random_state)
+        folds = [tuple(map(data.subset, split)) for split in splits]
+        for k, (train, _) in enumerate(folds):
+            if train.present.shape[0] == 1:
+                self._warn_lone(k, train.present[0], next(iter(candidates)))
+                return self._take_simplest(candidates, data)
+        scores = cross_validate(candidates.values(), folds)
+        difference, error = scores.against_best()
+        margin = 0 if rule == "best" else error
+        self.cv_results_ = _table(
+            list(candidates), scores.mean, difference, error, scores.seconds
+        )
+        return self._take(int((-difference <= margin).argmax()), candidates, data)
+
+    def _take(self, chosen, candidates, data):
+        """Take a candidate by its place."""
+        self.best_index_, self.best_name_ = chosen, list(candidates)[chosen]
+        return self._fit_best(candidates[self.best_name_], data)
 
     def _fit_stack(self, candidates, data, splits):
         """Fit all candidates, and the weights of the stack."""
@@ -325,8 +372,7 @@ class CalibratorSearch(BaseCalibrator):
         names = list(candidates)
         unknown = np.full((len(names), 1), np.nan)
         self.cv_results_ = _summarise(names, unknown, np.ones(1), unknown[:, 0])
-        self.best_index_, self.best_name_ = 0, names[0]
-        return self._fit_best(candidates[names[0]], data)
+        return self._take(0, candidates, data)
 
     def _warn_lone(self, split, code, name):
         warn(
@@ -336,11 +382,14 @@ class CalibratorSearch(BaseCalibrator):
             "each of two classes, and splits that leave some of both to fit on."
         )
 
+    def _rule(self):
+        if self.rule is not None:
+            return self.rule
+        return STACK if self.calibrators is None else "one_standard_error"
+
     def _what_to_try(self, n_classes):
         """Return the rule and the candidates, by name."""
-        rule = self.rule
-        if rule is None:
-            rule = STACK if self.calibrators is None else "one_standard_error"
+        rule = self._rule()
         if rule == STACK and self.scoring != "neg_log_loss":
             raise ValueError(
                 f"A stack maximises the likelihood, and scoring is {self.scoring!r}. "
@@ -440,6 +489,10 @@ def _summarise(names, scores, weight, seconds):
     """Return `cv_results_`."""
     mean = scores @ weight / weight.sum()
     difference, error = mean_and_error(scores - scores[mean.argmax()], weight)
+    return _table(names, mean, difference, error, seconds)
+
+
+def _table(names, mean, difference, error, seconds):
     return {
         "name": names,
         "mean_test_score": mean,

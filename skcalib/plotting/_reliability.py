@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from skcalib._validation import check_whole
+from skcalib._validation import check_whole, is_dask
+from skcalib.metrics import CalibrationAccumulator
 from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.plotting._binned_rows import BinnedRows, check_interval, rows_of
 from skcalib.plotting._style import (
@@ -155,7 +156,8 @@ class ReliabilityDisplay(FromEstimator):
             Which band to draw, see Notes.
 
         n_bootstrap : int, default=500
-            Number of draws behind the band; 0 leaves it out.
+            Number of draws behind the band; 0 leaves it out, as it must be of Dask
+            collections, of which sums are drawn, without `class_`.
 
         confidence_level : float, default=0.95
             Share of the draws that the band covers in each bin.
@@ -186,6 +188,13 @@ class ReliabilityDisplay(FromEstimator):
         """
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
+        if is_dask(y_proba) and not n_bootstrap and class_ is None:
+            sums = CalibrationAccumulator(
+                n_bins=n_bins, metrics=["ece"], labels=labels, pos_label=pos_label
+            ).update(y_true, y_proba, sample_weight)
+            return cls.from_accumulator(
+                sums, strategy=strategy, name=name, ax=ax, **options
+            )
         confidence, hit, weight = rows_of(
             y_true, y_proba, labels, sample_weight, pos_label, class_
         )

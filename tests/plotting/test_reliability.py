@@ -254,3 +254,21 @@ def test_compare_can_go_without_a_legend(pyplot, predictions):
     y, before, _ = predictions
     (display,) = ReliabilityDisplay.compare(y, {"before": before}, legend=False)
     assert display.ax_.get_legend() is None
+
+
+def test_the_diagram_of_chunks_is_that_of_all_rows(pyplot, predictions):
+    da = pytest.importorskip("dask.array")
+    y, proba, _ = predictions
+    weight = np.random.default_rng(0).integers(0, 3, len(y)).astype(float)
+    Y, P, W = (da.from_array(part, chunks=300) for part in (y, proba, weight))
+    options = {"n_bins": 10, "n_bootstrap": 0, "labels": [0, 1, 2]}
+    found = ReliabilityDisplay.from_predictions(Y, P, sample_weight=W, **options)
+    expected = ReliabilityDisplay.from_predictions(
+        y, proba, sample_weight=weight, **options
+    )
+    for name in ("accuracy", "confidence", "share", "histogram", "error"):
+        assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
+    assert found.error_name == "ECE"
+    for needs_rows in ({"n_bootstrap": 9}, {"n_bootstrap": 0, "class_": 1}):
+        with pytest.raises(TypeError, match="diagrams with n_bootstrap=0 do"):
+            ReliabilityDisplay.from_predictions(Y, P, **needs_rows)
