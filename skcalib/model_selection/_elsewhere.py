@@ -8,7 +8,7 @@ scores are never gathered, and those of all candidates are found in one pass.
 
 import time
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +47,8 @@ def cross_validate(candidates, folds):
     The folds are pairs of `CalibrationData`, to fit on and to judge by: views of one
     set, whose weights each sum to 1.
     """
-    total, sums, seconds = 0.0, 0.0, []
+    total, seconds = 0.0, []
+    sums: Any = 0.0
     for train, test in folds:
         maps, spent = zip(*(_fit(part, train) for part in candidates), strict=True)
         total += test.total_weight

@@ -383,9 +383,8 @@ class CalibratorSearch(BaseCalibrator):
         )
 
     def _rule(self):
-        if self.rule is not None:
-            return self.rule
-        return STACK if self.calibrators is None else "one_standard_error"
+        default = STACK if self.calibrators is None else "one_standard_error"
+        return default if self.rule is None else self.rule
 
     def _what_to_try(self, n_classes):
         """Return the rule and the candidates, by name."""
@@ -420,9 +419,8 @@ class CalibratorSearch(BaseCalibrator):
         A unit is a row for the log-loss and a fold for any other score.
         """
         by_row = self.scoring == "neg_log_loss"
-        score = (
-            _row_scores if by_row else partial(_fold_score, get_scorer(self.scoring))
-        )
+        of_fold = partial(_fold_score, get_scorer(self.scoring))
+        score = _row_scores if by_row else of_fold
         outcomes = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_and_score)(clone(calibrator), data, rows, score)
             for calibrator in candidates.values()
@@ -441,8 +439,7 @@ class CalibratorSearch(BaseCalibrator):
     def learns_by_class(self):
         # Some of those that are tried when none are named do.
         tried = self.calibrators
-        if isinstance(tried, dict):
-            tried = tried.values()
+        tried = tried.values() if isinstance(tried, dict) else tried
         return tried is None or any(
             getattr(calibrator, "learns_by_class", False) for calibrator in tried
         )
