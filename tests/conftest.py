@@ -34,14 +34,21 @@ def data_dir():
 
 
 @pytest.fixture(scope="session")
-def cifar(data_dir):
+def cifar(cifar_images):
     """ResNet-8d with 48 test images of CIFAR-10 and their labels."""
+    module, X, y = cifar_images
+    return module, X[:48], y[:48]
+
+
+@pytest.fixture(scope="session")
+def cifar_images(data_dir):
+    """ResNet-8d with 512 test images of CIFAR-10 and their labels."""
     path = data_dir / "networks.py"
     spec = importlib.util.spec_from_file_location("shared_networks", path)
     networks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(networks)
     with np.load(data_dir / "cifar10" / "cifar10_test.npz") as arrays:
-        rows = arrays["cal_idx"][:48]
+        rows = arrays["cal_idx"][:512]
         X = np.float32(arrays["x"][rows] / 255).transpose(0, 3, 1, 2)
         y = arrays["y"][rows].astype(int)
     return networks.load("cifar10/resnet8d"), np.ascontiguousarray(X), y

@@ -167,10 +167,7 @@ def best_temperature(
     gamma: float = 0.0,
     prior: float | None = None,
 ) -> Result:
-    """Find the temperature that minimises the mean loss of logits in memory.
-
-    Only the log-loss has a prior.
-    """
+    """Find the temperature that minimises the mean loss of logits in memory."""
     used = np.flatnonzero(weight > 0)
     if used.shape[0] < weight.shape[0]:
         logits, codes, weight = logits[used], codes[used], weight[used]
@@ -179,7 +176,7 @@ def best_temperature(
     data = CalibrationData(ArraySource(logits), codes, weight)
     if loss == "focal" and gamma == 0:
         return fit_temperature(data, prior=prior)
-    return search_temperature(data, loss, gamma, tol=1e-10, max_iter=100)
+    return search_temperature(data, loss, gamma, prior=prior, tol=1e-10, max_iter=100)
 
 
 def are_tiny(logits: NDArray) -> bool:

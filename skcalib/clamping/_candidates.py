@@ -1,12 +1,14 @@
 """What may be chosen, the scores of its held-out rows, and the choice.
 
-The simplest candidate within one standard error of the best wins (the one standard
-error rule, `_numerics.choose`), and no perturbation at all is the simplest. Tang,
+No perturbation at all wins unless one is better by more than two standard errors
+(`_search.py`); among those that are, the simplest within one standard error of the best
+(the one standard error rule, `_numerics.choose`). Tang,
 Chen & Ho ("Neural Clamping", TMLR 2024) take the exponent of the least calibration
 error on the set that it was fitted to. Scores of held-out rows are ours: a perturbation
 of many numbers learns its rows by heart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,11 +172,13 @@ class ScoreTable:
             f"penalty={candidate.penalty:.3g}: gain {mean:.5f} +- {error:.5f}"
         )
 
-    def choose(self, rule: str = "one_standard_error") -> Candidate:
-        """Return the first checked candidate that the best checked does not beat."""
-        checked = [c for c in self._candidates if c.checked]
-        scores = np.array([self._scores[self._position(c)] for c in checked])
-        return checked[choose(scores, self._weight, one_standard_error=rule != "best")]
+    def choose(
+        self, among: Sequence[Candidate], rule: str = "one_standard_error"
+    ) -> Candidate:
+        """Return the first of some candidates that the best of them does not beat."""
+        ordered = sorted(among, key=self._position)
+        scores = np.array([self._scores[self._position(c)] for c in ordered])
+        return ordered[choose(scores, self._weight, one_standard_error=rule != "best")]
 
     def _position(self, candidate: Candidate) -> int:
         return next(i for i, c in enumerate(self._candidates) if c is candidate)

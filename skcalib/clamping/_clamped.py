@@ -23,6 +23,7 @@ from skcalib._progress import Progress
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
 from skcalib._solvers._temperature import PRIOR
+from skcalib._solvers._temperature_search import best_temperature
 from skcalib._validation import (
     check_two_classes,
     check_weight,
@@ -34,8 +35,10 @@ from skcalib.clamping._change import Change
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import channel_axis
 from skcalib.clamping._problem import Problem, Settings
+from skcalib.clamping._space import scale_of
 from skcalib.clamping._starts import check_range
 from skcalib.exceptions import NotDifferentiableError
+from skcalib.metrics import calibration_report
 
 # Of the parameters that all of them have.
 SHARED_CONSTRAINTS = {
@@ -49,7 +52,12 @@ SHARED_CONSTRAINTS = {
     ],
     "feasible_range": [tuple, list, None],
     "output_calibrator": [HasMethods(["fit", "predict_proba"]), None],
-    "temperature_objective": [StrOptions({"log_loss", "joint"})],
+    "space": [
+        StrOptions({"raw", "standardised"}),
+        Interval(Real, 0, None, closed="neither"),
+        "array-like",
+    ],
+    "temperature_objective": [StrOptions({"auto", "log_loss", "joint"})],
     "max_iter": [Interval(Integral, 1, None, closed="left"), None],
     "tol": [Interval(Real, 0, None, closed="neither")],
     "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
@@ -123,6 +131,10 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             What `output_calibrator_` or the temperature maps.
         """
         check_is_fitted(self)
+        return self._run_network(X, [self.input_change()])[0]
+
+    def _run_network(self, X, changes):
+        """Return the logits of inputs changed in each of several ways."""
         network = self._open_network()
         rows = as_rows(self, X)
         self._check_features(X, rows, reset=False)
@@ -141,7 +153,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         objective = Objective(
             network, inputs, codes, feasible_range=self.feasible_range
         )
-        return objective.logits(self.input_change())
+        return [objective.logits(change) for change in changes]
 
     def predict_proba(self, X):
         """Return calibrated probabilities.
@@ -197,6 +209,76 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         logits = evaluate(self.calibration_map().logits, source)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
+    def ablation(self, X, y, sample_weight=None, metrics=None):
+        """Judge what each part of the fit does alone.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), Dataset or DataLoader
+            Inputs of the network, best of samples that `fit` has not seen.
+
+        y : array-like of shape (n_samples,)
+            True classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights.
+
+        metrics : list of str, default=None
+            Which metrics; see `skcalib.metrics.calibration_report`.
+
+        Returns
+        -------
+        reports : dict of str to CalibrationReport
+            Without intervals: of the network as it is ("uncalibrated"), of the
+            perturbation without the temperature ("perturbation only"), of the
+            temperature or output calibrator without the perturbation ("output only"),
+            of "both", and of temperature scaling as it would have been learned from the
+            same logits, by log-loss ("temperature scaling") and by the perturbation's
+            own loss ("temperature scaling, same loss").
+
+        Examples
+        --------
+        >>> import torch
+        >>> from skcalib import NeuralClamping
+        >>> from skcalib.datasets import make_logits
+        >>> logits, y = make_logits(random_state=0)
+        >>> nc = NeuralClamping(torch.nn.Identity(), gamma=1).fit(logits, y)
+        >>> for part, report in nc.ablation(logits, y, metrics=["nll"]).items():
+        ...     print(f"{part}: {report['nll'].value:.2f}")
+        uncalibrated: 0.67
+        perturbation only: 0.67
+        output only: 0.59
+        both: 0.59
+        temperature scaling: 0.57
+        temperature scaling, same loss: 0.59
+        """
+        check_is_fitted(self)
+        plain, moved = self._run_network(X, [None, self.input_change()])
+        by_log_loss, by_own_loss = (
+            CalibrationMap(Scale(1 / temperature), Softmax())
+            for temperature in self.plain_temperatures_
+        )
+        nothing, own = CalibrationMap(Softmax()), self.calibration_map()
+        parts = {
+            "uncalibrated": (nothing, plain),
+            "perturbation only": (nothing, moved),
+            "output only": (own, plain),
+            "both": (own, moved),
+            "temperature scaling": (by_log_loss, plain),
+            "temperature scaling, same loss": (by_own_loss, plain),
+        }
+        return {
+            name: calibration_report(
+                y,
+                evaluate(part, ArraySource(logits)),
+                labels=self.classes_,
+                sample_weight=sample_weight,
+                metrics=metrics,
+                n_bootstrap=0,
+            )
+            for name, (part, logits) in parts.items()
+        }
+
     def input_change(self):
         """Return the input side: what is added to inputs before the network.
 
@@ -227,7 +309,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _open_problem(
-        self, X, y, sample_weight, gamma, temperature_objective, needs_gradient=True
+        self, X, y, sample_weight, gamma, joint, space, needs_gradient=True
     ):
         """Validate everything `fit` is given; return the problem."""
         self._new_output_calibrator()
@@ -255,7 +337,13 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         objective = Objective(
             network, inputs, codes, weight, self.loss, gamma, self.feasible_range
         )
-        return Problem(objective, objective.logits(), temperature_objective)
+        problem = Problem(
+            objective, objective.logits(), "joint" if joint else "log_loss"
+        )
+        problem.scale = scale_of(
+            space, problem.shape, lambda: problem.channel_moments[1]
+        )
+        return problem
 
     def _check_features(self, X, rows, *, reset):
         """Set or check n_features_in_ where inputs are rows of features."""
@@ -301,8 +389,15 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         self.filter_ = np.asarray(kernel[0], dtype=np.float32) if kernel else None
         self.output_calibrator_ = None
         self.temperature_ = outcome.temperature
+        by_log_loss = best_temperature(
+            problem.logits, problem.codes, problem.weight, prior=PRIOR
+        )
+        own = problem.joint_temperature(problem.logits, prior=PRIOR)
+        self.plain_temperatures_ = float(by_log_loss.x[0]), float(own.x[0])
         if self.temperature_ is None:
-            result = problem.served_temperature(outcome.logits, prior=PRIOR)
+            # The published objective has no prior.
+            prior = None if self.temperature_objective == "joint" else PRIOR
+            result = problem.served_temperature(outcome.logits, prior=prior)
             self.temperature_ = float(result.x[0])
             if not result.converged:
                 self._warn_early(result.message)

@@ -15,10 +15,11 @@ from skcalib.clamping._starts import first_perturbation
 OF_PRESETS = {
     "solver": ("auto", "sgd"),
     "penalty": ("auto",),
-    "start": ("zeros",),
-    "temperature_objective": ("log_loss", "joint"),
+    "temperature_objective": ("auto", "joint"),
     "validation_fraction": (0.1, None),
 }
+# The exponent that shapes a perturbation where none is given: that of the paper.
+GAMMA = 1.0
 
 
 class NeuralClamping(ClampedClassifier):
@@ -48,8 +49,11 @@ class NeuralClamping(ClampedClassifier):
         itself. A function is run as it is: put what it calls in eval mode. It is
         refused where it runs dropout or batch normalisation as in training.
 
-    gamma : float, default=1.0
-        Exponent :math:`\gamma` of the focal loss; 0 is cross-entropy.
+    gamma : float, default=None
+        Exponent :math:`\gamma` of the focal loss; 0 is cross-entropy. None is 1 for the
+        perturbation and leaves the temperature to the log-loss. An exponent that is
+        given is that of both, so that a search over it chooses among different models
+        (see `temperature_objective`).
 
     loss : {"focal", "brier"}, default="focal"
         What the perturbation minimises: the focal loss, or the squared distance of the
@@ -86,13 +90,28 @@ class NeuralClamping(ClampedClassifier):
 
     preset : {"paper", "reference"}, default=None
         Train as [1]_ describes or as the published code does, for comparison: sets
-        `solver` ("sgd"), `penalty`, `start` (random), `temperature_objective` ("joint")
-        and `validation_fraction` (None); none of these may be set to anything else
-        beside it. The penalty of "reference" times the norm, not its square, is added.
+        `solver` ("sgd"), `penalty`, `temperature_objective` ("joint") and
+        `validation_fraction` (None); none of these may be set to anything else beside
+        it. Unless they are given, `space` is "standardised", `start` is "random" and
+        `reduction` is "sum" for "paper". The penalty of "reference" times the norm, not
+        its square, is added.
 
-    start : {"zeros", "random", "data_driven"} or array-like, default="zeros"
-        Where the perturbation starts. "data_driven" is Theorem 3.2 of [1]_ with the 1 %
-        quantiles in the place of the extremes and at most 1 % of the range.
+    space : {"raw", "standardised"}, float or array-like, default=None
+        The units in which the perturbation is measured, starts and is penalised: those
+        of the inputs ("raw"), the standard deviation of each channel of `X`, or those
+        given, one for all channels or one for each: what the network's inputs are
+        divided by where it normalises them itself. None is "raw", and "standardised"
+        with a preset. `delta_`, predictions and exports stay in units of the inputs.
+
+    reduction : {"mean", "sum"}, default=None
+        Whether a number given as `penalty` is added to the mean loss or, as in [1]_, to
+        the sum over samples; and which of them the steps of a preset follow. None is
+        "mean", and "sum" with ``preset="paper"``.
+
+    start : {"zeros", "random", "data_driven", "theorem"} or array, default="zeros"
+        Where the perturbation starts. "theorem" is Theorem 3.2 of [1]_ to the letter;
+        "data_driven" takes the 1 % quantiles in the place of the extremes and at most
+        1 % of the range.
 
     feasible_range : tuple (low, high), default=None
         Numbers or arrays between which the perturbed inputs are cut, in `fit` and in
@@ -102,9 +121,11 @@ class NeuralClamping(ClampedClassifier):
         Calibrator fitted on the logits of the perturbed inputs; None is the
         temperature.
 
-    temperature_objective : {"log_loss", "joint"}, default="log_loss"
-        What the served temperature minimises: the log-loss with the weak prior of
-        `TemperatureScaling`, or as in [1]_ the same loss as the perturbation.
+    temperature_objective : {"auto", "log_loss", "joint"}, default="auto"
+        What the served temperature minimises: the log-loss, or as in [1]_ the same
+        loss as the perturbation ("joint"). "auto" is the latter where a positive
+        `gamma` of the focal loss is given, else the log-loss. But for "joint", which is
+        the published objective, with the weak prior of `TemperatureScaling`.
 
     max_iter : int, default=None
         Largest number of epochs: 4 steps on the network for "auto", 20 for a filter
@@ -175,7 +196,8 @@ class NeuralClamping(ClampedClassifier):
         The fitted output calibrator; None where the temperature is served.
 
     penalty_ : float
-        The strength used; infinite where no perturbation was chosen.
+        The strength used, beside the mean loss; infinite where no perturbation was
+        chosen.
 
     perturbation_ : str, int or tuple
         The kind of perturbation used: "none", "full", "channel", a number of cosines,
@@ -195,6 +217,10 @@ class NeuralClamping(ClampedClassifier):
         (minus the held-out log-loss), `gain` over the first candidate, its
         `standard_error`, `rank_test_score`, `by_network` (judged by the network and
         not only by its linearisation) and `chosen`.
+
+    plain_temperatures_ : tuple of float
+        What temperature scaling learns without the perturbation, by log-loss and by the
+        perturbation's own loss.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -219,19 +245,16 @@ class NeuralClamping(ClampedClassifier):
     Notes
     -----
     The standard error is that of the mean difference between two candidates' log-losses
-    on the same held-out rows. The simplest candidate wins that the best does not beat
-    by more than one; none at all is the simplest, and a filter has to be better than
-    that by two. Scores in `selection_` are a little optimistic for the winner.
+    on the same held-out rows. None at all wins unless another is better by more than
+    two; of those the simplest that the best does not beat by more than one. Scores in
+    `selection_` are a little optimistic for the winner.
 
     Do not expect much of a perturbation on clean data: on CIFAR networks, calibrated
     and tested on images like those of training, published recipes are as good as
-    temperature scaling once T is solved exactly, and exponents above 0.25 move T away
-    from calibration where ``temperature_objective="joint"``. It earns much where all
+    temperature scaling once T is solved exactly, and an exponent above 0.25 that is
+    given moves T away from calibration. It earns much where all
     inputs have been blurred or made noisy alike: there a filter does more than
     calibrators of the outputs; see the user guide.
-
-    The loss is a mean over samples, where [1]_ have a sum: their penalty divided by the
-    number of samples is the one here.
 
     References
     ----------
@@ -255,11 +278,16 @@ class NeuralClamping(ClampedClassifier):
 
     _parameter_constraints: dict = {
         **SHARED_CONSTRAINTS,
-        "gamma": [Interval(Real, 0, None, closed="left")],
+        "gamma": [Interval(Real, 0, None, closed="left"), None],
         "penalty": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
         "solver": [StrOptions(set(SOLVERS))],
         "preset": [StrOptions({"paper", "reference"}), None],
-        "start": [StrOptions({"zeros", "random", "data_driven"}), "array-like"],
+        "space": [*SHARED_CONSTRAINTS["space"], None],
+        "reduction": [StrOptions({"mean", "sum"}), None],
+        "start": [
+            StrOptions({"zeros", "random", "data_driven", "theorem"}),
+            "array-like",
+        ],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "warm_start": ["boolean"],
     }
@@ -268,16 +296,18 @@ class NeuralClamping(ClampedClassifier):
         self,
         model,
         *,
-        gamma=1.0,
+        gamma=None,
         loss="focal",
         perturbation="auto",
         penalty="auto",
         solver="auto",
         preset=None,
+        space=None,
+        reduction=None,
         start="zeros",
         feasible_range=None,
         output_calibrator=None,
-        temperature_objective="log_loss",
+        temperature_objective="auto",
         max_iter=None,
         tol=1e-6,
         validation_fraction=0.1,
@@ -301,6 +331,8 @@ class NeuralClamping(ClampedClassifier):
         self.penalty = penalty
         self.solver = solver
         self.preset = preset
+        self.space = space
+        self.reduction = reduction
         self.start = start
         self.feasible_range = feasible_range
         self.output_calibrator = output_calibrator
@@ -351,19 +383,30 @@ class NeuralClamping(ClampedClassifier):
             The fitted estimator.
         """
         self._check_preset()
-        solver = self.solver if self.preset is None else "sgd"
-        joint = self.preset is not None or self.temperature_objective == "joint"
+        published = self.preset is not None
+        solver = "sgd" if published else self.solver
+        space = self.space
+        if space is None:
+            space = "standardised" if published else "raw"
         problem = self._open_problem(
             X,
             y,
             sample_weight,
-            self.gamma,
-            "joint" if joint else "log_loss",
+            GAMMA if self.gamma is None else self.gamma,
+            published or self._serves_joint_temperature(),
+            space,
             needs_gradient=needs_gradient(solver, self.start),
         )
         settings = self._choose_settings(solver, problem, groups)
         self._finish(problem, SOLVERS[solver](problem, settings))
         return self
+
+    def _serves_joint_temperature(self):
+        """Whether the temperature is that of the perturbation's own loss."""
+        if self.temperature_objective == "auto":
+            # Without an exponent it is the log-loss, which has a prior.
+            return bool(self.gamma) and self.loss == "focal"
+        return self.temperature_objective == "joint"
 
     def _check_preset(self):
         """Refuse a parameter that the preset would override."""
@@ -382,18 +425,20 @@ class NeuralClamping(ClampedClassifier):
     def _choose_settings(self, solver, problem, groups):
         """Return what the parameters say, or where a warm start goes on."""
         random_state = check_random_state(self.random_state)
+        start, penalty = self.start, self.penalty
+        if self.preset is not None and isinstance(start, str) and start == "zeros":
+            start = "random"
+        if self.reduction == "sum" and penalty != "auto":
+            penalty = penalty / problem.weight.sum()
         if self._resumes(problem):
             start = self.input_change().map(np.float64)
             perturbation, penalty = self.perturbation_, self.penalty_
             temperature = self.temperature_
         else:
             start = Change(
-                first_perturbation(
-                    self.start, problem.objective, self.feasible_range, random_state
-                )
+                first_perturbation(start, problem, self.feasible_range, random_state)
             )
-            perturbation, penalty = self.perturbation, self.penalty
-            temperature = None
+            perturbation, temperature = self.perturbation, None
         if perturbation == "auto" and solver not in ("auto", "gradient_free"):
             perturbation = "full"
         return self._settings(
@@ -405,6 +450,7 @@ class NeuralClamping(ClampedClassifier):
             start=start,
             temperature=temperature,
             preset=self.preset,
+            reduction=self.reduction,
             validation_fraction=self.validation_fraction,
         )
 

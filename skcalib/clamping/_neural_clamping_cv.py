@@ -51,8 +51,13 @@ class NeuralClampingCV(ClampedClassifier):
         Calibrator fitted on the logits of the perturbed inputs; None is the
         temperature. The choice is made with the temperature.
 
-    temperature_objective : {"log_loss", "joint"}, default="log_loss"
-        What the served temperature minimises.
+    temperature_objective : {"auto", "log_loss", "joint"}, default="auto"
+        What the served temperature minimises: the log-loss or, "joint", the same loss
+        as the perturbation. "auto" is the log-loss where `scoring` is, else "joint":
+        other scores choose among exponents that differ in what they serve.
+
+    space : {"raw", "standardised"}, float or array-like, default="raw"
+        The units in which the perturbation is measured; see `NeuralClamping`.
 
     max_iter : int, default=None
         Largest number of epochs of the final steps on the network; None is 4, and 20
@@ -101,7 +106,7 @@ class NeuralClampingCV(ClampedClassifier):
     ----------
     gamma_, penalty_, perturbation_ : float, float, str, int or tuple
         What was chosen. The penalty is infinite where no perturbation was; then the
-        exponent is the first, which changes nothing.
+        exponent is the first, unless it decides about the temperature.
 
     cv_results_ : dict of lists and arrays
         One entry a candidate; see `selection_` of `NeuralClamping`. Candidates weaker
@@ -117,6 +122,10 @@ class NeuralClampingCV(ClampedClassifier):
 
     loss_, loss_curve_, n_iter_ : float, list of float, int
         The penalised loss, after each of the final steps, and their number.
+
+    plain_temperatures_ : tuple of float
+        What temperature scaling learns without the perturbation, by log-loss and by the
+        perturbation's own loss.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -180,7 +189,8 @@ class NeuralClampingCV(ClampedClassifier):
         perturbation="auto",
         feasible_range=None,
         output_calibrator=None,
-        temperature_objective="log_loss",
+        temperature_objective="auto",
+        space="raw",
         max_iter=None,
         tol=1e-6,
         cv=5,
@@ -205,6 +215,7 @@ class NeuralClampingCV(ClampedClassifier):
         self.feasible_range = feasible_range
         self.output_calibrator = output_calibrator
         self.temperature_objective = temperature_objective
+        self.space = space
         self.max_iter = max_iter
         self.tol = tol
         self.cv = cv
@@ -248,9 +259,10 @@ class NeuralClampingCV(ClampedClassifier):
             The fitted estimator.
         """
         gammas, penalties = self._grid()
-        first = self._open_problem(
-            X, y, sample_weight, gammas[0], self.temperature_objective
-        )
+        joint = self.temperature_objective == "joint"
+        if self.temperature_objective == "auto":
+            joint = self.loss == "focal" and self.scoring != "neg_log_loss"
+        first = self._open_problem(X, y, sample_weight, gammas[0], joint, self.space)
         gammas = gammas if self.loss == "focal" else gammas[:1]
         problems = [first.with_gamma(gamma) for gamma in gammas]
         settings = self._settings(

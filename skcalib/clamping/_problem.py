@@ -45,12 +45,17 @@ class Problem:
 
     of : ndarray of shape (n_samples,)
         Which rows of the objective these are; None for all.
+
+    scale : ndarray of shape (n_channels,), default=None
+        What is one in the space that perturbations live in (`_space.py`), in the units
+        of each channel; None for those units themselves.
     """
 
     objective: Objective
     logits: NDArray[Any]
     temperature_objective: str = "log_loss"
     of: Rows = None
+    scale: NDArray[np.float64] | None = None
 
     @property
     def loss(self) -> Loss:
@@ -128,11 +133,13 @@ class Problem:
         """Result of `joint_temperature` for the inputs as they are."""
         return self.joint_temperature(self.logits)
 
-    def joint_temperature(self, logits: NDArray[Any], rows: Rows = None) -> Result:
+    def joint_temperature(
+        self, logits: NDArray[Any], rows: Rows = None, prior: float | None = None
+    ) -> Result:
         """Return the result for the temperature of the perturbation's own loss."""
         part = slice(None) if rows is None else rows
         return best_temperature(
-            logits, self.codes[part], self.weight[part], self.loss, self.gamma
+            logits, self.codes[part], self.weight[part], self.loss, self.gamma, prior
         )
 
     def joint_loss(self, logits: NDArray[Any]) -> float:
@@ -165,7 +172,7 @@ class Problem:
         tells apart without error have no best temperature, which speaks against it.
         """
         if self.temperature_objective == "joint":
-            return self.joint_temperature(logits, rows)
+            return self.joint_temperature(logits, rows, prior)
         part = slice(None) if rows is None else rows
         return best_temperature(
             logits, self.codes[part], self.weight[part], prior=prior
@@ -182,8 +189,13 @@ class Problem:
 
     @property
     def input_variance(self) -> float:
-        """Mean square deviation of the inputs' entries, at least 1e-30."""
-        return max(float(self.input_moments[1].mean()), SMALLEST_VARIANCE)
+        """Mean square deviation of the entries, in the space; at least 1e-30."""
+        variance = self.input_moments[1]
+        if self.scale is not None:
+            along = [1] * len(self.shape)
+            along[channel_axis(self.shape)] = -1
+            variance = variance / self.scale.reshape(along) ** 2
+        return max(float(variance.mean()), SMALLEST_VARIANCE)
 
     @property
     def channel_moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -227,6 +239,7 @@ class Settings:
     random_state: np.random.RandomState
     groups: Any = None
     preset: str | None = None
+    reduction: str | None = None
     validation_fraction: float | None = None
     temperature: float | None = None
     score: Score = field(default_factory=LogLossScore)

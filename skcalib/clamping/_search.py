@@ -24,7 +24,7 @@ from skcalib.clamping._descent import descend
 from skcalib.clamping._linearised import Linearised
 from skcalib.clamping._perturbation import Basis
 from skcalib.clamping._problem import Problem, Settings
-from skcalib.clamping._spans import Name, Span, is_filter
+from skcalib.clamping._spans import Name, Span
 
 # In units of one over the variance of the inputs, so that their scale does not count.
 # For images in [0, 1] that is about 0.1 to 0.0001; what helped had 0.001 to 0.0001
@@ -32,9 +32,9 @@ from skcalib.clamping._spans import Name, Span, is_filter
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)
 # Candidates that the network judges again, a forward epoch each.
 MAX_CHECKS = 8
-# Standard errors by which a filter has to be better than nothing: there are several,
-# and the best of them is better by one on inputs like those of training by chance.
-FILTER_ERRORS = 2.0
+# Standard errors by which a perturbation has to be better than nothing: there are
+# several, and on inputs like those of training the best is better by one by chance.
+ERRORS = 2.0
 # Of a fit of the search, in nats: far below the standard errors that decide.
 TOLERANCE = 1e-6
 # Epochs of one descent of a search by descents; the next penalty goes on from there.
@@ -224,18 +224,18 @@ def _search(
             found.append((candidate, path))
             if table.helps(base, candidate):
                 break  # weaker penalties fit the training part still closer
-    promising = [
-        (candidate, path)
-        for candidate, path in found
-        if table.helps(candidate, base, FILTER_ERRORS if is_filter(path[1]) else 1.0)
-    ]
+    errors = 0.0 if settings.rule == "best" else ERRORS
+    promising = [pair for pair in found if table.helps(pair[0], base, errors)]
     promising.sort(key=lambda pair: table.mean(pair[0]), reverse=True)
+    helpful = list(plain)
     for candidate, (problem, _, basis, _) in promising[:MAX_CHECKS]:
         if not candidate.checked:
             check_by_network(candidate, basis, problem, splits)
             table.add(candidate)
             settings.progress.note(table.describe(candidate, base) + ", by the network")
-    return table, table.choose(settings.rule)
+        if table.helps(candidate, base, errors):
+            helpful.append(candidate)
+    return table, table.choose(helpful, settings.rule)
 
 
 def _follow(

@@ -7,13 +7,15 @@ its code, by gradient descent with momentum, and one of ours, by Adam (Kingma & 
 "Adam", ICLR 2015) with rows drawn by importance (`_draws.py`) and early stopping on
 held-out rows.
 
-Deviations from the published ones. The paper writes the sum of the losses over samples,
-its code takes the mean over each batch; both recipes take the mean here: a step of the
-published size belongs to it, and the paper's penalty, a tenth of the initial loss, is
-measured in mean losses: beside a sum it would be nothing. The scale of the paper's
-random start is not given; it is that of the code. The code's augmentation (random
-crops, flips, cut-outs) is left out: it asks what kind of inputs the network takes, and
-calibrates for inputs that it will not see.
+The paper writes the sum of the losses over samples, its code takes the mean over each
+batch. Both are the mean objective here; with the sum a step is as many times longer as
+the batch has rows, and the penalty, a tenth of the initial loss, is shared among the
+batches by their rows.
+
+Deviations from the published ones. The scale of the paper's random start is not given;
+it is that of the code. The code's augmentation (random crops, flips, cut-outs) is left
+out: it asks what kind of inputs the network takes, and calibrates for inputs that it
+will not see.
 """
 
 import time
@@ -34,6 +36,7 @@ from skcalib.clamping._draws import Draws
 from skcalib.clamping._objective import Objective, Rows
 from skcalib.clamping._perturbation import AllCosines, Basis, Perturbation
 from skcalib.clamping._problem import Outcome, Problem, Settings
+from skcalib.clamping._space import in_space
 from skcalib.clamping._spans import canonical, open_basis
 
 # Epochs of training that follows no published recipe.
@@ -62,8 +65,8 @@ class Recipe:
     that of gradient descent with momentum.
 
     `penalty` times `norm(theta)`, squared or not, is added to the mean loss; None is a
-    tenth of the mean loss at the start. `start_scale` is the standard deviation of the
-    random start of the preset.
+    tenth of the mean loss at the start. `summed` says that the steps of gradient
+    descent follow the sum over a batch, not its mean.
     """
 
     learning_rate: float = 0.01
@@ -72,7 +75,7 @@ class Recipe:
     max_iter: int = 100
     penalty: float | None = None
     squared: bool = True
-    start_scale: float = 1e-3
+    summed: bool = False
     input_scale: float | None = None
 
 
@@ -91,7 +94,7 @@ def our_recipe(n_samples: int, input_scale: float, max_iter: int) -> Recipe:
 
 
 RECIPES = {
-    "paper": Recipe(learning_rate=0.001, momentum=0.0, batch_size=512),
+    "paper": Recipe(learning_rate=0.001, momentum=0.0, batch_size=512, summed=True),
     "reference": Recipe(batch_size=1000, penalty=0.01, squared=False),
 }
 
@@ -99,14 +102,14 @@ RECIPES = {
 def solve_sgd(problem: Problem, settings: Settings) -> Outcome:
     """Train perturbation and temperature; return the outcome.
 
-    A preset runs all its epochs on all rows, from a start that it draws unless it goes
-    on where the last fit ended. Without one, a share of the rows, if any, is held out
-    and ends the training, and the temperature that is served is the exact one.
+    A preset runs all its epochs on all rows, from T = 1 unless it goes on where the
+    last fit ended. Without one, a share of the rows, if any, is held out and ends the
+    training, and the temperature that is served is the exact one.
     """
     preset, temperature = settings.preset, settings.temperature
-    drawn = preset is not None and temperature is None
     if temperature is None:
-        temperature = 1.0 if drawn else float(problem.plain_temperature.x[0])
+        plain = preset is None
+        temperature = float(problem.plain_temperature.x[0]) if plain else 1.0
     recipe = _recipe(problem, settings)
     name = canonical(settings.perturbation, problem.shape)
     basis = open_basis(name, problem)
@@ -115,12 +118,12 @@ def solve_sgd(problem: Problem, settings: Settings) -> Outcome:
         pull = problem.pull(temperature)
         held_out = _hold_out(problem, settings)
         if name == "full" and len(problem.shape) > 1:
-            basis = AllCosines(problem.shape)
+            basis = in_space(AllCosines(problem.shape), problem.scale)
     descent = train(
         problem.objective,
         basis,
         recipe,
-        theta=None if drawn else basis.coordinates(settings.start),
+        theta=basis.coordinates(settings.start),
         temperature=temperature,
         pull=pull,
         held_out=held_out,
@@ -143,7 +146,11 @@ def solve_sgd(problem: Problem, settings: Settings) -> Outcome:
 def _recipe(problem: Problem, settings: Settings) -> Recipe:
     if settings.preset is not None:
         recipe = RECIPES[settings.preset]
-        return replace(recipe, max_iter=settings.max_iter or recipe.max_iter)
+        summed = recipe.summed
+        if settings.reduction is not None:
+            summed = settings.reduction == "sum"
+        max_iter = settings.max_iter or recipe.max_iter
+        return replace(recipe, max_iter=max_iter, summed=summed)
     input_scale = float(np.sqrt(problem.input_variance))
     max_iter = settings.max_iter or MAX_ITER
     recipe = our_recipe(problem.codes.shape[0], input_scale, max_iter)
@@ -188,8 +195,8 @@ def train(
         Settings of the descent.
 
     theta : array of shape (dim,), default=None
-        Where to start; None draws it with the recipe's scale. With the result of an
-        earlier descent and its `temperature` this goes on where that ended.
+        Where to start; None is 0. With the result of an earlier descent and its
+        `temperature` this goes on where that ended.
 
     temperature : float, default=1.0
         Temperature to start from.
@@ -204,7 +211,7 @@ def train(
         `patience` epochs. None runs all epochs and keeps the last point.
 
     random_state : numpy.random.RandomState or int, default=None
-        For the start and the order of the rows.
+        For the order of the rows.
 
     progress : Progress, default=None
         Told of every epoch.
@@ -222,8 +229,7 @@ def train(
     rng = check_random_state(random_state)
     rows = np.arange(objective.inputs.n_samples)
     rows = rows if held_out is None else np.setdiff1d(rows, held_out)
-    if theta is None:
-        theta = recipe.start_scale * rng.standard_normal(basis.dim)
+    theta = np.zeros(basis.dim) if theta is None else theta
     draws = None
     if pull is not None:
         draws = Draws(objective.weight_of_mean_one, rows, pull)
@@ -364,6 +370,9 @@ class Descent:
             self._basis.gather(by_parts) + slope,
             totals[1] / self.temperature,
         ]
+        if self._recipe.summed:
+            rows = weight * self._objective.weight.mean()
+            gradients = [rows * gradient for gradient in gradients]
         self._move([self.theta, self.temperature], gradients)
         self.temperature.clamp_(min=SMALLEST_TEMPERATURE)
         return totals[0] + penalty

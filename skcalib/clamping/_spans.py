@@ -17,6 +17,7 @@ from skcalib.clamping._perturbation import (
     channel_axis,
 )
 from skcalib.clamping._problem import Problem
+from skcalib.clamping._space import in_space
 
 DEFAULT_SIZE = 8
 # Cosines a side that are tried where the data may choose: those that helped on
@@ -91,17 +92,15 @@ def _is_count(value: Any) -> bool:
 
 def open_basis(perturbation: Name, problem: Problem) -> Basis:
     """Return the basis of a perturbation by name."""
-    shape = problem.shape
+    shape, scale = problem.shape, problem.scale
     if not is_filter(perturbation):
-        return open_product(perturbation, shape)
+        return in_space(open_product(perturbation, shape), scale)
     size, kind, offset = describe_filter(perturbation, shape)
-    return Filter(
-        shape,
-        size,
-        kind == "depthwise",
-        open_product(offset, shape),
-        *problem.channel_moments,
-    )
+    mean, deviation = problem.channel_moments
+    if scale is not None:
+        mean, deviation = mean / scale, deviation / scale
+    own, added = kind == "depthwise", open_product(offset, shape)
+    return in_space(Filter(shape, size, own, added, mean, deviation), scale)
 
 
 def open_product(perturbation: Name, shape: Sequence[int]) -> Product:

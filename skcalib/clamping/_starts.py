@@ -5,7 +5,8 @@ Zeros, noise, an array, or the data-driven start of Theorem 3.2 of Tang, Chen & 
 room that is left towards one end of the range. Deviations: on natural images some row
 fills the range at every coordinate, and no room is left; so the 1 % quantiles stand for
 the extremes. And a step by the whole room is far from what the network knows; so it is
-at most 1 % of the range. Without a range, that of the quantiles takes its place.
+at most 1 % of the range. Without a range, that of the quantiles takes its place. The
+start "theorem" does without the first two.
 """
 
 from typing import Any
@@ -18,6 +19,9 @@ from skcalib._networks._inputs import Inputs
 from skcalib._numerics import log_softmax_
 from skcalib._warnings import warn
 from skcalib.clamping._objective import Objective
+from skcalib.clamping._perturbation import Full
+from skcalib.clamping._problem import Problem
+from skcalib.clamping._space import in_space
 
 # Standard deviation of the random start, that of the published code.
 RANDOM_SCALE = 1e-3
@@ -83,17 +87,20 @@ def _as_bound(bound: Any) -> NDArray[np.float64]:
 
 def first_perturbation(
     start: Any,
-    objective: Objective,
+    problem: Problem,
     feasible_range: Any,
     random_state: np.random.RandomState,
 ) -> NDArray[np.float64]:
     """Return the perturbation to start from, float64 of an input's shape."""
-    shape = objective.inputs.shape
+    shape = problem.shape
     if isinstance(start, str):
         if start == "random":
-            return RANDOM_SCALE * random_state.standard_normal(shape)
-        if start == "data_driven":
-            return data_driven(objective, feasible_range)
+            noise = RANDOM_SCALE * random_state.standard_normal(shape)
+            basis = in_space(Full(shape), problem.scale)
+            return basis.at(noise.ravel()).change.delta
+        if start in ("data_driven", "theorem"):
+            capped = start == "data_driven"
+            return data_driven(problem.objective, feasible_range, capped)
         return np.zeros(shape)
     delta = np.asarray(start, dtype=np.float64)
     if delta.shape != tuple(shape):
@@ -106,16 +113,19 @@ def first_perturbation(
     return delta
 
 
-def data_driven(objective: Objective, feasible_range: Any) -> NDArray[np.float64]:
+def data_driven(
+    objective: Objective, feasible_range: Any, capped: bool = True
+) -> NDArray[np.float64]:
     r"""Return the start of Theorem 3.2, with quantiles in the place of extremes.
 
     With g the gradient of the summed output entropy by the inputs, the coordinate
     moves by :math:`l - \alpha` against the range's lower end where g is negative and
-    by :math:`\beta - \mu` towards the upper end where it is positive.
+    by :math:`\beta - \mu` towards the upper end where it is positive. What is not
+    `capped` is the theorem to the letter: extremes, and all of the room.
     """
-    low, high = coordinate_quantiles(objective.inputs)
+    low, high = coordinate_quantiles(objective.inputs, QUANTILE if capped else 0.0)
     bottom, top = _range(feasible_range, low, high)
-    largest = LARGEST_SHARE * (top - bottom)
+    largest = (LARGEST_SHARE if capped else 1.0) * (top - bottom)
     down = np.clip(low - bottom, 0, largest)
     up = np.clip(top - high, 0, largest)
     slope = entropy_gradient(objective)
@@ -137,9 +147,14 @@ def _range(
     return bottom, top
 
 
-def coordinate_quantiles(inputs: Inputs) -> NDArray[np.float64]:
-    """Return the lower and upper quantile of the inputs, coordinate by coordinate."""
-    n_rows = min(inputs.n_samples, MAX_ROWS)
+def coordinate_quantiles(
+    inputs: Inputs, quantile: float = QUANTILE
+) -> NDArray[np.float64]:
+    """Return the lower and upper quantile of the inputs, coordinate by coordinate.
+
+    The quantile 0 is the smallest and the largest value, of all rows.
+    """
+    n_rows = min(inputs.n_samples, MAX_ROWS) if quantile else inputs.n_samples
     rows = np.linspace(0, inputs.n_samples - 1, n_rows).astype(np.intp)
     n_entries = int(np.prod(inputs.shape))
     width = max(1, BLOCK_ELEMENTS // n_rows)
@@ -153,10 +168,10 @@ def coordinate_quantiles(inputs: Inputs) -> NDArray[np.float64]:
         )
         # Values that occur, so that a coordinate at its bound stays there.
         found[0, start : start + width] = np.quantile(
-            block, QUANTILE, axis=0, method="lower"
+            block, quantile, axis=0, method="lower"
         )
         found[1, start : start + width] = np.quantile(
-            block, 1 - QUANTILE, axis=0, method="higher"
+            block, 1 - quantile, axis=0, method="higher"
         )
     return found.reshape(2, *inputs.shape)
 

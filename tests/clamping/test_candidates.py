@@ -34,9 +34,10 @@ def test_the_first_that_the_best_does_not_beat_is_chosen():
     better = candidate(plain + 0.5)
     hardly = candidate(plain + 0.5 + rng.normal(0.001, 0.1, 400))
     simple = candidate(plain)
-    assert table([simple, noisy]).choose() is simple
-    assert table([simple, better, hardly]).choose() is better
-    assert table([simple, better, hardly]).choose("best") in (better, hardly)
+    every = [simple, better, hardly]
+    assert table([simple, noisy]).choose([noisy, simple]) is simple
+    assert table(every).choose(every) is better
+    assert table(every).choose(every, "best") in (better, hardly)
 
 
 @pytest.mark.parametrize(("n_errors", "wins"), [(0.99, False), (1.01, True)])
@@ -49,10 +50,11 @@ def test_the_best_has_to_win_by_more_than_one_standard_error(n_errors, wins):
     simple = candidate(log_odds_of(score))
     noise = 0.1 * (noise - noise.mean()) / noise.std(ddof=1)
     complex_one = candidate(log_odds_of(score + noise + 0.1 * n_errors / 20))
-    both = table([simple, complex_one])
+    pair = [simple, complex_one]
+    both = table(pair)
     mean, error = both.gain(complex_one, simple)
     assert mean / error == pytest.approx(n_errors)
-    assert both.choose() is (complex_one if wins else simple)
+    assert both.choose(pair) is (complex_one if wins else simple)
     assert both.helps(complex_one, simple) == wins
 
 
@@ -60,10 +62,10 @@ def log_odds_of(log_proba):
     return log_proba - np.log(-np.expm1(log_proba))
 
 
-def test_candidates_that_the_network_has_not_judged_are_not_chosen():
+def test_only_those_are_chosen_among_which_is_chosen():
     plain = np.random.default_rng(0).normal(1, 1, 400)
-    simple, better = candidate(plain), candidate(plain + 1, checked=False)
-    assert table([simple, better]).choose() is simple
+    simple, better = candidate(plain), candidate(plain + 1)
+    assert table([simple, better]).choose([simple]) is simple
 
 
 def test_the_error_is_that_of_the_paired_difference_and_of_repeated_rows():

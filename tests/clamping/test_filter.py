@@ -176,7 +176,7 @@ def test_one_jacobian_serves_all_spans(shape, n_classes):
     # By backward passes, one a class; by forward-mode passes where these are fewer.
     objective = objective_of(shape, n_classes)
     problem = SimpleNamespace(
-        shape=shape, channel_moments=moments(shape[channel_axis(shape)])
+        shape=shape, channel_moments=moments(shape[channel_axis(shape)]), scale=None
     )
     spans = spans_to_try("auto", problem)
     whole = together(spans)
@@ -234,7 +234,9 @@ def test_what_a_perturbation_is_called(perturbation, shape, name):
 )
 def test_spans_that_are_tried(shape, names):
     n_channels = shape[channel_axis(shape)]
-    problem = SimpleNamespace(shape=shape, channel_moments=moments(n_channels))
+    problem = SimpleNamespace(
+        shape=shape, channel_moments=moments(n_channels), scale=None
+    )
     assert [name for name, _ in spans_to_try("auto", problem)] == names
 
 

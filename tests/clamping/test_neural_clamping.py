@@ -82,13 +82,14 @@ def centred(delta):
 @pytest.mark.parametrize("gamma", [0.0, 1.0])
 def test_a_lacking_offset_is_found(gamma):
     X, y = draw(3000)
-    nc = NeuralClamping(identity, gamma=gamma).fit(X, y)
+    nc = NeuralClamping(identity, gamma=gamma, temperature_objective="log_loss")
+    nc.fit(X, y)
     assert nc.perturbation_ == "full"
     assert_allclose(centred(nc.delta_), OFFSET, atol=0.3)
     assert nc.temperature_ == pytest.approx(2, rel=0.05)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 1.0])
+@pytest.mark.parametrize("gamma", [0.0, None])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_without_anything_to_find_it_is_temperature_scaling(gamma, seed):
     X, y = draw(offset=0, seed=seed)
@@ -170,11 +171,12 @@ def test_the_linearised_solver_ends_as_low_as_lbfgs():
 
 def test_the_joint_temperature_minimises_the_loss_of_the_perturbation():
     X, y = draw(offset=0)
-    nc = NeuralClamping(identity, gamma=1, temperature_objective="joint").fit(X, y)
+    nc = NeuralClamping(identity, gamma=1).fit(X, y)
     focal = TemperatureScaling(objective="focal", gamma=1).fit(X, y)
     assert nc.perturbation_ == "none"
     assert nc.temperature_ == focal.temperature_
-    assert nc.loss_ == pytest.approx(focal.loss_)
+    without_prior = focal.set_params(prior=None).fit(X, y)
+    assert nc.loss_ == pytest.approx(without_prior.loss_)
 
 
 def test_an_output_calibrator_takes_the_place_of_the_temperature():
@@ -338,11 +340,11 @@ class no_warning:  # noqa: N801
 @pytest.mark.parametrize(("preset", "power"), [("paper", 2), ("reference", 1)])
 def test_the_loss_of_a_preset_has_the_norm_that_it_descends_on(preset, power):
     X, y = draw()
-    nc = NeuralClamping(identity, preset=preset, max_iter=20).fit(X, y)
+    nc = NeuralClamping(identity, preset=preset, space="raw", max_iter=20).fit(X, y)
     proba = nc.predict_proba(X)[np.arange(600), y].astype(float)
     focal = np.mean(-(1 - proba) * np.log(proba))
     norm = np.linalg.norm(nc.delta_)
-    assert norm > 0.005
+    assert norm > 0.001
     expected = focal + nc.penalty_ * norm**power
     assert nc.loss_ == pytest.approx(expected, rel=1e-5)
     assert nc.loss_ == pytest.approx(nc.loss_curve_[-1], rel=0.05)
@@ -351,9 +353,6 @@ def test_the_loss_of_a_preset_has_the_norm_that_it_descends_on(preset, power):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("start", "random"),
-        ("start", "data_driven"),
-        ("start", [0.0, 0.0, 0.0, 0.0]),
         ("penalty", 0.1),
         ("solver", "lbfgs"),
         ("validation_fraction", 0.2),

@@ -83,3 +83,14 @@ def test_the_random_start_has_a_seed_and_the_published_scale():
     assert_array_equal(fit(0), fit(0))
     assert np.abs(fit(1) - fit(0)).max() > 1e-3
     assert fit(0).std() == pytest.approx(1e-3, rel=0.05)
+
+
+def test_the_theorem_to_the_letter_takes_all_the_room_that_extremes_leave():
+    X = draw()
+    objective = objective_of(X)
+    delta = _starts.data_driven(objective, (0, 1), capped=False)
+    slope = _starts.entropy_gradient(objective)
+    room = np.where(slope > 0, 1 - X.max(axis=0), -X.min(axis=0))
+    assert_allclose(delta, room, rtol=1e-6)
+    # Of all steps that keep the inputs in the range it is the longest along the slope.
+    assert delta @ slope == pytest.approx(np.abs(slope) @ np.abs(room), rel=1e-6)
