@@ -20,6 +20,9 @@ NETWORKS = {
     "cifar100-resnet8": ("CIFAR-100, ResNet-8", "cifar100/resnet8"),
     "cifar100-resnet20": ("CIFAR-100, ResNet-20", "cifar100/resnet20"),
 }
+# A small one beside them, and all by name.
+FASHION = {"fashion-cnn": ("Fashion-MNIST, CNN", "fashion_mnist/cnn")}
+EVERY = NETWORKS | FASHION
 _BATCH = 250
 
 
@@ -29,12 +32,15 @@ def load_module(name, device="cpu"):
     spec = importlib.util.spec_from_file_location("data_networks", path)
     networks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(networks)
-    return networks.load(NETWORKS[name][1]).to(device)
+    return networks.load(EVERY[name][1]).to(device)
 
 
 @cache
 def load_images(dataset, jpeg=False):
-    """Return bytes of shape (n, 32, 32, 3), as they are or after compression."""
+    """Return images in bytes, channels last, as they are or after compression."""
+    if dataset == "fashion_mnist":
+        with np.load(DATA / dataset / "images_cal10k_test10k.npz") as arrays:
+            return arrays["test_x"][..., np.newaxis]
     if not jpeg:
         with np.load(DATA / dataset / f"{dataset}_test.npz") as arrays:
             return arrays["x"]
@@ -47,7 +53,10 @@ def load_images(dataset, jpeg=False):
 @cache
 def load_logits(name, jpeg=False):
     """Return the logits of a network and the labels: stored ones, if there are any."""
-    dataset, network = NETWORKS[name][1].split("/")
+    dataset, network = EVERY[name][1].split("/")
+    if dataset == "fashion_mnist":
+        with np.load(DATA / dataset / "logits.npz") as arrays:
+            return arrays["test_logits"], arrays["test_y"].astype(int)
     kind = "jpeg_" if jpeg else ""
     with np.load(DATA / dataset / f"{dataset}_{kind}logits.npz") as arrays:
         y = arrays["y"].astype(int)
@@ -57,7 +66,7 @@ def load_logits(name, jpeg=False):
 
 
 def as_input(images):
-    """Turn bytes of shape (n, 32, 32, 3) into what the networks read."""
+    """Turn bytes of shape (n, height, width, channels) into what networks read."""
     return (images.transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
 
 
@@ -70,6 +79,19 @@ def run_network(module, X):
             for start in range(0, len(X), _BATCH)
         ]
     return torch.cat(parts).numpy()
+
+
+def last_features(module, X):
+    """Return what the last layer of a network reads."""
+    *_, last = (part for part in module.modules() if isinstance(part, torch.nn.Linear))
+    kept = []
+    hook = last.register_forward_hook(lambda part, inputs, output: kept.append(inputs))
+    try:
+        run_network(module, X)
+    finally:
+        hook.remove()
+    parts = [part.flatten(1).cpu() for (part,) in kept]
+    return torch.cat(parts).numpy().astype(np.float64)
 
 
 @dataclass(eq=False)
@@ -97,7 +119,7 @@ class Task:
 def make_tasks(name, n_splits, n_samples, device="cpu", jpeg=False):
     """Yield the splits: `n_samples` images to fit on and as many others to judge by."""
     module = load_module(name, device)
-    images = load_images(NETWORKS[name][1].split("/")[0], jpeg)
+    images = load_images(EVERY[name][1].split("/")[0], jpeg)
     logits, y = load_logits(name, jpeg)
     splits = StratifiedShuffleSplit(
         n_splits, train_size=n_samples, test_size=n_samples, random_state=0

@@ -43,7 +43,8 @@ def metrics(result):
         "ECE": expected_calibration_error(y, proba, labels=labels),
         "AECE": adaptive_expected_calibration_error(y, proba, labels=labels),
         "SCE": static_calibration_error(y, proba, labels=labels),
-        "NLL": log_loss(y, proba, labels=labels),
+        "NLL": log_loss(y, proba.astype(np.float64), labels=labels),
+        "Brier": float(np.mean(((proba - np.eye(len(labels))[y]) ** 2).sum(axis=1))),
     }
 
 

@@ -1,34 +1,31 @@
-"""Neural clamping on real networks: what it gains, where, and what it costs.
+"""Neural clamping on real networks: the paper's tables and figures, and what it costs.
 
-- table: the paper's table on clean images, with the controls beside it
-- shift: the same where all images, to fit on and to judge by, went through a strong
-  JPEG compression that the network was not trained on
-- gamma: the paper's figure of ECE, log-loss and entropy against gamma, on one split
-- corruption: fitted on clean images, judged on corrupted ones
+- table: the paper's tables on images like those of training, with controls
+- ablation: the paper's Table 4, by the method `ablation` of a fitted estimator
+- gamma: its figure of ECE, log-loss and entropy against gamma, on one split
+- starts: its figure of random and data-driven starts, recipe by recipe
+- reliability: its reliability diagrams, over all splits together
+- theory: its Theorem 3.2 and Lemma 3.1 in numbers, on 200 images
 - speed: seconds to the objectives at which the published recipes end
 
-Means over random halves, and 95 % bootstrap intervals of the difference to temperature
-scaling (TS): images are drawn, the same ones for every split and both methods; fitted
-calibrators stay as they are. Accuracy, ECE, AECE and SCE are in percent (15 bins),
-entropy and NLL in nats. One epoch is a forward and a backward pass of the network over
-the images of a half, and a row takes tens of them for each split: hours on a processor,
-so choose parts, networks and methods. `--keep` names a folder in which finished fits
-stay; with it an interrupted run goes on.
+Means and standard deviations over random halves, and 95 % bootstrap intervals of the
+difference to temperature scaling (TS): images are drawn, the same ones for every split
+and both methods; fitted calibrators stay as they are. Accuracy, ECE, AECE and SCE are
+in percent (15 bins), entropy and NLL in nats. One epoch is a forward and a backward
+pass of the network over the images of a half; the recipe takes a hundred of them for
+each split: hours on a processor with a large network, so choose parts, networks and
+methods. `--keep` names a folder in which finished fits stay; with it an interrupted run
+goes on. `--figures` names a folder for the drawings.
 
-- NC: `NeuralClamping` with its defaults
-- NC (gamma by NLL), NC (gamma by ECE): `NeuralClampingCV`, which also chooses gamma by
-  cross-fitting; by ECE with the temperature of the focal loss
-- ... + SMS: the same perturbation with structured matrix scaling in the place of the
-  temperature
-- NC (CE), NC (FL): the published objective with gamma 0 and 1: every pixel free,
-  penalty a tenth of the initial loss, temperature by the same loss; three epochs of
-  L-BFGS, which end at or below the objective of the recipe of the paper (part speed)
-- NC (FL, optimum): the same with gamma 1, minimised on
-- ..., T only; ..., delta only: one half of that fit alone
+- NC: `NeuralClamping` with its defaults; NC + SMS: the same perturbation with
+  structured matrix scaling in the place of the temperature
+- NC (CE), recipe; NC (FL), recipe: `preset="paper"` with gamma 0 and 1: a hundred
+  epochs of stochastic gradient descent on the sum over normalised images
+- NC (CE), NC (FL): the same objective by ten epochs of L-BFGS
 - TS (FL), TS (gamma by ECE): the controls without a perturbation: focal loss with gamma
   1, and with gamma by cross-fitted ECE
 
-Needs the `torch` extra, Pillow, the `plot` extra for `--figure`, data, hours.
+Needs the `torch` extra, Pillow, the `plot` extra for `--figures`, data, hours.
 """
 
 import tempfile
@@ -39,32 +36,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy.special import softmax
 
 from benchmarks._clamping_rows import (
-    CLAMPED,
     METHODS,
-    changed,
     fit_clamped,
-    make_clamped,
     paper_objective,
+    paper_recipe,
     rows_of,
 )
 from benchmarks._clamping_speed import PRESETS, speed
+from benchmarks._clamping_theory import theory
 from benchmarks._measure import say
-from benchmarks._networks import NETWORKS, load_logits, make_tasks, run_network
-from benchmarks._paired import Result, differences, metrics
+from benchmarks._networks import EVERY, load_logits, make_tasks
+from benchmarks._paired import N_BINS, Result, differences, metrics
 from benchmarks._tables import Table
 from skcalib import TemperatureScaling
-from skcalib.clamping._change import Change
-from skcalib.datasets import corrupt_images
 
-SHIFT_METHODS = ["uncalibrated", "TS", "SVS", "SMS", "NC", "NC (gamma by NLL)"]
-CORRUPTION_METHODS = ["NC", "NC (gamma by NLL)", "NC (CE)", "NC (FL)"]
-KINDS = ["gaussian_noise", "defocus_blur", "brightness", "contrast"]
-SEVERITIES = [1, 3, 5]
 FIGURE_GAMMAS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+STARTS = {
+    "random": {},
+    "data_driven": {"feasible_range": (0, 1)},
+    "theorem": {"feasible_range": (0, 1)},
+}
+RELIABILITY = ["uncalibrated", "TS", "NC (FL), recipe", "NC"]
 REFERENCE = "TS"
 # Factor and decimal places of the columns.
 COLUMNS = {
@@ -74,18 +69,12 @@ COLUMNS = {
     "AECE": (100, 2),
     "SCE": (100, 3),
     "NLL": (1, 4),
+    "Brier": (1, 4),
 }
-CHANGES = ("accuracy", "NLL", "ECE")
-PARTS = ("table", "shift", "gamma", "corruption", "speed")
-CHOICES = {
-    "parts": PARTS,
-    "networks": NETWORKS,
-    "methods": METHODS,
-    "presets": PRESETS,
-}
+PARTS = ("table", "ablation", "gamma", "starts", "reliability", "theory", "speed")
+CHOICES = {"parts": PARTS, "networks": EVERY, "methods": METHODS, "presets": PRESETS}
 TINY = {
-    "parts": ("table", "gamma", "corruption", "speed"),
-    "networks": ("cifar10-resnet8d",),
+    "networks": ("fashion-cnn",),
     "methods": ("TS", "SMS", "NC", "NC (FL)"),
     "presets": ("paper",),
     "splits": 2,
@@ -123,101 +112,110 @@ class Options(NamedTuple):
     methods: tuple
     splits: int
     samples: int
+    epochs: dict
     device: str
     keep: Keep
 
-    def tasks(self, name, jpeg=False):
-        return make_tasks(name, self.splits, self.samples, self.device, jpeg)
+    def tasks(self, name):
+        return make_tasks(name, self.splits, self.samples, self.device)
 
 
 def run(
     *,
     parts=PARTS,
-    networks=tuple(NETWORKS),
+    networks=("fashion-cnn",),
     methods=(),
     presets=tuple(PRESETS),
     splits=5,
-    samples=5000,
+    samples=500,
     recipe_epochs=0,
     device="cpu",
     keep="",
-    figure="",
+    figures="",
 ):
-    """Yield rows network by network; `figure` is a .svg or .png file of part gamma."""
+    """Yield rows network by network; `figures` is a folder for drawings."""
     drawn = []
+    epochs = {"max_iter": recipe_epochs} if recipe_epochs else {}
     with tempfile.TemporaryDirectory() as folder:
-        options = Options(methods, splits, samples, device, Keep(keep or folder))
+        options = Options(
+            methods, splits, samples, epochs, device, Keep(keep or folder)
+        )
         ways = {
             "table": table,
-            "shift": shift,
+            "ablation": ablation,
             "gamma": gamma,
-            "corruption": corruption,
-            "speed": partial(speed, presets=presets, recipe_epochs=recipe_epochs),
+            "starts": starts,
+            "reliability": reliability,
+            "theory": theory,
+            "speed": partial(speed, presets=presets),
         }
         for part, name in product(parts, networks):
             case = {"part": part, "network": name, "samples": samples}
             for row in ways[part](name, options):
                 yield case | row
-                drawn += [case | row] * (part == "gamma")
-    if figure and drawn:
+                drawn.append(case | row)
+    if figures:
         from benchmarks._clamping_figure import draw
 
-        draw(drawn, Path(figure))
+        draw(drawn, Path(figures))
 
 
 def table(name, options):
-    """All methods and controls on clean images."""
-    return compare(name, options.methods or METHODS, options)
+    """All methods and controls: means, deviations and differences to TS."""
+    methods = options.methods or METHODS
+    results = predictions(name, dict.fromkeys([REFERENCE, *methods]), options)
+    n_images = len(load_logits(name)[1])
+    for method, own in results.items():
+        columns = [metrics(result) for result in own]
+        row = {"method": method, "splits": options.splits}
+        for column in COLUMNS:
+            values = [each[column] for each in columns]
+            row[column] = float(np.mean(values))
+            row[f"{column} deviation"] = float(np.std(values, ddof=1))
+        for column, ends in differences(own, results[REFERENCE], n_images).items():
+            names = f"{column} less TS", f"{column} low", f"{column} high"
+            row |= dict(zip(names, ends, strict=True))
+        yield row
 
 
-def shift(name, options):
-    """Fitted and judged on compressed images."""
-    return compare(name, options.methods or SHIFT_METHODS, options, jpeg=True)
-
-
-def compare(name, methods, options, jpeg=False):
-    if REFERENCE not in methods:
-        methods = [REFERENCE, *methods]
-    results = {}
-    for task in options.tasks(name, jpeg):
-        for method in methods:
-            for row, proba in rows_of(task, method, options.keep).items():
-                result = Result(task.test.rows, task.test.y, proba)
-                results.setdefault(row, []).append(result)
-    return summaries(name, results)
-
-
-def corruption(name, options):
-    """Fitted on clean images, judged on corrupted ones."""
+def predictions(name, methods, options):
+    """Return ``{row: its results, split by split}``."""
     results = {}
     for task in options.tasks(name):
-        temperature = TemperatureScaling().fit(task.cal.logits, task.cal.y)
-        nothing = Change(torch.zeros(task.cal.X.shape[1:]))
-        fits = {REFERENCE: (nothing, temperature.temperature_)}
-        for method in options.methods or CORRUPTION_METHODS:
-            if method in CLAMPED:
-                clamped = make_clamped(task, method)
-                found = fit_clamped(task, clamped, options.keep, method)
-                fits[method] = found.change, found.temperature
-        for kind, severity in product(KINDS, SEVERITIES):
-            block = results.setdefault(f"{kind} {severity}", {})
-            for method, (change, value) in fits.items():
-                # Without a perturbation the logits are those of temperature scaling.
-                title = f"{kind}-{severity}-{method if change.any() else REFERENCE}"
-                corrupted = partial(corrupted_logits, task, kind, severity, change)
-                logits = options.keep(task, title, corrupted)["logits"]
-                block.setdefault(method, []).append(judged(task, logits, value))
-    for title, block in results.items():
-        for row in summaries(name, block):
-            yield {"corruption": title} | row
+        for method in methods:
+            for row, proba in rows_of(task, method, options).items():
+                result = Result(task.test.rows, task.test.y, proba)
+                results.setdefault(row, []).append(result)
+    return results
+
+
+def ablation(name, options):
+    """Each part of a fit alone, mean over the splits."""
+    columns = [column.lower() for column in COLUMNS]
+    found = {}
+    for task in options.tasks(name):
+
+        def judge(task=task):
+            fitted = paper_objective(task, 1.0).fit(task.cal.X, task.cal.y)
+            reports = fitted.ablation(task.test.X, task.test.y, metrics=columns)
+            return {
+                part: np.array([report[column].value for column in columns])
+                for part, report in reports.items()
+            }
+
+        for part, values in options.keep(task, "ablation", judge).items():
+            found.setdefault(part, []).append(values)
+    for part, values in found.items():
+        means = np.mean(values, axis=0).tolist()
+        yield {"parts": part, **dict(zip(COLUMNS, means, strict=True))}
 
 
 def gamma(name, options):
     """One split: the published objective, and temperature alone, against gamma."""
     task = next(options.tasks(name))
     for value in FIGURE_GAMMAS:
-        title = {0.0: "NC (CE)", 1.0: "NC (FL)"}.get(value, f"NC gamma={value}")
-        clamped = fit_clamped(task, paper_objective(task, value), options.keep, title)
+        estimator = paper_objective(task, value)
+        clamped = fit_clamped(task, estimator, options.keep, f"NC gamma={value}")
         alone = TemperatureScaling(objective="focal", gamma=value)
         alone.fit(task.cal.logits, task.cal.y)
         for method, logits, temperature in (
@@ -229,12 +227,36 @@ def gamma(name, options):
             yield case | found
 
 
-def corrupted_logits(task, kind, severity, change):
-    images = corrupt_images(
-        task.test.X, kind, severity, channel_axis=1, random_state=task.seed
-    )
-    seen = changed(images.astype(np.float32), change)
-    return {"logits": run_network(task.module, seen)}
+def starts(name, options):
+    """The recipe from each start, split by split."""
+    for task in options.tasks(name):
+        for start, more in STARTS.items():
+            estimator = paper_recipe(task, 1.0, start, **more, **options.epochs)
+            title = "NC (FL), recipe" if start == "random" else f"recipe {start}"
+            found = fit_clamped(task, estimator, options.keep, title)
+            result = judged(task, found.test_logits, found.temperature)
+            case = {"start": start, "split": task.seed, "T": found.temperature}
+            yield case | metrics(result)
+
+
+def reliability(name, options):
+    """Bins of confidence and their accuracy, all splits together."""
+    methods = [m for m in RELIABILITY if m in (options.methods or METHODS)]
+    for method, own in predictions(name, methods, options).items():
+        if method not in methods:
+            continue
+        y = np.concatenate([result.y for result in own])
+        proba = np.concatenate([result.proba for result in own])
+        confidence, hit = proba.max(axis=1), proba.argmax(axis=1) == y
+        index = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+        for place in np.unique(index):
+            rows = index == place
+            yield {
+                "method": method,
+                "share": float(rows.mean()),
+                "confidence": float(confidence[rows].mean()),
+                "hits": float(hit[rows].mean()),
+            }
 
 
 def judged(task, logits, temperature):
@@ -242,22 +264,13 @@ def judged(task, logits, temperature):
     return Result(task.test.rows, task.test.y, proba)
 
 
-def summaries(name, results):
-    """Yield the mean metrics of each method, and its distance to TS."""
-    n_images = len(load_logits(name)[1])
-    for method, own in results.items():
-        columns = [metrics(result) for result in own]
-        row = {"method": method}
-        row |= {c: float(np.mean([m[c] for m in columns])) for c in COLUMNS}
-        for column, ends in differences(own, results[REFERENCE], n_images).items():
-            names = f"{column} less TS", f"{column} low", f"{column} high"
-            row |= dict(zip(names, ends, strict=True))
-        yield row
-
-
 def cell(row, column, key="", sign=""):
     factor, digits = COLUMNS[column]
     return f"{factor * row[key or column]:{sign}.{digits}f}"
+
+
+def with_deviation(row, column):
+    return f"{cell(row, column)} ± {cell(row, column, f'{column} deviation')}"
 
 
 def change(row, column):
@@ -269,101 +282,91 @@ def change(row, column):
     return f"{value} [{low}, {high}]"
 
 
-def block(rows, columns=tuple(COLUMNS), changes=CHANGES):
-    """One network's methods: metrics, and differences to temperature scaling."""
+def heads(columns):
+    return [f"{c} %" if COLUMNS[c][0] == 100 else c for c in columns]
+
+
+def titled(rows):
+    """What network, images and splits the rows are of."""
     row = rows[0]
-    data, network = NETWORKS[row["network"]][0].split(", ")
-    kind = " as strongly compressed JPEG" * (row["part"] == "shift")
-    images = f"{row['samples']:,} images to fit on and to judge by"
+    of = f"{EVERY[row['network']][0]}: {row['samples']:,} images to fit on"
+    return f"{of}, as many to judge by"
+
+
+def block(rows):
+    """One network's methods: metrics, and the log-loss beside temperature scaling."""
     lines = [
-        [r["method"], *(cell(r, c) for c in columns), *(change(r, c) for c in changes)]
+        [r["method"], *(with_deviation(r, c) for c in COLUMNS), change(r, "NLL")]
         for r in rows
     ]
-    less = [f"{c} less TS's, 95 %" for c in changes]
-    title = f"{data}{kind}, {network}: {images}"
-    heads = [f"{c} %" if COLUMNS[c][0] == 100 else c for c in columns]
-    return Table(["method", *heads, *less], lines, title)
+    title = f"{titled(rows)}; mean and deviation of {rows[0]['splits']} splits"
+    columns = ["method", *heads(COLUMNS), "NLL less TS's, 95 %"]
+    return Table(columns, lines, title)
 
 
 def chosen(rows, **case):
     return [row for row in rows if all(row.get(k) == v for k, v in case.items())]
 
 
-def of(name, part, samples, **options):
-    """Return the function that makes the table of a network and part."""
-    if part == "table":
-        options["changes"] = ("NLL", "ECE")
-    return lambda rows: block(
-        chosen(rows, network=name, part=part, samples=samples), **options
-    )
+def parts_table(rows):
+    """The paper's Table 4."""
+    own = chosen(rows, part="ablation")
+    lines = [[row["parts"], *(cell(row, c) for c in COLUMNS)] for row in own]
+    return Table(["what is kept", *heads(COLUMNS)], lines, titled(own))
 
 
-def tag(name):
-    return name.replace("-", "_")
-
-
-def log_losses(networks, samples):
-    """Return the function that makes the table of log-losses less those of TS."""
-
-    def table(rows):
-        lines = {}
-        for name in networks:
-            for row in chosen(rows, network=name, part="table", samples=samples):
-                method, text = row["method"], change(row, "NLL")
-                if method == REFERENCE:
-                    method = "TS: ECE %, NLL"
-                    text = f"{cell(row, 'ECE')}, {cell(row, 'NLL')}"
-                lines.setdefault(method, [method]).append(text)
-        titles = [NETWORKS[name][0] for name in networks]
-        title = f"NLL less TS's, 95 % interval: {samples:,} images to fit on"
-        return Table(["method", *titles], [*lines.values()], title)
-
-    return table
-
-
-def corruptions(rows):
-    """Log-loss under corruption, beside temperature scaling."""
-    lines, methods = {}, {}
-    for row in chosen(rows, part="corruption"):
-        kind = row["corruption"].replace("_", " ")
-        line = lines.setdefault(kind, [kind])
-        line.append(cell(row, "NLL"))
-        methods[row["method"]] = None
-        if row["method"] == "NC":
-            line.append(change(row, "NLL"))
-            methods["NC less TS, 95 %"] = None
-    title = "Log-loss on corrupted images of networks fitted on clean ones"
-    return Table(["corruption, severity", *methods], [*lines.values()], title)
+def starts_table(rows):
+    """Mean and deviation of each start."""
+    own = chosen(rows, part="starts")
+    lines = []
+    for start in STARTS:
+        line = [start]
+        for column in ("ECE", "NLL"):
+            factor, digits = COLUMNS[column]
+            values = [factor * row[column] for row in chosen(own, start=start)]
+            line.append(
+                f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+            )
+        lines.append(line)
+    return Table(["start", "ECE %", "NLL"], lines, titled(own))
 
 
 def recipes(rows):
     """Seconds to the objective of each recipe."""
-    columns = {"seconds": 1, "objective": 4, "temperature": 3, "norm": 2, "epochs": 0}
-    lines = [
-        [row["preset"], row["fit"], *(f"{row[c]:.{n}f}" for c, n in columns.items())]
-        for row in chosen(rows, part="speed")
-    ]
-    return Table(["recipe", "fit", *columns], lines)
+    lines = []
+    seen = set()
+    for row in chosen(rows, part="speed"):
+        if row["seconds"] in seen:  # a fit that reached a harder goal as well
+            continue
+        seen.add(row["seconds"])
+        case = [EVERY[row["network"]][0], f"{row['samples']:,}", row["preset"]]
+        columns = {"seconds": 1, "objective": 5, "temperature": 3, "epochs": 0}
+        found = [f"{row[c]:.{n}f}" for c, n in columns.items()]
+        times = f"{row['times']:.0f}" if "times" in row else ""
+        lines.append([*case, row["fit"], *found, times])
+    columns = ["network", "images", "recipe", "fit", "seconds", "objective"]
+    return Table([*columns, "T", "epochs", "times less"], lines)
+
+
+def theory_table(rows):
+    """What first order says, and what is found."""
+    own = chosen(rows, part="theory")
+    lines = [[r["what"], f"{r['first order']:.2f}", f"{r['found']:.2f}"] for r in own]
+    title = f"{EVERY[own[0]['network']][0]}, 200 images"
+    return Table(["", "predicted", "found"], lines, title)
 
 
 def summary(rows):
     for name in dict.fromkeys(row["network"] for row in rows):
-        for part in ("table", "shift"):
-            own = chosen(rows, network=name, part=part)
-            if own:
-                yield block(own)
+        own = chosen(rows, network=name, part="table")
+        if own:
+            yield block(own)
 
 
-SHORT = ("accuracy", "ECE", "NLL")
-CIFAR10 = [name for name in NETWORKS if name.startswith("cifar10-")]
-CIFAR100 = [name for name in NETWORKS if name.startswith("cifar100-")]
 TABLES = {
-    "shift": of("cifar10-resnet8d", "shift", 5000, columns=SHORT),
-    "shift_resnet20": of("cifar10-resnet20", "shift", 2000),
-    "cifar10": log_losses(CIFAR10, 2000),
-    "cifar100": log_losses(CIFAR100, 1000),
-    **{tag(name): of(name, "table", 2000) for name in CIFAR10},
-    **{tag(name): of(name, "table", 1000) for name in CIFAR100},
-    "corruptions": corruptions,
+    "table": lambda rows: block(chosen(rows, part="table")),
+    "ablation": parts_table,
+    "starts": starts_table,
+    "theory": theory_table,
     "recipes": recipes,
 }
