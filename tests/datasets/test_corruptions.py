@@ -8,7 +8,8 @@ from skcalib.datasets import corrupt_images
 from skcalib.datasets._corruptions import _CORRUPTIONS
 
 KINDS = sorted(_CORRUPTIONS)
-NOISES = ["gaussian_noise", "impulse_noise", "shot_noise"]
+# Whose random numbers differ from image to image.
+RANDOM = ["gaussian_noise", "impulse_noise", "shot_noise", "motion_blur", "fog"]
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +63,16 @@ def test_grey_images_have_one_channel(samples, kind):
     assert_array_equal(grey, corrupt(samples[..., :1], kind)[..., 0])
 
 
-@pytest.mark.parametrize("kind", NOISES)
-def test_the_seed_decides_the_noise(samples, kind):
+@pytest.mark.parametrize("kind", RANDOM)
+def test_the_seed_decides_what_is_random(samples, kind):
     same = corrupt_images(samples, kind, random_state=0)
     other = corrupt_images(samples, kind, random_state=1)
     assert_array_equal(corrupt(samples, kind), same)
     assert not np.array_equal(same, other)
 
 
-@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(NOISES)))
-def test_without_noise_an_image_is_corrupted_alike_alone_and_in_a_batch(samples, kind):
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(RANDOM)))
+def test_without_chance_an_image_is_corrupted_alike_alone_and_in_a_batch(samples, kind):
     # More images than are worked on at once.
     batch = np.tile(samples, (70, 1, 1, 1))
     corrupted = corrupt_images(batch, kind)
@@ -111,9 +112,12 @@ def test_defocus_at_radius_one_and_a_half_is_a_disc_of_nine_pixels():
     assert_allclose(blurred[3:6, 3:6], 1 / 9, rtol=1e-6)
 
 
+BLURS = "gaussian_blur", "defocus_blur", "motion_blur", "pixelate", "contrast"
+
+
 def test_blur_leaves_plain_images_alone():
     plain = np.full((2, 8, 8, 3), 0.3)
-    for kind in ("gaussian_blur", "defocus_blur", "pixelate", "contrast"):
+    for kind in BLURS:
         assert_allclose(corrupt(plain, kind, 5), plain, rtol=1e-12)
 
 
@@ -123,6 +127,48 @@ def test_brightness_keeps_hue_and_saturation():
     # Value .4 -> .7, 0 -> .3 and .9 -> 1.
     expected = [[0.7, 0.35, 0.175], [0.3, 0.3, 0.3], [1.0, 0.5, 1.0]]
     assert_allclose(brighter[0, 0], expected, rtol=1e-12)
+
+
+def test_motion_draws_a_point_out_along_a_direction_of_each_image():
+    rows, columns = np.indices((25, 25)) - 12
+    point = np.exp(-(rows**2 + columns**2) / 2) / (2 * np.pi)
+    blurred = corrupt(np.tile(point, (30, 1, 1)), "motion_blur", 3, channel_axis=None)
+    # To one side, by the mean of a half normal distribution on 0 to 6.
+    steps = np.arange(7)
+    weights = np.exp(-(steps**2) / 8)
+    mean = weights @ steps / weights.sum()
+    moved = np.array([[(rows * b).sum(), (columns * b).sum()] for b in blurred])
+    angle = np.arctan2(*np.abs(moved).T)
+    assert_allclose(np.hypot(*moved.T), mean, rtol=0.02)
+    assert angle.max() < np.pi / 4 + 0.02
+    assert angle.std() > 0.1
+
+
+def test_fog_is_white_smooth_and_of_each_image_s_own():
+    grey = np.full((20, 32, 32), 0.5)
+    foggy = corrupt(grey, "fog", 3, channel_axis=None)
+    # From the grey, darkened to keep the range, to that and the density.
+    assert_allclose(foggy.min(axis=(1, 2)), 0.5 * 0.5 / 1.25, rtol=1e-9)
+    assert_allclose(foggy.max(axis=(1, 2)), 0.5, rtol=1e-9)
+    steps = np.abs(np.diff(foggy, axis=1)).mean()
+    assert steps < 0.3 * foggy.std(axis=(1, 2)).mean()
+    assert np.abs(foggy[0] - foggy[1]).max() > 0.05
+
+
+def test_saturation_keeps_hue_value_and_grey():
+    pixels = np.array([[[[0.4, 0.3, 0.2], [0.5, 0.5, 0.5], [0.8, 0.1, 0.45]]]])
+    # Saturations 0.5, 0 and 7/8 times 1.5, 1 at most.
+    expected = [[0.4, 0.25, 0.1], [0.5, 0.5, 0.5], [0.8, 0.0, 0.4]]
+    assert_allclose(corrupt(pixels, "saturate", 2)[0, 0], expected, rtol=1e-12)
+
+
+def test_rotation_turns_all_images_by_the_same_angle():
+    rows, columns = np.indices((33, 33)) - 16
+    ramp = np.clip(0.5 + 0.01 * columns, 0, 1)[np.newaxis]
+    turned = corrupt(ramp, "rotation", 5, channel_axis=None)[0]
+    along = 0.5 + 0.01 * (np.cos(np.pi / 6) * columns - np.sin(np.pi / 6) * rows)
+    inner = np.hypot(rows, columns) < 12
+    assert_allclose(turned[inner], along[inner], atol=1e-9)
 
 
 def test_contrast_shrinks_towards_the_mean_of_each_channel():
@@ -158,7 +204,7 @@ def test_images_are_rounded_to_the_nearest_of_256_values():
         (np.full((2, 4, 4, 3), 1.5), {}, ValueError, "before they are normalised"),
         (np.full((2, 4, 4, 3), np.nan), {}, ValueError, "values from nan"),
         (np.zeros((2, 4, 4, 3)), {"severity": 6}, ValueError, "severity"),
-        (np.zeros((2, 4, 4, 3)), {"kind": "fog"}, ValueError, "kind"),
+        (np.zeros((2, 4, 4, 3)), {"kind": "snow"}, ValueError, "kind"),
     ],
 )
 def test_unusable_images_and_options_are_refused(images, options, error, message):
