@@ -133,7 +133,8 @@ class NeuralClamping(ClampedClassifier):
         "gradient_free".
 
     tol : float, default=1e-6
-        The fall of the loss, in nats, below which "auto" and "lbfgs" stop.
+        The fall of the loss, in nats, below which "auto" and "lbfgs" stop; "auto" stops
+        the steps of a filter at 0.0001 already.
 
     validation_fraction : float or None, default=0.1
         Share of the samples by which "sgd" stops early, None for none, as presets do.

@@ -59,6 +59,9 @@ PASSES_PER_ROW = 128
 # that of the network where little is added. A filter goes far, and its few numbers
 # still gain after as many.
 REFINEMENTS = 4
+# The fall of the loss, in nats, at which the descent of a filter ends: an epoch that
+# brings less is not worth its while beside standard errors of thousandths.
+ENOUGH = 1e-4
 # Epochs of a descent: fewer lead L-BFGS to within 0.001 of the published recipes of a
 # hundred (python -m benchmarks run neural_clamping --parts speed).
 EPOCHS = 20
@@ -190,16 +193,16 @@ def refine(
     except KeyboardInterrupt:
         return unperturbed(problem, message=INTERRUPTED)
     curve = [first[0]]
+    filtered = is_filter(chosen.perturbation)
     result = minimize(
         loss,
         x,
         first=first,
         step=target - x,
         precondition=inverse(hessian, penalty),
-        max_evaluations=settings.max_iter
-        or (EPOCHS if is_filter(chosen.perturbation) else REFINEMENTS),
+        max_evaluations=settings.max_iter or (EPOCHS if filtered else REFINEMENTS),
         last_limit=LARGEST_CHANGE,
-        tol=settings.tol,
+        tol=max(settings.tol, ENOUGH) if filtered else settings.tol,
         report=_recorder(curve, settings),
     )
     # A few epochs are the plan; running out of them is not a failure.
