@@ -116,13 +116,16 @@ class Task:
     test: Half
 
 
-def make_tasks(name, n_splits, n_samples, device="cpu", jpeg=False):
-    """Yield the splits: `n_samples` images to fit on and as many others to judge by."""
+def make_tasks(name, n_splits, n_samples, device="cpu", jpeg=False, n_judged=None):
+    """Yield the splits: images to fit on and `n_judged` others, by default as many."""
     module = load_module(name, device)
     images = load_images(EVERY[name][1].split("/")[0], jpeg)
     logits, y = load_logits(name, jpeg)
     splits = StratifiedShuffleSplit(
-        n_splits, train_size=n_samples, test_size=n_samples, random_state=0
+        n_splits,
+        train_size=n_samples,
+        test_size=n_judged or n_samples,
+        random_state=0,
     )
     for seed, halves in enumerate(splits.split(y, y)):
         cal, test = (

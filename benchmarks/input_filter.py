@@ -2,45 +2,46 @@
 
 All images, to fit on and to judge by, are corrupted alike, the network is not.
 
-- shift: each corruption of `skcalib.datasets` at one strength, JPEG, clean images
-- mixture: half of the images clean, half corrupted; and what a fit on corrupted images
-  does to clean ones
+- shift: each corruption of `skcalib.datasets`, JPEG, clean images
+- mixture: half of the images clean, half corrupted
 - labels: against the number of labelled images
+- cross: fitted on one corruption, judged on every other
 
-Means over random halves, and 95 % bootstrap intervals of the differences to temperature
-scaling (TS) and to structured matrix scaling (SMS): images are drawn, the same ones for
-every split and both methods; fitted calibrators stay as they are. Accuracy and ECE are
-in percent (15 bins), NLL in nats. `--keep` names a folder in which finished fits stay;
-with it an interrupted run goes on.
+Means over random splits, and 95 % bootstrap intervals of the differences to temperature
+scaling (TS), to structured matrix scaling (SMS) and to the default search: images are
+drawn, the same ones for every split and both methods; fitted calibrators stay as they
+are. Accuracy and ECE are in percent (15 bins), NLL in nats. `--keep` names a folder in
+which finished fits stay; with it an interrupted run goes on, and parts share fits.
 
 - search: `CalibratorSearch` on the logits
-- delta: `NeuralClamping` with one number for each entry added
+- delta: `NeuralClamping` with 8 cosines a side that are added
 - filter: `NeuralClamping` with its defaults, which choose among nothing, gains, filters
   and cosines
-- filter + SMS: structured matrix scaling behind it
+- ... + SMS, ... + search: structured matrix scaling, the default search behind it
 - BN statistics: no labels but for the temperature: batch normalisation with the
   statistics of the images that are judged (test-time adaptation), then TS
 - first conv: the weights of the first convolution trained on the same labelled images
   by Adam, a fifth of them held out to stop early, then TS: it changes the network
+- entropy, feature statistics: no labels but for the temperature: a full filter of 3
+  taps by Adam, to the least entropy of the predictions, or to the moments that the
+  layers of batch normalisation have kept of the training images, then TS
 
 Needs the `torch` extra, Pillow, data, hours.
 """
 
-import copy
 import tempfile
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
-import torch
+from scipy.special import log_softmax
 
+from benchmarks._filter_methods import METHODS, seen_through
 from benchmarks._networks import NETWORKS, load_logits, make_tasks, run_network
 from benchmarks._paired import Result, differences, metrics
 from benchmarks._tables import Table
 from benchmarks.neural_clamping import Keep
-from skcalib import NeuralClamping, StructuredMatrixScaling, TemperatureScaling
 from skcalib.datasets import corrupt_images
-from skcalib.model_selection import CalibratorSearch
 
 KINDS = (
     "gaussian_noise",
@@ -48,122 +49,34 @@ KINDS = (
     "impulse_noise",
     "gaussian_blur",
     "defocus_blur",
+    "motion_blur",
+    "fog",
     "brightness",
     "contrast",
+    "saturate",
     "pixelate",
+    "rotation",
     "jpeg",
     "clean",
 )
-PARTS = ("shift", "mixture", "labels")
-REFERENCES = ("TS", "SMS")
+# What the files have, without a strength.
+UNSHIFTED = ("jpeg", "clean")
+PARTS = ("shift", "mixture", "labels", "cross")
+REFERENCES = ("TS", "SMS", "search")
 # Factor and decimal places of the columns.
 COLUMNS = {"accuracy": (100, 2), "ECE": (100, 2), "NLL": (1, 4)}
-LABELS = (50, 100, 200, 500, 1000, 2000)
-# Neither changes a result; on processors this is the quickest.
-ENGINE = {"batch_size": 64, "channels_last": True}
-# Of the training of the first convolution.
-RATE, EPOCHS, PATIENCE, BATCH = 1e-3, 20, 4, 64
-
-
-def calibrated(calibrator, task):
-    calibrator.fit(task.cal.logits, task.cal.y)
-    return calibrator.predict_proba(task.test.logits)
-
-
-def on_outputs(make):
-    def probabilities(task, name):
-        return {name: calibrated(make(task), task)}
-
-    return probabilities
-
-
-def clamped(**options):
-    """Fit on the inputs; a structured calibrator behind it is a row of its own."""
-
-    def probabilities(task, name):
-        estimator = NeuralClamping(
-            task.module, gamma=0, random_state=task.seed, **ENGINE, **options
-        )
-        estimator.fit(task.cal.X, task.cal.y)
-        behind = StructuredMatrixScaling()
-        behind.fit(estimator.logits(task.cal.X), task.cal.y)
-        return {
-            name: estimator.predict_proba(task.test.X),
-            f"{name} + SMS": behind.predict_proba(estimator.logits(task.test.X)),
-        }
-
-    return probabilities
-
-
-def batch_statistics(task, name):
-    """Batch normalisation by the images at hand, the temperature by the labels."""
-    module = copy.deepcopy(task.module)
-    for part in module.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.reset_running_stats()
-            part.momentum = None  # the mean over all batches
-            part.train()
-    run_network(module, task.test.X)
-    return {name: with_temperature(module.eval(), task)}
-
-
-def first_convolution(task, name):
-    """Train the weights of the first convolution, and the temperature after them."""
-    module = copy.deepcopy(task.module).eval().requires_grad_(False)
-    first = next(p for p in module.modules() if isinstance(p, torch.nn.Conv2d))
-    weights = list(first.parameters())
-    for weight in weights:
-        weight.requires_grad_(True)
-    rng = np.random.default_rng(task.seed)
-    order = rng.permutation(len(task.cal.y))
-    held_out, rows = np.split(order, [len(order) // 5])
-    X, y = torch.from_numpy(task.cal.X), torch.from_numpy(task.cal.y)
-
-    def loss_of(part):
-        return torch.nn.functional.cross_entropy(module(X[part]), y[part])
-
-    def judged():
-        with torch.no_grad():
-            return float(loss_of(held_out))
-
-    optimiser = torch.optim.Adam(weights, lr=RATE)
-    best, kept, waited = judged(), copy.deepcopy(first.state_dict()), 0
-    for _ in range(EPOCHS):
-        for part in np.array_split(rng.permutation(rows), -(-len(rows) // BATCH)):
-            optimiser.zero_grad()
-            loss_of(part).backward()
-            optimiser.step()
-        loss, waited = judged(), waited + 1
-        if loss < best:
-            best, kept, waited = loss, copy.deepcopy(first.state_dict()), 0
-        if waited == PATIENCE:
-            break
-    first.load_state_dict(kept)
-    return {name: with_temperature(module, task)}
-
-
-def with_temperature(module, task):
-    temperature = TemperatureScaling()
-    temperature.fit(run_network(module, task.cal.X), task.cal.y)
-    return temperature.predict_proba(run_network(module, task.test.X))
-
-
-METHODS = {
-    "TS": on_outputs(lambda task: TemperatureScaling()),
-    "SMS": on_outputs(lambda task: StructuredMatrixScaling()),
-    "search": on_outputs(lambda task: CalibratorSearch(random_state=task.seed)),
-    "delta": clamped(perturbation="full"),
-    "filter": clamped(),
-    "BN statistics": batch_statistics,
-    "first conv": first_convolution,
-}
+# Images of each kind that the filter of another is judged by.
+CROSS_ROWS = 500
+LABELS = (50, 100, 200, 500, 1000, 2000, 5000)
 CHOICES = {"parts": PARTS, "networks": NETWORKS, "kinds": KINDS, "methods": METHODS}
 TINY = {
     "networks": ("cifar10-resnet8d",),
     "kinds": ("defocus_blur",),
-    "methods": ("TS", "SMS", "filter", "BN statistics"),
+    "severities": (3,),
+    "methods": ("TS", "SMS", "filter", "BN statistics", "entropy"),
     "splits": 1,
     "samples": 60,
+    "judged": 60,
 }
 
 
@@ -173,9 +86,10 @@ def run(
     networks=tuple(NETWORKS),
     kinds=KINDS,
     methods=tuple(METHODS),
-    severity=3,
+    severities=(1, 3, 5),
     splits=5,
     samples=2000,
+    judged=5000,
     device="cpu",
     keep="",
 ):
@@ -183,62 +97,88 @@ def run(
     methods = tuple(dict.fromkeys([*REFERENCES, *methods]))
     with tempfile.TemporaryDirectory() as folder:
         keeper = Keep(keep or folder)
-        for part, name, kind in product(parts, networks, kinds):
-            case = {"part": part, "network": name, "kind": kind, "severity": severity}
-            if part != "shift" and kind == "clean":
+        for part, name, severity in product(parts, networks, severities):
+            case = {"part": part, "network": name, "severity": severity}
+            case |= {"samples": samples, "judged": judged}
+
+            def tasks(kind, name=name, severity=severity):
+                jpeg = kind == "jpeg"
+                made = make_tasks(name, splits, samples, device, jpeg, judged)
+                return [shifted(task, kind, severity) for task in made]
+
+            if part == "cross":
+                for row in cross(tasks, kinds, keeper):
+                    yield case | row
                 continue
-            sizes = (
-                [n for n in LABELS if n <= samples] if part == "labels" else [samples]
-            )
-            for n in sizes:
-                tasks = list(make_tasks(name, splits, samples, device, kind == "jpeg"))
-                for row in WAYS[part](tasks, kind, severity, n, methods, keeper):
-                    yield case | {"samples": n} | row
+            for kind in kinds:
+                # The files have one strength.
+                once = kind in UNSHIFTED and severity != severities[0]
+                if once or (part == "mixture" and kind == "clean"):
+                    continue
+                for row in WAYS[part](tasks, kind, methods, keeper):
+                    yield case | {"kind": kind} | row
 
 
-def shift(tasks, kind, severity, n, methods, keep):
+def shift(tasks, kind, methods, keep):
     """Fitted and judged on images that are all shifted alike."""
-    del n
-    tasks = [shifted(task, kind, severity) for task in tasks]
-    yield from compare(tasks, methods, keep)
+    yield from compare(tasks(kind), methods, keep)
 
 
-def labels(tasks, kind, severity, n, methods, keep):
-    """The same, fitted on the first `n` images only."""
-    tasks = [shifted(task, kind, severity) for task in tasks]
-    few = [replace(task, cal=of_rows(task.cal, slice(n))) for task in tasks]
-    yield from compare(few, methods, keep)
+def labels(tasks, kind, methods, keep):
+    """The same, fitted on the first images only."""
+    tasks = tasks(kind)
+    for n in LABELS:
+        if n <= len(tasks[0].cal.y):
+            few = [replace(task, cal=of_rows(task.cal, slice(n))) for task in tasks]
+            for row in compare(few, methods, keep):
+                yield row | {"samples": n}
 
 
-def mixture(tasks, kind, severity, n, methods, keep):
-    """Half of the images shifted; and fitted on shifted ones, judged on clean ones."""
-    del n
-    there = [shifted(task, kind, severity) for task in tasks]
+def mixture(tasks, kind, methods, keep):
+    """Half of the images shifted, to fit on and to judge by."""
     both = [
         replace(
-            task,
+            other,
             data=f"{other.data}-mixed",
             cal=alternate(task.cal, other.cal),
             test=alternate(task.test, other.test),
         )
-        for task, other in zip(tasks, there, strict=True)
+        for task, other in zip(tasks("clean"), tasks(kind), strict=True)
     ]
-    for row in compare(both, methods, keep):
-        yield {"judged": "mixed"} | row
-    away = [
-        replace(other, data=f"{other.data}-to-clean", test=task.test)
-        for task, other in zip(tasks, there, strict=True)
-    ]
-    for row in compare(away, methods, keep):
-        yield {"judged": "clean"} | row
+    yield from compare(both, methods, keep)
+
+
+def cross(tasks, kinds, keep):
+    """The filter of the first split of each kind, on the images of every other."""
+    first = {kind: tasks(kind)[0] for kind in kinds}
+    for kind, own in first.items():
+        found = fitted(own, "filter", keep)
+        for other, task in first.items():
+            half = of_rows(task.test, slice(CROSS_ROWS))
+            logits = seen_through(task, half, found["_kernel"], found["_delta"])
+            scores = log_softmax(logits / found["_temperature"], axis=1)
+            hit = logits.argmax(axis=1) == half.y
+            before = half.logits.argmax(axis=1) == half.y
+            yield {
+                "kind": kind,
+                "judged_on": other,
+                "chosen": str(found["_chosen"]),
+                "accuracy": float(hit.mean()),
+                "accuracy before": float(before.mean()),
+                "NLL": -float(scores[np.arange(len(hit)), half.y].mean()),
+            }
 
 
 WAYS = {"shift": shift, "mixture": mixture, "labels": labels}
 
 
+def fitted(task, method, keep):
+    return keep(task, method, lambda: METHODS[method](task, method))
+
+
 def shifted(task, kind, severity):
     """Return the task with all its images shifted."""
-    if kind in ("clean", "jpeg"):  # those of the files
+    if kind in UNSHIFTED:
         return task
     halves = []
     for seed, half in enumerate((task.cal, task.test)):
@@ -268,20 +208,23 @@ def alternate(half, other):
 
 def compare(tasks, methods, keep):
     """Yield the mean metrics of each method, and its distance to the references."""
-    results = {}
+    results, extra = {}, {}
     for task in tasks:
         for method in methods:
-            fit = METHODS[method]
-            found = keep(task, method, lambda fit=fit, m=method, t=task: fit(t, m))
+            found = fitted(task, method, keep)
             for row, proba in found.items():
-                results.setdefault(row, []).append(
-                    Result(task.test.rows, task.test.y, proba)
-                )
+                if not row.startswith("_"):
+                    own = Result(task.test.rows, task.test.y, proba)
+                    results.setdefault(row, []).append(own)
+            if "_chosen" in found:
+                extra.setdefault(method, []).append(str(found["_chosen"]))
     n_images = len(load_logits(tasks[0].name)[1])
     for method, own in results.items():
         columns = [metrics(result) for result in own]
         row = {"method": method, "splits": len(own)}
         row |= {c: float(np.mean([m[c] for m in columns])) for c in COLUMNS}
+        if method in extra:
+            row["chosen"] = extra[method]
         for reference in REFERENCES:
             found = differences(own, results[reference], n_images)
             for column, ends in found.items():
@@ -299,8 +242,6 @@ def cell(row, column, key="", sign=""):
 
 def change(row, column, reference):
     """Difference to a reference with its interval."""
-    if row["method"] == reference:
-        return ""
     keys = (f"{column} {end} {reference}" for end in ("less", "low", "high"))
     value, low, high = (cell(row, column, key, "+") for key in keys)
     return f"{value} [{low}, {high}]"
@@ -310,47 +251,140 @@ def chosen(rows, **case):
     return [row for row in rows if all(row.get(k) == v for k, v in case.items())]
 
 
-def log_losses(name, part, **case):
-    """Return the function that makes one network's table: a line a shift."""
+def in_order(rows):
+    """Rows of several runs by network, kind, severity and number of images."""
+    networks = list(NETWORKS)
+
+    def place(row):
+        kind = KINDS.index(row["kind"])
+        return networks.index(row["network"]), kind, row["severity"], row["samples"]
+
+    return sorted(rows, key=place)
+
+
+def lines_of(rows, methods, heads):
+    """Return the lines of a table: accuracy / NLL, and the filter's differences.
+
+    Of runs that overlap the one with the most splits counts. The best of the outputs
+    is that of the least NLL on the judged images, which is to its advantage.
+    """
+    lines = []
+    for head in dict.fromkeys(tuple(row[h] for h in heads) for row in rows):
+        case = dict(zip(heads, head, strict=True))
+        own = chosen(rows, **case)
+        most = max(row["splits"] for row in own)
+        by = {row["method"]: row for row in own if row["splits"] == most}
+        cells = [
+            f"{cell(by[m], 'accuracy')} / {cell(by[m], 'NLL')}" if m in by else ""
+            for m in methods
+        ]
+        best = min(REFERENCES, key=lambda m: by[m]["NLL"])
+        ends = [change(by[m], "NLL", best) for m in ("filter", "filter + SMS")]
+        unshifted = case.get("kind") in UNSHIFTED  # they have no severity
+        words = [
+            "" if unshifted and name == "severity" else str(value).replace("_", " ")
+            for name, value in case.items()
+        ]
+        lines.append([*words, *cells, *ends])
+    return lines
+
+
+def table_of(name, part, heads, methods, having="filter"):
+    """Return the function that makes one network's table of a part.
+
+    Lines are of the cases for which there is a row of the method `having`.
+    """
 
     def table(rows):
-        own = chosen(rows, network=name, part=part, **case)
+        own = chosen(rows, network=name, part=part)
+        cases = {tuple(row[h] for h in heads) for row in chosen(own, method=having)}
+        own = [row for row in in_order(own) if tuple(row[h] for h in heads) in cases]
+        there = {row["method"] for row in own}
+        shown = [m for m in methods if m in there]
         first = own[0]
-        methods = list(dict.fromkeys(row["method"] for row in own))
-        lines = []
-        for kind in dict.fromkeys(row["kind"] for row in own):
-            by_method = {row["method"]: row for row in chosen(own, kind=kind)}
-            cells = [
-                f"{cell(by_method[m], 'accuracy')} / {cell(by_method[m], 'NLL')}"
-                for m in methods
-            ]
-            last = change(by_method["filter"], "NLL", "SMS")
-            lines.append([kind.replace("_", " "), *cells, last])
+        fitted_on = "" if "samples" in heads else f"{first['samples']:,} to fit on, "
         title = (
-            f"Accuracy in percent / NLL, {NETWORKS[name][0]}: {first['samples']:,} "
-            f"images to fit on and to judge by, splits: {first['splits']}, severity: "
-            f"{first['severity']}"
+            f"Accuracy in percent / NLL, {NETWORKS[name][0]}: {fitted_on}"
+            f"{first['judged']:,} images to judge by"
         )
-        heads = ["images", *methods, "NLL of the filter less that of SMS, 95 %"]
-        return Table(heads, lines, title)
+        columns = [
+            *(HEADS[h] for h in heads),
+            *shown,
+            *DIFFERENCES,
+        ]
+        return Table(columns, lines_of(own, shown, heads), title)
 
     return table
 
 
-def summary(rows):
-    for name, case in product(NETWORKS, CASES):
-        own = chosen(rows, network=name, **case)
-        if any(row["method"] == "filter" for row in own):
-            yield log_losses(name, **case)(rows)
+def cross_table(rows):
+    """Accuracy with each filter, less that without, on every kind of image."""
+    own = chosen(rows, part="cross")
+    kinds = list(dict.fromkeys(row["kind"] for row in own))
+    lines = []
+    for kind in kinds:
+        by = {row["judged_on"]: row for row in chosen(own, kind=kind)}
+        gains = (by[k]["accuracy"] - by[k]["accuracy before"] for k in kinds)
+        lines.append(
+            [kind.replace("_", " "), *(f"{100 * gain:+.1f}" for gain in gains)]
+        )
+    first = own[0]
+    title = (
+        f"Points of accuracy that a filter fitted on one kind of image (line) gains on "
+        f"others (column): {NETWORKS[first['network']][0]}, severity "
+        f"{first['severity']}, {first['samples']:,} images to fit on, "
+        f"{CROSS_ROWS:,} to judge by"
+    )
+    return Table(["fitted on", *(k.replace("_", " ") for k in kinds)], lines, title)
 
 
-CASES = (
-    {"part": "shift"},
-    {"part": "mixture", "judged": "mixed"},
-    {"part": "mixture", "judged": "clean"},
+def networks_table(rows):
+    """The other networks, a line each and kind."""
+    own = in_order(chosen(rows, part="shift"))
+    own = [row for row in own if row["network"] != FIRST]
+    own = [row | {"network": NETWORKS[row["network"]][0]} for row in own]
+    first = own[0]
+    title = (
+        f"Accuracy in percent / NLL, severity {first['severity']}: "
+        f"{first['samples']:,} images to fit on, {first['judged']:,} to judge by"
+    )
+    heads = ("network", "kind")
+    columns = [*(HEADS[h] for h in heads), *MAIN, *DIFFERENCES]
+    return Table(columns, lines_of(own, MAIN, heads), title)
+
+
+FIRST = "cifar10-resnet8d"
+DIFFERENCES = (
+    "NLL: filter less best of outputs, 95 %",
+    "filter + SMS less best of outputs",
 )
+HEADS = {
+    "network": "network",
+    "kind": "images",
+    "severity": "strength",
+    "samples": "labelled images",
+}
+MAIN = (*REFERENCES, "filter", "filter + SMS")
+CONTROLS = ("TS", "delta", "BN statistics", "entropy", "feature statistics")
+CONTROLS = (*CONTROLS, "filter", "first conv")
+
+
+def summary(rows):
+    for name, part in product(NETWORKS, WAYS):
+        if chosen(rows, network=name, part=part):
+            heads = ("kind", "severity", "samples")
+            yield table_of(name, part, heads, tuple(dict.fromkeys([*MAIN, *CONTROLS])))(
+                rows
+            )
+    if chosen(rows, part="cross"):
+        yield cross_table(rows)
+
+
 TABLES = {
-    "shift": log_losses("cifar10-resnet8d", "shift"),
-    "mixed": log_losses("cifar10-resnet8d", "mixture", judged="mixed"),
-    "to_clean": log_losses("cifar10-resnet8d", "mixture", judged="clean"),
+    "shift": table_of(FIRST, "shift", ("kind", "severity"), MAIN),
+    "mixture": table_of(FIRST, "mixture", ("kind", "severity"), MAIN),
+    "cross": cross_table,
+    "controls": table_of(FIRST, "shift", ("kind", "severity"), CONTROLS, "entropy"),
+    "labels": table_of(FIRST, "labels", ("kind", "samples"), MAIN),
+    "networks": networks_table,
 }

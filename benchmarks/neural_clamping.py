@@ -91,7 +91,8 @@ class Keep:
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, task, title, compute):
-        key = f"{task.name}-{task.data}-{len(task.cal.y)}-{task.seed}-{title}"
+        sizes = f"{len(task.cal.y)}-{len(task.test.y)}"
+        key = f"{task.name}-{task.data}-{sizes}-{task.seed}-{title}"
         path = self._folder / f"{key}.npz"
         if path.exists():
             with np.load(path) as arrays:
