@@ -63,6 +63,7 @@ EXAMPLES = [
     "plot_network_owner.py",
     "plot_sklearn_pipeline.py",
     "plot_deployment.py",
+    "plot_input_filter.py",
     "plot_neural_clamping.py",
     "plot_monitoring.py",
     "plot_prior_shift.py",
