@@ -15,7 +15,13 @@ from skcalib._warnings import warn
 from skcalib.training._clue_loss import REDUCTIONS, CLUELoss
 from skcalib.training._mc_dropout import has_dropout, mc_dropout
 from skcalib.training._net import Batches, CLUENet, Rows
-from skcalib.training._network_estimator import LARGEST_SEED, NetworkEstimator, seeded
+from skcalib.training._network_estimator import (
+    LARGEST_SEED,
+    NetworkEstimator,
+    device_of,
+    seed_generator,
+    seeded,
+)
 
 
 class BaseCLUE(NetworkEstimator):
@@ -53,8 +59,7 @@ class BaseCLUE(NetworkEstimator):
     def _as_passes(results):
         return results
 
-    @staticmethod
-    def _run_once(module, x):
+    def _run_once(self, module, x):
         return mc_dropout(module, x, 1)[0]
 
     def _build_module(self, X, weight, n_outputs):
@@ -74,7 +79,7 @@ class BaseCLUE(NetworkEstimator):
         if self.early_stopping:
             rows, valid = self._split(rows, rng)
         net = self._build_net(module, valid)
-        with seeded(int(rng.randint(LARGEST_SEED)), self.device):
+        with seeded(int(rng.randint(LARGEST_SEED)), device_of(module)):
             net.fit(rows, None)
         self.net_ = net
         self.module_ = net.module_.eval()
@@ -122,29 +127,27 @@ class BaseCLUE(NetworkEstimator):
             "iterator_valid": Batches,
             "train_split": None if valid is None else predefined_split(valid),
             "callbacks": callbacks,
-            "device": self.device,
+            "device": device_of(module),
             "verbose": int(self.verbose),
         }
         return CLUENet(module, **{**settings, **(self.net_params or {})})
 
-    def _passes(self, X):
-        """Yield stacked passes of the rows of `X`, batch by batch.
+    def _map_batches(self, X, function):
+        """Return what a function makes of the rows of `X`, a list of its batches."""
+        check_is_fitted(self)
+        x = self._as_tensor(self._check_inputs(X, reset=False), self.module_)
+        device = device_of(self.module_)
+        with torch.no_grad(), seeded(self._predict_seed, device):
+            return [function(part.to(device)) for part in x.split(self.batch_size)]
+
+    def _passes(self, x, n_passes, stage=0):
+        """Return stacked passes of a batch, with masks of the stage.
 
         The same seed for each batch, and masks that all rows share: a row's result
         hangs neither on its neighbours nor on the size of the batches.
         """
-        check_is_fitted(self)
-        x = self._as_tensor(self._check_inputs(X, reset=False), self.module_)
-        with torch.no_grad(), seeded(self._predict_seed, self.device):
-            for part in x.split(self.batch_size):
-                torch.manual_seed(self._predict_seed)
-                passes = mc_dropout(
-                    self.module_,
-                    part.to(self.device),
-                    self.n_predict_passes,
-                    share_masks=True,
-                )
-                yield self._as_passes(passes)
+        seed_generator(self._predict_seed + stage, x.device)
+        return self._as_passes(mc_dropout(self.module_, x, n_passes, share_masks=True))
 
 
 def _ignore(text):

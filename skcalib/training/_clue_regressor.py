@@ -82,8 +82,9 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         Callbacks of skorch, such as ``skorch.callbacks.Checkpoint``. The instances are
         used as they are.
 
-    device : str or torch.device, default="cpu"
-        Where to train and predict.
+    device : str or torch.device, default="auto"
+        Where to train and predict; "auto" is where the module lies, for the perceptron
+        the processor.
 
     net_params : dict, default=None
         Further parameters of ``skorch.NeuralNet``, such as
@@ -167,7 +168,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         validation_fraction=0.1,
         n_iter_no_change=10,
         callbacks=None,
-        device="cpu",
+        device="auto",
         net_params=None,
         verbose=False,
         random_state=None,
@@ -277,7 +278,10 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         return self._moments(X)[1]
 
     def _moments(self, X):
-        parts = [predictive_moments(widen(p)) for p in self._passes(X)]
+        n_passes = self.n_predict_passes
+        parts = self._map_batches(
+            X, lambda x: predictive_moments(widen(self._passes(x, n_passes)))
+        )
         mean, variance = (
             np.concatenate([values.cpu().numpy() for values in part]).astype(np.float64)
             for part in zip(*parts, strict=True)

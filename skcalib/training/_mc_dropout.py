@@ -1,12 +1,15 @@
 """Monte-Carlo dropout: several random passes of one network, in one run."""
 
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
+from weakref import WeakSet
 
 import torch
 from torch.nn.modules.dropout import _DropoutNd
 
+from skcalib._networks._module_copy import is_compiled
 from skcalib._validation import check_whole
+from skcalib.training._modules import logits_of
 
 # Layers whose dropout hangs on their own `training` flag, with its probability.
 _FUNCTIONAL = (torch.nn.MultiheadAttention, torch.nn.RNNBase)
@@ -19,19 +22,23 @@ _FACTORS = (
     torch.nn.Dropout2d,
     torch.nn.Dropout3d,
 )
+# Networks that were found to need all rows from the input on, as long as they live.
+_UNSPLIT: WeakSet[torch.nn.Module] = WeakSet()
 
 
 def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
     """Run a network several times with dropout on, the rest of it as it is.
 
     Only dropout layers are switched on: a network in eval mode keeps the running
-    statistics of its batch normalisation. All passes run as one batch. Gradients flow
-    as usual, and all modes are afterwards what they were, after an error too.
+    statistics of its batch normalisation. All passes run as one batch, and what lies
+    before the first dropout layer runs once for all of them. Gradients flow as usual,
+    and all modes are afterwards what they were, after an error too.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The network; it returns a tensor with one row a sample.
+        The network; it returns a tensor with one row a sample, or an output with such
+        `logits`, as Hugging Face has it.
 
     x : Tensor, or tuple, list or dict of tensors
         Its input, positional inputs or inputs by name, samples along the first axis.
@@ -67,6 +74,13 @@ def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
     ``torch.nn.functional.dropout`` inside a ``forward`` of your own cannot be seen: use
     layers. The masks come from torch's global generator.
 
+    The rows are repeated where the first dropout layer meets them, not at the input,
+    which gives the same passes from the same masks. That takes a network where all that
+    follows hangs on the rows through this layer alone. Others, such as one with a
+    connection around the layer, one that draws before it, or a compiled one, are run on
+    repeated rows as a whole; a network is tried once, and its forward then runs twice.
+    Batch normalisation in train mode counts rows before the layer once.
+
     Examples
     --------
     >>> import torch
@@ -85,10 +99,7 @@ def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
     with dropout_on(module):
         for start in range(0, n_passes, at_once):
             n = min(at_once, n_passes - start)
-            with ExitStack() as stack:
-                if share_masks:
-                    stack.enter_context(_shared_masks(module, n))
-                results.append(_run(module, _repeat(x, n), n, n_rows))
+            results.append(_run_passes(module, x, n, n_rows, share_masks))
     return results[0] if len(results) == 1 else torch.cat(results)
 
 
@@ -125,30 +136,121 @@ def has_dropout(module):
     )
 
 
-@contextmanager
-def _shared_masks(module, n_passes):
-    """Let each dropout layer draw one mask a pass for all rows."""
-    layers = {layer for layer in module.modules() if type(layer) in _FACTORS}
-    replaced = {layer: layer.__dict__.get("forward") for layer in layers}
+def _run_passes(module, x, n_passes, n_rows, share_masks):
+    """Run passes as one batch, with one pass of what lies before the first dropout."""
+    compiled = any(map(is_compiled, module.modules()))
+    splits = n_passes > 1 and module not in _UNSPLIT and not compiled
+    if splits:
+        try:
+            return _run_split(module, x, n_passes, n_rows, share_masks)
+        except Exception:  # noqa: S110 - a true error comes again below.
+            pass
+    with _Masks(n_passes, n_rows, share_masks).drawn_by(module):
+        passes = _run(module, _repeat(x, n_passes), n_passes, n_rows)
+    if splits:
+        _UNSPLIT.add(module)
+    return passes
+
+
+def _run_split(module, x, n_passes, n_rows, share_masks):
+    """Copy the rows where the first dropout layer meets them, not at the input.
+
+    Right where all that follows depends on the rows through that layer alone and
+    nothing random came before. Else the rows do not fit each other, or the generators
+    have moved: it raises, and leaves generators and buffers as they were.
+    """
+    generators = _Generators(x)
+    kept = [
+        (buffer, buffer.clone())
+        for layer in module.modules()
+        if layer.training
+        for buffer in layer.buffers(recurse=False)
+    ]
+    masks = _Masks(n_passes, n_rows, share_masks, generators)
     try:
-        for layer in layers:
-            layer.forward = partial(_forward_shared, layer, n_passes)
-        yield
-    finally:
-        for layer, own in replaced.items():
-            if own is None:
-                del layer.forward
-            else:
-                layer.forward = own
+        with masks.drawn_by(module):
+            return _run(module, x, n_passes, n_rows)
+    except BaseException:
+        generators.restore()
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
+        raise
 
 
-def _forward_shared(layer, n_passes, values):
-    own_forward = partial(type(layer).forward, layer)
-    if values.shape[0] % n_passes or not layer.training:
-        return own_forward(values)  # Not one part a pass along the first axis.
-    mask = own_forward(values.new_ones((n_passes, *values.shape[1:])))
-    parts = values.unflatten(0, (n_passes, -1))
-    return (parts * mask.unsqueeze(1)).flatten(0, 1)
+class _Generators:
+    """The states of torch's generators where a network runs."""
+
+    def __init__(self, x):
+        self._device = _inputs(x)[0].device
+        self._access = [(torch.get_rng_state, torch.set_rng_state)]
+        if self._device.type == "cuda":
+            reader = partial(torch.cuda.get_rng_state, self._device)
+            writer = partial(torch.cuda.set_rng_state, device=self._device)
+            self._access.append((reader, writer))
+        self._start = [read() for read, _ in self._access]
+
+    def untouched(self, values):
+        """Whether nothing random is known to have been drawn where `values` are."""
+        if values.device != self._device or self._device.type not in ("cpu", "cuda"):
+            return False
+        now = [read() for read, _ in self._access]
+        return all(map(torch.equal, now, self._start))
+
+    def restore(self):
+        """Set the generators back to the start."""
+        for (_, write), state in zip(self._access, self._start, strict=True):
+            write(state)
+
+
+class _Masks:
+    """How dropout layers draw for the passes of one run.
+
+    With `generators` the rows enter once, and the first layer copies them.
+    """
+
+    def __init__(self, n_passes, n_rows, share, generators=None):
+        self.n_passes = n_passes
+        self.n_rows = n_rows
+        self.share = share
+        self.generators = generators
+
+    @contextmanager
+    def drawn_by(self, module):
+        """Let the dropout layers of `module` draw as this says."""
+        layers = set()
+        if self.share or self.generators is not None:
+            layers = {m for m in module.modules() if isinstance(m, _DropoutNd)}
+        replaced = {layer: layer.__dict__.get("forward") for layer in layers}
+        try:
+            for layer in layers:
+                layer.forward = partial(self._forward, layer)
+            yield
+        finally:
+            for layer, own in replaced.items():
+                if own is None:
+                    del layer.forward
+                else:
+                    layer.forward = own
+
+    def _forward(self, layer, values):
+        own_forward = partial(type(layer).forward, layer)
+        if not layer.training or layer.p == 0:
+            return own_forward(values)
+        copies = 1 if self.generators is None else self._copies(values)
+        n = copies * values.shape[0]
+        if not self.share or type(layer) not in _FACTORS or n % self.n_passes:
+            return own_forward(_repeat(values, copies) if copies > 1 else values)
+        mask = own_forward(values.new_ones((self.n_passes, *values.shape[1:])))
+        parts = values.unflatten(0, (self.n_passes // copies, -1))
+        return (parts * mask.unsqueeze(1)).flatten(0, 1)
+
+    def _copies(self, values):
+        """Return how often to repeat the rows: once for each pass, and never again."""
+        if values.shape[0] != self.n_rows or not self.generators.untouched(values):
+            raise ValueError("The rows cannot be copied here.")
+        self.generators = None
+        return self.n_passes
 
 
 def _inputs(x):
@@ -181,7 +283,8 @@ def _run(module, x, n_passes, n_rows):
     if isinstance(x, dict):
         result = module(**x)
     else:
-        result = module(*x) if isinstance(x, list) else module(x)
+        result = module(*x) if isinstance(x, (tuple, list)) else module(x)
+    result = logits_of(result)
     if not isinstance(result, torch.Tensor):
         raise ValueError(
             f"The module returned a {type(result).__name__}, not a tensor. Wrap it in "

@@ -18,10 +18,32 @@ class Standardize(nn.Module):
         return (x - self.mean) / self.scale
 
 
-def build_perceptron(X, weight, hidden_layer_sizes, dropout, n_outputs):
+def logits_of(result):
+    """Return what a network returned, or the logits in it, as Hugging Face has them."""
+    return getattr(result, "logits", result)
+
+
+class TwoOutputs(nn.Module):
+    """The logits of the classes and of the confidence, from the same hidden units."""
+
+    def __init__(self, body, width, n_outputs):
+        super().__init__()
+        self.body = body
+        self.classes = nn.Linear(width, n_outputs)
+        self.confidence = nn.Linear(width, 1)
+
+    def forward(self, x):
+        """Return (n_samples, n_outputs) and (n_samples, 1)."""
+        hidden = self.body(x)
+        return self.classes(hidden), self.confidence(hidden)
+
+
+def build_perceptron(
+    X, weight, hidden_layer_sizes, dropout, n_outputs, *, confidence=False
+):
     """Return a perceptron for the features `X`, standardised as they are.
 
-    Each hidden layer is linear, ReLU, dropout.
+    Each hidden layer is linear, ReLU, dropout. With `confidence` it has two outputs.
     """
     mean, scale = weighted_moments(X, weight)
     layers: list[nn.Module] = [Standardize(mean, scale)]
@@ -29,6 +51,8 @@ def build_perceptron(X, weight, hidden_layer_sizes, dropout, n_outputs):
     for size in hidden_layer_sizes:
         layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
         width = size
+    if confidence:
+        return TwoOutputs(nn.Sequential(*layers), width, n_outputs)
     return nn.Sequential(*layers, nn.Linear(width, n_outputs))
 
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
 
 from skcalib._networks._module_copy import ModuleCopier
 from skcalib._validation import check_two_classes, check_weight, encode_labels
-from skcalib.training._modules import build_perceptron
+from skcalib.training._modules import build_perceptron, logits_of
 
 LARGEST_SEED = 2**31 - 1
 
@@ -29,10 +29,9 @@ class NetworkEstimator(BaseEstimator):
     and `random_state`.
     """
 
-    @staticmethod
-    def _run_once(module, x):
+    def _run_once(self, module, x):
         """Return the results for a few rows, samples along the first axis."""
-        return module(x)
+        return logits_of(module(x))
 
     def _check_inputs(self, X, *, reset):
         """Return `X` as a finite array with one row a sample."""
@@ -55,9 +54,7 @@ class NetworkEstimator(BaseEstimator):
                     f"X has shape {X.shape}, and the default network takes "
                     "(n_samples, n_features). Pass a module for other inputs."
                 )
-            return build_perceptron(
-                X, weight, self.hidden_layer_sizes, self.dropout, n_outputs
-            )
+            return self._build_perceptron(X, weight, n_outputs)
         if isinstance(self.module, torch.nn.Module):
             return _own_copy(self.module)
         module = self.module()
@@ -68,20 +65,29 @@ class NetworkEstimator(BaseEstimator):
             )
         return module
 
+    def _build_perceptron(self, X, weight, n_outputs, **options):
+        return build_perceptron(
+            X, weight, self.hidden_layer_sizes, self.dropout, n_outputs, **options
+        )
+
     def _start(self, X, weight, n_outputs):
-        """Return the new module, its input, the shape of its results, a generator."""
+        """Return the new module, its input, the shape of its results, a generator.
+
+        The module is where it is to be trained.
+        """
         rng = check_random_state(self.random_state)
         with seeded(int(rng.randint(LARGEST_SEED)), self.device):
             module = self._build_module(X, weight, n_outputs)
+            if self.device != "auto":
+                module = module.to(self.device)
             x = self._as_tensor(X, module)
-            return module, x, self._probe(module.to(self.device), x[:2]), rng
+            return module, x, self._probe(module, x[:2]), rng
 
     def _probe(self, module, rows):
         """Return the shape of the results for a few rows; refuse unfit inputs."""
-        device = next((p.device for p in module.parameters()), rows.device)
         with torch.no_grad():
             try:
-                results = self._run_once(module.eval(), rows.to(device))
+                results = self._run_once(module.eval(), rows.to(device_of(module)))
             except (RuntimeError, TypeError, IndexError) as error:
                 raise ValueError(
                     f"The module could not be run on a batch of shape "
@@ -150,9 +156,14 @@ def check_finite(values, name):
     return values
 
 
+def device_of(module):
+    """Return where a module lies; the processor for one without parameters."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
 def class_logits(module, x):
     """Return the logits of all classes, (n_samples, n_classes)."""
-    return two_columns(module(x).unsqueeze(0)).squeeze(0)
+    return two_columns(logits_of(module(x)).unsqueeze(0)).squeeze(0)
 
 
 def two_columns(results):
@@ -169,9 +180,22 @@ def two_columns(results):
 
 @contextmanager
 def seeded(seed, device):
-    """Seed torch's global generators and put their state back at the end."""
-    device = torch.device(device)
-    devices = [device] if device.type == "cuda" else []
+    """Seed torch's global generators and put their state back at the end.
+
+    "auto" is any device that a module may lie on.
+    """
+    if device == "auto":
+        devices = list(range(torch.cuda.device_count()))
+    else:
+        devices = [device] if torch.device(device).type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def seed_generator(seed, device):
+    """Seed the generator of one device: quick, where `torch.manual_seed` seeds all."""
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

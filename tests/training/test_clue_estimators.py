@@ -1,5 +1,6 @@
 """CLUEClassifier and CLUERegressor: what they learn, keep, accept and refuse."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -107,6 +108,40 @@ def test_uncertainty_is_the_entropy_of_the_probabilities():
     assert_allclose(proba.sum(axis=1), 1, rtol=1e-12)
 
 
+def count_passes(classifier, X):
+    """Mean number of passes of a row."""
+    rows = []
+    hook = classifier.module_.register_forward_hook(
+        lambda *run: rows.append(len(run[2]))
+    )
+    classifier.predict_proba(X)
+    hook.remove()
+    return sum(rows) / len(X)
+
+
+def test_rows_have_as_many_passes_as_the_tolerance_asks_for():
+    X, y = draw_classes()
+    counts = []
+    for tol in (0, 0.01, 0.03, 1):
+        classifier = CLUEClassifier(**SMALL, predict_tol=tol, n_predict_passes=200)
+        counts.append(count_passes(classifier.fit(X, y), X))
+    assert counts[0] == 200
+    assert counts[3] == 10
+    assert counts[0] > counts[1] > counts[2] > counts[3]
+    classifier.set_params(n_predict_passes=3)
+    assert count_passes(classifier, X) == 3
+
+
+def test_the_error_of_the_mean_is_about_the_tolerance():
+    X, y = draw_classes()
+    few = CLUEClassifier(**SMALL, predict_tol=0.02, n_predict_passes=1000)
+    few.fit(X, y)
+    many = copy.copy(few).set_params(predict_tol=0)
+    away = few.predict_proba(X) - many.predict_proba(X)
+    assert 0.001 < np.sqrt((away**2).mean()) < 0.02
+    assert np.abs(away).max() < 0.08
+
+
 def test_the_units_of_features_and_target_do_not_matter():
     X, y = draw_values()
     base = CLUERegressor(**SMALL).fit(X, y).predict(X)
@@ -191,6 +226,32 @@ def test_images_and_whole_numbers_reach_a_module_as_they_are():
         nn.Embedding(9, 3), nn.Flatten(), nn.Dropout(0.3), nn.Linear(12, 2)
     )
     assert CLUEClassifier(embedding, max_epochs=2).fit(tokens, y).n_features_in_ == 4
+
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(9, 8)
+        self.dropout = nn.Dropout(0.1)
+        self.output = nn.Linear(8, 2)
+
+    def forward(self, input_ids):
+        hidden = self.embedding(input_ids).mean(dim=1)
+        return Output(logits=self.output(self.dropout(hidden)))
+
+
+def test_modules_that_return_an_output_with_logits_are_trained():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 9, (60, 4))
+    y = (tokens.mean(axis=1) > 4).astype(int)
+    torch.manual_seed(0)
+    classifier = CLUEClassifier(Tokens(), max_epochs=60, lr=0.05, random_state=0)
+    assert classifier.fit(tokens, y).score(tokens, y) > 0.8
 
 
 def test_double_precision_modules_compute_in_double_precision():
@@ -352,3 +413,12 @@ def test_a_gpu_gives_what_the_processor_gives():
         for device in ("cpu", "cuda")
     ]
     assert accuracies[1] == pytest.approx(accuracies[0], abs=0.05)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_module_is_trained_where_it_lies():
+    X, y = draw_classes()
+    classifier = CLUEClassifier(network().cuda(), max_epochs=2).fit(X, y)
+    assert next(classifier.module_.parameters()).is_cuda
+    assert np.isfinite(classifier.predict_proba(X)).all()

@@ -111,6 +111,86 @@ def test_few_rows_at_once_give_as_many_passes():
     assert mc_dropout(module, torch.randn(6, 4), 2, max_rows=1).shape == (2, 6, 16)
 
 
+def rows_of(layer):
+    sizes = []
+    layer.register_forward_hook(lambda *run: sizes.append(run[2].shape[0]))
+    return sizes
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("share_masks", [True, False])
+def test_what_lies_before_the_first_dropout_runs_once(training, share_masks):
+    module = network(nn.Linear(16, 2)).train(training)
+    first, last = rows_of(module[0]), rows_of(module[-1])
+    mc_dropout(module, torch.randn(6, 4), 5, share_masks=share_masks)
+    assert (first, last) == ([6], [30])
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self.second = nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 4))
+
+    def forward(self, x):
+        hidden = self.first(x)
+        return hidden + self.second(hidden)
+
+
+class Functional(nn.Module):
+    """Draws before its first layer of dropout, where nobody sees it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.dropout(nn.functional.dropout(x, 0.3))
+
+
+NETWORKS = {
+    "sequential": lambda: network(nn.Linear(16, 8), nn.Dropout(0.2)),
+    "in place": lambda: nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5, inplace=True)),
+    "residual": Residual,
+    "functional": Functional,
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_passes_are_those_of_the_whole_network_run_on_repeated_rows(kind):
+    torch.manual_seed(0)
+    module = NETWORKS[kind]().eval()
+    x = torch.randn(6, 4)
+    for layer in module.modules():
+        layer.training = isinstance(layer, nn.Dropout)
+    torch.manual_seed(1)
+    expected = module(x.repeat(5, 1)).unflatten(0, (5, 6))
+    for _ in range(2):  # A network that cannot be split is known the second time.
+        torch.manual_seed(1)
+        torch.testing.assert_close(mc_dropout(module, x, 5), expected)
+
+
+def test_a_network_that_cannot_be_split_leaves_no_trace_of_the_trial():
+    torch.manual_seed(0)
+    whole, module = Residual(), Residual()
+    module.load_state_dict(whole.state_dict())
+    x = torch.randn(6, 4)
+    whole(x.repeat(5, 1))
+    mc_dropout(module, x, 5)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(module.state_dict()[name], value), name
+    assert not any("forward" in vars(layer) for layer in module.modules())
+
+
+def test_an_error_of_one_input_does_not_keep_a_network_from_being_split():
+    module = network(nn.Linear(16, 2))
+    with pytest.raises(RuntimeError):
+        mc_dropout(module, torch.randn(6, 5), 3)
+    first = rows_of(module[0])
+    mc_dropout(module, torch.randn(6, 4), 3)
+    assert first == [6]
+
+
 def test_gradients_flow_through_all_passes():
     module = network(nn.Linear(16, 2))
     x = torch.randn(6, 4, requires_grad=True)
@@ -137,6 +217,30 @@ def test_several_inputs_are_repeated_together(kind):
     x = {"right": right, "left": left} if kind is dict else kind([left, right])
     passes = mc_dropout(TwoInputs(), x, 3)
     assert torch.equal(passes, right.expand(3, 4, 2))
+
+
+class Output:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+class TokenModel(nn.Module):
+    """As Hugging Face has them: inputs by name, an output with logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, input_ids, attention_mask):
+        hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+        return Output(self.dropout(hidden).mean(dim=1))
+
+
+def test_the_logits_of_an_output_with_other_things_are_taken():
+    tokens = torch.arange(6).reshape(2, 3)
+    x = {"input_ids": tokens, "attention_mask": torch.ones(2, 3)}
+    assert mc_dropout(TokenModel(), x, 4).shape == (4, 2, 4)
 
 
 @pytest.mark.parametrize(
