@@ -11,7 +11,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._warnings import warn
-from skcalib.training._bilevel_confidence import confident_log_proba
+from skcalib.training._bilevel_confidence import (
+    confident_log_proba,
+    own_parameters,
+    two_outputs,
+)
 from skcalib.training._bilevel_hypergradient import METHODS
 from skcalib.training._bilevel_splits import bilevel_splits
 from skcalib.training._bilevel_train import BilevelTraining, DivergedError, Settings
@@ -20,6 +24,7 @@ from skcalib.training._network_estimator import (
     NetworkEstimator,
     check_finite,
     class_logits,
+    device_of,
     seeded,
 )
 
@@ -54,12 +59,21 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
 
     cv : int, cross-validation generator or iterable, default=None
         Pairs of inner and outer rows, one network a pair. None is 5 stratified folds.
-        A single pair ``[(inner, outer)]`` is the published form, with one network.
+        A single pair ``[(inner, outer)]`` gives one network; with
+        ``confidence="network"`` that is the published form.
+
+    confidence : {"head", "network"}, default="head"
+        What says how often a network is right: a head on its softmax, of three numbers
+        that all networks share; or, as published, a second output of the network, which
+        the outer rows train. A module of your own then returns two tensors, the logits
+        of the classes and of the confidence, (n_samples, 1), and has parameters that
+        only the confidence uses.
 
     hypergradient : {"one_step", "neumann", "cg"}, default="one_step"
-        How to solve with the Hessian of the inner problem; see `hypergradient`.
-        "one_step" leaves it out: the direction is about that of the exact derivative,
-        the size is not, and does not count, as `weight_lr` is relative to it.
+        How to solve with the Hessian of the inner problem; see `hypergradient`. The
+        other two are nearer to the exact derivative at a minimum and take longer; the
+        benchmark of the guide finds no gain in them. Conjugate gradients have a damping
+        of 0.01.
 
     weight_lr : float, default=0.1
         Step of the scores :math:`w`, an epoch, for a hypergradient of typical size; 0
@@ -96,8 +110,9 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         whole numbers inside the range of the columns are column numbers, and other
         labels have to be as many as the columns.
 
-    device : str or torch.device, default="cpu"
-        Where to train and predict. The data are moved there as a whole for training.
+    device : str or torch.device, default="auto"
+        Where to train and predict; "auto" is where the module lies, for the perceptron
+        the processor. The data are moved there as a whole for training.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the folds, the parameters, the order of the samples and the dropout.
@@ -114,7 +129,8 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
     head_coef_ : ndarray of shape (3,)
         :math:`a, b, d` of the head
         :math:`\operatorname{logit} c = a \ln p - b \ln(1 - p) + d`, where :math:`p` is
-        the largest softmax probability of a network. (1, 1, 0) leaves it as it is.
+        the largest softmax probability of a network. (1, 1, 0) leaves it as it is. None
+        for ``confidence="network"``.
 
     sample_weights_ : ndarray of shape (n_samples,)
         The learned :math:`s(w_i)` between 0 and 2, the mean over the networks that were
@@ -183,6 +199,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         "hidden_layer_sizes": ["array-like"],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "cv": ["cv_object"],
+        "confidence": [StrOptions({"head", "network"})],
         "hypergradient": [StrOptions(set(METHODS))],
         "weight_lr": [Interval(Real, 0, None, closed="left")],
         "l2_penalty": [Interval(Real, 0, None, closed="left")],
@@ -205,6 +222,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         hidden_layer_sizes=(32, 32),
         dropout=0.0,
         cv=None,
+        confidence="head",
         hypergradient="one_step",
         weight_lr=0.1,
         l2_penalty=1e-4,
@@ -216,13 +234,14 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         optimizer=None,
         lr=0.01,
         classes=None,
-        device="cpu",
+        device="auto",
         random_state=None,
     ):
         self.module = module
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
         self.cv = cv
+        self.confidence = confidence
         self.hypergradient = hypergradient
         self.weight_lr = weight_lr
         self.l2_penalty = l2_penalty
@@ -269,14 +288,15 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
                 self._build_module(X[used], weight[used], self.classes_.shape[0])
                 for _ in splits[1:]
             ]
-            modules = [part.to(self.device) for part in (module, *others)]
+            device = device_of(module)
+            modules = [part.to(device) for part in (module, *others)]
             relative = torch.as_tensor(weight[used] / weight[used].mean())
             training = BilevelTraining(
                 modules,
                 splits,
-                x.to(self.device),
-                torch.as_tensor(codes).to(self.device),
-                relative.to(self.device, torch.float32),
+                x.to(device),
+                torch.as_tensor(codes).to(device),
+                relative.to(device, torch.float32),
                 self._settings(),
             )
             self._run(training)
@@ -288,6 +308,31 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         self.sample_weights_ = np.full(y.shape[0], np.nan)
         self.sample_weights_[used] = training.sample_weights()
         return self
+
+    def _build_perceptron(self, X, weight, n_outputs):
+        has_output = self.confidence == "network"
+        return super()._build_perceptron(X, weight, n_outputs, confidence=has_output)
+
+    def _run_once(self, module, x):
+        if self.confidence == "head":
+            return super()._run_once(module, x)
+        results = module(x)
+        sizes = [r.numel() for r in results if isinstance(r, torch.Tensor)]
+        if not isinstance(results, tuple) or sizes[1:] != [x.shape[0]]:
+            raise ValueError(
+                f'confidence="network" needs a module that returns the logits of the '
+                "classes and, (n_samples, 1), of the confidence; this one returned a "
+                f'{type(results).__name__}. Take confidence="head" for one output.'
+            )
+        with torch.enable_grad():
+            own = own_parameters(module, x)
+        if not own:
+            raise ValueError(
+                'confidence="network" needs parameters that only the confidence uses, '
+                "and the logits of the classes depend on all. Give it a layer of its "
+                "own."
+            )
+        return results[0]
 
     def _settings(self):
         values = {field.name: getattr(self, field.name) for field in fields(Settings)}
@@ -337,9 +382,10 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         return proba / proba.sum(axis=1, keepdims=True)
 
     def _mean_proba(self, x):
-        x = x.to(self.device)
+        x = x.to(device_of(self.modules_[0]))
+        read = two_outputs if self.head_coef_ is None else class_logits
         total = sum(
-            confident_log_proba(class_logits(module, x), self.head_coef_).exp()
+            confident_log_proba(read(module, x), self.head_coef_).exp()
             for module in self.modules_
         )
         return (total / len(self.modules_)).cpu().numpy()

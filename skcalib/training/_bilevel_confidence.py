@@ -1,7 +1,9 @@
-r"""The confidence head: how often a network is right that is this sure of itself.
+r"""The confidence: how often a network is right that is this sure of itself.
 
-With :math:`p` the largest softmax probability, the head is a logistic regression of
-"the prediction is right" on :math:`\ln p` and :math:`-\ln(1 - p)`:
+It is a second output of the network, its log-odds, beside the logits of the classes; or
+a head on the softmax, which three numbers describe for all networks together. With
+:math:`p` the largest softmax probability, the head is a logistic regression of "the
+prediction is right" on :math:`\ln p` and :math:`-\ln(1 - p)`:
 
 .. math:: \operatorname{logit} c = a \ln p - b \ln(1 - p) + d
 
@@ -13,6 +15,8 @@ import torch
 from scipy.special import expit
 from torch.nn import functional
 
+from skcalib.training._network_estimator import two_columns
+
 _IDENTITY = np.array([1.0, 1.0, 0.0])
 # Penalty on the squared distance from the identity, in samples: a dozen samples are
 # enough to leave it, and a head that is always right stays finite. A round number;
@@ -23,18 +27,44 @@ _MAX_ITER = 50
 _MARGIN = 1e-6
 
 
-def outer_losses(logits, codes, head):
-    """Return each row's negative log-likelihood under the head's probabilities."""
-    parts = _Parts(logits)
-    log_proba = parts.log_proba_with(parts.score(head))
+def two_outputs(module, x):
+    """Return the logits of all classes and, in one more column, of the confidence."""
+    logits, confidence = module(x)
+    logits = two_columns(logits.unsqueeze(0)).squeeze(0)
+    return torch.cat([logits, confidence.reshape(-1, 1)], dim=1)
+
+
+def own_parameters(module, x):
+    """Return the parameters of a network that its class logits do not depend on."""
+    used = [p for p in module.parameters() if p.requires_grad]
+    logits, _ = module(x)
+    gradients = torch.autograd.grad(logits.sum(), used, allow_unused=True)
+    return [p for p, gradient in zip(used, gradients, strict=True) if gradient is None]
+
+
+def outer_losses(outputs, codes, head):
+    """Return each row's negative log-likelihood under the confident probabilities.
+
+    `outputs` are logits for a head, and have the confidence in a last column for None.
+    """
+    parts, score = _read(outputs, head)
+    log_proba = parts.log_proba_with(score)
     return -log_proba.gather(1, codes[:, None])[:, 0]
 
 
-def confident_log_proba(logits, head):
+def confident_log_proba(outputs, head):
     """Return logarithms, float64, of probabilities that keep the predicted class."""
-    parts = _Parts(logits.double())
+    parts, score = _read(outputs.double(), head)
     second = parts.log_shares.amax(dim=1)
-    return parts.log_proba_with(torch.maximum(parts.score(head), second + _MARGIN))
+    return parts.log_proba_with(torch.maximum(score, second + _MARGIN))
+
+
+def _read(outputs, head):
+    """Return the parts of the softmax, and the log-odds of the confidence."""
+    if head is None:
+        return _Parts(outputs[:, :-1]), outputs[:, -1]
+    parts = _Parts(outputs)
+    return parts, parts.score(head)
 
 
 def fit_head(logits, codes, weight):

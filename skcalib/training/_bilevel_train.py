@@ -9,7 +9,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from skcalib.training._bilevel_confidence import fit_head, outer_losses
+from skcalib.training._bilevel_confidence import (
+    fit_head,
+    outer_losses,
+    own_parameters,
+    two_outputs,
+)
 from skcalib.training._bilevel_hypergradient import hypergradient
 from skcalib.training._bilevel_splits import find_judges
 from skcalib.training._network_estimator import class_logits
@@ -20,12 +25,16 @@ _HYPERGRADIENT_ROWS = 2048
 # Memory of the running mean of the squared hypergradients, as in RMSprop. No search of
 # these two is recorded; `benchmarks/bilevel.py` measures what the method is worth.
 _MEMORY = 0.9
+# For conjugate gradients: a network on its way is no minimum, and directions of little
+# curvature count too much without.
+_DAMPING = 0.01
 
 
 @dataclass(frozen=True)
 class Settings:
     """How to train; the names are those of the estimator's parameters."""
 
+    confidence: str
     hypergradient: str
     weight_lr: float
     l2_penalty: float
@@ -38,12 +47,18 @@ class Settings:
 
 @dataclass(eq=False)
 class Member:
-    """One network: trained on its inner rows, judged on its outer rows."""
+    """One network: trained on its inner rows, judged on its outer rows.
+
+    The outer rows train the parameters that only its confidence has, `own`.
+    """
 
     module: torch.nn.Module
     inner: torch.Tensor
     outer: torch.Tensor
+    parameters: list
+    own: list
     optimizer: torch.optim.Optimizer = field(repr=False)
+    own_optimizer: torch.optim.Optimizer | None = field(repr=False)
 
 
 class DivergedError(Exception):
@@ -53,22 +68,20 @@ class DivergedError(Exception):
 class BilevelTraining:
     """Train all members side by side, and their sample weights.
 
-    An epoch is a pass over the inner rows of each member, then a fit of the head to
-    the outer rows of all, then a step of the sample weights. `keep` holds the state of
-    the epoch with the least outer loss.
+    An epoch is a pass over the inner rows of each member, then the outer level: a fit
+    of the head to the outer rows of all, or a pass of each confidence output over those
+    of its network; and a step of the sample weights. `kept` holds the state of the
+    epoch with the least outer loss.
     """
 
     def __init__(self, modules, splits, x, codes, weight, settings):
         self.x, self.codes, self.weight = x, codes, weight
         self.settings = settings
+        has_output = settings.confidence == "network"
+        self.read = two_outputs if has_output else class_logits
         self.members = [
-            Member(
-                module,
-                inner=torch.as_tensor(inner, device=x.device),
-                outer=torch.as_tensor(outer, device=x.device),
-                optimizer=settings.optimizer(module.parameters(), lr=settings.lr),
-            )
-            for module, (inner, outer) in zip(modules, splits, strict=True)
+            self._member(module, *map(torch.as_tensor, split))
+            for module, split in zip(modules, splits, strict=True)
         ]
         self.judges = torch.as_tensor(find_judges(splits, x.shape[0]), device=x.device)
         # One row a member: s(w) = 2 sigmoid(w) is 1 at the start.
@@ -79,15 +92,34 @@ class BilevelTraining:
         self.outer_losses = []
         self.kept: dict[str, Any] = {}
 
+    def _member(self, module, inner, outer):
+        device, settings = self.x.device, self.settings
+        own, own_optimizer = [], None
+        if settings.confidence == "network":
+            own = own_parameters(module.eval(), self.x[:2])
+            own_optimizer = settings.optimizer(own, lr=settings.lr)
+        parameters = [p for p in _trainable(module) if all(p is not q for q in own)]
+        return Member(
+            module,
+            inner.to(device),
+            outer.to(device),
+            parameters,
+            own,
+            settings.optimizer(parameters, lr=settings.lr),
+            own_optimizer,
+        )
+
     def run(self):
         """Train until the outer loss no longer improves."""
         for epoch in range(1, self.settings.max_epochs + 1):
             self.epoch = epoch
             for number, member in enumerate(self.members):
                 self._train_epoch(number, member)
-            logits = [self.logits(member, member.outer) for member in self.members]
-            head = self._fit_head(logits)
-            loss = self._outer_loss(logits, head)
+                if member.own_optimizer:
+                    self._train_confidence(member)
+            outputs = [self.outputs(member, member.outer) for member in self.members]
+            head = self._fit_head(outputs)
+            loss = self._outer_loss(outputs, head)
             self.outer_losses.append(loss)
             if not self.kept or loss < self.kept["loss"]:
                 self._keep(epoch, loss, head)
@@ -97,50 +129,69 @@ class BilevelTraining:
                 self._move_weights(head)
 
     @torch.no_grad()
-    def logits(self, member, rows):
-        """Return the logits of one member in eval mode, batch by batch."""
+    def outputs(self, member, rows):
+        """Return the outputs of one member in eval mode, batch by batch."""
         member.module.eval()
         parts = rows.split(self.settings.batch_size)
-        return torch.cat([class_logits(member.module, self.x[part]) for part in parts])
+        return torch.cat([self.read(member.module, self.x[part]) for part in parts])
 
     def _train_epoch(self, number, member):
         member.module.train()
         shares = _shares(self.scores[number])
-        n = member.inner.shape[0]
-        order = torch.randperm(n).to(member.inner.device)
-        # Of even size: batch normalisation refuses a single row that is left over.
-        n_batches = -(-n // self.settings.batch_size)
-        for part in member.inner[order].tensor_split(n_batches):
-            member.optimizer.zero_grad()
+        for part in self._batches(member.inner):
             loss = self._weighted_loss(member, part, shares[part])
             if not math.isfinite(loss.item()):
                 raise DivergedError(f"the inner loss was {loss.item()}")
-            loss.backward()
-            self._add_penalty_gradient(member)
-            member.optimizer.step()
+            self._step(member.optimizer, member.parameters, loss)
+
+    def _batches(self, rows):
+        """Return the rows in random order, in parts.
+
+        Of even size: batch normalisation refuses a single row that is left over.
+        """
+        order = torch.randperm(rows.shape[0]).to(rows.device)
+        n_batches = -(-rows.shape[0] // self.settings.batch_size)
+        return rows[order].tensor_split(n_batches)
+
+    def _step(self, optimizer, parameters, loss):
+        """Take a step; the gradient of the penalty is cheaper than to differentiate."""
+        optimizer.zero_grad()
+        loss.backward(inputs=parameters)
+        used = [p for p in parameters if p.grad is not None]
+        gradients = [p.grad for p in used]
+        torch._foreach_add_(gradients, used, alpha=2 * self.settings.l2_penalty)
+        optimizer.step()
+
+    def _train_confidence(self, member):
+        """Train the confidence output on the outer rows, the network as it is."""
+        member.module.eval()
+        for part in self._batches(member.outer):
+            outputs = two_outputs(member.module, self.x[part])
+            losses = outer_losses(outputs, self.codes[part], None)
+            loss = (self.weight[part].to(losses.dtype) * losses).mean()
+            self._step(member.own_optimizer, member.own, loss)
 
     def _weighted_loss(self, member, rows, shares):
-        logits = class_logits(member.module, self.x[rows])
+        logits = self.read(member.module, self.x[rows])
+        if member.own:
+            logits = logits[:, :-1]
         losses = functional.cross_entropy(logits, self.codes[rows], reduction="none")
         return (self.weight[rows].to(losses.dtype) * shares * losses).mean()
 
-    def _add_penalty_gradient(self, member):
-        """Add the gradient of the penalty, cheaper than to have it differentiated."""
-        used = [p for p in _trainable(member.module) if p.grad is not None]
-        gradients = [p.grad for p in used]
-        torch._foreach_add_(gradients, used, alpha=2 * self.settings.l2_penalty)
-
-    def _fit_head(self, logits):
+    def _fit_head(self, outputs):
+        """Return the head of all members; None where each has an output for that."""
         rows = torch.cat([member.outer for member in self.members])
-        joined = torch.cat(logits)
+        joined = torch.cat(outputs)
         if not torch.isfinite(joined).all():
             raise DivergedError("a logit was no longer finite")
+        if self.settings.confidence == "network":
+            return None
         return fit_head(joined, self.codes[rows], self.weight[rows])
 
-    def _outer_loss(self, logits, head):
+    def _outer_loss(self, outputs, head):
         """Return the mean over the outer rows of all members."""
         rows = torch.cat([member.outer for member in self.members])
-        losses = outer_losses(torch.cat(logits).double(), self.codes[rows], head)
+        losses = outer_losses(torch.cat(outputs).double(), self.codes[rows], head)
         loss = float(np.average(losses.cpu(), weights=self.weight[rows].cpu()))
         if not math.isfinite(loss):
             raise DivergedError(f"the outer loss was {loss}")
@@ -200,18 +251,18 @@ class BilevelTraining:
         member.module.eval()
         inner, outer = (_draw(rows) for rows in (member.inner, member.outer))
         scores = self.scores[number, inner].requires_grad_()
-        parameters = _trainable(member.module)
-        squares = sum((p**2).sum() for p in parameters)
+        squares = sum((p**2).sum() for p in member.parameters)
         inner_loss = self._weighted_loss(member, inner, _shares(scores))
-        logits = class_logits(member.module, self.x[outer])
-        losses = outer_losses(logits, self.codes[outer], head)
+        outputs = self.read(member.module, self.x[outer])
+        losses = outer_losses(outputs, self.codes[outer], head)
         weight = self.weight[outer].to(losses.dtype)
         (gradient,) = hypergradient(
             inner_loss + self.settings.l2_penalty * squares,
             weight @ losses / weight.sum(),
-            parameters,
+            member.parameters,
             [scores],
             method=self.settings.hypergradient,
+            damping=_DAMPING,
         )
         found = torch.zeros_like(self.scores[number])
         found[inner] = gradient.to(found.dtype)

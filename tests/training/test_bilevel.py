@@ -63,7 +63,7 @@ def test_a_step_of_training_is_that_of_the_inner_loss_the_outer_level_sees(monke
     weight = torch.linspace(0.5, 1.5, 40).double()
     module, inner, outer = network().double()[0:1], np.arange(30), np.arange(30, 40)
     module.append(nn.Linear(8, 3).double())
-    settings = Settings("one_step", 0.1, 0.3, torch.optim.SGD, 1e-2, 2, 64, 5)
+    settings = Settings("head", "one_step", 0.1, 0.3, torch.optim.SGD, 1e-2, 2, 64, 5)
     training = BilevelTraining([module], [(inner, outer)], x, codes, weight, settings)
     training.scores[0] = torch.linspace(-1, 1, 40)
     parameters = list(module.parameters())
@@ -109,6 +109,74 @@ def test_wrong_labels_of_the_inner_part_lose_their_weight():
     assert np.isnan(weights[outer]).all()
     assert_array_equal(plain.sample_weights_[inner], 1)
     assert learned.score(X_test, y_test) > plain.score(X_test, y_test) + 0.1
+
+
+class TwoOutputs(nn.Module):
+    """Logits of three classes and of the confidence."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(2, 8), nn.ReLU())
+        self.classes = nn.Linear(8, 3)
+        self.confidence = nn.Linear(8, 1)
+
+    def forward(self, x):
+        hidden = self.body(x)
+        return self.classes(hidden), self.confidence(hidden)
+
+
+@pytest.mark.parametrize("module", [None, TwoOutputs()], ids=["perceptron", "own"])
+def test_the_confidence_is_the_second_output_of_the_network(module):
+    X, y = draw()
+    rows = np.arange(150)
+    settings = {**SMALL, "cv": [(rows[:100], rows[100:])], "max_epochs": 20}
+    classifier = BilevelCalibratedClassifier(
+        module, confidence="network", **settings
+    ).fit(X, y)
+    assert classifier.head_coef_ is None
+    assert classifier.sample_weights_[:100].std() > 0.001
+    with torch.no_grad():
+        x = torch.as_tensor(X, dtype=torch.float32)
+        logits, confidence = classifier.modules_[0](x)
+    proba = classifier.predict_proba(X)
+    assert_array_equal(proba.argmax(axis=1), logits.argmax(dim=1))
+    stated = torch.sigmoid(confidence[:, 0]).numpy()
+    # Below the second class the predicted one has to stay ahead of it.
+    ahead = stated > 0.5
+    assert ahead.any()
+    assert_allclose(classifier.predict_confidence(X)[ahead], stated[ahead], rtol=1e-5)
+
+
+def test_the_outer_rows_train_the_confidence_and_nothing_else_of_a_network():
+    X, y = draw()
+    rows = np.arange(150)
+    settings = {"cv": [(rows[:100], rows[100:])], "max_epochs": 1, "weight_lr": 0}
+    wrong = np.where(rows < 100, y, (y + 1) % 3)
+    states = [
+        BilevelCalibratedClassifier(
+            TwoOutputs(), confidence="network", random_state=0, **settings
+        )
+        .fit(X, labels)
+        .modules_[0]
+        .state_dict()
+        for labels in (y, wrong)
+    ]
+    differ = {n for n in states[0] if not torch.equal(*(s[n] for s in states))}
+    assert "confidence.weight" in differ
+    assert differ <= {"confidence.weight", "confidence.bias"}
+
+
+def test_the_second_output_learns_how_often_the_first_is_right():
+    X, y = draw(600)
+    classifier = BilevelCalibratedClassifier(
+        confidence="network", hidden_layer_sizes=(16,), max_epochs=15, random_state=0
+    ).fit(X, y)
+    X_test, y_test = draw(2000, seed=1)
+    error = expected_calibration_error(y_test, classifier.predict_proba(X_test))
+    assert error < 0.06
+    pickled = pickle.loads(pickle.dumps(classifier))  # noqa: S301
+    assert_array_equal(pickled.predict(X), classifier.predict(X))
 
 
 @pytest.mark.parametrize("method", ["one_step", "neumann", "cg"])
@@ -346,6 +414,18 @@ def test_inputs_beyond_the_numbers_of_the_network_are_refused():
         classifier.predict_proba(np.vstack([X[:3], [[1e300, 0.0]]]))
 
 
+class OneLayer(nn.Module):
+    """Two outputs without a parameter that only the second has."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 4)
+
+    def forward(self, x):
+        outputs = self.layer(x)
+        return outputs[:, :3], outputs[:, 3:]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -359,6 +439,18 @@ def test_inputs_beyond_the_numbers_of_the_network_are_refused():
         ({"classes": [0, 1, 5]}, "y holds labels that classes does not name"),
         ({"hypergradient": "newton"}, "The 'hypergradient' parameter"),
         ({"weight_lr": -0.1}, "The 'weight_lr' parameter"),
+        (
+            {"module": network(), "confidence": "network"},
+            r"logits of the classes and, \(n_samples, 1\), .* returned a Tensor",
+        ),
+        (
+            {"module": OneLayer(), "confidence": "network"},
+            "needs parameters that only the confidence uses",
+        ),
+        (
+            {"module": TwoOutputs()},
+            "turned 2 rows into a tuple",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused(arguments, message):
@@ -421,6 +513,15 @@ def test_the_predicted_class_stays_ahead_of_a_head_that_distrusts_it():
     assert_array_equal(proba.argmax(1), [0, 0, 0])
     assert_allclose(proba.sum(1), 1, rtol=1e-12)
     assert (proba >= 0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_module_is_trained_where_it_lies():
+    X, y = draw()
+    classifier = BilevelCalibratedClassifier(network().cuda(), **SMALL).fit(X, y)
+    assert all(next(m.parameters()).is_cuda for m in classifier.modules_)
+    assert np.isfinite(classifier.predict_proba(X)).all()
 
 
 @pytest.mark.gpu

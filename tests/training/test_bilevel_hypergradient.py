@@ -129,14 +129,14 @@ def test_one_step_is_the_derivative_through_a_step_of_gradient_descent(problem):
 
 @pytest.mark.parametrize(
     ("method", "error", "cosine"),
-    [("one_step", 0.63, 0.991), ("cg", 0.027, 1.0), ("neumann", 0.0, 1.0)],
+    [("one_step", 0.138, 0.991), ("cg", 0.0, 1.0), ("neumann", 0.0, 1.0)],
 )
 def test_the_documented_error_of_each_method(method, error, cosine):
     # As the docs have it: with default settings, relative to the exact norm.
     found, right = at_solution(Logistic(), method=method), exact(Logistic())
     length = np.linalg.norm(right)
     measured = np.linalg.norm(found - right) / length
-    assert measured == pytest.approx(error, abs=0.005)
+    assert measured == pytest.approx(error, abs=0.005 if error else 1e-6)
     angle = found @ right / length / np.linalg.norm(found)
     assert angle == pytest.approx(cosine, abs=0.0005)
 
