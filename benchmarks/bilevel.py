@@ -8,18 +8,23 @@ the ensemble, and over the checked rows alone. "error" is the mean distance of t
 confidence from the true posterior, in percent.
 
 - plain: one network, all rows
-- half, TS; half, isotonic: trained on 300 rows, calibrated on 300
-- half, stopped, isotonic: the same, stopped by the loss on the calibration rows
-- half, bilevel, ...: one network, weights and head learned on the other half: the
-  published form
+- split, TS; split, isotonic: trained on the inner rows, calibrated on the outer ones,
+  300 each
+- split, stopped, isotonic: the same, stopped by the loss on the calibration rows
+- split, bilevel, ...: one network, weights and confidence learned on the outer rows;
+  "network" has the confidence as a second output, which is the published form
 - ensemble, TS; ensemble, isotonic; ensemble, head: five networks with weights 1, each
-  trained on four folds; calibrated on the pooled rows out of fold, and averaged
-- checked, plain; checked, TS; ...: plain training and the ensemble on the 300 outer
-  rows alone, in the part flipped: the control for what the inner ones are worth
+  trained on four folds; calibrated on the pooled rows out of fold, and averaged;
+  "ensemble, plain" is their mean as it is
 - bilevel: the default: the ensemble with learned weights
 
-In the part flipped, half of the first class among the inner rows is labelled as the
-second; the outer rows are right.
+In the parts flipped and few, half of the first class among the inner rows is labelled
+as the second; the outer rows are right, 300 and 60 of the 600. The controls for what
+the inner ones are worth:
+
+- checked, one; checked, TS; ...: one network, and the ensemble, of the outer rows alone
+- filtered, one: one network of the outer rows and those inner ones whose label is the
+  class that "checked, one" gives them
 
 Needs the `torch` extra.
 """
@@ -56,24 +61,34 @@ SIMULATED = {
     "spirals": lambda n, **options: make_spirals(n, noise=0.12, **options),
     "alcohol": make_blood_alcohol,
     "flipped": lambda n, **options: make_spirals(n, noise=0.12, **options),
+    "few": lambda n, **options: make_spirals(n, noise=0.12, **options),
 }
-PARTS = ("blobs", "spirals", "alcohol", "digits", "flipped")
+# Share of the outer rows, where the inner ones have wrong labels.
+CHECKED_SHARE = {"flipped": 0.5, "few": 0.1}
+PARTS = ("blobs", "spirals", "alcohol", "digits", "flipped", "few")
 BILEVEL = {
     "bilevel": {},
-    "bilevel, cg": {"hypergradient": "cg"},
+    "bilevel, network": {"confidence": "network"},
     "bilevel, neumann": {"hypergradient": "neumann"},
+    "bilevel, cg": {"hypergradient": "cg"},
     "bilevel, weights 1": {"weight_lr": 0},
 }
-PLAIN = ("plain", "half, TS", "half, isotonic", "half, stopped, isotonic")
-ENSEMBLE = ("ensemble, TS", "ensemble, isotonic", "ensemble, head")
-CHECKED = ("checked, plain", "checked, TS", "checked, isotonic", "checked, head")
+PLAIN = ("plain", "split, TS", "split, isotonic", "split, stopped, isotonic")
+ENSEMBLE = ("ensemble, plain", "ensemble, TS", "ensemble, isotonic", "ensemble, head")
+CHECKED = (
+    "checked, one",
+    "filtered, one",
+    *(name.replace("ensemble", "checked") for name in ENSEMBLE),
+)
 # Without weights: one network, five, and one or five without the rows in doubt.
 REFERENCES = (
-    "half, isotonic",
+    "split, isotonic",
     "ensemble, isotonic",
+    "ensemble, TS",
     "ensemble, head",
-    "checked, plain",
-    "checked, head",
+    "checked, one",
+    "checked, TS",
+    "filtered, one",
 )
 
 
@@ -140,11 +155,11 @@ def plain_rows(X, y, X_test, seed, halves, epochs):
     predict = train_plain(X[inner], y[inner], seed, epochs)
     logits, test_logits = predict(X[outer]), predict(X_test)
     for name in CALIBRATORS:
-        yield f"half, {name}", calibrated(name, logits, y[outer], test_logits)
+        yield f"split, {name}", calibrated(name, logits, y[outer], test_logits)
     stopped = fit_bilevel(X, y, seed, epochs, cv=[halves], weight_lr=0).modules_[0]
     logits, test_logits = logits_of(stopped, X[outer]), logits_of(stopped, X_test)
     proba = calibrated("isotonic", logits, y[outer], test_logits)
-    yield "half, stopped, isotonic", proba
+    yield "split, stopped, isotonic", proba
 
 
 def fit_bilevel(X, y, seed, epochs, **options):
@@ -169,6 +184,8 @@ def ensemble_rows(title, X, y, X_test, seed, epochs):
     )
     labels = np.concatenate([y[rows] for _, rows in folds])
     yield f"{title}, head", classifier.predict_proba(X_test)
+    softmaxes = [softmax(logits_of(m, X_test)) for m in classifier.modules_]
+    yield f"{title}, plain", np.mean(softmaxes, 0)
     for name in CALIBRATORS:
         members = [
             calibrated(name, logits, labels, logits_of(m, X_test))
@@ -177,10 +194,14 @@ def ensemble_rows(title, X, y, X_test, seed, epochs):
         yield f"{title}, {name}", np.mean(members, 0)
 
 
-def checked_rows(X, y, X_test, seed, epochs):
-    """Yield one network and five that see none but the rows given."""
-    yield "checked, plain", softmax(train_plain(X, y, seed, epochs)(X_test))
-    yield from ensemble_rows("checked", X, y, X_test, seed, epochs)
+def checked_rows(X, y, X_test, seed, halves, epochs):
+    """Yield networks of the outer rows alone, and one with the inner they confirm."""
+    inner, outer = halves
+    predict = train_plain(X[outer], y[outer], seed, epochs)
+    yield "checked, one", softmax(predict(X_test))
+    rows = np.r_[outer, inner[predict(X[inner]).argmax(1) == y[inner]]]
+    yield "filtered, one", softmax(train_plain(X[rows], y[rows], seed, epochs)(X_test))
+    yield from ensemble_rows("checked", X[outer], y[outer], X_test, seed, epochs)
 
 
 def bilevel_rows(X, y, X_test, seed, halves, epochs, wanted):
@@ -188,9 +209,9 @@ def bilevel_rows(X, y, X_test, seed, halves, epochs, wanted):
         if name in wanted:
             classifier = fit_bilevel(X, y, seed, epochs, **options)
             yield name, classifier.predict_proba(X_test)
-        if f"half, {name}" in wanted:
+        if f"split, {name}" in wanted:
             classifier = fit_bilevel(X, y, seed, epochs, cv=[halves], **options)
-            yield f"half, {name}", classifier.predict_proba(X_test)
+            yield f"split, {name}", classifier.predict_proba(X_test)
 
 
 def judge(proba, y, posterior):
@@ -211,18 +232,22 @@ def judge(proba, y, posterior):
 
 def methods_of(part):
     """Return the rows of a part unless others are asked for."""
-    if part == "flipped":
-        return [*PLAIN, *(f"half, {name}" for name in BILEVEL), *ENSEMBLE, *CHECKED]
-    return [*PLAIN, "half, bilevel, cg", *ENSEMBLE, "bilevel"]
+    if part in CHECKED_SHARE:
+        return [*PLAIN, *(f"split, {name}" for name in BILEVEL), *ENSEMBLE, *CHECKED]
+    published = ("split, bilevel", "split, bilevel, network")
+    return [*PLAIN, *published, *ENSEMBLE, "bilevel"]
 
 
 def one_seed(part, seed, epochs, wanted):
     """Yield (method, figures) of one seed."""
     X, y, X_test, y_test, posterior = draw(part, seed)
     halves = train_test_split(
-        np.arange(N_ROWS), test_size=0.5, stratify=y, random_state=seed
+        np.arange(N_ROWS),
+        test_size=CHECKED_SHARE.get(part, 0.5),
+        stratify=y,
+        random_state=seed,
     )
-    if part == "flipped":
+    if part in CHECKED_SHARE:
         y = flip(y, halves[0], seed)
     groups = []
     if wanted & set(PLAIN):
@@ -230,8 +255,7 @@ def one_seed(part, seed, epochs, wanted):
     if wanted & set(ENSEMBLE):
         groups.append(ensemble_rows("ensemble", X, y, X_test, seed, epochs))
     if wanted & set(CHECKED):
-        rows = halves[1]
-        groups.append(checked_rows(X[rows], y[rows], X_test, seed, epochs))
+        groups.append(checked_rows(X, y, X_test, seed, halves, epochs))
     groups.append(bilevel_rows(X, y, X_test, seed, halves, epochs, wanted))
     for group in groups:
         for name, proba in group:
@@ -248,7 +272,8 @@ TITLES = {
     "spirals": "Two spirals",
     "alcohol": "Blood alcohol over the limit",
     "digits": "Digits",
-    "flipped": "Two spirals, half of the first class's inner labels wrong",
+    "flipped": "Two spirals, half of the first class's 300 inner labels wrong",
+    "few": "The same with 60 checked rows, and 540 inner ones",
 }
 
 
@@ -264,7 +289,9 @@ def run(*, parts=PARTS, seeds=5, methods=(), plain_epochs=40, most_epochs=100):
 
 def tables_of(part, rows):
     """Return the figures of a part, and what they have over the references."""
-    rows = [row for row in rows if row["part"] == part]
+    # Of rows that were measured again the last ones count.
+    found = {(row["method"], row["seed"]): row for row in rows if row["part"] == part}
+    rows = list(found.values())
     digits = {column: n for column, n in DIGITS.items() if column in rows[0]}
     there = {row["method"] for row in rows}
     yield over_seeds(rows, digits, TITLES[part])
