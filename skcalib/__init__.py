@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
     from skcalib import training as training
     from skcalib._saving import load as load
     from skcalib._saving import save as save
+    from skcalib._validation import as_rows as as_rows
     from skcalib._validation import logits_from_proba as logits_from_proba
     from skcalib.calibrators import BayesianBinning as BayesianBinning
     from skcalib.calibrators import BetaCalibration as BetaCalibration
@@ -46,7 +47,9 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
     from skcalib.clamping import NeuralClamping as NeuralClamping
     from skcalib.clamping import NeuralClampingCV as NeuralClampingCV
     from skcalib.meta import CalibratedClassifier as CalibratedClassifier
+    from skcalib.meta import DenseCalibration as DenseCalibration
     from skcalib.meta import GroupCalibration as GroupCalibration
+    from skcalib.meta import MultiLabelCalibration as MultiLabelCalibration
     from skcalib.meta import PriorShift as PriorShift
     from skcalib.model_selection import CalibratorSearch as CalibratorSearch
 
@@ -55,6 +58,7 @@ _HOME = {
     "BetaCalibration": "skcalib.calibrators",
     "CalibratedClassifier": "skcalib.meta",
     "CalibratorSearch": "skcalib.model_selection",
+    "DenseCalibration": "skcalib.meta",
     "DensityRatioCalibration": "skcalib.calibrators",
     "DirichletCalibration": "skcalib.calibrators",
     "EnsembleTemperatureScaling": "skcalib.calibrators",
@@ -62,6 +66,7 @@ _HOME = {
     "HistogramBinning": "skcalib.calibrators",
     "IsotonicCalibration": "skcalib.calibrators",
     "MatrixScaling": "skcalib.calibrators",
+    "MultiLabelCalibration": "skcalib.meta",
     "NeuralClamping": "skcalib.clamping",
     "NeuralClampingCV": "skcalib.clamping",
     "OrderPreservingScaling": "skcalib.calibrators",
@@ -74,6 +79,7 @@ _HOME = {
     "TemperatureScaling": "skcalib.calibrators",
     "VectorScaling": "skcalib.calibrators",
     "VennAbersCalibration": "skcalib.calibrators",
+    "as_rows": "skcalib._validation",
     "load": "skcalib._saving",
     "logits_from_proba": "skcalib._validation",
     "save": "skcalib._saving",

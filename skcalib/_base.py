@@ -56,6 +56,10 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         rows that lie elsewhere, such as those of a Dask collection; false unless a
         subclass says otherwise.
 
+    multilabel : bool
+        Whether a row has any number of labels, each with a probability of its own, and
+        not one class; false unless a subclass says otherwise.
+
     learns_by_class : bool
         Whether something is learned for each class by itself, so that the validation
         of what `fit` is given warns of classes without samples; false unless a subclass
@@ -69,6 +73,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
     keeps_class = False
     takes_unused = False
     by_sums = False
+    multilabel = False
     learns_by_class = False
 
     # While a fit goes on to rows of which most were fitted to before: what was learned

@@ -26,7 +26,12 @@ from skcalib._files import check_target, digest, write_together
 from skcalib._maps import CalibrationMap, Operation
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
-from skcalib.meta import GroupCalibration, PriorShift
+from skcalib.meta import (
+    DenseCalibration,
+    GroupCalibration,
+    MultiLabelCalibration,
+    PriorShift,
+)
 from skcalib.meta._chain import Recalibrated
 from skcalib.meta._group_calibration import ShrunkScaling
 from skcalib.model_selection import CalibratorSearch
@@ -38,7 +43,9 @@ VERSION = 1
 _CLASSES = {
     **{name: getattr(calibrators, name) for name in calibrators.__all__},
     "CalibratorSearch": CalibratorSearch,
+    "DenseCalibration": DenseCalibration,
     "GroupCalibration": GroupCalibration,
+    "MultiLabelCalibration": MultiLabelCalibration,
     "PriorShift": PriorShift,
     "StackedCalibrator": StackedCalibrator,
     "Recalibrated": Recalibrated,

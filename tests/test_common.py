@@ -16,6 +16,7 @@ from sklearn_checks import (
 from skcalib import (
     BetaCalibration,
     CalibratedClassifier,
+    DenseCalibration,
     EnsembleTemperatureScaling,
     GroupCalibration,
     IsotonicCalibration,
@@ -43,6 +44,7 @@ METHODS = [
     *CALIBRATORS,
     CalibratorSearch([TemperatureScaling(), PlattScaling()]),
     PriorShift(n_bootstrap=0),
+    DenseCalibration(),
     GroupCalibration(),
 ]
 
@@ -56,6 +58,7 @@ KEEP_THE_ORDER = (
     ProbabilityFloor,
     CalibratorSearch,
     PriorShift,
+    DenseCalibration,
     GroupCalibration,
     OrderPreservingScaling,
     BetaCalibration,

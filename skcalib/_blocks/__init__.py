@@ -1,6 +1,7 @@
 """Blocks of rows, the form in which every fit and every prediction reads its data."""
 
 from skcalib._blocks._data import CalibrationData, Statistic
+from skcalib._blocks._dense import DenseRows
 from skcalib._blocks._memory import free_memory, lies_on_host
 from skcalib._blocks._open import open_source
 from skcalib._blocks._rows import (
@@ -27,6 +28,7 @@ __all__ = [
     "NUMBERS",
     "ArraySource",
     "CalibrationData",
+    "DenseRows",
     "MappedSource",
     "MemmapSource",
     "ParquetRows",

@@ -105,6 +105,11 @@ def _(operation: ops.Softmax, x: Block) -> Block:
 
 
 @apply.register
+def _(operation: ops.Sigmoid, x: Block) -> Block:
+    return np.exp(log_sigmoid(x))
+
+
+@apply.register
 def _(operation: ops.LogSoftmax, x: Block) -> Block:
     return log_softmax_(x)
 
@@ -161,6 +166,26 @@ def _(operation: ops.WeightedSum, x: Block) -> Block:
     for weight, part in zip(operation.weights, operation.parts, strict=True):
         total += weight * evaluate_block(part, x.copy())
     return total
+
+
+@apply.register
+def _(operation: ops.PerColumn, x: Block) -> Block:
+    if len(operation.parts) == 1:
+        return _map_log_odds(operation.parts[0], x.reshape(-1)).reshape(x.shape)
+    for k, part in enumerate(operation.parts):
+        x[:, k] = _map_log_odds(part, x[:, k])
+    return x
+
+
+def _map_log_odds(part: ops.CalibrationMap, x: Block) -> Block:
+    column = x[:, np.newaxis]
+    block = np.concatenate([np.zeros_like(column), column], axis=1)
+    if part.logits is None:
+        block = evaluate_block(part, block)
+        block = np.log(np.maximum(block, ops.SMALLEST))
+    else:
+        block = evaluate_block(part.logits, block)
+    return block[:, 1] - block[:, 0]
 
 
 @apply.register

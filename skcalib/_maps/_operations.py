@@ -12,6 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+# Probabilities below this are raised to it before their logarithm.
+SMALLEST = float(np.finfo(np.float64).tiny)
+
 
 class Operation:
     """Base of the operations: a frozen dataclass of numbers, arrays and text.
@@ -143,6 +146,11 @@ class Softmax(Operation):
 
 
 @dataclass(frozen=True)
+class Sigmoid(Operation):
+    """Log-odds to probabilities, entry by entry."""
+
+
+@dataclass(frozen=True)
 class LogSoftmax(Operation):
     """Logits to log-probabilities."""
 
@@ -234,6 +242,18 @@ class WeightedSum(Operation):
     constant: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class PerColumn(Operation):
+    """Log-odds of each column to other log-odds, by maps of two classes.
+
+    A part is given the rows ``(0, x_k)``; what it makes of the second column less what
+    it makes of the first, as logarithms, is the result. One part serves all columns, or
+    there is one for each.
+    """
+
+    parts: tuple["CalibrationMap", ...]
+
+
 @dataclass(frozen=True)
 class Renormalise(Operation):
     """Divide by the sum of the row."""
@@ -244,7 +264,10 @@ OPERATIONS = tuple(Operation.__subclasses__())
 
 
 class CalibrationMap:
-    """A sequence of operations that takes (n, K) logits to (n, K) probabilities."""
+    """A sequence of operations that takes (n, K) logits to (n, K) probabilities.
+
+    Those of labels that exclude nothing are the `Sigmoid` of each column.
+    """
 
     def __init__(self, *operations: Operation) -> None:
         for operation in operations:
@@ -262,7 +285,7 @@ class CalibrationMap:
 
     @property
     def logits(self) -> "CalibrationMap | None":
-        """The map up to the last softmax, if it ends in one."""
-        if self.operations and isinstance(self.operations[-1], Softmax):
+        """The map up to the last softmax or sigmoid, if it ends in one."""
+        if self.operations and isinstance(self.operations[-1], Softmax | Sigmoid):
             return CalibrationMap(*self.operations[:-1])
         return None

@@ -88,7 +88,8 @@ def find_readout(model: Any, output: str | None = None) -> Readout:
 def _read_named(index: GraphIndex, name: str) -> Readout:
     for value in index.graph.output:
         if value.name == name:
-            readout = _read_output(index, value)
+            # Of any shape, which data show.
+            readout = _read_output(index, value, is_named=True)
             if readout is None:
                 raise ModelFormatError(
                     f"The output {name!r} holds no scores of a classifier: it is no "
@@ -103,7 +104,9 @@ def _read_named(index: GraphIndex, name: str) -> Readout:
     return _walk(index, name, output=None)
 
 
-def _read_output(index: GraphIndex, value: Any) -> Readout | None:
+def _read_output(
+    index: GraphIndex, value: Any, *, is_named: bool = False
+) -> Readout | None:
     """Read one graph output: scores, a ZipMap of them, or labels; else None."""
     kind = value.type.WhichOneof("value")
     origin, node = index.origin(value.name)
@@ -114,17 +117,22 @@ def _read_output(index: GraphIndex, value: Any) -> Readout | None:
     if node is not None and operator(node) in CLASSIFIERS and origin == node.output[0]:
         scores = node.output[1] if len(node.output) > 1 else ""
         return _walk(index, scores, output=None) if scores else None
-    if kind == "tensor_type" and _may_be_scores(value.type.tensor_type):
+    if kind == "tensor_type" and _may_be_scores(value.type.tensor_type, is_named):
         return _walk(index, value.name, output=value.name)
     return None
 
 
-def _may_be_scores(tensor_type: Any) -> bool:
-    """Whether a tensor is floating-point, and (n,), (n, K) or (n, K, 1, 1)."""
+def is_floating(tensor_type: Any) -> bool:
+    """Whether a tensor is floating-point."""
     onnx = import_optional("onnx", "Reading an ONNX model")
     floats = {onnx.TensorProto.DataType.Value(name) for name in _FLOATS}
-    if tensor_type.elem_type not in floats:
-        return False
+    return tensor_type.elem_type in floats
+
+
+def _may_be_scores(tensor_type: Any, of_any_shape: bool) -> bool:
+    """Whether a tensor is floating-point, and (n,), (n, K) or (n, K, 1, 1)."""
+    if not is_floating(tensor_type) or of_any_shape:
+        return is_floating(tensor_type)
     if not tensor_type.HasField("shape"):
         return True
     dims = tensor_type.shape.dim
@@ -137,7 +145,9 @@ def _choose(index: GraphIndex, readouts: list[Readout]) -> Readout:
         raise ModelFormatError(
             f"The model is no classifier that skcalib can read: none of its outputs "
             f"{outputs} is a floating-point tensor with a row a sample and a column a "
-            "class. Pass output= with the name of the tensor that holds the logits."
+            "class. Pass output= with the name of the tensor that holds the logits. If "
+            "it has the classes of every pixel or token, name their axis as well: "
+            "calibrate_onnx_model(model, calibrator, class_axis=1)."
         )
     certain = [readout for readout in readouts if readout.is_certain]
     for group in (certain, readouts):
@@ -315,6 +325,21 @@ def read_logits(readout: Readout, values: np.ndarray, n_rows: int) -> np.ndarray
     )
 
 
+def confirm_labels(readout: Readout, values: np.ndarray, n_rows: int) -> Readout:
+    """Check what the graph said of labels that may occur together, and settle it."""
+    values = as_columns(values, n_rows, f"The tensor {readout.tensor!r}")
+    if readout.kind == "logits" or readout.columns == 2:
+        raise ModelFormatError(
+            f"The scores of {readout.output or readout.score!r} come from a softmax, "
+            "so that the classes exclude each other; a MultiLabelCalibration belongs "
+            "to independent sigmoids. Take the calibrator by itself."
+        )
+    if readout.kind == "raw":
+        inside = bool(((values >= 0) & (values <= 1)).all())
+        readout = replace(readout, kind="proba" if inside else "logits")
+    return replace(readout, columns=values.shape[1])
+
+
 def confirm_readout(
     readout: Readout, values: np.ndarray, score: np.ndarray, n_rows: int
 ) -> Readout:
@@ -345,7 +370,8 @@ def _refuse_independent(readout: Readout, n_columns: int) -> Readout:
         f"The output {readout.output or readout.score!r} holds {n_columns} independent "
         "sigmoids, whose rows are no distribution over classes. If each sample has "
         "exactly one class, name the tensor before the sigmoid as the logits: "
-        f"output={readout.tensor!r}."
+        f"output={readout.tensor!r}. If it may have several, that holds the log-odds "
+        "for a MultiLabelCalibration, which calibrate_onnx_model writes into the model."
     )
 
 

@@ -1,7 +1,7 @@
 """ONNX networks in onnxruntime: one session per model, process and thread count."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from skcalib._onnx._files import ModelSource, open_source
 from skcalib._onnx._inputs import InputSpec, batches, probe_inputs
 from skcalib._onnx._readout import (
     Readout,
+    confirm_labels,
     confirm_readout,
     read_classifier,
     read_logits,
@@ -64,16 +65,26 @@ class OnnxNetwork(OnnxSession):
         values, score = (part[:n_rows] for part in self.run(feeds, names))
         return confirm_readout(self.readout, values, score, n_rows)
 
-    def confirm_on_probe(self) -> Readout:
-        """Settle how logits are read without data, on made-up inputs if they run."""
+    def confirm_on_probe(
+        self,
+        as_rows: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        *,
+        multilabel: bool = False,
+    ) -> Readout:
+        """Settle how logits are read without data, on made-up inputs if they run.
+
+        `as_rows` lays out what comes as a row a sample and a column a class.
+        """
         feeds = probe_inputs(self.inputs)
         if feeds is None:
             return self._unprobed()
         names = [self.readout.tensor, self.readout.score]
         try:
-            values, score = self.run(feeds, names)
+            values, score = map(as_rows, self.run(feeds, names))
         except ModelFormatError:
             return self._unprobed()
+        if multilabel:
+            return confirm_labels(self.readout, values, values.shape[0])
         return confirm_readout(self.readout, values, score, values.shape[0])
 
     def _unprobed(self) -> Readout:

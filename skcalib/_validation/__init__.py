@@ -12,6 +12,8 @@ from skcalib._validation._containers import (
     readable,
     refuse_dask,
 )
+from skcalib._validation._dense import as_rows, check_class_axis, spread_weight
+from skcalib._validation._event import is_event
 from skcalib._validation._from_proba import log_proba_rows, logits_from_proba
 from skcalib._validation._groups import check_groups
 from skcalib._validation._logits import (
@@ -23,6 +25,13 @@ from skcalib._validation._logits import (
     check_weight,
     effective_number,
     encode_labels,
+)
+from skcalib._validation._multi_label import (
+    check_all_known,
+    check_indicator,
+    check_label_proba,
+    label_names,
+    log_odds_of,
 )
 from skcalib._validation._proba import (
     Batch,
@@ -39,9 +48,14 @@ __all__ = [
     "INDEX_ROWS",
     "Batch",
     "Rows",
+    "as_rows",
+    "check_all_known",
     "check_batch",
     "check_calibration_set",
+    "check_class_axis",
     "check_groups",
+    "check_indicator",
+    "check_label_proba",
     "check_logits",
     "check_out",
     "check_proba",
@@ -56,8 +70,11 @@ __all__ = [
     "encode_labels",
     "given_back",
     "is_dask",
+    "is_event",
     "is_standard",
     "is_tensor",
+    "label_names",
+    "log_odds_of",
     "log_proba_rows",
     "logits_from_proba",
     "lone_class",
@@ -68,4 +85,5 @@ __all__ = [
     "readable",
     "refuse_dask",
     "refuse_index",
+    "spread_weight",
 ]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._sklearn_compat import like_frame
+from skcalib._validation._multi_label import check_label_proba, log_odds_of
 from skcalib._validation._proba import check_proba_rows
 
 # The smallest normal number of single precision: what is below was cut or rounded.
@@ -20,7 +21,10 @@ LEAST_STEPS, MOST_STEPS = 4, 1e5
 
 
 def logits_from_proba(
-    proba: Any, *, floor: float | Literal["auto"] = PROBA_FLOOR
+    proba: Any,
+    *,
+    floor: float | Literal["auto"] = PROBA_FLOOR,
+    multilabel: bool = False,
 ) -> Any:
     """Turn predicted probabilities into logits for a calibrator.
 
@@ -41,12 +45,17 @@ def logits_from_proba(
         looked at as a whole: what is served row by row needs one number for all, or
         `ProbabilityFloor`, which learns it and keeps it.
 
+    multilabel : bool, default=False
+        Whether each column is the probability of a label of its own, any number of
+        which may be set. Their log-odds are then returned, for a
+        `MultiLabelCalibration`, and `floor` is a number.
+
     Returns
     -------
     logits : ndarray or DataFrame of shape (n_samples, n_classes)
         Natural logarithms; float32 if `proba` is float32, else float64. A data frame
         of pandas or polars gives one with the same columns, since their names may
-        say which class each stands for.
+        say which class each stands for. Log-odds, in float64, with `multilabel`.
 
     Raises
     ------
@@ -74,6 +83,13 @@ def logits_from_proba(
             f'floor={floor!r} is neither a number between 0 and 1 nor "auto". Zeros '
             "have no logarithm; 1e-12 puts them far below all that is likely."
         )
+    if multilabel:
+        if isinstance(floor, str):
+            raise ValueError(
+                'floor="auto" is not known with multilabel=True. Name a number, such '
+                "as 1e-12."
+            )
+        return like_frame(log_odds_of(check_label_proba(proba), floor), proba)
     rows = check_proba_rows(proba)
     least = _floor_of(rows) if is_auto else floor
     return like_frame(np.log(np.maximum(rows, least)), proba)

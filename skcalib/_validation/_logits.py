@@ -177,16 +177,17 @@ def encode_labels(
     if y.dtype.kind not in "iubUS":
         # Not for integers and strings: it warns when many classes are rare.
         check_classification_targets(y)
+    if classes is None and names is None and y.dtype.kind in "iu":
+        extremes = np.array([y.min(), y.max()])
+        if _are_column_numbers(extremes, n_columns):  # Spares many rows a sort.
+            return _numbered(extremes, n_columns), y.astype(np.intp, copy=False)
     present, codes = np.unique(y, return_inverse=True)
     if classes is None and names is not None:
         classes = classes_of_columns(present, names)
     if classes is not None:
         return _encode_named(name, present, codes, n_columns, classes)
     if _are_column_numbers(present, n_columns):
-        # A small integer type may hold the labels but not all column numbers.
-        dtype = np.promote_types(present.dtype, np.min_scalar_type(n_columns - 1))
-        classes_ = np.arange(n_columns, dtype=dtype)
-        return classes_, y.astype(np.intp, copy=False)
+        return _numbered(present, n_columns), y.astype(np.intp, copy=False)
     if present.shape[0] == n_columns:
         return present, codes.astype(np.intp, copy=False)
     raise ValueError(
@@ -195,6 +196,13 @@ def encode_labels(
         "single column for a binary problem. If some classes never occur in y, name "
         "them all in the order of the columns: classes=[...]."
     )
+
+
+def _numbered(labels: NDArray[Any], n_columns: int) -> NDArray[Any]:
+    """Return the numbers of the columns, in the type of the labels."""
+    # A small integer type may hold the labels but not all column numbers.
+    dtype = np.promote_types(labels.dtype, np.min_scalar_type(n_columns - 1))
+    return np.arange(n_columns, dtype=dtype)
 
 
 def _as_column(y: Any) -> NDArray[Any]:

@@ -30,14 +30,13 @@ from skcalib._validation._containers import (
     readable,
     refuse_dates,
 )
+from skcalib._validation._event import check_event, is_event, warn_of_confidences
 from skcalib._validation._logits import (
     LARGEST_WEIGHT,
     _are_column_numbers,
     check_weight,
     refuse_negative,
 )
-from skcalib._warnings import warn
-from skcalib.exceptions import OneColumnWarning
 
 # How far a row may be from summing to 1: rounding to three digits, or to float16.
 SUM_TOLERANCE = 1e-3
@@ -47,11 +46,6 @@ ROUNDING = 1e-6
 BLOCK_ELEMENTS = 1 << 17
 # Labels of which the larger is the positive one; True equals 1.
 WITH_A_POSITIVE = ([0, 1], [-1, 1])
-# The likeliest of K classes has a probability of at least 1/K. Smaller ones tell the
-# probability of a class, which may be near 0, from confidences.
-LEAST_CONFIDENCE = 0.01
-# So much of the error has to cancel for a warning.
-CANCELLED = 0.01
 
 
 # Probabilities of a file are read slice by slice, as from an array.
@@ -130,7 +124,7 @@ def check_proba(
     weight = check_weight(sample_weight, given.codes)
     _find_top(given.proba)
     if top_label and given.is_unnamed:
-        _warn_of_confidences(given, weight)
+        warn_of_confidences(given.proba, given.codes, weight)
     return given.codes, given.proba, weight
 
 
@@ -148,9 +142,9 @@ def check_top_label(
     """
     given = _read(y_true, y_proba, labels, pos_label, blocks=True)
     weight = check_weight(sample_weight, given.codes)
-    top, confidence = _find_top(given.proba)
+    top, confidence = _top_of(given)
     if given.is_unnamed:
-        _warn_of_confidences(given, weight)
+        warn_of_confidences(given.proba, given.codes, weight)
     return confidence, top == given.codes, weight
 
 
@@ -196,9 +190,9 @@ def check_batch(
     """
     given = _read(y_true, y_proba, labels, pos_label, numbered=True, blocks=True)
     weight = _weight_of_batch(sample_weight, given.codes)
-    top, confidence = _find_top(given.proba)
+    top, confidence = _top_of(given)
     if given.is_unnamed and weight.any():
-        _warn_of_confidences(given, weight)
+        warn_of_confidences(given.proba, given.codes, weight)
     hit = top == given.codes
     return Batch(given.codes, given.proba, weight, confidence, hit), given.classes
 
@@ -237,6 +231,7 @@ class _Given(NamedTuple):
     proba: Any
     classes: list[Any]
     is_unnamed: bool
+    is_event: bool
 
 
 def _read(
@@ -260,6 +255,9 @@ def _read(
     y = column_on_host(y_true)
     if type(y) is not np.ndarray or y.ndim != 1:  # As for probabilities.
         y = column_or_1d(y)
+    if is_event(y, pos_label):
+        codes = check_event(y, array, labels)
+        return _Given(codes, proba, [0, 1], is_unnamed=False, is_event=True)
     names = column_names(y_proba)
     if labels is None and names is not None:
         labels = classes_of_columns(np.unique(y), names, "labels")
@@ -272,7 +270,8 @@ def _read(
     column = _positive_column(classes, pos_label, is_single)
     if is_single and column == 0:
         proba = np.ascontiguousarray(proba[:, ::-1])
-    return _Given(codes, proba, classes, is_single and pos_label is None)
+    unnamed = is_single and pos_label is None
+    return _Given(codes, proba, classes, unnamed, is_event=False)
 
 
 def _positive_column(
@@ -299,38 +298,6 @@ def _positive_column(
             f"class, for instance pos_label={classes[1]!r}, or pass a column for each."
         )
     return None
-
-
-def _warn_of_confidences(given: _Given, weight: NDArray[np.float64]) -> None:
-    """Warn where one column looks like confidences beside whether each was right.
-
-    Read as the probability p of one class, a row below 0.5 predicts the other one,
-    and the sign of its gap turns. Where p is off in one direction on both sides of
-    0.5, which temperatures never do, the error of the predicted class cancels. This
-    is what confidences do, and shifted frequencies of the classes (class weights).
-    """
-    p = np.minimum(given.proba[:, 1].astype(np.float64), 1)
-    if p.min() < LEAST_CONFIDENCE:
-        return
-    low = p < 0.5
-    gap = weight * (p - given.codes)
-    variance = weight**2 * p * (1 - p)
-    gaps = np.array([gap[low].sum(), gap[~low].sum()])
-    noise = np.sqrt([variance[low].sum(), variance[~low].sum()])
-    shares = np.abs(gaps) / weight.sum()
-    is_clear = (np.abs(gaps) > 3 * noise).all() and 2 * shares.min() > CANCELLED
-    if not is_clear or (gaps[0] > 0) != (gaps[1] > 0):
-        return
-    warn(
-        "y_proba has a single column, which is read as the probability of the second "
-        f"class, and it is too {'large' if gaps[0] > 0 else 'small'} both below and "
-        "above 0.5. Rows below 0.5 predict the first class, whose error has the "
-        f"opposite sign: up to {2 * shares.min():.3f} of error cancels. If these are "
-        "confidences and y_true says whether each was right, "
-        "static_calibration_error is what you want. If they are the probabilities of "
-        "a class, name it by pos_label, and this warning will not come again.",
-        OneColumnWarning,
-    )
 
 
 def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
@@ -423,6 +390,14 @@ def _find_top(proba: Rows) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     for rows, is_good in zip(slices, map_blocks(of_block, slices), strict=True):
         if not is_good:
             _refuse_bad_row(on_host(proba[rows]), rows.start)
+    return top, confidence
+
+
+def _top_of(given: _Given) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Check the rows; return column and value of the maximum, or of the event."""
+    top, confidence = _find_top(given.proba)
+    if given.is_event:
+        return np.ones_like(top), given.proba[:, 1].astype(np.float64)
     return top, confidence
 
 

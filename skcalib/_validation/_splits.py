@@ -39,7 +39,8 @@ def make_splits(
     dealt out over the folds in turn, however few samples it has, so none has to be left
     out. Equal rows of a class are dealt out as one, so that folds do not depend on how
     often a row is repeated, unless far more rows share a score than any repetition of
-    the set explains; with `groups`, rows of a group are. Anything else is what
+    the set explains; with `groups`, which a source of rows may have itself, rows of a
+    group are. Anything else is what
     scikit-learn takes; it counts all rows of `X`, and repetitions are its own concern.
 
     `X` is an array of any rows, or a source of blocks.
@@ -47,6 +48,8 @@ def make_splits(
     # Folds are drawn on the host; of rows on a device, only hashes come there.
     codes, weight = on_host(codes), on_host(weight)
     used = weight > 0
+    if groups is None and hasattr(X, "row_groups"):
+        groups = X.row_groups()
     if groups is not None:
         groups = column_or_1d(groups, warn=True)
         check_consistent_length(groups, codes)

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 from sklearn.pipeline import Pipeline
 
 from skcalib._networks._given import perturbs_inputs
@@ -10,10 +11,12 @@ from skcalib._onnx._files import inline_outside_data, open_source
 from skcalib._onnx._readout import read_classifier
 from skcalib._onnx._session import open_onnx
 from skcalib.export._clamping import calibrate_with_clamping
+from skcalib.export._class_axis import ClassAxis, find_dense_output
 from skcalib.export._emit import check_calibrator
 from skcalib.export._record import record
 from skcalib.export._surgery import Surgery
 from skcalib.frozen import OnnxLogits
+from skcalib.meta import DenseCalibration
 
 
 def calibrate_onnx_model(
@@ -23,6 +26,7 @@ def calibrate_onnx_model(
     output: str | None = None,
     keep_original: bool = False,
     add_probabilities: bool = False,
+    class_axis: int | None = None,
 ) -> Any:
     """Write a calibration into an ONNX model.
 
@@ -34,7 +38,8 @@ def calibrate_onnx_model(
         way.
 
     calibrator : estimator
-        A calibrator fitted on the logits of `model`, a fitted
+        A calibrator fitted on the logits of `model`, with a `MultiLabelCalibration`
+        those before independent sigmoids, a fitted
         ``make_pipeline(OnnxLogits(model), calibrator)``, or a fitted `NeuralClamping`,
         whose perturbation is then added to the model's input.
 
@@ -54,6 +59,11 @@ def calibrate_onnx_model(
     add_probabilities : bool, default=False
         Whether the calibrated probabilities, a column a class, are served as an output
         more, ``probabilities``, or ``probabilities_2`` where that name is taken.
+
+    class_axis : int, default=None
+        The axis of the scores that holds the classes, where the model has scores of
+        every pixel or token: 1 of (n, K, H, W), -1 of (n, T, K). By default that of a
+        `DenseCalibration`, or a row a sample.
 
     Returns
     -------
@@ -122,16 +132,26 @@ def calibrate_onnx_model(
             keep_original=keep_original,
             add_probabilities=add_probabilities,
         )
+    if isinstance(calibrator, DenseCalibration):
+        class_axis = calibrator.class_axis if class_axis is None else class_axis
     calibrator, frozen = _split_pipeline(calibrator)
     if output is None and frozen is not None:
         output = frozen.output
     source = open_source(model)
+    if class_axis is not None and output is None:
+        output = find_dense_output(source)
     network = open_onnx(model, output)
     calibrated, readout = read_classifier(source, output)
+    types, axis = network.tensor_types(), None
+    if class_axis is not None:
+        axis = ClassAxis(class_axis, types[readout.tensor][1], readout.tensor)
     settled = getattr(frozen, "readout_", None)
     if settled is None or settled.path != readout.path:
-        settled = network.confirm_on_probe()
-    surgery = Surgery(calibrated, calibrator, settled, network.tensor_types())
+        settled = network.confirm_on_probe(
+            axis.as_rows if axis else np.asarray,
+            multilabel=getattr(calibrator, "multilabel", False),
+        )
+    surgery = Surgery(calibrated, calibrator, settled, types, axis)
     written = surgery.write(
         keep_original=keep_original, add_probabilities=add_probabilities
     )

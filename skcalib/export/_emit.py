@@ -3,12 +3,11 @@
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib.export._builder import NodeBuilder
-from skcalib.export._onnx_operations import clip, emit_map
+from skcalib.export._onnx_operations import clip, emit, emit_map, log_of
 
 
 def check_calibrator(calibrator: Any) -> None:
@@ -37,22 +36,23 @@ class Emitted:
     def __init__(self, calibrator: Any, build: NodeBuilder, x: str) -> None:
         self._build = build
         self._keeps_class = bool(getattr(calibrator, "keeps_class", False))
-        n_columns = len(calibrator.classes_)
+        self._n_columns = len(calibrator.classes_)
         if calibrator.n_features_in_ == 1:
             nothing = build.op("Mul", clip(build, x), build.constant(0.0))
             x = build.op("Concat", nothing, x, axis=1)
         self._columns = x
         whole = calibrator.calibration_map()
         self._has_logits = whole.logits is not None
+        self._last = whole.operations[-1]
         mapped = whole.logits or whole
-        self._mapped = emit_map(mapped, build, clip(build, x), n_columns)
+        self._mapped = emit_map(mapped, build, clip(build, x), self._n_columns)
 
     @cached_property
     def proba(self) -> str:
         """Probabilities."""
         if not self._has_logits:
             return self._mapped
-        return self._build.op("Softmax", self._mapped, axis=1)
+        return emit(self._last, self._build, self._mapped, self._n_columns)
 
     @cached_property
     def log_proba(self) -> str:
@@ -64,8 +64,7 @@ class Emitted:
         """Calibrated logits; finite log-probabilities where the map has none."""
         if self._has_logits:
             return self._mapped
-        smallest = self._build.constant(np.finfo(np.float64).tiny)
-        return self._build.op("Log", self._build.op("Max", self._mapped, smallest))
+        return log_of(self._build, self._mapped)
 
     @property
     def label_scores(self) -> str:

@@ -23,38 +23,53 @@ _LOOKING_UP = frozenset({"ArrayFeatureExtractor", "Gather"})
 
 @dataclass(frozen=True)
 class LabelSource:
-    """A graph output with labels: `origin` decides, `chain` carries to the output."""
+    """A graph output with labels: `origin` decides, `chain` carries to the output.
+
+    `axis` is that of the classes.
+    """
 
     output: str
     origin: Any
     chain: tuple[Any, ...]
+    axis: int = 1
 
 
-def find_labels(index: GraphIndex, readout: Readout) -> list[LabelSource]:
-    """Find the outputs whose labels were made from the scores of `readout`."""
+def find_labels(
+    index: GraphIndex, readout: Readout, axes: tuple[int, int] = (1, -1)
+) -> list[LabelSource]:
+    """Find the outputs whose labels were made from the scores of `readout`.
+
+    `axes` are the two names of the axis of classes, from the front and the back.
+    """
     found = []
     for value in index.graph.output:
-        source = _trace(index, value.name, readout)
+        source = _trace(index, value.name, readout, axes)
         if source is not None and value.name != readout.output:
             found.append(source)
     return found
 
 
-def other_labels(index: GraphIndex, sources: list[LabelSource]) -> list[str]:
+def other_labels(
+    index: GraphIndex, sources: list[LabelSource], n_axes: int = 1
+) -> list[str]:
     """Name the outputs that look like labels but are none of `sources`."""
     onnx = import_optional("onnx", "Writing an ONNX model")
-    kinds = (onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.STRING)
+    kinds = [onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.STRING]
+    if n_axes > 1:
+        kinds.append(onnx.TensorProto.BOOL)
     known = {source.output for source in sources}
     return [
         value.name
         for value in index.graph.output
         if value.name not in known
         and value.type.tensor_type.elem_type in kinds
-        and len(value.type.tensor_type.shape.dim) == 1
+        and len(value.type.tensor_type.shape.dim) == n_axes
     ]
 
 
-def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | None:
+def _trace(
+    index: GraphIndex, output: str, readout: Readout, axes: tuple[int, int]
+) -> LabelSource | None:
     chain: list[Any] = []
     tensor = output
     while (node := index.producer(tensor)) is not None:
@@ -75,14 +90,16 @@ def _trace(index: GraphIndex, output: str, readout: Readout) -> LabelSource | No
         decided = bool(inputs & readout.path) or (
             bool(inputs & made_from) and _names_classes(index, chain, readout)
         )
-        decided &= attribute(node, "axis", 0) in (1, -1)
+        decided &= attribute(node, "axis", 0) in axes
     else:
         decided = (
             operator(node) in CLASSIFIERS
             and tensor == node.output[0]
             and node.output[1] in readout.path | made_from
         )
-    return LabelSource(output, node, tuple(reversed(chain))) if decided else None
+    if not decided:
+        return None
+    return LabelSource(output, node, tuple(reversed(chain)), axes[0])
 
 
 def _names_classes(index: GraphIndex, chain: list[Any], readout: Readout) -> bool:
@@ -98,12 +115,12 @@ def relabel(source: LabelSource, build: NodeBuilder, scores: str) -> None:
     """Make the labels follow `scores`, (n, K), under their own name."""
     old = source.origin.output[0]
     source.origin.output[0] = build.name(f"{old}_uncalibrated")
-    _decide(source.origin, build, scores, output=old)
+    _decide(source, build, scores, output=old)
 
 
 def label_beside(source: LabelSource, build: NodeBuilder, scores: str) -> str:
     """Make labels that follow `scores` beside the old ones; return their name."""
-    renamed = {source.origin.output[0]: _decide(source.origin, build, scores)}
+    renamed = {source.origin.output[0]: _decide(source, build, scores)}
     last = renamed[source.origin.output[0]]
     for node in source.chain:
         twin = type(node).FromString(node.SerializeToString())
@@ -117,13 +134,15 @@ def label_beside(source: LabelSource, build: NodeBuilder, scores: str) -> str:
 
 
 def _decide(
-    node: Any, build: NodeBuilder, scores: str, output: str | None = None
+    source: LabelSource, build: NodeBuilder, scores: str, output: str | None = None
 ) -> str:
-    """Write the decision of `node` anew, from `scores`."""
+    """Write the decision of a source of labels anew, from `scores`."""
+    node = source.origin
     if operator(node) == "ArgMax":
         keepdims = attribute(node, "keepdims", 1)
         # Old opsets know ArgMax in single precision only.
         single = build.cast(scores, np.float32)
-        return build.op("ArgMax", single, output=output, axis=1, keepdims=keepdims)
+        axis = source.axis
+        return build.op("ArgMax", single, output=output, axis=axis, keepdims=keepdims)
     classes = np.asarray(class_labels(node))
     return build.labels(build.cast(scores, np.float32), classes, output=output)

@@ -57,6 +57,11 @@ def _(operation: ops.Softmax, build: NodeBuilder, x: str, n_columns: int) -> str
 
 
 @emit.register
+def _(operation: ops.Sigmoid, build: NodeBuilder, x: str, n_columns: int) -> str:
+    return build.op("Sigmoid", x)
+
+
+@emit.register
 def _(operation: ops.LogSoftmax, build: NodeBuilder, x: str, n_columns: int) -> str:
     x = build.op("Sub", x, build.reduce("ReduceMax", x))
     total = build.reduce("ReduceSum", build.op("Exp", x))
@@ -120,6 +125,33 @@ def _(operation: ops.WeightedSum, build: NodeBuilder, x: str, n_columns: int) ->
         weighted = build.op("Mul", mapped, build.constant(weight))
         total = build.op("Add", total, weighted)
     return total
+
+
+@emit.register
+def _(operation: ops.PerColumn, build: NodeBuilder, x: str, n_columns: int) -> str:
+    if len(operation.parts) == 1:
+        every = _emit_log_odds(operation.parts[0], build, build.reshape(x, [-1, 1]))
+        return build.reshape(every, [-1, n_columns])
+    columns = []
+    for k, part in enumerate(operation.parts):
+        column = build.op("Gather", x, build.constant([k], np.int64), axis=1)
+        columns.append(_emit_log_odds(part, build, column))
+    return build.op("Concat", *columns, axis=1)
+
+
+def _emit_log_odds(part: ops.CalibrationMap, build: NodeBuilder, x: str) -> str:
+    """Write what a map of two classes makes of one column of log-odds."""
+    zero = build.op("Mul", x, build.constant(0.0))
+    pair = build.op("Concat", zero, x, axis=1)
+    mapped = emit_map(part.logits or part, build, pair, 2)
+    if part.logits is None:
+        mapped = log_of(build, mapped)
+    return build.op("MatMul", mapped, build.constant([[-1.0], [1.0]]))
+
+
+def log_of(build: NodeBuilder, proba: str) -> str:
+    """Write the logarithm, finite for 0."""
+    return build.op("Log", build.op("Max", proba, build.constant(ops.SMALLEST)))
 
 
 @emit.register

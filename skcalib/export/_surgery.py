@@ -19,6 +19,7 @@ from skcalib._optional import import_optional
 from skcalib._warnings import warn
 from skcalib.exceptions import ModelFormatError
 from skcalib.export._builder import NodeBuilder, model_opset
+from skcalib.export._class_axis import ClassAxis
 from skcalib.export._emit import Emitted
 from skcalib.export._labels import (
     LabelSource,
@@ -51,6 +52,7 @@ class Surgery:
         calibrator: Any,
         readout: Readout,
         types: dict[str, tuple[str, list[Any]]],
+        axis: ClassAxis | None = None,
     ) -> None:
         self.onnx = import_optional("onnx", "Writing an ONNX model")
         self.model = model
@@ -58,13 +60,16 @@ class Surgery:
         self.calibrator = calibrator
         self.readout = readout
         self.types = types
+        self.axis = axis
         self.n_columns = self._count_columns()
         self.build = NodeBuilder(
             model_opset(model), taken=tensor_names(self.graph), prefix="skcalib_"
         )
         index = GraphIndex(self.graph)
-        self.labels = find_labels(index, readout)
-        self._other_labels = other_labels(index, self.labels)
+        self.labels = find_labels(index, readout, axis.names if axis else (1, -1))
+        self._multilabel = getattr(calibrator, "multilabel", False)
+        n_axes = axis.n_axes - 1 if axis else 1 + self._multilabel
+        self._other_labels = other_labels(index, self.labels, n_axes)
         self._logits = self._outputs_of_logits(index)
 
     def _count_columns(self) -> int:
@@ -72,13 +77,16 @@ class Surgery:
         fitted = int(self.calibrator.n_features_in_)
         _, shape = self.types[self.readout.tensor]
         known = shape[1] if len(shape) > 1 else 1
+        if self.axis is not None:
+            known = shape[self.axis.index]
         if not shape or not isinstance(known, int) or known == fitted:
             return fitted
         if (known, fitted) == (2, 1):  # Fitted on the difference of the two.
             return 2
+        hint = "Is class_axis the right axis? " if self.axis else ""
         raise ValueError(
             f"The model has {known} columns of logits but the calibrator was fitted "
-            f"on {fitted}. Fit it on the logits of this model: "
+            f"on {fitted}. {hint}Fit it on the logits of this model: "
             "make_pipeline(OnnxLogits(model), calibrator).fit(X, y)."
         )
 
@@ -128,7 +136,7 @@ class Surgery:
         for name in replaced:
             self._lay_out(name, "logits" if name in self._logits else None, name=name)
         for label in self.labels:
-            relabel(label, self.build, self.emitted.label_scores)
+            relabel(label, self.build, self._label_scores())
         return output
 
     def _outputs_of_logits(self, index: GraphIndex) -> list[str]:
@@ -158,13 +166,20 @@ class Surgery:
         self._lay_out(self.readout.score, name=name, element=element)
         make_info = self.onnx.helper.make_tensor_value_info
         self.graph.output.append(make_info(name, element, shape))
-        scores = self.emitted.label_scores
         for label in self.labels:
+            scores = self._label_scores()
             if beside:
                 self._serve_label(label, label_beside(label, self.build, scores))
             else:
                 relabel(label, self.build, scores)
         return name
+
+    def _label_scores(self) -> str:
+        """Return the scores whose largest names the class, laid out as labels are."""
+        scores = self.emitted.label_scores
+        if self.axis is None:
+            return scores
+        return self.axis.write_back(self.build, scores, len(self.calibrator.classes_))
 
     def _add_probabilities(self) -> str:
         """Serve the probabilities of all classes as an output more."""
@@ -175,8 +190,13 @@ class Surgery:
         element, _ = self._layout(self.readout.score)
         if element == self.onnx.TensorProto.FLOAT16:
             element = self.onnx.TensorProto.FLOAT
-        self.build.cast(self.emitted.proba, element, output=name)
-        shape = ["batch", len(self.calibrator.classes_)]
+        proba, n_classes = self.emitted.proba, len(self.calibrator.classes_)
+        shape: list[Any] = ["batch", n_classes]
+        if self.axis is not None:
+            proba = self.axis.write_back(self.build, proba, n_classes)
+            shape = list(self.types[self.readout.tensor][1])
+            shape[self.axis.index] = n_classes
+        self.build.cast(proba, element, output=name)
         make_info = self.onnx.helper.make_tensor_value_info
         self.graph.output.append(make_info(name, element, shape))
         return name
@@ -193,7 +213,9 @@ class Surgery:
         """Write the calibration of `tensor`."""
         build = self.build
         x = build.cast(tensor, np.float64)
-        if len(self.types[self.readout.tensor][1]) != 2:
+        if self.axis is not None:
+            x = self.axis.write_rows(build, x, self.n_columns)
+        elif len(self.types[self.readout.tensor][1]) != 2:
             x = build.reshape(x, [-1, self.n_columns])
         if self.readout.kind == "proba":
             x = self._log_of(x)
@@ -204,7 +226,7 @@ class Surgery:
     def _log_of(self, proba: str) -> str:
         build, floor = self.build, self.build.constant(PROBA_FLOOR)
         log_p = build.op("Log", build.op("Max", proba, floor))
-        if self.n_columns > 1:
+        if self.n_columns > 1 and not self._multilabel:
             return log_p
         others = build.op("Sub", build.constant(1.0), proba)
         log_others = build.op("Log", build.op("Max", others, floor))
@@ -232,6 +254,8 @@ class Surgery:
         values: str = getattr(self.emitted, meaning)
         known, shape = self._layout(score)
         columns = 1 if len(shape) == 1 else self.readout.columns or shape[1]
+        if self.axis is not None:
+            columns = self.readout.columns
         if not isinstance(columns, int):
             columns = self.n_columns
         if columns == 1 and meaning == "proba":
@@ -241,7 +265,9 @@ class Surgery:
         element = known if element is None else element
         if meaning == "logits":
             values = self._finite(values, element)
-        if len(shape) != 2:
+        if self.axis is not None:
+            values = self.axis.write_back(build, values, columns)
+        elif len(shape) != 2:
             shape = [-1, *([columns] + [1] * 9)[: len(shape) - 1]]
             values = build.reshape(values, shape)
         return build.cast(values, element, output=name)

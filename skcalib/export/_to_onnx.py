@@ -37,9 +37,10 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     model : onnx.ModelProto
         A model with the input ``logits`` of shape (batch, n_columns), where a single
         column is the log-odds of the second class, and the outputs ``probabilities``
-        of shape (batch, n_classes) and ``label`` of shape (batch,). How the calibration
-        was made stands in its metadata. A whole network keeps its own input, and has
-        the output ``probabilities`` if it is a torch module.
+        of shape (batch, n_classes) and ``label`` of shape (batch,); that of a
+        `MultiLabelCalibration` has a column of 0 and 1 for each label. How the
+        calibration was made stands in its metadata. A whole network keeps its own
+        input, and has the output ``probabilities`` if it is a torch module.
 
     Raises
     ------
@@ -72,32 +73,43 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     build = NodeBuilder(_OPSET, taken={"logits", "probabilities", "label"})
     emitted = Emitted(calibrator, build, build.cast("logits", np.float64))
     build.cast(emitted.proba, dtype, output="probabilities")
-    classes = np.asarray(calibrator.classes_)
     scores = emitted.label_scores
     if scores == emitted.proba:  # as they are served, so that the two agree
         scores = "probabilities"
-    build.labels(scores, classes, output="label")
-    model = _model(calibrator, build, dtype)
+    label = _write_label(calibrator, build, scores, dtype)
+    model = _model(calibrator, build, dtype, label)
     record(model, calibrator)
     onnx.checker.check_model(model)
     return model
 
 
-def _model(calibrator: Any, build: NodeBuilder, dtype: np.dtype) -> Any:
+def _write_label(
+    calibrator: Any, build: NodeBuilder, scores: str, dtype: np.dtype
+) -> Any:
+    """Write the class of each row, or which labels are set; return what is served."""
+    info = build.onnx.helper.make_tensor_value_info
+    if getattr(calibrator, "multilabel", False):
+        whole = build.onnx.TensorProto.INT64
+        is_set = build.op("Greater", scores, build.constant(0.5, dtype))
+        build.cast(is_set, whole, output="label")
+        return info("label", whole, ["batch", len(calibrator.classes_)])
+    build.labels(scores, np.asarray(calibrator.classes_), output="label")
+    table = next(t for t in build.initializers if t.name == build.nodes[-1].input[0])
+    return info("label", table.data_type, ["batch"])
+
+
+def _model(calibrator: Any, build: NodeBuilder, dtype: np.dtype, label: Any) -> Any:
     """Put the nodes between the input of logits and the two outputs."""
     onnx = import_optional("onnx", "Exporting to ONNX")
     element = onnx.helper.np_dtype_to_tensor_dtype(dtype)
     info = onnx.helper.make_tensor_value_info
-    label_type = next(
-        t for t in build.initializers if t.name == build.nodes[-1].input[0]
-    )
     graph = onnx.helper.make_graph(
         build.nodes,
         type(calibrator).__name__,
         [info("logits", element, ["batch", calibrator.n_features_in_])],
         [
             info("probabilities", element, ["batch", len(calibrator.classes_)]),
-            info("label", label_type.data_type, ["batch"]),
+            label,
         ],
         build.initializers,
     )

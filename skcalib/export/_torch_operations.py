@@ -232,6 +232,30 @@ class WeightedSum(Numbers):
         return total
 
 
+class PerColumn(nn.Module):
+    """See `skcalib._maps.PerColumn`."""
+
+    def __init__(self, operation: ops.PerColumn) -> None:
+        super().__init__()
+        parts = [part.logits or part for part in operation.parts]
+        self.parts = nn.ModuleList(map(_sequence, parts))
+        self.have_logits = [part.logits is not None for part in operation.parts]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a block of rows."""
+        shared = len(self.parts) == 1
+        columns = [x.reshape(-1)] if shared else x.unbind(dim=1)
+        mapped = map(self._log_odds, self.parts, self.have_logits, columns)
+        return torch.stack(list(mapped), dim=1).reshape(x.shape)
+
+    @staticmethod
+    def _log_odds(part: nn.Module, has_logits: bool, x: Tensor) -> Tensor:
+        pair: Tensor = part(torch.stack([torch.zeros_like(x), x], dim=1))
+        if not has_logits:
+            pair = torch.log(pair.clamp(min=ops.SMALLEST))
+        return pair[:, 1] - pair[:, 0]
+
+
 class Renormalise(nn.Module):
     """See `skcalib._maps.Renormalise`."""
 
@@ -271,6 +295,16 @@ def _(operation: ops.Affine) -> nn.Module:
 @as_module.register
 def _(operation: ops.Softmax) -> nn.Module:
     return nn.Softmax(dim=1)
+
+
+@as_module.register
+def _(operation: ops.Sigmoid) -> nn.Module:
+    return nn.Sigmoid()
+
+
+@as_module.register
+def _(operation: ops.PerColumn) -> nn.Module:
+    return PerColumn(operation)
 
 
 @as_module.register

@@ -1,7 +1,15 @@
-"""Any classifier with any calibrator, cross-fitted; for new base rates; by group."""
+"""Any classifier with any calibrator; for new base rates, by group, for many labels."""
 
 from skcalib.meta._calibrated_classifier import CalibratedClassifier
+from skcalib.meta._dense import DenseCalibration
 from skcalib.meta._group_calibration import GroupCalibration
+from skcalib.meta._multi_label import MultiLabelCalibration
 from skcalib.meta._prior_shift import PriorShift
 
-__all__ = ["CalibratedClassifier", "GroupCalibration", "PriorShift"]
+__all__ = [
+    "CalibratedClassifier",
+    "DenseCalibration",
+    "GroupCalibration",
+    "MultiLabelCalibration",
+    "PriorShift",
+]

@@ -8,7 +8,12 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, check_cv
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    check_cv,
+)
 from sklearn.utils import Bunch, assert_all_finite, get_tags, indexable
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -35,14 +40,16 @@ from skcalib._sklearn_compat import (
     safe_indexing,
 )
 from skcalib._validation import (
+    check_all_known,
     column_on_host,
     given_back,
     is_standard,
     is_tensor,
+    label_names,
 )
 from skcalib._warnings import warn
 from skcalib.calibrators import ProbabilityFloor, TemperatureScaling
-from skcalib.meta._scores import ClassifierScores
+from skcalib.meta._scores import ClassifierScores, LabelScores
 
 
 def _calibrator_has_logits(self):
@@ -70,12 +77,13 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     calibrator : calibrator, default=None
         Any calibrator; None is `TemperatureScaling`. Its parameter `classes` is set
-        to the classes of the classifier.
+        to the classes of the classifier. A `MultiLabelCalibration` takes a classifier
+        of several labels, and `y` has a column for each.
 
     cv : int, cross-validation generator or iterable, default=None
         How to split for cross-fitting; None is 5 stratified folds, and an integer so
-        many; with `groups` given to `fit`, a group stays on one side. Ignored with a
-        frozen classifier.
+        many, of shuffled rows where there are several labels; with `groups` given to
+        `fit`, a group stays on one side. Ignored with a frozen classifier.
 
     ensemble : bool, default=False
         If True, keep the pair of classifier and calibrator of each fold and average
@@ -176,8 +184,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X : array-like, sparse matrix or dataframe of shape (n_samples, n_features)
             Whatever the classifier takes.
 
-        y : array-like of shape (n_samples,)
-            True classes.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            True classes, or of several labels whether each is set, 0 or 1.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights.
@@ -194,6 +202,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self : object
             The fitted classifier.
         """
+        if self._is_multilabel() and y is not None:
+            self.classes_ = label_names(y, None, None, np.shape(y)[-1])
         X, y, sample_weight = self._check_input(X, y, sample_weight)
         routed = self._route(X, sample_weight, params)
         estimator = self._resolved_estimator()
@@ -201,7 +211,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             groups = routed.split.get("groups")
             pairs = [self._fit_frozen(estimator, X, y, sample_weight, groups)]
         else:
-            self.classes_ = np.unique(y)
+            if not self._is_multilabel():
+                self.classes_ = np.unique(y)
             pairs = self._cross_fit(estimator, X, y, sample_weight, routed)
         self._scores, self.calibrators_ = map(list, zip(*pairs, strict=True))
         self.estimators_ = [scores.estimator for scores in self._scores]
@@ -247,6 +258,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if len(self.calibrators_) == 1:
             return self.calibrators_[0].predict(self._scores[0](X))
         proba = self.predict_proba(X)
+        if self._is_multilabel():
+            return (proba > 0.5).astype(np.int64)
         top = column_on_host(proba).argmax(axis=1)
         return given_back(self.classes_[top], proba)
 
@@ -291,6 +304,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags.input_tags = deepcopy(base_tags.input_tags)
         if base_tags.classifier_tags is not None:
             tags.classifier_tags.multi_class = base_tags.classifier_tags.multi_class
+        tags.classifier_tags.multi_label = self._is_multilabel()
         return tags
 
     def _resolved_estimator(self):
@@ -298,6 +312,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _resolved_calibrator(self):
         return TemperatureScaling() if self.calibrator is None else self.calibrator
+
+    def _is_multilabel(self):
+        return getattr(self._resolved_calibrator(), "multilabel", False)
 
     def _is_ensemble(self):
         return self.ensemble and not isinstance(self.estimator, FrozenEstimator)
@@ -308,9 +325,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None. Pass the true class of each row."
             )
-        y = column_or_1d(column_on_host(y), warn=True)
-        assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
+        if self._is_multilabel():
+            y = check_all_known(y)
+        else:
+            y = column_or_1d(column_on_host(y), warn=True)
+            assert_all_finite(y, input_name="y")
+            check_classification_targets(y)
         X, y = indexable(X, y)
         if sample_weight is not None:
             sample_weight = check_sample_weight(column_on_host(sample_weight), y)
@@ -337,7 +357,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _fit_frozen(self, estimator, X, y, sample_weight, groups):
         check_is_fitted(estimator)
-        self.classes_ = column_on_host(estimator.classes_)
+        if not self._is_multilabel():
+            self.classes_ = column_on_host(estimator.classes_)
         scores = self._scores_of(estimator, self.classes_, n_train=0)
         logits = scores(X)
         return scores, self._fit_calibrator([scores], logits, y, sample_weight, groups)
@@ -350,8 +371,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         groups = routed.split.get("groups")
         cv = check_cv(self.cv, y, classifier=True)
-        if groups is not None and (self.cv is None or isinstance(self.cv, Integral)):
-            cv = StratifiedGroupKFold(cv.get_n_splits())
+        if self.cv is None or isinstance(self.cv, Integral):
+            cv = self._numbered_cv(cv, groups)
         splits = list(cv.split(X, y, **routed.split))
         told = _told(y, X)
         parallel = Parallel(n_jobs=self.n_jobs)
@@ -366,6 +387,13 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         fitted = clone(estimator).fit(X, _beside(X, told), **routed.fit)
         scores = self._scores_of(fitted, np.unique(told), n_train=y.shape[0])
         return [(scores, calibrator)]
+
+    def _numbered_cv(self, cv, groups):
+        """Return the folds that an integer stands for, given those of scikit-learn."""
+        n_splits, several = cv.get_n_splits(), self._is_multilabel()
+        if groups is not None:
+            return (GroupKFold if several else StratifiedGroupKFold)(n_splits)
+        return KFold(n_splits, shuffle=True, random_state=0) if several else cv
 
     def _fit_calibrators(self, folds, *data):
         """Return the pair of each fold; where a fold is too poor, all are pooled."""
@@ -404,6 +432,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self._fit_calibrator(scores, logits, *_rows(kept, *data))
 
     def _scores_of(self, estimator, classes, *, n_train):
+        if self._is_multilabel():
+            n_labels = len(self.classes_)
+            return LabelScores(estimator, method=self.method, n_labels=n_labels)
         return ClassifierScores(
             estimator, method=self.method, classes=classes, n_train=n_train
         )
@@ -447,6 +478,9 @@ def _fit_fold(estimator, X, y, rows, fit_params, method):
     train, test = (np.arange(y.shape[0])[part] for part in rows)
     fold_params = check_method_params(X, fit_params, indices=train)
     estimator.fit(safe_indexing(X, train), _beside(X, y[train]), **fold_params)
+    if y.ndim == 2:
+        of_labels = LabelScores(estimator, method=method, n_labels=y.shape[1])
+        return of_labels, of_labels(safe_indexing(X, test)), test
     kept = test[np.isin(y[test], column_on_host(estimator.classes_))]
     scores = ClassifierScores(
         estimator, method=method, classes=np.unique(y), n_train=train.shape[0]
@@ -458,7 +492,7 @@ def _fit_fold(estimator, X, y, rows, fit_params, method):
 def _holds_two_classes(rows, y, sample_weight):
     if sample_weight is not None:
         rows = rows[sample_weight[rows] > 0]
-    return np.unique(y[rows]).size > 1
+    return np.unique(y[rows]).size > 1  # of some label, where there are several
 
 
 def _rows(rows, *arrays):

@@ -1,9 +1,15 @@
-"""Logits of a fitted classifier, one column for every class of the whole data."""
+"""Logits of a fitted classifier, one column for every class or label of the data."""
 
 import numpy as np
 from scipy.special import logsumexp
 
-from skcalib._validation import column_on_host, given_back
+from skcalib._numerics import PROBA_FLOOR
+from skcalib._validation import (
+    check_label_proba,
+    column_on_host,
+    given_back,
+    log_odds_of,
+)
 from skcalib.frozen._classifier import read_scores
 
 
@@ -42,3 +48,32 @@ class ClassifierScores:
         complete = np.repeat(unseen, self.n_classes, axis=1)
         complete[:, self.columns] = logits
         return given_back(complete, given)
+
+
+class LabelScores:
+    """Log-odds of one fitted classifier of several labels, a column for each."""
+
+    are_log_proba = False
+
+    def __init__(self, estimator, *, method, n_labels):
+        self.estimator = estimator
+        self.method = method
+        self.n_labels = n_labels
+
+    def __call__(self, X):
+        """Return log-odds of shape (n_samples, n_labels)."""
+        scores = None
+        if self.method != "predict_proba":
+            decide = getattr(self.estimator, "decision_function", None)
+            scores = None if decide is None else np.asarray(decide(X))
+        if scores is None and self.method != "decision_function":
+            proba = check_label_proba(self.estimator.predict_proba(X))
+            scores = log_odds_of(proba, PROBA_FLOOR)
+        if scores is None or scores.shape[1:] != (self.n_labels,):
+            raise ValueError(
+                f"{type(self.estimator).__name__} gives no column of scores for each "
+                f"of {self.n_labels} labels by method={self.method!r}. Pass a "
+                "classifier of several labels that has decision_function or "
+                "predict_proba, and name that one as the method."
+            )
+        return scores

@@ -4,10 +4,12 @@ from skcalib.metrics._accumulator import CalibrationAccumulator
 from skcalib.metrics._conditional import top_label_calibration_error
 from skcalib.metrics._directions import overconfidence_error, underconfidence_error
 from skcalib.metrics._entropy import predictive_entropy
+from skcalib.metrics._estimates import CalibrationReport, MetricEstimate
 from skcalib.metrics._groups import GroupComparison, compare_groups
 from skcalib.metrics._hypothesis import CalibrationTestResult, calibration_test
 from skcalib.metrics._kde import kde_calibration_error
 from skcalib.metrics._ks import ks_calibration_error
+from skcalib.metrics._multi_label import MultiLabelReport, per_label
 from skcalib.metrics._ood import ood_auroc, ood_fpr
 from skcalib.metrics._paired import CalibrationDifference, compare_calibration
 from skcalib.metrics._proper import calibration_loss, refinement_loss
@@ -15,11 +17,7 @@ from skcalib.metrics._proximity import (
     neighbor_proximity,
     proximity_calibration_error,
 )
-from skcalib.metrics._report import (
-    CalibrationReport,
-    MetricEstimate,
-    calibration_report,
-)
+from skcalib.metrics._report import calibration_report
 from skcalib.metrics._risk_coverage import (
     area_under_risk_coverage_curve,
     risk_coverage_curve,
@@ -56,6 +54,7 @@ __all__ = [
     "CalibrationTestResult",
     "GroupComparison",
     "MetricEstimate",
+    "MultiLabelReport",
     "adaptive_expected_calibration_error",
     "aece_scorer",
     "area_under_risk_coverage_curve",
@@ -79,6 +78,7 @@ __all__ = [
     "ood_auroc",
     "ood_fpr",
     "overconfidence_error",
+    "per_label",
     "predictive_entropy",
     "proximity_calibration_error",
     "refinement_loss",

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skcalib._validation import check_proba, check_whole
+from skcalib._validation import check_proba, check_whole, is_event
 from skcalib.metrics._bins import (
     Floats,
     check_strategy,
@@ -96,6 +96,8 @@ def top_label_calibration_error(
         y_true, y_proba, labels, sample_weight, pos_label, top_label=True
     )
     top = proba.argmax(axis=1)
+    if is_event(y_true, pos_label):
+        top = np.ones_like(top)
     confidence = proba[np.arange(top.shape[0]), top].astype(np.float64)
     hit = top == codes
     if strategy == "uniform":

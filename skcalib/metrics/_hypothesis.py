@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from skcalib._validation import check_proba, check_whole
+from skcalib._validation import check_proba, check_whole, is_event
 from skcalib.metrics._bins import Floats, is_whole, repetitions
 from skcalib.metrics._classwise import class_stats
 from skcalib.metrics._kernel_pairs import KernelPairs
@@ -172,7 +172,8 @@ def calibration_test(
     if metric == "skce":
         value, null = _test_skce(codes, proba, n_resamples, random)
     else:
-        values = _redrawn(metric, codes, proba, n_bins, random)
+        rows = RowStatistics(proba, codes, n_bins, is_event(y_true, pos_label))
+        values = _redrawn(metric, rows, random)
         value = next(values)
         null = np.array([next(values) for _ in range(n_resamples)])
     # Draws that differ from the value by rounding only are as large as it.
@@ -196,13 +197,10 @@ def repeat_rows(weight: Floats, *arrays: NDArray[Any]) -> tuple[NDArray[Any], ..
 
 
 def _redrawn(
-    metric: str,
-    codes: NDArray[np.intp],
-    proba: NDArray[Any],
-    n_bins: int,
-    random: np.random.RandomState,
+    metric: str, rows: RowStatistics, random: np.random.RandomState
 ) -> Iterator[float]:
     """Yield the metric of the true outcomes, and then of one draw after the other."""
+    codes, proba, n_bins = rows.codes, np.asarray(rows.proba), rows.n_bins
     n_rows = codes.shape[0]
     if metric == "sce":
         weight = np.full(n_rows, 1 / n_rows)
@@ -211,7 +209,7 @@ def _redrawn(
             yield class_stats(proba, codes, weight, n_bins).mean_gap
             drawn = random.random_sample((n_rows, 1)) * cumulated[:, -1:]
             codes = (cumulated[:, :-1] <= drawn).sum(axis=1)
-    ranked = RowStatistics(proba, codes, n_bins).ranked
+    ranked = rows.ranked
     function, weight = RANKED[metric], np.ones(n_rows)
     while True:
         yield function(Replicate(ranked, weight, n_bins))

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
 from skcalib._blocks import map_blocks, row_slices
-from skcalib._validation import check_proba
+from skcalib._validation import check_proba, is_event
 from skcalib.metrics._bins import Floats
 from skcalib.metrics._sweep import check_norm
 
@@ -141,11 +141,11 @@ def kde_calibration_error(
             f"A total weight of {weight.sum():g} leaves no row to compare with. Pass "
             "at least two rows; weights count as numbers of rows here."
         )
-    used = weight > 0
+    used, event = weight > 0, is_event(y_true, pos_label)
     codes, proba, weight = codes[used], proba[used].astype(np.float64), weight[used]
     errors = [
         _mean_distance(points, bandwidth, norm, 1 if kind != "canonical" else None)
-        for points in _problems(kind, codes, proba, weight)
+        for points in _problems(kind, codes, proba, weight, event)
     ]
     return float(np.mean(errors) ** (1 / norm))
 
@@ -159,7 +159,7 @@ def _check_options(kind: str, norm: int, bandwidth: float | None) -> None:
 
 
 def _problems(
-    kind: str, codes: NDArray[np.intp], proba: Floats, weight: Floats
+    kind: str, codes: NDArray[np.intp], proba: Floats, weight: Floats, event: bool
 ) -> Iterator[Points]:
     """Yield the points of each density, rows sorted by class.
 
@@ -168,7 +168,8 @@ def _problems(
     if kind == "canonical":
         yield _sorted(proba, codes, weight)
         return
-    columns = range(proba.shape[1]) if kind == "classwise" else [proba.argmax(axis=1)]
+    top = np.ones_like(codes) if event else proba.argmax(axis=1)
+    columns = range(proba.shape[1]) if kind == "classwise" else [top]
     rows = np.arange(codes.shape[0])
     for column in columns:
         p = np.minimum(proba[rows, column], 1.0)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from skcalib._validation import check_proba, check_whole
+from skcalib._validation import check_proba, check_whole, is_event
 from skcalib.metrics._bins import Floats, check_bootstrap
 from skcalib.metrics._hypothesis import repeat_rows
 from skcalib.metrics._registry import OF_ROWS, PER_ROW, RANKED, evaluate
@@ -164,7 +164,8 @@ def compare_calibration(
             top_label=metric in RANKED,
         )
         codes, checked = repeat_rows(weight, codes, checked)
-        rows.append(RowStatistics(checked, codes, n_bins))
+        event = is_event(y_true, pos_label)
+        rows.append(RowStatistics(checked, codes, n_bins, event))
     one = np.ones((1, rows[0].codes.shape[0]))
     value_a, value_b = (float(evaluate(r, one, [metric])[metric][0]) for r in rows)
     random = check_random_state(random_state)

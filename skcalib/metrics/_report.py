@@ -1,150 +1,28 @@
 """Metrics of a classifier at once, each with a bootstrap interval."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from html import escape
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from skcalib._optional import import_optional
-from skcalib._validation import Rows, check_proba, check_whole, is_dask
+from skcalib._validation import Rows, check_proba, check_whole, is_dask, is_event
 from skcalib.metrics._accumulator import CalibrationAccumulator
 from skcalib.metrics._bins import Floats, check_bootstrap
+from skcalib.metrics._estimates import CalibrationReport, MetricEstimate, interval
+from skcalib.metrics._multi_label import (
+    IN_LABEL_REPORT,
+    multilabel_report,
+    refuse_pos_label,
+)
 from skcalib.metrics._registry import (
     IN_REPORT,
-    METRICS,
     RANKED,
     check_names,
     evaluate,
 )
 from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
-
-
-class MetricEstimate(NamedTuple):
-    """A metric and the ends of its interval, None where none was asked for."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-class CalibrationReport(Mapping[str, MetricEstimate]):
-    """Metrics by name, as `calibration_report` returns them.
-
-    ``report["ece"]`` is a `MetricEstimate`, a tuple (value, low, high).
-
-    Attributes
-    ----------
-    n_samples, n_classes : int
-        Shape of the probabilities, rows without weight left out.
-
-    n_bins : int
-        Number of bins of the binned metrics.
-
-    n_bootstrap : int
-        Number of bootstrap replicates.
-
-    confidence_level : float
-        Level of the intervals.
-    """
-
-    def __init__(
-        self,
-        estimates: dict[str, MetricEstimate],
-        *,
-        n_samples: int,
-        n_classes: int,
-        n_bins: int,
-        n_bootstrap: int,
-        confidence_level: float,
-    ) -> None:
-        self._estimates = estimates
-        self.n_samples = n_samples
-        self.n_classes = n_classes
-        self.n_bins = n_bins
-        self.n_bootstrap = n_bootstrap
-        self.confidence_level = confidence_level
-
-    def __getitem__(self, name: str) -> MetricEstimate:
-        return self._estimates[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._estimates)
-
-    def __len__(self) -> int:
-        return len(self._estimates)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers and strings only, ready for JSON.
-
-        Returns
-        -------
-        report : dict
-            The attributes, and under "metrics" a dict (value, low, high) by name.
-        """
-        return {
-            "n_samples": self.n_samples,
-            "n_classes": self.n_classes,
-            "n_bins": self.n_bins,
-            "n_bootstrap": self.n_bootstrap,
-            "confidence_level": self.confidence_level,
-            "metrics": {name: e._asdict() for name, e in self._estimates.items()},
-        }
-
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame.
-
-        Returns
-        -------
-        frame : pandas.DataFrame
-            One row a metric, columns value, low and high.
-
-        Raises
-        ------
-        ImportError
-            If pandas is not installed.
-        """
-        pandas = import_optional("pandas", "CalibrationReport.to_frame")
-        frame = pandas.DataFrame(
-            list(self._estimates.values()),
-            index=pandas.Index(list(self._estimates), name="metric"),
-            columns=list(MetricEstimate._fields),
-        )
-        return frame.astype(float)
-
-    @property
-    def _title(self) -> str:
-        title = (
-            f"Calibration on {self.n_samples:,} samples of {self.n_classes:,} classes"
-        )
-        if self.n_bootstrap:
-            title += f", {100 * self.confidence_level:.4g} % bootstrap intervals"
-        return title
-
-    def _rows(self) -> Iterator[tuple[str, str, str]]:
-        for name, (value, low, high) in self._estimates.items():
-            interval = "" if low is None else f"[{low:.4f}, {high:.4f}]"
-            yield str(METRICS[name].title), f"{value:.4f}", interval
-
-    def __str__(self) -> str:
-        width = max(len(title) for title, *_ in self._rows())
-        lines = [f"{a:<{width}}  {b:>8}  {c}".rstrip() for a, b, c in self._rows()]
-        return "\n".join([self._title, "", *lines])
-
-    def __repr__(self) -> str:
-        values = ", ".join(f"{name}={self[name].value:.4g}" for name in self)
-        return f"CalibrationReport({values})"
-
-    def _repr_html_(self) -> str:
-        head = "<tr><th>Metric</th><th>Value</th><th>Interval</th></tr>"
-        body = "".join(
-            f"<tr><td>{escape(a)}</td><td>{b}</td><td>{c}</td></tr>"
-            for a, b, c in self._rows()
-        )
-        caption = f"<caption>{escape(self._title)}</caption>"
-        return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
 
 
 def calibration_report(
@@ -159,6 +37,7 @@ def calibration_report(
     n_bootstrap: int = 1000,
     confidence_level: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
+    multilabel: bool = False,
 ) -> CalibrationReport:
     """Compute metrics of predicted probabilities, with bootstrap intervals.
 
@@ -197,11 +76,18 @@ def calibration_report(
     random_state : int, RandomState instance or None, default=None
         Seed of the bootstrap; an int gives the same intervals every time.
 
+    multilabel : bool, default=False
+        Whether `y_true` and `y_proba` have a column for each of several labels that may
+        occur together, as in `per_label`. The metrics are then those of the
+        probability of each label and their mean, without "accuracy" and "sce"; `labels`
+        names the labels.
+
     Returns
     -------
     report : CalibrationReport
         Mapping from the name of a metric to (value, low, high), with `to_frame`,
-        `to_dict` and a printed form.
+        `to_dict` and a printed form. With `multilabel` these are the means, and
+        ``report.labels`` has the report of each label.
 
     Raises
     ------
@@ -233,33 +119,34 @@ def calibration_report(
     >>> sorted(report)
     ['accuracy', 'ece']
     """
-    names = check_names(metrics, IN_REPORT)
+    names = check_names(metrics, IN_LABEL_REPORT if multilabel else IN_REPORT)
     check_bootstrap(n_bootstrap, confidence_level)
+    if multilabel:
+        refuse_pos_label(pos_label)
+        return multilabel_report(
+            y_true,
+            y_proba,
+            names,
+            n_bins=check_whole("n_bins", n_bins),
+            labels=labels,
+            sample_weight=sample_weight,
+            n_bootstrap=n_bootstrap,
+            confidence_level=confidence_level,
+            random_state=random_state,
+        )
     if is_dask(y_proba) and not n_bootstrap:
         sums = CalibrationAccumulator(
             n_bins=n_bins, metrics=names, labels=labels, pos_label=pos_label
         ).update(y_true, y_proba, sample_weight)
-        return CalibrationReport(
-            {k: MetricEstimate(v, None, None) for k, v in sums.compute().items()},
-            n_samples=sums.n_samples_,
-            n_classes=sums.n_classes_,
-            n_bins=n_bins,
-            n_bootstrap=0,
-            confidence_level=float(confidence_level),
-        )
-    codes, proba, weight = check_proba(
-        y_true,
-        y_proba,
-        labels,
-        sample_weight,
-        pos_label,
-        top_label=not RANKED.keys().isdisjoint(names),
-        blocks=True,
-    )
+        return _report_of_sums(sums, n_bins, confidence_level)
+    given = y_true, y_proba, labels, sample_weight, pos_label
+    top_label = not RANKED.keys().isdisjoint(names)
+    codes, proba, weight = check_proba(*given, top_label=top_label, blocks=True)
     if not weight.all() and n_bootstrap:
         # Or a replicate could draw rows of no weight only.
         codes, proba, weight = _used(codes, proba, weight)
-    rows = RowStatistics(proba, codes, check_whole("n_bins", n_bins))
+    event = is_event(y_true, pos_label)
+    rows = RowStatistics(proba, codes, check_whole("n_bins", n_bins), event)
     value = evaluate(rows, weight[np.newaxis], names)
     values = {name: float(value[name][0]) for name in names}
     low, high = _intervals(
@@ -271,6 +158,19 @@ def calibration_report(
         n_classes=proba.shape[1],
         n_bins=rows.n_bins,
         n_bootstrap=int(n_bootstrap),
+        confidence_level=float(confidence_level),
+    )
+
+
+def _report_of_sums(
+    sums: CalibrationAccumulator, n_bins: int, confidence_level: float
+) -> CalibrationReport:
+    return CalibrationReport(
+        {k: MetricEstimate(v, None, None) for k, v in sums.compute().items()},
+        n_samples=sums.n_samples_,
+        n_classes=sums.n_classes_,
+        n_bins=n_bins,
+        n_bootstrap=0,
         confidence_level=float(confidence_level),
     )
 
@@ -308,13 +208,9 @@ def _intervals(
         evaluate(rows, weights, names)
         for weights in bootstrap_weights(weight, n_bootstrap, random)
     ]
-    tail = (1 - confidence_level) / 2
     low: dict[str, float | None] = {}
     high: dict[str, float | None] = {}
     for name in names:
         draws = np.concatenate([part[name] for part in parts])
-        ends = np.quantile(draws, [tail, 1 - tail])
-        if METRICS[name].is_gap:
-            ends = np.maximum(ends - (draws.mean() - values[name]), 0)
-        low[name], high[name] = ends.tolist()
+        low[name], high[name] = interval(name, values[name], draws, confidence_level)
     return low, high

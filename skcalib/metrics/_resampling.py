@@ -37,11 +37,15 @@ CHUNK_ELEMENTS = 1 << 21
 
 @dataclass(frozen=True, eq=False)
 class RowStatistics:
-    """Statistics of each row; those of `ranked` are in the order of confidence."""
+    """Statistics of each row; those of `ranked` are in the order of confidence.
+
+    That of an `event` is the probability of the second class, wherever it lies.
+    """
 
     proba: Rows
     codes: NDArray[np.intp]
     n_bins: int
+    event: bool = False
 
     @cached_property
     def _top_and_own(self) -> tuple[Floats, Floats, Floats]:
@@ -51,6 +55,8 @@ class RowStatistics:
         def fill(rows: slice) -> None:
             block, codes = self.proba[rows], self.codes[rows]
             every, top = np.arange(codes.shape[0], like=block), block.argmax(axis=1)
+            if self.event:
+                top = np.ones_like(top)
             confidence[rows] = on_host(block[every, top])
             hit[rows] = on_host(top) == codes
             own[rows] = on_host(block[every, codes])

@@ -9,6 +9,8 @@ from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 
 from skcalib._sklearn_compat import Scorer
+from skcalib._validation import as_rows
+from skcalib.metrics._multi_label import per_label
 from skcalib.metrics._registry import METRICS
 
 
@@ -16,11 +18,17 @@ class CalibrationScorer(Scorer):
     """Call ``scorer(estimator, X, y)`` for a metric of its probabilities, or minus it.
 
     The metric is told the class of each column, ``labels=estimator.classes_``, so a
-    fold that lacks a class still scores.
+    fold that lacks a class still scores. With `multilabel` it is the mean over labels.
     """
 
-    def __init__(self, metric: Callable[..., float], sign: int = -1) -> None:
+    def __init__(
+        self,
+        metric: Callable[..., float] | str,
+        sign: int = -1,
+        multilabel: bool = False,
+    ) -> None:
         super().__init__(metric, sign, {}, "predict_proba")
+        self._multilabel = multilabel
 
     def _score(
         self, method_caller: Any, estimator: Any, X: Any, y_true: Any, **kwargs: Any
@@ -29,14 +37,22 @@ class CalibrationScorer(Scorer):
         # metrics share. Of a binary problem it holds the second class, while the entry
         # of the plain name may hold the `pos_label` of another metric.
         y_proba = method_caller(estimator, ("predict_proba",), X)
+        if self._multilabel:
+            values = per_label(self._score_func, y_true, y_proba, **kwargs)
+            return float(self._sign * values.mean())
+        if hasattr(estimator, "class_axis") and np.ndim(y_true) > 1:
+            layout = {n: getattr(estimator, n) for n in ("class_axis", "ignore_index")}
+            y_proba, y_true = as_rows(y_proba, y_true, **layout)
         if y_proba.ndim == 1:
             y_proba = np.column_stack([1 - y_proba, y_proba])
         kwargs = {"labels": estimator.classes_, **kwargs}
         return float(self._sign * self._score_func(y_true, y_proba, **kwargs))
 
     def __repr__(self) -> str:
+        name = getattr(self._score_func, "__name__", self._score_func)
         sign = "" if self._sign < 0 else ", sign=1"
-        return f"CalibrationScorer({self._score_func.__name__}{sign})"
+        multilabel = ", multilabel=True" if self._multilabel else ""
+        return f"CalibrationScorer({name}{sign}{multilabel})"
 
 
 # By name; "neg_" turns a metric that is better when lower.
@@ -52,13 +68,22 @@ sce_scorer = _SCORERS["neg_static_calibration_error"]
 entropy_scorer = _SCORERS["predictive_entropy"]
 
 
-def get_scorer(scoring: Any) -> Any:
+# Scores of scikit-learn that know no labels of which some are not known.
+_OF_LABELS = {"neg_brier_score": "brier", "neg_log_loss": "nll"}
+
+
+def get_scorer(scoring: Any, *, multilabel: bool = False) -> Any:
     """Return the scorer of a name: skcalib's own or any of scikit-learn's.
 
     Parameters
     ----------
     scoring : str, callable or None
         A name that `get_scorer_names` lists. A callable, or None, is returned as is.
+
+    multilabel : bool, default=False
+        Whether the labels of a row may occur together, so that `y` has a column a
+        label: the score is then the mean over the labels, see `per_label`. Known are
+        skcalib's own names, "neg_log_loss" and "neg_brier_score".
 
     Returns
     -------
@@ -98,6 +123,8 @@ def get_scorer(scoring: Any) -> Any:
     >>> cross_val_score(TemperatureScaling(), logits, y, scoring=scorer).shape
     (5,)
     """
+    if multilabel:
+        return _multilabel_scorer(scoring)
     if isinstance(scoring, str) and scoring in _SCORERS:
         return copy.deepcopy(_SCORERS[scoring])
     if isinstance(scoring, str) and scoring not in get_sklearn_scorer_names():
@@ -106,6 +133,18 @@ def get_scorer(scoring: Any) -> Any:
             "skcalib.metrics.get_scorer_names() lists all names."
         )
     return get_sklearn_scorer(scoring)
+
+
+def _multilabel_scorer(scoring: Any) -> CalibrationScorer:
+    if isinstance(scoring, str) and scoring in _OF_LABELS:
+        return CalibrationScorer(_OF_LABELS[scoring], multilabel=True)
+    if not isinstance(scoring, str) or scoring not in _SCORERS:
+        raise ValueError(
+            f"{scoring!r} is no scorer of several labels. With multilabel=True there "
+            f"are {[*_OF_LABELS]} and skcalib's own names."
+        )
+    plain = _SCORERS[scoring]
+    return CalibrationScorer(plain._score_func, plain._sign, multilabel=True)
 
 
 def get_scorer_names() -> list[str]:

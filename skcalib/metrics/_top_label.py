@@ -46,6 +46,8 @@ def expected_calibration_error(
     pos_label : int, float, bool or str, default=None
         Class that a single column of `y_proba` is the probability of. By default 1
         where the labels are 0 and 1, -1 and 1 or bool; others have no default.
+        "event" beside a `y_true` of numbers says that the column is the probability of
+        what `y_true` counts and is never turned round, see Notes.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Non-negative weights; integer weights equal repeated rows.
@@ -70,7 +72,7 @@ def expected_calibration_error(
     --------
     adaptive_expected_calibration_error : Bins of equal mass.
     smooth_calibration_error : No bins.
-    static_calibration_error : Takes confidences with whether each was right.
+    static_calibration_error : Every column, not only that of the predicted class.
 
     Notes
     -----
@@ -81,10 +83,12 @@ def expected_calibration_error(
 
     A single column holds the probability of one of two classes, not confidences in
     the predicted one of several: those below 0.5 would count as predictions of the
-    other class. Of confidences and whether each was right (0 or 1),
-    `static_calibration_error` is the ECE. A warning points to it where errors of one
-    sign below and above 0.5 cancel; an explicit `pos_label` says that there is no
-    mistake.
+    other class. Confidences beside whether each was right (0 or 1) are passed with
+    ``pos_label="event"``, and so is the probability of class 1 for its own error,
+    :math:`|\mathrm{frequency}_b - \bar p_b|` in bins from 0 to 1. A warning points
+    there where errors of one sign below and above 0.5 cancel; an explicit `pos_label`
+    says that there is no mistake. What depends on all classes is then that of two, the
+    event and its absence.
 
     References
     ----------
@@ -99,6 +103,13 @@ def expected_calibration_error(
     >>> y_proba = [[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]
     >>> round(expected_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.35
+
+    Confidences, and whether the predicted class was right:
+
+    >>> correct, confidence = [1, 0, 0], [0.9, 0.3, 0.2]
+    >>> error = expected_calibration_error(correct, confidence, pos_label="event")
+    >>> round(error, 3)
+    0.2
     """
     stats = checked_stats(
         y_true, y_proba, n_bins, "uniform", labels, sample_weight, pos_label

@@ -7,6 +7,7 @@ import numpy as np
 
 from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import check_bootstrap, check_strategy
+from skcalib.metrics._multi_label import LabelColumns, refuse_pos_label
 from skcalib.plotting._binned_rows import BinnedRows, check_interval
 from skcalib.plotting._style import (
     COLOURS,
@@ -97,6 +98,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         n_bootstrap=200,
         confidence_level=0.95,
         random_state=0,
+        multilabel=False,
         name=None,
         ax=None,
     ):
@@ -144,6 +146,10 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         random_state : int, RandomState instance or None, default=0
             Seed of the bands.
 
+        multilabel : bool, default=False
+            Whether `y_true` and `y_proba` have a column for each of several labels that
+            may occur together, see `skcalib.metrics.per_label`; `labels` names them.
+
         name : str, default=None
             Title.
 
@@ -159,17 +165,15 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         check_interval(interval)
         check_whole("n_bins", n_bins)
         check_strategy(strategy)
-        codes, proba, weight = check_proba(
-            y_true, y_proba, labels, sample_weight, pos_label
-        )
-        names = _column_names(y_true, codes, proba.shape[1], labels)
+        read = _read_labels if multilabel else _read_classes
+        names, rows_of = read(y_true, y_proba, labels, sample_weight, pos_label)
 
         def of_column(k):
-            p = proba[:, k].astype(np.float64)
-            return BinnedRows(p, codes == k, weight, n_bins, strategy)
+            confidence, hit, weight = rows_of(k)
+            return BinnedRows(confidence, hit, weight, n_bins, strategy)
 
         if classes is None:
-            columns = _largest_gaps(of_column, proba.shape[1])
+            columns = _largest_gaps(of_column, len(names))
         else:
             columns = [_find(names, label) for label in classes]
         bins = [of_column(k) for k in columns]
@@ -251,6 +255,30 @@ class ClasswiseReliabilityDisplay(FromEstimator):
             f"{self.classes[row]}  {100 * self.errors[row]:.2f} %", fontsize="medium"
         )
         hide_box(ax)
+
+
+def _read_classes(y_true, y_proba, labels, sample_weight, pos_label):
+    """Return the classes, and what gives probability, hit and weight of each."""
+    codes, proba, weight = check_proba(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
+
+    def rows_of(k):
+        return proba[:, k].astype(np.float64), codes == k, weight
+
+    return _column_names(y_true, codes, proba.shape[1], labels), rows_of
+
+
+def _read_labels(y_true, y_proba, labels, sample_weight, pos_label):
+    """Return the same of labels that may occur together, where they are known."""
+    refuse_pos_label(pos_label)
+    given = LabelColumns(y_true, y_proba, sample_weight, labels)
+
+    def rows_of(k):
+        rows = given.used(k)
+        return given.proba[rows, k], given.is_set[rows, k], given.weight[rows]
+
+    return given.names.tolist(), rows_of
 
 
 def _column_names(y_true, codes, n_columns, labels):

@@ -44,6 +44,15 @@ def constant_table(rng, n):
     return ops.Table(ascending(rng, n), values, "constant")
 
 
+def binary_map(rng, k):
+    """Return a map of two classes, every other one without logits."""
+    if k % 2:
+        tables = linear_table(rng, 5), constant_table(rng, 7)
+        return CalibrationMap(ops.Lookup(tables), ops.Renormalise())
+    affine = ops.Affine(rng.uniform(0.5, 2, 2), rng.normal(size=2))
+    return CalibrationMap(ops.LogOdds(), affine, ops.LogSigmoid(), ops.Softmax())
+
+
 def drawn_maps(rng):
     """Return the operations of each map by its name."""
     lengths = rng.integers(2, 40, K)
@@ -105,5 +114,10 @@ def drawn_maps(rng):
             GapPower(rng.uniform(0.5, 2, K), float(rng.uniform(1.1, 1.5))),
             ops.Softmax(),
         ],
+        "per_column": [
+            ops.PerColumn(tuple(binary_map(rng, k) for k in range(K))),
+            ops.Sigmoid(),
+        ],
+        "shared_column": [ops.PerColumn((binary_map(rng, 1),)), ops.Sigmoid()],
         "replace_top_pieces": [ops.ReplaceTop(constant_table(rng, 20))],
     }

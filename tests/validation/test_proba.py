@@ -232,7 +232,7 @@ def confidences(n=2000, gap=0.15, seed=0):
 @pytest.mark.parametrize("gap", [0.1, -0.1])
 def test_confidences_of_several_classes_are_recognised(gap):
     right, confidence = confidences(gap=gap)
-    with pytest.warns(OneColumnWarning, match="static_calibration_error"):
+    with pytest.warns(OneColumnWarning, match='pos_label="event"'):
         check_top_label(right, confidence)
     with pytest.warns(OneColumnWarning, match="too (large|small) both below and"):
         check_proba(right == 1, confidence[:, np.newaxis], top_label=True)

@@ -1,0 +1,151 @@
+"""Metrics by name, each with the ends of an interval: what a report holds."""
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skcalib._optional import import_optional
+from skcalib.metrics._bins import Floats
+from skcalib.metrics._registry import METRICS
+
+
+class MetricEstimate(NamedTuple):
+    """A metric and the ends of its interval, None where none was asked for."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class CalibrationReport(Mapping[str, MetricEstimate]):
+    """Metrics by name, as `calibration_report` returns them.
+
+    ``report["ece"]`` is a `MetricEstimate`, a tuple (value, low, high).
+
+    Attributes
+    ----------
+    n_samples, n_classes : int
+        Shape of the probabilities, rows without weight left out.
+
+    n_bins : int
+        Number of bins of the binned metrics.
+
+    n_bootstrap : int
+        Number of bootstrap replicates.
+
+    confidence_level : float
+        Level of the intervals.
+    """
+
+    def __init__(
+        self,
+        estimates: dict[str, MetricEstimate],
+        *,
+        n_samples: int,
+        n_classes: int,
+        n_bins: int,
+        n_bootstrap: int,
+        confidence_level: float,
+    ) -> None:
+        self._estimates = estimates
+        self.n_samples = n_samples
+        self.n_classes = n_classes
+        self.n_bins = n_bins
+        self.n_bootstrap = n_bootstrap
+        self.confidence_level = confidence_level
+
+    def __getitem__(self, name: str) -> MetricEstimate:
+        return self._estimates[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._estimates)
+
+    def __len__(self) -> int:
+        return len(self._estimates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers and strings only, ready for JSON.
+
+        Returns
+        -------
+        report : dict
+            The attributes, and under "metrics" a dict (value, low, high) by name.
+        """
+        return {
+            "n_samples": self.n_samples,
+            "n_classes": self.n_classes,
+            "n_bins": self.n_bins,
+            "n_bootstrap": self.n_bootstrap,
+            "confidence_level": self.confidence_level,
+            "metrics": {name: e._asdict() for name, e in self._estimates.items()},
+        }
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            One row a metric, columns value, low and high.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = import_optional("pandas", "CalibrationReport.to_frame")
+        frame = pandas.DataFrame(
+            list(self._estimates.values()),
+            index=pandas.Index(list(self._estimates), name="metric"),
+            columns=list(MetricEstimate._fields),
+        )
+        return frame.astype(float)
+
+    @property
+    def _title(self) -> str:
+        title = (
+            f"Calibration on {self.n_samples:,} samples of {self.n_classes:,} classes"
+        )
+        if self.n_bootstrap:
+            title += f", {100 * self.confidence_level:.4g} % bootstrap intervals"
+        return title
+
+    def _rows(self) -> Iterator[tuple[str, str, str]]:
+        for name, (value, low, high) in self._estimates.items():
+            interval = "" if low is None else f"[{low:.4f}, {high:.4f}]"
+            yield str(METRICS[name].title), f"{value:.4f}", interval
+
+    def __str__(self) -> str:
+        width = max(len(title) for title, *_ in self._rows())
+        lines = [f"{a:<{width}}  {b:>8}  {c}".rstrip() for a, b, c in self._rows()]
+        return "\n".join([self._title, "", *lines])
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={self[name].value:.4g}" for name in self)
+        return f"CalibrationReport({values})"
+
+    def _repr_html_(self) -> str:
+        head = "<tr><th>Metric</th><th>Value</th><th>Interval</th></tr>"
+        body = "".join(
+            f"<tr><td>{escape(a)}</td><td>{b}</td><td>{c}</td></tr>"
+            for a, b, c in self._rows()
+        )
+        caption = f"<caption>{escape(self._title)}</caption>"
+        return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
+
+
+def interval(
+    name: str, value: float, draws: Floats, confidence_level: float
+) -> tuple[float, float]:
+    """Return percentiles of the draws; those of a gap are moved down by their excess.
+
+    Draws that are NaN are left out.
+    """
+    tail = (1 - confidence_level) / 2
+    ends = np.nanquantile(draws, [tail, 1 - tail])
+    if METRICS[name].is_gap:
+        ends = np.maximum(ends - (np.nanmean(draws) - value), 0)
+    low, high = ends.tolist()
+    return low, high

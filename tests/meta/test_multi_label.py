@@ -1,0 +1,257 @@
+"""Labels that may occur together."""
+
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import expit
+from sklearn.base import clone
+from sklearn.datasets import make_multilabel_classification
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
+from sklearn.neighbors import KNeighborsClassifier
+
+from skcalib import (
+    CalibratedClassifier,
+    DensityRatioCalibration,
+    IsotonicCalibration,
+    MultiLabelCalibration,
+    PlattScaling,
+    TemperatureScaling,
+    load,
+    logits_from_proba,
+    save,
+)
+from skcalib.exceptions import AbsentClassWarning
+from skcalib.metrics import expected_calibration_error, get_scorer, per_label
+from tests.shared.every_calibrator import CALIBRATORS, VARIANTS, identify
+
+TEMPERATURES = [0.5, 1.0, 2.0, 4.0]
+
+
+def make_labels(n=2000, seed=0):
+    """Return logits that are off by `TEMPERATURES`, and labels."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-0.5, 2, (n, 4))
+    y = (rng.random((n, 4)) < expit(logits)).astype(int)
+    return logits * TEMPERATURES, y
+
+
+MAPS = [c for c in CALIBRATORS + VARIANTS if hasattr(c, "calibration_map")]
+
+
+@pytest.mark.parametrize("calibrator", MAPS, ids=identify)
+def test_each_label_has_the_map_of_its_own_column(calibrator):
+    logits, y = make_labels(300)
+    multi = MultiLabelCalibration(calibrator).fit(logits, y)
+    proba = multi.predict_proba(logits)
+    for k in range(4):
+        alone = clone(calibrator).fit(logits[:, k], y[:, k])
+        assert_allclose(proba[:, k], alone.predict_proba(logits[:, k])[:, 1], atol=1e-9)
+        part = multi.calibrators_[k].predict_proba(logits[:, k])[:, 1]
+        assert_allclose(proba[:, k], part, atol=1e-12)
+    assert_allclose(expit(multi.decision_function(logits)), proba, atol=1e-12)
+
+
+def test_the_temperatures_are_found():
+    multi = MultiLabelCalibration().fit(*make_labels(20000))
+    found = [part.temperature_ for part in multi.calibrators_]
+    assert_allclose(found, TEMPERATURES, rtol=0.05)
+
+
+def test_a_shared_map_is_that_of_all_entries():
+    logits, y = make_labels()
+    weight = np.random.default_rng(0).uniform(0, 2, len(y))
+    multi = MultiLabelCalibration(shared=True).fit(logits, y, weight)
+    alone = TemperatureScaling().fit(logits.ravel(), y.ravel(), np.repeat(weight, 4))
+    assert multi.calibrators_[0].temperature_ == pytest.approx(alone.temperature_)
+    expected = alone.predict_proba(logits.ravel())[:, 1].reshape(-1, 4)
+    assert_allclose(multi.predict_proba(logits), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("missing", [-1, np.nan])
+@pytest.mark.parametrize("shared", [False, True])
+def test_labels_that_are_not_known_are_left_out(missing, shared):
+    logits, y = make_labels()
+    hidden = np.random.default_rng(0).random(y.shape) < 0.3
+    partly = np.where(hidden, missing, y)
+    multi = MultiLabelCalibration(shared=shared).fit(logits, partly)
+    known = ~hidden if shared else ~hidden[:, 1]
+    z, codes = (logits, y) if shared else (logits[:, 1], y[:, 1])
+    alone = TemperatureScaling().fit(z[known], codes[known])
+    part = multi.calibrators_[0 if shared else 1]
+    assert part.temperature_ == pytest.approx(alone.temperature_)
+
+
+def test_weights_are_repetitions():
+    logits, y = make_labels(500)
+    times = np.random.default_rng(0).integers(0, 3, 500)
+    weighted = MultiLabelCalibration(PlattScaling()).fit(logits, y, times)
+    repeated = MultiLabelCalibration(PlattScaling()).fit(
+        np.repeat(logits, times, axis=0), np.repeat(y, times, axis=0)
+    )
+    assert_allclose(
+        weighted.predict_proba(logits), repeated.predict_proba(logits), atol=1e-6
+    )
+    accuracy = weighted.score(logits, y, times)
+    assert accuracy == pytest.approx(
+        weighted.score(np.repeat(logits, times, axis=0), np.repeat(y, times, axis=0))
+    )
+
+
+def test_a_label_that_never_varies_stays_as_it_is():
+    logits, y = make_labels()
+    y[:, 2] = 0
+    y[:, 3] = -1
+    with pytest.warns(AbsentClassWarning, match=r"2 of 4 labels .*: \[2, 3\]"):
+        multi = MultiLabelCalibration().fit(logits, y)
+    assert multi.calibrators_[2] is None
+    proba = multi.predict_proba(logits)
+    assert_allclose(proba[:, 2:], expit(logits[:, 2:]), atol=1e-12)
+
+
+def test_labels_are_named_by_data_frames():
+    pandas = pytest.importorskip("pandas")
+    logits, y = make_labels(200)
+    names = ["mass", "oedema", "fracture", "other"]
+    frame = pandas.DataFrame(logits, columns=names)
+    multi = MultiLabelCalibration().fit(frame, pandas.DataFrame(y, columns=names))
+    assert multi.classes_.tolist() == names
+    with pytest.raises(ValueError, match="Pass both in the same order"):
+        MultiLabelCalibration().fit(frame, pandas.DataFrame(y, columns=names[::-1]))
+    named = MultiLabelCalibration(classes=names).fit(logits, y)
+    assert named.classes_.tolist() == names
+
+
+def test_a_fitted_one_is_saved_cloned_and_pickled(tmp_path):
+    logits, y = make_labels(400)
+    y[:, 2] = 1
+    with pytest.warns(AbsentClassWarning):
+        multi = MultiLabelCalibration(IsotonicCalibration()).fit(logits, y)
+    save(multi, tmp_path / "multi.json")
+    expected = multi.predict_proba(logits)
+    twin = pickle.loads(pickle.dumps(multi))  # noqa: S301
+    for copy in (load(tmp_path / "multi.json"), twin):
+        assert_array_equal(copy.predict_proba(logits), expected)
+    assert not hasattr(clone(multi), "calibrators_")
+
+
+def test_float32_memmaps_and_tensors_are_read(tmp_path):
+    logits, y = make_labels(400)
+    logits = logits.astype(np.float32)
+    expected = MultiLabelCalibration().fit(logits, y).predict_proba(logits)
+    assert expected.dtype == np.float32
+    mapped = np.memmap(tmp_path / "z", np.float32, "w+", shape=logits.shape)
+    mapped[:] = logits
+    multi = MultiLabelCalibration().fit(mapped, y)
+    out = np.empty_like(logits)
+    multi.predict_proba(mapped, out=out)
+    assert_array_equal(out, expected)
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(logits)
+    of_tensor = MultiLabelCalibration().fit(tensor, torch.from_numpy(y))
+    assert_allclose(of_tensor.predict_proba(tensor), expected, atol=1e-6)
+
+
+def test_a_grid_search_chooses_by_the_mean_over_labels():
+    logits, y = make_labels(600)
+    y = np.where(np.random.default_rng(0).random(y.shape) < 0.1, -1, y)
+    scorer = get_scorer("neg_log_loss", multilabel=True)
+    search = GridSearchCV(
+        MultiLabelCalibration(),
+        {"shared": [True, False], "calibrator": [TemperatureScaling(), None]},
+        scoring=scorer,
+        cv=3,
+    ).fit(logits, y)
+    assert search.best_params_["shared"] is False
+    ece = get_scorer("neg_expected_calibration_error", multilabel=True)
+    best = search.best_estimator_
+    by_hand = per_label(expected_calibration_error, y, best.predict_proba(logits))
+    assert ece(best, logits, y) == pytest.approx(-by_hand.mean())
+    assert repr(ece) == (
+        "CalibrationScorer(expected_calibration_error, multilabel=True)"
+    )
+    with pytest.raises(ValueError, match="'neg_mean_squared_error' is no scorer of"):
+        get_scorer("neg_mean_squared_error", multilabel=True)
+
+
+@pytest.mark.parametrize(
+    "classifier",
+    [
+        MultiOutputClassifier(LogisticRegression()),
+        ClassifierChain(LogisticRegression()),
+        OneVsRestClassifier(LogisticRegression()),
+        KNeighborsClassifier(),
+    ],
+    ids=lambda c: type(c).__name__,
+)
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_classifiers_of_several_labels_are_calibrated(classifier, ensemble):
+    X, y = make_multilabel_classification(400, 8, n_classes=3, random_state=0)
+    model = CalibratedClassifier(
+        classifier, MultiLabelCalibration(PlattScaling()), cv=3, ensemble=ensemble
+    ).fit(X[:300], y[:300])
+    proba = model.predict_proba(X[300:])
+    assert proba.shape == (100, 3)
+    assert len(model.calibrators_) == (3 if ensemble else 1)
+    assert_array_equal(model.predict(X[300:]), (proba > 0.5).astype(int))
+    assert model.classes_.tolist() == [0, 1, 2]
+    raw = clone(classifier).fit(X[:300], y[:300]).predict_proba(X[300:])
+    after, before = (per_label("nll", y[300:], p).mean() for p in (proba, raw))
+    assert after < before + 0.05
+    scores = cross_val_score(
+        model, X, y, scoring=get_scorer("neg_brier_score", multilabel=True), cv=2
+    )
+    assert np.isfinite(scores).all()
+
+
+def test_a_frozen_classifier_gets_the_calibrator_of_its_scores():
+    X, y = make_multilabel_classification(300, 8, n_classes=3, random_state=0)
+    fitted = OneVsRestClassifier(LogisticRegression()).fit(X[:100], y[:100])
+    model = CalibratedClassifier(FrozenEstimator(fitted), MultiLabelCalibration())
+    model.fit(X[100:], y[100:])
+    alone = MultiLabelCalibration().fit(fitted.decision_function(X[100:]), y[100:])
+    expected = alone.predict_proba(fitted.decision_function(X))
+    assert_allclose(model.predict_proba(X), expected, atol=1e-12)
+
+
+def test_a_classifier_needs_labels_that_are_known():
+    X, y = make_multilabel_classification(60, n_classes=3, random_state=0)
+    model = CalibratedClassifier(OneVsRestClassifier(LogisticRegression()))
+    model.set_params(calibrator=MultiLabelCalibration())
+    with pytest.raises(ValueError, match=r"y has shape \(60,\); a MultiLabel"):
+        model.fit(X, y[:, 0])
+    with pytest.raises(ValueError, match="Label 1 of row 2 of y is not known"):
+        model.fit(X, np.where(np.arange(180).reshape(60, 3) == 7, -1, y))
+
+
+def test_probabilities_of_labels_become_log_odds():
+    proba = np.array([[0.1, 0.9], [0.0, 1.0]])
+    log_odds = logits_from_proba(proba, multilabel=True)
+    assert_allclose(log_odds[0], [-np.log(9), np.log(9)])
+    assert_allclose(expit(log_odds), proba, atol=1e-11)
+
+
+def test_what_is_no_indicator_matrix_is_refused():
+    logits, y = make_labels(50)
+    multi = MultiLabelCalibration()
+    with pytest.raises(ValueError, match=r"y has shape \(50,\) and the scores"):
+        multi.fit(logits, y[:, 0])
+    with pytest.raises(ValueError, match=r"X has shape \(50,\); MultiLabel"):
+        multi.fit(logits[:, 0], y[:, 0])
+    with pytest.raises(ValueError, match=r"X has shape \(50, 1\); MultiLabel"):
+        multi.fit(logits[:, :1], y[:, :1])
+    with pytest.raises(ValueError, match="y holds 2 in row 0, column 1"):
+        multi.fit(logits, y + np.array([0, 2 - y[0, 1], 0, 0]))
+    with pytest.raises(ValueError, match="all entries are -1 or NaN"):
+        multi.fit(logits, np.full_like(y, -1))
+    with pytest.raises(ValueError, match="y is the same wherever it is known"):
+        MultiLabelCalibration(shared=True).fit(logits, np.zeros_like(y))
+    with pytest.raises(TypeError, match="DensityRatioCalibration is no map"):
+        MultiLabelCalibration(DensityRatioCalibration()).fit(logits, y)
+    with pytest.raises(ValueError, match=r"classes has shape \(2,\) but there are 4"):
+        MultiLabelCalibration(classes=["a", "b"]).fit(logits, y)
