@@ -68,6 +68,7 @@ EXAMPLES = [
     "plot_monitoring.py",
     "plot_prior_shift.py",
     "plot_groups.py",
+    "plot_dense.py",
     "plot_dask.py",
     "plot_bilevel.py",
     "plot_clue.py",

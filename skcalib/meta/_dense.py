@@ -273,4 +273,6 @@ class DenseCalibration(BaseCalibrator):
 
 
 def _is_dense(X):
-    return not is_dask(X) and len(np.shape(X)) > 2
+    if is_dask(X):
+        return False
+    return len(X.shape if hasattr(X, "shape") else np.asarray(X).shape) > 2
