@@ -3,6 +3,7 @@
 Those that end in ``_`` overwrite `x`.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,12 @@ LARGEST_LOGIT = 1e60
 PROBA_FLOOR = 1e-12
 # Probabilities of true classes are cut off where scikit-learn does in float64.
 SMALLEST_PROBA = np.finfo(np.float64).eps
+
+
+# Rows of up to so many numbers are looked at as columns (`benchmarks/scale.py`).
+NARROW = 32
+# Whole numbers in a range of so many are counted in less time than they are sorted.
+MOST_COUNTED = 1 << 16
 
 
 def cut_logits(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -92,6 +99,53 @@ def true_log_proba(proba: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.f
     own = proba[np.arange(codes.shape[0]), codes].astype(np.float64)
     log_own: NDArray[np.float64] = np.log(np.maximum(own, SMALLEST_PROBA))
     return log_own
+
+
+def side_by_side(block: NDArray[Any]) -> NDArray[Any] | None:
+    """Return the columns of a block one after another, if there are few of them.
+
+    Sums and maxima of short rows then take a fraction of the time. None for others, and
+    where the block does not lie on the host.
+    """
+    if block.shape[1] > NARROW or not isinstance(block, np.ndarray):
+        return None
+    return np.array(block.T, order="C")
+
+
+def largest_column(block: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """Return the (first) column and the value of each row's maximum.
+
+    The value is NaN where the row holds one.
+    """
+    columns = side_by_side(block)
+    if columns is None:
+        top = block.argmax(axis=1)
+        return top, block[np.arange(top.shape[0], like=top), top]
+    largest = columns.max(axis=0)
+    found = columns == largest
+    for before, column in itertools.pairwise(found):
+        # True from the first column on that holds it.
+        column |= before
+    place = columns.shape[0] - found.sum(axis=0, dtype=np.uint8)
+    # Rows with NaN have no such column.
+    return np.minimum(place, columns.shape[0] - 1).astype(np.intp), largest
+
+
+def distinct(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Return the distinct values, ascending, and the place of each value among them.
+
+    Whole numbers that are near each other, such as labels, are counted, not sorted.
+    """
+    if values.dtype.kind in "iu" and values.size:
+        low, high = int(values.min()), int(values.max())
+        if high - low <= MOST_COUNTED:
+            # Differences of any integer type, modulo 2^64.
+            least = np.uint64(low % 2**64)
+            offset = (values.astype(np.uint64) - least).astype(np.intp)
+            occurs = np.bincount(offset) > 0
+            present = np.flatnonzero(occurs).astype(np.uint64) + least
+            return present.astype(values.dtype), (np.cumsum(occurs) - 1)[offset]
+    return np.unique(values, return_inverse=True)
 
 
 def first_not_finite(block: NDArray[Any]) -> tuple[int, Any] | None:

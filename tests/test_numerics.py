@@ -1,9 +1,10 @@
-"""The simplest candidate within one standard error of the best, no more and no less."""
+"""Array functions, and the choice of a candidate within one standard error."""
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
-from skcalib._numerics import choose, mean_and_error
+from skcalib._numerics import choose, distinct, largest_column, mean_and_error
 
 
 def scores_with_a_gap_of(n_errors, weight):
@@ -38,3 +39,33 @@ def test_the_error_is_that_of_repeated_units():
 
 def test_equal_candidates_leave_the_choice_to_the_first():
     assert choose(np.zeros((3, 5)), np.ones(5), one_standard_error=True) == 0
+
+
+@pytest.mark.parametrize("n_columns", [1, 2, 10, 32, 33, 100])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_largest_column_is_the_first_that_holds_the_maximum(n_columns, dtype):
+    block = np.random.default_rng(0).integers(0, 4, (500, n_columns)).astype(dtype)
+    top, largest = largest_column(block)
+    assert_array_equal(top, block.argmax(axis=1))
+    assert_array_equal(largest, block.max(axis=1), strict=True)
+    block[3, -1] = np.nan
+    assert np.isnan(largest_column(block)[1][3])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([127, -128, 127, 0], dtype=np.int8),
+        np.array([2**63 + 5, 2**63, 2**63 + 5], dtype=np.uint64),
+        np.array([-(2**62), 2**62]),
+        np.array([5]),
+        np.array([], dtype=int),
+        np.array(["b", "a", "b"]),
+        np.array([0.5, -1.0, 0.5]),
+    ],
+    ids=["near", "large", "far apart", "one", "none", "texts", "fractions"],
+)
+def test_distinct_values_are_those_of_a_sort(values):
+    found, expected = distinct(values), np.unique(values, return_inverse=True)
+    for part, other in zip(found, expected, strict=True):
+        assert_array_equal(part, other, strict=True)

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
+from skcalib._numerics import side_by_side
 from skcalib._solvers._result import (
     ALL_EQUAL,
     CONVERGED,
@@ -188,18 +189,51 @@ def _statistic(
     beta: float, logits: NDArray, codes: NDArray, weight: NDArray
 ) -> NDArray[np.float64]:
     """Sum loss, slope, curvature and misses of one block, in log beta."""
-    t, t_label = scaled_logits(logits, codes, beta)
+    columns = side_by_side(logits)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = _moments(beta, logits, columns)
+        if not np.isfinite(sums[-1]).all():
+            sums = _moments(beta, logits, columns, floor=-FLOOR)
+    largest, total, mean, square = sums
+    t_label = beta * (_own(logits, codes) - largest)
+    mean_label, mean_t = weight @ t_label, weight @ mean
+    slope = mean_t - mean_label
+    curvature = weight @ (square - mean * mean) + slope
+    loss = weight @ np.log(total) - mean_label
+    misses = weight @ (t_label < 0)
+    return np.stack([loss, slope, curvature, misses])
+
+
+def _moments(
+    beta: float,
+    logits: NDArray,
+    columns: NDArray | None,
+    floor: float | None = None,
+) -> tuple[NDArray, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return max z, the sum of exp(t), and means of t and t^2 under softmax(t).
+
+    There is one entry for each row, and t = beta (z - max z), cut at `floor`. Without
+    the cut, what overflows leaves NaN.
+    """
+    rows = logits if columns is None else columns
+    axis = 1 if columns is None else 0
+    largest = rows.max(axis=axis, keepdims=True)
+    t = _scaled(rows, largest, beta)
+    if floor is not None:
+        np.maximum(t, floor, out=t)
     exp_t = np.exp(t)
     # Dot products, several times as fast as sums; over the rows, float64 takes over.
-    total = np.vecdot(exp_t, np.ones_like(t[0])).astype(np.float64)
-    mean = np.vecdot(exp_t, t) / total
-    exp_t *= t
-    square = np.vecdot(exp_t, t) / total
-    slope = mean - t_label
-    rows = np.stack(
-        [np.log(total) - t_label, slope, square - mean**2 + slope, t_label < 0]
-    )
-    return rows @ weight
+    if columns is None:
+        total = np.vecdot(exp_t, np.ones_like(t[0])).astype(np.float64)
+        mean = np.vecdot(exp_t, t) / total
+        exp_t *= t
+        square = np.vecdot(exp_t, t) / total
+    else:
+        total = exp_t.sum(axis=0).astype(np.float64)
+        mean = np.einsum("kn,kn->n", exp_t, t) / total
+        exp_t *= t
+        square = np.einsum("kn,kn->n", exp_t, t) / total
+    return largest.reshape(-1).astype(np.float64), total, mean, square
 
 
 def scaled_logits(
@@ -207,13 +241,23 @@ def scaled_logits(
 ) -> tuple[NDArray, NDArray[np.float64]]:
     """Return ``beta * (z - max z)``, cut at -FLOOR, and that of the label, uncut."""
     largest = logits.max(axis=1, keepdims=True)
-    own = np.take_along_axis(logits, codes[:, np.newaxis], axis=1)
-    t_label = beta * (own.astype(np.float64) - largest)[:, 0]
+    t_label = beta * (_own(logits, codes) - largest[:, 0])
     with np.errstate(over="ignore"):
-        t = logits - largest
-        t *= t.dtype.type(beta) if _is_normal(beta, t.dtype) else beta
+        t = _scaled(logits, largest, beta)
     np.maximum(t, -FLOOR, out=t)
     return t, t_label
+
+
+def _own(logits: NDArray, codes: NDArray) -> NDArray[np.float64]:
+    """Return the logit of the class of each row."""
+    own = np.take_along_axis(logits, codes[:, np.newaxis], axis=1)[:, 0]
+    return own.astype(np.float64)
+
+
+def _scaled(rows: NDArray, largest: NDArray, beta: float) -> NDArray:
+    t = rows - largest
+    t *= t.dtype.type(beta) if _is_normal(beta, t.dtype) else beta
+    return t
 
 
 def _is_normal(beta: float, dtype: np.dtype) -> bool:

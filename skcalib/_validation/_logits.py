@@ -25,7 +25,7 @@ from skcalib._blocks import (
     open_source,
     row_slices,
 )
-from skcalib._numerics import first_not_finite
+from skcalib._numerics import distinct, first_not_finite
 from skcalib._sklearn_compat import check_sample_weight
 from skcalib._validation._column_classes import (
     classes_of_columns,
@@ -179,9 +179,9 @@ def encode_labels(
         check_classification_targets(y)
     if classes is None and names is None and y.dtype.kind in "iu":
         extremes = np.array([y.min(), y.max()])
-        if _are_column_numbers(extremes, n_columns):  # Spares many rows a sort.
+        if _are_column_numbers(extremes, n_columns):  # Spares many rows a copy.
             return _numbered(extremes, n_columns), y.astype(np.intp, copy=False)
-    present, codes = np.unique(y, return_inverse=True)
+    present, codes = distinct(y)
     if classes is None and names is not None:
         classes = classes_of_columns(present, names)
     if classes is not None:
@@ -390,7 +390,7 @@ def check_two_classes(
     classes: NDArray[Any],
 ) -> None:
     """Refuse rows of a single class, those of weight 0 left out."""
-    present = np.flatnonzero(on_host(np.bincount(codes[weight > 0])))
+    present = np.flatnonzero(on_host(np.bincount(codes, weight)))
     refuse_one_class(estimator, present, classes)
 
 

@@ -17,6 +17,7 @@ from skcalib._blocks import (
     open_source,
     slices_of,
 )
+from skcalib._numerics import largest_column
 from skcalib._validation._column_classes import (
     classes_of_columns,
     columns_of_labels,
@@ -374,11 +375,10 @@ def _find_top(proba: Rows) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
 
     def of_block(rows: slice) -> bool:
         block = proba[rows]
-        column = block.argmax(axis=1)
-        largest = block[np.arange(column.shape[0], like=column), column]
+        column, largest = largest_column(block)
         top[rows] = on_host(column)
         confidence[rows] = on_host(largest)
-        # argmax stops at NaN, which then fails the first comparison.
+        # The maximum of NaN is NaN, which fails the first comparison.
         return bool(
             largest.max() <= 1 + ROUNDING
             and block.min() >= 0
