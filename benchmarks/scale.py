@@ -3,7 +3,8 @@
 Fits TemperatureScaling to float32 logits of `--rows` rows, in a temporary file in
 `--folder`, once for each engine. A pass is one look at all rows: the check for NaN and
 each step of the solver; Dask takes a sample as well, and starts its workers beforehand.
-"one read" is a sum over the same rows by the same engine, so the fastest a pass can be.
+"one read" is a sum over the same rows by the same engine, so the fastest a pass can be;
+"one exp" adds the exponential of each number, which every step of the solver needs.
 Seconds are those of the processors, of all processes together, which what else the
 machine does hardly changes; "wall" are those on the clock. "peak MB" is how much the
 resident memory of the process, or of a worker, rises above what it was before the fit.
@@ -57,17 +58,18 @@ def measured(engine, path, y):
     with opened(engine, path, y) as (X, labels, source, everywhere):
         functions = [
             lambda: source.sum(sum_of_block),
+            lambda: source.sum(sum_of_exp),
             lambda: TemperatureScaling().fit(X, labels),
         ]
         # Once for what is imported and started on the way.
         functions[0](), TemperatureScaling().fit(X[:1000], labels[:1000])
-        (of_read, of_fit), (_, scaling) = in_turns(
+        (of_read, of_exp, of_fit), (*_, scaling) = in_turns(
             functions, 2, clock=lambda: sum(everywhere(time.process_time))
         )
         everywhere(fresh_peak)  # Forgets those of before.
         before = everywhere(fresh_peak)
         start = time.perf_counter()
-        functions[1]()
+        functions[-1]()
         wall = time.perf_counter() - start
         after = everywhere(fresh_peak)
     rises = np.subtract(after, before)[1 if source.is_remote else 0 :]
@@ -80,13 +82,19 @@ def measured(engine, path, y):
         "GB read": passes * n_bytes / 1e9,
         "a pass": of_fit.min() / passes,
         "one read": of_read.min(),
+        "one exp": of_exp.min(),
         "ratio": of_fit.min() / passes / of_read.min(),
+        "to exp": of_fit.min() / passes / of_exp.min(),
         "peak MB": rises.max() / 1e6,
     }
 
 
 def sum_of_block(block, *_):
     return float(block.sum(dtype=np.float64))
+
+
+def sum_of_exp(block, *_):
+    return float(np.exp(block).sum(dtype=np.float64))
 
 
 @contextmanager
@@ -149,6 +157,7 @@ def fits(rows):
         "passes",
         "ms a pass",
         "ms one read",
+        "ms one exp",
         "peak MB",
     ]
     return Table(
@@ -161,6 +170,7 @@ def fits(rows):
                 r["passes"],
                 f"{1000 * r['a pass']:.0f}",
                 f"{1000 * r['one read']:.0f}",
+                f"{1000 * r['one exp']:.0f}",
                 f"{r['peak MB']:.0f}",
             ]
             for r in rows
