@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 # Seconds that a test may take: a cluster without workers waits for them for ever.
-PATIENCE = 150
+PATIENCE = 300
 # A worker that hears nothing for so long, on a machine that is busy or was asleep,
 # takes the scheduler for lost and ends, and a cluster of its own accord has no other.
 DEAF = {
@@ -186,7 +186,8 @@ def lose_connection(dask_worker):
 
 def test_a_cluster_that_lost_its_workers_has_new_ones(client):
     before = client.run(os.getpid)
-    client.run(lose_connection)
+    # Some are gone before they have answered.
+    client.run(lose_connection, on_error="return")
     found = TemperatureScaling().fit(*rows_and_labels(4000, 1000))
     client.wait_for_workers(2, timeout=60)
     assert not set(before.values()) & set(client.run(os.getpid).values())
