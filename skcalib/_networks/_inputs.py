@@ -37,13 +37,13 @@ _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 def as_rows(estimator: Any, X: Any) -> Any:
     """Return X as it is, or as an array of real numbers; refuse what is no rows."""
     name = type(estimator).__name__
-    if isinstance(X, torch.Tensor | Dataset | DataLoader | Mapping):
-        return X
-    if issparse(X):
+    if issparse(X):  # of which one kind is a mapping
         raise TypeError(
             f"Sparse data was passed for X, but {name} needs dense data. Use "
             "'.toarray()' to convert it."
         )
+    if isinstance(X, torch.Tensor | Dataset | DataLoader | Mapping):
+        return X
     rows = X if isinstance(X, np.ndarray) else np.asarray(X)
     if rows.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: X has type {rows.dtype}.")

@@ -93,6 +93,11 @@ def split_labels(rows: Mapping[str, Any]) -> tuple[NamedRows, Any]:
     """Return named inputs, and the labels that stand beside them or None."""
     if isinstance(rows, NamedRows):
         return rows, None
+    if not all(isinstance(name, str) for name in rows):
+        raise TypeError(
+            f"X is a {type(rows).__name__} whose keys are no names. Pass a dict from "
+            "the names of the network's inputs to arrays or tensors."
+        )
     parts = dict(rows)
     labels = [parts.pop(name) for name in _LABELS if name in parts]
     return NamedRows(parts), labels[0] if labels else None

@@ -236,6 +236,11 @@ def test_named_inputs_that_do_not_fit_together(module, tokens):
         TorchLogits(module).fit(unknown)
 
 
+def test_a_mapping_without_names_is_refused(module):
+    with pytest.raises(TypeError, match="a dict whose keys are no names"):
+        TorchLogits(module).fit({0: [1.0], 1: [2.0]})
+
+
 def test_rows_padded_batch_by_batch_are_told_from_rows_of_one_length(module):
     X = [
         {"input_ids": torch.ones(n, dtype=torch.int64), "attention_mask": torch.ones(n)}
