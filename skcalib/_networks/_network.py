@@ -14,6 +14,7 @@ from skcalib._networks._folding import fold_batch_norm
 from skcalib._networks._given import Given
 from skcalib._networks._named import NamedRows, each, perturbed_name
 from skcalib._networks._onnx import SessionLogits, confirm_once, convert
+from skcalib._networks._processes import Processes
 from skcalib._networks._site import SiteModule
 from skcalib._networks._torch import (
     as_logits,
@@ -81,6 +82,9 @@ class Network:
     confirm : callable, default=None
         Takes a few inputs and raises where `forward` is not what it stands for.
 
+    processes : Processes, default=None
+        Those among which passes are shared out.
+
     Attributes
     ----------
     device : torch.device
@@ -109,6 +113,7 @@ class Network:
         reason: str | None = None,
         watched: bool = False,
         confirm: Callable[[Tensor], None] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         if precision is not None and precision not in PRECISIONS:
             raise ValueError(
@@ -123,6 +128,7 @@ class Network:
         self._module: Any = forward
         self._is_inner = site is not None and hasattr(forward, "site_values")
         self._confirm = confirm
+        self.processes = processes if fixed_batch is None else None
         self._watched = watched
         self._compiled = compiled
         # cuDNN differentiates recurrent layers in train mode only.
@@ -139,7 +145,13 @@ class Network:
         `values` are inputs, or a pair of inputs and a shift at the site. One column of
         log-odds z becomes the two columns (0, z).
         """
-        return self._run(self._forward, values)
+        given = values if isinstance(values, tuple) else (values,)
+        n_rows, processes = given[0].shape[0], self.processes
+        part = None if processes is None else processes.part(n_rows)
+        if processes is None or part is None:
+            return self._run(self._forward, given)
+        own = tuple(argument[part] for argument in given)
+        return processes.gather(self._run(self._forward, own), n_rows)
 
     def _run(self, forward: Any, values: Any, *, rounded: bool = True) -> Tensor:
         given = values if isinstance(values, tuple) else (values,)
@@ -178,12 +190,14 @@ class Network:
 
     def shifted(self, x: Any, delta: Tensor, bounds: Any = None) -> Any:
         """Return what the network takes for ``clip(x + delta)``, in new tensors."""
+        if self.processes is not None:
+            delta = self.processes.sum_gradient(delta, x.shape[0])
         if not self._is_inner:
             seen = self.perturbed(x)
             values = seen + delta
             values = values if bounds is None else values.clamp(*bounds)
             return values if seen is x else NamedRows({**x, self._input(x): values})
-        if bounds is None and self.fixed_batch is None:
+        if bounds is None and self.fixed_batch is None and self.processes is None:
             return x, delta
         base = self.perturbed(x)
         if bounds is None:
@@ -353,6 +367,7 @@ def open_network(
     precision: str | None = None,
     channels_last: bool = False,
     compile: bool = False,  # noqa: A002
+    distributed: bool = False,
 ) -> Network:
     """Open a network of any kind that `NeuralClamping` takes.
 
@@ -388,6 +403,9 @@ def open_network(
     compile : bool, default=False
         Whether the network goes through `torch.compile`.
 
+    distributed : bool, default=False
+        Whether passes are shared out among the processes of torch.distributed.
+
     Returns
     -------
     network : Network
@@ -401,6 +419,7 @@ def open_network(
         "precision": precision,
         "channels_last": channels_last,
         "compiled": compile,
+        "processes": Processes() if distributed else None,
     }
     if given.kind == "onnx":
         return _open_onnx(given, device, site, options)

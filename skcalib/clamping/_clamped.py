@@ -19,6 +19,7 @@ from skcalib._networks._given import Brief
 from skcalib._networks._inputs import Inputs, as_rows
 from skcalib._networks._network import open_network
 from skcalib._networks._sharing import portable
+from skcalib._numerics import hash_rows
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
 from skcalib._solvers._result import CONVERGED
@@ -66,6 +67,7 @@ SHARED_CONSTRAINTS = {
     "precision": [StrOptions({"bf16", "fp16"}), None],
     "channels_last": ["boolean"],
     "compile": ["boolean"],
+    "distributed": ["boolean"],
     "output": [str, Integral, None],
     "site": [str, None],
     "classes": ["array-like", None],
@@ -297,7 +299,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             return self.output_calibrator_.calibration_map()
         return CalibrationMap(Scale(1 / self.temperature_), Softmax())
 
-    def _open_network(self):
+    def _open_network(self, *, distributed=False):
         return open_network(
             self.model,
             device=self.device,
@@ -306,6 +308,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             precision=self.precision,
             channels_last=self.channels_last,
             compile=self.compile,
+            distributed=distributed,
         )
 
     def _open_problem(
@@ -313,7 +316,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
     ):
         """Validate everything `fit` is given; return the problem."""
         self._new_output_calibrator()
-        network = self._open_network()
+        network = self._open_network(distributed=self.distributed)
         if needs_gradient:
             check_differentiable(network)
         rows = as_rows(self, X)
@@ -334,6 +337,8 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         weight = check_weight(sample_weight, codes)
         check_two_classes(self, codes, weight, self.classes_)
         check_range(self.feasible_range, inputs)
+        if network.processes is not None:
+            self._check_processes(network.processes, inputs, codes, weight)
         objective = Objective(
             network, inputs, codes, weight, self.loss, gamma, self.feasible_range
         )
@@ -344,6 +349,18 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             space, problem.shape, lambda: problem.channel_moments[1]
         )
         return problem
+
+    def _check_processes(self, processes, inputs, codes, weight):
+        """Refuse what would lead the processes of a fit apart."""
+        if not isinstance(self.random_state, Integral):
+            raise ValueError(
+                f"random_state={self.random_state!r} may differ from process to "
+                "process. With distributed=True it has to be an integer."
+            )
+        rows = inputs.hashes()
+        hashes = [hash_rows(part).sum() for part in (codes[:, None], weight[:, None])]
+        hashes += [] if rows is None else [hash_rows(rows[:, None]).sum()]
+        processes.refuse_differences(inputs.n_samples, *map(int, hashes))
 
     def _check_features(self, X, rows, *, reset):
         """Set or check n_features_in_ where inputs are rows of features."""

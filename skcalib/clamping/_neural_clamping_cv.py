@@ -84,6 +84,11 @@ class NeuralClampingCV(ClampedClassifier):
     compile : bool, default=False
         Run the network through ``torch.compile``.
 
+    distributed : bool, default=False
+        Share the passes of `fit` out among the processes of ``torch.distributed``. Each
+        of them calls `fit` with all of the data and ends with the same result. What
+        follows, such as a prediction, each does by itself.
+
     output : str or int, default=None
         Which part of the network's result holds the logits.
 
@@ -199,6 +204,7 @@ class NeuralClampingCV(ClampedClassifier):
         precision=None,
         channels_last=False,
         compile=False,  # noqa: A002
+        distributed=False,
         output=None,
         site=None,
         classes=None,
@@ -224,6 +230,7 @@ class NeuralClampingCV(ClampedClassifier):
         self.precision = precision
         self.channels_last = channels_last
         self.compile = compile
+        self.distributed = distributed
         self.output = output
         self.site = site
         self.classes = classes
