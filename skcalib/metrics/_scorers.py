@@ -55,12 +55,17 @@ class CalibrationScorer(Scorer):
         return f"CalibrationScorer({name}{sign}{multilabel})"
 
 
-# By name; "neg_" turns a metric that is better when lower.
-_SCORERS = {
-    f"{prefix}{metric.function.__name__}": CalibrationScorer(metric.function, sign)
+# The metric of each name, and the sign: "neg_" turns one that is better when lower.
+SCORED = {
+    f"{prefix}{metric.function.__name__}": (metric, sign)
     for metric in METRICS.values()
     for prefix, sign, unless in (("neg_", -1, "higher"), ("", 1, "lower"))
     if metric.function is not None and metric.better != unless
+}
+_SCORERS = {
+    name: CalibrationScorer(metric.function, sign)
+    for name, (metric, sign) in SCORED.items()
+    if metric.function is not None
 }
 ece_scorer = _SCORERS["neg_expected_calibration_error"]
 aece_scorer = _SCORERS["neg_adaptive_expected_calibration_error"]

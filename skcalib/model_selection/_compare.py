@@ -16,8 +16,9 @@ from skcalib._validation import (
     make_splits,
     refuse_dask,
 )
-from skcalib.metrics._registry import COLUMNS, evaluate
+from skcalib.metrics._registry import COLUMNS, OF_ROWS, PER_ROW, RANKED, evaluate
 from skcalib.metrics._resampling import RowStatistics
+from skcalib.metrics._scorers import SCORED
 from skcalib.model_selection._candidates import common_calibrators, named_candidates
 from skcalib.model_selection._comparison import CalibratorComparison
 
@@ -52,6 +53,7 @@ def compare_calibrators(
     groups=None,
     n_bins=15,
     n_bootstrap=100,
+    scoring=(),
     classes=None,
     random_state=0,
     n_jobs=None,
@@ -95,6 +97,10 @@ def compare_calibrators(
         Number of bootstrap samples of the test rows that give the standard deviation
         with `X_test`; at least 2.
 
+    scoring : list of str, default=()
+        Names of scorers of skcalib, see `~skcalib.metrics.get_scorer`, whose scores are
+        columns more: "neg_ks_calibration_error".
+
     classes : array-like of shape (n_classes,), default=None
         Label of each column, see the parameter of the calibrators.
 
@@ -117,8 +123,8 @@ def compare_calibrators(
     Raises
     ------
     ValueError
-        If only one of `X_test` and `y_test` is given, or the data are not logits and
-        labels as the calibrators need them.
+        If only one of `X_test` and `y_test` is given, the data are not logits and
+        labels as the calibrators need them, or `scoring` names what is no column.
 
     See Also
     --------
@@ -146,6 +152,8 @@ def compare_calibrators(
         missing = "X_test" if X_test is None else "y_test"
         raise ValueError(f"{missing} is missing: give both X_test and y_test, or none.")
     check_whole("n_bins", n_bins)
+    measured = {title: (name, 1) for title, name in COLUMNS.items()}
+    measured |= _scored(scoring)
     if calibrators is None:
         calibrators = common_calibrators()
     for rows in (X, X_test):
@@ -161,13 +169,14 @@ def compare_calibrators(
         )
         tasks = [_test_task(data, test.in_memory(), n_bootstrap, random_state)]
     outcomes = Parallel(n_jobs=n_jobs)(
-        delayed(_fit_and_measure)(clone(calibrator), *task, n_bins)
+        delayed(_fit_and_measure)(
+            clone(calibrator), *task, n_bins, [*measured.values()]
+        )
         for calibrator in candidates.values()
         for task in tasks
     )
-    n_metrics = len(COLUMNS) + 1
-    values = np.array(outcomes).reshape(len(candidates), -1, n_metrics)
-    columns = [*COLUMNS, "fit seconds"]
+    columns = [*measured, "fit seconds"]
+    values = np.array(outcomes).reshape(len(candidates), -1, len(columns))
     if X_test is not None:
         # The first are the values themselves, without resampling.
         return CalibratorComparison(candidates, columns, values[:, 0], values[:, 1:])
@@ -175,6 +184,24 @@ def compare_calibrators(
     return CalibratorComparison(
         candidates, columns, values.mean(axis=1), values, float(ratio)
     )
+
+
+def _scored(scoring):
+    """Return the metric of each scorer, and its sign."""
+    if isinstance(scoring, str):
+        raise TypeError(f"scoring={scoring!r} is a string; pass a list of names.")
+    known = {
+        name: (metric.name, sign)
+        for name, (metric, sign) in SCORED.items()
+        if {metric.name} & {*RANKED, *PER_ROW, *OF_ROWS}
+    }
+    unknown = [name for name in scoring if name not in known]
+    if unknown:
+        raise ValueError(
+            f"scoring holds names that cannot be columns: {unknown}. These can: "
+            f"{sorted(known)}."
+        )
+    return {name: known[name] for name in scoring}
 
 
 def _fold_tasks(data, cv, random_state, groups):
@@ -206,12 +233,15 @@ def _test_task(data, test, n_bootstrap, random_state):
     return data, test, np.vstack([test.sample_weight, drawn])
 
 
-def _fit_and_measure(calibrator, train, test, weights, n_bins):
-    """Return the metrics for each row of `weights`, and the seconds of the fit."""
+def _fit_and_measure(calibrator, train, test, weights, n_bins, measured):
+    """Return the metrics for each row of `weights`, and the seconds of the fit.
+
+    `measured` are names of metrics and their signs.
+    """
     started = time.perf_counter()
     fit_checked(calibrator, train)
     seconds = time.perf_counter() - started
     rows = RowStatistics(calibrator.predict_proba(test.logits), test.codes, n_bins)
-    values = evaluate(rows, weights, COLUMNS.values())
-    columns = [values[name] for name in COLUMNS.values()]
+    values = evaluate(rows, weights, [name for name, _ in measured])
+    columns = [sign * values[name] for name, sign in measured]
     return np.column_stack([*columns, np.full(len(weights), seconds)])

@@ -7,6 +7,7 @@ from scipy.stats import t
 
 from skcalib._optional import import_optional
 from skcalib.metrics._registry import COLUMNS, METRICS, PERCENT_COLUMNS
+from skcalib.metrics._scorers import SCORED
 
 _SECONDS = "fit seconds"
 
@@ -235,6 +236,9 @@ def _format(metric, mean, std):
 
 def _sign(metric):
     """Return 1 where lower is better, -1 where higher is, 0 where neither."""
+    if metric in SCORED:
+        scored, _ = SCORED[metric]
+        return 0 if scored.better == "neither" else -1
     if metric not in COLUMNS:
         return 0
     return {"lower": 1, "higher": -1, "neither": 0}[METRICS[COLUMNS[metric]].better]

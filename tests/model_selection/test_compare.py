@@ -16,7 +16,11 @@ from skcalib import (
     VectorScaling,
 )
 from skcalib.datasets import make_logits
-from skcalib.metrics import calibration_report, expected_calibration_error
+from skcalib.metrics import (
+    calibration_report,
+    expected_calibration_error,
+    get_scorer,
+)
 from skcalib.model_selection import compare_calibrators
 
 METRICS = ["accuracy", "entropy", "ECE", "AECE", "SCE", "NLL", "Brier", "fit seconds"]
@@ -86,6 +90,34 @@ def test_binary_log_odds_and_named_classes_are_compared(binary_calibration_set):
     named = compare_calibrators([TemperatureScaling()], z, labels)
     plain = compare_calibrators([TemperatureScaling()], z, y)
     assert_allclose(named.mean[:, :-1], plain.mean[:, :-1])
+
+
+def test_scores_are_columns_by_the_names_of_the_scorers(calibration_set):
+    X, y = calibration_set
+    names = ["neg_ks_calibration_error", "neg_expected_calibration_error"]
+    names.append("predictive_entropy")
+    table = compare_calibrators(
+        [TemperatureScaling()],
+        *(X[:200], y[:200]),
+        X_test=X[200:],
+        y_test=y[200:],
+        scoring=names,
+    )
+    assert table.metrics[-4:] == [*names, "fit seconds"]
+    fitted = TemperatureScaling().fit(X[:200], y[:200])
+    for name in names:
+        column = table.metrics.index(name)
+        expected = get_scorer(name)(fitted, X[200:], y[200:])
+        assert table.mean[1, column] == pytest.approx(expected, rel=1e-9)
+    ece = table.metrics.index("ECE")
+    assert_allclose(table.mean[:, ece], -table.mean[:, -3])
+    assert_allclose(table.is_best[:, ece], table.is_best[:, -3])
+    assert not table.is_best[:, -2].any()
+    assert names[0] in str(table)
+    with pytest.raises(ValueError, match=r"cannot be columns: \['neg_log_loss'\]"):
+        compare_calibrators([TemperatureScaling()], X, y, scoring=["neg_log_loss"])
+    with pytest.raises(TypeError, match="pass a list of names"):
+        compare_calibrators([TemperatureScaling()], X, y, scoring="neg_log_loss")
 
 
 def test_number_of_jobs_changes_nothing(calibration_set):
