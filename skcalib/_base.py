@@ -91,8 +91,9 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             Logits of held-out samples. A single column is the log-odds of the second
             class. May be rows in a file larger than memory: see the guide to logits.
 
-        y : array-like of shape (n_samples,)
-            True classes; see the parameter `classes`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes; see the parameter `classes`. Or shares of all classes, such as
+            those of several annotators: a row is then one of each class, weighted.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.

@@ -25,7 +25,7 @@ def fit(logits, y, **params):
         (["a", "b", "b", "a"], r"name them all .* classes=\[\.\.\.\]"),
         ([0.0, 0.5, 1.0, 0.5], "continuous"),
         ([0, 1, np.nan, 1], "Input y contains NaN"),
-        ([[0, 1], [1, 0], [1, 1], [0, 0]], r"1d array|multilabel"),
+        ([[0, 1], [1, 0], [1, 1], [0, 0]], "y has 2 columns and there are 3 classes"),
         ([0, 0, 0, 0], r"one class only: 0\. Temp"),
         ([0, 1, 2], "inconsistent numbers of samples"),
         (None, "requires y to be passed"),

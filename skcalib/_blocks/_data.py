@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices
-from skcalib._blocks._sources import ArraySource, BlockFunction, Source
+from skcalib._blocks._sources import BlockFunction, Source
 
 Statistic = Callable[[NDArray[Any], NDArray[np.intp], NDArray[np.float64]], Any]
 
@@ -33,6 +33,10 @@ class CalibrationData:
     classes : ndarray of shape (n_classes,), default=None
         The label of each column, its number by default.
 
+    row : ndarray of shape (n_samples,), default=None
+        The number of the row that each came from, where labels came as shares: of such
+        a row there is one for each class that has a share in it.
+
     Attributes
     ----------
     weight : ndarray of shape (n_samples,)
@@ -49,12 +53,15 @@ class CalibrationData:
         The numbers of rows and columns.
     """
 
+    row: NDArray[np.intp] | None = None
+
     def __init__(
         self,
         source: Source,
         codes: NDArray[np.intp],
         weight: NDArray[np.float64],
         classes: NDArray[Any] | None = None,
+        row: NDArray[np.intp] | None = None,
     ) -> None:
         self.source = source
         self.codes = codes
@@ -63,6 +70,7 @@ class CalibrationData:
         self.weight = weight / self.total_weight
         self.n_samples, self.n_classes = source.shape
         self.classes = np.arange(self.n_classes) if classes is None else classes
+        self.row = row
 
     def once(self, key: Hashable, find: Callable[[], Any]) -> Any:
         """Return ``find()``, from memory where it was asked for with this key before.
@@ -116,6 +124,14 @@ class CalibrationData:
             heavy=heavy,
         )
 
+    @property
+    def _beside_source(self) -> tuple[Any, ...]:
+        return self.codes, self.sample_weight, self.classes, self.row
+
+    def spread(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return what there is one of for each row that came, one for each row here."""
+        return values if self.row is None else values[self.row]
+
     def class_weights(self) -> NDArray[np.float64]:
         """Return the share of every class in the weights; 0 where it never occurs."""
         return np.bincount(self.codes, self.weight, self.n_classes).astype(np.float64)
@@ -137,14 +153,14 @@ class CalibrationData:
 
     def in_memory(self) -> "CalibrationData":
         """Read the logits once and for all."""
-        source = ArraySource(self.logits)
-        return CalibrationData(source, self.codes, self.sample_weight, self.classes)
+        return CalibrationData(self.source.in_memory(), *self._beside_source)
 
     def subset(self, rows: NDArray[np.intp]) -> "CalibrationData":
         """Copy the rows of these indices, with the weights rescaled to sum to 1."""
-        source = ArraySource(self.source.take(rows))
-        weight = self.sample_weight[rows]
-        return CalibrationData(source, self.codes[rows], weight, self.classes)
+        codes, weight, classes, row = self._beside_source
+        row = None if row is None else row[rows]
+        source = self.source.subset(rows)
+        return CalibrationData(source, codes[rows], weight[rows], classes, row)
 
     def used(self) -> "CalibrationData":
         """Leave out the rows of weight 0, if there are any."""
@@ -193,7 +209,7 @@ class CalibrationData:
         """
         dtype = self.source.dtype if keep_type else np.dtype(np.float64)
         source = self.source.mapped(function, dtype=dtype)
-        return type(self)(source, self.codes, self.sample_weight, self.classes)
+        return type(self)(source, *self._beside_source)
 
     def columns(self, index: NDArray[np.intp]) -> "CalibrationData":
         """Keep some columns, which must hold the classes of all rows."""
@@ -202,7 +218,7 @@ class CalibrationData:
         source = self.source.mapped(partial(_of_columns, index), index.shape[0])
         codes = np.asarray(number, like=self.codes)[self.codes]
         classes = self.classes[index]
-        return type(self)(source, codes, self.sample_weight, classes)
+        return type(self)(source, codes, self.sample_weight, classes, self.row)
 
 
 def _of_columns(index: NDArray[np.intp], block: NDArray[Any]) -> NDArray[Any]:

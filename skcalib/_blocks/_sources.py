@@ -62,6 +62,14 @@ class Source(ABC):
     def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
         """Return the rows of these indices, copied."""
 
+    def in_memory(self) -> "Source":
+        """Return the same rows as an array that lies in memory."""
+        return ArraySource(self.read(slice(0, self.shape[0])))
+
+    def subset(self, rows: NDArray[np.intp]) -> "Source":
+        """Return the rows of these indices, copied into memory."""
+        return ArraySource(self.take(rows))
+
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         return self.read(rows)
 
@@ -276,6 +284,49 @@ class MappedSource(Source):
     def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
         """Return the rows of these indices."""
         return self._function(np.array(self._source.take(rows), dtype=np.float64))
+
+
+class RepeatedSource(Source):
+    """Rows of another source, some of them several times in a row, at no memory.
+
+    `row` is the number of each in the other source. It ascends, or else blocks of that
+    are read that hold more than is needed.
+    """
+
+    def __init__(self, source: Source, row: NDArray[np.intp]) -> None:
+        self._source = source
+        self._row = row
+        self.shape = (row.shape[0], source.shape[1])
+        self.dtype = source.dtype
+
+    def read(self, rows: slice) -> NDArray[Any]:
+        """Return the block."""
+        row = self._row[rows]
+        if not row.size:
+            return self._source.read(slice(0, 0))
+        first = row.min()
+        return self._source.read(slice(first, row.max() + 1))[row - first]
+
+    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Return the rows of these indices, copied."""
+        return self._source.take(self._row[rows])
+
+    def in_memory(self) -> Source:
+        """Return the same rows, those that are repeated once in memory."""
+        return RepeatedSource(self._source.in_memory(), self._row)
+
+    def subset(self, rows: NDArray[np.intp]) -> Source:
+        """Return the rows of these indices, those that are repeated once in memory."""
+        kept, row = np.unique(self._row[rows], return_inverse=True)
+        return RepeatedSource(self._source.subset(kept), row)
+
+    def mapped(
+        self, function: BlockFunction, n_columns: int | None = None, dtype: Any = float
+    ) -> Source:
+        """Put each row of the other source through a row-wise `function` once."""
+        return RepeatedSource(
+            self._source.mapped(function, n_columns, dtype=dtype), self._row
+        )
 
 
 def is_mapped_file(array: Any) -> TypeGuard[np.memmap[Any, Any]]:

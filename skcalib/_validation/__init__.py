@@ -41,7 +41,13 @@ from skcalib._validation._proba import (
     check_proba_rows,
     check_top_label,
 )
-from skcalib._validation._splits import lone_class, make_splits, number_equal_rows
+from skcalib._validation._share_rows import rows_of_shares
+from skcalib._validation._splits import (
+    lone_class,
+    make_splits,
+    number_equal_rows,
+    splits_of,
+)
 from skcalib._validation._whole import check_whole
 
 __all__ = [
@@ -85,5 +91,7 @@ __all__ = [
     "readable",
     "refuse_dask",
     "refuse_index",
+    "rows_of_shares",
+    "splits_of",
     "spread_weight",
 ]

@@ -13,6 +13,11 @@ from skcalib._blocks import NUMBERS, ParquetRows, alike, is_stored, lies_on_host
 # What the host's memory is called in DLPack.
 HOST_MEMORY = 1
 
+# How far a row may be from summing to 1: rounding to three digits, or to float16.
+SUM_TOLERANCE = 1e-3
+# And one of bfloat16.
+BFLOAT16_SUM = 2.0**-7
+
 
 def readable(values: Any) -> Any:
     """Return a torch tensor as an array without a copy, anything else as it is.
@@ -52,6 +57,21 @@ def _of_standard(values: Any) -> NDArray[Any]:
         )
     array: NDArray[Any] = np.from_dlpack(values)
     return array
+
+
+def readable_proba(values: Any) -> Any:
+    """Return what holds probabilities as `readable` does.
+
+    Rows of bfloat16 whose sum is off by no more than its 8 bits explain are normalised.
+    """
+    rows = readable(values)
+    if not is_tensor(values) or str(values.dtype) != "torch.bfloat16" or rows.ndim != 2:
+        return rows
+    off = abs(rows.sum(axis=1) - 1)
+    off = (off > SUM_TOLERANCE) & (off <= BFLOAT16_SUM) & (rows.shape[1] > 1)
+    if off.any():
+        rows[off] /= rows[off].sum(axis=1)[:, None]
+    return rows
 
 
 def column_on_host(values: Any) -> Any:

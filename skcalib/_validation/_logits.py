@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 
 from skcalib._blocks import (
     CalibrationData,
+    RepeatedSource,
     Source,
     is_stored,
     map_blocks,
@@ -42,6 +43,7 @@ from skcalib._validation._containers import (
     readable,
     refuse_dates,
 )
+from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
 from skcalib._warnings import warn
 from skcalib.exceptions import AbsentClassWarning
 
@@ -367,6 +369,9 @@ def _checked_set(
         X = readable(X)
     source = check_logits(estimator, X, reset=reset)
     check_consistent_length(X, y)
+    if is_shares(y):
+        names = column_names(X) if names is None else names
+        return _check_share_set(estimator, source, y, sample_weight, classes, names)
     if is_tensor(X) and not source.is_here:
         from skcalib._validation._tensor import check_tensor_set
 
@@ -381,6 +386,31 @@ def _checked_set(
     weight = as_repetitions(check_weight(sample_weight, codes))
     check_two_classes(estimator, codes, weight, classes)
     return CalibrationData(source, codes, weight, classes)
+
+
+def _check_share_set(
+    estimator: Any,
+    source: Source,
+    y: Any,
+    sample_weight: ArrayLike | None,
+    classes: ArrayLike | None,
+    names: Sequence[Any] | None,
+) -> CalibrationData:
+    """Return a calibration set with a row for each class that has a share in one."""
+    if not source.is_here:
+        raise TypeError(
+            f"y has a column for each class, and {name_of(estimator)} reads shares "
+            "beside logits in memory or in a file. Pass X.cpu()."
+        )
+    labels = classes_of_shares(y, source.shape[1], classes, names)
+    shares = check_shares("y", y, source.shape[1])
+    weight = check_weight(sample_weight, shares[:, 0])
+    row, codes = np.nonzero(shares)
+    weight = weight[row] * shares[row, codes]
+    check_two_classes(estimator, codes, weight, labels)
+    if row.size == source.shape[0]:  # Each row is of one class.
+        return CalibrationData(source, codes, weight, labels)
+    return CalibrationData(RepeatedSource(source, row), codes, weight, labels, row)
 
 
 def check_two_classes(

@@ -24,11 +24,12 @@ from skcalib._validation._column_classes import (
     preview,
 )
 from skcalib._validation._containers import (
+    SUM_TOLERANCE,
     column_names,
     column_on_host,
     is_dask,
     is_tensor,
-    readable,
+    readable_proba,
     refuse_dates,
 )
 from skcalib._validation._event import check_event, is_event, warn_of_confidences
@@ -39,8 +40,6 @@ from skcalib._validation._logits import (
     refuse_negative,
 )
 
-# How far a row may be from summing to 1: rounding to three digits, or to float16.
-SUM_TOLERANCE = 1e-3
 # How far above 1 rounding may carry a single-precision probability.
 ROUNDING = 1e-6
 # A block takes a fraction of a millisecond, so that starting it costs little.
@@ -68,7 +67,7 @@ def check_proba_rows(proba: Any, *, blocks: bool = False) -> Rows:
     float32 stays float32, everything else becomes float64; good input is not copied.
     With `blocks`, those of a file may stay there, to be read by slices of rows.
     """
-    rows = _as_columns(_as_floats(readable(proba), blocks=blocks))
+    rows = _as_columns(_as_floats(readable_proba(proba), blocks=blocks))
     _find_top(rows)
     return rows
 
@@ -248,7 +247,7 @@ def _read(
 
     `numbered` says that labels that are not named are column numbers.
     """
-    y_proba = readable(y_proba)
+    y_proba = readable_proba(y_proba)
     array = _as_floats(y_proba, blocks=blocks)
     proba: Any = _as_columns(array)
     is_single = proba is not array

@@ -13,7 +13,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skcalib._blocks import Source, map_blocks, on_host, row_slices
+from skcalib._blocks import CalibrationData, Source, map_blocks, on_host, row_slices
 from skcalib._numerics import hash_rows
 
 DEFAULT_FOLDS = 5
@@ -78,6 +78,35 @@ def make_splits(
                 "judge by, rows of weight 0 left out; both need at least one."
             )
     return splits
+
+
+def splits_of(
+    cv: Any, data: CalibrationData, random_state: Any, groups: Any = None
+) -> list[Split]:
+    """Return the splits of a calibration set, as `make_splits` does.
+
+    Where labels came as shares, all that came as one row stays together; `groups` has
+    an entry for each of those, and a splitter counts them, each of its likeliest class.
+    """
+    codes, weight = data.codes, data.sample_weight
+    if data.row is None:
+        return make_splits(cv, data.source, codes, weight, random_state, groups)
+    came, number = np.unique(data.row, return_inverse=True)
+    if groups is not None:
+        groups = column_or_1d(groups, warn=True)
+        check_consistent_length(groups, came)
+    if cv is None or isinstance(cv, Integral):
+        together = number if groups is None else groups[number]
+        return make_splits(cv, data.source, codes, weight, random_state, together)
+    order = np.lexsort((-weight, number))
+    likeliest = order[np.unique(number[order], return_index=True)[1]]
+    rows = data.source.take(likeliest)
+    weight = np.bincount(number, weight).astype(np.float64)
+    splits = make_splits(cv, rows, codes[likeliest], weight, random_state, groups)
+    return [
+        (np.flatnonzero(np.isin(number, train)), np.flatnonzero(np.isin(number, test)))
+        for train, test in splits
+    ]
 
 
 def number_equal_rows(X: Any, codes: Codes) -> Codes:

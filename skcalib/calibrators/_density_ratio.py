@@ -205,6 +205,7 @@ class DensityRatioCalibration(BaseCalibrator):
         )
         if self.n_logits is not None:
             validate_data(self, X, reset=True, skip_check_array=True)
+        _refuse_shares(data)
         self.classes_ = data.classes
         used, data = data.weight > 0, data.used()
         logits = data.logits
@@ -382,6 +383,15 @@ def _stand_in(logits):
     """Features where there are none: log-probabilities, bounded."""
     log_proba = log_softmax_(np.array(logits, dtype=np.float64))
     return np.maximum(log_proba, LOWEST, out=log_proba)
+
+
+def _refuse_shares(data):
+    if data.row is not None:
+        raise ValueError(
+            "y holds shares of the classes, and DensityRatioCalibration, which looks "
+            "at the neighbours of a row, would find it among its own. Pass the "
+            "likeliest class: y.argmax(axis=1)."
+        )
 
 
 def _confidence(logits):

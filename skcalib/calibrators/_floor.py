@@ -174,8 +174,9 @@ class ProbabilityFloor(BaseCalibrator):
         X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
             Logits of held-out samples, such as logarithms of probabilities.
 
-        y : array-like of shape (n_samples,)
-            True classes; see the parameter `classes`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes; see the parameter `classes`. Or shares of all classes, such as
+            those of several annotators: a row is then one of each class, weighted.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.

@@ -17,7 +17,7 @@ from skcalib._solvers._temperature import (
     subsample,
     typical_gap,
 )
-from skcalib._validation import make_splits
+from skcalib._validation import splits_of
 from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._penalty_search import PenaltySearch
 from skcalib.calibrators._seen_range import clip_masked
@@ -266,9 +266,7 @@ class MatrixScaling(BaseCalibrator):
         """
         if data.source.is_remote:
             return data.hashed_splits(self.cv, self.random_state)
-        splits = make_splits(
-            self.cv, data.source, data.codes, data.weight, self.random_state
-        )
+        splits = splits_of(self.cv, data, self.random_state)
         number = np.cumsum(data.weight > 0) - 1
         return [(number[train], number[test]) for train, test in splits]
 

@@ -18,7 +18,7 @@ from skcalib._maps import (
 )
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._venn_abers import class_pairs, fit_one_vs_one, fit_one_vs_rest
-from skcalib._validation import check_logits, make_splits
+from skcalib._validation import check_logits, splits_of
 from skcalib.calibrators._absent import make_identities
 
 # One-vs-one works with matrices of (2 pairs, classes): 21 MB here, 8 GB for 1,000.
@@ -174,9 +174,7 @@ class VennAbersCalibration(BaseCalibrator):
         if self.cv is None:
             folds = [data.used()]
         else:
-            splits = make_splits(
-                self.cv, data.source, data.codes, data.weight, self.random_state
-            )
+            splits = splits_of(self.cv, data, self.random_state)
             folds = [data.subset(test) for _, test in splits]
         pairwise = self.method == "one_vs_one"
         curves = (fit_one_vs_one if pairwise else fit_one_vs_rest)(folds)

@@ -25,8 +25,8 @@ from skcalib._validation import (
     check_logits,
     column_on_host,
     is_tensor,
-    make_splits,
     refuse_dask,
+    splits_of,
 )
 from skcalib.calibrators import StructuredMatrixScaling
 from skcalib.meta._chain import Recalibrated
@@ -134,7 +134,9 @@ class GroupCalibration(BaseCalibrator):
     -----
     The groups come as metadata, ``fit(X, y, groups=...)`` and ``predict_proba(X,
     groups=...)``. `calibrator_of` returns the calibrator of one group, which takes
-    logits only and is saved and exported as any other. A `CalibratedClassifier` hands
+    logits only and is saved and exported as any other; `skcalib.export.to_onnx`,
+    `calibrate_onnx_model` and `to_torch` write all groups into one graph, with the
+    group of a row as an input more. A `CalibratedClassifier` hands
     no groups to predictions: calibrate its logits beside it, by `ClassifierLogits`.
 
     Examples
@@ -190,8 +192,9 @@ class GroupCalibration(BaseCalibrator):
         X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
             Logits of held-out samples.
 
-        y : array-like of shape (n_samples,)
-            True classes; see the parameter `classes`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes; see the parameter `classes`. Or shares of all classes, such as
+            those of several annotators: a row is then one of each class, weighted.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.
@@ -209,7 +212,8 @@ class GroupCalibration(BaseCalibrator):
         self.classes_ = data.classes
         used = data.weight > 0
         data = data.used()
-        groups = None if groups is None else check_groups(groups, used.size)[used]
+        if groups is not None:
+            groups = data.spread(check_groups(groups, len(y)))[used]
         self.groups_ = [] if groups is None else sorted(set(groups.tolist()))
         self.calibrator_ = fit_checked(clone(self._whole()), data)
         # It is handed out, and takes what was given: a single column, if it was one.
@@ -363,9 +367,7 @@ class GroupCalibration(BaseCalibrator):
 
     def _cross_fitted(self, data, number):
         """Return the strength that held-out rows choose."""
-        splits = make_splits(
-            N_FOLDS, data.source, data.codes, data.sample_weight, self.random_state
-        )
+        splits = splits_of(N_FOLDS, data, self.random_state)
         gains = np.zeros((len(STRENGTHS), data.n_samples))
         for train, test in splits:
             whole = fit_checked(clone(self._whole()), data.subset(train))

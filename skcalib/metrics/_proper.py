@@ -9,7 +9,7 @@ from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._numerics import PROBA_FLOOR, softmax_
 from skcalib._solvers._result import NO_INFORMATION
 from skcalib._solvers._temperature import fit_temperature
-from skcalib._validation import check_proba, check_whole
+from skcalib._validation import check_proba, check_whole, rows_of_shares
 from skcalib.metrics._bins import Floats
 from skcalib.metrics._resampling import RowStatistics
 
@@ -32,8 +32,8 @@ def calibration_loss(
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,)
-        True classes.
+    y_true : array-like of shape (n_samples,) or (n_samples, n_classes)
+        True classes, or shares of all classes in each row.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
         Predicted probabilities; a single column is that of `pos_label`.
@@ -118,8 +118,8 @@ def refinement_loss(
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,)
-        True classes.
+    y_true : array-like of shape (n_samples,) or (n_samples, n_classes)
+        True classes, or shares of all classes in each row.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
         Predicted probabilities; a single column is that of `pos_label`.
@@ -184,13 +184,18 @@ def _losses(
     if loss not in ("log_loss", "brier"):
         raise ValueError(f"loss={loss!r} is not known; use 'log_loss' or 'brier'.")
     check_whole("n_splits", n_splits, 2)
+    y_true, y_proba, labels, sample_weight, row = rows_of_shares(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     codes, proba, weight = check_proba(
         y_true, y_proba, labels, sample_weight, pos_label
     )
     used = weight > 0
     if not used.all():
         codes, proba, weight = codes[used], proba[used], weight[used]
-    recalibrated = recalibrate(codes, proba, weight, int(n_splits))
+    recalibrated = recalibrate(
+        codes, proba, weight, int(n_splits), together=row is not None
+    )
     total, refined = (
         float(np.average(_loss_of_rows(p, codes, loss), weights=weight))
         for p in (proba, recalibrated)
@@ -204,10 +209,18 @@ def _loss_of_rows(proba: NDArray[Any], codes: NDArray[np.intp], loss: str) -> Fl
 
 
 def recalibrate(
-    codes: NDArray[np.intp], proba: NDArray[Any], weight: Floats, n_splits: int
+    codes: NDArray[np.intp],
+    proba: NDArray[Any],
+    weight: Floats,
+    n_splits: int,
+    *,
+    together: bool = False,
 ) -> NDArray[Any]:
-    """Return cross-fitted probabilities: temperature scaling, slightly smoothed."""
-    fold = _deal(codes, proba, n_splits)
+    """Return cross-fitted probabilities: temperature scaling, slightly smoothed.
+
+    Rows of different classes are dealt out as one where they stand `together`.
+    """
+    fold = _deal(codes, proba, n_splits, together)
     logits = np.log(np.maximum(proba, PROBA_FLOOR))
     if fold.max() == 0:  # All rows are alike: there are no others to learn from.
         return proba
@@ -227,13 +240,16 @@ def recalibrate(
 
 
 def _deal(
-    codes: NDArray[np.intp], proba: NDArray[Any], n_splits: int
+    codes: NDArray[np.intp], proba: NDArray[Any], n_splits: int, together: bool
 ) -> NDArray[np.intp]:
     """Deal rows out to folds in turn, those of equal probabilities together.
 
-    Equal are the probability of the predicted and that of the true class.
+    Equal are the probability of the predicted and that of the true class, unless rows
+    of different classes stand together.
     """
     confidence, own = proba.max(axis=1), proba[np.arange(codes.shape[0]), codes]
+    if together:
+        own = np.zeros_like(own)
     order = np.lexsort((own, confidence))
     keys = np.column_stack([confidence, own])[order]
     group = np.append(0, np.cumsum((keys[1:] != keys[:-1]).any(axis=1)))

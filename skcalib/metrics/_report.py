@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from skcalib._validation import Rows, check_proba, check_whole, is_dask, is_event
+from skcalib._validation import (
+    Rows,
+    check_proba,
+    check_whole,
+    is_dask,
+    is_event,
+    rows_of_shares,
+)
 from skcalib.metrics._accumulator import CalibrationAccumulator
 from skcalib.metrics._bins import Floats, check_bootstrap
 from skcalib.metrics._estimates import CalibrationReport, MetricEstimate, interval
@@ -43,8 +50,9 @@ def calibration_report(
 
     Parameters
     ----------
-    y_true : array-like of shape (n_samples,)
-        True classes.
+    y_true : array-like of shape (n_samples,) or (n_samples, n_classes)
+        True classes. Or shares of all classes, such as those of several annotators: a
+        row is then one of each class, weighted.
 
     y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
         Predicted probabilities; a single column is that of `pos_label`.
@@ -139,6 +147,9 @@ def calibration_report(
             n_bins=n_bins, metrics=names, labels=labels, pos_label=pos_label
         ).update(y_true, y_proba, sample_weight)
         return _report_of_sums(sums, n_bins, confidence_level)
+    y_true, y_proba, labels, sample_weight, row = rows_of_shares(
+        y_true, y_proba, labels, sample_weight, pos_label
+    )
     given = y_true, y_proba, labels, sample_weight, pos_label
     top_label = not RANKED.keys().isdisjoint(names)
     codes, proba, weight = check_proba(*given, top_label=top_label, blocks=True)
@@ -150,11 +161,11 @@ def calibration_report(
     value = evaluate(rows, weight[np.newaxis], names)
     values = {name: float(value[name][0]) for name in names}
     low, high = _intervals(
-        rows, weight, values, n_bootstrap, confidence_level, random_state
+        rows, weight, row, values, n_bootstrap, confidence_level, random_state
     )
     return CalibrationReport(
         {name: MetricEstimate(values[name], low[name], high[name]) for name in names},
-        n_samples=int(np.count_nonzero(weight)),
+        n_samples=int(np.count_nonzero(weight) if row is None else row[-1] + 1),
         n_classes=proba.shape[1],
         n_bins=rows.n_bins,
         n_bootstrap=int(n_bootstrap),
@@ -179,7 +190,7 @@ def _used(
     codes: NDArray[np.intp], proba: Rows, weight: Floats
 ) -> tuple[NDArray[np.intp], Rows, Floats]:
     """Leave out rows of weight 0."""
-    if hasattr(proba, "subset"):
+    if not isinstance(proba, np.ndarray) and not proba.is_here:
         kept = np.flatnonzero(weight)
         return codes[kept], proba.subset(kept), weight[kept]
     if not isinstance(proba, np.ndarray):
@@ -195,6 +206,7 @@ def _used(
 def _intervals(
     rows: RowStatistics,
     weight: Floats,
+    row: NDArray[np.intp] | None,
     values: dict[str, float],
     n_bootstrap: int,
     confidence_level: float,
@@ -206,7 +218,7 @@ def _intervals(
     random = check_random_state(random_state)
     parts = [
         evaluate(rows, weights, names)
-        for weights in bootstrap_weights(weight, n_bootstrap, random)
+        for weights in bootstrap_weights(weight, n_bootstrap, random, row)
     ]
     low: dict[str, float | None] = {}
     high: dict[str, float | None] = {}

@@ -198,14 +198,22 @@ def row_mean(values: Floats, weights: Floats) -> Floats:
 
 
 def bootstrap_weights(
-    weight: Floats, n_bootstrap: int, random: np.random.RandomState
+    weight: Floats,
+    n_bootstrap: int,
+    random: np.random.RandomState,
+    unit: NDArray[np.intp] | None = None,
 ) -> Iterator[Floats]:
-    """Yield weights of rows drawn with replacement, one replicate a row, in chunks."""
+    """Yield weights of rows drawn with replacement, one replicate a row, in chunks.
+
+    Rows of one `unit`, a number from 0 on, are drawn together.
+    """
     n_rows = weight.shape[0]
+    n_units = n_rows if unit is None else unit.max() + 1
     chunk = max(1, CHUNK_ELEMENTS // n_rows)
     for start in range(0, n_bootstrap, chunk):
         weights = np.empty((min(chunk, n_bootstrap - start), n_rows))
         for row in weights:
-            drawn = random.randint(0, n_rows, n_rows)
-            row[:] = np.bincount(drawn, minlength=n_rows) * weight
+            drawn = random.randint(0, n_units, n_units)
+            times = np.bincount(drawn, minlength=n_units)
+            row[:] = (times if unit is None else times[unit]) * weight
         yield weights

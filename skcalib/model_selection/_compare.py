@@ -13,8 +13,8 @@ from skcalib._validation import (
     check_calibration_set,
     check_whole,
     lone_class,
-    make_splits,
     refuse_dask,
+    splits_of,
 )
 from skcalib.metrics._registry import COLUMNS, OF_ROWS, PER_ROW, RANKED, evaluate
 from skcalib.metrics._resampling import RowStatistics
@@ -70,8 +70,8 @@ def compare_calibrators(
     X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
         Logits of held-out samples.
 
-    y : array-like of shape (n_samples,)
-        True classes.
+    y : array-like of shape (n_samples,) or (n_samples, n_classes)
+        True classes, or shares of all classes in each row.
 
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the rows of `X`, used in the fits and in the metrics.
@@ -206,11 +206,10 @@ def _scored(scoring):
 
 def _fold_tasks(data, cv, random_state, groups):
     """Return (train, test, weights of the test rows) of each fold."""
-    codes, weight = data.codes, data.sample_weight
-    splits = make_splits(cv, data.source, codes, weight, random_state, groups)
+    splits = splits_of(cv, data, random_state, groups)
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a standard deviation needs two.")
-    lone = lone_class(splits, codes)
+    lone = lone_class(splits, data.codes)
     if lone is not None:
         raise ValueError(
             f"Split {lone[0]} of cv leaves rows of one class only to fit on, "
@@ -218,7 +217,7 @@ def _fold_tasks(data, cv, random_state, groups):
             "that leave two classes to fit on, or X_test and y_test."
         )
     return [
-        (data.subset(train), data.subset(test), weight[np.newaxis, test])
+        (data.subset(train), data.subset(test), data.sample_weight[np.newaxis, test])
         for train, test in splits
     ]
 
@@ -227,10 +226,12 @@ def _test_task(data, test, n_bootstrap, random_state):
     """Return (train, test, weights): as they are, then one bootstrap sample a row."""
     n_bootstrap = check_whole("n_bootstrap", n_bootstrap, 2)
     rng = check_random_state(random_state)
-    n_samples = test.codes.shape[0]
+    # What came as one row is drawn as one.
+    n_samples = test.n_samples if test.row is None else test.row[-1] + 1
     even = np.full(n_samples, 1 / n_samples)
     drawn = rng.multinomial(n_samples, even, size=n_bootstrap)
-    return data, test, np.vstack([test.sample_weight, drawn])
+    weights = [test.spread(counts) * test.sample_weight for counts in drawn]
+    return data, test, np.vstack([test.sample_weight, *weights])
 
 
 def _fit_and_measure(calibrator, train, test, weights, n_bins, measured):

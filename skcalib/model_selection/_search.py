@@ -16,8 +16,8 @@ from skcalib._validation import (
     check_calibration_set,
     is_dask,
     lone_class,
-    make_splits,
     refuse_dask,
+    splits_of,
 )
 from skcalib._warnings import warn
 from skcalib.calibrators import OrderPreservingScaling
@@ -237,8 +237,9 @@ class CalibratorSearch(BaseCalibrator):
             Logits of held-out samples. A single column is the log-odds of the second
             class.
 
-        y : array-like of shape (n_samples,)
-            True classes; see the parameter `classes`.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes; see the parameter `classes`. Or shares of all classes, such as
+            those of several annotators: a row is then one of each class, weighted.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows. They are used
@@ -265,9 +266,7 @@ class CalibratorSearch(BaseCalibrator):
             return self._fit_elsewhere(rule, candidates, data)
         self.classes_, data = data.classes, data.in_memory()
         codes, weight = data.codes, data.sample_weight
-        splits = make_splits(
-            self.cv, data.source, codes, weight, self.random_state, groups
-        )
+        splits = splits_of(self.cv, data, self.random_state, groups)
         if rule == STACK and len(splits) < 2:
             raise ValueError("cv gives a single split; a stack needs at least two.")
         lone = lone_class(splits, codes)

@@ -15,6 +15,7 @@ Bayes' rule gives them.
 
 import time
 import warnings
+from copy import copy
 from numbers import Real
 from typing import NamedTuple
 
@@ -26,7 +27,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.parallel import Parallel, delayed
 
 from skcalib._base import ROUGH, BaseCalibrator, fit_checked
-from skcalib._blocks import CalibrationData
 from skcalib._maps import CalibrationMap, Log, Softmax, WeightedSum, evaluate
 from skcalib._numerics import PROBA_FLOOR, true_log_proba
 from skcalib._sklearn_compat import Interval
@@ -159,7 +159,7 @@ def fit_all(candidates, data, n_features_in, n_splits, max_time, tell):
     tells how it goes.
     """
     # What fits of the same rows share is kept as long as this object.
-    every = CalibrationData(data.source, data.codes, data.sample_weight, data.classes)
+    every = copy(data)
     fitted: list[BaseCalibrator] = []
     seconds: list[float] = []
     for name, candidate in candidates.items():
