@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from skcalib._onnx._graph import sort_nodes, unused_name
 from skcalib._optional import import_optional
 
+# The operators for classical machine learning, and what their LabelEncoder needs.
+ML, ML_OPSET = "ai.onnx.ml", 2
 # Below this opset `Where` is missing; nothing current writes such models.
 SMALLEST_OPSET = 9
 
@@ -28,6 +30,8 @@ class NodeBuilder:
         self.opset = opset
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
+        # Of the graph, beside those that it has.
+        self.inputs: list[Any] = []
         self._prefix = prefix
         self._taken = set(taken)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -50,6 +54,33 @@ class NodeBuilder:
         )
         self.nodes.append(node)
         return output
+
+    def ml_op(self, op_type: str, x: str, **attributes: Any) -> str:
+        """Add a node of the operators for classical machine learning."""
+        return self.op(op_type, x, domain=ML, **attributes)
+
+    def input(self, wanted: str, element: str) -> str:
+        """Add an input of the graph, one value a row; return its name."""
+        name = unused_name(wanted, self._taken)
+        number = self.onnx.TensorProto.DataType.Value(element)
+        info = self.onnx.helper.make_tensor_value_info(name, number, ["batch"])
+        self.inputs.append(info)
+        return name
+
+    def opsets(self, model: Any) -> None:
+        """Have the model import what the nodes are of."""
+        if not any(node.domain == ML for node in self.nodes):
+            return
+        known = [entry for entry in model.opset_import if entry.domain == ML]
+        if not known:
+            model.opset_import.add(domain=ML, version=ML_OPSET)
+        elif known[0].version < ML_OPSET:
+            if any(node.op_type == "LabelEncoder" for node in model.graph.node):
+                raise ValueError(
+                    f"The model has a LabelEncoder of {ML} {known[0].version}; groups "
+                    f"are looked up by one of {ML_OPSET}. Convert the model anew."
+                )
+            known[0].version = ML_OPSET
 
     def constant(self, value: Any, dtype: Any = np.float64) -> str:
         """Add a constant, once for equal values; return its name."""
@@ -90,7 +121,9 @@ class NodeBuilder:
         return self.op("Gather", table, top, output=output, axis=0)
 
     def add_to(self, model: Any) -> None:
-        """Add all nodes and constants to the graph of `model`, in order."""
+        """Add all nodes, constants and inputs to the graph of `model`, in order."""
+        self.opsets(model)
+        model.graph.input.extend(self.inputs)
         constants = self.initializers
         if model.ir_version < 4:
             # Before version 4 every initializer had to be an input of the model.

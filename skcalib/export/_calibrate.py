@@ -41,7 +41,8 @@ def calibrate_onnx_model(
         A calibrator fitted on the logits of `model`, with a `MultiLabelCalibration`
         those before independent sigmoids, a fitted
         ``make_pipeline(OnnxLogits(model), calibrator)``, or a fitted `NeuralClamping`,
-        whose perturbation is then added to the model's input.
+        whose perturbation is then added to the model's input. With a fitted
+        `GroupCalibration` the model gets an input more, ``group``, as in `to_onnx`.
 
     output : str, default=None
         The output that holds the scores, where the model has several; by default that

@@ -6,8 +6,11 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from skcalib._maps import CalibrationMap, Softmax, log_proba
 from skcalib.export._builder import NodeBuilder
+from skcalib.export._groups import is_grouped, of_whole, scale_by_group
 from skcalib.export._onnx_operations import clip, emit, emit_map, log_of
+from skcalib.meta import GroupCalibration
 
 
 def check_calibrator(calibrator: Any) -> None:
@@ -17,7 +20,9 @@ def check_calibrator(calibrator: Any) -> None:
             "Got a Pipeline where a calibrator is needed. Pass its last step, or use "
             "calibrate_onnx_model for a Pipeline that starts with OnnxLogits."
         )
-    if not hasattr(calibrator, "calibration_map"):
+    if not hasattr(calibrator, "calibration_map") and (
+        not isinstance(calibrator, GroupCalibration)
+    ):
         advice = (
             " Convert its classifier by itself, and write the calibrator into that: "
             "calibrate_onnx_model(model, classifier.calibrators_[0])."
@@ -41,11 +46,15 @@ class Emitted:
             nothing = build.op("Mul", clip(build, x), build.constant(0.0))
             x = build.op("Concat", nothing, x, axis=1)
         self._columns = x
-        whole = calibrator.calibration_map()
-        self._has_logits = whole.logits is not None
-        self._last = whole.operations[-1]
+        whole = of_whole(calibrator).calibration_map()
+        self._has_logits, self._last = whole.logits is not None, whole.operations[-1]
         mapped = whole.logits or whole
+        if is_grouped(calibrator):
+            self._has_logits, self._last = True, Softmax()
+            mapped = CalibrationMap(*log_proba(whole, self._n_columns))
         self._mapped = emit_map(mapped, build, clip(build, x), self._n_columns)
+        if is_grouped(calibrator):
+            self._mapped = scale_by_group(calibrator, build, self._mapped)
 
     @cached_property
     def proba(self) -> str:

@@ -25,7 +25,9 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     calibrator : estimator
         A fitted calibrator of skcalib. A fitted `NeuralClamping`, which acts on the
         inputs of its network, gives the whole calibrated network, as
-        ``calibrate_onnx_model(None, calibrator)`` does.
+        ``calibrate_onnx_model(None, calibrator)`` does. A `GroupCalibration` takes the
+        name of each row's group as a second input, ``group``, text or integers; rows of
+        other groups are calibrated as the whole.
 
     dtype : {numpy.float32, numpy.float64}, default=numpy.float32
         Type of the logits that come in and of the probabilities that go out. The
@@ -106,17 +108,22 @@ def _model(calibrator: Any, build: NodeBuilder, dtype: np.dtype, label: Any) -> 
     graph = onnx.helper.make_graph(
         build.nodes,
         type(calibrator).__name__,
-        [info("logits", element, ["batch", calibrator.n_features_in_])],
+        [
+            info("logits", element, ["batch", calibrator.n_features_in_]),
+            *build.inputs,
+        ],
         [
             info("probabilities", element, ["batch", len(calibrator.classes_)]),
             label,
         ],
         build.initializers,
     )
-    return onnx.helper.make_model(
+    model = onnx.helper.make_model(
         graph,
         opset_imports=[onnx.helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="skcalib",
         producer_version=skcalib.__version__,
     )
+    build.opsets(model)
+    return model

@@ -3,10 +3,12 @@
 import importlib
 from typing import Any
 
+from skcalib._maps import CalibrationMap, log_proba
 from skcalib._networks._given import perturbs_inputs
 from skcalib._optional import import_optional
 from skcalib.export._clamping import clamped_module
 from skcalib.export._emit import check_calibrator
+from skcalib.export._groups import is_grouped, numbers_by_group, of_whole
 
 
 def to_torch(calibrator: Any) -> Any:
@@ -29,6 +31,10 @@ def to_torch(calibrator: Any) -> Any:
         The module of a `NeuralClamping` maps inputs of its network to probabilities,
         several of them by keyword. It holds a copy of the network, which stays in eval
         mode and is not trained.
+
+        The module of a `GroupCalibration` takes a second argument, the place of each
+        row's group in ``groups_``; any other number, such as -1, stands for groups that
+        were not seen.
 
     See Also
     --------
@@ -54,6 +60,10 @@ def to_torch(calibrator: Any) -> Any:
     import_optional("torch", "Exporting to torch")
     check_calibrator(calibrator)
     operations = importlib.import_module("skcalib.export._torch_operations")
-    return operations.Calibration(
-        calibrator.calibration_map(), int(calibrator.n_features_in_)
-    )
+    n_features = int(calibrator.n_features_in_)
+    whole = of_whole(calibrator).calibration_map()
+    if not is_grouped(calibrator):
+        return operations.Calibration(whole, n_features)
+    front = CalibrationMap(*log_proba(whole, len(calibrator.classes_)))
+    numbers = numbers_by_group(calibrator)
+    return operations.GroupedCalibration(front, n_features, *numbers)

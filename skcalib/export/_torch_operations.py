@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
@@ -29,6 +30,9 @@ class Calibration(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Map (n, n_features) logits, or (n,) log-odds, to (n, n_classes)."""
+        return self._as_given(self._mapped(logits), logits)
+
+    def _mapped(self, logits: Tensor) -> Tensor:
         if not logits.is_floating_point():
             raise TypeError(f"The logits are {logits.dtype}; floating point is needed.")
         x = logits.reshape(-1, 1) if logits.ndim == 1 else logits
@@ -40,7 +44,11 @@ class Calibration(nn.Module):
         x = x.to(torch.float64).clamp(-ops.LARGEST_LOGIT, ops.LARGEST_LOGIT)
         if self.n_features == 1:
             x = torch.cat([torch.zeros_like(x), x], dim=1)
-        proba: Tensor = self.operations(x)
+        mapped: Tensor = self.operations(x)
+        return mapped
+
+    @staticmethod
+    def _as_given(proba: Tensor, logits: Tensor) -> Tensor:
         wide = logits.dtype == torch.float64
         return proba if wide else proba.to(torch.float32)
 
@@ -50,6 +58,40 @@ class Calibration(nn.Module):
             return tensor.to(fn(tensor).device)
 
         return super()._apply(move, recurse)
+
+
+class GroupedCalibration(Calibration):
+    """Logits and the number of each row's group to probabilities.
+
+    The last row of `factor` and `offset` is that of all other numbers.
+    """
+
+    factor: Tensor
+    offset: Tensor
+
+    def __init__(
+        self,
+        log_proba: ops.CalibrationMap,
+        n_features: int,
+        factor: NDArray[Any],
+        offset: NDArray[Any],
+    ) -> None:
+        super().__init__(log_proba, n_features)
+        self.register_buffer("factor", _tensor(factor))
+        self.register_buffer("offset", _tensor(offset))
+
+    def forward(self, logits: Tensor, group: Tensor) -> Tensor:  # type: ignore[override]
+        """Map (n, n_features) logits and (n,) numbers of groups to (n, n_classes)."""
+        told = self._mapped(logits)
+        if group.shape != told.shape[:1] or group.is_floating_point():
+            raise ValueError(
+                f"The groups are {group.dtype} of shape {tuple(group.shape)}; each of "
+                f"the {told.shape[0]} rows needs one whole number."
+            )
+        other = self.factor.shape[0] - 1
+        number = torch.where((group >= 0) & (group < other), group, other)
+        scaled = told * self.factor[number] + self.offset[number]
+        return self._as_given(scaled.softmax(dim=1), logits)
 
 
 def _sequence(calibration_map: ops.CalibrationMap) -> nn.Sequential:

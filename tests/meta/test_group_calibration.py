@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
@@ -126,6 +126,97 @@ def test_the_calibrator_of_a_group_is_exported():
     session = ort.InferenceSession(to_onnx(alone).SerializeToString())
     served = session.run(None, {session.get_inputs()[0].name: X})[0]
     assert_allclose(served, alone.predict_proba(X), atol=1e-6)
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize("names", [np.array(["a", "b", "c"]), np.array([7, -2, 30])])
+@pytest.mark.parametrize("structure", ["temperature", "vector"])
+def test_all_groups_are_exported_as_one_graph(names, structure):
+    ort = pytest.importorskip("onnxruntime")
+    to_onnx = pytest.importorskip("skcalib.export").to_onnx
+    X, y, groups = draw_groups(1500)
+    groups = names[np.searchsorted(["a", "b", "c"], groups)]
+    grouped = GroupCalibration(strength=1.0, structure=structure)
+    grouped.fit(X, y, groups=groups)
+    session = ort.InferenceSession(to_onnx(grouped, dtype=float).SerializeToString())
+    assert [value.name for value in session.get_inputs()] == ["logits", "group"]
+    groups[:9] = "new" if groups.dtype.kind == "U" else 5
+    feed = {
+        "logits": X,
+        "group": groups.astype(object if groups.dtype.kind == "U" else int),
+    }
+    proba, label = session.run(None, feed)
+    assert_allclose(proba, grouped.predict_proba(X, groups=groups), atol=1e-12)
+    assert_array_equal(label, grouped.predict(X, groups=groups))
+
+
+@pytest.mark.onnx
+def test_a_model_is_calibrated_by_groups_in_one_graph():
+    onnx = pytest.importorskip("onnx")
+    ort = pytest.importorskip("onnxruntime")
+    calibrate = pytest.importorskip("skcalib.export").calibrate_onnx_model
+    X, y, groups = draw_groups(1500)
+    X = X.astype(np.float32)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=groups)
+    info = onnx.helper.make_tensor_value_info
+    values = [info(name, onnx.TensorProto.FLOAT, ["n", 10]) for name in ("group", "p")]
+    # The input's name is taken, so that the groups get another.
+    nodes = [onnx.helper.make_node("Softmax", ["group"], ["p"], axis=1)]
+    for opsets in ([("", 17)], [("", 17), ("ai.onnx.ml", 1)]):
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(nodes, "g", values[:1], values[1:]),
+            opset_imports=[onnx.helper.make_opsetid(*opset) for opset in opsets],
+            ir_version=8,
+        )
+        written = calibrate(model, grouped)
+        onnx.checker.check_model(written)
+        session = ort.InferenceSession(written.SerializeToString())
+        first, second = (value.name for value in session.get_inputs())
+        assert (first, second) == ("group", "group_2")
+        served = session.run(["p"], {first: X, second: groups.astype(object)})[0]
+        assert_allclose(served, grouped.predict_proba(X, groups=groups), atol=1e-6)
+
+
+@pytest.mark.onnx
+def test_groups_that_a_graph_cannot_read_are_refused():
+    pytest.importorskip("onnx")
+    to_onnx = pytest.importorskip("skcalib.export").to_onnx
+    X, y, groups = draw_groups(600)
+    halves = np.searchsorted(["a", "b", "c"], groups) / 2
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=halves)
+    with pytest.raises(ValueError, match=r"type float, such as 0\.0.*calibrator_of"):
+        to_onnx(grouped)
+
+
+@pytest.mark.torch
+def test_all_groups_are_exported_as_one_module():
+    torch = pytest.importorskip("torch")
+    to_torch = pytest.importorskip("skcalib.export").to_torch
+    X, y, groups = draw_groups(1500)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=groups)
+    groups[:9] = "new"
+    number = torch.tensor([("abc".find(name[0])) for name in groups])
+    module = to_torch(grouped)
+    expected = grouped.predict_proba(X, groups=groups)
+    for unseen in (-1, 3, 1000):
+        number[:9] = unseen
+        proba = module(torch.tensor(X), number)
+        assert_allclose(proba.numpy(), expected, atol=1e-12)
+    assert module(torch.tensor(X).float(), number).dtype == torch.float32
+    with pytest.raises(ValueError, match="each of the 1500 rows needs one whole"):
+        module(torch.tensor(X), number.double())
+
+
+@pytest.mark.onnx
+def test_without_groups_the_whole_is_exported():
+    ort = pytest.importorskip("onnxruntime")
+    to_onnx = pytest.importorskip("skcalib.export").to_onnx
+    X, y, _ = draw_groups(600)
+    whole = GroupCalibration().fit(X, y)
+    session = ort.InferenceSession(to_onnx(whole, dtype=float).SerializeToString())
+    (name,) = (value.name for value in session.get_inputs())
+    proba = session.run(["probabilities"], {name: X})[0]
+    assert_allclose(proba, whole.predict_proba(X), atol=1e-12)
 
 
 def test_weights_are_repetitions_and_rows_of_no_weight_are_none():
