@@ -13,6 +13,7 @@ from skcalib._validation import (
     check_proba_rows,
     column_names,
     encode_labels,
+    readable,
 )
 
 
@@ -33,6 +34,16 @@ def check_position(monitor: Any, position: int | None) -> None:
         )
 
 
+def is_empty(y: ArrayLike, proba: ArrayLike) -> bool:
+    """Whether there are no rows, as after an hour without traffic."""
+    return np.shape(y)[:1] == np.shape(proba)[:1] == (0,)
+
+
+def is_column(proba: ArrayLike) -> bool:
+    """Whether probabilities are those of the second of two classes alone."""
+    return np.ndim(proba) == 1 or np.shape(proba)[1] == 1
+
+
 def check_rows(
     monitor: Any, y: ArrayLike, proba: ArrayLike
 ) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[Any]]:
@@ -50,8 +61,7 @@ def check_rows(
     if labels is None:
         name, names = type(monitor).__name__, column_names(proba)
         labels, _ = encode_labels(name, y, rows.shape[1], None, names)
-    is_single = np.ndim(proba) == 1 or np.shape(proba)[1] == 1
-    codes, rows, _ = check_proba(y, rows if is_single else proba, labels)
+    codes, rows, _ = check_proba(y, rows if is_column(proba) else proba, labels)
     return codes, rows, np.asarray(labels)
 
 
@@ -61,7 +71,7 @@ def known_classes(monitor: Any, default: Any = None) -> Any:
         return monitor.classes_
     if monitor.classes is not None:
         return np.asarray(monitor.classes)
-    if monitor.calibrator is not None:
+    if getattr(monitor, "calibrator", None) is not None:
         check_is_fitted(monitor.calibrator)
         return monitor.calibrator.classes_
     return default
@@ -92,7 +102,7 @@ def number_groups(
     if groups is None:
         return np.zeros(n_rows, np.intp)
     number = {name: k for k, name in enumerate(group_names(monitor), start=1)}
-    given = check_groups(groups, n_rows).tolist()
+    given = _plain(check_groups(groups, n_rows))
     unknown = [row for row, name in enumerate(given) if name not in number]
     if unknown:
         raise ValueError(
@@ -102,9 +112,17 @@ def number_groups(
     return np.array([number[name] for name in given], dtype=np.intp)
 
 
+def _plain(names: NDArray[Any]) -> list[Any]:
+    """Return names that JSON knows: text and numbers, dates as text."""
+    if names.dtype.kind in "biufUS":
+        listed: list[Any] = names.tolist()
+        return listed
+    return [name if isinstance(name, str | int) else str(name) for name in names]
+
+
 def group_names(monitor: Any) -> list[Any]:
     """Return the names of the groups of a monitor that has some."""
-    names: list[Any] = np.asarray(monitor.groups).tolist()
+    names = _plain(np.asarray(readable(monitor.groups)))
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"groups={names} needs names, each of them once.")
     return names

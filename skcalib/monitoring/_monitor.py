@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import evaluate_block
 from skcalib._sklearn_compat import Interval
 from skcalib._validation import readable
 from skcalib.calibrators import StructuredMatrixScaling
@@ -24,6 +23,8 @@ from skcalib.monitoring._input import (
     check_position,
     check_rows,
     group_names,
+    is_column,
+    is_empty,
     known_classes,
     number_groups,
 )
@@ -206,6 +207,8 @@ class CalibrationMonitor(BaseEstimator):
         """
         self._validate_params()
         check_position(self, position)
+        if is_empty(y, proba):
+            return self
         if np.ndim(y) == 0:
             y, proba = (np.asarray(readable(part))[np.newaxis] for part in (y, proba))
             groups = None if groups is None else np.asarray(groups)[np.newaxis]
@@ -221,7 +224,8 @@ class CalibrationMonitor(BaseEstimator):
             part = slice(start, start + between - self.n_rows_ % between)
             self._add(p[part], codes[part], index[part])
             start = part.stop
-        self._recent.add(np.log(p), codes)
+        self._recent.add(np.log(p), codes, self.n_rows_ + np.arange(-codes.size, 0))
+        self._is_single &= is_column(proba)
         top = p.argmax(axis=1)
         every = np.arange(codes.size)
         self._sums += [
@@ -274,9 +278,10 @@ class CalibrationMonitor(BaseEstimator):
             for wealth, more in zip(own, others, strict=True):
                 if more.n_rows:
                     wealth.merge(more, self.n_rows_)
+        self._recent.merge(other._recent, self.n_rows_)
+        self._is_single &= other._is_single
         self.n_rows_ += other.n_rows_
         self._sums += other._sums
-        self._recent.merge(other._recent)
         self._merged += [other._id, *other._merged]
         self._look()
         return self
@@ -299,7 +304,8 @@ class CalibrationMonitor(BaseEstimator):
             Fitted, for `skcalib.save`, `skcalib.export.to_onnx` and
             `skcalib.export.calibrate_onnx_model`. It takes the logits that the served
             calibrator takes, if the monitor was given that; else the logarithms of the
-            served probabilities, or logits that give them.
+            served probabilities, or logits that give them: log-odds, if the served
+            probabilities came as a single column.
 
         Raises
         ------
@@ -307,8 +313,7 @@ class CalibrationMonitor(BaseEstimator):
             If too few rows are remembered, or of one class only.
         """
         check_begun(self)
-        since = 0 if self.change_point_ is None else self.change_point_
-        log_proba, codes = self._recent.last(self.n_rows_ - since)
+        log_proba, codes = self._recent.since(self.change_point_ or 0)
         if np.unique(codes).size < 2:
             raise ValueError(
                 f"{codes.size} rows are remembered since the change, of "
@@ -318,6 +323,8 @@ class CalibrationMonitor(BaseEstimator):
             )
         if calibrator is None:
             calibrator = StructuredMatrixScaling(structure="vector")
+        if self.calibrator is None and self._is_single:
+            log_proba = log_proba[:, 1] - log_proba[:, 0]
         fitted = clone(calibrator).set_params(classes=self.classes_)
         fitted.fit(log_proba, self.classes_[codes])
         return (
@@ -432,6 +439,8 @@ class CalibrationMonitor(BaseEstimator):
         ]
         self._log_suprema = np.zeros(len(self._streams))
         self._recent = Recent(n_classes, self.memory)
+        # Whether all probabilities came as one column.
+        self._is_single = True
         # Of confidences, hits and log-losses.
         self._sums = np.zeros(3)
         self._id = uuid4().hex[:16]
@@ -484,9 +493,3 @@ class CalibrationMonitor(BaseEstimator):
                 leaders.append((*wealth.leader, subject))
         _, bet, row, subject = max(leaders)
         return bet, row, subject
-
-    def _served(self, probe: NDArray[Any]) -> NDArray[Any] | None:
-        """Return what the served calibrator says of some logits."""
-        if self.calibrator is None:
-            return None
-        return evaluate_block(self.calibrator.calibration_map(), probe)

@@ -21,12 +21,12 @@ def draw(monitor: Any, axes: Any = None) -> NDArray[Any]:
         raise ValueError(f"The picture has three parts; {axes.shape[0]} axes came.")
     _draw_evidence(monitor, axes[0])
     change = monitor.change_point_
-    since = monitor.n_rows_ - (change or 0)
+    remembered = monitor._recent.since(change or 0)[1].size
     titles = ("before", "since the change")
-    if change is None or since > monitor._recent.codes.size:
+    if change is None or remembered < monitor.n_rows_ - change:
         titles = ("older rows", "the last")
     for ax, title, stats in zip(
-        axes[1:], titles, monitor._recent.bins(since), strict=True
+        axes[1:], titles, monitor._recent.bins(change or 0), strict=True
     ):
         _draw_reliability(stats, title, ax)
     return axes

@@ -20,34 +20,44 @@ class Recent:
         self.memory = memory
         self.log_proba = np.empty((0, n_classes), _DTYPE)
         self.codes = np.empty(0, np.intp)
+        # Of each row in the stream, ascending; where streams are merged there are gaps.
+        self.number = np.empty(0, np.intp)
         self.older = _binned(self.log_proba, self.codes)
 
-    def add(self, log_proba: NDArray[Any], codes: NDArray[np.intp]) -> None:
+    def add(
+        self,
+        log_proba: NDArray[Any],
+        codes: NDArray[np.intp],
+        number: NDArray[np.intp],
+    ) -> None:
         """Remember rows, and put into the bins those for which there is no room."""
         log_proba = np.concatenate([self.log_proba, log_proba.astype(_DTYPE)])
         codes = np.concatenate([self.codes, codes])
+        number = np.concatenate([self.number, number])
         out = max(codes.size - self.memory, 0)
         self.older = self.older + _binned(log_proba[:out], codes[:out])
         self.log_proba, self.codes = log_proba[out:], codes[out:]
+        self.number = number[out:]
 
-    def merge(self, other: "Recent") -> None:
-        """Add the rows of another memory; both keep some of theirs."""
+    def merge(self, other: "Recent", first_row: int) -> None:
+        """Add another memory, whose rows count on from one; both keep some."""
         n_other = min(
             other.codes.size, max(self.memory // 2, self.memory - self.codes.size)
         )
         newest = other.codes.size - n_other
-        self.add(other.log_proba[newest:], other.codes[newest:])
+        number = other.number[newest:] + first_row
+        self.add(other.log_proba[newest:], other.codes[newest:], number)
         gone = _binned(other.log_proba[:newest], other.codes[:newest])
         self.older = self.older + other.older + gone
 
-    def last(self, n_rows: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-        """Return the log-probabilities and classes of the last rows there are."""
-        start = max(self.codes.size - n_rows, 0)
+    def since(self, row: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+        """Return log-probabilities and classes from a row on, as far as remembered."""
+        start = int(np.searchsorted(self.number, row))
         return self.log_proba[start:].astype(np.float64), self.codes[start:]
 
-    def bins(self, n_rows: int) -> tuple[BinStats, BinStats]:
-        """Return the bins of all rows but the last, and of the last."""
-        start = max(self.codes.size - n_rows, 0)
+    def bins(self, row: int) -> tuple[BinStats, BinStats]:
+        """Return the bins of the rows before one, or forgotten, and of those since."""
+        start = int(np.searchsorted(self.number, row))
         then = _binned(self.log_proba[:start], self.codes[:start])
         now = _binned(self.log_proba[start:], self.codes[start:])
         return self.older + then, now
@@ -58,6 +68,7 @@ class Recent:
         return {
             "log_proba": base64.b64encode(self.log_proba.tobytes()).decode("ascii"),
             "codes": self.codes.tolist(),
+            "number": self.number.tolist(),
             "older": [part.tolist() for part in sums],
         }
 
@@ -66,6 +77,7 @@ class Recent:
         """Return what `to_dict` has written."""
         made = cls(n_classes, memory)
         made.codes = np.array(state["codes"], dtype=np.intp)
+        made.number = np.array(state["number"], dtype=np.intp)
         data = base64.b64decode(state["log_proba"], validate=True)
         flat = np.frombuffer(bytearray(data), _DTYPE)
         made.log_proba = flat.reshape(made.codes.size, n_classes)

@@ -115,8 +115,7 @@ def make_report(monitor: Any) -> MonitorReport:
     names = [] if monitor.groups is None else group_names(monitor)
     gap = float(confidence - hits) / n_rows
     half = math.nan if monitor.delay else gap_half_width(n_rows, monitor.alpha)
-    since = n_rows - (monitor.change_point_ or 0)
-    before, now = monitor._recent.bins(since)
+    before, now = monitor._recent.bins(monitor.change_point_ or 0)
     return MonitorReport(
         n_rows=n_rows,
         n_classes=monitor.classes_.shape[0],

@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._files import digest
+from skcalib._maps import evaluate_block
 from skcalib.monitoring._input import group_names
 from skcalib.monitoring._recent import Recent
 from skcalib.monitoring._wealth import Wealth
@@ -32,14 +33,16 @@ def to_dict(monitor: Any) -> dict[str, Any]:
         "history": [list(point) for point in monitor._history],
         "log_suprema": monitor._log_suprema.tolist(),
         "streams": [[w.to_dict() for w in stream] for stream in monitor._streams],
+        "single": monitor._is_single,
         "recent": monitor._recent.to_dict(),
     }
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "sha256": digest(content),
-        **content,
-    }
+    return sealed(content, FORMAT)
+
+
+def sealed(content: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return the content of a state with what `opened` knows it by."""
+    head = {"format": kind, "version": VERSION, "sha256": digest(content)}
+    return {**head, **content}
 
 
 def _parameters(monitor: Any) -> dict[str, Any]:
@@ -51,10 +54,11 @@ def _parameters(monitor: Any) -> dict[str, Any]:
 
 def _marks(monitor: Any) -> Any:
     """Return what the served calibrator says of three rows, to know it again."""
+    if monitor.calibrator is None:
+        return None
     n_classes = monitor.classes_.shape[0]
     probe = np.random.default_rng(0).normal(0, 3, (3, n_classes))
-    served = monitor._served(probe)
-    return None if served is None else served.tolist()
+    return evaluate_block(monitor.calibrator.calibration_map(), probe).tolist()
 
 
 def _is_other(marks: Any, others: Any) -> bool:
@@ -66,7 +70,7 @@ def _is_other(marks: Any, others: Any) -> bool:
 
 def from_dict(cls: Any, state: Mapping[str, Any], calibrator: Any) -> Any:
     """Return the monitor that wrote a state."""
-    content = _checked(state)
+    content = opened(state, FORMAT)
     try:
         monitor = cls(calibrator, **content["parameters"])
         monitor._begin(np.array(content["classes"]))
@@ -86,12 +90,12 @@ def from_dict(cls: Any, state: Mapping[str, Any], calibrator: Any) -> Any:
     return monitor
 
 
-def _checked(state: Mapping[str, Any]) -> dict[str, Any]:
+def opened(state: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """Return the content of a state of a known version that is undamaged."""
-    if not isinstance(state, Mapping) or state.get("format") != FORMAT:
+    if not isinstance(state, Mapping) or state.get("format") != kind:
         raise ValueError(
-            f"This is no state of a monitor; CalibrationMonitor.to_dict returns dicts "
-            f"with the format {FORMAT!r}."
+            f"This is no state of such a monitor; its to_dict returns dicts with the "
+            f"format {kind!r}."
         )
     if state.get("version") != VERSION:
         raise ValueError(
@@ -122,6 +126,7 @@ def _restore(monitor: Any, content: dict[str, Any]) -> None:
         [Wealth.from_dict(w, n_classes, monitor.tolerance) for w in stream]
         for stream in content["streams"]
     ]
+    monitor._is_single = bool(content["single"])
     monitor._recent = Recent.from_dict(content["recent"], n_classes, monitor.memory)
 
 

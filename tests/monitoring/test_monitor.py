@@ -326,16 +326,78 @@ def test_nothing_is_recalibrated_from_nothing():
 
 def test_the_remembered_and_the_older_rows_are_all_rows():
     monitor = watched(n_rows=500, monitor=CalibrationMonitor(memory=60))
-    before, since = monitor._recent.bins(500)
+    before, since = monitor._recent.bins(0)
     assert before.weight.sum() == 440
     assert since.weight.sum() == 60
     other = watched(1, n_rows=90, monitor=CalibrationMonitor(memory=60))
-    before, since = monitor.merge(other)._recent.bins(590)
+    before, since = monitor.merge(other)._recent.bins(500)
     assert before.weight.sum() + since.weight.sum() == 590
-    log_proba, codes = monitor._recent.last(30)
+    assert since.weight.sum() == 30
+    log_proba, codes = monitor._recent.since(560)
     y, proba = draw_stream(np.random.default_rng(1), 90, 3)
     assert (codes == y[-30:]).all()
     assert_allclose(log_softmax(log_proba, axis=1), np.log(proba[-30:]), atol=0.01)
+
+
+def test_after_a_merge_only_rows_since_the_change_are_learned_from():
+    # The change comes late in the second shard, before which the memory has few rows.
+    merged = watched(0, 3000, monitor=CalibrationMonitor(memory=400))
+    shard = watched(1, 300, monitor=CalibrationMonitor(memory=400))
+    watched(2, 40, monitor=merged.merge(shard), factor=3.0)
+    row = merged.n_rows_ - 40
+    _, codes = merged._recent.since(row)
+    y, _ = draw_stream(np.random.default_rng(2), 40, 3, factor=3.0)
+    assert (codes == y).all()
+    watched(3, 300, monitor=merged, factor=3.0)
+    assert merged.alarm_
+    assert merged.change_point_ >= 3300
+    assert merged._recent.since(merged.change_point_)[1].size <= 340
+    again = CalibrationMonitor.from_dict(json.loads(json.dumps(merged.to_dict())))
+    assert_allclose(again._recent.number, merged._recent.number)
+    assert merged._recent.number[-1] == merged.n_rows_ - 1
+
+
+def test_what_came_as_log_odds_is_recalibrated_as_log_odds():
+    y, proba = draw_stream(np.random.default_rng(0), 800, 2, factor=2.0)
+    single = CalibrationMonitor().update(y, proba[:, 1])
+    single = CalibrationMonitor.from_dict(single.to_dict())
+    after = single.recalibrate(TemperatureScaling())
+    z = np.log(proba[:, 1]) - np.log(proba[:, 0])
+    assert after.predict_proba(z).shape == (800, 2)
+    both = CalibrationMonitor().update(y, proba).recalibrate(TemperatureScaling())
+    assert after.temperature_ == pytest.approx(both.temperature_, rel=1e-3)
+    mixed = single.update(y, proba).recalibrate()
+    assert mixed.n_features_in_ == 2
+
+
+def test_an_hour_without_traffic_changes_nothing():
+    assert not hasattr(CalibrationMonitor().update([], []), "classes_")
+    monitor = watched()
+    state = monitor.to_dict()
+    assert monitor.update([], np.empty((0, 3))).to_dict() == state
+    with pytest.raises(ValueError, match="inconsistent"):
+        monitor.update([], [[0.2, 0.3, 0.5]])
+
+
+@pytest.mark.torch
+def test_half_precisions_are_watched():
+    torch = pytest.importorskip("torch")
+    y, proba = draw_stream(np.random.default_rng(0), 500, 10)
+    rows = torch.tensor(proba)
+    whole = CalibrationMonitor().update(y, proba).evidence_
+    for dtype in (torch.float16, torch.bfloat16):
+        half = CalibrationMonitor().update(y, rows.to(dtype)).evidence_
+        assert half == pytest.approx(whole, abs=0.1)
+
+
+def test_dates_name_groups_as_text():
+    days = np.array(["2026-01-01", "2026-01-02"], dtype="datetime64[D]")
+    monitor = CalibrationMonitor(groups=days)
+    y, proba = draw_stream(np.random.default_rng(0), 100, 3)
+    monitor.update(y, proba, groups=days[np.arange(100) % 2])
+    again = CalibrationMonitor.from_dict(json.loads(json.dumps(monitor.to_dict())))
+    again.update(y, proba, groups=days[np.arange(100) % 2].tolist())
+    assert list(again.report().group_evidence) == ["2026-01-01", "2026-01-02"]
 
 
 def test_the_gap_has_an_interval_that_holds_at_all_times():
