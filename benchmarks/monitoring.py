@@ -2,17 +2,23 @@
 
 Streams of logits drawn from a normal distribution, and labels drawn from their softmax:
 the model is calibrated until its logits are multiplied by a factor or one class gets a
-bias, in all rows or in one of five groups. "quiet" counts the streams with an alarm at
-any time up to a horizon; the others change at the start or after 2,000 rows, and count
-rows from there to the first alarm. An alarm before the change counts as none.
+bias, in all rows or in one of five groups, or some labels say nothing of their rows.
+"quiet" counts the streams with an alarm at any time up to a horizon; the others change
+at the start or after 2,000 rows, and count rows from there to the first alarm. An alarm
+before the change counts as none.
 
 - monitor: `CalibrationMonitor()`; with groups, or a tolerance, where it says so;
 - rolling z-test: mean of hit minus confidence over the last 500 rows, two-sided at 5 %,
   after each row;
-- ADWIN: river's change detector on hit minus confidence, with its defaults; left out
-  where the model is off from the start, since there is no change to detect.
+- ADWIN: river's change detector on hit minus confidence, with its defaults;
+- loss monitor: `LossMonitor()` on the Brier score, the rows before the change being its
+  release;
+- MAPIE: its `RiskMonitoring` of the accuracy, tolerance 0, with the same release, where
+  the accuracy falls.
 
-Needs rivals for ADWIN: river.
+The last three are left out where the model is off from the start.
+
+Needs rivals for ADWIN and MAPIE: river, mapie.
 """
 
 import time
@@ -26,7 +32,7 @@ from scipy.stats import norm
 
 from benchmarks._measure import say
 from benchmarks._tables import Table
-from skcalib.monitoring import CalibrationMonitor
+from skcalib.monitoring import CalibrationMonitor, LossMonitor
 
 SPREADS = {2: 2.0, 10: 3.0, 100: 4.0}
 HORIZONS = (500, 1000, 2000, 4000, 8000)
@@ -35,23 +41,26 @@ N_GROUPS = 5
 ALPHA = 0.05
 CALM = 2000
 TOLERANCE = 0.01
-# Name: factor of the logits, bias of the first class, whether in one group only.
+# Name: factor of the logits, bias of the first class, whether in one group only, share
+# of labels that say nothing of their rows.
 CHANGES = {
-    "logits x 1.1": (1.1, 0.0, False),
-    "logits x 1.2": (1.2, 0.0, False),
-    "logits x 1.4": (1.4, 0.0, False),
-    "one class, log-odds + 0.5": (1.0, 0.5, False),
-    "one group in five, logits x 1.4": (1.4, 0.0, True),
+    "logits x 1.1": (1.1, 0.0, False, 0.0),
+    "logits x 1.2": (1.2, 0.0, False, 0.0),
+    "logits x 1.4": (1.4, 0.0, False, 0.0),
+    "one class, log-odds + 0.5": (1.0, 0.5, False, 0.0),
+    "one group in five, logits x 1.4": (1.4, 0.0, True, 0.0),
+    "one label in ten at random": (1.0, 0.0, False, 0.1),
 }
-CALIBRATED = (1.0, 0.0, False)
+CALIBRATED = (1.0, 0.0, False, 0.0)
 PARTS = ("quiet", "change", "speed")
 CHOICES = {"parts": PARTS}
 TINY = {"streams": 4, "longest": 1000}
 
 
 def run(*, parts=PARTS, streams=1000, longest=4000):
-    if not find_spec("river"):
-        say("ADWIN is left out: river is not installed")
+    for name, package in (("ADWIN", "river"), ("MAPIE", "mapie")):
+        if not find_spec(package):
+            say(f"{name} is left out: {package} is not installed")
     if "quiet" in parts:
         for n_classes in SPREADS:
             yield from quiet(n_classes, streams, longest)
@@ -65,7 +74,7 @@ def run(*, parts=PARTS, streams=1000, longest=4000):
 
 def draw(rng, n_rows, n_classes, calm, change=CALIBRATED):
     """Labels, probabilities and groups; the model is calibrated for `calm` rows."""
-    factor, bias, in_group = change
+    factor, bias, in_group, noise = change
     logits = SPREADS[n_classes] * rng.normal(size=(n_rows, n_classes))
     true = softmax(logits, axis=1)
     y = (true.cumsum(axis=1) > rng.random((n_rows, 1))).argmax(axis=1)
@@ -73,6 +82,9 @@ def draw(rng, n_rows, n_classes, calm, change=CALIBRATED):
     off = (np.arange(n_rows) >= calm) & ((groups == 0) | (not in_group))
     logits[off] *= factor
     logits[off, 0] += bias
+    if noise:
+        mixed = off & (rng.random(n_rows) < noise)
+        y[mixed] = rng.integers(n_classes, size=mixed.sum())
     return y, softmax(logits, axis=1), groups
 
 
@@ -116,6 +128,25 @@ def first_alarm_of_adwin(y, proba, groups):
     return None
 
 
+def first_alarm_of_loss(y, proba, groups, n_release):
+    monitor = LossMonitor(alpha=ALPHA).fit(y[:n_release], proba[:n_release])
+    row = monitor.update(y[n_release:], proba[n_release:]).alarm_row_
+    return None if row is None else n_release + row
+
+
+def first_alarm_of_mapie(y, proba, groups, n_release):
+    from mapie.exchangeability_testing import RiskMonitoring
+
+    told = proba.argmax(axis=1)
+    release = y[:n_release], told[:n_release]
+    monitor = RiskMonitoring(
+        "accuracy", ALPHA, tolerance=0, reference_data=release, warn=False
+    ).update(y[n_release:], told[n_release:])
+    low = monitor.online_risk_lower_bound_sequence_history
+    out = low > monitor.threshold
+    return n_release + 1 + int(out.argmax()) if out.any() else None
+
+
 def methods(calm, change=CALIBRATED):
     """Functions from a stream to its first alarm, and whether they see the groups."""
     found = {"monitor": (first_alarm_of_monitor, False)}
@@ -127,6 +158,13 @@ def methods(calm, change=CALIBRATED):
     found["rolling z-test"] = (first_alarm_of_z_test, False)
     if calm and find_spec("river"):
         found["ADWIN"] = (first_alarm_of_adwin, False)
+    if calm and change != CALIBRATED:
+        since = partial(first_alarm_of_loss, n_release=calm)
+        found["loss monitor"] = (since, False)
+        # Elsewhere predicted labels are as often right as before, or nearly so.
+        if change[3] and find_spec("mapie"):
+            since = partial(first_alarm_of_mapie, n_release=calm)
+            found["MAPIE, accuracy"] = (since, False)
     return found
 
 
