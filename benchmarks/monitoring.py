@@ -5,7 +5,7 @@ the model is calibrated until its logits are multiplied by a factor or one class
 bias, in all rows or in one of five groups, or some labels say nothing of their rows.
 "quiet" counts the streams with an alarm at any time up to a horizon; the others change
 at the start or after 2,000 rows, and count rows from there to the first alarm. An alarm
-before the change counts as none.
+before the change counts as none. "dates" holds the change points against the change.
 
 - monitor: `CalibrationMonitor()`; with groups, or a tolerance, where it says so;
 - rolling z-test: mean of hit minus confidence over the last 500 rows, two-sided at 5 %,
@@ -52,15 +52,14 @@ CHANGES = {
     "one label in ten at random": (1.0, 0.0, False, 0.1),
 }
 CALIBRATED = (1.0, 0.0, False, 0.0)
-PARTS = ("quiet", "change", "speed")
+PARTS = ("quiet", "change", "dates", "speed")
+ERRORS = ("median", "mean absolute")
 CHOICES = {"parts": PARTS}
 TINY = {"streams": 4, "longest": 1000}
 
 
 def run(*, parts=PARTS, streams=1000, longest=4000):
-    for name, package in (("ADWIN", "river"), ("MAPIE", "mapie")):
-        if not find_spec(package):
-            say(f"{name} is left out: {package} is not installed")
+    say_what_is_missing()
     if "quiet" in parts:
         for n_classes in SPREADS:
             yield from quiet(n_classes, streams, longest)
@@ -68,8 +67,17 @@ def run(*, parts=PARTS, streams=1000, longest=4000):
         for change in CHANGES:
             for calm in (0, CALM):
                 yield from after_change(change, calm, streams, longest)
+    if "dates" in parts:
+        for change in CHANGES:
+            yield dates(change, streams, longest)
     if "speed" in parts:
         yield from speed(longest)
+
+
+def say_what_is_missing():
+    for name, package in (("ADWIN", "river"), ("MAPIE", "mapie")):
+        if not find_spec(package):
+            say(f"{name} is left out: {package} is not installed")
 
 
 def draw(rng, n_rows, n_classes, calm, change=CALIBRATED):
@@ -208,6 +216,25 @@ def after_change(change, calm, n_streams, longest) -> Iterator[dict]:
         }
 
 
+def dates(change, n_streams, longest):
+    """How far change points are from the change, where there is an alarm."""
+    errors = []
+    for seed in range(n_streams):
+        rng = np.random.default_rng(seed)
+        y, proba, _ = draw(rng, CALM + longest, 10, CALM, CHANGES[change])
+        monitor = CalibrationMonitor(alpha=ALPHA, memory=0).update(y, proba)
+        if monitor.alarm_ and monitor.alarm_row_ > CALM:
+            errors.append(monitor.change_point_ - CALM)
+    return {
+        "part": "dates",
+        "change": change,
+        "streams": n_streams,
+        "alarms": len(errors),
+        "median": float(np.median(errors)) if errors else None,
+        "mean absolute": float(np.mean(np.abs(errors))) if errors else None,
+    }
+
+
 def speed(n_rows) -> Iterator[dict]:
     for n_classes in SPREADS:
         rng = np.random.default_rng(0)
@@ -247,6 +274,23 @@ def delays(rows):
     return Table(columns, lines, title)
 
 
+def dating(rows):
+    rows = of_part(rows, "dates")
+    lines = [
+        [
+            row["change"],
+            row["alarms"],
+            *("-" if row[k] is None else f"{row[k]:,.0f}" for k in ERRORS),
+        ]
+        for row in rows
+    ]
+    columns = ["change", "alarms", "median error", "mean absolute error"]
+    title = (
+        f"Rows from the change at row 2,000 to its date, {rows[0]['streams']} streams"
+    )
+    return Table(columns, lines, title)
+
+
 def throughput(rows):
     lines = [
         [row["K"], f"{row['rows a second']:,.0f}"] for row in of_part(rows, "speed")
@@ -255,8 +299,18 @@ def throughput(rows):
 
 
 def summary(rows):
-    made = {"quiet": false_alarms, "change": delays, "speed": throughput}
+    made = {
+        "quiet": false_alarms,
+        "change": delays,
+        "dates": dating,
+        "speed": throughput,
+    }
     return [table(rows) for part, table in made.items() if of_part(rows, part)]
 
 
-TABLES = {"false_alarms": false_alarms, "delays": delays, "throughput": throughput}
+TABLES = {
+    "false_alarms": false_alarms,
+    "delays": delays,
+    "dates": dating,
+    "throughput": throughput,
+}

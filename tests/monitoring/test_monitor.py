@@ -52,6 +52,18 @@ def test_a_late_change_is_found_and_dated():
     assert abs(monitor.change_point_ - 4000) < 300
 
 
+def test_a_change_of_many_classes_is_dated_too():
+    # The learned bet, which finds it, had nothing to lose before.
+    monitor = watched(n_rows=2500, n_classes=10)
+    rng = np.random.default_rng(1)
+    y, proba = draw_stream(rng, 1500, 10)
+    moved = proba * np.exp(np.linspace(-0.8, 0.8, 10))
+    monitor.update(y, moved / moved.sum(axis=1, keepdims=True))
+    assert monitor.alarm_
+    assert monitor.report().suspect.startswith("the frequencies of several classes")
+    assert abs(monitor.change_point_ - 2500) < 300
+
+
 def test_what_is_tolerated_pages_nobody_and_more_does():
     slightly = {"factor": 1.02, "n_rows": 6000, "n_classes": 2, "spread": 1.0}
     tolerant = CalibrationMonitor(tolerance=0.02)
