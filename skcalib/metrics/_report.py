@@ -142,21 +142,17 @@ def calibration_report(
             confidence_level=confidence_level,
             random_state=random_state,
         )
-    if is_dask(y_proba) and not n_bootstrap:
-        sums = CalibrationAccumulator(
-            n_bins=n_bins, metrics=names, labels=labels, pos_label=pos_label
-        ).update(y_true, y_proba, sample_weight)
-        return _report_of_sums(sums, n_bins, confidence_level)
-    y_true, y_proba, labels, sample_weight, row = rows_of_shares(
-        y_true, y_proba, labels, sample_weight, pos_label
-    )
     given = y_true, y_proba, labels, sample_weight, pos_label
+    if is_dask(y_proba) and not n_bootstrap:
+        return _report_of_sums(given, names, n_bins, confidence_level)
+    *shared, row = rows_of_shares(*given)
+    given = *shared, pos_label
     top_label = not RANKED.keys().isdisjoint(names)
     codes, proba, weight = check_proba(*given, top_label=top_label, blocks=True)
     if not weight.all() and n_bootstrap:
         # Or a replicate could draw rows of no weight only.
         codes, proba, weight = _used(codes, proba, weight)
-    event = is_event(y_true, pos_label)
+    event = is_event(given[0], pos_label)
     rows = RowStatistics(proba, codes, check_whole("n_bins", n_bins), event)
     value = evaluate(rows, weight[np.newaxis], names)
     values = {name: float(value[name][0]) for name in names}
@@ -174,8 +170,13 @@ def calibration_report(
 
 
 def _report_of_sums(
-    sums: CalibrationAccumulator, n_bins: int, confidence_level: float
+    given: tuple[Any, ...], names: list[str], n_bins: int, confidence_level: float
 ) -> CalibrationReport:
+    """Report on rows that lie elsewhere, from sums over them."""
+    y_true, y_proba, labels, sample_weight, pos_label = given
+    sums = CalibrationAccumulator(
+        n_bins=n_bins, metrics=names, labels=labels, pos_label=pos_label
+    ).update(y_true, y_proba, sample_weight)
     return CalibrationReport(
         {k: MetricEstimate(v, None, None) for k, v in sums.compute().items()},
         n_samples=sums.n_samples_,
