@@ -80,9 +80,11 @@ def test_shares_of_one_class_are_labels(calibrator):
 
 def test_the_search_takes_shares_as_weighted_repetitions_of_one_group():
     logits, shares = draw_shares(200)
-    row, column, weight = repeated(shares)
+    # As many as there were votes: whole numbers, which are repetitions.
+    votes = np.full(len(shares), 4.0)
+    row, column, weight = repeated(shares, votes)
     search = CalibratorSearch([TemperatureScaling(), StructuredMatrixScaling()])
-    search.fit(logits, shares)
+    search.fit(logits, shares, votes)
     found, scores = search.predict_proba(logits), search.cv_results_
     search.fit(logits[row], column, weight, groups=row)
     assert_allclose(found, search.predict_proba(logits), rtol=1e-10)
@@ -93,8 +95,10 @@ def test_the_search_takes_shares_as_weighted_repetitions_of_one_group():
 @pytest.mark.slow
 def test_the_default_search_takes_shares_as_weighted_repetitions_of_one_group():
     logits, shares = draw_shares(200)
-    row, column, weight = repeated(shares)
-    found = CalibratorSearch().fit(logits, shares).predict_proba(logits)
+    # As many as there were votes: whole numbers, which are repetitions.
+    votes = np.full(len(shares), 4.0)
+    row, column, weight = repeated(shares, votes)
+    found = CalibratorSearch().fit(logits, shares, votes).predict_proba(logits)
     search = CalibratorSearch().fit(logits[row], column, weight, groups=row)
     assert_allclose(found, search.predict_proba(logits), rtol=1e-10)
 
@@ -149,9 +153,11 @@ def test_calibrators_that_draw_folds_take_shares():
 def test_groups_belong_to_rows():
     logits, shares = draw_shares()
     groups = np.where(np.arange(120) % 3, "a", "b")
-    row, column, weight = repeated(shares)
+    # As many as there were votes: whole numbers, which are repetitions.
+    votes = np.full(len(shares), 4.0)
+    row, column, weight = repeated(shares, votes)
     grouped = GroupCalibration(TemperatureScaling(), strength=10.0)
-    found = grouped.fit(logits, shares, groups=groups).coef_
+    found = grouped.fit(logits, shares, votes, groups=groups).coef_
     grouped.fit(logits[row], column, weight, groups=groups[row])
     assert_allclose(found, grouped.coef_, rtol=1e-10)
 
