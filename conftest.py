@@ -31,7 +31,9 @@ NEEDS = {
     "skcalib/training/*": ("torch", "skorch"),
 }
 
-collect_ignore_glob = [
+# scikit-learn's own cases run in a process of their own, by tests/meta.
+collect_ignore_glob = ["tests/shared/sklearn_calibration.py"]
+collect_ignore_glob += [
     pattern
     for pattern, packages in NEEDS.items()
     if not all(find_spec(package) for package in packages)

@@ -258,7 +258,7 @@ def test_one_name_for_two_files(calibrate, logits_file):
 
 def test_a_wrong_floor(calibrate, probabilities_file):
     message = calibrate(UNUSABLE, "--probabilities", probabilities_file, "--floor", 2.0)
-    assert 'floor=2.0 is neither between 0 and 1 nor "auto"' in message
+    assert 'floor=2.0 is neither a number between 0 and 1 nor "auto"' in message
 
 
 @pytest.mark.parametrize(

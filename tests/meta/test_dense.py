@@ -190,7 +190,7 @@ def test_folds_of_the_calibrator_itself_keep_an_image_together(calibrator):
     if isinstance(calibrator, CalibratorSearch):
         alone = clone(calibrator).fit(rows, labels, groups=image)
     else:
-        weight = np.full(len(labels), 1 / len(labels))
+        weight = np.ones(len(labels))
         splits = make_splits(calibrator.cv, rows, labels, weight, 0, groups=image)
         alone = clone(calibrator).set_params(cv=splits).fit(rows, labels)
     proba = dense.predict_proba(logits).transpose(0, 2, 3, 1)[y != 255]

@@ -403,7 +403,7 @@ def test_confidences_in_one_column_are_warned_of():
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.1, 1, 5000)
     is_right = rng.random(5000) < np.clip(confidence - 0.15, 0, 1)
-    with pytest.warns(OneColumnWarning, match="static_calibration_error is what"):
+    with pytest.warns(OneColumnWarning, match='pass pos_label="event"'):
         CalibrationAccumulator().update(is_right, confidence)
 
 
