@@ -167,17 +167,21 @@ def three_networks(rows):
 
 
 def all_methods(rows):
-    """Log-loss, the lowest bold, and ECE of all methods."""
+    """Log-loss, the lowest bold, and ECE of all methods; nothing where not run."""
     sets = by_set(rows)
     lines = []
-    for method in dict.fromkeys(m for table in sets.values() for m in table):
+    for method in ["uncalibrated", *METHODS]:
         cells = []
         for table in sets.values():
+            if method not in table:
+                cells.append("")
+                continue
             lowest = min(row["NLL"] for row in table.values())
             loss = f"{table[method]['NLL']:.4f}"
             bold = "**" * (loss == f"{lowest:.4f}")
             cells.append(f"{bold}{loss}{bold}; {100 * table[method]['ECE']:.2f}")
         lines.append([method, *cells])
+    lines = [line for line in lines if any(line[1:])]
     return Table(["method", *(SETS[name][0] for name in sets)], lines)
 
 
