@@ -19,7 +19,7 @@ from skcalib._validation._containers import SUM_TOLERANCE, column_names, readabl
 
 def is_shares(y: Any) -> bool:
     """Whether labels have a column for each class."""
-    shape = y.shape if hasattr(y, "shape") else np.shape(y)
+    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     return len(shape) == 2 and shape[1] > 1
 
 

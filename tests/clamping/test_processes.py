@@ -39,7 +39,7 @@ y = (logits + rng.gumbel(size=logits.shape)).argmax(1)
 X = X * np.float32(1.3) + np.float32(0.4)  # a new camera
 learned = {}
 for name, estimator in {
-    "auto": NeuralClamping(network),
+    "auto": NeuralClamping(network, rule="best"),
     "lbfgs": NeuralClamping(network, solver="lbfgs", penalty=0.01, max_iter=5),
     "filter": NeuralClamping(
         network, solver="lbfgs", perturbation="filter", penalty=0.01, max_iter=5
