@@ -36,10 +36,10 @@ X = rng.normal(size=(151, 3, 6, 6)).astype(np.float32)
 with torch.no_grad():
     logits = 4 * network(torch.from_numpy(X)).numpy()
 y = (logits + rng.gumbel(size=logits.shape)).argmax(1)
-X = X * np.float32(1.3) + np.float32(0.4)  # a new camera
+X = X * np.float32(1.3) + np.float32(0.8)  # a new camera
 learned = {}
 for name, estimator in {
-    "auto": NeuralClamping(network, rule="best"),
+    "auto": NeuralClamping(network),
     "lbfgs": NeuralClamping(network, solver="lbfgs", penalty=0.01, max_iter=5),
     "filter": NeuralClamping(
         network, solver="lbfgs", perturbation="filter", penalty=0.01, max_iter=5
