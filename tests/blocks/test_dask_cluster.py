@@ -48,9 +48,18 @@ CALIBRATORS = [TemperatureScaling(), VectorScaling(max_iter=2), IsotonicCalibrat
 
 
 @contextmanager
+def importable_here():
+    """Let processes that are started import the tests, whatever pytest calls them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2])
+        yield
+
+
+@contextmanager
 def started(n_workers, **options):
     """Yield the client of a cluster of processes that replaces those it loses."""
     with (
+        importable_here(),
         dask.config.set(DEAF),
         distributed.LocalCluster(
             n_workers=n_workers,
