@@ -27,7 +27,7 @@ class NamedRows(Mapping[str, Any]):
 
     def __init__(self, parts: Mapping[str, Any]) -> None:
         self._parts = {
-            name: part if hasattr(part, "shape") else np.asarray(part)
+            name: part if _has_rows(part) else np.asarray(part)
             for name, part in parts.items()
         }
         lengths = {part.shape[0] if part.shape else 0 for part in self._parts.values()}
@@ -63,6 +63,11 @@ class NamedRows(Mapping[str, Any]):
             f"{name} of shape {tuple(part.shape)} and type {part.dtype}"
             for name, part in parts
         )
+
+
+def _has_rows(part: Any) -> bool:
+    """Whether rows are told by their numbers, as those of a data frame are not."""
+    return hasattr(part, "shape") and not hasattr(part, "iloc")
 
 
 def each(function: Callable[[Any], Any], rows: Any) -> Any:

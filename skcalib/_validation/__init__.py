@@ -18,6 +18,7 @@ from skcalib._validation._from_proba import log_proba_rows, logits_from_proba
 from skcalib._validation._groups import check_groups
 from skcalib._validation._logits import (
     INDEX_ROWS,
+    as_repetitions,
     check_calibration_set,
     check_logits,
     check_out,
@@ -54,6 +55,7 @@ __all__ = [
     "INDEX_ROWS",
     "Batch",
     "Rows",
+    "as_repetitions",
     "as_rows",
     "check_all_known",
     "check_batch",

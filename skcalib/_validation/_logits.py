@@ -404,7 +404,7 @@ def _check_share_set(
         )
     labels = classes_of_shares(y, source.shape[1], classes, names)
     shares = check_shares("y", y, source.shape[1])
-    weight = check_weight(sample_weight, shares[:, 0])
+    weight = as_repetitions(check_weight(sample_weight, shares[:, 0]))
     row, codes = np.nonzero(shares)
     weight = weight[row] * shares[row, codes]
     check_two_classes(estimator, codes, weight, labels)

@@ -60,6 +60,8 @@ def classes_of_shares(
             f"classes has shape {labels.shape} but there are {n_columns} columns. It "
             "needs one entry per column, in their order."
         )
+    if len(set(labels.tolist())) < n_columns:
+        raise ValueError(f"classes names a class twice: {preview(labels)}.")
     known = [str(label) for label in labels.tolist()]
     for given in (own, names):
         if given is None:

@@ -183,6 +183,14 @@ class DenseCalibration(BaseCalibrator):
             return super().predict_proba(X, out=out)
         if out is None:
             return self._laid_out(super().predict_proba, X)
+        if not isinstance(out, np.ndarray) or out.dtype.kind != "f":
+            kind = f"an array of {out.dtype}" if hasattr(out, "dtype") else type(out)
+            raise TypeError(f"out is {kind}; it must be a NumPy array of floats.")
+        if out.shape[:1] != X.shape[:1]:
+            raise ValueError(
+                f"out has shape {out.shape}, and X {tuple(X.shape)}: it needs as many "
+                "units as X, and the classes along the class_axis."
+            )
         pages = MemmapSource(out) if is_mapped_file(out) else None
         for start in range(0, X.shape[0], UNITS_AT_ONCE):
             part = slice(start, start + UNITS_AT_ONCE)

@@ -9,6 +9,7 @@ from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._maps import CalibrationMap, PerColumn, Sigmoid, Softmax, evaluate
 from skcalib._sklearn_compat import check_sample_weight, fit_context
 from skcalib._validation import (
+    as_repetitions,
     check_indicator,
     check_logits,
     check_weight,
@@ -175,7 +176,7 @@ class MultiLabelCalibration(BaseCalibrator):
         data = CalibrationData(
             ArraySource(np.column_stack([np.zeros_like(z), z])),
             codes,
-            weight[is_known],
+            as_repetitions(weight[is_known]),
             SET,
         )
         fitted = fit_checked(calibrator.set_params(classes=SET), data)

@@ -75,7 +75,7 @@ class CalibratorComparison:
             if (sign := _sign(metric)) != 0:
                 value = sign * self.mean[:, column]
                 draws = sign * self.draws[:, :, column]
-                best = value.argmin()
+                best = np.where(np.isnan(value), np.inf, value).argmin()
                 excess = draws - draws[best]
                 found[:, column] = (value == value[best]) | self._may_be_none(excess)
         return found

@@ -331,7 +331,7 @@ class LossMonitor(BaseEstimator):
             If the state is damaged, or of another version of skcalib.
         """
         content = _state.opened(state, FORMAT)
-        names = ("loss", "alpha", "tolerance")
+        names = ("loss", "alpha", "tolerance", "classes")
         monitor = cls(**{name: content[name] for name in names})
         monitor.classes_ = np.array(content["classes"])
         monitor._release = LossSums(**content["release"])

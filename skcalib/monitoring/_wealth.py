@@ -132,6 +132,10 @@ class Wealth:
             self._end_block()
         self._begin_block(first_row)
         self._multiply(other.plain)
+        # Where what came is better explained by a start within it, that is the start.
+        within = other.best > self.best
+        self.best[within] = other.best[within]
+        self.start[within] = other.start[within] + first_row
         self.residual += other.residual + other._pending[0]
         self.variance += other.variance + other._pending[1]
         self.n_rows += other.n_rows

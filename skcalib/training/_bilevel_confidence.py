@@ -38,6 +38,12 @@ def own_parameters(module, x):
     """Return the parameters of a network that its class logits do not depend on."""
     used = [p for p in module.parameters() if p.requires_grad]
     logits, _ = module(x)
+    if not logits.requires_grad:
+        raise ValueError(
+            "The class logits of the network depend on nothing that can be trained. "
+            "Let some of its parameters have requires_grad=True; a frozen network is "
+            "calibrated by NeuralClamping or by a calibrator of its logits."
+        )
     gradients = torch.autograd.grad(logits.sum(), used, allow_unused=True)
     return [p for p, gradient in zip(used, gradients, strict=True) if gradient is None]
 

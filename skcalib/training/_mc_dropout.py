@@ -138,8 +138,14 @@ def has_dropout(module):
 
 def _run_passes(module, x, n_passes, n_rows, share_masks):
     """Run passes as one batch, with one pass of what lies before the first dropout."""
-    compiled = any(map(is_compiled, module.modules()))
-    splits = n_passes > 1 and module not in _UNSPLIT and not compiled
+    # A single row fits whatever else comes, and would hide that branches meet. What has
+    # been put in the place of a layer's own forward has to run as it is.
+    whole = n_rows == 1 or any(
+        is_compiled(layer)
+        or (isinstance(layer, _DropoutNd) and "forward" in vars(layer))
+        for layer in module.modules()
+    )
+    splits = n_passes > 1 and module not in _UNSPLIT and not whole
     if splits:
         try:
             return _run_split(module, x, n_passes, n_rows, share_masks)

@@ -280,3 +280,13 @@ def test_arrays_that_do_not_fit_are_refused():
     logits[3, 1, 2, 4] = np.nan
     with pytest.raises(ValueError, match="contains NaN: row 104"):
         fitted.predict_proba(logits)
+
+
+def test_an_out_that_cannot_hold_the_probabilities_is_refused():
+    logits, y = np.random.default_rng(0).normal(size=(16, 3, 4)), np.zeros((16, 4), int)
+    y[:, :2] = [1, 2]
+    dense = DenseCalibration().fit(logits, y)
+    with pytest.raises(TypeError, match="array of floats"):
+        dense.predict_proba(logits, out=np.zeros((16, 3, 4), int))
+    with pytest.raises(ValueError, match="as many units as X"):
+        dense.predict_proba(logits, out=np.zeros((20, 3, 4)))

@@ -255,3 +255,20 @@ def test_what_is_no_indicator_matrix_is_refused():
         MultiLabelCalibration(DensityRatioCalibration()).fit(logits, y)
     with pytest.raises(ValueError, match=r"classes has shape \(2,\) but there are 4"):
         MultiLabelCalibration(classes=["a", "b"]).fit(logits, y)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_normalised_weights_of_labels_are_no_fewer_samples(shared):
+    rng = np.random.default_rng(0)
+    logits = 3 * rng.normal(size=(200, 2))
+    y = (rng.random((200, 2)) < expit(logits / 2)).astype(int)
+    plain = MultiLabelCalibration(shared=shared).fit(logits, y)
+    scaled = MultiLabelCalibration(shared=shared)
+    scaled.fit(logits, y, sample_weight=np.full(200, 1 / 200))
+    found, expected = (m.predict_proba(logits) for m in (scaled, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_label_named_twice_is_refused():
+    with pytest.raises(ValueError, match="classes names a label twice"):
+        MultiLabelCalibration(classes=["a", "a"]).fit(np.eye(2), np.eye(2, dtype=int))

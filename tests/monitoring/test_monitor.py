@@ -479,3 +479,9 @@ def test_a_single_row_may_be_a_tensor_with_gradients():
     proba = torch.tensor([0.25, 0.75], requires_grad=True)
     monitor = CalibrationMonitor(classes=[0, 1]).update(torch.tensor(1), proba)
     assert monitor.report().confidence == 0.75
+
+
+def test_a_change_within_what_is_merged_is_dated_there():
+    changed = watched(seed=1, n_rows=2000, factor=1.5, monitor=watched(n_rows=2000))
+    fresh = CalibrationMonitor().merge(changed)
+    assert abs(fresh.change_point_ - changed.change_point_) < 200

@@ -133,3 +133,12 @@ def test_what_cannot_be_judged_is_refused():
         released().update([0, 1], [[0.5, 0.5], [0.2, 0.8]])
     with pytest.raises(ValueError, match="'loss' parameter"):
         released(loss="log_loss")
+
+
+def test_a_monitor_from_a_state_keeps_its_classes_when_it_is_fitted_anew():
+    rng = np.random.default_rng(0)
+    y = np.array(["low", "high"])[(rng.random(2000) < 0.9).astype(int)]
+    proba = np.tile([0.1, 0.9], (2000, 1))
+    monitor = LossMonitor(classes=["low", "high"]).fit(y, proba)
+    again = LossMonitor.from_dict(monitor.to_dict()).fit(y, proba)
+    assert again.release_loss_ == monitor.release_loss_

@@ -319,3 +319,10 @@ def test_a_callable_runs_where_the_module_behind_it_lies():
     assert open_network(lambda x: module(x)).device.type == "meta"
     assert open_network(lambda x: module(x), device="cpu").device.type == "cpu"
     assert open_network(torch.nn.functional.relu).device.type == "cpu"
+
+
+def test_a_series_is_read_by_position():
+    pandas = pytest.importorskip("pandas")
+    series = pandas.Series(np.arange(6), index=[5, 3, 1, 0, 2, 4])
+    rows = _inputs.ArrayRows(NamedRows({"x": series}))
+    assert rows.take(np.array([0, 1, 2]))["x"].tolist() == [0, 1, 2]

@@ -276,3 +276,30 @@ def test_inputs_of_different_length_are_refused():
 def test_no_passes_are_refused():
     with pytest.raises(ValueError, match="n_passes=0"):
         mc_dropout(network(), torch.zeros(3, 4), 0)
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 8), nn.Linear(4, 8)
+        self.seldom, self.often = nn.Dropout(0.01), nn.Dropout(0.5)
+        self.last = nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.last(self.seldom(self.one(x)) + self.often(self.two(x)))
+
+
+def test_a_row_alone_is_as_uncertain_as_beside_others():
+    torch.manual_seed(0)
+    branches, x = Branches().eval(), torch.randn(1, 4)
+    alone = mc_dropout(branches, x, 1000)[:, 0].std(0)
+    beside = mc_dropout(branches, x.repeat(2, 1), 1000)[:, 0].std(0)
+    assert torch.allclose(alone, beside, rtol=0.2)
+
+
+def test_what_was_put_in_the_place_of_a_dropout_layers_forward_runs():
+    layer = nn.Dropout(0.5)
+    layer.forward = lambda values: values * 0
+    network = nn.Sequential(nn.Linear(2, 2), layer).eval()
+    passes = mc_dropout(network, torch.ones(2, 2), 3)
+    assert passes.abs().sum() == 0

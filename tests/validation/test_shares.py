@@ -15,6 +15,7 @@ from skcalib import (
     ProbabilityFloor,
     StructuredMatrixScaling,
     TemperatureScaling,
+    VectorScaling,
     VennAbersCalibration,
 )
 from skcalib._validation import check_calibration_set, splits_of
@@ -286,3 +287,17 @@ def test_tensors_are_taken():
     found = TemperatureScaling().fit(torch.tensor(logits), torch.tensor(shares))
     known = TemperatureScaling().fit(logits, shares)
     assert found.temperature_ == pytest.approx(known.temperature_, rel=1e-10)
+
+
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), VectorScaling()])
+def test_normalised_weights_of_shares_are_no_fewer_samples(calibrator):
+    logits, shares = draw_shares()
+    weight = np.full(120, 1 / 120)
+    found = calibrator.fit(logits, shares, weight).predict_proba(logits)
+    expected = calibrator.fit(logits, shares).predict_proba(logits)
+    assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_a_class_named_twice_is_refused_beside_shares():
+    with pytest.raises(ValueError, match="classes names a class twice"):
+        TemperatureScaling(classes=["a", "a", "b"]).fit(*draw_shares())
