@@ -18,7 +18,10 @@ NEEDS = {
     "skcalib/_networks/_inputs.py": ("torch",),
     "skcalib/_networks/_module_copy.py": ("torch",),
     "skcalib/_networks/_network.py": ("torch",),
+    "skcalib/_networks/_onnx.py": ("torch",),
+    "skcalib/_networks/_processes.py": ("torch",),
     "skcalib/_networks/_sharing.py": ("torch",),
+    "skcalib/_networks/_site.py": ("torch",),
     "skcalib/_networks/_train_mode.py": ("torch",),
     "skcalib/clamping/*": ("torch",),
     "skcalib/cli/*": ("typer", "rich", "jinja2"),
@@ -29,6 +32,7 @@ NEEDS = {
     "skcalib/plotting/*": ("matplotlib",),
     "skcalib/plotting/_perturbation.py": ("matplotlib", "torch"),
     "skcalib/training/*": ("torch", "skorch"),
+    "tests/shared/token_model.py": ("torch",),
 }
 
 # scikit-learn's own cases run in a process of their own, by tests/meta.

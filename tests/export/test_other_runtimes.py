@@ -13,12 +13,13 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 
-from skcalib import NeuralClamping
-from skcalib.export import calibrate_onnx_model
-
+torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
-torch = pytest.importorskip("torch")
+
+from skcalib import NeuralClamping  # noqa: E402
+from skcalib.export import calibrate_onnx_model  # noqa: E402
+
 pytestmark = [pytest.mark.onnx, pytest.mark.torch]
 
 K = 4
