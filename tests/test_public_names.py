@@ -79,6 +79,7 @@ def test_type_checkers_see_what_is_imported_on_first_use():
     assert found == modules | skcalib._HOME
 
 
+@pytest.mark.slow
 def test_the_public_modules_are_there_without_an_import_of_their_own():
     code = "import skcalib; print(skcalib.metrics.get_scorer_names()[0])"
     code += "; print(*(set(dir(skcalib)) >= {'metrics', 'plotting', 'load'},))"

@@ -226,6 +226,7 @@ def test_a_memorising_classifier_does_not_collapse_the_temperature(calibration_s
     assert clf.predict_proba(logits).max() < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @every_calibrator
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

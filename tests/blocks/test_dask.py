@@ -91,6 +91,7 @@ def test_a_fit_to_chunks_equals_that_to_arrays(calibration_set, calibrator):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrator", list(filter(sorts, SUMMED)), ids=identify)
 def test_what_is_sorted_or_folded_is_alike_for_any_chunks(calibration_set, calibrator):
     logits, y, weight = calibration_set

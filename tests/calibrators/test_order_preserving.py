@@ -175,6 +175,7 @@ def test_knots_ascend_and_are_no_more_than_asked_for(bent_set):
     assert op.slopes_.size == op.log_proba_knots_.size + 1
 
 
+@pytest.mark.slow
 def test_hundreds_of_knots_do_no_harm(bent_set):
     X, y = bent_set
     op = OrderPreservingScaling(prior=None, n_knots=900, tol=1e-12).fit(X, y)

@@ -170,6 +170,7 @@ def test_gradients_are_those_of_finite_differences(shape, own, bounds):
     assert gradient @ direction == pytest.approx((above - below) / 2e-6, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [3, 400])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_one_jacobian_serves_all_spans(shape, n_classes):
@@ -386,6 +387,7 @@ def test_perturbed_inputs_stay_in_the_feasible_range():
     assert max(b for _, b in seen) <= high
 
 
+@pytest.mark.slow
 def test_the_choice_is_one_of_a_grid_search():
     network, X, y = blurred(300)
     grid = {"perturbation": [4, "filter", ("filter", 5, "depthwise")], "gamma": [0, 1]}

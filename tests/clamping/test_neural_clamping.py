@@ -431,6 +431,7 @@ def test_it_is_the_last_step_of_a_pipeline():
     assert_allclose(pipe[-1].delta_, NeuralClamping(identity).fit(X, y).delta_)
 
 
+@pytest.mark.slow
 def test_the_wrapped_networks_of_frozen_are_taken():
     module, X, y = images()
     plain = NeuralClamping(module, gamma=0).fit(X, y)

@@ -58,6 +58,7 @@ def test_without_anything_to_find_it_is_temperature_scaling():
     assert search.cv_results_["chosen"].tolist()[0]
 
 
+@pytest.mark.slow
 def test_more_exponents_cost_hardly_more_passes():
     X, y = draw()
     rows = []
@@ -96,6 +97,7 @@ def test_the_scores_are_of_held_out_rows():
     assert search.best_score_ == found.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scoring",
     [

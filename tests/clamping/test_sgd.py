@@ -307,6 +307,7 @@ def live_tensors():
     return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_epochs():
     objective = make()
     counts = []

@@ -77,6 +77,7 @@ def test_a_preset_is_reached_for_a_fraction_of_its_passes(preset, ways, gamma):
         assert factor * fast_passes <= slow_passes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gamma", [0, 1])
 def test_the_choice_costs_a_jacobian_and_an_epoch_for_each_candidate(gamma):
     network, X, y = over_confident()

@@ -111,6 +111,7 @@ def test_derivatives_by_coordinates_of_a_space_are_differences(own):
         assert_allclose(jacobian @ direction, (above - below) / 2e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_standardised_is_the_deviation_of_each_channel():
     X, y = draw()
     X = ALONG * X

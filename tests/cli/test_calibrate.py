@@ -209,6 +209,7 @@ def test_an_inner_tensor_of_the_usual_name_is_no_obstacle(skcalib, logits_model)
     assert run.json["output_name"] == "logits_calibrated_2"
 
 
+@pytest.mark.slow
 def test_every_method_name_calibrates_and_is_written(skcalib, logits_file):
     from skcalib.cli._methods import METHODS
 
@@ -273,6 +274,7 @@ def test_probabilities_are_calibrated_by_their_logarithms(
     assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_text_labels_follow_the_named_order_of_the_columns(skcalib, logits_file):
     logits, y = load(logits_file)
     names = np.array(["dog", "ant", "cat"])
@@ -314,6 +316,7 @@ def test_csv_parquet_and_npy_give_the_same_numbers(skcalib, logits_file):
     assert_allclose(learned, learned[0], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_labels_key_is_looked_up_in_the_file_of_labels(skcalib, logits_file):
     logits, y = load(logits_file)
     np.save("logits.npy", logits)

@@ -20,6 +20,7 @@ def shifted_file(tmp_path, demo):
     return tmp_path / "shifted.npz"
 
 
+@pytest.mark.slow
 def test_the_perturbation_is_learned_judged_written_and_shown(
     skcalib, demo, shifted_file, tmp_path
 ):

@@ -43,6 +43,7 @@ def test_the_console_script_needs_less_than_a_minute(demonstration):
     assert sorted(os.listdir(folder)) == ["calibrated.onnx", "report.html"]
 
 
+@pytest.mark.slow
 def test_the_table_shows_the_improvement_with_intervals(demonstration):
     out = demonstration[0].stdout
     (row,) = re.findall(r"^ECE % .*$", out, re.MULTILINE)
@@ -110,6 +111,7 @@ def test_the_demonstration_is_repeatable_but_never_overwrites(demonstration, skc
     assert [(folder / name).read_bytes() for name in names] == first
 
 
+@pytest.mark.slow
 def test_a_class_name_cannot_smuggle_html_into_the_report(skcalib, logits_file):
     with np.load(logits_file) as arrays:
         names = np.array(["<script>alert(1)</script>", "a & b", "c"])

@@ -168,6 +168,7 @@ def test_a_misspelt_method_is_recognised(skcalib, logits_file):
     assert "Did you mean 'temperature'?" in " ".join(run.err.split())
 
 
+@pytest.mark.slow
 def test_the_package_runs_as_a_module():
     told = subprocess.run(
         [sys.executable, "-m", "skcalib", "--version"], capture_output=True, text=True

@@ -581,6 +581,7 @@ def resnet(data_dir):
     return module, str(data_dir / "cifar10" / "resnet8d.onnx"), X
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["torch", "onnx"])
 def test_a_resnet_agrees_with_python(clamp, resnet, source):
     module, path, X = resnet

@@ -369,6 +369,7 @@ def test_logarithms_are_taken_where_the_classifier_has_them():
     assert losses[0] < losses[1] - 0.02
 
 
+@pytest.mark.slow
 def test_the_floor_of_a_forest_is_learned_and_in_the_map():
     X, y = load_digits(return_X_y=True)
     X, X_test, y, _ = train_test_split(X, y, random_state=0)

@@ -206,6 +206,7 @@ def test_a_class_that_never_occurred_does_not_take_the_rows():
     assert_allclose(shift.priors_, shift.fit_priors_, atol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_rows", [1, 2, 5])
 def test_a_few_rows_of_the_same_shares_are_seldom_said_to_have_moved(n_rows):
     shift = fitted(n_bootstrap=0)

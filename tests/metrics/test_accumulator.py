@@ -108,6 +108,7 @@ def share_of_cells(proba, n_bins):
     return np.bincount(index).max() / len(proba)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -142,6 +142,7 @@ def test_diagrams_show_pairs_as_they_are(name):
     assert shown.error == pytest.approx(whole.error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
 def test_every_calibrator_takes_pairs_of_a_real_network(data_dir, calibrator):
     # The confidences of ResNet-34 on ImageNet, among 1,000 classes.

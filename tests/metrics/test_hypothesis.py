@@ -65,6 +65,7 @@ def test_rows_of_equal_confidence_share_a_bin_of_the_squared_error():
         assert result.statistic == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", FAST)
 def test_the_p_value_of_a_calibrated_classifier_is_uniform(metric):
     p = [

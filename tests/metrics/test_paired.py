@@ -46,6 +46,7 @@ def good_and_bad(rng, n=800):
     return (rng.random(n) < truth).astype(int), truth, truth + 0.1
 
 
+@pytest.mark.slow
 def test_equal_errors_are_seldom_told_apart():
     # 6 of 60 are expected at most, with a standard deviation of 2.3.
     assert np.count_nonzero(p_values(over_and_under, 60) <= 0.1) <= 13

@@ -95,6 +95,7 @@ def raised():
     return dict(zip(IN_REPORT, rise, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_REPORT)
 def test_a_gap_is_what_the_noise_of_resampling_raises(raised, name):
     assert (raised[name] > 0.05) == METRICS[name].is_gap

@@ -28,6 +28,7 @@ def slow_sweep(score, hit, norm):
     return sum(w * g**norm for w, g in gaps) ** (1 / norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [1, 2])
 @given(
     seed=st.integers(0, 2**32 - 1),

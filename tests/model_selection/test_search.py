@@ -569,6 +569,7 @@ def test_a_stack_exports(wanting_set):
 # Doing nothing, and two classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_probabilities_that_are_right_are_left_alone(n_classes):
     rng = np.random.default_rng(0)
@@ -639,6 +640,7 @@ def test_repeated_rows_are_fitted_as_weights(network_rows, order):
     assert_allclose(repeated.predict_proba(logits), expected, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_repeated_rows_do_not_make_the_default_worse_than_nothing(
     network_rows, cifar10
 ):

@@ -128,6 +128,7 @@ def test_a_grid_search_in_parallel(backend, wrap):
     assert found.best_estimator_.model is nc.model
 
 
+@pytest.mark.slow
 @pytest.mark.onnx
 def test_a_grid_search_over_an_onnx_file_in_processes(tmp_path):
     onnx = pytest.importorskip("onnx")

@@ -167,6 +167,7 @@ def test_the_outer_rows_train_the_confidence_and_nothing_else_of_a_network():
     assert differ <= {"confidence.weight", "confidence.bias"}
 
 
+@pytest.mark.slow
 def test_the_second_output_learns_how_often_the_first_is_right():
     X, y = draw(600)
     classifier = BilevelCalibratedClassifier(
