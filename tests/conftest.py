@@ -33,6 +33,14 @@ def data_dir():
     return folder
 
 
+@pytest.fixture
+def dask_in_this_process():
+    """Threads compute what is lazy, two at a time."""
+    dask = pytest.importorskip("dask")
+    with dask.config.set(scheduler="threads", num_workers=2):
+        yield
+
+
 @pytest.fixture(scope="session")
 def cifar(cifar_images):
     """ResNet-8d with 48 test images of CIFAR-10 and their labels."""

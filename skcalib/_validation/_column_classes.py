@@ -97,9 +97,8 @@ def columns_of_labels(
 
     `parameter` has told them; errors begin with it, or with what `holds` the labels.
     """
+    refuse_twice(named, parameter)
     column_of = {label: k for k, label in enumerate(named.tolist())}
-    if len(column_of) != named.shape[0]:
-        raise ValueError(f"{parameter} names a class twice: {preview(named)}.")
     unknown = [label for label in present.tolist() if label not in column_of]
     if unknown:
         raise ValueError(
@@ -107,6 +106,12 @@ def columns_of_labels(
             f"{parameter} is {preview(named)}."
         )
     return np.array([column_of[label] for label in present.tolist()], dtype=np.intp)
+
+
+def refuse_twice(named: NDArray[Any], parameter: str, what: str = "class") -> None:
+    """Refuse columns of which two have one name."""
+    if len(set(named.tolist())) != named.shape[0]:
+        raise ValueError(f"{parameter} names a {what} twice: {preview(named)}.")
 
 
 def preview(labels: ArrayLike, limit: int = 6) -> str:

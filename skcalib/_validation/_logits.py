@@ -150,13 +150,18 @@ def refuse_not_finite(name: str, place: str, value: Any) -> NoReturn:
 
 def check_out(out: Any, source: Source) -> None:
     """Refuse an `out` that does not hold what is computed of every row."""
-    if not isinstance(out, np.ndarray) or out.dtype.kind != "f":
-        kind = f"an array of {out.dtype}" if hasattr(out, "dtype") else type(out)
-        raise TypeError(f"out is {kind}; it must be a NumPy array of floats.")
+    check_floats(out)
     if out.shape != source.shape:
         raise ValueError(
             f"out has shape {out.shape}; the probabilities have {source.shape}."
         )
+
+
+def check_floats(out: Any) -> None:
+    """Refuse an `out` that is no array of real numbers."""
+    if not isinstance(out, np.ndarray) or out.dtype.kind != "f":
+        kind = f"an array of {out.dtype}" if hasattr(out, "dtype") else type(out)
+        raise TypeError(f"out is {kind}; it must be a NumPy array of floats.")
 
 
 def encode_labels(
@@ -209,11 +214,11 @@ def _numbered(labels: NDArray[Any], n_columns: int) -> NDArray[Any]:
 
 def _as_column(y: Any) -> NDArray[Any]:
     y = column_on_host(y)
-    shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
-    if len(shape) == 2 and shape[1] > 1:
+    if is_shares(y):
         raise ValueError(
-            f"y should be a 1d array, got an array of shape {shape} instead. Rows that "
-            "mark their class by a one become labels by y.argmax(axis=1)."
+            f"y should be a 1d array, got an array of shape {np.asarray(y).shape} "
+            "instead. Rows that mark their class by a one become labels by "
+            "y.argmax(axis=1)."
         )
     column: NDArray[Any] = column_or_1d(y, warn=True)
     return column

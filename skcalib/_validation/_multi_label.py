@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._validation._column_classes import preview
+from skcalib._validation._column_classes import preview, refuse_twice
 from skcalib._validation._containers import column_names, column_on_host
 from skcalib._validation._proba import ROUNDING
 
@@ -69,8 +69,7 @@ def label_names(y: Any, X: Any, classes: Any, n_labels: int) -> NDArray[Any]:
                 f"classes has shape {names.shape} but there are {n_labels} labels. "
                 "Name each label once, in the order of the columns."
             )
-        if len(set(names.tolist())) < n_labels:
-            raise ValueError(f"classes names a label twice: {preview(names)}.")
+        refuse_twice(names, "classes", "label")
         return names
     of_y, of_X = column_names(y), column_names(X)
     if of_y and of_X and of_y != of_X and set(of_y) == set(of_X):

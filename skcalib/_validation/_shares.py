@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
-from skcalib._validation._column_classes import preview
+from skcalib._validation._column_classes import preview, refuse_twice
 from skcalib._validation._containers import SUM_TOLERANCE, column_names, readable_proba
 
 
@@ -60,8 +60,7 @@ def classes_of_shares(
             f"classes has shape {labels.shape} but there are {n_columns} columns. It "
             "needs one entry per column, in their order."
         )
-    if len(set(labels.tolist())) < n_columns:
-        raise ValueError(f"classes names a class twice: {preview(labels)}.")
+    refuse_twice(labels, "classes")
     known = [str(label) for label in labels.tolist()]
     for given in (own, names):
         if given is None:

@@ -11,6 +11,7 @@ from skcalib._blocks import MemmapSource, is_mapped_file
 from skcalib._validation import (
     as_rows,
     check_class_axis,
+    check_floats,
     column_on_host,
     is_dask,
     is_tensor,
@@ -183,9 +184,7 @@ class DenseCalibration(BaseCalibrator):
             return super().predict_proba(X, out=out)
         if out is None:
             return self._laid_out(super().predict_proba, X)
-        if not isinstance(out, np.ndarray) or out.dtype.kind != "f":
-            kind = f"an array of {out.dtype}" if hasattr(out, "dtype") else type(out)
-            raise TypeError(f"out is {kind}; it must be a NumPy array of floats.")
+        check_floats(out)
         if out.shape[:1] != X.shape[:1]:
             raise ValueError(
                 f"out has shape {out.shape}, and X {tuple(X.shape)}: it needs as many "

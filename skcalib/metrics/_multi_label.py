@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from skcalib._optional import import_optional
+from skcalib._tables import aligned
 from skcalib._validation import (
     check_indicator,
     check_label_proba,
@@ -153,13 +154,7 @@ class MultiLabelReport(CalibrationReport):
             yield [str(name), f"{part.n_samples:,}", *values]
 
     def __str__(self) -> str:
-        rows = list(self._table())
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        ]
-        return "\n".join([super().__str__(), "", *lines])
+        return "\n".join([super().__str__(), "", *aligned(self._table())])
 
     def _repr_html_(self) -> str:
         head, *rows = self._table()

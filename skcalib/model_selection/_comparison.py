@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import t
 
 from skcalib._optional import import_optional
+from skcalib._tables import aligned
 from skcalib.metrics._registry import COLUMNS, METRICS, PERCENT_COLUMNS
 from skcalib.metrics._scorers import SCORED
 
@@ -190,15 +191,7 @@ class CalibratorComparison:
         return pandas.DataFrame(columns, index=self.names)
 
     def __str__(self):
-        rows = self._cells()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.ljust(width) if k == 0 else cell.rjust(width)
-                for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
+        lines = aligned(self._cells())
         return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
     def __repr__(self):

@@ -17,6 +17,7 @@ from skcalib._validation import readable
 from skcalib.calibrators import StructuredMatrixScaling
 from skcalib.meta._chain import Recalibrated
 from skcalib.monitoring import _bets, _state
+from skcalib.monitoring._alarm import HasAlarm
 from skcalib.monitoring._evidence import over_groups, over_streams
 from skcalib.monitoring._input import (
     check_begun,
@@ -36,7 +37,7 @@ from skcalib.monitoring._wealth import BLOCK, Wealth
 _MOST_POINTS = 128
 
 
-class CalibrationMonitor(BaseEstimator):
+class CalibrationMonitor(HasAlarm, BaseEstimator):
     r"""Watch whether served probabilities are still calibrated, row by row.
 
     The monitor bets against the probabilities with recalibrators that are fixed before
@@ -399,16 +400,6 @@ class CalibrationMonitor(BaseEstimator):
             calibrator.
         """
         return _state.from_dict(cls, state, calibrator)
-
-    @property
-    def alarm_(self) -> bool:
-        """Whether the wealth has ever reached ``1 / alpha``."""
-        return self.alarm_row_ is not None
-
-    @property
-    def alarm_row_(self) -> int | None:
-        """How many rows had been seen at the alarm."""
-        return getattr(self, "_alarm_row", None)
 
     @property
     def evidence_(self) -> float:

@@ -37,6 +37,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib.monitoring import _state
+from skcalib.monitoring._alarm import HasAlarm
 from skcalib.monitoring._input import check_rows, is_empty
 
 Array = NDArray[np.float64]
@@ -91,7 +92,7 @@ def log_wealth(excess: Array, square: Array) -> Array:
     return found
 
 
-class LossMonitor(BaseEstimator):
+class LossMonitor(HasAlarm, BaseEstimator):
     """Watch whether a bounded loss is worse than it was at release.
 
     Where `CalibrationMonitor` asks whether probabilities are right, this asks whether
@@ -257,16 +258,6 @@ class LossMonitor(BaseEstimator):
         distance[every, codes] -= 1
         # Rounding may have carried a row a little beyond 1.
         return np.minimum(np.vecdot(distance, distance) / 2, 1), classes
-
-    @property
-    def alarm_(self) -> bool:
-        """Whether the loss was ever worse, beyond doubt."""
-        return self.alarm_row_ is not None
-
-    @property
-    def alarm_row_(self) -> int | None:
-        """How many rows had been seen at the alarm."""
-        return getattr(self, "_alarm_row", None)
 
     @property
     def n_rows_(self) -> int:

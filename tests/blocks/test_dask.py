@@ -26,11 +26,7 @@ dd = pytest.importorskip("dask.dataframe")
 pd = pytest.importorskip("pandas")
 dask = pytest.importorskip("dask")
 
-
-@pytest.fixture(autouse=True)
-def _in_this_process():
-    with dask.config.set(scheduler="threads", num_workers=2):
-        yield
+pytestmark = pytest.mark.usefixtures("dask_in_this_process")
 
 
 @pytest.fixture

@@ -19,13 +19,9 @@ from skcalib.metrics import (
 da = pytest.importorskip("dask.array")
 dask = pytest.importorskip("dask")
 
+pytestmark = pytest.mark.usefixtures("dask_in_this_process")
+
 EXACT = ["accuracy", "nll", "brier", "entropy", "ece", "sce", "mce", "rmsce"]
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process():
-    with dask.config.set(scheduler="threads", num_workers=2):
-        yield
 
 
 @pytest.fixture

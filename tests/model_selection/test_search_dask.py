@@ -18,11 +18,7 @@ from skcalib.model_selection._candidates import common_calibrators
 da = pytest.importorskip("dask.array")
 dask = pytest.importorskip("dask")
 
-
-@pytest.fixture(autouse=True)
-def _in_this_process():
-    with dask.config.set(scheduler="threads", num_workers=2):
-        yield
+pytestmark = pytest.mark.usefixtures("dask_in_this_process")
 
 
 @pytest.fixture
