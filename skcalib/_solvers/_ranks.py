@@ -66,12 +66,15 @@ class Ranks:
         """Return the group of each place in the order, 0 being the largest."""
         return np.searchsorted(self.starts, place, side="right") - 1
 
-    def order_of(self, logits: NDArray[Any]) -> NDArray[np.intp] | None:
+    def order_of(self, logits: NDArray[Any]) -> NDArray[np.integer] | None:
         """Return the columns of each row from the largest entry down, if it matters."""
-        return np.argsort(-logits, axis=1) if self.grouped else None
+        if not self.grouped:
+            return None
+        # Kept beside the logits, of which it would else be twice the size.
+        return np.argsort(-logits, axis=1).astype(np.min_scalar_type(self.n_classes))
 
     def sums(
-        self, proba: NDArray[Any], order: NDArray[np.intp] | None
+        self, proba: NDArray[Any], order: NDArray[np.integer] | None
     ) -> NDArray[np.float32]:
         """Add up probabilities by ranks of the given order, in single precision."""
         if order is not None:
@@ -80,7 +83,7 @@ class Ranks:
         return proba.astype(np.float32)
 
     def own_of(
-        self, order: NDArray[np.intp] | None, codes: NDArray[np.intp]
+        self, order: NDArray[np.integer] | None, codes: NDArray[np.intp]
     ) -> NDArray[np.intp]:
         """Return the group of the true class of each row."""
         if order is None:

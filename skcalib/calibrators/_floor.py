@@ -9,6 +9,7 @@ from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._maps import CalibrationMap, Clip, LogSoftmax
 from skcalib._numerics import log_softmax_
 from skcalib._sklearn_compat import fit_context
+from skcalib._solvers._matrix import is_large
 from skcalib._solvers._temperature import fit_temperature, subsample
 from skcalib._validation import check_calibration_set, refuse_dask
 from skcalib.calibrators._temperature import TemperatureScaling
@@ -69,7 +70,9 @@ def floor_operations(floor):
 
 def raised_to(floor, data):
     """Return the data after `floor_operations`."""
-    return data if floor is None else data.mapped(partial(_raised, np.log(floor)))
+    if floor is None:
+        return data
+    return data.mapped(partial(_raised, np.log(floor)), keep_type=is_large(data))
 
 
 def _raised(log_floor, block):

@@ -180,29 +180,12 @@ class StructuredMatrixScaling(BaseCalibrator):
 
     def fit_calibration(self, data):
         """Find the temperature, then the shrunk matrix or vector."""
-        given = data
-        if self._near is None:
-            self.floor_ = given.once(
-                "deep floor",
-                lambda: learn_floor(given, DEEP_FLOORS, least=DEEP_FLOORS[0]),
-            )
-        else:
-            # A choice of four, which most of the rows have made.
-            self.floor_ = self._near.floor_
-        data = given.once(
-            ("raised", self.floor_), lambda: raised_to(self.floor_, given)
-        )
-        near = getattr(self._near, "temperature_", None)
-        found = fit_temperature(data, prior=self.prior, near=near)
-        self.temperature_ = float(found.x[0])
         self.uniform_weight_ = 1 / (data.total_weight + 1)
-        # The data are raised to the floor already.
-        front = CalibrationMap(*self._front(data.n_classes)[-2:])
-        features = data.once(
-            ("structured", self.temperature_),
-            lambda: data.mapped(
-                partial(evaluate_block, front), keep_type=is_large(data)
-            ),
+        near = self._near
+        known = None if near is None else (near.floor_, near.temperature_)
+        # Both structures ask the same rows for the same.
+        self.floor_, self.temperature_, features = data.once(
+            ("structured", self.prior, known), lambda: self._through_front(data, known)
         )
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
         unit = data.n_classes / data.total_weight
@@ -217,6 +200,22 @@ class StructuredMatrixScaling(BaseCalibrator):
         self.coef_, self.intercept_ = fill_absent(
             coef, offsets, present, data.n_classes
         )
+
+    def _through_front(self, data, known):
+        """Return floor and temperature, and the data after both.
+
+        `known` are those of nearly the same rows: a floor is a choice of four, which
+        they have made, a temperature the start of a search.
+        """
+        if known is None:
+            floor, near = learn_floor(data, DEEP_FLOORS, least=DEEP_FLOORS[0]), None
+        else:
+            floor, near = known
+        raised = raised_to(floor, data)
+        temperature = float(fit_temperature(raised, prior=self.prior, near=near).x[0])
+        front = CalibrationMap(*self._front(floor, temperature, data.n_classes))
+        through = partial(evaluate_block, front)
+        return floor, temperature, data.mapped(through, keep_type=is_large(data))
 
     def _fit_vector(self, data, unit):
         start = np.repeat([[1.0], [0.0]], data.n_classes, axis=1)
@@ -255,15 +254,16 @@ class StructuredMatrixScaling(BaseCalibrator):
             return self.tol, 0.0, None
         return max(self.tol, ROUGH), BLIND, near
 
-    def _front(self, n_classes):
-        """Temperature, a little of the uniform distribution, logarithm."""
+    def _front(self, floor, temperature, n_classes):
+        """Floor, temperature, a little of the uniform distribution, logarithm."""
         share = self.uniform_weight_
-        scaled = CalibrationMap(*divisions(self.temperature_), Softmax())
+        scaled = CalibrationMap(*divisions(temperature), Softmax())
         mixed = WeightedSum((1 - share,), (scaled,), share / n_classes)
-        return *floor_operations(self.floor_), mixed, Log()
+        return *floor_operations(floor), mixed, Log()
 
     def calibration_map(self):
         """Return temperature, mix with the uniform, and affine map."""
         n_classes = self.intercept_.shape[0]
         affine = Affine(self.coef_, self.intercept_)
-        return CalibrationMap(*self._front(n_classes), affine, Softmax())
+        front = self._front(self.floor_, self.temperature_, n_classes)
+        return CalibrationMap(*front, affine, Softmax())
