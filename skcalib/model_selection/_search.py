@@ -64,7 +64,8 @@ class CalibratorSearch(BaseCalibrator):
     Doing nothing is weighed against all that: the probabilities as they came are taken
     to be right with odds of 50 to 1 beforehand, which the likelihood of rows that were
     not fitted on has to outweigh (by 3.9 nats, all rows together). Until it does, they
-    are what is served, or most of it.
+    are what is served, or most of it, with a share of 0.1 over the number of samples
+    for the uniform distribution: a 0 that no sample has tested is not served as one.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from
@@ -348,9 +349,8 @@ class CalibratorSearch(BaseCalibrator):
         alone = sorted({0, best, *np.flatnonzero(beside).tolist()})
         (weights, last_maps, final, share), scores = held_out.stack(alone)
         seconds = [0.0, *seconds, time.perf_counter() - started]
-        stack = StackedCalibrator(
-            parts, weights, last_maps, alone, final, untouched=share
-        )
+        came = {"untouched": share, "uniform": held_out.uniform}
+        stack = StackedCalibrator(parts, weights, last_maps, alone, final, **came)
         self.best_calibrator_ = stack.take(fitted, data)
         scores = np.vstack([held_out.untouched, held_out.own.T, scores])
         tried = [UNTOUCHED, *names, STACK]

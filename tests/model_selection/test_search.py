@@ -3,7 +3,7 @@ import pytest
 import sklearn
 from joblib import parallel_config
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax, softmax
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -305,12 +305,19 @@ def test_a_stack_mixes_what_the_last_maps_make_of_the_mixture(wanting_set):
         ([0.0, 1.0, 0.0], 1.0),
     ):
         stack = StackedCalibrator(
-            candidates, [0.3, 0.7], lasts, [0], final, untouched=untouched
+            candidates,
+            [0.3, 0.7],
+            lasts,
+            [0],
+            final,
+            untouched=untouched,
+            uniform=0.02,
         )
         expected = sum(
             w * proba for w, proba in zip(final, [*after, first], strict=True)
         )
-        expected = (1 - untouched) * expected + untouched * softmax(logits, axis=1)
+        came = 0.98 * softmax(logits, axis=1) + 0.02 / 4
+        expected = (1 - untouched) * expected + untouched * came
         assert_allclose(stack.fit(logits, y).predict_proba(logits), expected, atol=1e-9)
         scores = stack.decision_function(logits)
         assert_allclose(softmax(scores, axis=1), expected, atol=1e-9)
@@ -580,6 +587,18 @@ def test_probabilities_that_are_right_are_left_alone(n_classes):
         search = CalibratorSearch().fit(logits, y)
         touched += search.final_weights_["uncalibrated"] < 0.9
     assert touched <= 1
+
+
+def test_zeros_that_no_sample_has_tested_are_served_with_doubt():
+    # Of 200 rows, right as they are, a hundred say "never".
+    rng = np.random.default_rng(0)
+    X = np.append(rng.normal(scale=2, size=100), np.full(100, -60.0))
+    y = (X + rng.logistic(size=200) > 0).astype(int)
+    search = CalibratorSearch().fit(X, y)
+    assert search.final_weights_["uncalibrated"] > 0.9
+    assert 1e-4 < search.predict_proba(X)[-1, 1] < 1e-3
+    cost = log_loss(y, search.predict_proba(X)) - log_loss(y, expit(X))
+    assert cost < 0.1 / 200
 
 
 def test_probabilities_that_are_wrong_are_not(draw_calibration_set):
