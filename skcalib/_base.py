@@ -15,8 +15,11 @@ from skcalib._validation import (
     check_logits,
     check_out,
     check_two_classes,
+    column_names,
     column_on_host,
     is_dask,
+    is_shares,
+    mean_share,
     refuse_dask,
 )
 from skcalib._warnings import warn
@@ -171,8 +174,8 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
             Logits, in the layout seen by `fit`.
 
-        y : array-like of shape (n_samples,)
-            True classes.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes, or shares of all classes as in `fit`.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.
@@ -180,13 +183,17 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         Returns
         -------
         accuracy : float
-            The share of rows whose class is right.
+            The share of rows whose class is right; of shares the mean one of the class
+            that is predicted.
         """
         if is_dask(X):
             from skcalib._blocks._dask import share_equal
 
             return share_equal(self.predict(X), y, sample_weight)
         found = column_on_host(self.predict(X))
+        if is_shares(y):
+            names = column_names(X)
+            return mean_share(y, found, self.classes_, names, sample_weight)
         y, sample_weight = column_on_host(y), column_on_host(sample_weight)
         return float(accuracy_score(y, found, sample_weight=sample_weight))
 

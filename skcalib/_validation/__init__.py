@@ -43,7 +43,8 @@ from skcalib._validation._proba import (
     check_proba_rows,
     check_top_label,
 )
-from skcalib._validation._share_rows import rows_of_shares
+from skcalib._validation._share_rows import mean_share, rows_of_shares
+from skcalib._validation._shares import is_shares
 from skcalib._validation._splits import (
     lone_class,
     make_splits,
@@ -81,6 +82,7 @@ __all__ = [
     "given_back",
     "is_dask",
     "is_event",
+    "is_shares",
     "is_standard",
     "is_tensor",
     "label_names",
@@ -89,6 +91,7 @@ __all__ = [
     "logits_from_proba",
     "lone_class",
     "make_splits",
+    "mean_share",
     "names_twice",
     "number_equal_rows",
     "preview",

@@ -1,6 +1,6 @@
 """Scores with the classes along any axis, as the rows that everything else takes."""
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def as_rows(
 
     ignore_index : int or float, default=None
         The label of places that count for nothing, such as 255 of pixels without a
-        class, -100 or that of padding; they have no row.
+        class, -100, NaN or that of padding; they have no row.
 
     Returns
     -------
@@ -127,12 +127,26 @@ def spread_weight(sample_weight: Any, y: Any, ignore_index: Any) -> Any:
     weight = np.broadcast_to(weight, labels.shape)
     if ignore_index is None:
         return weight.reshape(-1)
-    return weight[labels != ignore_index]
+    return weight[_counts(labels, ignore_index)]
+
+
+def _counts(labels: NDArray[Any], ignore_index: Any) -> NDArray[np.bool_]:
+    """Return which labels are not the ignored one, which may be NaN."""
+    is_nan = ignore_index != ignore_index
+    kind = labels.dtype.kind
+    alien = isinstance(ignore_index, Real) != (kind in "biuf")
+    if kind != "O" and (alien or (is_nan and kind != "f")):
+        raise ValueError(
+            f"ignore_index={ignore_index!r} is never a label: y holds values of type "
+            f"{labels.dtype}, such as {labels.flat[0]!r}. Name the label of the places "
+            "to leave out, or leave ignore_index at None."
+        )
+    return np.asarray(labels == labels if is_nan else labels != ignore_index)
 
 
 def _find_kept(labels: NDArray[Any], ignore_index: Any) -> NDArray[np.bool_] | None:
     """Return which labels count, None if all do."""
-    kept = np.asarray(labels != ignore_index)
+    kept = _counts(labels, ignore_index)
     if not kept.any():
         raise ValueError(
             f"All {kept.size:,} labels are ignore_index={ignore_index!r}, so that "

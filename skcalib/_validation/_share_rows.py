@@ -1,5 +1,6 @@
-"""Predicted probabilities beside labels that are shares of the classes."""
+"""Predictions beside labels that are shares of the classes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,3 +45,17 @@ def rows_of_shares(
     weight, rows = weight[row] * shares[row, codes], rows[row]
     _, number = np.unique(row, return_inverse=True)
     return codes, rows, range(n_classes), weight, number
+
+
+def mean_share(
+    y: ArrayLike,
+    predicted: NDArray[Any],
+    classes: NDArray[Any],
+    names: Sequence[Any] | None,
+    sample_weight: ArrayLike | None,
+) -> float:
+    """Return the accuracy of predicted classes where labels are shares of them."""
+    check_consistent_length(y, predicted)
+    classes_of_shares(y, len(classes), classes, names)
+    share = check_shares("y", y, len(classes))[predicted[:, np.newaxis] == classes]
+    return float(np.average(share, weights=check_weight(sample_weight, share)))

@@ -7,7 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._maps import CalibrationMap, PerColumn, Sigmoid, Softmax, evaluate
-from skcalib._sklearn_compat import check_sample_weight, fit_context
+from skcalib._sklearn_compat import fit_context
 from skcalib._validation import (
     as_repetitions,
     check_indicator,
@@ -271,7 +271,7 @@ class MultiLabelCalibration(BaseCalibrator):
             As in `fit`.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
+            Non-negative weights of the rows.
 
         Returns
         -------
@@ -280,5 +280,10 @@ class MultiLabelCalibration(BaseCalibrator):
         """
         predicted = self.predict(X)
         is_set, is_known = check_indicator(y, predicted.shape)
-        weight = check_sample_weight(sample_weight, predicted)[:, np.newaxis] * is_known
+        weight = check_weight(sample_weight, predicted)[:, np.newaxis] * is_known
+        if not weight.any():
+            raise ValueError(
+                "Every label is unknown, -1 or NaN, in the rows whose sample_weight is "
+                "positive, so that there is nothing to judge by."
+            )
         return float(np.average(predicted == is_set, weights=weight))

@@ -122,7 +122,7 @@ class CalibratorComparison:
         text : str
             One line a row, the header and its rule first.
         """
-        header, *rows = self._marked("**{}**", str)
+        header, *rows = self._marked("**{}**", _markdown)
         rule = ["---", *["---:"] * len(self.metrics)]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 
@@ -237,7 +237,21 @@ def _sign(metric):
     return {"lower": 1, "higher": -1, "neither": 0}[METRICS[COLUMNS[metric]].better]
 
 
+# What means something else in LaTeX, all at once: escapes hold such signs themselves.
+_LATEX = str.maketrans(
+    {special: f"\\{special}" for special in "&%$#_{}"}
+    | {
+        "\\": r"\textbackslash{}",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "±": r" $\pm$ ",
+    }
+)
+
+
 def _latex(text):
-    for special in "&%$#_{}":
-        text = text.replace(special, f"\\{special}")
-    return text.replace("±", r" $\pm$ ")
+    return text.translate(_LATEX)
+
+
+def _markdown(text):
+    return text.replace("|", r"\|")

@@ -453,6 +453,13 @@ def test_a_warm_start_goes_on_where_the_last_fit_ended():
     assert nc.loss_curve_[0] < cold.loss_curve_[0]
 
 
+def test_a_warm_start_of_a_preset_keeps_the_penalty():
+    X, y = draw()
+    nc = NeuralClamping(identity, preset="paper", max_iter=2, warm_start=True)
+    first = nc.fit(X, y).penalty_
+    assert nc.fit(X, y).penalty_ == first
+
+
 # The first call of all looks whether the network acts as in training.
 @pytest.mark.parametrize("stop_at", [5, 6, 9])
 def test_an_interrupt_keeps_the_best_point(stop_at):

@@ -290,3 +290,30 @@ def test_an_out_that_cannot_hold_the_probabilities_is_refused():
         dense.predict_proba(logits, out=np.zeros((16, 3, 4), int))
     with pytest.raises(ValueError, match="as many units as X"):
         dense.predict_proba(logits, out=np.zeros((20, 3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("y", "ignore_index"),
+    [
+        (np.zeros(12, dtype=int), np.nan),
+        (np.zeros(12), "void"),
+        (np.full(12, "a"), 255),
+    ],
+    ids=["nan of integers", "text of numbers", "a number of text"],
+)
+def test_a_label_that_cannot_occur_is_not_ignored_in_silence(y, ignore_index):
+    logits = np.random.default_rng(0).normal(size=(3, 2, 2, 2))
+    with pytest.raises(ValueError, match="is never a label: y holds values of type"):
+        as_rows(logits, y.reshape(3, 2, 2), ignore_index=ignore_index)
+
+
+def test_places_of_nan_are_left_out():
+    rng = np.random.default_rng(0)
+    logits, y = rng.normal(size=(30, 2, 4)), rng.integers(0, 2, (30, 4)).astype(float)
+    y[:, 0] = np.nan
+    rows, labels = as_rows(logits, y, ignore_index=np.nan)
+    assert labels.tolist() == y[:, 1:].ravel().tolist()
+    weight = rng.random((30, 4))
+    dense = DenseCalibration(ignore_index=np.nan).fit(logits, y, weight)
+    known = TemperatureScaling().fit(rows, labels, weight[:, 1:].ravel())
+    assert dense.calibrator_.temperature_ == pytest.approx(known.temperature_)

@@ -272,3 +272,16 @@ def test_normalised_weights_of_labels_are_no_fewer_samples(shared):
 def test_a_label_named_twice_is_refused():
     with pytest.raises(ValueError, match="classes names a label twice"):
         MultiLabelCalibration(classes=["a", "a"]).fit(np.eye(2), np.eye(2, dtype=int))
+
+
+def test_a_score_needs_weights_that_count():
+    logits, y = make_labels(100)
+    multi = MultiLabelCalibration().fit(logits, y)
+    with pytest.raises(ValueError, match="Negative values"):
+        multi.score(logits, y, np.r_[-1.0, np.ones(99)])
+    known = y.copy()
+    known[10:] = -1
+    with pytest.raises(ValueError, match="nothing to judge by"):
+        multi.score(logits, known, np.arange(100) >= 10)
+    weight = np.arange(100) < 3
+    assert multi.score(logits, known, weight) == multi.score(logits[:3], y[:3])

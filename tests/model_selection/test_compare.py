@@ -21,7 +21,7 @@ from skcalib.metrics import (
     expected_calibration_error,
     get_scorer,
 )
-from skcalib.model_selection import compare_calibrators
+from skcalib.model_selection import CalibratorComparison, compare_calibrators
 
 METRICS = ["accuracy", "entropy", "ECE", "AECE", "SCE", "NLL", "Brier", "fit seconds"]
 
@@ -260,6 +260,16 @@ def test_a_table_for_a_paper_has_the_best_in_bold(table):
     assert "\\textbf{" + nll.replace("±", " $\\pm$ ") + "}" in latex
 
 
-def test_names_are_escaped_for_latex(calibration_set):
-    table = compare_calibrators({"a_b & 5%": TemperatureScaling()}, *calibration_set)
-    assert r"a\_b \& 5\% & " in table.to_latex()
+@pytest.mark.parametrize(
+    ("name", "latex", "markdown"),
+    [
+        ("a_b & 5%", r"a\_b \& 5\%", "a_b & 5%"),
+        (r"\{x}", r"\textbackslash{}\{x\}", r"\{x}"),
+        ("x^2 ~ y", r"x\textasciicircum{}2 \textasciitilde{} y", "x^2 ~ y"),
+        ("T|V", "T|V", r"T\|V"),
+    ],
+)
+def test_names_are_escaped(table, name, latex, markdown):
+    named = CalibratorComparison([name], table.metrics, table.mean[:1], table.draws[:1])
+    assert f"\n{latex} & " in named.to_latex()
+    assert f"\n| {markdown} | " in named.to_markdown()

@@ -301,3 +301,21 @@ def test_normalised_weights_of_shares_are_no_fewer_samples(calibrator):
 def test_a_class_named_twice_is_refused_beside_shares():
     with pytest.raises(ValueError, match="classes names a class twice"):
         TemperatureScaling(classes=["a", "a", "b"]).fit(*draw_shares())
+
+
+def test_the_accuracy_of_shares_is_the_mean_share_of_the_predicted_class():
+    logits, shares = draw_shares()
+    weight = np.random.default_rng(1).random(120)
+    row, column, parts = repeated(shares, weight)
+    fitted = TemperatureScaling(classes=["a", "b", "c"]).fit(logits, shares)
+    found = fitted.score(logits, shares, weight)
+    names = fitted.classes_[column]
+    assert found == pytest.approx(fitted.score(logits[row], names, parts), rel=1e-12)
+    with pytest.raises(ValueError, match="whose sum is 2"):
+        fitted.score(logits, 2 * shares)
+    with pytest.raises(ValueError, match="Negative values"):
+        fitted.score(logits, shares, -weight)
+    pandas = pytest.importorskip("pandas")
+    swapped = pandas.DataFrame(shares[:, ::-1], columns=["c", "b", "a"])
+    with pytest.raises(ValueError, match="in another order"):
+        fitted.score(logits, swapped)
