@@ -9,6 +9,7 @@ from skcalib.metrics._groups import GroupComparison, compare_groups
 from skcalib.metrics._hypothesis import CalibrationTestResult, calibration_test
 from skcalib.metrics._kde import kde_calibration_error
 from skcalib.metrics._ks import ks_calibration_error
+from skcalib.metrics._kuiper import kuiper_calibration_error
 from skcalib.metrics._multi_label import MultiLabelReport, per_label
 from skcalib.metrics._ood import ood_auroc, ood_fpr
 from skcalib.metrics._paired import CalibrationDifference, compare_calibration
@@ -73,6 +74,7 @@ __all__ = [
     "interval_sharpness",
     "kde_calibration_error",
     "ks_calibration_error",
+    "kuiper_calibration_error",
     "maximum_calibration_error",
     "neighbor_proximity",
     "ood_auroc",

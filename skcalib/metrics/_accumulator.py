@@ -81,9 +81,10 @@ class CalibrationAccumulator(BaseEstimator):
     of the ECE are those of all rows, whatever the batches, but for rounding. Where rows
     have to be sorted, confidences are rounded to the mean of their cell, of more than
     4,096 cells. "ks" is then never above the value of all rows, and below it by the
-    weight of one cell at most; "aece" is off by twice the weight of each cell that an
-    edge between its bins cuts at most; either is usually less than 0.001, see the guide
-    to the metrics. "smooth_ece" moves confidences by 0.0003 at most.
+    weight of one cell at most, and "kuiper" by twice that; "aece" is off by twice the
+    weight of each cell that an edge between its bins cuts at most; all of this is
+    usually less than 0.001, see the guide to the metrics. "smooth_ece" moves
+    confidences by 0.0003 at most.
 
     A tensor of torch may have gradients. On the CPU it is read where it lies; from
     another device each batch is copied, which waits for what is being computed there.

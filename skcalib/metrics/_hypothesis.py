@@ -40,7 +40,7 @@ class CalibrationTestResult:
         Probability of a value at least as large if the classifier were calibrated.
 
     null_distribution : ndarray of shape (n_resamples,)
-        Values under calibration.
+        Values under calibration that were drawn.
     """
 
     metric: str
@@ -67,7 +67,7 @@ def calibration_test(
     sample_weight: ArrayLike | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> CalibrationTestResult:
-    """Test whether a classifier is calibrated.
+    r"""Test whether a classifier is calibrated.
 
     No calibration error is 0 on a finite sample. The test draws the outcome of every
     row anew with the probabilities that the classifier states, and asks how often the
@@ -83,16 +83,18 @@ def calibration_test(
 
     metric : str, default="ks"
         The error by which to judge. Of the predicted class: "ece", "aece", "mce",
-        "rmsce", "ks", "smooth_ece", "sweep_ece", "overconfidence", "underconfidence"
-        or "squared_ce", the squared gap over bins of equal mass less what chance
-        adds. Of every class: "sce". Of the whole probability vector: "skce", see
-        `squared_kernel_calibration_error`. The guide to the metrics lists all by name.
+        "rmsce", "ks", "kuiper", "smooth_ece", "sweep_ece", "overconfidence",
+        "underconfidence" or "squared_ce", the squared gap over bins of equal mass less
+        what chance adds. Of every class: "sce". Of the whole probability
+        vector: "skce", see `squared_kernel_calibration_error`. The guide to the metrics
+        lists all by name.
 
     n_bins : int, default=15
         Number of bins of the binned errors.
 
     n_resamples : int, default=999
-        Number of draws; no p-value is below 1 / (n_resamples + 1).
+        Number of draws; no p-value is below 1 / (n_resamples + 1). 0 takes the limit
+        for many samples in place of draws, known of "ks" and "kuiper", see Notes.
 
     labels : array-like of shape (n_classes,), default=None
         Class of each column of `y_proba`; see `expected_calibration_error`.
@@ -130,6 +132,12 @@ def calibration_test(
     classifier is not calibrated, not that the error matters: with many samples any
     error is found.
 
+    With ``n_resamples=0`` the p-values of "ks" and "kuiper" are those of the largest
+    distance from 0, and of the range, of a Brownian motion, in units of the standard
+    deviation of the mean residual, :math:`\frac1n (\sum_i p_i (1 - p_i))^{1/2}` [4]_.
+    They take no time and have no least value. Of some hundred samples, or where many
+    confidences are equal, they are rather too large than too small.
+
     For "skce" no labels are drawn, which would take the time of all pairs for each
     class. The signs of the residuals are turned at random instead [3]_, which is right
     for large samples (wild bootstrap); the time grows with the square of their number.
@@ -143,6 +151,8 @@ def calibration_test(
     .. [3] Widmann, Lindsten & Zachariah. "Calibration tests in multi-class
        classification: A unifying framework", NeurIPS 2019.
        https://arxiv.org/abs/1910.11385
+    .. [4] Arrieta-Ibarra, Gujral, Tannen, Tygert & Xu. "Metrics of Calibration for
+       Probabilistic Predictions", JMLR 23, 2022. https://arxiv.org/abs/2205.09680
 
     Examples
     --------
@@ -157,7 +167,15 @@ def calibration_test(
     """
     if metric not in TEST_METRICS:
         raise ValueError(f"metric={metric!r} is not known; use one of {TEST_METRICS}.")
-    n_resamples = check_whole("n_resamples", n_resamples)
+    n_resamples = check_whole("n_resamples", n_resamples, 0)
+    tail = METRICS[metric].tail
+    if n_resamples == 0 and tail is None:
+        known = [name for name in TEST_METRICS if METRICS[name].tail is not None]
+        raise ValueError(
+            f"n_resamples=0 asks for a p-value without draws, which is known of "
+            f"{known} but not of {metric!r}. Take one of these or draw, such as "
+            "n_resamples=999."
+        )
     check_whole("n_bins", n_bins)
     codes, proba, weight = check_proba(
         y_true,
@@ -175,6 +193,9 @@ def calibration_test(
         rows = RowStatistics(proba, codes, n_bins, is_event(y_true, pos_label))
         values = _redrawn(metric, rows, random)
         value = next(values)
+        if tail is not None and n_resamples == 0:
+            pvalue = tail(_deviations(value, rows.ranked.confidence))
+            return CalibrationTestResult(metric, value, pvalue, np.empty(0))
         null = np.array([next(values) for _ in range(n_resamples)])
     # Draws that differ from the value by rounding only are as large as it.
     as_large = np.count_nonzero(null >= value - 1e-12 * abs(value))
@@ -194,6 +215,16 @@ def repeat_rows(weight: Floats, *arrays: NDArray[Any]) -> tuple[NDArray[Any], ..
         return arrays
     rows = repetitions(weight, sum(a.nbytes // a.shape[0] for a in arrays))
     return tuple(array[rows] for array in arrays)
+
+
+def _deviations(mean: float, confidence: Floats) -> float:
+    """Express a mean residual in its standard deviation under calibration."""
+    n_rows = confidence.shape[0]
+    variance = float(confidence @ (1 - confidence))
+    if variance > 0:
+        return mean * n_rows / np.sqrt(variance)
+    # Certainties, of which one is wrong or none.
+    return np.inf if mean > 1e-12 else 0.0
 
 
 def _redrawn(

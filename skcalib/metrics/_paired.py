@@ -81,9 +81,9 @@ def compare_calibration(
     metric : str, default="squared_ce"
         What to compare. "squared_ce" is the squared gap of the predicted class over
         bins of equal mass, less what chance adds. Also known are "ece", "aece", "mce",
-        "rmsce", "ks", "smooth_ece", "sweep_ece", "overconfidence", "underconfidence",
-        "sce", "nll", "brier", "entropy", "accuracy" and whatever else the guide to the
-        metrics lists by name.
+        "rmsce", "ks", "kuiper", "smooth_ece", "sweep_ece", "overconfidence",
+        "underconfidence", "sce", "nll", "brier", "entropy", "accuracy" and whatever
+        else the guide to the metrics lists by name.
 
     alternative : {"two-sided", "less", "greater"}, default="two-sided"
         Whether the p-value counts differences in both directions, or only those in

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from skcalib.metrics._bins import BinStats, Floats
+from skcalib.metrics._brownian import largest_distance_tail, range_tail
 from skcalib.metrics._conditional import top_label_calibration_error
 from skcalib.metrics._directions import (
     overconfidence,
@@ -20,6 +21,10 @@ from skcalib.metrics._directions import (
 from skcalib.metrics._entropy import predictive_entropy
 from skcalib.metrics._kde import kde_calibration_error
 from skcalib.metrics._ks import ks_calibration_error, largest_cumulated_gap
+from skcalib.metrics._kuiper import (
+    kuiper_calibration_error,
+    range_of_cumulated_gaps,
+)
 from skcalib.metrics._proper import calibration_loss, refinement_loss
 from skcalib.metrics._resampling import (
     Replicate,
@@ -63,6 +68,9 @@ class Metric:
     # What becomes of it where rows are added up as they come, and confidences rounded
     # to cells: the same, something near, or, where this is None, nothing.
     accumulated: Literal["exact", "near"] | None = None
+    # Of a calibrated classifier, for many rows: how likely a value exceeds this many
+    # standard deviations of the mean residual.
+    tail: Callable[[float], float] | None = None
     # An average of absolute gaps, which the noise of resampling raises.
     is_gap: bool = False
     # In a report: its title, and whether it has to be asked for, as what repeats others
@@ -163,6 +171,7 @@ METRICS = {
             ks_calibration_error,
             of_ranked=lambda r: largest_cumulated_gap(r.ranked, r.weight),
             accumulated="near",
+            tail=largest_distance_tail,
             is_gap=True,
             title="KS error",
             plain_title="KS error, without bins",
@@ -177,6 +186,16 @@ METRICS = {
             accumulated="near",
             is_gap=True,
             title="Smooth ECE",
+        ),
+        Metric(
+            "kuiper",
+            kuiper_calibration_error,
+            of_ranked=lambda r: range_of_cumulated_gaps(r.ranked, r.weight),
+            accumulated="near",
+            tail=range_tail,
+            is_gap=True,
+            title="Kuiper error",
+            on_request=True,
         ),
         Metric(
             "overconfidence",

@@ -64,6 +64,7 @@ METRICS = [
     "root_mean_squared_calibration_error",
     "static_calibration_error",
     "ks_calibration_error",
+    "kuiper_calibration_error",
     "predictive_entropy",
 ]
 

@@ -26,6 +26,7 @@ TOP_LABEL = [
     "area_under_risk_coverage_curve",
     "expected_calibration_error",
     "ks_calibration_error",
+    "kuiper_calibration_error",
     "maximum_calibration_error",
     "overconfidence_error",
     "root_mean_squared_calibration_error",

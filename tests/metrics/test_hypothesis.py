@@ -13,7 +13,7 @@ from skcalib.metrics._registry import METRICS
 FUNCTIONS = {
     name: METRICS[name].function for name in TEST_METRICS if METRICS[name].function
 }
-FAST = ["ks", "ece", "squared_ce", "sce", "skce"]
+FAST = ["ks", "kuiper", "ece", "squared_ce", "sce", "skce"]
 
 
 def draw(seed=0, n=200, n_classes=4, temperature=1.0):
@@ -81,7 +81,14 @@ def test_the_p_value_of_a_calibrated_classifier_is_uniform(metric):
 
 @pytest.mark.parametrize(
     ("metric", "temperature"),
-    [("ks", 1.4), ("ece", 1.7), ("squared_ce", 1.7), ("sce", 1.6), ("skce", 2.5)],
+    [
+        ("ks", 1.4),
+        ("kuiper", 1.5),
+        ("ece", 1.7),
+        ("squared_ce", 1.7),
+        ("sce", 1.6),
+        ("skce", 2.5),
+    ],
 )
 def test_a_known_miscalibration_is_found(metric, temperature):
     p = [
@@ -156,7 +163,8 @@ def test_the_printed_result_is_short():
     ("options", "message"),
     [
         ({"metric": "nll"}, "metric='nll' is not known"),
-        ({"n_resamples": 0}, "n_resamples=0"),
+        ({"n_resamples": -1}, "n_resamples=-1"),
+        ({"n_resamples": 0, "metric": "ece"}, "known of .'ks', 'kuiper'. .* of 'ece'"),
         ({"n_bins": 0}, "n_bins=0"),
         ({"sample_weight": [1, 0.5]}, "holds 0.5 in row 1.*numbers of repetitions"),
     ],
@@ -164,6 +172,36 @@ def test_the_printed_result_is_short():
 def test_unusable_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         calibration_test([0, 1], [0.2, 0.7], **options)
+
+
+@pytest.mark.parametrize("metric", ["ks", "kuiper"])
+def test_without_draws_the_p_value_is_that_of_many(metric):
+    for temperature in (1.0, 1.1, 1.2):
+        y, proba = draw(3, n=2000, temperature=temperature)
+        limit = calibration_test(y, proba, metric=metric, n_resamples=0)
+        drawn = calibration_test(y, proba, metric=metric, random_state=0)
+        assert limit.statistic == drawn.statistic
+        assert limit.null_distribution.shape == (0,)
+        assert limit.pvalue == pytest.approx(drawn.pvalue, abs=0.06)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["ks", "kuiper"])
+def test_without_draws_few_calibrated_classifiers_are_refused(metric):
+    p = np.array(
+        [
+            calibration_test(*draw(seed, n=400), metric=metric, n_resamples=0).pvalue
+            for seed in range(400)
+        ]
+    )
+    # At a level of 10 %, 40 are expected at most, with a standard deviation of 6.
+    assert 15 <= np.count_nonzero(p <= 0.1) <= 55
+
+
+def test_without_draws_certainties_are_right_or_impossible():
+    sure = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    assert calibration_test([0, 0, 1], sure, n_resamples=0).pvalue == 1
+    assert calibration_test([0, 1, 1], sure, n_resamples=0).pvalue == 0
 
 
 def test_pairs_need_two_rows():

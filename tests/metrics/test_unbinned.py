@@ -9,6 +9,7 @@ from scipy.optimize import brentq
 
 from skcalib.metrics import (
     ks_calibration_error,
+    kuiper_calibration_error,
     predictive_entropy,
     smooth_calibration_error,
 )
@@ -102,3 +103,21 @@ def test_entropy_checks_the_rows_it_is_given():
         predictive_entropy([0, 1, 0], [[0.5, 0.5]])
     with pytest.raises(ValueError, match="sums to"):
         predictive_entropy(None, [[3.0, -2.0, 0.5], [0.5, 0.5, 0.5]][1:])
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 40))
+@settings(max_examples=25, deadline=None)
+def test_kuiper_error_equals_its_formula(seed, n):
+    y, proba = draw(seed, n)
+    order = np.argsort(proba)
+    path = np.append(0, np.cumsum(proba[order] - y[order])) / n
+    expected = path.max() - path.min()
+    assert kuiper_calibration_error(y, proba) == pytest.approx(expected, abs=1e-12)
+
+
+def test_kuiper_error_adds_what_cancels_in_the_ks_error():
+    # Of 100 rows each, 20 hits more than stated, then 20 less and 15 less.
+    y = np.repeat([1, 0, 1, 0, 1, 0], [80, 20, 70, 30, 80, 20])
+    proba = np.repeat([0.6, 0.9, 0.95], 100)
+    assert ks_calibration_error(y, proba) == pytest.approx(20 / 300)
+    assert kuiper_calibration_error(y, proba) == pytest.approx(35 / 300)
