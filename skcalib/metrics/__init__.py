@@ -33,6 +33,7 @@ from skcalib.metrics._scorers import (
 )
 from skcalib.metrics._skce import squared_kernel_calibration_error
 from skcalib.metrics._smooth import smooth_calibration_error
+from skcalib.metrics._squared import squared_calibration_interval
 from skcalib.metrics._static import static_calibration_error
 from skcalib.metrics._sweep import sweep_calibration_error
 from skcalib.metrics._top_label import (
@@ -47,6 +48,7 @@ from skcalib.metrics._uncertainty import (
     interval_sharpness,
     uncertainty_calibration_error,
 )
+from skcalib.metrics._variational import variational_calibration_error
 
 __all__ = [
     "CalibrationAccumulator",
@@ -88,10 +90,12 @@ __all__ = [
     "root_mean_squared_calibration_error",
     "sce_scorer",
     "smooth_calibration_error",
+    "squared_calibration_interval",
     "squared_kernel_calibration_error",
     "static_calibration_error",
     "sweep_calibration_error",
     "top_label_calibration_error",
     "uncertainty_calibration_error",
     "underconfidence_error",
+    "variational_calibration_error",
 ]

@@ -208,8 +208,8 @@ def repeat_rows(weight: Floats, *arrays: NDArray[Any]) -> tuple[NDArray[Any], ..
     if not is_whole(weight):
         row = int((weight != np.rint(weight)).argmax())
         raise ValueError(
-            f"sample_weight holds {weight[row]} in row {row}. A test has to know how "
-            "many samples there are: weights have to be numbers of repetitions here."
+            f"sample_weight holds {weight[row]} in row {row}. How many samples there "
+            "are has to be known: weights have to be numbers of repetitions here."
         )
     if (weight == 1).all():
         return arrays

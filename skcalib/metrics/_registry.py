@@ -44,6 +44,7 @@ from skcalib.metrics._top_label import (
     root_mean_squared_calibration_error,
     root_mean_squared_gap,
 )
+from skcalib.metrics._variational import variational_calibration_error
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,7 @@ METRICS = {
         ),
         Metric("skce", squared_kernel_calibration_error),
         Metric("kde_ce", kde_calibration_error),
+        Metric("variational_ce", variational_calibration_error),
         Metric("top_label_ce", top_label_calibration_error),
         Metric("calibration_loss", calibration_loss),
         Metric("refinement_loss", refinement_loss),

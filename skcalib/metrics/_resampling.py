@@ -177,6 +177,19 @@ def unbiased_squared_gap(ranked: RankedScores, weight: Floats, n_bins: int) -> f
     row in its bin, so that the chance both share cancels. Bins of equal width have the
     same size, and less power.
     """
+    rows, gaps, squares = residual_sums(ranked, weight, n_bins)
+    several = rows > 1
+    pairs = (gaps[several] ** 2 - squares[several]) / (rows[several] - 1)
+    return float(pairs.sum() / rows.sum())
+
+
+def residual_sums(
+    ranked: RankedScores, weight: Floats, n_bins: int
+) -> tuple[Floats, Floats, Floats]:
+    """Sum rows, residuals and squared residuals over bins of equal mass.
+
+    Rows of equal confidence are all in the bin that holds the middle of them.
+    """
     sums = cumulate(ranked, weight)
     middle = (sums.weight[1:] + sums.weight[:-1]) / 2
     index = np.minimum(middle / sums.weight[-1] * n_bins, n_bins - 1).astype(np.intp)
@@ -187,9 +200,7 @@ def unbiased_squared_gap(ranked: RankedScores, weight: Floats, n_bins: int) -> f
         sum_by_index(index, values, n_bins)
         for values in (n_rows, n_hits - n_rows * confidence, squares)
     )
-    several = rows > 1
-    pairs = (gaps[several] ** 2 - own[several]) / (rows[several] - 1)
-    return float(pairs.sum() / sums.weight[-1])
+    return rows, gaps, own
 
 
 def row_mean(values: Floats, weights: Floats) -> Floats:

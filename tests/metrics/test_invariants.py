@@ -29,6 +29,9 @@ METRICS = [
     _with(m.kde_calibration_error, kind="canonical", norm=2, bandwidth=0.03),
     _with(m.squared_kernel_calibration_error),
     _with(m.squared_kernel_calibration_error, estimator="biased", kernel="gaussian"),
+    _with(m.variational_calibration_error),
+    _with(m.variational_calibration_error, direction="under"),
+    _with(m.variational_calibration_error, kind="canonical", norm=2),
     _with(m.calibration_loss),
     _with(m.refinement_loss, loss="brier"),
 ]
