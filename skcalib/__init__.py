@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
     from skcalib._saving import save as save
     from skcalib._validation import as_rows as as_rows
     from skcalib._validation import logits_from_proba as logits_from_proba
+    from skcalib._validation import logits_from_top_logprobs as logits_from_top_logprobs
+    from skcalib._validation import pad_options as pad_options
     from skcalib.calibrators import BayesianBinning as BayesianBinning
     from skcalib.calibrators import BetaCalibration as BetaCalibration
     from skcalib.calibrators import DensityRatioCalibration as DensityRatioCalibration
@@ -50,6 +52,7 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
     from skcalib.meta import DenseCalibration as DenseCalibration
     from skcalib.meta import GroupCalibration as GroupCalibration
     from skcalib.meta import MultiLabelCalibration as MultiLabelCalibration
+    from skcalib.meta import OptionCalibration as OptionCalibration
     from skcalib.meta import PriorShift as PriorShift
     from skcalib.model_selection import CalibratorSearch as CalibratorSearch
 
@@ -69,6 +72,7 @@ _HOME = {
     "MultiLabelCalibration": "skcalib.meta",
     "NeuralClamping": "skcalib.clamping",
     "NeuralClampingCV": "skcalib.clamping",
+    "OptionCalibration": "skcalib.meta",
     "OrderPreservingScaling": "skcalib.calibrators",
     "PlattScaling": "skcalib.calibrators",
     "PriorShift": "skcalib.meta",
@@ -82,6 +86,8 @@ _HOME = {
     "as_rows": "skcalib._validation",
     "load": "skcalib._saving",
     "logits_from_proba": "skcalib._validation",
+    "logits_from_top_logprobs": "skcalib._validation",
+    "pad_options": "skcalib._validation",
     "save": "skcalib._saving",
 }
 

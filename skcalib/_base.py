@@ -54,6 +54,10 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         Whether ``fit_calibration`` is given the rows of weight 0, too, since a ``cv``
         counts them; false unless a subclass says otherwise.
 
+    takes_absent : bool
+        Whether minus infinity in a row says that it lacks the class, and is no error;
+        false unless a subclass says otherwise.
+
     by_sums : bool
         Whether ``fit_calibration`` asks for nothing but sums over rows, so that it fits
         rows that lie elsewhere, such as those of a Dask collection; false unless a
@@ -75,6 +79,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
     has_logits = True
     keeps_class = False
     takes_unused = False
+    takes_absent = False
     by_sums = False
     multilabel = False
     learns_by_class = False

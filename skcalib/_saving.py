@@ -30,6 +30,7 @@ from skcalib.meta import (
     DenseCalibration,
     GroupCalibration,
     MultiLabelCalibration,
+    OptionCalibration,
     PriorShift,
 )
 from skcalib.meta._chain import Recalibrated
@@ -44,6 +45,7 @@ _CLASSES = {
     **{name: getattr(calibrators, name) for name in calibrators.__all__},
     "CalibratorSearch": CalibratorSearch,
     "DenseCalibration": DenseCalibration,
+    "OptionCalibration": OptionCalibration,
     "GroupCalibration": GroupCalibration,
     "MultiLabelCalibration": MultiLabelCalibration,
     "PriorShift": PriorShift,

@@ -20,6 +20,7 @@ from skcalib import (
     EnsembleTemperatureScaling,
     GroupCalibration,
     IsotonicCalibration,
+    OptionCalibration,
     OrderPreservingScaling,
     PlattScaling,
     PriorShift,
@@ -45,6 +46,7 @@ METHODS = [
     CalibratorSearch([TemperatureScaling(), PlattScaling()]),
     PriorShift(n_bootstrap=0),
     DenseCalibration(),
+    OptionCalibration(),
     GroupCalibration(),
 ]
 
@@ -59,6 +61,7 @@ KEEP_THE_ORDER = (
     CalibratorSearch,
     PriorShift,
     DenseCalibration,
+    OptionCalibration,
     GroupCalibration,
     OrderPreservingScaling,
     BetaCalibration,

@@ -88,10 +88,10 @@ def _raised(curvature: Array) -> Array:
 
 
 def _loss(data: CalibrationData, x: Array) -> float:
-    return float(data.sum(partial(_loss_of_block, x)))
+    return float(data.sum(partial(loss_of_block, x)))
 
 
-def _loss_of_block(x: Array, logits: NDArray, codes: NDArray, weight: Array) -> float:
+def loss_of_block(x: Array, logits: NDArray, codes: NDArray, weight: Array) -> float:
     return float(Exponentials.of_scores(_scores(x, logits), codes).loss @ weight)
 
 
@@ -110,7 +110,7 @@ def _expand(
 ) -> Expansion:
     n_classes = data.n_classes
     dense = n_classes <= MAX_DENSE_CLASSES
-    hessian_of = _dense_hessian if dense else _diagonal_hessian
+    hessian_of = dense_hessian if dense else _diagonal_hessian
 
     def hessian_product(direction: Array) -> Array:
         product: Array = data.sum(partial(_product_of_block, x, direction))
@@ -118,7 +118,7 @@ def _expand(
 
     heavy = dense and curvature is None
     loss, gradient, *hessian = data.sum(
-        partial(_expansion_of_block, x, None if curvature is not None else hessian_of),
+        partial(expansion_of_block, x, None if curvature is not None else hessian_of),
         heavy=heavy,
     )
     away = x - target
@@ -134,7 +134,7 @@ def _expand(
     return Expansion(loss, gradient, product, precondition)
 
 
-def _expansion_of_block(
+def expansion_of_block(
     x: Array,
     hessian_of: Callable[[Array, Array, Array], Array] | None,
     logits: NDArray,
@@ -170,7 +170,7 @@ def _gradient(e: Exponentials, z: Array, weight: Array) -> Array:
     return np.stack([share @ residual, by_intercept])
 
 
-def _dense_hessian(proba: Array, z: Array, weight: Array) -> Array:
+def dense_hessian(proba: Array, z: Array, weight: Array) -> Array:
     """Hessian of one block by (v, b): diag(...) minus the Gram matrix of (p z, p)."""
     n_samples, n_classes = z.shape
     both = np.empty((n_samples, 2 * n_classes), like=z)

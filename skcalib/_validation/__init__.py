@@ -35,6 +35,11 @@ from skcalib._validation._multi_label import (
     label_names,
     log_odds_of,
 )
+from skcalib._validation._options import (
+    check_answers,
+    like_options,
+    pad_options,
+)
 from skcalib._validation._proba import (
     Batch,
     Rows,
@@ -51,6 +56,7 @@ from skcalib._validation._splits import (
     number_equal_rows,
     splits_of,
 )
+from skcalib._validation._top_logprobs import logits_from_top_logprobs
 from skcalib._validation._whole import check_whole
 
 __all__ = [
@@ -60,6 +66,7 @@ __all__ = [
     "as_repetitions",
     "as_rows",
     "check_all_known",
+    "check_answers",
     "check_batch",
     "check_calibration_set",
     "check_class_axis",
@@ -86,14 +93,17 @@ __all__ = [
     "is_standard",
     "is_tensor",
     "label_names",
+    "like_options",
     "log_odds_of",
     "log_proba_rows",
     "logits_from_proba",
+    "logits_from_top_logprobs",
     "lone_class",
     "make_splits",
     "mean_share",
     "names_twice",
     "number_equal_rows",
+    "pad_options",
     "preview",
     "readable",
     "refuse_dask",

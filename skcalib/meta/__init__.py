@@ -4,6 +4,7 @@ from skcalib.meta._calibrated_classifier import CalibratedClassifier
 from skcalib.meta._dense import DenseCalibration
 from skcalib.meta._group_calibration import GroupCalibration
 from skcalib.meta._multi_label import MultiLabelCalibration
+from skcalib.meta._options import OptionCalibration
 from skcalib.meta._prior_shift import PriorShift
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "DenseCalibration",
     "GroupCalibration",
     "MultiLabelCalibration",
+    "OptionCalibration",
     "PriorShift",
 ]

@@ -9,10 +9,12 @@ from skcalib import (
     DenseCalibration,
     IsotonicCalibration,
     MultiLabelCalibration,
+    OptionCalibration,
     PlattScaling,
     StructuredMatrixScaling,
     TemperatureScaling,
     as_rows,
+    pad_options,
 )
 from skcalib.exceptions import ModelFormatError
 from skcalib.export import calibrate_onnx_model, to_onnx, to_torch
@@ -280,3 +282,51 @@ def test_an_axis_or_output_that_does_not_fit_is_refused():
     )
     with pytest.raises(ModelFormatError, match=r"\['z', 'aux'\] may hold scores"):
         calibrate_onnx_model(twice, dense)
+
+
+@pytest.mark.parametrize("missing", [-np.inf, None])
+def test_options_are_calibrated_in_the_graph(missing):
+    rng = np.random.default_rng(5)
+    truth = [rng.normal(0, 2, rng.integers(2, 5)) for _ in range(300)]
+    y = [rng.choice(len(z), p=softmax(z)) for z in truth]
+    options = OptionCalibration().fit([2 * z + (z == z[0]) for z in truth], y)
+    rows = pad_options([z.astype(np.float32) for z in truth])
+    if missing is not None:
+        rows[rows == rows.min()] = missing
+    expected = options.predict_proba(rows)
+    assert (expected == 0).any()
+    served = to_onnx(options)
+    session = ort.InferenceSession(
+        served.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    proba = dict(
+        zip(
+            [value.name for value in session.get_outputs()],
+            session.run(None, {session.get_inputs()[0].name: rows}),
+            strict=True,
+        )
+    )["probabilities"]
+    assert_allclose(proba, expected, atol=1e-6)
+    torch = pytest.importorskip("torch")
+    told = to_torch(options)(torch.from_numpy(rows))
+    assert_allclose(told.numpy(), expected, atol=1e-6)
+
+
+def test_options_are_calibrated_inside_a_model():
+    weight = np.random.default_rng(1).normal(size=(D, K)).astype(np.float32) * 2
+    mask = np.array([0, 0, 0, -np.inf], dtype=np.float32)
+    nodes = [
+        node("MatMul", ["x", "W"], ["raw"]),
+        node("Add", ["raw", "mask"], ["z"]),
+        node("Softmax", ["z"], ["p"]),
+    ]
+    outputs = [info("z", ["n", K]), info("p", ["n", K])]
+    net = model(nodes, [info("x", ["n", D])], outputs, W=weight, mask=mask)
+    x = np.random.default_rng(2).normal(size=(200, D)).astype(np.float32)
+    logits = run(net, x)["z"]
+    y = np.random.default_rng(3).integers(0, 3, 200)
+    options = OptionCalibration().fit(logits, y)
+    served = run(calibrate_onnx_model(net, options), x)
+    expected = options.predict_proba(logits)
+    assert_allclose(served["p"], expected, atol=1e-6)
+    assert_allclose(softmax(served["z"], axis=1), expected, atol=1e-6)

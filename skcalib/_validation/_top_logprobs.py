@@ -1,0 +1,149 @@
+"""The most probable tokens that an interface tells, as logits of answer options."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._numerics import PROBA_FLOOR
+from skcalib._validation._containers import SUM_TOLERANCE
+from skcalib._validation._options import ABSENT
+
+# An option is a token, or the tokens that all say it.
+Option = str | tuple[str, ...]
+
+
+def logits_from_top_logprobs(
+    top_logprobs: Sequence[Mapping[str, float]],
+    options: Sequence[Any],
+    *,
+    rest: Literal["spread", "lump"] = "spread",
+    vocabulary_size: int | None = None,
+) -> Any:
+    r"""Turn the log-probabilities of the most probable tokens into logits of options.
+
+    Interfaces of language models tell the 5 or 20 most probable next tokens. Options
+    that are not among them have no log-probability, only a bound: together they have at
+    most the rest, and each has at most the least that was told.
+
+    Parameters
+    ----------
+    top_logprobs : sequence of mappings
+        For each question, token to natural logarithm of its probability.
+
+    options : sequence
+        The tokens that stand for the options, such as ``["A", "B", "C", "D"]``, the
+        same for each question; or a list of such lists, one a question. A tuple in the
+        place of a token, ``("A", " A")``, holds those that all say the option, whose
+        probabilities are added.
+
+    rest : {"spread", "lump"}, default="spread"
+        What becomes of the probability that is not told:
+
+        - "spread": an option that is not told has an equal share of the rest. Among the
+          `vocabulary_size` less those told, if that is known; otherwise among such
+          options alone, and no more than the least that was told, which is the bound.
+        - "lump": a last column holds all that is of no option told, and an option that
+          is not told is absent (as of `pad_options`): its probability is in
+          the last column, and so is the answer if it is the right one.
+
+    vocabulary_size : int, default=None
+        How many tokens the model has. Only for ``rest="spread"``.
+
+    Returns
+    -------
+    logits : ndarray of shape (n_samples, n_options), or list of ndarray
+        Log-probabilities of the options; one column more with "lump". A list where each
+        question has options of its own.
+
+    Raises
+    ------
+    ValueError
+        If a logarithm is above 0 or NaN, the probabilities of a question sum to more
+        than 1, or an option occurs twice; the question is named.
+
+    See Also
+    --------
+    OptionCalibration : Takes the result.
+
+    Examples
+    --------
+    >>> from skcalib import logits_from_top_logprobs
+    >>> told = [{"A": -0.2, "B": -2.0, " A": -4.0}]
+    >>> logits_from_top_logprobs(told, [("A", " A"), "B", "C"]).round(2)
+    array([[-0.18, -2.  , -4.  ]])
+    >>> logits_from_top_logprobs(told, [("A", " A"), "B"], rest="lump").round(2)
+    array([[-0.18, -2.  , -3.59]])
+    """
+    if rest not in ("spread", "lump"):
+        raise ValueError(f'rest={rest!r} is neither "spread" nor "lump".')
+    if vocabulary_size is not None and not isinstance(vocabulary_size, Integral):
+        raise TypeError(f"vocabulary_size={vocabulary_size!r} is not a whole number.")
+    of_each = len(options) > 0 and isinstance(options[0], list)
+    if of_each and len(options) != len(top_logprobs):
+        raise ValueError(
+            f"There are {len(options)} lists of options and {len(top_logprobs)} "
+            "questions. One list for all, or one for each, is needed."
+        )
+    rows = [
+        _row(
+            number, told, options[number] if of_each else options, rest, vocabulary_size
+        )
+        for number, told in enumerate(top_logprobs)
+    ]
+    return rows if of_each else np.array(rows)
+
+
+def _row(
+    number: int,
+    told: Mapping[str, float],
+    options: Sequence[Option],
+    rest: str,
+    vocabulary_size: int | None,
+) -> NDArray[np.float64]:
+    proba = _proba_told(number, told)
+    groups = [(option,) if isinstance(option, str) else option for option in options]
+    named = [token for group in groups for token in group]
+    if len(groups) < 2 or len(set(named)) < len(named):
+        raise ValueError(
+            f"The options of question {number} are {list(options)!r}; at least two are "
+            "needed, and no token in two of them."
+        )
+    own = np.array([sum(proba.get(token, 0.0) for token in group) for group in groups])
+    is_told = np.array([any(token in proba for token in group) for group in groups])
+    if rest == "lump":
+        other = max(1 - float(own.sum()), PROBA_FLOOR)
+        logits = np.where(is_told, np.log(np.maximum(own, PROBA_FLOOR)), ABSENT)
+        return np.append(logits, np.log(other))
+    left = max(1 - sum(proba.values()), 0.0)
+    n_missing = int((~is_told).sum())
+    if n_missing and vocabulary_size is None:
+        share = min(left / n_missing, min(proba.values()))
+    else:
+        share = left / max((vocabulary_size or 0) - len(proba), 1)
+    own[~is_told] = share
+    return np.log(np.maximum(own, PROBA_FLOOR))
+
+
+def _proba_told(number: int, told: Any) -> dict[str, float]:
+    if not isinstance(told, Mapping) or not told:
+        raise ValueError(
+            f"Question {number} has {told!r:.60} for its top tokens, and needs a "
+            "mapping of at least one token to the logarithm of its probability."
+        )
+    for token, value in told.items():
+        if not (isinstance(value, Real) and value <= 0):
+            raise ValueError(
+                f"Question {number} gives the token {token!r} the log-probability "
+                f"{value}; it is a number of at most 0."
+            )
+    proba = {token: float(np.exp(value)) for token, value in told.items()}
+    total = sum(proba.values())
+    if total > 1 + SUM_TOLERANCE:
+        raise ValueError(
+            f"The probabilities of the top tokens of question {number} sum to "
+            f"{total:.4g}, more than 1. Natural logarithms are needed."
+        )
+    return proba
