@@ -162,11 +162,12 @@ class ProbabilityFloor(BaseCalibrator):
 
     @property
     def keeps_class(self):
-        return self._inner.keeps_class
+        # What was fitted knows better: a search has chosen by then.
+        return getattr(self, "calibrator_", self._inner).keeps_class
 
     @property
     def has_logits(self):
-        return self._inner.has_logits
+        return getattr(self, "calibrator_", self._inner).has_logits
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, groups=None):

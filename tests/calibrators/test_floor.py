@@ -93,6 +93,16 @@ def test_a_search_behind_the_floor_is_given_the_groups():
     assert learned.calibrator_.best_name_ == "TemperatureScaling"
 
 
+def test_a_search_behind_the_floor_predicts_what_it_has_chosen(calibration_set):
+    logits, y = calibration_set
+    search = CalibratorSearch([TemperatureScaling(), IsotonicCalibration()])
+    floored = ProbabilityFloor(search).fit(logits, y)
+    assert_array_equal(
+        floored.predict(logits), floored.predict_proba(logits).argmax(axis=1)
+    )
+    assert hasattr(floored, "decision_function") == floored.calibrator_.has_logits
+
+
 def test_a_floor_is_saved_and_exported(tmp_path):
     votes, y = draw_forest(300, 0)
     logits = logits_from_proba(votes)
