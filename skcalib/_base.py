@@ -23,7 +23,7 @@ from skcalib._validation import (
     refuse_dask,
 )
 from skcalib._warnings import warn
-from skcalib.exceptions import AbsentClassWarning
+from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 
 # How far above its minimum, in nats, a fit may end that only judges a calibrator.
 ROUGH = 1e-5
@@ -247,8 +247,9 @@ def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None)
         if groups is not None and has_fit_parameter(calibrator, "groups"):
             known["groups"] = groups
         with warnings.catch_warnings():
-            # Whoever was given the whole set has told what it lacks.
-            warnings.simplefilter("ignore", AbsentClassWarning)
+            # Whoever was given the whole set has told what it lacks, and looks like.
+            for told in (AbsentClassWarning, ProbabilitiesAsLogitsWarning):
+                warnings.simplefilter("ignore", told)
             return calibrator.fit(
                 data.logits, data.labels, sample_weight=data.sample_weight, **known
             )

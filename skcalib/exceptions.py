@@ -14,7 +14,11 @@ class AbsentClassWarning(UserWarning):
 
 
 class OneColumnWarning(UserWarning):
-    """A single column of probabilities may not mean what a metric takes it for."""
+    """A single column of scores may not mean what it is taken for."""
+
+
+class ProbabilitiesAsLogitsWarning(UserWarning):
+    """What is read as logits looks like probabilities."""
 
 
 __all__ = [
@@ -22,4 +26,5 @@ __all__ = [
     "ModelFormatError",
     "NotDifferentiableError",
     "OneColumnWarning",
+    "ProbabilitiesAsLogitsWarning",
 ]

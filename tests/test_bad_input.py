@@ -10,6 +10,7 @@ from skcalib import (
     VectorScaling,
     logits_from_proba,
 )
+from skcalib.exceptions import ProbabilitiesAsLogitsWarning
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
 
 
@@ -122,10 +123,11 @@ def test_fits_to_logits_of_any_size_give_probabilities(calibration_set, calibrat
 
 
 def test_probabilities_passed_as_logits_are_taken_for_logits(calibration_set):
-    # Nothing can tell them apart: the result is a valid map, but a flatter one.
+    # They are warned of, and keep their meaning: a valid map, but a flatter one.
     logits, y = calibration_set
     proba = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    wrong = fit(proba, y).predict_proba(proba)
+    with pytest.warns(ProbabilitiesAsLogitsWarning):
+        wrong = fit(proba, y).predict_proba(proba)
     right = fit(logits_from_proba(proba), y).predict_proba(logits_from_proba(proba))
     assert_allclose(wrong.sum(axis=1), 1)
     own = np.arange(len(y)), y

@@ -34,6 +34,7 @@ from skcalib import (
     meta,
     model_selection,
 )
+from skcalib.exceptions import ProbabilitiesAsLogitsWarning
 from skcalib.metrics import aece_scorer, ece_scorer, entropy_scorer, sce_scorer
 
 every_calibrator = pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
@@ -56,7 +57,8 @@ def test_rounding_probabilities_never_turns_them_into_logits(cifar10, spoil):
 
 def test_rows_that_sum_to_one_are_still_logits():
     logits = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
-    ts = TemperatureScaling().fit(logits, [0, 1, 1, 0])
+    with pytest.warns(ProbabilitiesAsLogitsWarning):
+        ts = TemperatureScaling().fit(logits, [0, 1, 1, 0])
     expected = softmax(logits / ts.temperature_, axis=1)
     assert_allclose(ts.predict_proba(logits), expected)
 

@@ -27,6 +27,7 @@ from skcalib._validation._logits import (
     check_weight,
     effective_number,
     encode_labels,
+    one_column,
 )
 from skcalib._validation._multi_label import (
     check_all_known,
@@ -103,6 +104,7 @@ __all__ = [
     "mean_share",
     "names_twice",
     "number_equal_rows",
+    "one_column",
     "pad_options",
     "preview",
     "readable",

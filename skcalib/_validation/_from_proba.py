@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._sklearn_compat import like_frame
 from skcalib._validation._multi_label import check_label_proba, log_odds_of
-from skcalib._validation._proba import check_proba_rows
+from skcalib._validation._proba import check_proba_rows, normalised_rows
 
 # The smallest normal number of single precision: what is below was cut or rounded.
 SMALLEST = float(np.finfo(np.float32).tiny)
@@ -24,6 +24,7 @@ def logits_from_proba(
     proba: Any,
     *,
     floor: float | Literal["auto"] = PROBA_FLOOR,
+    normalise: bool = False,
     multilabel: bool = False,
 ) -> Any:
     """Turn predicted probabilities into logits for a calibrator.
@@ -45,6 +46,11 @@ def logits_from_proba(
         looked at as a whole: what is served row by row needs one number for all, or
         `ProbabilityFloor`, which learns it and keeps it.
 
+    normalise : bool, default=False
+        Whether to divide each row by its sum, as numbers need that were rounded to two
+        or three digits. Otherwise rows that do not sum to 1 are refused: most often
+        they are no probabilities of all classes.
+
     multilabel : bool, default=False
         Whether each column is the probability of a label of its own, any number of
         which may be set. Their log-odds are then returned, for a
@@ -60,7 +66,8 @@ def logits_from_proba(
     Raises
     ------
     ValueError
-        If a value lies outside [0, 1] or a row does not sum to 1 within 1e-3.
+        If a value lies outside [0, 1] or a row does not sum to 1 within 1e-3, which
+        `normalise` sees to where the sum is positive.
 
     Notes
     -----
@@ -75,6 +82,8 @@ def logits_from_proba(
     >>> logits = logits_from_proba(proba)
     >>> TemperatureScaling().fit(logits, [0, 0, 1, 1]).predict_proba(logits).shape
     (4, 2)
+    >>> logits_from_proba([[0.33, 0.33, 0.33]], normalise=True).round(2)
+    array([[-1.1, -1.1, -1.1]])
     """
     is_auto = isinstance(floor, str) and floor == "auto"
     if not is_auto and not (isinstance(floor, Real) and 0 < floor < 1):
@@ -84,13 +93,18 @@ def logits_from_proba(
             "have no logarithm; 1e-12 puts them far below all that is likely."
         )
     if multilabel:
+        if normalise:
+            raise ValueError(
+                "normalise=True divides rows by their sums, and with multilabel=True "
+                "the probabilities of a row have none that is known. Leave it out."
+            )
         if isinstance(floor, str):
             raise ValueError(
                 'floor="auto" is not known with multilabel=True. Name a number, such '
                 "as 1e-12."
             )
         return like_frame(log_odds_of(check_label_proba(proba), floor), proba)
-    rows = check_proba_rows(proba)
+    rows = normalised_rows(proba) if normalise else check_proba_rows(proba)
     least = _floor_of(rows) if is_auto else floor
     return like_frame(np.log(np.maximum(rows, least)), proba)
 

@@ -43,6 +43,7 @@ from skcalib._validation._containers import (
     readable,
     refuse_dates,
 )
+from skcalib._validation._mistakes import refuse_swapped, warn_of_mistakes
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
 from skcalib._warnings import warn
 from skcalib.exceptions import AbsentClassWarning
@@ -176,7 +177,7 @@ def encode_labels(
     Without `classes`, the `names` of the columns decide where they are labels.
     """
     name = name_of(estimator)
-    y = _as_column(y)
+    y = one_column(y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError(
             f"Input y contains NaN or infinity. {name} needs class labels."
@@ -212,13 +213,14 @@ def _numbered(labels: NDArray[Any], n_columns: int) -> NDArray[Any]:
     return np.arange(n_columns, dtype=dtype)
 
 
-def _as_column(y: Any) -> NDArray[Any]:
+def one_column(y: Any, name: str = "y", otherwise: str = "") -> NDArray[Any]:
+    """Return labels on the host as one column; `otherwise` is added for several."""
     y = column_on_host(y)
     if is_shares(y):
         raise ValueError(
-            f"y should be a 1d array, got an array of shape {np.asarray(y).shape} "
+            f"{name} should be a 1d array, got an array of shape {np.shape(y)} "
             "instead. Rows that mark their class by a one become labels by "
-            "y.argmax(axis=1)."
+            f"{name}.argmax(axis=1).{otherwise}"
         )
     column: NDArray[Any] = column_or_1d(y, warn=True)
     return column
@@ -329,6 +331,8 @@ def check_calibration_set(
     each class by itself.
     """
     data = _checked_set(estimator, X, y, sample_weight, classes, names, reset)
+    keeps_class = getattr(estimator, "keeps_class", False)
+    warn_of_mistakes(name_of(estimator), data, keeps_class=keeps_class)
     if getattr(estimator, "learns_by_class", False):
         _warn_of_absent(name_of(estimator), data)
     return data
@@ -372,6 +376,7 @@ def _checked_set(
         )
     if is_stored(X):
         X = readable(X)
+    refuse_swapped(y, X, ("y", "X"))
     source = check_logits(estimator, X, reset=reset)
     check_consistent_length(X, y)
     if is_shares(y):

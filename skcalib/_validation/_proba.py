@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import check_consistent_length
 
 from skcalib._blocks import (
     Source,
@@ -37,8 +37,10 @@ from skcalib._validation._logits import (
     LARGEST_WEIGHT,
     _are_column_numbers,
     check_weight,
+    one_column,
     refuse_negative,
 )
+from skcalib._validation._mistakes import refuse_swapped
 
 # How far above 1 rounding may carry a single-precision probability.
 ROUNDING = 1e-6
@@ -70,6 +72,27 @@ def check_proba_rows(proba: Any, *, blocks: bool = False) -> Rows:
     rows = _as_columns(_as_floats(readable_proba(proba), blocks=blocks))
     _find_top(rows)
     return rows
+
+
+def normalised_rows(proba: Any) -> NDArray[Any]:
+    """Return what `check_proba_rows` does after each row was divided by its sum.
+
+    A single column, of one of two classes, is left as it is.
+    """
+    given = _as_floats(readable_proba(proba))
+    if given.ndim == 1 or given.shape[1] == 1:
+        return check_proba_rows(given)
+    rows = given[:]
+    total = rows.sum(axis=1)
+    bad = ~((rows >= 0).all(axis=1) & (total > 0) & np.isfinite(total))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(
+            f"Row {row} of the probabilities is {preview(rows[row])}; to divide it by "
+            "its sum takes non-negative numbers that are not all zero. Logits need a "
+            "softmax instead."
+        )
+    return rows / total[:, np.newaxis]
 
 
 Checked = tuple[NDArray[np.intp], NDArray[Any], NDArray[np.float64]]
@@ -247,6 +270,7 @@ def _read(
 
     `numbered` says that labels that are not named are column numbers.
     """
+    refuse_swapped(y_true, y_proba, ("y_true", "y_proba"))
     y_proba = readable_proba(y_proba)
     array = _as_floats(y_proba, blocks=blocks)
     proba: Any = _as_columns(array)
@@ -254,7 +278,7 @@ def _read(
     check_consistent_length(y_true, array)
     y = column_on_host(y_true)
     if type(y) is not np.ndarray or y.ndim != 1:  # As for probabilities.
-        y = column_or_1d(y)
+        y = one_column(y, "y_true", " calibration_report takes shares of classes.")
     if is_event(y, pos_label):
         codes = check_event(y, array, labels)
         return _Given(codes, proba, [0, 1], is_unnamed=False, is_event=True)
@@ -417,9 +441,11 @@ def _refuse_bad_row(block: NDArray[Any], first_row: int) -> None:
             "scores need a softmax first."
         )
     raise ValueError(
-        f"Row {first_row + row} of the probabilities sums to {total[row]:.6g}. Every "
-        f"row has to sum to 1 within {SUM_TOLERANCE:g}. Pass the probabilities of all "
-        "classes, normalised."
+        f"Row {first_row + row} of the probabilities sums to {total[row]:.6g}; every "
+        f"row has to sum to 1, and may be off by {SUM_TOLERANCE:.1g}. Pass the "
+        "probabilities of all classes. If they are, but rounded, divide each row by "
+        "its sum: proba / proba.sum(axis=1, keepdims=True). logits_from_proba does it "
+        "with normalise=True, the command line with --normalise."
     )
 
 

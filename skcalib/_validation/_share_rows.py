@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from skcalib._validation._containers import column_names, is_dask
 from skcalib._validation._logits import check_weight
+from skcalib._validation._mistakes import refuse_swapped
 from skcalib._validation._proba import check_proba_rows
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
 
@@ -30,6 +31,7 @@ def rows_of_shares(
     """
     if is_dask(y_true) or not is_shares(y_true):
         return y_true, y_proba, labels, sample_weight, None
+    refuse_swapped(y_true, y_proba, ("y_true", "y_proba"))
     if pos_label is not None:
         raise ValueError(
             f"pos_label={pos_label!r} names the class of one column, and y_true has a "

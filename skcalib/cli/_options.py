@@ -93,6 +93,14 @@ class Source:
         float,
         _data("Smaller --probabilities are raised to this.", show_default=True),
     ] = PROBA_FLOOR
+    normalise: Annotated[
+        bool,
+        typer.Option(
+            "--normalise",
+            help="Divide each row of --probabilities by its sum, as rounded ones need.",
+            rich_help_panel="Data",
+        ),
+    ] = False
     labels_key: Annotated[
         str | None, _data("Name of the array or column of labels.")
     ] = None

@@ -171,16 +171,14 @@ def _as_logits(source: Source, values: Any) -> Values:
         return Values(_run(network, values), network=network, inputs=values)
     if source.probabilities is None:
         return Values(values)
-    if is_stored(values):
-        # Row by row; a row that is wrong is told of before any is used.
-        rows = open_source(check_proba_rows(values, blocks=True))
-        return Values(rows.mapped(partial(_logs, source.floor)))
-    return Values(logits_from_proba(values, floor=source.floor))
-
-
-def _logs(floor: float, block: NDArray[Any]) -> NDArray[Any]:
-    logits: NDArray[Any] = logits_from_proba(block, floor=floor)
-    return logits
+    as_logits = partial(
+        logits_from_proba, floor=source.floor, normalise=source.normalise
+    )
+    if not is_stored(values):
+        return Values(as_logits(values))
+    # Row by row; a row that is wrong is told of before any is used.
+    rows = values if source.normalise else check_proba_rows(values, blocks=True)
+    return Values(open_source(rows).mapped(as_logits))
 
 
 def _check_width(logits: NDArray[Any], calibrator: BaseCalibrator, path: Path) -> None:

@@ -25,7 +25,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import (
     check_is_fitted,
-    column_or_1d,
     has_fit_parameter,
 )
 
@@ -46,6 +45,7 @@ from skcalib._validation import (
     is_standard,
     is_tensor,
     label_names,
+    one_column,
 )
 from skcalib._warnings import warn
 from skcalib.calibrators import ProbabilityFloor, TemperatureScaling
@@ -328,7 +328,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if self._is_multilabel():
             y = check_all_known(y)
         else:
-            y = column_or_1d(column_on_host(y), warn=True)
+            y = one_column(y, otherwise=" MultiLabelCalibration takes several labels.")
             assert_all_finite(y, input_name="y")
             check_classification_targets(y)
         X, y = indexable(X, y)

@@ -376,3 +376,13 @@ def test_an_interrupt_is_told_in_one_line(logits_file, tmp_path, moment):
     assert len(result.stderr.strip().splitlines()) == 1
     assert result.stderr.startswith("Interrupted")
     assert os.listdir(tmp_path) == [logits_file.name]
+
+
+def test_rounded_probabilities_are_normalised_on_request(skcalib, probabilities_file):
+    with np.load(probabilities_file) as arrays:
+        np.savez(probabilities_file, proba=arrays["proba"].round(2), y=arrays["y"])
+    command = ("evaluate", "--probabilities", probabilities_file, *QUICK)
+    refused = skcalib(*command)
+    assert refused.code == UNUSABLE
+    assert "with --normalise" in " ".join(refused.err.split())
+    assert skcalib(*command, "--normalise").code == 0

@@ -1,0 +1,116 @@
+"""Arguments that are probably not what they were taken for: swapped, or of a kind.
+
+Looked at are their shapes and a few rows, never all of them.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib._blocks import CalibrationData, on_host
+from skcalib._onnx._outputs import are_proba
+from skcalib._validation._containers import column_on_host, is_dask
+from skcalib._warnings import warn
+from skcalib.exceptions import OneColumnWarning, ProbabilitiesAsLogitsWarning
+
+# So many rows are looked at.
+FEW_ROWS = 64
+# And so many of a single column, whose sign is told from its mean in each class.
+SIGN_ROWS = 10_000
+# So many standard errors below 0 is their difference where the sign is wrong.
+SIGN_ERRORS = 5
+# Fewer rows of a class say nothing.
+LEAST_ROWS = 10
+
+
+def refuse_swapped(labels: Any, scores: Any, names: tuple[str, str]) -> None:
+    """Refuse rows of scores where labels belong, beside a column of labels.
+
+    One column belongs beside labels of two columns, where these are shares; beside
+    more it never does. `names` are those of the arguments.
+    """
+    if is_dask(labels) or is_dask(scores):
+        return
+    shape = _shape(labels)
+    if len(shape) != 2 or shape[1] < 2:
+        return
+    column = _shape(scores)
+    if len(column) != 1 and column[1:] != (1,):
+        return
+    if shape[1] == 2 and not (_are_labels(scores) and _are_fractions(labels)):
+        return
+    shares = f" If {names[0]} holds shares, pass {names[1]} as floating-point numbers."
+    raise ValueError(
+        f"{names[0]} has shape {shape} and {names[1]} has shape {column}: are they "
+        f"swapped? {names[0]} holds the class of each row, {names[1]} a column of "
+        f"scores for each class.{shares if shape[1] == 2 else ''}"
+    )
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    return tuple(values.shape) if hasattr(values, "shape") else np.shape(values)
+
+
+def _few(values: Any) -> NDArray[Any]:
+    return np.asarray(column_on_host(values[:FEW_ROWS]))
+
+
+def _are_labels(column: Any) -> bool:
+    return _few(column).dtype.kind in "iubOUS"
+
+
+def _are_fractions(rows: Any) -> bool:
+    few = _few(rows)
+    return few.dtype.kind == "f" and bool((few % 1 != 0).any())
+
+
+def warn_of_mistakes(
+    name: str, data: CalibrationData, *, keeps_class: bool = False
+) -> None:
+    """Warn of a calibration set that is probably not what was meant.
+
+    `keeps_class` says of a calibrator that it cannot turn the sign of a column.
+    """
+    if data.source.is_remote:
+        return
+    few = data.head(FEW_ROWS)
+    if data.n_classes == 2 and not few[:, 0].any():  # Log-odds in a single column.
+        if keeps_class:
+            _warn_of_sign(name, data)
+    else:
+        _warn_of_probabilities(name, few)
+
+
+def _warn_of_probabilities(name: str, few: NDArray[Any]) -> None:
+    # Rows of zeros and a single one show nothing.
+    is_one_hot = (few.max(axis=1) > 1 - 1e-6).all()
+    if few.min() < -1e-6 or is_one_hot or not are_proba(few):
+        return
+    warn(
+        f"The first {len(few)} rows of X are non-negative and sum to 1, as "
+        f"probabilities do, and {name} reads them as logits. Pass probabilities "
+        "through skcalib.logits_from_proba(X). If they are logits, silence this: "
+        'warnings.simplefilter("ignore", '
+        "skcalib.exceptions.ProbabilitiesAsLogitsWarning).",
+        ProbabilitiesAsLogitsWarning,
+    )
+
+
+def _warn_of_sign(name: str, data: CalibrationData) -> None:
+    log_odds = data.head(SIGN_ROWS)[:, 1]
+    used = on_host(data.sample_weight[:SIGN_ROWS]) > 0
+    is_second = on_host(data.codes[:SIGN_ROWS]) == 1
+    first, second = log_odds[used & ~is_second], log_odds[used & is_second]
+    if data.row is not None or min(len(first), len(second)) < LEAST_ROWS:
+        return
+    error = np.sqrt(first.var() / len(first) + second.var() / len(second))
+    if second.mean() - first.mean() > -SIGN_ERRORS * error:
+        return
+    labels = data.classes.tolist()
+    warn(
+        f"X is a single column, which {name} reads as the log-odds of the second "
+        f"class, {labels[1]!r}, and it is larger where {labels[0]!r} is true. If it is "
+        f"that one's, name the classes in order, classes={labels[::-1]!r}.",
+        OneColumnWarning,
+    )

@@ -1,0 +1,154 @@
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+
+from skcalib import (
+    CalibratedClassifier,
+    CalibratorSearch,
+    PlattScaling,
+    TemperatureScaling,
+    logits_from_proba,
+)
+from skcalib.datasets import make_logits
+from skcalib.exceptions import OneColumnWarning, ProbabilitiesAsLogitsWarning
+from skcalib.metrics import (
+    calibration_report,
+    expected_calibration_error,
+    static_calibration_error,
+)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("to_proba", [False, True])
+def test_fit_asks_whether_labels_and_logits_are_swapped(n_classes, as_text, to_proba):
+    logits, y = make_logits(100, n_classes, random_state=0)
+    scores = softmax(logits, axis=1) if to_proba else logits
+    labels = y.astype(str) if as_text else y
+    with pytest.raises(ValueError, match=r"y has shape \(100, .*are they swapped"):
+        TemperatureScaling().fit(labels, scores)
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize(
+    "metric",
+    [expected_calibration_error, static_calibration_error, calibration_report],
+)
+def test_metrics_ask_whether_their_arguments_are_swapped(metric, n_classes):
+    logits, y = make_logits(100, n_classes, random_state=0)
+    with pytest.raises(ValueError, match=r"y_true has shape .*are they swapped"):
+        metric(softmax(logits, axis=1), y)
+
+
+def test_shares_of_two_classes_beside_one_column_are_not_swapped():
+    shares = np.array([[0.5, 0.5], [0.2, 0.8], [1.0, 0.0]])
+    hard = np.array([[0, 1], [0, 1], [1, 0]])
+    calibrator = TemperatureScaling().fit([0.1, 2.0, -3.0], shares)
+    assert calibrator.classes_.tolist() == [0, 1]
+    assert calibration_report(hard, [0, 1, 0], n_bootstrap=0)["accuracy"].value == 2 / 3
+
+
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), CalibratorSearch()])
+def test_probabilities_read_as_logits_are_warned_of_once(calibrator):
+    logits, y = make_logits(300, 4, random_state=0)
+    proba = softmax(logits, axis=1)
+    with pytest.warns(ProbabilitiesAsLogitsWarning, match="logits_from_proba") as told:
+        fitted = calibrator.fit(proba, y)
+    assert len(told) == 1
+    # Their meaning is the same as that of any other logits.
+    silent = type(calibrator)().fit(proba - 1, y)
+    assert_allclose(fitted.predict_proba(proba), silent.predict_proba(proba - 1))
+
+
+def test_the_warning_of_probabilities_can_be_silenced():
+    logits, y = make_logits(300, 4, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ProbabilitiesAsLogitsWarning)
+        TemperatureScaling().fit(softmax(logits, axis=1), y)
+
+
+def test_rounded_probabilities_are_warned_of_too():
+    logits, y = make_logits(300, 10, random_state=0)
+    with pytest.warns(ProbabilitiesAsLogitsWarning):
+        TemperatureScaling().fit(softmax(logits, axis=1).round(3), y)
+
+
+def test_logits_with_a_row_that_is_no_distribution_are_not_warned_of():
+    logits, y = make_logits(300, 4, random_state=0)
+    for scores in (
+        logits,
+        np.abs(logits),
+        logits_from_proba(softmax(logits, axis=1)),
+        softmax(logits, axis=1) - 0.25,  # centred
+        np.eye(4)[logits.argmax(axis=1)],  # votes show nothing
+    ):
+        TemperatureScaling().fit(scores, y)
+
+
+def test_a_column_of_the_other_class_is_warned_of():
+    logits, y = make_logits(2000, 2, random_state=0)
+    log_odds = logits[:, 1] - logits[:, 0]
+    labels = np.array(["ok", "fraud"])[y]  # sorted, "fraud" is the first
+    with pytest.warns(OneColumnWarning, match=r"classes=\['ok', 'fraud'\]"):
+        TemperatureScaling().fit(log_odds, labels)
+    named = TemperatureScaling(classes=["ok", "fraud"]).fit(log_odds, labels)
+    assert named.predict([3.0]).tolist() == ["fraud"]
+    PlattScaling().fit(log_odds, labels)  # learns the sign
+
+
+def test_a_column_that_says_nothing_is_not_warned_of():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        TemperatureScaling().fit(rng.normal(size=300), rng.integers(2, size=300))
+
+
+def test_one_hot_labels_are_fitted_to_as_labels_are():
+    logits, y = make_logits(300, 4, random_state=0)
+    one_hot = TemperatureScaling().fit(logits, np.eye(4)[y])
+    labels = TemperatureScaling().fit(logits, y)
+    assert one_hot.temperature_ == pytest.approx(labels.temperature_, rel=1e-9)
+
+
+def test_one_hot_labels_are_refused_with_a_way_out_elsewhere():
+    logits, y = make_logits(300, 4, random_state=0)
+    one_hot = np.eye(4)[y]
+    with pytest.raises(ValueError, match=r"y_true\.argmax.*calibration_report takes"):
+        expected_calibration_error(one_hot, softmax(logits, axis=1))
+    with pytest.raises(ValueError, match=r"y\.argmax.*MultiLabelCalibration"):
+        CalibratedClassifier(LogisticRegression()).fit(logits, one_hot)
+
+
+def test_the_message_of_a_row_that_does_not_sum_to_1_does_not_contradict_itself():
+    y, thousandth_off = [0, 1], [[0.5, 0.3, 0.199], [0.2, 0.3, 0.5]]
+    assert expected_calibration_error(y, thousandth_off) >= 0
+    with pytest.raises(ValueError, match=r"sums to 1\.002; .* off by 0\.001.*rounded"):
+        expected_calibration_error(y, [[0.5, 0.3, 0.202], [0.2, 0.3, 0.5]])
+
+
+def test_normalise_divides_rounded_rows_by_their_sums():
+    logits, _ = make_logits(500, 10, random_state=0)
+    proba = softmax(logits, axis=1)
+    rounded = proba.round(2)
+    with pytest.raises(ValueError, match="normalise=True"):
+        logits_from_proba(rounded)
+    back = np.exp(logits_from_proba(rounded, normalise=True))
+    assert_allclose(back.sum(axis=1), 1, rtol=1e-9)
+    assert_allclose(back, proba, atol=0.04)
+    assert_allclose(
+        logits_from_proba([0.3, 0.9], normalise=True), logits_from_proba([0.3, 0.9])
+    )
+
+
+@pytest.mark.parametrize("row", [[0.0, 0.0], [-0.1, 1.1], [np.nan, 1.0]])
+def test_normalise_refuses_what_no_sum_makes_probabilities(row):
+    with pytest.raises(ValueError, match=r"Row 1 of the probabilities is \["):
+        logits_from_proba([[0.5, 0.5], row], normalise=True)
+
+
+def test_probabilities_of_labels_are_not_normalised():
+    with pytest.raises(ValueError, match="normalise=True divides rows"):
+        logits_from_proba([[0.5, 0.9]], normalise=True, multilabel=True)
