@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
     from skcalib import plotting as plotting
     from skcalib import testing as testing
     from skcalib import training as training
+    from skcalib._calibrate import Calibrated as Calibrated
+    from skcalib._calibrate import calibrate as calibrate
     from skcalib._saving import load as load
     from skcalib._saving import save as save
     from skcalib._validation import as_rows as as_rows
@@ -59,6 +61,7 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
 _HOME = {
     "BayesianBinning": "skcalib.calibrators",
     "BetaCalibration": "skcalib.calibrators",
+    "Calibrated": "skcalib._calibrate",
     "CalibratedClassifier": "skcalib.meta",
     "CalibratorSearch": "skcalib.model_selection",
     "DenseCalibration": "skcalib.meta",
@@ -84,6 +87,7 @@ _HOME = {
     "VectorScaling": "skcalib.calibrators",
     "VennAbersCalibration": "skcalib.calibrators",
     "as_rows": "skcalib._validation",
+    "calibrate": "skcalib._calibrate",
     "load": "skcalib._saving",
     "logits_from_proba": "skcalib._validation",
     "logits_from_top_logprobs": "skcalib._validation",

@@ -11,6 +11,7 @@ import numpy as np
 
 from skcalib._blocks import RowsView, is_stored, open_source, row_slices
 from skcalib._files import write_together
+from skcalib._judging import HeldOut
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
 from skcalib.calibrators import TemperatureScaling
@@ -18,7 +19,6 @@ from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
 from skcalib.cli._export import Served, check_target, write_model
 from skcalib.cli._judging import (
-    HeldOut,
     cross_fit,
     judge,
     probabilities,

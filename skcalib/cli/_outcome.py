@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from sklearn import config_context
-from sklearn.base import clone
 
 import skcalib
+from skcalib._judging import HeldOut, describe
 from skcalib.cli._console import print_text, working
 from skcalib.cli._export import Served
-from skcalib.cli._judging import HeldOut
 from skcalib.cli._options import Judging
 from skcalib.metrics import CalibrationReport, calibration_report
 from skcalib.metrics._registry import METRICS
@@ -54,26 +52,7 @@ class Outcome:
     @property
     def description(self) -> str:
         """The calibrator and its parameters that are not at their defaults."""
-        plain = clone(self.calibrator).set_params(classes=None)
-        with config_context(print_changed_only=True):
-            return " ".join(repr(plain).split())
-
-    @property
-    def summary(self) -> str:
-        """How sure the model was and is, and how often it is right."""
-        held_out = self.held_out
-        (sure, right), (now_sure, now_right) = (
-            (
-                f"{100 * proba.max(axis=1).mean():.1f} %",
-                f"{100 * (proba.argmax(axis=1) == held_out.codes).mean():.1f} %",
-            )
-            for proba in (held_out.before, held_out.after)
-        )
-        return (
-            f"Before calibration the model was {sure} sure of its predictions on "
-            f"average, and right {right} of the time. After calibration it is "
-            f"{now_sure} sure, and right {now_right} of the time."
-        )
+        return describe(self.calibrator)
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -191,7 +170,7 @@ def print_outcome(outcome: Outcome, report: Path | None) -> None:
     print_columns(outcome.held_out.columns)
     print_text(f"Judged on {outcome.held_out.how}:\n")
     print_reports({"before": outcome.before, "after": outcome.after})
-    print_text(textwrap.fill(outcome.summary, 76) + "\n")
+    print_text(textwrap.fill(outcome.held_out.summary, 76) + "\n")
     if outcome.served is not None:
         print_served(outcome.served)
     if outcome.saved is not None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from skcalib._judging import HeldOut
 from skcalib._optional import import_optional
 from skcalib.cli._export import MEANINGS, Served
-from skcalib.cli._judging import HeldOut
 from skcalib.cli._outcome import TITLES, Outcome, as_text
 from skcalib.plotting import PerturbationDisplay, ReliabilityDisplay
 

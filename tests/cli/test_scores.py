@@ -7,7 +7,6 @@ pytest.importorskip("rich")
 pytest.importorskip("onnxruntime")
 
 from skcalib import IsotonicCalibration, TemperatureScaling
-from skcalib.cli._errors import DataError
 from skcalib.cli._judging import cross_fit, split_rows
 from skcalib.cli._scores import Scores
 
@@ -49,5 +48,5 @@ def test_inputs_tell_samples_apart_that_have_equal_logits():
 def test_too_few_samples_of_a_class_to_cross_fit_are_named():
     logits = np.random.default_rng(0).normal(size=(9, 2))
     scores = Scores(logits, np.repeat([0, 1], [8, 1]), np.array(["cat", "dog"]))
-    with pytest.raises(DataError, match="one class only to fit on, 'cat'"):
+    with pytest.raises(ValueError, match="one class only to fit on, 'cat'"):
         cross_fit(TemperatureScaling(), scores, 5, 0)

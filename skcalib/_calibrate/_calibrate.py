@@ -1,0 +1,344 @@
+"""calibrate: from what people have to a calibrated model, figures and a file."""
+
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
+
+from skcalib._calibrate._calibrated import Calibrated
+from skcalib._judging import HeldOut, cross_fit, uncalibrated
+from skcalib._networks._given import Given, perturbs_inputs
+from skcalib._networks._named import split_labels
+from skcalib._progress import Progress
+from skcalib._sklearn_compat import safe_indexing
+from skcalib._validation import (
+    check_calibration_set,
+    column_names,
+    column_on_host,
+    encode_labels,
+    logits_from_proba,
+    refuse_dask,
+)
+from skcalib.exceptions import ProbabilitiesAsLogitsWarning
+from skcalib.frozen import ClassifierLogits, OnnxLogits, TorchLogits
+from skcalib.frozen._base import FrozenLogits
+from skcalib.meta import CalibratedClassifier
+from skcalib.metrics import calibration_report
+from skcalib.model_selection import CalibratorSearch
+
+# The part of the rows that judges a classifier which is still to be fitted.
+JUDGING = 0.2
+
+
+def calibrate(
+    model: Any = None,
+    X: Any = None,
+    y: Any = None,
+    *,
+    logits: Any = None,
+    proba: Any = None,
+    calibrator: Any = None,
+    classes: ArrayLike | None = None,
+    cv: int = 5,
+    n_bootstrap: int = 1000,
+    random_state: int = 0,
+    verbose: int = 0,
+) -> Calibrated:
+    """Calibrate what you have, and judge it on samples that were held out.
+
+    Parameters
+    ----------
+    model : classifier, torch.nn.Module, path, bytes or onnx.ModelProto, default=None
+        A scikit-learn classifier, a torch module that returns logits, or an ONNX model;
+        also a `TorchLogits` or `OnnxLogits` that says more about one. What has been
+        fitted stays as it is; a classifier that is not is fitted by cross-fitting, as
+        `CalibratedClassifier` does.
+
+    X : array-like, data frame, Dataset or DataLoader, default=None
+        Inputs of `model`. Unless it is still to be fitted, it must not have been
+        trained on them.
+
+    y : array-like of shape (n_samples,), default=None
+        True classes; by default those that come with a Dataset or DataLoader.
+
+    logits, proba : array-like of shape (n_samples, n_classes) or (n_samples,), \
+default=None
+        Logits, or probabilities, in place of a model: pass one of the three.
+        Probabilities are turned into logits by `logits_from_proba`.
+
+    calibrator : calibrator, default=None
+        What to fit; None is a `CalibratorSearch` with its defaults.
+
+    classes : array-like of shape (n_classes,), default=None
+        Label of each column of logits, see `TemperatureScaling`; a scikit-learn
+        classifier knows them.
+
+    cv : int, default=5
+        Number of folds: those by which the figures are made, or where a classifier is
+        still to be fitted those of its cross-fitting.
+
+    n_bootstrap : int, default=1000
+        Bootstrap replicates of the intervals; 0 gives figures without.
+
+    random_state : int, default=0
+        Seed of folds and bootstrap.
+
+    verbose : int, default=0
+        Whether to report progress: each fold.
+
+    Returns
+    -------
+    calibrated : Calibrated
+        With `predict_proba`, `report`, a printed form and `save`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If not exactly one of `model`, `logits` and `proba` is given, labels are
+        missing, or the calibrator cannot be fitted to them.
+
+    See Also
+    --------
+    CalibratedClassifier : Has more parameters, and fits into scikit-learn's tools.
+    skcalib.model_selection.compare_calibrators : A table of several methods.
+
+    Notes
+    -----
+    The figures are those of samples that were not fitted on. Of a model that is fitted
+    already, and of logits, every sample is judged by a calibrator fitted on the other
+    folds, and what is returned is fitted on all. Where a classifier is still to be
+    fitted, a fifth of the samples is held out to judge one that is fitted, and
+    calibrated, on the others; what is returned is then fitted on all, so that it takes
+    about twice the time. The command ``skcalib calibrate`` does the same with files,
+    and writes a page with pictures.
+
+    Examples
+    --------
+    >>> import skcalib
+    >>> from skcalib.datasets import make_logits
+    >>> logits, y = make_logits(2000, 4, random_state=0)
+    >>> ts = skcalib.TemperatureScaling()
+    >>> result = skcalib.calibrate(logits=logits, y=y, calibrator=ts, n_bootstrap=0)
+    >>> result.predict_proba(logits[:2]).shape
+    (2, 4)
+    >>> result.report["after"]["nll"].value < result.report["before"]["nll"].value
+    True
+    >>> result.held_out.how
+    '2,000 samples, cross-fitted in 5 folds'
+    """
+    given = {"model": model, "logits": logits, "proba": proba}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise TypeError(
+            f"Pass exactly one of model, logits and proba; got {named or 'none'}."
+        )
+    if perturbs_inputs(calibrator):
+        raise TypeError(
+            f"{type(calibrator).__name__} is fitted on a network's inputs and holds it:"
+            " call its own fit(X, y)."
+        )
+    if calibrator is None:
+        calibrator = CalibratorSearch(random_state=random_state)
+    tell = Progress("calibrate", shown=verbose > 0).note
+    job = _Job(clone(calibrator), classes, cv, random_state, tell)
+    if model is not None and _is_classifier(model):
+        fitted, held_out = job.of_classifier(model, X, y)
+        own, network = fitted.calibrators_[0], None
+    else:
+        scores, front, network, y = _scores_of(given, X, y)
+        own, held_out = job.of_scores(scores, y)
+        fitted = own
+        if front is not None:
+            fitted = Pipeline([("logits", front), ("calibrator", own)])
+    report = {
+        when: calibration_report(
+            held_out.labels,
+            rows,
+            labels=held_out.classes,
+            n_bootstrap=n_bootstrap,
+            random_state=random_state,
+        )
+        for when, rows in (("before", held_out.before), ("after", held_out.after))
+    }
+    needs = None if logits is not None else _NEEDS[named[0]]
+    return Calibrated(fitted, own, held_out, report, network, needs)
+
+
+_NEEDS = {
+    "model": "The calibration is a part of a model that is no ONNX file.",
+    "proba": "A model that takes probabilities is none that could be deployed alone.",
+}
+
+
+class _Job:
+    """How a calibrator is fitted, and judged by what it was not fitted on."""
+
+    def __init__(
+        self, calibrator: Any, classes: Any, cv: int, seed: int, tell: Any
+    ) -> None:
+        self.calibrator = calibrator
+        self.classes = classes
+        self.cv = cv
+        self.seed = seed
+        self.tell = tell
+
+    def watch(self, splits: list[Any]) -> Iterable[Any]:
+        for k, split in enumerate(splits):
+            self.tell(f"fold {k + 1} of {len(splits)}", passing=True)
+            yield split
+
+    def of_scores(self, scores: Any, y: Any) -> tuple[Any, HeldOut]:
+        """Return a calibrator of logits, and what others of its kind say held out."""
+        refuse_dask("calibrate", scores)
+        names = column_names(scores)
+        given = check_calibration_set(
+            "calibrate", scores, y, None, self.classes, names=names
+        )
+        if given.row is not None:
+            raise ValueError(
+                "y holds shares of the classes, and calibrate judges by the true class "
+                "of each row. Fit a calibrator to them: CalibratorSearch().fit(X, y)."
+            )
+        data = given.in_memory()
+        rows = data.logits
+        X = rows if names is None else scores
+        if np.ndim(scores) == 1 or np.shape(scores)[1] == 1:
+            X = rows[:, 1]  # A single column stays one.
+        self.calibrator.set_params(classes=data.classes)
+        with warnings.catch_warnings():  # Of this all rows were told.
+            warnings.simplefilter("ignore", ProbabilitiesAsLogitsWarning)
+            held_out = cross_fit(
+                self.calibrator,
+                X,
+                data.codes,
+                data.classes,
+                uncalibrated(rows),
+                rows=rows,
+                n_folds=self.cv,
+                seed=self.seed,
+                watch=self.watch,
+            )
+            self.tell("fitting to all samples")
+            return self.calibrator.fit(X, data.labels), held_out
+
+    def of_classifier(self, model: Any, X: Any, y: Any) -> tuple[Any, HeldOut]:
+        """Return a calibrated classifier, and what others of its kind say held out."""
+        if X is None or y is None:
+            raise TypeError("Pass X and y, the features and the class of each row.")
+        y = np.asarray(column_on_host(y))
+        held_out = self._of_fitted if _is_fitted(model) else self._of_unfitted
+        return held_out(model, X, y)
+
+    def _of_fitted(self, model: Any, X: Any, y: Any) -> tuple[Any, HeldOut]:
+        is_frozen = isinstance(model, FrozenEstimator)
+        frozen = model if is_frozen else FrozenEstimator(model)
+        whole = CalibratedClassifier(frozen, self.calibrator)
+        before, classes = _proba_of(model, X), np.asarray(model.classes_)
+        _, codes = encode_labels("calibrate", y, len(classes), classes)
+        numbers = isinstance(X, np.ndarray) and X.dtype.kind in "fiub"
+        held_out = cross_fit(
+            whole,
+            X,
+            codes,
+            classes,
+            before,
+            rows=X if numbers else np.arange(len(y)),
+            n_folds=self.cv,
+            seed=self.seed,
+            watch=self.watch,
+        )
+        return whole.fit(X, y), held_out
+
+    def _of_unfitted(self, model: Any, X: Any, y: Any) -> tuple[Any, HeldOut]:
+        has_two = np.unique(y, return_counts=True)[1].min() > 1
+        train, test = train_test_split(
+            np.arange(len(y)),
+            test_size=JUDGING,
+            stratify=y if has_two else None,
+            random_state=self.seed,
+        )
+        whole = CalibratedClassifier(model, self.calibrator, cv=self.cv)
+        self.tell(f"fitting to {len(train):,} samples, to judge by the others")
+        trial = clone(whole).fit(safe_indexing(X, train), y[train])
+        test = test[np.isin(y[test], trial.classes_)]
+        judged_on = safe_indexing(X, test)
+        held_out = HeldOut(
+            np.searchsorted(trial.classes_, y[test]),
+            trial.classes_,
+            _proba_of(trial.estimators_[0], judged_on),
+            trial.predict_proba(judged_on),
+            f"{len(test):,} samples that a first fit to the other {len(train):,} held "
+            "out",
+        )
+        self.tell("fitting to all samples")
+        return whole.fit(X, y), held_out
+
+
+def _is_classifier(model: Any) -> bool:
+    methods = ("predict_proba", "decision_function")
+    return hasattr(model, "fit") and any(hasattr(model, name) for name in methods)
+
+
+def _is_fitted(model: Any) -> bool:
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return False
+    return True
+
+
+def _proba_of(classifier: Any, X: Any) -> NDArray[Any]:
+    """Return what a classifier says of itself, or the softmax of its scores."""
+    if hasattr(classifier, "predict_proba"):
+        return np.asarray(column_on_host(classifier.predict_proba(X)))
+    rows: NDArray[Any] = uncalibrated(ClassifierLogits(classifier).transform(X))
+    return rows
+
+
+def _scores_of(given: dict[str, Any], X: Any, y: Any) -> tuple[Any, Any, Any, Any]:
+    """Return logits, what makes them of X, the network if it is ONNX, and labels."""
+    if given["logits"] is not None:
+        return given["logits"], None, None, y
+    if given["proba"] is not None:
+        front = FunctionTransformer(logits_from_proba)
+        return logits_from_proba(given["proba"]), front, None, y
+    network = Given.of(given["model"])
+    if network.kind == "callable":
+        raise TypeError(
+            f"model is a {type(given['model']).__name__}. It is a scikit-learn "
+            "classifier, a torch module or an ONNX model; of an array say what it "
+            "holds, logits=... or proba=..."
+        )
+    if X is None:
+        raise TypeError("Pass X, the inputs of the model, and y, the true classes.")
+    front = given["model"]
+    if not isinstance(front, FrozenLogits):
+        front = OnnxLogits(front) if network.kind == "onnx" else TorchLogits(front)
+    if y is None:
+        y = _labels_of(X)
+    onnx = network.model if network.kind == "onnx" else None
+    return front.fit(X).transform(X), front, onnx, y
+
+
+def _labels_of(X: Any) -> Any:
+    """Return the labels that come with the inputs, None where there are none."""
+    if isinstance(X, Mapping):
+        return split_labels(X)[1]
+    if not hasattr(X, "__getitem__") and not hasattr(X, "dataset"):
+        return None
+    if hasattr(X, "dtype") or "torch" not in sys.modules:
+        return None
+    from skcalib._networks._inputs import open_rows
+
+    rows, labels = open_rows(X, batch_size=256)
+    return rows.labels if labels is None else labels

@@ -1,0 +1,169 @@
+"""A calibrated model with its figures, and the files that it is written to."""
+
+import os
+import textwrap
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from skcalib._judging import HeldOut, describe
+from skcalib._saving import save
+from skcalib._tables import aligned
+from skcalib.calibrators import ProbabilityFloor
+from skcalib.metrics import CalibrationReport
+from skcalib.metrics._registry import METRICS
+
+
+class Calibrated:
+    """A calibrated model with its figures, as `calibrate` returns it.
+
+    Attributes
+    ----------
+    model : estimator
+        What was fitted, from what was passed as `X`, `logits` or `proba` to calibrated
+        probabilities: a `CalibratedClassifier`, a pipeline of a network's logits and a
+        calibrator, or a calibrator alone.
+
+    calibrator : calibrator
+        The fitted calibrator in it.
+
+    held_out : HeldOut
+        The true `labels` of samples that the calibration was not fitted on, their
+        probabilities `before` and `after`, the `classes` and `how` they were held out.
+
+    report : dict from str to CalibrationReport
+        Metrics of these, under "before" and "after".
+
+    classes_ : ndarray of shape (n_classes,)
+        The class of each column of the probabilities.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        calibrator: Any,
+        held_out: HeldOut,
+        report: dict[str, CalibrationReport],
+        network: Any,
+        needs_model: str | None,
+    ) -> None:
+        self.model = model
+        self.calibrator = calibrator
+        self.held_out = held_out
+        self.report = report
+        self.classes_ = held_out.classes
+        self._network = network
+        self._needs_model = needs_model
+
+    def predict_proba(self, X: Any) -> Any:
+        """Return calibrated probabilities of more of what was passed to `calibrate`.
+
+        Parameters
+        ----------
+        X : array-like
+            Inputs of the model; logits or probabilities where those were passed.
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            Probabilities in the order of `classes_`.
+        """
+        return self.model.predict_proba(X)
+
+    def predict(self, X: Any) -> Any:
+        """Return the class of the largest calibrated probability.
+
+        Parameters
+        ----------
+        X : array-like
+            As for `predict_proba`.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        return self.model.predict(X)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        model: Any = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the file to deploy.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Its ending says what is written. ".onnx": the model with its calibration, or
+            where logits were passed the calibration alone, from logits to
+            probabilities. ".json": the calibrator, for `skcalib.load`.
+
+        model : str, path-like, bytes or onnx.ModelProto, default=None
+            The same model as ONNX, where it was not passed as such: what
+            ``torch.onnx.export`` or skl2onnx makes of the network or classifier.
+
+        overwrite : bool, default=False
+            Whether a file that exists may be replaced.
+        """
+        ending = Path(path).suffix
+        if ending == ".json":
+            save(self.calibrator, path, overwrite=overwrite)
+            return
+        if ending != ".onnx":
+            raise ValueError(
+                f"{os.fspath(path)!r} ends in {ending!r}. Name a file that ends in "
+                ".onnx for the model to deploy, or in .json for the calibrator."
+            )
+        from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
+
+        model = self._network if model is None else model
+        if model is not None:
+            is_path = isinstance(model, str | os.PathLike)
+            folder = Path(model).absolute().parent if is_path else None
+            fitted = self.model if self._network is not None else self.calibrator
+            written = calibrate_onnx_model(model, fitted)
+            save_onnx(written, path, overwrite=overwrite, data_folder=folder)
+        elif self._needs_model is None:
+            save_onnx(to_onnx(self.calibrator), path, overwrite=overwrite)
+        else:
+            raise ValueError(
+                f"{self._needs_model} Pass the same model as an ONNX file, "
+                f'save({os.fspath(path)!r}, model="model.onnx"), or name a file that '
+                "ends in .json for the calibrator alone."
+            )
+
+    @property
+    def _title(self) -> str:
+        inner = self.calibrator
+        if isinstance(inner, ProbabilityFloor):  # which CalibratedClassifier adds
+            inner = inner.calibrator
+        return f"{describe(inner)}, judged on {self.held_out.how}"
+
+    def _rows(self) -> Iterable[list[str]]:
+        yield ["", *self.report]
+        for name in self.report["before"]:
+            cells = []
+            for value, low, high in (report[name] for report in self.report.values()):
+                between = "" if low is None else f" [{low:.4f}, {high:.4f}]"
+                cells.append(f"{value:.4f}{between}")
+            yield [str(METRICS[name].title), *cells]
+
+    def __repr__(self) -> str:
+        summary = textwrap.fill(self.held_out.summary, 76)
+        return "\n".join([self._title, "", *aligned(self._rows()), "", summary])
+
+    def _repr_html_(self) -> str:
+        head, *body = (
+            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
+            for tag, row in zip(["th", *["td"] * 99], self._rows(), strict=False)
+        )
+        rows = "".join(f"<tr>{row}</tr>" for row in body)
+        return (
+            f"<table><caption>{escape(self._title)}</caption><thead><tr>{head}</tr>"
+            f"</thead><tbody>{rows}</tbody></table><p>{escape(self.held_out.summary)}"
+            "</p>"
+        )

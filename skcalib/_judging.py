@@ -1,0 +1,114 @@
+"""Held-out probabilities, before and after: what a calibration is judged by."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import config_context
+from sklearn.base import clone
+
+from skcalib._blocks import open_source
+from skcalib._maps import CalibrationMap, Softmax, evaluate
+from skcalib._sklearn_compat import safe_indexing
+from skcalib._validation import lone_class, make_splits
+
+# Passes on the splits, and may tell of them.
+Watch = Callable[[list[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """True classes of samples with the probabilities before and after calibration.
+
+    Attributes
+    ----------
+    codes : ndarray of shape (n_samples,)
+        Column of the true class of each sample.
+
+    classes : ndarray of shape (n_classes,)
+        Class of each column.
+
+    before, after : ndarray of shape (n_samples, n_classes)
+        The probabilities.
+
+    how : str
+        In words, how many samples there are and what was fitted without them.
+
+    columns : dict or None
+        Which class each named column of a table was taken for.
+    """
+
+    codes: NDArray[np.intp]
+    classes: NDArray[Any]
+    before: NDArray[Any]
+    after: NDArray[Any]
+    how: str
+    columns: dict[str, Any] | None = None
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The true class of each sample."""
+        return self.classes[self.codes]
+
+    @property
+    def summary(self) -> str:
+        """How sure the model was and is, and how often it is right."""
+        (sure, right), (now_sure, now_right) = (
+            (
+                f"{100 * proba.max(axis=1).mean():.1f} %",
+                f"{100 * (proba.argmax(axis=1) == self.codes).mean():.1f} %",
+            )
+            for proba in (self.before, self.after)
+        )
+        return (
+            f"Before calibration the model was {sure} sure of its predictions on "
+            f"average, and right {right} of the time. After calibration it is "
+            f"{now_sure} sure, and right {now_right} of the time."
+        )
+
+
+def describe(calibrator: Any) -> str:
+    """Return a calibrator and its parameters that are not at their defaults."""
+    plain = clone(calibrator).set_params(classes=None)
+    with config_context(print_changed_only=True):
+        return " ".join(repr(plain).split())
+
+
+def uncalibrated(logits: Any) -> Any:
+    """Return the softmax of logits; a single column is that of the second class."""
+    return evaluate(CalibrationMap(Softmax()), open_source(logits))
+
+
+def cross_fit(
+    estimator: Any,
+    X: Any,
+    codes: NDArray[np.intp],
+    classes: NDArray[Any],
+    before: NDArray[Any],
+    *,
+    rows: NDArray[Any],
+    n_folds: int,
+    seed: Any,
+    watch: Watch = iter,
+) -> HeldOut:
+    """Judge every sample by an estimator that was fitted on the other folds.
+
+    Those that are equal in `rows` and of one class stay together.
+    """
+    splits = make_splits(n_folds, rows, codes, np.ones(codes.shape[0]), seed)
+    lone = lone_class(splits, codes)
+    if lone is not None:
+        raise ValueError(
+            f"Fold {lone[0]} leaves samples of one class only to fit on, "
+            f"{classes.tolist()[lone[1]]!r}: too few different samples of the "
+            "others are there to cross-fit. Pass more of them."
+        )
+    after = np.empty_like(before)
+    labels = classes[codes]
+    for train, test in watch(splits):
+        fitted = clone(estimator).fit(safe_indexing(X, train), labels[train])
+        after[test] = fitted.predict_proba(safe_indexing(X, test))
+    how = f"{len(codes):,} samples, cross-fitted in {len(splits)} folds"
+    return HeldOut(codes, classes, before, after, how)

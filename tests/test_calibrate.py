@@ -1,0 +1,223 @@
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
+from sklearn.datasets import load_digits, load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+from sklearn.svm import LinearSVC
+
+import skcalib
+from skcalib import (
+    CalibratedClassifier,
+    IsotonicCalibration,
+    PlattScaling,
+    TemperatureScaling,
+    calibrate,
+    logits_from_proba,
+)
+from skcalib.datasets import load_demo, make_logits
+from skcalib.exceptions import ProbabilitiesAsLogitsWarning
+from skcalib.metrics import calibration_report
+
+LOGITS, Y = make_logits(600, 4, random_state=0)
+QUICK = {"calibrator": TemperatureScaling(), "n_bootstrap": 0}
+
+
+def test_logits_give_a_calibrator_fitted_on_all_of_them():
+    result = calibrate(logits=LOGITS, y=Y, **QUICK)
+    alone = TemperatureScaling().fit(LOGITS, Y)
+    assert_allclose(result.predict_proba(LOGITS), alone.predict_proba(LOGITS))
+    assert_array_equal(result.predict(LOGITS), alone.predict(LOGITS))
+
+
+def test_the_figures_are_those_of_samples_that_were_not_fitted_on():
+    # Strict isotonic regression knows by heart what it was fitted on.
+    strict = IsotonicCalibration(method="strict")
+    result = calibrate(logits=LOGITS, y=Y, calibrator=strict, n_bootstrap=0)
+    held_out = result.held_out
+    assert held_out.how == "600 samples, cross-fitted in 5 folds"
+    assert_allclose(held_out.before, softmax(LOGITS, axis=1))
+    seen = calibration_report(Y, result.predict_proba(LOGITS), n_bootstrap=0)
+    assert result.report["after"]["nll"].value > seen["nll"].value + 0.01
+    again = calibration_report(held_out.labels, held_out.after, n_bootstrap=0)
+    assert again["ece"] == result.report["after"]["ece"]
+
+
+def test_probabilities_are_told_by_their_name():
+    proba = softmax(LOGITS, axis=1)
+    result = calibrate(proba=proba, y=Y, **QUICK)
+    alone = TemperatureScaling().fit(logits_from_proba(proba), Y)
+    expected = alone.predict_proba(logits_from_proba(proba))
+    assert_allclose(result.predict_proba(proba), expected)
+    assert_allclose(result.held_out.before, proba, atol=1e-11)
+    with pytest.warns(ProbabilitiesAsLogitsWarning) as told:
+        calibrate(logits=proba, y=Y, **QUICK)
+    assert len(told) == 1
+
+
+def test_a_single_column_stays_one_and_labels_are_any():
+    logits, y = make_logits(300, 2, random_state=0)
+    log_odds = logits[:, 1] - logits[:, 0]
+    labels = np.array(["no", "yes"])[y]
+    platt = PlattScaling()
+    result = calibrate(logits=log_odds, y=labels, calibrator=platt, n_bootstrap=0)
+    assert result.classes_.tolist() == ["no", "yes"]
+    assert result.predict([5.0, -5.0]).tolist() == ["yes", "no"]
+
+
+def test_columns_of_a_data_frame_name_the_classes():
+    pandas = pytest.importorskip("pandas")
+    names = ["d", "a", "c", "b"]
+    frame = pandas.DataFrame(LOGITS, columns=names)
+    labels = np.array(names)[Y]
+    result = calibrate(logits=frame, y=labels, **QUICK)
+    assert result.classes_.tolist() == names
+    assert result.predict(frame)[0] == names[LOGITS[0].argmax()]
+
+
+def test_a_classifier_is_cross_fitted_and_judged_by_a_part_held_out():
+    X, y = load_digits(return_X_y=True)
+    result = calibrate(GaussianNB(), X, y, **QUICK)
+    alone = CalibratedClassifier(GaussianNB(), TemperatureScaling(), cv=5).fit(X, y)
+    assert isinstance(result.model, CalibratedClassifier)
+    assert_allclose(result.predict_proba(X), alone.predict_proba(X))
+    assert result.held_out.how.startswith("360 samples that a first fit to the other")
+    before, after = (result.report[when]["nll"].value for when in ("before", "after"))
+    assert after < before
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_fitted_classifier_is_left_as_it_is(freeze):
+    X, y = load_digits(return_X_y=True)
+    forest = RandomForestClassifier(20, random_state=0).fit(X[:900], y[:900])
+    given = FrozenEstimator(forest) if freeze else forest
+    result = calibrate(given, X[900:], y[900:], **QUICK)
+    assert result.held_out.how == "897 samples, cross-fitted in 5 folds"
+    assert_allclose(result.held_out.before, forest.predict_proba(X[900:]))
+    own = result.model.estimators_[0]
+    assert_array_equal(own.predict(X), forest.predict(X))
+
+
+def test_a_classifier_without_probabilities_is_judged_by_its_scores_before():
+    X, y = load_iris(return_X_y=True)
+    result = calibrate(LinearSVC(), X, y, **QUICK)
+    assert_allclose(result.held_out.before.sum(axis=1), 1)
+    assert result.predict_proba(X).shape == (150, 3)
+
+
+def test_a_classifier_takes_data_frames_and_texts_as_labels():
+    pandas = pytest.importorskip("pandas")
+    data = load_iris(as_frame=True)
+    names = pandas.Series(data.target_names[data.target])
+    result = calibrate(LogisticRegression(max_iter=500), data.data, names, **QUICK)
+    assert result.predict(data.data.iloc[:1]).tolist() == ["setosa"]
+
+
+def test_a_torch_module_is_run_on_a_loader_that_holds_the_labels():
+    torch = pytest.importorskip("torch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    module = torch.nn.Linear(4, 4)
+    with torch.no_grad():
+        module.weight.copy_(torch.eye(4))
+        module.bias.zero_()
+    X = LOGITS.astype(np.float32)
+    pairs = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    of_loader = calibrate(module, DataLoader(pairs, batch_size=64), **QUICK)
+    of_array = calibrate(module, X, Y, **QUICK)
+    assert_allclose(of_loader.predict_proba(X), of_array.predict_proba(X))
+    with pytest.raises(ValueError, match=r'save\(.*model="model.onnx"\)'):
+        of_loader.save("calibrated.onnx")
+    with pytest.raises(ValueError, match="requires y"):
+        calibrate(module, X, **QUICK)
+
+
+def test_an_onnx_model_is_written_with_its_calibration(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    demo = load_demo()
+    result = calibrate(demo.model, demo.X_calibration, demo.y_calibration, **QUICK)
+    result.save(tmp_path / "calibrated.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "calibrated.onnx")
+    proba = session.run(None, {session.get_inputs()[0].name: demo.X_test[:20]})[0]
+    assert_allclose(proba, result.predict_proba(demo.X_test[:20]), atol=1e-5)
+    with pytest.raises(FileExistsError):
+        result.save(tmp_path / "calibrated.onnx")
+
+
+def test_the_calibration_of_logits_is_written_alone(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    result = calibrate(logits=LOGITS, y=Y, **QUICK)
+    result.save(tmp_path / "alone.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "alone.onnx")
+    proba = session.run(["probabilities"], {"logits": LOGITS.astype(np.float32)})[0]
+    assert_allclose(proba, result.predict_proba(LOGITS), atol=1e-6)
+
+
+def test_the_calibrator_is_written_as_json(tmp_path):
+    result = calibrate(logits=LOGITS, y=Y, **QUICK)
+    result.save(tmp_path / "calibrator.json")
+    assert json.loads((tmp_path / "calibrator.json").read_text())["version"]
+    again = skcalib.load(tmp_path / "calibrator.json")
+    assert_allclose(again.predict_proba(LOGITS), result.predict_proba(LOGITS))
+    with pytest.raises(ValueError, match=r"ends in '\.pt'"):
+        result.save(tmp_path / "calibrator.pt")
+
+
+def test_what_is_printed_says_how_it_was_judged():
+    result = calibrate(
+        logits=LOGITS, y=Y, calibrator=TemperatureScaling(), n_bootstrap=20
+    )
+    text, html = repr(result), result._repr_html_()
+    assert text.startswith("TemperatureScaling(), judged on 600 samples, cross-fitted")
+    assert "before" in text
+    assert "Log loss" in text
+    assert "After calibration it is" in " ".join(text.split())
+    assert html.count("<tr>") == 1 + len(result.report["after"])
+    assert "<caption>TemperatureScaling(), judged on 600 samples" in html
+
+
+def test_progress_is_told_by_fold(capsys):
+    calibrate(logits=LOGITS, y=Y, verbose=1, **QUICK)
+    assert "[calibrate] fold 5 of 5" in capsys.readouterr().err
+
+
+def test_the_same_seed_gives_the_same_figures():
+    first, second = (
+        calibrate(logits=LOGITS, y=Y, calibrator=TemperatureScaling(), n_bootstrap=20)
+        for _ in range(2)
+    )
+    assert repr(first) == repr(second)
+
+
+def test_what_is_missing_or_too_much_is_named():
+    with pytest.raises(TypeError, match=r"exactly one .* got \['logits', 'proba'\]"):
+        calibrate(logits=LOGITS, proba=LOGITS, y=Y)
+    with pytest.raises(TypeError, match="got none"):
+        calibrate(X=LOGITS, y=Y)
+    with pytest.raises(TypeError, match=r"a ndarray.*logits=\.\.\. or proba="):
+        calibrate(LOGITS, Y)
+    with pytest.raises(TypeError, match="Pass X and y"):
+        calibrate(GaussianNB(), LOGITS)
+    with pytest.raises(ValueError, match="are they swapped"):
+        calibrate(logits=Y, y=LOGITS)
+    with pytest.raises(ValueError, match="shares"):
+        calibrate(logits=LOGITS, y=np.full((600, 4), 0.25))
+    lone = np.zeros(600, dtype=int)
+    lone[0] = 1
+    with pytest.raises(ValueError, match="one class only to fit on, 0"):
+        calibrate(logits=LOGITS[:, :2], y=lone, **QUICK)
+
+
+def test_a_network_whose_inputs_are_changed_is_fitted_by_itself():
+    pytest.importorskip("torch")
+    from skcalib import NeuralClamping
+
+    with pytest.raises(TypeError, match=r"NeuralClamping .* its own fit"):
+        calibrate("model.onnx", LOGITS, Y, calibrator=NeuralClamping("model.onnx"))
