@@ -2,6 +2,7 @@
 
 from skcalib.metrics._accumulator import CalibrationAccumulator
 from skcalib.metrics._conditional import top_label_calibration_error
+from skcalib.metrics._corp import ScoreDecomposition, score_decomposition
 from skcalib.metrics._directions import overconfidence_error, underconfidence_error
 from skcalib.metrics._entropy import predictive_entropy
 from skcalib.metrics._estimates import CalibrationReport, MetricEstimate
@@ -58,6 +59,7 @@ __all__ = [
     "GroupComparison",
     "MetricEstimate",
     "MultiLabelReport",
+    "ScoreDecomposition",
     "adaptive_expected_calibration_error",
     "aece_scorer",
     "area_under_risk_coverage_curve",
@@ -89,6 +91,7 @@ __all__ = [
     "risk_coverage_curve",
     "root_mean_squared_calibration_error",
     "sce_scorer",
+    "score_decomposition",
     "smooth_calibration_error",
     "squared_calibration_interval",
     "squared_kernel_calibration_error",

@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import isotonic_regression
 from sklearn.base import clone
 
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._validation import check_proba, check_whole, is_event
-from skcalib.metrics._bins import Floats, cumulate, is_whole, rank_scores, repetitions
+from skcalib.metrics._bins import Floats, is_whole, repetitions
+from skcalib.metrics._corp import isotonic_rates
 from skcalib.metrics._proper import recalibrate
 
 KINDS, DIRECTIONS = ("top_label", "canonical"), ("both", "over", "under")
@@ -194,7 +194,7 @@ def _of_top_label(
         for k in np.unique(fold):
             fitted, judged = fold != k, fold == k
             knots = confidence[fitted], hit[fitted], weight[fitted]
-            better[judged] = np.interp(confidence[judged], *_isotonic(*knots))
+            better[judged] = np.interp(confidence[judged], *isotonic_rates(*knots))
     else:
         recalibrated = _cross_fit(codes, proba, weight, calibrator, n_splits)
         better = recalibrated[every, top]
@@ -202,15 +202,6 @@ def _of_top_label(
     if direction != "both":
         sign[sign == (1 if direction == "over" else -1)] = 0
     return sign * (hit - confidence)
-
-
-def _isotonic(confidence: Floats, hit: Floats, weight: Floats) -> tuple[Floats, Floats]:
-    """Return the distinct confidences and their isotonic rates of hits."""
-    ranked = rank_scores(confidence, hit)
-    sums = cumulate(ranked, weight[ranked.order])
-    total = np.diff(sums.weight)
-    rate: Any = isotonic_regression(np.diff(sums.hit) / total, weights=total)
-    return ranked.confidence[ranked.ends], rate.x
 
 
 def _of_vectors(

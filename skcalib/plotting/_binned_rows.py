@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import betaincinv, ndtri
 from sklearn.utils import check_random_state
 
 from skcalib._validation import check_proba, check_top_label
 from skcalib.metrics._bins import (
     bin_stats,
     equal_mass_stats,
+    is_whole,
     rank_scores,
     uniform_edges,
 )
@@ -61,6 +63,8 @@ class BinnedRows:
 
     def band(self, interval, n_bootstrap, confidence_level, random_state):
         """Range of each bin's accuracy, NaN where a bin is empty."""
+        if interval in FORMULAS:
+            return self._interval(FORMULAS[interval], confidence_level)
         if n_bootstrap == 0:
             return None
         rows = self._ranked.confidence, self._ranked.hit, self._weight
@@ -76,6 +80,41 @@ class BinnedRows:
         # A bin that a draw leaves empty says nothing about its accuracy.
         ends[:, filled] = np.nanquantile(draws[:, filled], [tail, 1 - tail], axis=0)
         return ends[0], ends[1]
+
+    def _interval(self, formula, confidence_level):
+        """Return ends of an interval of each bin's accuracy, from its hits."""
+        if not is_whole(self._weight):
+            raise ValueError(
+                "An interval by formula needs numbers of rows: weights have to be "
+                'whole for it. Draw the band instead, interval="confidence".'
+            )
+        filled = self.stats.weight > 0
+        ends = np.full((2, self._n_bins), np.nan)
+        rows, hits = self.stats.weight[filled], self.stats.hit[filled]
+        ends[:, filled] = formula(hits, rows, (1 - confidence_level) / 2)
+        return ends[0], ends[1]
+
+
+def clopper_pearson(hits, rows, tail):
+    """Return the rates beyond which so many hits, or so few, are as rare as `tail`."""
+    low, high = np.zeros_like(rows), np.ones_like(rows)
+    some, short = hits > 0, hits < rows
+    low[some] = betaincinv(hits[some], (rows - hits)[some] + 1, tail)
+    high[short] = betaincinv(hits[short] + 1, (rows - hits)[short], 1 - tail)
+    return low, high
+
+
+def wilson(hits, rows, tail):
+    """Return the ends of the rates that the score test does not reject."""
+    z = -ndtri(tail)
+    reach = z * np.sqrt(hits * (rows - hits) / rows + z**2 / 4)
+    middle, total = hits + z**2 / 2, rows + z**2
+    low, high = (middle - reach) / total, (middle + reach) / total
+    return np.maximum(low, 0), np.minimum(high, 1)
+
+
+# Intervals that need no draws.
+FORMULAS = {"clopper_pearson": clopper_pearson, "wilson": wilson}
 
 
 def _accuracy(stats):
@@ -98,10 +137,12 @@ def redraw(confidence, hit, weight, interval, n_draws, random_state):
                 yield hit, replicate
 
 
-def check_interval(interval):
-    """Refuse a band that does not exist."""
-    if interval not in ("consistency", "confidence"):
+def check_interval(interval, formulas=()):
+    """Refuse a band that does not exist, or is by none of these formulas."""
+    if interval not in ("consistency", "confidence", *formulas):
+        by_formula = f"; {' or '.join(map(repr, formulas))} for the latter by formula"
         raise ValueError(
             f"interval={interval!r} is not known; use 'consistency' for where a "
-            "calibrated classifier would lie, or 'confidence' for where this one may."
+            "calibrated classifier would lie, or 'confidence' for where this one may"
+            f"{by_formula if formulas else ''}."
         )

@@ -8,7 +8,12 @@ import numpy as np
 from skcalib._validation import check_whole, is_dask
 from skcalib.metrics import CalibrationAccumulator
 from skcalib.metrics._bins import check_bootstrap, check_strategy
-from skcalib.plotting._binned_rows import BinnedRows, check_interval, rows_of
+from skcalib.plotting._binned_rows import (
+    FORMULAS,
+    BinnedRows,
+    check_interval,
+    rows_of,
+)
 from skcalib.plotting._style import (
     COLOURS,
     FromEstimator,
@@ -24,7 +29,11 @@ from skcalib.plotting._style import (
 HISTOGRAM_BASE, HISTOGRAM_TOP = -0.3, -0.1
 # Width and height of a diagram, in inches.
 SIZE = (4.4, 5.7)
-BANDS = {"consistency": "range of chance", "confidence": "confidence interval"}
+BANDS = {
+    "consistency": "range of chance",
+    "confidence": "confidence interval",
+    **dict.fromkeys(FORMULAS, "confidence interval"),
+}
 
 
 @dataclass(eq=False, repr=False)
@@ -58,7 +67,8 @@ class ReliabilityDisplay(FromEstimator):
     band : tuple of two ndarrays of shape (n_bins,), default=None
         Ends of a range of accuracies in each bin.
 
-    interval : {"consistency", "confidence"}, default="consistency"
+    interval : {"consistency", "confidence", "clopper_pearson", "wilson"}, \
+            default="consistency"
         What the band is: where the accuracy of a calibrated classifier would lie, or
         where the true accuracy of this one may lie.
 
@@ -152,15 +162,18 @@ class ReliabilityDisplay(FromEstimator):
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights give the bars of repeated rows.
 
-        interval : {"consistency", "confidence"}, default="consistency"
+        interval : {"consistency", "confidence", "clopper_pearson", "wilson"}, \
+                default="consistency"
             Which band to draw, see Notes.
 
         n_bootstrap : int, default=500
             Number of draws behind the band; 0 leaves it out, as it must be of Dask
-            collections, of which sums are drawn, without `class_`.
+            collections, of which sums are drawn, without `class_`. "clopper_pearson"
+            and "wilson" draw nothing.
 
         confidence_level : float, default=0.95
-            Share of the draws that the band covers in each bin.
+            Share of the draws that the band covers in each bin, or level of the
+            interval.
 
         random_state : int, RandomState instance or None, default=0
             Seed of the band.
@@ -185,9 +198,15 @@ class ReliabilityDisplay(FromEstimator):
         that the classifier states, and shows where the accuracies then lie: bins whose
         point is inside agree with calibration. The confidence band draws the samples
         with replacement, and shows how far chance may have moved the points.
+
+        "clopper_pearson" and "wilson" are confidence intervals of the rate of hits in
+        each bin by formula, also where all rows of a bin are hits, which a draw can
+        only repeat. The former holds the true rate at least as often as
+        `confidence_level` says, the latter on average, and is narrower. Weights have to
+        be whole numbers for them.
         """
         check_bootstrap(n_bootstrap, confidence_level)
-        check_interval(interval)
+        check_interval(interval, tuple(FORMULAS))
         if is_dask(y_proba) and not n_bootstrap and class_ is None:
             sums = CalibrationAccumulator(
                 n_bins=n_bins, metrics=["ece"], labels=labels, pos_label=pos_label

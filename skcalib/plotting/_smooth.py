@@ -1,10 +1,11 @@
-"""Smooth reliability diagram: a kernel in place of bins."""
+"""Smooth reliability diagram: a kernel, or isotonic regression, in place of bins."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from skcalib.metrics._bins import check_bootstrap, is_whole
+from skcalib.metrics._corp import isotonic_rates, score_parts
 from skcalib.metrics._smooth import smooth_error, smoothed_densities
 from skcalib.plotting._binned_rows import check_interval, redraw, rows_of
 from skcalib.plotting._reliability import BANDS
@@ -28,7 +29,7 @@ FEWEST = 3
 
 @dataclass(eq=False, repr=False)
 class SmoothReliabilityDisplay(FromEstimator):
-    """Reliability diagram as a curve, with the kernel of the smooth calibration error.
+    """Reliability diagram as a curve: by a kernel, or by isotonic regression (CORP).
 
     Make one with `from_estimator` or `from_predictions`; every argument is kept as
     an attribute.
@@ -46,7 +47,8 @@ class SmoothReliabilityDisplay(FromEstimator):
         Density of the confidence.
 
     error : float
-        Smooth calibration error; also the width of the kernel.
+        Smooth calibration error, also the width of the kernel; with
+        ``method="isotonic"`` the miscalibration part of the Brier score.
 
     band : tuple of two ndarrays of shape (n_points,), default=None
         Ends of a range of accuracies.
@@ -60,6 +62,9 @@ class SmoothReliabilityDisplay(FromEstimator):
     name : str, default=None
         Name of the classifier, shown as the title.
 
+    method : {"kernel", "isotonic"}, default="kernel"
+        How the curve was found.
+
     Attributes
     ----------
     ax_ : matplotlib Axes
@@ -72,6 +77,7 @@ class SmoothReliabilityDisplay(FromEstimator):
     --------
     ReliabilityDisplay : The same with bins.
     skcalib.metrics.smooth_calibration_error : The number that goes with it.
+    skcalib.metrics.score_decomposition : The number of the isotonic curve.
 
     Examples
     --------
@@ -90,6 +96,7 @@ class SmoothReliabilityDisplay(FromEstimator):
     interval: str = "confidence"
     class_: object = None
     name: str | None = None
+    method: str = "kernel"
 
     @classmethod
     def from_predictions(
@@ -97,6 +104,7 @@ class SmoothReliabilityDisplay(FromEstimator):
         y_true,
         y_proba,
         *,
+        method="kernel",
         class_=None,
         labels=None,
         pos_label=None,
@@ -119,6 +127,11 @@ class SmoothReliabilityDisplay(FromEstimator):
         y_proba : array-like of shape (n_samples, n_classes), (n_samples,) or \
                 (n_samples, 1)
             Predicted probabilities; a single column is that of `pos_label`.
+
+        method : {"kernel", "isotonic"}, default="kernel"
+            The curve: residuals smoothed by the kernel of the smooth calibration error,
+            or isotonic regression of the hits on the confidence (CORP) [1]_, which has
+            nothing to choose and never falls.
 
         class_ : object, default=None
             Compare the probability of this class with how often it occurs. By
@@ -168,16 +181,30 @@ class SmoothReliabilityDisplay(FromEstimator):
         The curve is a mean of the residuals, hit minus confidence, near each
         confidence, added to the confidence: where a classifier is calibrated it lies
         on the diagonal, whatever the width of the kernel.
+
+        The isotonic curve has flat pieces, joined by straight lines, between the least
+        and the largest confidence. Its consistency band repeats the regression for
+        every draw [1]_.
+
+        References
+        ----------
+        .. [1] Dimitriadis, Gneiting & Jordan. "Stable Reliability Diagrams for
+           Probabilistic Classifiers", PNAS 118, 2021.
+           https://arxiv.org/abs/2008.03033
         """
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
+        if method not in CURVES:
+            raise ValueError(f"method={method!r} is not known; use one of {[*CURVES]}.")
         confidence, hit, weight = rows_of(
             y_true, y_proba, labels, sample_weight, pos_label, class_
         )
         error = smooth_error(confidence, hit, weight)
         # A kernel narrower than the grid cannot be drawn.
-        curve = _Curve(confidence, max(error, 2 / STEPS))
+        curve = CURVES[method](confidence, max(error, 2 / STEPS))
         accuracy, density = curve.of(hit, weight)
+        if method == "isotonic":
+            error = score_parts(confidence, hit, weight, "brier").miscalibration
         display = cls(
             grid=np.linspace(0, 1, STEPS + 1),
             accuracy=accuracy,
@@ -195,6 +222,7 @@ class SmoothReliabilityDisplay(FromEstimator):
             interval=interval,
             class_=class_,
             name=name,
+            method=method,
         )
         return display.plot(ax=ax, **options)
 
@@ -250,7 +278,10 @@ class SmoothReliabilityDisplay(FromEstimator):
     def _dress(self, ax, outcome, name):
         ax.axhline(0, color=ink(), lw=0.8)
         ax.set(xlim=(0, 1), ylim=(DENSITY_BASE, 1), aspect="equal")
-        ax.set_title(titled(f"smooth ECE {100 * self.error:.2f} %", name))
+        told = f"smooth ECE {100 * self.error:.2f} %"
+        if self.method == "isotonic":
+            told = f"miscalibration {self.error:.4f}"
+        ax.set_title(titled(told, name))
         ax.set_xlabel(
             "confidence" if self.class_ is None else f"probability of {self.class_}"
         )
@@ -311,3 +342,20 @@ class _Curve:
         columns = np.where(np.isnan(columns), self._grid[shown], columns)
         ends[:, shown] = np.quantile(columns, [tail, 1 - tail], axis=0)
         return ends[0], ends[1]
+
+
+class _IsotonicCurve(_Curve):
+    """Isotonic regression in place of the smoothed accuracies."""
+
+    def of(self, hit, weight):
+        """Accuracy on the grid, NaN beyond all confidences, and the density."""
+        _, density = super().of(hit, weight)
+        knots, rates = isotonic_rates(self._confidence, hit, weight)
+        accuracy = np.interp(self._grid, knots, rates)
+        outside = self._grid < self._confidence.min() - 1 / STEPS
+        outside |= self._grid > self._confidence.max() + 1 / STEPS
+        accuracy[outside] = np.nan
+        return accuracy, density
+
+
+CURVES = {"kernel": _Curve, "isotonic": _IsotonicCurve}

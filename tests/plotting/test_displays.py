@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from skcalib import metrics as m
@@ -334,3 +335,58 @@ def test_what_is_drawn_in_ink_can_be_seen_in_a_dark_style(display, pyplot):
             shown = display.from_predictions(y, over_confident, n_bootstrap=0)
         lines = np.ravel(shown.figure_.axes)[0].get_lines()
     assert "white" in {line.get_color() for line in lines}
+
+
+def test_the_isotonic_curve_is_the_regression_of_the_hits():
+    y, proba, _ = draw()
+    display = SmoothReliabilityDisplay.from_predictions(
+        y, proba, method="isotonic", n_bootstrap=0
+    )
+    confidence, hit = proba.max(axis=1), proba.argmax(axis=1) == y
+    expected = IsotonicRegression(out_of_bounds="clip").fit(confidence, hit)
+    shown = np.isfinite(display.accuracy)
+    inside = display.grid > confidence.min() - 1 / 512
+    assert_allclose(shown, inside)
+    assert_allclose(display.accuracy[shown], expected.predict(display.grid[shown]))
+    parts = m.score_decomposition(y, proba)
+    assert display.error == pytest.approx(parts.miscalibration)
+    assert f"miscalibration {parts.miscalibration:.4f}" in display.ax_.get_title()
+
+
+def test_the_consistency_band_of_the_isotonic_curve_tells_right_from_wrong():
+    y, proba, truth = draw()
+    share = []
+    for p in (truth, proba):
+        display = SmoothReliabilityDisplay.from_predictions(
+            y, p, method="isotonic", interval="consistency", n_bootstrap=100
+        )
+        shown = np.isfinite(display.accuracy)
+        low, high = (end[shown] for end in display.band)
+        accuracy = display.accuracy[shown]
+        share.append(np.mean((low <= accuracy) & (accuracy <= high)))
+    assert share[0] > 0.85
+    assert share[1] < 0.5
+
+
+def test_the_isotonic_curve_takes_one_class_weights_and_two_classes():
+    y, proba, _ = draw(n=300)
+    counts = np.random.default_rng(0).integers(0, 3, 300)
+    options = {"method": "isotonic", "n_bootstrap": 0, "class_": 1}
+    weighted = SmoothReliabilityDisplay.from_predictions(
+        y, proba, sample_weight=counts, **options
+    )
+    repeated = SmoothReliabilityDisplay.from_predictions(
+        np.repeat(y, counts), np.repeat(proba, counts, axis=0), **options
+    )
+    both = np.isfinite(weighted.accuracy) & np.isfinite(repeated.accuracy)
+    assert_allclose(weighted.accuracy[both], repeated.accuracy[both])
+    binary = SmoothReliabilityDisplay.from_predictions(
+        y == 1, proba[:, 1], pos_label="event", method="isotonic", n_bootstrap=0
+    )
+    plain = SmoothReliabilityDisplay.from_predictions(y, proba, **options)
+    assert_allclose(binary.accuracy, plain.accuracy)
+
+
+def test_a_curve_of_another_method_is_refused():
+    with pytest.raises(ValueError, match="method='spline' is not known; use one of"):
+        SmoothReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], method="spline")

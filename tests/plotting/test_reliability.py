@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import binomtest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from skcalib.metrics import (
@@ -272,3 +273,46 @@ def test_the_diagram_of_chunks_is_that_of_all_rows(pyplot, predictions):
     for needs_rows in ({"n_bootstrap": 9}, {"n_bootstrap": 0, "class_": 1}):
         with pytest.raises(TypeError, match="diagrams with n_bootstrap=0 do"):
             ReliabilityDisplay.from_predictions(Y, P, **needs_rows)
+
+
+@pytest.mark.parametrize(
+    ("interval", "method"), [("clopper_pearson", "exact"), ("wilson", "wilson")]
+)
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_an_interval_by_formula_is_that_of_a_number_of_hits(
+    pyplot, predictions, interval, method, strategy
+):
+    y, proba, _ = predictions
+    display = ReliabilityDisplay.from_predictions(
+        y, proba, strategy=strategy, interval=interval, confidence_level=0.9
+    )
+    low, high = display.band
+    n_checked = 0
+    for b in np.flatnonzero(display.share):
+        n = round(display.share[b] * 2000)
+        test = binomtest(round(display.accuracy[b] * n), n)
+        expected = test.proportion_ci(0.9, method)
+        assert_allclose([low[b], high[b]], expected, atol=1e-12)
+        n_checked += 1
+    assert n_checked > 5
+    assert np.isnan(low[display.share == 0]).all()
+
+
+@pytest.mark.parametrize("interval", ["clopper_pearson", "wilson"])
+def test_an_interval_by_formula_does_not_vanish_where_all_are_hits(pyplot, interval):
+    options = {"interval": interval, "pos_label": "event"}
+    hits = ReliabilityDisplay.from_predictions([1] * 8, [0.9] * 8, **options)
+    misses = ReliabilityDisplay.from_predictions([0] * 8, [0.9] * 8, **options)
+    b = 13
+    assert hits.band[0][b] < 0.7
+    assert hits.band[1][b] == 1
+    assert misses.band[0][b] == 0
+    assert misses.band[1][b] > 0.3
+
+
+def test_an_interval_by_formula_needs_whole_weights(pyplot):
+    given = {"sample_weight": [0.5, 1.0], "interval": "wilson"}
+    with pytest.raises(ValueError, match="weights have to be whole"):
+        ReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], **given)
+    with pytest.raises(ValueError, match="'clopper_pearson' or 'wilson'"):
+        ReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], interval="normal")
