@@ -38,6 +38,7 @@ METHODS = {
     "temperature, ECE on a grid": TemperatureScaling(objective="ece"),
     "temperature, focal loss": TemperatureScaling(objective="focal"),
     "temperature, Brier score": TemperatureScaling(objective="brier"),
+    "temperature, top versus all": TemperatureScaling(objective="top"),
     "ensemble temperature": EnsembleTemperatureScaling(),
     "vector": VectorScaling(),
     "matrix, ODIR": MatrixScaling(),

@@ -1,9 +1,10 @@
-"""One temperature by a loss that need not be convex: focal, Brier or binned ECE.
+"""One temperature by a loss that need not be convex: focal, Brier, top or binned ECE.
 
-Minimised over log T is the mean focal or Brier loss of softmax(z / T) (`_focal_brier`):
-a grid finds the valley, Brent's method its bottom up to the rounding of the loss, and
-the root of the derivative (Brent's again) the rest [Brent, Algorithms for Minimization
-without Derivatives, 1973]. Or the ECE of 15 bins, on the grid 0.001, 0.002, ..., 5 of
+Minimised over log T is the mean focal or Brier loss of softmax(z / T) (`_focal_brier`),
+or the log-loss of the confidence in the predicted class (`_top_versus_all`): a grid
+finds the valley, Brent's method its bottom up to the rounding of the loss, and the root
+of the derivative (Brent's again) the rest [Brent, Algorithms for Minimization without
+Derivatives, 1973]. Or the ECE of 15 bins, on the grid 0.001, 0.002, ..., 5 of
 the baseline of Tang, Chen & Ho, Neural Clamping, TMLR 2024.
 
 Deviations: the confidences of the 5,000 temperatures of that grid are interpolated, and
@@ -42,8 +43,9 @@ from skcalib._solvers._temperature import (
     subsample,
     typical_gap,
 )
+from skcalib._solvers._top_versus_all import summed_top_losses, summed_top_slopes
 
-Objective = Literal["focal", "brier", "ece"]
+Objective = Literal["focal", "brier", "top", "ece"]
 
 # Points of the coarse grid over log T that finds the valley.
 GRID_POINTS = 49
@@ -105,10 +107,15 @@ def _search(
         u: float,
         rows: CalibrationData = data,
     ) -> float:
-        total = float(rows.sum(partial(statistic, objective, gamma, exp(u))))
+        total = float(rows.sum(partial(statistic, exp(u))))
         return total + pull.at(u)[order]
 
-    loss, slope = partial(mean, summed_losses, 0), partial(mean, summed_slopes, 1)
+    if objective == "top":
+        losses, slopes = summed_top_losses, summed_top_slopes
+    else:
+        losses = partial(summed_losses, objective, gamma)
+        slopes = partial(summed_slopes, objective, gamma)
+    loss, slope = partial(mean, losses, 0), partial(mean, slopes, 1)
     low, high = -log(gap) - log(REACH), -log(gap) + log(REACH)
     if pull.strength > 0:
         low, high = min(low, pull.centre - 1), max(high, pull.centre + 1)

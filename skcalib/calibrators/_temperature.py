@@ -19,12 +19,14 @@ class TemperatureScaling(BaseCalibrator):
 
     Parameters
     ----------
-    objective : {"log_loss", "focal", "brier", "ece"}, default="log_loss"
+    objective : {"log_loss", "focal", "brier", "top", "ece"}, default="log_loss"
         What the temperature minimises on the calibration set: the negative
         log-likelihood; the focal loss :math:`-(1 - p_y)^\gamma \ln p_y` [2]_; the
-        squared distance of the probabilities to the one-hot label; or the expected
-        calibration error in 15 equal-width bins, by trying every temperature from
-        0.001 to 5 in steps of 0.001 as in the comparisons of [3]_.
+        squared distance of the probabilities to the one-hot label; the log-loss of the
+        confidence in the predicted class against whether it is right
+        (top-versus-all) [4]_; or the expected calibration error in 15 equal-width bins,
+        by trying every temperature from 0.001 to 5 in steps of 0.001 as in the
+        comparisons of [3]_.
 
     gamma : float, default=1.0
         Exponent of the focal loss; 0 gives the log-loss. Only for
@@ -37,7 +39,7 @@ class TemperatureScaling(BaseCalibrator):
 
     tol : float, default=1e-10
         Absolute tolerance on :math:`\log T`. Not used by ``objective="ece"``, and
-        "focal" and "brier" reach 1e-8 at best.
+        "focal", "brier" and "top" reach 1e-8 at best.
 
     max_iter : int, default=100
         Largest number of iterations.
@@ -93,10 +95,11 @@ class TemperatureScaling(BaseCalibrator):
 
     The log-loss is convex in :math:`1/T` and is solved by a safeguarded Newton method
     that starts from a subsample of the rows. The search covers the typical distance
-    of the two largest logits of a row times 0.001 to 1,000. The focal and Brier
-    objectives need not be convex: a coarse grid over the same range finds the valley,
-    which is then searched within. Small training losses on few samples are easily
-    reached at extreme temperatures; prefer the log-loss unless there is a reason.
+    of the two largest logits of a row times 0.001 to 1,000. The focal, Brier
+    and top objectives need not be convex: a coarse grid over the same range finds the
+    valley, which is then searched within. With two classes "top" is the log-loss. Small
+    training losses on few samples are easily reached at extreme temperatures; prefer
+    the log-loss unless there is a reason.
 
     References
     ----------
@@ -107,6 +110,8 @@ class TemperatureScaling(BaseCalibrator):
     .. [3] Tang, Chen & Ho. "Neural Clamping: Joint Input Perturbation and Temperature
        Scaling for Neural Network Calibration", TMLR 2024.
        https://arxiv.org/abs/2209.11604
+    .. [4] Le Coz, Herbin & Adjed. "Confidence Calibration of Classifiers with Many
+       Classes", NeurIPS 2024. https://arxiv.org/abs/2411.02988
 
     Examples
     --------
@@ -125,7 +130,7 @@ class TemperatureScaling(BaseCalibrator):
 
     by_sums = True
     _parameter_constraints: dict = {
-        "objective": [StrOptions({"log_loss", "focal", "brier", "ece"})],
+        "objective": [StrOptions({"log_loss", "focal", "brier", "top", "ece"})],
         "gamma": [Interval(Real, 0, None, closed="left")],
         "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],

@@ -38,7 +38,11 @@ _VARIANTS = {
     ],
     "SplineCalibration": [{"method": "one_vs_rest"}],
     "StructuredMatrixScaling": [{"structure": "vector"}],
-    "TemperatureScaling": [{"objective": "brier"}, {"objective": "focal"}],
+    "TemperatureScaling": [
+        {"objective": "brier"},
+        {"objective": "focal"},
+        {"objective": "top"},
+    ],
     "VennAbersCalibration": [{"cv": 3}, {"method": "one_vs_one"}],
 }
 
