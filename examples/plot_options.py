@@ -18,6 +18,8 @@ for each letter mend both: :class:`~skcalib.OptionCalibration`.
 # whose right answers stood under "A" too often: what it has learned of the letters is
 # wrong for the questions that it is asked now.
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from matplotlib import pyplot as plt
@@ -50,7 +52,7 @@ class Scorer(nn.Module):
     def __init__(self):
         super().__init__()
         widths = SIZE + len(LETTERS), 64, 64, 1
-        linear = [nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False)]
+        linear = [nn.Linear(*pair) for pair in pairwise(widths)]
         self.layers = nn.Sequential(
             linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2]
         )
@@ -140,8 +142,8 @@ ax.legend()
 # When only the top tokens are told
 # ---------------------------------
 #
-# Interfaces tell the log-probabilities of the most probable tokens, 20 or 5 or, here, 3.
-# What is not told has a share of the rest.
+# Interfaces tell the log-probabilities of the most probable tokens, 20 or 5 or,
+# here, 3. What is not told has a share of the rest.
 
 told = [
     {str(LETTERS[k]): float(np.log(row[k])) for k in np.argsort(row)[-3:]}

@@ -57,7 +57,10 @@ from skcalib._validation._splits import (
     number_equal_rows,
     splits_of,
 )
-from skcalib._validation._top_logprobs import logits_from_top_logprobs
+from skcalib._validation._top_logprobs import (
+    logits_from_top_logprobs,
+    logits_of_options,
+)
 from skcalib._validation._whole import check_whole
 
 __all__ = [
@@ -99,6 +102,7 @@ __all__ = [
     "log_proba_rows",
     "logits_from_proba",
     "logits_from_top_logprobs",
+    "logits_of_options",
     "lone_class",
     "make_splits",
     "mean_share",

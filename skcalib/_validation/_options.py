@@ -14,7 +14,9 @@ from skcalib._validation._containers import column_on_host, is_dask, is_tensor
 ABSENT = -(2.0**100)
 
 
-def pad_options(X: Any, *, absent: float = ABSENT, n_options: int | None = None) -> Any:
+def pad_options(
+    X: Any, *, absent: float | None = None, n_options: int | None = None
+) -> Any:
     """Bring logits of different numbers of options to rows of one length.
 
     Calibrators, `GroupCalibration` and all else that takes a row of logits a sample
@@ -27,9 +29,10 @@ def pad_options(X: Any, *, absent: float = ABSENT, n_options: int | None = None)
         A list of the logits of each row, or an array in which -inf, or the mask of a
         `numpy.ma.MaskedArray`, says that a row does not have the option.
 
-    absent : float, default=-2**100
-        What takes the place of an option that a row does not have: a logit whose
-        probability is 0 at any temperature. Pass 0 where `X` holds probabilities.
+    absent : float, default=None
+        What takes the place of an option that a row does not have; by default -2**100,
+        a logit whose probability is 0 at any temperature. Pass 0 where `X` holds
+        probabilities.
 
     n_options : int, default=None
         Length of the rows, where `X` is a list; that of the longest by default.
@@ -59,6 +62,7 @@ def pad_options(X: Any, *, absent: float = ABSENT, n_options: int | None = None)
     array([[0.7, 0.3, 0. ],
            [0.1, 0.7, 0.2]])
     """
+    absent = ABSENT if absent is None else absent
     if is_ragged(X):
         values = _pad_list(X, n_options)
         return _filled(values, _is_absent(values), absent)

@@ -87,29 +87,30 @@ def logits_from_top_logprobs(
             f"There are {len(options)} lists of options and {len(top_logprobs)} "
             "questions. One list for all, or one for each, is needed."
         )
-    rows = [
-        _row(
-            number, told, options[number] if of_each else options, rest, vocabulary_size
-        )
-        for number, told in enumerate(top_logprobs)
-    ]
+    rows = []
+    for number, told in enumerate(top_logprobs):
+        own = options[number] if of_each else options
+        try:
+            rows.append(logits_of_options(told, own, rest, vocabulary_size))
+        except ValueError as error:
+            raise ValueError(f"Question {number}: {error}") from error
     return rows if of_each else np.array(rows)
 
 
-def _row(
-    number: int,
-    told: Mapping[str, float],
+def logits_of_options(
+    told: Any,
     options: Sequence[Option],
-    rest: str,
-    vocabulary_size: int | None,
+    rest: str = "spread",
+    vocabulary_size: int | None = None,
 ) -> NDArray[np.float64]:
-    proba = _proba_told(number, told)
+    """Return the logits of the options of one question."""
+    proba = _proba_told(told)
     groups = [(option,) if isinstance(option, str) else option for option in options]
     named = [token for group in groups for token in group]
     if len(groups) < 2 or len(set(named)) < len(named):
         raise ValueError(
-            f"The options of question {number} are {list(options)!r}; at least two are "
-            "needed, and no token in two of them."
+            f"The options are {list(options)!r}; at least two are needed, and no token "
+            "in two of them."
         )
     own = np.array([sum(proba.get(token, 0.0) for token in group) for group in groups])
     is_told = np.array([any(token in proba for token in group) for group in groups])
@@ -120,30 +121,30 @@ def _row(
     left = max(1 - sum(proba.values()), 0.0)
     n_missing = int((~is_told).sum())
     if n_missing and vocabulary_size is None:
-        share = min(left / n_missing, min(proba.values()))
+        share = min(left / n_missing, *proba.values())
     else:
         share = left / max((vocabulary_size or 0) - len(proba), 1)
     own[~is_told] = share
     return np.log(np.maximum(own, PROBA_FLOOR))
 
 
-def _proba_told(number: int, told: Any) -> dict[str, float]:
+def _proba_told(told: Any) -> dict[str, float]:
     if not isinstance(told, Mapping) or not told:
         raise ValueError(
-            f"Question {number} has {told!r:.60} for its top tokens, and needs a "
-            "mapping of at least one token to the logarithm of its probability."
+            f"The top tokens are {told!r:.60}; a mapping of at least one token to the "
+            "logarithm of its probability is needed."
         )
     for token, value in told.items():
         if not (isinstance(value, Real) and value <= 0):
             raise ValueError(
-                f"Question {number} gives the token {token!r} the log-probability "
-                f"{value}; it is a number of at most 0."
+                f"The token {token!r} has the log-probability {value}; it is a number "
+                "of at most 0."
             )
     proba = {token: float(np.exp(value)) for token, value in told.items()}
     total = sum(proba.values())
     if total > 1 + SUM_TOLERANCE:
         raise ValueError(
-            f"The probabilities of the top tokens of question {number} sum to "
-            f"{total:.4g}, more than 1. Natural logarithms are needed."
+            f"The probabilities of the top tokens sum to {total:.4g}, more than 1. "
+            "Natural logarithms are needed."
         )
     return proba

@@ -8,8 +8,9 @@ import typer
 
 import skcalib
 from skcalib.cli import _commands
+from skcalib.cli._answers import judge_answers
 from skcalib.cli._console import print_json, print_text
-from skcalib.cli._errors import ALARM, EXIT_CODES, mistakes_told
+from skcalib.cli._errors import ALARM, EXIT_CODES, UsageError, mistakes_told
 from skcalib.cli._export import Served
 from skcalib.cli._methods import NAMES
 from skcalib.cli._monitoring import Batch, run_monitor, run_recalibrate
@@ -207,15 +208,37 @@ def apply(
 
 @_command
 def evaluate(
+    *,
     source: Labelled,
+    jsonl: Annotated[
+        Path | None,
+        typer.Option(
+            help="Answers of a language model instead, a JSON object a line; - reads "
+            "standard input.",
+            show_default=False,
+            rich_help_panel="Data",
+        ),
+    ] = None,
     calibrator: Calibrator = None,
     n_bins: Bins = Judging.n_bins,
     n_bootstrap: Bootstrap = Judging.n_bootstrap,
     seed: Seed = Judging.seed,
     json: Json = False,
 ) -> None:
-    """Print the calibration metrics of a model, of logits or of probabilities."""
+    """Print the calibration metrics of a model, of logits or of probabilities.
+
+    With --jsonl those of a language model's answers, by type of question.
+    """
     judging = Judging(n_bins=n_bins, n_bootstrap=n_bootstrap, seed=seed)
+    if jsonl is not None:
+        if source.files or calibrator is not None:
+            raise UsageError("--jsonl holds all that is judged; pass no other file.")
+        found = judge_answers(jsonl, judging)
+        if json:
+            print_json({**found.to_dict(), "skcalib_version": skcalib.__version__})
+        else:
+            print_text(str(found))
+        return
     scores, report = _commands.run_evaluate(source, calibrator, judging)
     if json:
         content = {**report.to_dict(), "columns": scores.columns}

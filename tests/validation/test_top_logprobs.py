@@ -88,10 +88,10 @@ def test_the_order_of_the_told_options_survives_truncation():
 @pytest.mark.parametrize(
     ("top", "options", "message"),
     [
-        ([told(A=0.5), {}], ["A", "B"], "Question 1 has {} for its top tokens"),
-        ([{"A": 0.3}], ["A", "B"], "Question 0 gives the token 'A' .* 0.3"),
+        ([told(A=0.5), {}], ["A", "B"], "Question 1: The top tokens are {}"),
+        ([{"A": 0.3}], ["A", "B"], "Question 0: The token 'A' .* 0.3"),
         ([{"A": np.nan}], ["A", "B"], "log-probability nan"),
-        ([{"A": -0.1, "B": -0.2}], ["A", "B"], "question 0 sum to 1.724"),
+        ([{"A": -0.1, "B": -0.2}], ["A", "B"], "Question 0: .* sum to 1.724"),
         ([told(A=0.5)], ["A"], "at least two are needed"),
         ([told(A=0.5)], [("A", "B"), "B"], "no token in two"),
         ([told(A=0.5)] * 3, [["A", "B"]] * 2, "2 lists of options and 3"),
