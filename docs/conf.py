@@ -69,6 +69,7 @@ EXAMPLES = [
     "plot_prior_shift.py",
     "plot_groups.py",
     "plot_dense.py",
+    "plot_options.py",
     "plot_dask.py",
     "plot_bilevel.py",
     "plot_clue.py",

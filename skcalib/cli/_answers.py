@@ -159,12 +159,13 @@ def _of_pair(confidence: Any, correct: Any) -> tuple[float, bool]:
 def _of_options(given: dict[str, Any]) -> tuple[float, bool]:
     """Return the largest probability of an option, and whether it is the answer's."""
     logprobs, answer = given["logprobs"], given["answer"]
-    is_told = isinstance(logprobs, Mapping)
-    options = given.get("options", list(logprobs) if is_told else None)
+    options = given.get("options")
+    if options is None and isinstance(logprobs, Mapping):
+        options = list(logprobs)
     if options is not None and not isinstance(options, list):
         raise ValueError(f"options is {options!r:.60}; a list is needed.")
-    if is_told:
-        logits = logits_of_options(logprobs, [str(option) for option in options])
+    if isinstance(logprobs, Mapping):
+        logits = logits_of_options(logprobs, list(map(str, options or [])))
     else:
         logits = _listed(logprobs, options)
     if options is not None and answer in options:
