@@ -13,6 +13,10 @@ class AbsentClassWarning(UserWarning):
     """A calibration set has no sample of some classes, of which nothing is learned."""
 
 
+class BaseRateWarning(UserWarning):
+    """Calibrated probabilities are off the share of a class on average."""
+
+
 class OneColumnWarning(UserWarning):
     """A single column of scores may not mean what it is taken for."""
 
@@ -23,6 +27,7 @@ class ProbabilitiesAsLogitsWarning(UserWarning):
 
 __all__ = [
     "AbsentClassWarning",
+    "BaseRateWarning",
     "ModelFormatError",
     "NotDifferentiableError",
     "OneColumnWarning",

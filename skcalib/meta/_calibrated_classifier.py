@@ -8,12 +8,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import (
-    GroupKFold,
-    KFold,
-    StratifiedGroupKFold,
-    check_cv,
-)
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, check_cv
 from sklearn.utils import Bunch, assert_all_finite, get_tags, indexable
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -23,10 +18,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import (
-    check_is_fitted,
-    has_fit_parameter,
-)
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skcalib._base import BaseCalibrator
 from skcalib._blocks import NUMBERS
@@ -49,6 +41,7 @@ from skcalib._validation import (
 )
 from skcalib._warnings import warn
 from skcalib.calibrators import ProbabilityFloor, TemperatureScaling
+from skcalib.meta._base_rate import warn_of_base_rates
 from skcalib.meta._scores import ClassifierScores, LabelScores
 
 
@@ -76,9 +69,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         be what the classifier was trained on.
 
     calibrator : calibrator, default=None
-        Any calibrator; None is `TemperatureScaling`. Its parameter `classes` is set
-        to the classes of the classifier. A `MultiLabelCalibration` takes a classifier
-        of several labels, and `y` has a column for each.
+        Any calibrator; None is `TemperatureScaling`, with a `BaseRateWarning` where it
+        leaves a mean probability off the share of its class, as after class weights.
+        Its parameter `classes` is set to the classes of the classifier. A
+        `MultiLabelCalibration` takes a classifier of several labels, and `y` has a
+        column for each.
 
     cv : int, cross-validation generator or iterable, default=None
         How to split for cross-fitting; None is 5 stratified folds, and an integer so
@@ -449,6 +444,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if groups is not None and has_fit_parameter(calibrator, "groups"):
             known["groups"] = groups
         calibrator.fit(logits, y, sample_weight=sample_weight, **known)
+        if self.calibrator is None:
+            warn_of_base_rates(calibrator, logits, y, sample_weight)
         needs_none = isinstance(calibrator, ProbabilityFloor) and not calibrator.floor_
         return calibrator.calibrator_ if needs_none else calibrator
 

@@ -87,7 +87,8 @@ def test_a_frozen_classifier_may_know_classes_that_the_data_lack(problem):
     names = np.array(["a", "b", "c"])[y]
     frozen = FrozenEstimator(LogisticRegression().fit(X, names))
     some = names != "b"
-    clf = CalibratedClassifier(frozen).fit(X[some], names[some])
+    clf = CalibratedClassifier(frozen, TemperatureScaling())
+    clf.fit(X[some], names[some])
     assert_array_equal(clf.classes_, ["a", "b", "c"])
     assert clf.predict_proba(X).shape == (400, 3)
 
@@ -183,7 +184,7 @@ def test_weights_reach_the_classifier_and_the_calibrator(problem):
 
 def test_a_classifier_without_weights_warns_and_the_calibrator_gets_them(problem):
     X, y = problem
-    clf = CalibratedClassifier(KNeighborsClassifier())
+    clf = CalibratedClassifier(KNeighborsClassifier(), TemperatureScaling())
     plain = clone(clf).fit(X, y).calibrators_[0].calibrator_.temperature_
     weight = np.where(y == 1, 5.0, 1.0)
     with pytest.warns(UserWarning, match="KNeighborsClassifier has no parameter"):
@@ -195,7 +196,7 @@ def test_parameters_of_fit_reach_the_steps_of_a_pipeline(problem):
     X, y = problem
     weight = np.where(y == 1, 5.0, 1.0)
     pipe = make_pipeline(StandardScaler(), LogisticRegression())
-    clf = CalibratedClassifier(pipe)
+    clf = CalibratedClassifier(pipe, TemperatureScaling())
     clf.fit(X, y, logisticregression__sample_weight=weight)
     expected = pipe.fit(X, y, logisticregression__sample_weight=weight)
     assert_allclose(clf.estimators_[0][-1].coef_, expected[-1].coef_)
