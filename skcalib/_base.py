@@ -8,6 +8,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from skcalib._learned import learned_html
 from skcalib._maps import evaluate, top_labels
 from skcalib._sklearn_compat import fit_context
 from skcalib._validation import (
@@ -220,6 +221,15 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         source = check_logits(self, X, reset=False)
         logits = evaluate(self.calibration_map().logits, source)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def _repr_html_inner(self):
+        return super()._repr_html_inner() + learned_html(self)
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += learned_html(self)
+        return bundle
 
     def _record(self, result):
         """Keep what a solver reports, and warn if it did not converge."""

@@ -181,6 +181,12 @@ def test_what_is_printed_says_how_it_was_judged():
     assert "After calibration it is" in " ".join(text.split())
     assert html.count("<tr>") == 1 + len(result.report["after"])
     assert "<caption>TemperatureScaling(), judged on 600 samples" in html
+    # A disc a bin with samples; bytes that are drawn load nothing.
+    edges = np.linspace(0, 1, 16)[1:-1]
+    held = (result.held_out.before, result.held_out.after)
+    bins = [np.unique(np.searchsorted(edges, p.max(axis=1))).size for p in held]
+    assert html.count("<circle") == sum(bins)
+    assert "http" not in html
 
 
 def test_progress_is_told_by_fold(capsys):

@@ -7,11 +7,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from skcalib._judging import HeldOut, describe
 from skcalib._saving import save
 from skcalib._tables import aligned
 from skcalib.calibrators import ProbabilityFloor
 from skcalib.metrics import CalibrationReport
+from skcalib.metrics._bins import bin_stats, uniform_edges
 from skcalib.metrics._registry import METRICS
 
 
@@ -164,6 +167,44 @@ class Calibrated:
         rows = "".join(f"<tr>{row}</tr>" for row in body)
         return (
             f"<table><caption>{escape(self._title)}</caption><thead><tr>{head}</tr>"
-            f"</thead><tbody>{rows}</tbody></table><p>{escape(self.held_out.summary)}"
-            "</p>"
+            f"</thead><tbody>{rows}</tbody></table>{_picture(self.held_out)}"
+            f"<p>{escape(self.held_out.summary)}</p>"
         )
+
+
+def _picture(held_out: HeldOut) -> str:
+    """Return a reliability diagram of 15 bins, larger discs where more samples are."""
+    n_rows = len(held_out.codes)
+    drawn = []
+    for when, colour, proba in (
+        ("before", "#e69f00", held_out.before),
+        ("after", "#0072b2", held_out.after),
+    ):
+        hit = proba.argmax(axis=1) == held_out.codes
+        confidence = proba.max(axis=1).astype(np.float64)
+        stats = bin_stats(confidence, hit, np.ones(n_rows), uniform_edges(15))
+        points = [
+            (100 * x, 100 - 100 * y, 1 + 6 * share**0.5)
+            for x, y, share in zip(
+                stats.mean_confidence, stats.accuracy, stats.share, strict=True
+            )
+            if share > 0
+        ]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
+        discs = "".join(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}"/>' for x, y, r in points
+        )
+        drawn.append(
+            f'<g fill="{colour}" fill-opacity="0.6"><title>{when}</title>{discs}'
+            f'<polyline points="{line}" fill="none" stroke="{colour}"/></g>'
+        )
+    return (
+        '<svg viewBox="-9 -9 130 130" width="260" role="img" font-size="6" '
+        'fill="currentColor" stroke-width="0.8"><title>Accuracy by confidence of the '
+        "predicted class, before and after</title>"
+        '<path d="M0 0V100H100M0 100L100 0" fill="none" stroke="currentColor" '
+        f'stroke-opacity="0.5"/>{"".join(drawn)}<text x="100" y="108" '
+        'text-anchor="end">confidence</text><text x="2" y="-2">accuracy</text>'
+        '<text x="2" y="8" fill="#e69f00">before</text>'
+        '<text x="2" y="16" fill="#0072b2">after</text></svg>'
+    )

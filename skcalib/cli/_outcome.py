@@ -2,17 +2,16 @@
 
 import textwrap
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 import skcalib
+from skcalib import _learned
 from skcalib._judging import HeldOut, describe
 from skcalib.cli._console import print_text, working
 from skcalib.cli._export import Served
@@ -30,10 +29,6 @@ TITLES = {
 }
 # Of more columns the first are shown.
 MOST_COLUMNS = 20
-# Longer vectors are not shown.
-_LONGEST = 10
-# How the fit went, told after what it found.
-_COURSE = ("loss", "n_iter", "gradient_norm")
 
 
 @dataclass(frozen=True)
@@ -56,35 +51,13 @@ class Outcome:
 
     @property
     def learned(self) -> dict[str, Any]:
-        """The learned numbers and short vectors, by name; also of what was chosen."""
-        chosen = getattr(self.calibrator, "best_calibrator_", None)
-        attributes = vars(self.calibrator) | ({} if chosen is None else vars(chosen))
-        learned = {
-            name.rstrip("_"): value
-            if isinstance(value, dict | tuple)
-            else np.asarray(value).tolist()
-            for name, value in attributes.items()
-            if name.endswith("_")
-            and not name.startswith("_")
-            and name not in ("classes_", "n_features_in_", "best_index_")
-            and _is_short(value)
-        }
-        delta = getattr(self.calibrator, "delta_", None)
-        if delta is not None:
-            learned["delta_norm"] = float(np.linalg.norm(delta))
-            learned["delta_max"] = float(np.abs(delta).max())
-        return dict(sorted(learned.items(), key=lambda item: item[0] in _COURSE))
+        """The learned numbers and short vectors, by name."""
+        return _learned.learned(self.calibrator)
 
     @property
     def learned_text(self) -> list[tuple[str, str]]:
-        """The learned numbers as text, those of a dict one by one."""
-        texts = []
-        for name, value in self.learned.items():
-            entries = value.items() if isinstance(value, dict) else [("", value)]
-            texts += [
-                (f"{name} {key}".rstrip(), _as_short_text(v)) for key, v in entries
-            ]
-        return texts
+        """The same as text, those of a dict one by one."""
+        return _learned.learned_text(self.calibrator)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -145,21 +118,6 @@ def as_text(report: CalibrationReport, metric: str) -> tuple[str, str]:
     if low is None or high is None:
         return text, ""
     return text, f"[{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
-
-
-def _is_short(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return value.size <= _LONGEST
-    if isinstance(value, dict):
-        entries = value.items()
-        return all(isinstance(k, str) and isinstance(v, Real) for k, v in entries)
-    return isinstance(value, str | Real | tuple)
-
-
-def _as_short_text(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(_as_short_text(entry) for entry in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_outcome(outcome: Outcome, report: Path | None) -> None:
