@@ -1,8 +1,10 @@
 """Lists of calibrators: their names, and the default ones from simple to complex."""
 
 from collections import Counter
+from itertools import islice
 
 from sklearn import config_context
+from sklearn.utils.parallel import Parallel
 
 from skcalib.calibrators import (
     BetaCalibration,
@@ -88,3 +90,13 @@ def readable_name(calibrator):
     with config_context(print_changed_only=True):
         text = " ".join(repr(calibrator).split())
     return text.removesuffix("()")
+
+
+def run_told(calls, names, n_calls, n_jobs, tell):
+    """Return what the `n_calls` of each candidate give, and tell when they are done."""
+    outcomes = iter(Parallel(n_jobs=n_jobs, return_as="generator")(calls))
+    by_name = []
+    for name in names:
+        by_name.append(list(islice(outcomes, n_calls)))
+        tell(f"{name} is done, {len(by_name)} of {len(names)}")
+    return by_name

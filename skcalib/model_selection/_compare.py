@@ -5,10 +5,11 @@ import time
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._maps import CalibrationMap, Softmax
+from skcalib._progress import Progress
 from skcalib._validation import (
     check_calibration_set,
     check_whole,
@@ -19,7 +20,11 @@ from skcalib._validation import (
 from skcalib.metrics._registry import COLUMNS, OF_ROWS, PER_ROW, RANKED, evaluate
 from skcalib.metrics._resampling import RowStatistics
 from skcalib.metrics._scorers import SCORED
-from skcalib.model_selection._candidates import common_calibrators, named_candidates
+from skcalib.model_selection._candidates import (
+    common_calibrators,
+    named_candidates,
+    run_told,
+)
 from skcalib.model_selection._comparison import CalibratorComparison
 
 
@@ -57,6 +62,7 @@ def compare_calibrators(
     classes=None,
     random_state=0,
     n_jobs=None,
+    verbose=0,
 ):
     """Compare calibrators, and no calibration, on data they were not fitted on.
 
@@ -109,6 +115,9 @@ def compare_calibrators(
 
     n_jobs : int, default=None
         Number of fits at the same time; None is 1, -1 all processors.
+
+    verbose : int, default=0
+        Whether to report progress: each calibrator that is done.
 
     Returns
     -------
@@ -168,13 +177,15 @@ def compare_calibrators(
             uncalibrated, X_test, y_test, None, data.classes, reset=False
         )
         tasks = [_test_task(data, test.in_memory(), n_bootstrap, random_state)]
-    outcomes = Parallel(n_jobs=n_jobs)(
+    calls = (
         delayed(_fit_and_measure)(
             clone(calibrator), *task, n_bins, [*measured.values()]
         )
         for calibrator in candidates.values()
         for task in tasks
     )
+    tell = Progress("compare_calibrators", shown=verbose > 0).note
+    outcomes = run_told(calls, list(candidates), len(tasks), n_jobs, tell)
     columns = [*measured, "fit seconds"]
     values = np.array(outcomes).reshape(len(candidates), -1, len(columns))
     if X_test is not None:

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 
 from skcalib._base import BaseCalibrator, fit_checked
 from skcalib._numerics import choose, mean_and_error, true_log_proba
@@ -26,6 +26,7 @@ from skcalib.model_selection._candidates import (
     common_calibrators,
     default_candidates,
     named_candidates,
+    run_told,
 )
 from skcalib.model_selection._elsewhere import cross_validate
 from skcalib.model_selection._stack import (
@@ -107,8 +108,8 @@ class CalibratorSearch(BaseCalibrator):
         always is. None tries all.
 
     verbose : int, default=0
-        Whether to report progress: what each candidate of a stack took, what the splits
-        will take at most, before they start, and each of them.
+        Whether to report progress: of a choice each candidate that is done, of a stack
+        what each took, what the splits will take at most, and each of them.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default columns of a data frame that are
@@ -330,7 +331,7 @@ class CalibratorSearch(BaseCalibrator):
     def _fit_stack(self, candidates, data, splits):
         """Fit all candidates, and the weights of the stack."""
         budget = np.inf if self.max_time is None else self.max_time
-        tell = Progress(type(self).__name__, shown=self.verbose > 0).note
+        tell = self._tell()
         fitted, seconds = fit_all(
             candidates, data, self.n_features_in_, len(splits), budget, tell
         )
@@ -381,6 +382,9 @@ class CalibratorSearch(BaseCalibrator):
             "each of two classes, and splits that leave some of both to fit on."
         )
 
+    def _tell(self):
+        return Progress(type(self).__name__, shown=self.verbose > 0).note
+
     def _rule(self):
         default = STACK if self.calibrators is None else "one_standard_error"
         return default if self.rule is None else self.rule
@@ -420,16 +424,13 @@ class CalibratorSearch(BaseCalibrator):
         by_row = self.scoring == "neg_log_loss"
         of_fold = partial(_fold_score, get_scorer(self.scoring))
         score = _row_scores if by_row else of_fold
-        outcomes = Parallel(n_jobs=self.n_jobs)(
+        calls = (
             delayed(_fit_and_score)(clone(calibrator), data, rows, score)
             for calibrator in candidates.values()
             for rows in splits
         )
-        n_splits = len(splits)
-        per_candidate = [
-            list(zip(*outcomes[i : i + n_splits], strict=True))
-            for i in range(0, len(outcomes), n_splits)
-        ]
+        told = list(candidates), len(splits), self.n_jobs, self._tell()
+        per_candidate = [list(zip(*f, strict=True)) for f in run_told(calls, *told)]
         scores = np.array([np.concatenate(folds) for folds, _ in per_candidate])
         seconds = np.array([np.mean(folds) for _, folds in per_candidate])
         return scores, seconds

@@ -9,6 +9,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
+from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._warnings import warn
 from skcalib.training._bilevel_confidence import (
@@ -114,6 +115,9 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         Where to train and predict; "auto" is where the module lies, for the perceptron
         the processor. The data are moved there as a whole for training.
 
+    verbose : int, default=0
+        Whether to report progress: the outer loss after each epoch.
+
     random_state : int, RandomState instance or None, default=None
         Seed of the folds, the parameters, the order of the samples and the dropout.
         torch's own generators are left as they were.
@@ -212,6 +216,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         "lr": [Interval(Real, 0, None, closed="neither")],
         "classes": ["array-like", None],
         "device": [str, torch.device],
+        "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
@@ -235,6 +240,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         lr=0.01,
         classes=None,
         device="auto",
+        verbose=0,
         random_state=None,
     ):
         self.module = module
@@ -254,6 +260,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         self.lr = lr
         self.classes = classes
         self.device = device
+        self.verbose = verbose
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -298,6 +305,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
                 torch.as_tensor(codes).to(device),
                 relative.to(device, torch.float32),
                 self._settings(),
+                Progress(type(self).__name__, shown=self.verbose > 0),
             )
             self._run(training)
         self.modules_ = modules

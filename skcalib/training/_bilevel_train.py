@@ -74,9 +74,9 @@ class BilevelTraining:
     epoch with the least outer loss.
     """
 
-    def __init__(self, modules, splits, x, codes, weight, settings):
+    def __init__(self, modules, splits, x, codes, weight, settings, progress):
         self.x, self.codes, self.weight = x, codes, weight
-        self.settings = settings
+        self.settings, self.progress = settings, progress
         has_output = settings.confidence == "network"
         self.read = two_outputs if has_output else class_logits
         self.members = [
@@ -121,6 +121,7 @@ class BilevelTraining:
             head = self._fit_head(outputs)
             loss = self._outer_loss(outputs, head)
             self.outer_losses.append(loss)
+            self.progress.epoch(loss)
             if not self.kept or loss < self.kept["loss"]:
                 self._keep(epoch, loss, head)
             elif epoch - self.kept["epoch"] >= self.settings.n_iter_no_change:

@@ -7,9 +7,10 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils.validation import check_is_fitted
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 
+from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._warnings import warn
 from skcalib.training._clue_loss import REDUCTIONS, CLUELoss
@@ -106,6 +107,8 @@ class BaseCLUE(NetworkEstimator):
 
     def _build_net(self, module, valid):
         callbacks = list(self.callbacks or [])
+        if self.verbose:
+            callbacks.append(("told", _Told(type(self).__name__)))
         if valid is not None:
             patience = self.n_iter_no_change
             stopping = EarlyStopping(patience=patience, load_best=True, sink=_ignore)
@@ -128,7 +131,7 @@ class BaseCLUE(NetworkEstimator):
             "train_split": None if valid is None else predefined_split(valid),
             "callbacks": callbacks,
             "device": device_of(module),
-            "verbose": int(self.verbose),
+            "verbose": 0,
         }
         return CLUENet(module, **{**settings, **(self.net_params or {})})
 
@@ -148,6 +151,18 @@ class BaseCLUE(NetworkEstimator):
         """
         seed_generator(self._predict_seed + stage, x.device)
         return self._as_passes(mc_dropout(self.module_, x, n_passes, share_masks=True))
+
+
+class _Told(Callback):
+    """Tells the loss after each epoch, that of rows held out where there are any."""
+
+    def __init__(self, name):
+        self.progress = Progress(name, shown=True)
+
+    def on_epoch_end(self, net, **more):
+        """Tell it."""
+        losses = net.history[-1]
+        self.progress.epoch(losses.get("valid_loss", losses["train_loss"]))
 
 
 def _ignore(text):

@@ -90,8 +90,8 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         Further parameters of ``skorch.NeuralNet``, such as
         ``{"optimizer__weight_decay": 1e-4}``.
 
-    verbose : bool, default=False
-        Whether to print a line an epoch.
+    verbose : int, default=0
+        Whether to report progress: the loss after each epoch.
 
     random_state : int, RandomState instance or None, default=None
         Seed of the weights, the order of the samples and the dropout. torch's own
@@ -170,7 +170,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         callbacks=None,
         device="auto",
         net_params=None,
-        verbose=False,
+        verbose=0,
         random_state=None,
     ):
         self.module = module

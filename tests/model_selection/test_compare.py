@@ -273,3 +273,13 @@ def test_names_are_escaped(table, name, latex, markdown):
     named = CalibratorComparison([name], table.metrics, table.mean[:1], table.draws[:1])
     assert f"\n{latex} & " in named.to_latex()
     assert f"\n| {markdown} | " in named.to_markdown()
+
+
+def test_progress_is_told_by_calibrator(calibration_set, capsys):
+    compare_calibrators([TemperatureScaling()], *calibration_set)
+    assert capsys.readouterr().err == ""
+    compare_calibrators([TemperatureScaling()], *calibration_set, verbose=1)
+    assert capsys.readouterr().err.splitlines() == [
+        "[compare_calibrators] uncalibrated is done, 1 of 2",
+        "[compare_calibrators] TemperatureScaling is done, 2 of 2",
+    ]

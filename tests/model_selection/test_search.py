@@ -529,6 +529,16 @@ def test_max_time_leaves_out_what_it_has_no_time_for(wanting_set, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_choice_tells_of_each_candidate_that_is_done(calibration_set, capsys):
+    CalibratorSearch([TemperatureScaling(), VectorScaling()], verbose=1).fit(
+        *calibration_set
+    )
+    assert capsys.readouterr().err.splitlines() == [
+        "[CalibratorSearch] TemperatureScaling is done, 1 of 2",
+        "[CalibratorSearch] VectorScaling is done, 2 of 2",
+    ]
+
+
 def test_max_time_is_of_a_stack(calibration_set):
     search = CalibratorSearch([TemperatureScaling()], max_time=1)
     with pytest.raises(ValueError, match="max_time is of a stack"):

@@ -12,6 +12,7 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from skcalib._progress import Progress
 from skcalib.datasets import make_overlapping_blobs, make_spirals
 from skcalib.metrics import expected_calibration_error
 
@@ -57,6 +58,15 @@ def test_the_probabilities_come_near_the_true_ones():
     assert expected_calibration_error(y_test, proba) < 0.04
 
 
+def test_progress_is_told_by_epoch(capsys):
+    classifier = BilevelCalibratedClassifier(**SMALL, verbose=1).fit(*draw(60))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"[BilevelCalibratedClassifier] epoch {k + 1}: loss {loss:.6f}"
+        for k, loss in enumerate(classifier.outer_loss_curve_)
+    ]
+
+
 def test_a_step_of_training_is_that_of_the_inner_loss_the_outer_level_sees(monkeypatch):
     X, y = draw(40)
     x, codes = torch.as_tensor(X).double(), torch.as_tensor(y)
@@ -64,7 +74,9 @@ def test_a_step_of_training_is_that_of_the_inner_loss_the_outer_level_sees(monke
     module, inner, outer = network().double()[0:1], np.arange(30), np.arange(30, 40)
     module.append(nn.Linear(8, 3).double())
     settings = Settings("head", "one_step", 0.1, 0.3, torch.optim.SGD, 1e-2, 2, 64, 5)
-    training = BilevelTraining([module], [(inner, outer)], x, codes, weight, settings)
+    told = Progress("", shown=False)
+    split = (inner, outer)
+    training = BilevelTraining([module], [split], x, codes, weight, settings, told)
     training.scores[0] = torch.linspace(-1, 1, 40)
     parameters = list(module.parameters())
     shares = 2 * torch.sigmoid(training.scores[0, inner])

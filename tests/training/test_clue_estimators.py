@@ -305,9 +305,19 @@ def test_callbacks_checkpoints_and_net_parameters_reach_skorch(tmp_path, capsys)
     ).fit(X, y)
     assert (tmp_path / "weights.pt").exists()
     assert classifier.net_.optimizer_.param_groups[0]["momentum"] == 0.5
-    assert "train_loss" not in capsys.readouterr().out
-    CLUEClassifier(**SMALL, verbose=True).fit(X, y)
-    assert "train_loss" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert told.out + told.err == ""
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_progress_is_told_by_epoch(capsys, early_stopping):
+    clue = CLUEClassifier(**SMALL, early_stopping=early_stopping, verbose=1)
+    history = clue.fit(*draw_classes()).history_
+    told = capsys.readouterr()
+    loss = history[0]["valid_loss" if early_stopping else "train_loss"]
+    assert told.out == ""
+    assert told.err.startswith(f"[CLUEClassifier] epoch 1: loss {loss:.6f}\n")
+    assert told.err.count("\n") == len(history)
 
 
 class Exploding(nn.Module):
