@@ -292,13 +292,15 @@ def lines_of(rows, methods, heads):
 def table_of(name, part, heads, methods, having="filter"):
     """Return the function that makes one network's table of a part.
 
-    Lines are of the cases for which there is a row of the method `having`.
+    Lines are of the cases for which there is a row of the method `having`, by runs of
+    as many splits.
     """
+    keys = (*heads, "splits")
 
     def table(rows):
         own = chosen(rows, network=name, part=part)
-        cases = {tuple(row[h] for h in heads) for row in chosen(own, method=having)}
-        own = [row for row in in_order(own) if tuple(row[h] for h in heads) in cases]
+        cases = {tuple(row[k] for k in keys) for row in chosen(own, method=having)}
+        own = [row for row in in_order(own) if tuple(row[k] for k in keys) in cases]
         there = {row["method"] for row in own}
         shown = [m for m in methods if m in there]
         first = own[0]
@@ -343,12 +345,11 @@ def networks_table(rows):
     own = in_order(chosen(rows, part="shift"))
     own = [row for row in own if row["network"] != FIRST]
     own = [row | {"network": NETWORKS[row["network"]][0]} for row in own]
-    first = own[0]
     title = (
-        f"Accuracy in percent / NLL, severity {first['severity']}: "
-        f"{first['samples']:,} images to fit on, {first['judged']:,} to judge by"
+        f"Accuracy in percent / NLL, severity {own[0]['severity']}: twice as many images "
+        "to judge by as to fit on"
     )
-    heads = ("network", "kind")
+    heads = ("network", "kind", "samples")
     columns = [*(HEADS[h] for h in heads), *MAIN, *DIFFERENCES]
     return Table(columns, lines_of(own, MAIN, heads), title)
 

@@ -365,7 +365,8 @@ def summary(rows):
 
 
 TABLES = {
-    "table": lambda rows: block(chosen(rows, part="table")),
+    "table": lambda rows: block(chosen(rows, part="table", network="fashion-cnn")),
+    "cifar": lambda rows: block(chosen(rows, part="table", network="cifar10-resnet8d")),
     "ablation": parts_table,
     "starts": starts_table,
     "theory": theory_table,
