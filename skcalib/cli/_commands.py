@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,10 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool) -> tuple[Outcome, Path
         served,
         Judging(seed=seed),
     )
+    outcome = replace(
+        outcome,
+        read={"Model": "the network of the demonstration", "Data": "its images"},
+    )
     _save(model, Path(demo.model), outcome, targets)
     return outcome, report
 
@@ -152,6 +156,9 @@ def run_calibrate(
             source.model_output,
         )
     outcome = judged(method, calibrator, n_fit, held_out, served, judging, targets.save)
+    if targets.report is not None:
+        rival = _fit_rival(calibrator, scores, judging)
+        outcome = replace(outcome, read=_names_of(source), rival=rival)
     _save(model, source.model, outcome, targets)
     return outcome
 
@@ -253,6 +260,21 @@ def _fit_and_judge(
         part = RowsView(open_source(X), train) if is_stored(X) else X[train]
         calibrator.fit(part, scores.labels[train])
     return judge(calibrator, scores, test), len(train)
+
+
+def _fit_rival(calibrator: Any, scores: Scores, judging: Judging) -> Any:
+    """Return what temperature scaling says of the same rows, the simplest method."""
+    if isinstance(calibrator, TemperatureScaling):
+        return None
+    simple = TemperatureScaling(classes=scores.classes)
+    return _fit_and_judge(simple, scores, judging)[0].after
+
+
+def _names_of(source: Labelled) -> dict[str, str]:
+    """Name the files that were read, as the report does."""
+    named = {} if source.model is None else {"Model": source.model.name}
+    data = [path.name for path in source.files if path != source.model]
+    return {**named, "Data": ", ".join(data)}
 
 
 def _save(

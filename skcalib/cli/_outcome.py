@@ -1,7 +1,7 @@
 """What a calibration came to, printed for people and as a dict for programs."""
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,11 @@ MOST_COLUMNS = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """A fitted and written calibrator, judged before and after."""
+    """A fitted and written calibrator, judged before and after.
+
+    `read` names what went in; `rival` are the held-out probabilities of the simplest
+    method, for a report on another one.
+    """
 
     method: str
     calibrator: Any
@@ -43,11 +47,21 @@ class Outcome:
     after: CalibrationReport
     served: Served | None
     saved: Path | None = None
+    read: dict[str, str] = field(default_factory=dict)
+    rival: NDArray[Any] | None = None
 
     @property
     def description(self) -> str:
         """The calibrator and its parameters that are not at their defaults."""
         return describe(self.calibrator)
+
+    @property
+    def class_names(self) -> str:
+        """The first of the classes, separated by commas."""
+        names = [str(label) for label in self.held_out.classes[:MOST_COLUMNS]]
+        if len(self.held_out.classes) > len(names):
+            names.append("...")
+        return ", ".join(names)
 
     @property
     def learned(self) -> dict[str, Any]:

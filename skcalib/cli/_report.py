@@ -2,6 +2,8 @@
 
 import base64
 import io
+import os
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,12 +13,19 @@ from numpy.typing import NDArray
 from skcalib._judging import HeldOut
 from skcalib._optional import import_optional
 from skcalib.cli._export import MEANINGS, Served
-from skcalib.cli._outcome import TITLES, Outcome, as_text
+from skcalib.cli._options import Judging
+from skcalib.cli._outcome import TITLES, Outcome, as_text, measure
+from skcalib.cli._report_data import (
+    class_errors,
+    drawn_data,
+    narrow_sums,
+    worst_classes,
+)
+from skcalib.cli._words import against_rival, fitted_words, verdict
+from skcalib.metrics._bins import BinStats
 from skcalib.plotting import PerturbationDisplay, ReliabilityDisplay
 
 _TEMPLATES = Path(__file__).parent / "templates"
-# More classes than this make a table by class hard to read.
-_FEW_CLASSES = 12
 # Perturbations of more axes are no picture.
 _MOST_AXES = 3
 # What the code needs, and what follows an output of something else than probabilities,
@@ -36,29 +45,63 @@ _PACKAGES = ("skcalib", "scikit-learn", "numpy", "onnx", "onnxruntime")
 
 
 def render_report(outcome: Outcome, served: Served) -> str:
-    """Return the report as HTML; the same outcome gives the same text."""
-    n_bins = outcome.before.n_bins
+    """Return the report as HTML; the same outcome gives the same text on a day."""
+    held_out, n_bins = outcome.held_out, outcome.before.n_bins
+    sums = [
+        narrow_sums(held_out, proba, n_bins)
+        for proba in (held_out.before, held_out.after)
+    ]
+    shown = worst_classes(sums[1], n_bins)
     text: str = template("report.html").render(
         outcome=outcome,
         served=served,
+        date=_today(),
+        verdict=verdict(held_out),
+        against_rival=_against_rival(outcome),
+        fitted_words=fitted_words(outcome.calibrator),
         level=f"{100 * outcome.before.confidence_level:g}",
-        metrics=[
-            (title, as_text(outcome.before, name), as_text(outcome.after, name))
-            for name, title in TITLES.items()
-        ],
+        metrics=_metric_rows(outcome),
         diagrams=[
-            (name, _diagram(outcome.held_out, proba, name, n_bins))
-            for name, proba in (
-                ("before", outcome.held_out.before),
-                ("after", outcome.held_out.after),
-            )
+            (name, _diagram(held_out, proba, name, n_bins))
+            for name, proba in (("before", held_out.before), ("after", held_out.after))
         ],
         perturbation=_perturbation(outcome.calibrator),
-        classes=_class_rows(outcome.held_out),
+        classes=_class_rows(held_out, sums, shown, n_bins),
+        drawn=drawn_data(held_out, sums, shown, n_bins),
         snippet=_snippet(served),
         versions=[(package, version(package)) for package in _PACKAGES],
     )
     return text
+
+
+def _today() -> str:
+    """Return the day, or that of SOURCE_DATE_EPOCH, which builds that repeat set."""
+    fixed = os.environ.get("SOURCE_DATE_EPOCH")
+    now = (
+        datetime.now(UTC) if fixed is None else datetime.fromtimestamp(int(fixed), UTC)
+    )
+    return f"{now:%Y-%m-%d}"
+
+
+def _against_rival(outcome: Outcome) -> str | None:
+    if outcome.rival is None:
+        return None
+    return against_rival(outcome.held_out, outcome.rival)
+
+
+def _metric_rows(outcome: Outcome) -> dict[str, list[tuple[str, str]]]:
+    """Return the rows of the table: before, after and the rival, with intervals."""
+    reports = {"Before": outcome.before, "After": outcome.after}
+    if outcome.rival is not None:
+        held_out = outcome.held_out
+        judging = Judging(n_bins=outcome.before.n_bins, n_bootstrap=0)
+        reports["Temperature alone"] = measure(
+            held_out.labels, outcome.rival, held_out.classes, judging
+        )
+    return {
+        title: [as_text(report, name) for report in reports.values()]
+        for name, title in TITLES.items()
+    }
 
 
 def render_lab() -> str:
@@ -95,25 +138,27 @@ def _snippet(served: Served) -> str:
     )
 
 
-def _class_rows(held_out: HeldOut) -> list[tuple[str, ...]]:
-    """For each of few classes its share, and its mean probability before and after."""
-    if len(held_out.classes) > _FEW_CLASSES:
-        return []
-    columns = held_out.codes
+def _class_rows(
+    held_out: HeldOut, sums: list[BinStats], shown: list[int], n_bins: int
+) -> list[tuple[str, ...]]:
+    """How often each class occurs, its mean probability and its calibration error."""
+    before, after = (class_errors(of_class, n_bins) for of_class in sums)
     return [
         (
-            str(label),
-            f"{(columns == k).sum():,}",
-            _percent((columns == k).mean()),
+            str(held_out.classes[k]),
+            f"{(held_out.codes == k).sum():,}",
+            _percent((held_out.codes == k).mean()),
             _percent(held_out.before[:, k].mean()),
             _percent(held_out.after[:, k].mean()),
+            _percent(before[k]),
+            _percent(after[k]),
         )
-        for k, label in enumerate(held_out.classes)
+        for k in shown
     ]
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f}"
 
 
 def _diagram(held_out: HeldOut, proba: NDArray[Any], name: str, n_bins: int) -> str:

@@ -1,10 +1,54 @@
 """The command run in-process, and files for it to read."""
 
+import html
 import json
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from scipy.special import softmax
+
+# Runs a piece of JavaScript in a page, and tells the page's title what it returns.
+TOLD = """<script>
+const file = (data, name) => new File(
+  [Uint8Array.from(atob(data), (character) => character.charCodeAt(0))], name);
+(async () => {{
+  let told;
+  try {{ told = await ({work})(); }}
+  catch (error) {{ told = {{ error: error.message }}; }}
+  document.title = "told " + JSON.stringify(told);
+}})();
+</script>"""
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Open a page in Chromium and return what a function of JavaScript returns."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("needs Chromium")
+
+    def run(page, work):
+        path = tmp_path / "page.html"
+        before, _, after = page.rpartition("</body>")
+        path.write_text(f"{before}{TOLD.format(work=work)}</body>{after}")
+        command = [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--dump-dom",
+        ]
+        command += ["--virtual-time-budget=60000", path.as_uri()]
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, timeout=120, check=True
+        )
+        told = re.search(r"<title>told (.*?)</title>", done.stdout, re.DOTALL)
+        return json.loads(html.unescape(told.group(1)))
+
+    return run
 
 
 class Run:

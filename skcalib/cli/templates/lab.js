@@ -2,56 +2,6 @@
 
 const lab = { set: null, fit: null, judge: null, temperature: 1, fitted: 1, nBins: 15 };
 const element = (id) => document.getElementById(id);
-const percent = (value) => (100 * value).toFixed(2);
-const SIZE = 260, LEFT = 34, TOP = 14, BARS = 42;
-
-function drawn(name, attributes, content = "") {
-  const all = Object.entries(attributes).map(([key, value]) => `${key}="${value}"`);
-  return `<${name} ${all.join(" ")}>${content}</${name}>`;
-}
-
-function diagram(rows, nBins) {
-  const { bins, ece } = measure(rows, nBins);
-  const x = (value) => LEFT + value * SIZE, y = (value) => TOP + (1 - value) * SIZE;
-  const width = 1 / nBins, base = TOP + SIZE + 22 + BARS;
-  const most = Math.max(...bins.map((bin) => bin.n));
-  const parts = [
-    drawn("text", { x: x(0.5), y: 10, "text-anchor": "middle" }, `ECE ${percent(ece)} %`),
-    drawn("path", { class: "axis", d: `M${x(0)} ${y(1)}V${y(0)}H${x(1)}` }),
-    drawn("path", { class: "axis diagonal", d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}` }),
-  ];
-  for (const tick of [0, 0.5, 1]) {
-    parts.push(
-      drawn("text", { x: x(tick), y: y(0) + 14, "text-anchor": "middle" }, tick),
-      drawn("text", { x: LEFT - 6, y: y(tick) + 4, "text-anchor": "end" }, tick));
-  }
-  const band = chanceBand(rows, nBins);
-  bins.forEach((bin, b) => {
-    if (bin.n === 0) return;
-    const [low, high] = band[b];
-    parts.push(drawn("rect", { class: "chance", x: x(b * width), y: y(high),
-      width: width * SIZE, height: Math.max(y(low) - y(high), 1) }));
-  });
-  bins.forEach((bin, b) => {
-    if (bin.n === 0) return;
-    const confidence = bin.confidence / bin.n, accuracy = bin.hits / bin.n;
-    const told = `${bin.n.toLocaleString("en")} rows: ${percent(confidence)} % sure, `
-      + `${percent(accuracy)} % right`;
-    const faint = bin.n < 10 ? 0.35 : 1;
-    const height = (bin.n / most) * BARS;
-    parts.push(drawn("g", { opacity: faint },
-      drawn("line", { class: "gap", x1: x(confidence), x2: x(confidence),
-        y1: y(confidence), y2: y(accuracy) })
-      + drawn("circle", { class: "point", cx: x(confidence), cy: y(accuracy), r: 4 })
-      + `<title>${told}</title>`),
-      drawn("rect", { class: "bar", x: x(b * width) + 0.5, y: base - height,
-        width: width * SIZE - 1, height }, `<title>${told}</title>`));
-  });
-  parts.push(drawn("text", { x: x(0.5), y: base + 14, "text-anchor": "middle" },
-    "confidence, and how many rows have it"));
-  return drawn("svg", { viewBox: `0 0 ${SIZE + LEFT + 16} ${base + 20}`, role: "img",
-    "aria-label": `Reliability diagram, ECE ${percent(ece)} %` }, parts.join(""));
-}
 
 function methodRows() {
   const { fit, judge, fitted, nBins } = lab;
@@ -83,12 +33,12 @@ function showTemperature() {
   element("temperature").value = Math.log(lab.temperature);
   element("temperature-value").textContent = lab.temperature.toFixed(3);
   element("bins-value").textContent = lab.nBins;
-  element("after").innerHTML = diagram(rows, lab.nBins);
+  element("after").innerHTML = diagram(binSums(rows, lab.nBins));
 }
 
 function showAll() {
   const before = summarise(lab.judge), m = measure(before, lab.nBins);
-  element("before").innerHTML = diagram(before, lab.nBins);
+  element("before").innerHTML = diagram(m.bins);
   const over = m.confidence > m.accuracy ? "too sure" : "not sure enough";
   element("verdict").textContent =
     `${lab.set.n.toLocaleString("en")} rows of ${lab.set.K} classes. The classifier says `

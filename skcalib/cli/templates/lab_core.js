@@ -1,4 +1,3 @@
-"use strict";
 // What the laboratory computes, without the page: files, fits, measures, models.
 // Formulas are those of the library, which a test compares.
 
@@ -146,48 +145,6 @@ function halves(set) {
   return [pick(set, even), pick(set, odd)];
 }
 
-// All that measures and maps of the top class need of the softmax of z / T: the largest
-// probability, what it leaves, the second, that of the true class, the sum of squares,
-// whether the first and the second class are right, and whether the second comes before
-// the first, so that it has a tie.
-function summarise(set, T = 1) {
-  const { z, codes, n, K } = set;
-  const of = {};
-  for (const key of ["top", "left", "second", "odds", "truth", "squares", "hit",
-    "hit2", "before"]) {
-    of[key] = new Float64Array(n);
-  }
-  for (let i = 0; i < n; i++) {
-    const at = i * K;
-    let first = 0, next = -1;
-    for (let k = 1; k < K; k++) {
-      if (z[at + k] > z[at + first]) {
-        next = first;
-        first = k;
-      } else if (next < 0 || z[at + k] > z[at + next]) {
-        next = k;
-      }
-    }
-    let others = 0, squares = 0;
-    for (let k = 0; k < K; k++) {
-      const term = Math.exp((z[at + k] - z[at + first]) / T);
-      if (k !== first) others += term;
-      squares += term * term;
-    }
-    const total = 1 + others;
-    of.top[i] = 1 / total;
-    of.left[i] = others / total;
-    of.odds[i] = -Math.log(others);
-    of.second[i] = Math.exp((z[at + next] - z[at + first]) / T) / total;
-    of.truth[i] = Math.exp((z[at + codes[i]] - z[at + first]) / T) / total;
-    of.squares[i] = squares / (total * total);
-    of.hit[i] = codes[i] === first ? 1 : 0;
-    of.hit2[i] = codes[i] === next ? 1 : 0;
-    of.before[i] = next < first ? 1 : 0;
-  }
-  return { ...of, n, K };
-}
-
 // Give the top class another probability; the others share the rest as before.
 function replaceTop(rows, curve) {
   const out = Object.fromEntries(
@@ -246,14 +203,6 @@ function fitTemperature({ z, codes, n, K }) {
     u = next;
   }
   return Math.exp(-u);
-}
-
-function binOf(confidence, nBins) {
-  // Bins are closed on the right, and their edges are k / nBins to the last bit.
-  let b = Math.min(Math.max(Math.ceil(confidence * nBins) - 1, 0), nBins - 1);
-  if (b > 0 && confidence <= b / nBins) b--;
-  else if (b < nBins - 1 && confidence > (b + 1) / nBins) b++;
-  return b;
 }
 
 function fitHistogram(rows, nBins = 15) {
@@ -319,23 +268,6 @@ function fitIsotonic(rows) {
 
 // ---- Measures ----
 
-function binSums(rows, nBins, weight = null) {
-  const sums = Array.from({ length: nBins }, () => ({ n: 0, confidence: 0, hits: 0 }));
-  for (let i = 0; i < rows.n; i++) {
-    const w = weight === null ? 1 : weight[i];
-    if (w === 0) continue;
-    const bin = sums[binOf(rows.top[i], nBins)];
-    bin.n += w;
-    bin.confidence += w * rows.top[i];
-    bin.hits += w * rows.hit[i];
-  }
-  return sums;
-}
-
-function gapOf(sums, n) {
-  return sums.reduce((sum, bin) => sum + Math.abs(bin.confidence - bin.hits), 0) / n;
-}
-
 // The same draws every time (mulberry32).
 function randomNumbers(seed) {
   let state = seed;
@@ -386,26 +318,6 @@ function measure(rows, nBins, draws = 0) {
     brier: brier / rows.n / (rows.K === 2 ? 2 : 1),
     bins: sums,
   };
-}
-
-// Where the accuracy of a calibrated classifier would lie in each bin, by chance.
-function chanceBand(rows, nBins, draws = 200) {
-  const random = randomNumbers(2);
-  const drawn = Array.from({ length: nBins }, () => []);
-  for (let d = 0; d < draws; d++) {
-    const hits = new Float64Array(nBins), counts = new Float64Array(nBins);
-    for (let i = 0; i < rows.n; i++) {
-      const b = binOf(rows.top[i], nBins);
-      counts[b] += 1;
-      if (random() < rows.top[i]) hits[b] += 1;
-    }
-    for (let b = 0; b < nBins; b++) if (counts[b] > 0) drawn[b].push(hits[b] / counts[b]);
-  }
-  return drawn.map((values) => {
-    if (values.length === 0) return null;
-    values.sort((a, b) => a - b);
-    return [quantile(values, 0.025), quantile(values, 0.975)];
-  });
 }
 
 // ---- Models: 1/T written into an ONNX file ----

@@ -1,0 +1,103 @@
+"""What a report says in sentences: the verdict, the rival, what was fitted."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from skcalib._judging import HeldOut
+from skcalib._numerics import PROBA_FLOOR
+
+# Half the width of a 95 % interval, in standard errors.
+_TWO_SIDED = 1.96
+
+
+def verdict(held_out: HeldOut) -> str:
+    """Whether calibration helps, in a sentence that needs no statistics to be read."""
+    gain, error = loss_gain(held_out.codes, held_out.before, held_out.after)
+    before, after = (
+        float(p.max(axis=1).mean()) for p in (held_out.before, held_out.after)
+    )
+    hit = held_out.after.argmax(axis=1) == held_out.codes
+    right = binomtest(int(hit.sum()), len(hit)).proportion_ci(0.95, method="wilson")
+    is_mended = (
+        right.low <= after <= right.high and not right.low <= before <= right.high
+    )
+    if gain < -error:
+        opening = "Calibration does harm here, so serve the model as it is"
+    elif gain > error or is_mended:
+        opening = "Calibration helps"
+    else:
+        opening = "No clear effect can be seen on these samples"
+    return (
+        f"{opening}: of every 100 predictions the calibrated model expects "
+        f"{100 * after:.1f} to be right, where the original expected "
+        f"{100 * before:.1f}; {100 * hit.mean():.1f} were, and in the long run it will "
+        f"be {100 * right.low:.1f} to {100 * right.high:.1f} of 100 (95 % interval)."
+    )
+
+
+def against_rival(held_out: HeldOut, rival: NDArray[Any]) -> str:
+    """Compare the log-loss with that of temperature scaling, on the same rows."""
+    gain, error = loss_gain(held_out.codes, rival, held_out.after)
+    if gain > error:
+        told = "What was fitted is better"
+    elif gain < -error:
+        told = "The simpler temperature scaling is better: prefer it"
+    else:
+        told = "The two cannot be told apart, and the simpler one would do"
+    side = "higher" if gain >= 0 else "lower"
+    return (
+        "Temperature scaling, the simplest remedy, was fitted and judged on the same "
+        f"samples. {told}: the log loss of temperature scaling is {abs(gain):.4f} "
+        f"{side} (95 % interval {gain - error:+.4f} to {gain + error:+.4f})."
+    )
+
+
+def loss_gain(
+    codes: NDArray[np.intp], proba: NDArray[Any], other: NDArray[Any]
+) -> tuple[float, float]:
+    """By how much the log-loss of `other` is lower, and half the interval of that."""
+    rows = np.arange(len(codes))
+    losses = [np.log(np.maximum(p[rows, codes], PROBA_FLOOR)) for p in (proba, other)]
+    gain = losses[1] - losses[0]
+    error = _TWO_SIDED * gain.std(ddof=min(1, len(gain) - 1)) / np.sqrt(len(gain))
+    return float(gain.mean()), float(error)
+
+
+def fitted_words(calibrator: Any) -> list[str]:
+    """Say what the calibrator does, and what its temperature and weights mean."""
+    said = [_what_it_does(calibrator)]
+    weights = getattr(calibrator, "final_weights_", None)
+    chosen = getattr(calibrator, "best_calibrator_", None)
+    if weights is not None:
+        said.append(f"It mixes {_as_shares(weights)}.")
+    elif chosen is not None:
+        said.append(f"It chose {type(chosen).__name__}. {_what_it_does(chosen)}")
+    for part in (calibrator, chosen):
+        if (temperature := getattr(part, "temperature_", None)) is not None:
+            said.append(_of_temperature(float(temperature)))
+    return said
+
+
+def _as_shares(weights: dict[str, float]) -> str:
+    """Return the parts of a mixture that count, the largest first."""
+    ordered = sorted(weights.items(), key=lambda item: -item[1])
+    parts = [f"{100 * w:.0f} % {name}" for name, w in ordered if w >= 0.005]
+    return ", ".join(parts)
+
+
+def _what_it_does(calibrator: Any) -> str:
+    """Return the first line of its documentation."""
+    kind = type(calibrator)
+    return (kind.__doc__ or kind.__name__).strip().splitlines()[0]
+
+
+def _of_temperature(temperature: float) -> str:
+    number = f"The temperature is {temperature:.3f}"
+    if abs(np.log(temperature)) < 0.01:
+        return f"{number}: the scores were as sure as they should be, and stay so."
+    if temperature > 1:
+        return f"{number}, above 1: the model was too sure of itself, and is now less."
+    return f"{number}, below 1: the model was not sure enough, and is now more."
