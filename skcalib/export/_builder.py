@@ -124,14 +124,10 @@ class NodeBuilder:
         """Add all nodes, constants and inputs to the graph of `model`, in order."""
         self.opsets(model)
         model.graph.input.extend(self.inputs)
-        constants = self.initializers
-        if model.ir_version < 4:
-            # Before version 4 every initializer had to be an input of the model.
-            make = self.onnx.helper.make_node
-            nodes = [make("Constant", [], [t.name], value=t) for t in constants]
-            model.graph.node.extend(nodes)
-        else:
-            model.graph.initializer.extend(constants)
+        # Before version 4 every initializer had to be an input of the model, and
+        # programs that rewrite a graph, such as onnxsim, make new initializers.
+        model.ir_version = max(model.ir_version, 4)
+        model.graph.initializer.extend(self.initializers)
         model.graph.node.extend(self.nodes)
         sort_nodes(model.graph)
 
