@@ -1,6 +1,6 @@
 """Draw the pictures of the front page, of the theory and of the decision chart.
 
-    python docs/pictures.py
+    python docs/pictures.py [NAME ...]
 
 Writes two files for each to `_static`, one for light and one for dark pages:
 `reliability-*.svg` is the network of `load_demo` as it comes and after
@@ -9,6 +9,7 @@ Writes two files for each to `_static`, one for light and one for dark pages:
 goes with choosing.rst.
 """
 
+import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -88,9 +89,10 @@ def draw_classes():
     ax = new_axes(6.4, 2.8)
     for k, colour in enumerate((BLUE, ORANGE, GREEN)):
         ax.plot(temperatures, proba[:, k], color=colour)
-        ax.text(1.05, proba[82, k] + 0.03, f"class {'abc'[k]}", color=colour)
+        near = proba[(temperatures > 0.45) & (temperatures < 0.65), k].max()
+        ax.text(0.45, near + 0.03, f"class {'abc'[k]}", color=colour)
     ax.axvline(1, linestyle=":", color=plt.rcParams["axes.edgecolor"])
-    ax.set(xscale="log", xlabel="temperature", ylabel="probability", ylim=(0, 1.12))
+    ax.set(xscale="log", xlabel="temperature", ylabel="probability", ylim=(0, 1.05))
     ax.set_xticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
     ax.minorticks_off()
 
@@ -190,11 +192,11 @@ PICTURES = {
 }
 
 
-def main():
+def main(names):
     for style, settings in STYLES.items():
-        for name, draw in PICTURES.items():
+        for name in names or PICTURES:
             with mpl.rc_context(COMMON | settings | {"axes.prop_cycle": CYCLES[style]}):
-                draw()
+                PICTURES[name]()
                 plt.savefig(
                     STATIC / f"{name}-{style}.svg",
                     transparent=True,
@@ -204,4 +206,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
