@@ -27,6 +27,7 @@ from skcalib._maps import CalibrationMap, Operation
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
 from skcalib.meta import (
+    CalibratedClassifier,
     DenseCalibration,
     GroupCalibration,
     MultiLabelCalibration,
@@ -35,6 +36,7 @@ from skcalib.meta import (
 )
 from skcalib.meta._chain import Recalibrated
 from skcalib.meta._group_calibration import ShrunkScaling
+from skcalib.meta._scores import ClassifierScores
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator
 
@@ -65,6 +67,11 @@ _RECORDS = {
 }
 # By the base of what packages may add to them.
 _KNOWN: dict[type, dict[str, Any]] = {BaseCalibrator: _CLASSES, Operation: _RECORDS}
+# What neighbours are looked for in; scikit-learn's own, but not on the list of skops.
+_NEIGHBOURS = (
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.neighbors._kd_tree.KDTree",
+)
 # Kinds of numbers and text that are bytes and nothing else.
 _PLAIN_KINDS = "biufUS"
 
@@ -121,6 +128,38 @@ def save(
     target = Path(path).expanduser().absolute()
     check_target(target, overwrite)
     write_together({target: calibrator_file(calibrator)})
+
+
+def trusted_types() -> list[str]:
+    """Return the names of the types that fitted estimators of skcalib consist of.
+
+    skops, and MLflow's default format of scikit-learn models, read a file only if every
+    type of another package in it is named. These have no code to run but their own.
+
+    Returns
+    -------
+    names : list of str
+        Full names of the classes, sorted.
+
+    See Also
+    --------
+    save : A file of skcalib, which needs no such list.
+
+    Notes
+    -----
+    Networks are none of them. The classifier in a `CalibratedClassifier` and types of
+    packages that add calibrators are to be named besides.
+
+    Examples
+    --------
+    >>> import skcalib
+    >>> "skcalib.calibrators._temperature.TemperatureScaling" in skcalib.trusted_types()
+    True
+    """
+    kinds = [*_CLASSES.values(), *_RECORDS.values(), CalibrationMap]
+    kinds += [CalibratedClassifier, ClassifierScores]
+    own = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
+    return sorted(own | {*_NEIGHBOURS})
 
 
 def calibrator_file(calibrator: Any) -> Callable[[Path], object]:
