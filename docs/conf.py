@@ -65,6 +65,9 @@ EXAMPLES = [
     "plot_deployment.py",
     "plot_input_filter.py",
     "plot_neural_clamping.py",
+    "plot_imbalance.py",
+    "plot_text.py",
+    "plot_confidences.py",
     "plot_monitoring.py",
     "plot_prior_shift.py",
     "plot_groups.py",
@@ -81,6 +84,7 @@ sphinx_gallery_conf = {
     "within_subsection_order": ExplicitOrder(EXAMPLES),
     "thumbnail_size": (400, 280),
     "download_all_examples": False,
+    "ignore_repr_types": r"matplotlib\.",  # A legend at the end of a cell says nothing.
     "show_memory": False,
     "write_computation_times": False,
 }

@@ -67,7 +67,7 @@ for panel, title in zip(panels, ["weights learned", "all weights 1"], strict=Tru
     sizes = 12 * fitted.sample_weights_[careless]
     dots = {"c": labels[careless], "cmap": "coolwarm", "edgecolors": "k"}
     panel.scatter(*X[careless].T, sizes, linewidths=0.4, **dots)
-_ = figure.colorbar(image, ax=panels, label="probability of the second class")
+figure.colorbar(image, ax=panels, label="probability of the second class")
 
 # %%
 # The weights: wrong labels lose most of theirs, right ones some where the classes

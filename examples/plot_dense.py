@@ -17,6 +17,7 @@ the segmentation network's ONNX file.
 # they are labelled 255.
 
 import io
+import warnings
 
 import numpy as np
 import torch
@@ -116,15 +117,16 @@ except ImportError:
 if onnx is not None:
     file = io.BytesIO()
     sizes = {0: "n", 2: "h", 3: "w"}
-    torch.onnx.export(
-        segmenter,
-        torch.from_numpy(x_test[:1]),
-        file,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": sizes, "logits": sizes},
-        dynamo=False,
-    )
+    with warnings.catch_warnings(action="ignore"):  # It is called legacy.
+        torch.onnx.export(
+            segmenter,
+            torch.from_numpy(x_test[:1]),
+            file,
+            input_names=["image"],
+            output_names=["logits"],
+            dynamic_axes={"image": sizes, "logits": sizes},
+            dynamo=False,
+        )
     calibrated = calibrate_onnx_model(file.getvalue(), dense)
     session = onnxruntime.InferenceSession(calibrated.SerializeToString())
     (served,) = session.run(["logits"], {"image": x_test})

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 import skcalib
 from skcalib import CalibratedClassifier, CalibratorSearch, PriorShift
 
-# The search of the penalties is kept by pairs of them; JSON, so skops, has no such keys.
+# A search of penalties is kept by pairs of them, and skops has no such keys.
 WRITTEN = [v for v in VARIANTS if not getattr(v, "average_folds", False)]
 
 
