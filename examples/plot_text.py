@@ -67,7 +67,7 @@ for _ in range(150):
     optimiser.zero_grad()
     nn.functional.cross_entropy(model(**batch).logits, torch.from_numpy(y)).backward()
     optimiser.step()
-model.eval()
+model = model.eval()
 
 # %%
 # Its logits

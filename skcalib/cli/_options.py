@@ -78,7 +78,10 @@ class Source:
     inputs_key: Key = None
     logits: Annotated[
         Path | None,
-        _data("Logits instead of inputs: .npy, .npz, .csv, .parquet, .h5 or .zarr."),
+        _data(
+            "Logits instead of inputs: .npy, .npz, .csv, .parquet, .h5, .zarr, .pt or "
+            ".safetensors."
+        ),
     ] = None
     logits_key: Key = None
     probabilities: Annotated[

@@ -29,7 +29,12 @@ from skcalib.cli._rows import (
     stays_in_file,
     take,
 )
-from skcalib.cli._stores import read_hdf5, read_zarr
+from skcalib.cli._stores import (
+    read_hdf5,
+    read_safetensors,
+    read_torch,
+    read_zarr,
+)
 
 # Above it not every whole number is a float64.
 LARGEST_WHOLE = 2**53
@@ -408,5 +413,8 @@ _READERS: dict[str, Reader] = {
     ".h5": read_hdf5,
     ".hdf5": read_hdf5,
     ".zarr": read_zarr,
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".safetensors": read_safetensors,
     ".parquet": lambda path, request: _read_table(path, _ParquetTable(path), request),
 }

@@ -1,5 +1,6 @@
-"""Arrays in HDF5 files and in Zarr folders, which stay there if they are large."""
+"""Arrays in HDF5 files and Zarr folders, which stay there if large, and tensors."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._optional import import_optional
+from skcalib.cli._errors import DataError
 from skcalib.cli._rows import Request, Rows, in_memory, take
 
 
@@ -34,6 +36,36 @@ def read_zarr(path: Path, request: Request) -> Rows:
     else:
         arrays = {k: v for k, v in root.members(None) if isinstance(v, zarr.Array)}
     return _read_store(path, arrays, request)
+
+
+def read_torch(path: Path, request: Request) -> Rows:
+    """Read a tensor, or a dict of tensors by name; nothing else is unpickled."""
+    torch = import_optional("torch", f"Reading {path.suffix} files")
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise DataError(
+            f"{path} is damaged, or holds more than tensors. Nothing else is unpickled,"
+            " as that could run code: save a tensor, or a dict of tensors by name."
+        ) from error
+    named = held if isinstance(held, dict) else {path.stem: held}
+    return _read_store(
+        path,
+        {
+            str(name): tensor.detach().float().numpy()
+            if tensor.dtype == torch.bfloat16
+            else tensor.detach().numpy()
+            for name, tensor in named.items()
+            if isinstance(tensor, torch.Tensor)
+        },
+        request,
+    )
+
+
+def read_safetensors(path: Path, request: Request) -> Rows:
+    """Read tensors by name."""
+    numpy = import_optional("safetensors.numpy", f"Reading {path.suffix} files")
+    return _read_store(path, numpy.load_file(path), request)
 
 
 def _read_store(path: Path, arrays: dict[str, Any], request: Request) -> Rows:
