@@ -79,8 +79,8 @@ class Source:
     logits: Annotated[
         Path | None,
         _data(
-            "Logits instead of inputs: .npy, .npz, .csv, .parquet, .h5, .zarr, .pt or "
-            ".safetensors."
+            "Logits instead of inputs: .npy, .npz, .csv, .parquet, .feather, .h5, "
+            ".zarr, .pt, .safetensors, or the folder of a Hugging Face data set."
         ),
     ] = None
     logits_key: Key = None

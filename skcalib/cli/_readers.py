@@ -4,6 +4,8 @@ Reading never runs code from a file: NumPy files that hold Python objects are re
 """
 
 import csv
+import io
+import json
 import math
 import re
 import warnings
@@ -54,14 +56,16 @@ def read_rows(path: Path, request: Request) -> Rows:
     else because it is the only one. In a table the label column is found likewise;
     the values are the columns named in the key, separated by commas, else all others.
     """
-    reader = _READERS.get(path.suffix.lower())
+    is_dataset = (path / "state.json").is_file()
+    reader = _read_dataset if is_dataset else _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
             f"{path} has the ending {path.suffix!r}; files that can be read end in "
-            f"{', '.join(_READERS)}."
+            f"{', '.join(_READERS)}; a folder of a Hugging Face data set holds a "
+            "state.json."
         )
-    # A Zarr array is a folder.
-    if not (path.is_dir() if reader is read_zarr else path.is_file()):
+    is_folder = reader in (read_zarr, _read_dataset)
+    if not (path.is_dir() if is_folder else path.is_file()):
         raise DataError(f"There is no file {path}.")
     return _run(reader, path, request)
 
@@ -317,11 +321,11 @@ class _ParquetTable:
 
     has_header = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, content: Any = None) -> None:
         parquet = import_optional("pyarrow.parquet", "Reading .parquet files")
         self._path = path
         # Not `read_table`, which makes columns of folders called name=value.
-        self._file = parquet.ParquetFile(path)
+        self._file = parquet.ParquetFile(path if content is None else content)
         self.names = list(self._file.schema_arrow.names)
         check_names(path, self.names)
         by_pandas = self._file.schema_arrow.pandas_metadata or {}
@@ -347,6 +351,31 @@ class _ParquetTable:
     def matrix(self, names: list[str]) -> Any:
         """Return columns of numbers side by side."""
         return in_memory(ParquetRows(self._file, names))
+
+
+def _read_feather(path: Path, request: Request) -> Rows:
+    feather = import_optional("pyarrow.feather", "Reading .feather files")
+    return _read_arrow(path, feather.read_table(path), request)
+
+
+def _read_dataset(path: Path, request: Request) -> Rows:
+    """Read a folder that `save_to_disk` of Hugging Face's datasets has written."""
+    arrow = import_optional("pyarrow", "Reading folders of data sets")
+    state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    tables = []
+    for entry in state["_data_files"]:
+        # Its last part alone, so that no other folder is read.
+        with arrow.memory_map(str(path / Path(entry["filename"]).name)) as file:
+            tables.append(arrow.ipc.open_stream(file).read_all())
+    return _read_arrow(path, arrow.concat_tables(tables), request)
+
+
+def _read_arrow(path: Path, table: Any, request: Request) -> Rows:
+    """Read a table in memory, as the Parquet file that it would be."""
+    parquet = import_optional("pyarrow.parquet", "Reading tables")
+    content = io.BytesIO()
+    parquet.write_table(table, content)
+    return _read_table(path, _ParquetTable(path, content), request)
 
 
 def _whole_numbers(numbers: NDArray[Any]) -> NDArray[Any]:
@@ -413,6 +442,7 @@ _READERS: dict[str, Reader] = {
     ".h5": read_hdf5,
     ".hdf5": read_hdf5,
     ".zarr": read_zarr,
+    ".feather": _read_feather,
     ".pt": read_torch,
     ".pth": read_torch,
     ".safetensors": read_safetensors,

@@ -91,6 +91,19 @@ def test_the_verdict_names_help_harm_and_neither():
     assert verdict(same).startswith("No clear effect can be seen")
 
 
+def test_a_mended_mean_helps_where_the_loss_cannot_tell():
+    from skcalib.cli._judging import HeldOut
+    from skcalib.cli._words import loss_gain, verdict
+
+    # Right nine times in ten, by chance between .867 and .926 of 400 rows.
+    codes = np.arange(400) % 10 // 9
+    before, after = (np.tile([p, 1 - p], (400, 1)) for p in (0.93, 0.9))
+    gain, error = loss_gain(codes, before, after)
+    assert abs(gain) < error
+    held_out = HeldOut(codes, np.arange(2), before, after, "held out")
+    assert verdict(held_out).startswith("Calibration helps: ")
+
+
 def test_a_temperature_and_a_mixture_are_told_in_words():
     from skcalib.cli._words import fitted_words
 

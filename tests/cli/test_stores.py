@@ -231,3 +231,44 @@ def test_methods_are_not_compared_on_large_files(skcalib, stored, no_memory, ref
     logits, y = draw()
     message = refused(2, "compare", "--logits", stored(logits=logits, y=y))
     assert "compared on copies" in message
+
+
+def as_feather(path, table):
+    pytest.importorskip("pyarrow.feather").write_feather(table, path)
+
+
+def as_dataset(path, table):
+    """What `save_to_disk` writes: a state, and streams of record batches."""
+    pyarrow = pytest.importorskip("pyarrow")
+    path.mkdir()
+    names = [f"data-0000{k}-of-00002.arrow" for k in range(2)]
+    half = len(table) // 2
+    for name, part in zip(names, (table[:half], table[half:]), strict=True):
+        with pyarrow.ipc.new_stream(path / name, table.schema) as stream:
+            stream.write_table(part)
+    files = [{"filename": name} for name in names]
+    (path / "state.json").write_text(json.dumps({"_data_files": files}))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.feather", as_feather), ("saved", as_dataset)]
+)
+def test_tables_of_arrow_are_read_like_parquet(name, write, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    X, y = make_logits(50, 3, random_state=0, dtype=np.float32)
+    columns = {"logits": X.tolist(), "label": [f"class {k}" for k in y]}
+    kinds = {"logits": pyarrow.list_(pyarrow.float32()), "label": pyarrow.string()}
+    write(tmp_path / name, pyarrow.table(columns, pyarrow.schema(kinds)))
+    rows = read_rows(tmp_path / name, Request("logits"))
+    assert_array_equal(rows.values, X)
+    assert_array_equal(rows.labels, columns["label"])
+
+
+def test_a_data_set_names_no_file_of_another_folder(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    as_dataset(tmp_path / "other", pyarrow.table({"logits": [1.0, 2.0]}))
+    (tmp_path / "saved").mkdir()
+    files = [{"filename": "../other/data-00000-of-00002.arrow"}]
+    (tmp_path / "saved" / "state.json").write_text(json.dumps({"_data_files": files}))
+    with pytest.raises(DataError, match="saved cannot be read"):
+        read_rows(tmp_path / "saved", Request("logits"))
