@@ -1,6 +1,7 @@
 """What all calibrators share: input checks, labels, prediction through the map."""
 
 import warnings
+from typing import Any, Self
 
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -91,7 +92,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
     _near = None
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn the calibration from logits and true classes.
 
         Parameters
@@ -127,7 +128,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             self.__dict__.pop("_near", None)
         return self
 
-    def predict_proba(self, X, *, out=None):
+    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
         """Return calibrated probabilities.
 
         Parameters
@@ -153,7 +154,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             check_out(out, source)
         return evaluate(self.calibration_map(), source, out)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Return the class of the largest calibrated probability.
 
         Parameters
@@ -172,7 +173,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         chosen = None if self.keeps_class else self.calibration_map()
         return top_labels(chosen, source, self.classes_)
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy of `predict`.
 
         Parameters
@@ -204,7 +205,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         return float(accuracy_score(y, found, sample_weight=sample_weight))
 
     @available_if(_has_calibrated_logits)
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> Any:
         """Return calibrated logits, whose softmax `predict_proba` gives.
 
         Parameters

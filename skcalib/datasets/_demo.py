@@ -1,6 +1,7 @@
 """The small over-confident network of the demonstration, and images it has not seen."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -26,7 +27,7 @@ test part.
 """
 
 
-def load_demo():
+def load_demo() -> Any:
     """Load the demonstration network's path and the held-out images.
 
     Nothing is downloaded: the network ships with the package, and the images are

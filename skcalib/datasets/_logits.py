@@ -1,8 +1,10 @@
 """Logits whose right calibration is known."""
 
 from numbers import Integral, Real
+from typing import Any, Literal, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.utils import check_random_state
 
@@ -14,6 +16,34 @@ _CLASS_SPREAD = 0.62
 _SAMPLE_SPREAD = 2.75
 _N_FEATURES = 128
 _GROUP_SIZE = 10
+
+
+@overload
+def make_logits(
+    n_samples: int = ...,
+    n_classes: int = ...,
+    *,
+    temperature: float = ...,
+    class_bias: float = ...,
+    noise: float = ...,
+    dtype: Any = ...,
+    return_proba: Literal[False] = ...,
+    random_state: Any = ...,
+) -> tuple[NDArray[Any], NDArray[np.intp]]: ...
+
+
+@overload
+def make_logits(
+    n_samples: int = ...,
+    n_classes: int = ...,
+    *,
+    temperature: float = ...,
+    class_bias: float = ...,
+    noise: float = ...,
+    dtype: Any = ...,
+    return_proba: Literal[True],
+    random_state: Any = ...,
+) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.float64]]: ...
 
 
 @validate_params(
@@ -30,16 +60,16 @@ _GROUP_SIZE = 10
     prefer_skip_nested_validation=True,
 )
 def make_logits(
-    n_samples=1000,
-    n_classes=10,
+    n_samples: int = 1000,
+    n_classes: int = 10,
     *,
-    temperature=1.7,
-    class_bias=0.35,
-    noise=0.35,
-    dtype=np.float64,
-    return_proba=False,
-    random_state=None,
-):
+    temperature: float = 1.7,
+    class_bias: float = 0.35,
+    noise: float = 0.35,
+    dtype: Any = np.float64,
+    return_proba: bool = False,
+    random_state: Any = None,
+) -> Any:
     r"""Draw logits of a classifier whose confidence is wrong in a known way.
 
     Samples are drawn from normal distributions around `n_classes` class centres, so

@@ -1,6 +1,7 @@
 """What the frozen networks share: they are shared by clones and never fitted."""
 
 import copy
+from typing import Any, Self
 
 from sklearn.base import (
     BaseEstimator,
@@ -44,7 +45,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Check that the network takes `X`; nothing is learned.
 
         Parameters
@@ -63,7 +64,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._n_features_out = self._check(X).shape[1]
         return self
 
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         """Return the network's logits.
 
         Parameters

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
 from sklearn import get_config
@@ -171,7 +172,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     # The estimator and the calibrator validate their own parameters.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None, **params):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> Self:
         """Fit the classifier and its calibrator.
 
         Parameters
@@ -217,7 +218,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 setattr(self, name, getattr(self.estimators_[0], name))
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> Any:
         """Return calibrated probabilities.
 
         Parameters
@@ -236,7 +237,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             total = total + calibrator.predict_proba(scores(X))
         return total / len(self.calibrators_)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Return the most probable class.
 
         Parameters
@@ -259,7 +260,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return given_back(self.classes_[top], proba)
 
     @available_if(_calibrator_has_logits)
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> Any:
         """Return calibrated logits; only for one calibrator that has them.
 
         Parameters

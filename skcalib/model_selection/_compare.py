@@ -1,6 +1,8 @@
 """compare_calibrators: all metrics of several calibrators on held-out data."""
 
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.base import clone
@@ -47,23 +49,23 @@ class Uncalibrated(BaseCalibrator):
 
 
 def compare_calibrators(
-    calibrators,
-    X,
-    y,
+    calibrators: Any,
+    X: Any,
+    y: Any,
     *,
-    sample_weight=None,
-    X_test=None,
-    y_test=None,
-    cv=5,
-    groups=None,
-    n_bins=15,
-    n_bootstrap=100,
-    scoring=(),
-    classes=None,
-    random_state=0,
-    n_jobs=None,
-    verbose=0,
-):
+    sample_weight: Any = None,
+    X_test: Any = None,
+    y_test: Any = None,
+    cv: Any = 5,
+    groups: Any = None,
+    n_bins: int = 15,
+    n_bootstrap: int = 100,
+    scoring: Sequence[str] = (),
+    classes: Any = None,
+    random_state: Any = 0,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+) -> CalibratorComparison:
     """Compare calibrators, and no calibration, on data they were not fitted on.
 
     Parameters

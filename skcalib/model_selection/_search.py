@@ -3,6 +3,7 @@
 import time
 from functools import partial
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -39,10 +40,7 @@ from skcalib.model_selection._stack import (
 STACK = "stack"
 UNTOUCHED = "uncalibrated"
 # The finalists of a stack that are made of its first mixture.
-REMAPPED = (
-    "mixture",
-    "mixture, then OrderPreservingScaling",
-)
+REMAPPED = ("mixture", "mixture, then OrderPreservingScaling")
 
 
 class CalibratorSearch(BaseCalibrator):
@@ -193,6 +191,8 @@ class CalibratorSearch(BaseCalibrator):
     True
     """
 
+    best_calibrator_: Any
+
     _parameter_constraints: dict = {
         "calibrators": [list, tuple, dict, None],
         "scoring": [str, callable],
@@ -230,7 +230,9 @@ class CalibratorSearch(BaseCalibrator):
 
     # The candidates validate their own parameters.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y, sample_weight=None, groups=None):
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Choose a calibrator and fit it on everything.
 
         Parameters
@@ -331,7 +333,7 @@ class CalibratorSearch(BaseCalibrator):
     def _fit_stack(self, candidates, data, splits):
         """Fit all candidates, and the weights of the stack."""
         budget = np.inf if self.max_time is None else self.max_time
-        tell = self._tell()
+        tell = Progress(type(self).__name__, shown=self.verbose > 0).note
         fitted, seconds = fit_all(
             candidates, data, self.n_features_in_, len(splits), budget, tell
         )
@@ -382,9 +384,6 @@ class CalibratorSearch(BaseCalibrator):
             "each of two classes, and splits that leave some of both to fit on."
         )
 
-    def _tell(self):
-        return Progress(type(self).__name__, shown=self.verbose > 0).note
-
     def _rule(self):
         default = STACK if self.calibrators is None else "one_standard_error"
         return default if self.rule is None else self.rule
@@ -429,7 +428,8 @@ class CalibratorSearch(BaseCalibrator):
             for calibrator in candidates.values()
             for rows in splits
         )
-        told = list(candidates), len(splits), self.n_jobs, self._tell()
+        tell = Progress(type(self).__name__, shown=self.verbose > 0).note
+        told = list(candidates), len(splits), self.n_jobs, tell
         per_candidate = [list(zip(*f, strict=True)) for f in run_told(calls, *told)]
         scores = np.array([np.concatenate(folds) for folds, _ in per_candidate])
         seconds = np.array([np.mean(folds) for _, folds in per_candidate])

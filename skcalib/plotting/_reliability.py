@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -113,23 +114,23 @@ class ReliabilityDisplay(FromEstimator):
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_proba,
+        y_true: Any,
+        y_proba: Any,
         *,
-        n_bins=15,
-        strategy="uniform",
-        class_=None,
-        labels=None,
-        pos_label=None,
-        sample_weight=None,
-        interval="consistency",
-        n_bootstrap=500,
-        confidence_level=0.95,
-        random_state=0,
-        name=None,
-        ax=None,
-        **options,
-    ):
+        n_bins: int = 15,
+        strategy: str = "uniform",
+        class_: Any = None,
+        labels: Any = None,
+        pos_label: Any = None,
+        sample_weight: Any = None,
+        interval: str = "consistency",
+        n_bootstrap: int = 500,
+        confidence_level: float = 0.95,
+        random_state: Any = 0,
+        name: str | None = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> Self:
         """Draw the diagram of predicted probabilities.
 
         Parameters
