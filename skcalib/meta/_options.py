@@ -75,6 +75,12 @@ class OptionCalibration(BaseCalibrator):
     n_features_in_ : int
         Number of options of the longest question.
 
+    Warns
+    -----
+    ConvergenceWarning
+        If no temperature is best, as of `TemperatureScaling`, or the search for the
+        offsets ended early. The best point found is kept.
+
     See Also
     --------
     pad_options : The rows by themselves, which metrics and other calibrators take.
@@ -173,6 +179,7 @@ class OptionCalibration(BaseCalibrator):
         """Find the temperature, then the offsets along with it."""
         options = {"prior": self.prior, "max_iter": self.max_iter}
         result = fit_temperature(data, **options)
+        self._record(result)
         self.temperature_ = float(result.x[0])
         self.offset_ = np.zeros(data.n_classes)
         if self.position_offset:
@@ -185,7 +192,7 @@ class OptionCalibration(BaseCalibrator):
             )
             self.temperature_ = float(np.exp(-result.x[0]))
             self.offset_ = result.x[1:]
-        self._record(result)
+            self._record(result)
 
     def calibration_map(self):
         """Return the division by the temperature, and the offsets."""

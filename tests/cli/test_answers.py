@@ -121,6 +121,7 @@ def test_a_table_has_a_line_a_type(skcalib, answers_file):
     assert "[" not in bare
 
 
+@pytest.mark.slow
 def test_answers_come_from_standard_input_too(answers_file):
     pytest.importorskip("typer")
     run = subprocess.run(  # noqa: S603

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
 from skcalib import (
@@ -192,6 +193,12 @@ def test_a_few_questions_hardly_move_the_offsets():
 def test_bad_questions_are_refused_and_named(X, y, message):
     with pytest.raises(ValueError, match=message):
         OptionCalibration().fit(X, y)
+
+
+def test_answers_without_an_error_have_no_best_temperature():
+    X, y = [[1.0, 2.0], [2.0, 1.0, 0.0]] * 5, [1, 0] * 5
+    with pytest.warns(ConvergenceWarning, match="OptionCalibration stopped early"):
+        OptionCalibration(prior=None).fit(X, y)
 
 
 def test_more_options_than_were_fitted_to_are_refused():
