@@ -346,8 +346,8 @@ def networks_table(rows):
     own = [row for row in own if row["network"] != FIRST]
     own = [row | {"network": NETWORKS[row["network"]][0]} for row in own]
     title = (
-        f"Accuracy in percent / NLL, severity {own[0]['severity']}: twice as many images "
-        "to judge by as to fit on"
+        f"Accuracy in percent / NLL, severity {own[0]['severity']}: twice as many "
+        "images to judge by as to fit on"
     )
     heads = ("network", "kind", "samples")
     columns = [*(HEADS[h] for h in heads), *MAIN, *DIFFERENCES]
