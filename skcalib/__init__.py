@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
     from skcalib.calibrators import VennAbersCalibration as VennAbersCalibration
     from skcalib.clamping import NeuralClamping as NeuralClamping
     from skcalib.clamping import NeuralClampingCV as NeuralClampingCV
+    from skcalib.meta import BoostedCalibration as BoostedCalibration
     from skcalib.meta import CalibratedClassifier as CalibratedClassifier
     from skcalib.meta import DenseCalibration as DenseCalibration
     from skcalib.meta import GroupCalibration as GroupCalibration
@@ -62,6 +63,7 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
 _HOME = {
     "BayesianBinning": "skcalib.calibrators",
     "BetaCalibration": "skcalib.calibrators",
+    "BoostedCalibration": "skcalib.meta",
     "Calibrated": "skcalib._calibrate",
     "CalibratedClassifier": "skcalib.meta",
     "CalibratorSearch": "skcalib.model_selection",

@@ -15,6 +15,7 @@ from sklearn_checks import (
 
 from skcalib import (
     BetaCalibration,
+    BoostedCalibration,
     CalibratedClassifier,
     DenseCalibration,
     EnsembleTemperatureScaling,
@@ -48,6 +49,7 @@ METHODS = [
     DenseCalibration(),
     OptionCalibration(),
     GroupCalibration(),
+    BoostedCalibration(),
 ]
 
 # Increasing curves, and maps that start from a temperature and are shrunk to it.
@@ -63,6 +65,7 @@ KEEP_THE_ORDER = (
     DenseCalibration,
     OptionCalibration,
     GroupCalibration,
+    BoostedCalibration,
     OrderPreservingScaling,
     BetaCalibration,
     IsotonicCalibration,
