@@ -197,7 +197,11 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             from skcalib._blocks._dask import share_equal
 
             return share_equal(self.predict(X), y, sample_weight)
-        found = column_on_host(self.predict(X))
+        return self._accuracy(self.predict(X), X, y, sample_weight)
+
+    def _accuracy(self, found, X, y, sample_weight):
+        """Return the share of predicted classes that are right, or their mean share."""
+        found = column_on_host(found)
         if is_shares(y):
             names = column_names(X)
             return mean_share(y, found, self.classes_, names, sample_weight)

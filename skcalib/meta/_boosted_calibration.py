@@ -4,7 +4,6 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.metrics import accuracy_score
 from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -278,8 +277,8 @@ class BoostedCalibration(BaseCalibrator):
         X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
             Logits, in the layout seen by `fit`.
 
-        y : array-like of shape (n_samples,)
-            True classes.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes, or shares of all classes as in `fit`.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
@@ -293,7 +292,7 @@ class BoostedCalibration(BaseCalibrator):
             Share of right predictions.
         """
         predicted = self.predict(X, features=features)
-        return accuracy_score(column_on_host(y), predicted, sample_weight=sample_weight)
+        return self._accuracy(predicted, X, y, sample_weight)
 
     def _first(self):
         if self.calibrator is None:

@@ -4,7 +4,6 @@ from numbers import Real
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._base import BaseCalibrator, fit_checked
@@ -314,8 +313,8 @@ class GroupCalibration(BaseCalibrator):
         X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
             Logits, in the layout seen by `fit`.
 
-        y : array-like of shape (n_samples,)
-            True classes.
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes, or shares of all classes as in `fit`.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
@@ -329,7 +328,7 @@ class GroupCalibration(BaseCalibrator):
             Share of right predictions.
         """
         predicted = self.predict(X, groups=groups)
-        return accuracy_score(y, predicted, sample_weight=sample_weight)
+        return self._accuracy(predicted, X, y, sample_weight)
 
     def calibrator_of(self, group):
         """Return the calibrator of the rows of one group, from the same logits.

@@ -130,6 +130,9 @@ def test_labels_that_are_shares_are_those_of_repeated_rows():
         known.predict_proba(X, features=features),
         rtol=1e-6,
     )
+    assert boosted.score(X, np.eye(2)[y], features=features) == pytest.approx(
+        known.score(X, y, features=features)
+    )
     assert quick().fit(X, 0.8 * np.eye(2)[y] + 0.1, features=features).n_rounds_ > 0
 
 

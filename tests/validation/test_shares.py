@@ -159,8 +159,11 @@ def test_groups_belong_to_rows():
     row, column, weight = repeated(shares, votes)
     grouped = GroupCalibration(TemperatureScaling(), strength=10.0)
     found = grouped.fit(logits, shares, votes, groups=groups).coef_
+    score = grouped.score(logits, shares, votes, groups=groups)
     grouped.fit(logits[row], column, weight, groups=groups[row])
     assert_allclose(found, grouped.coef_, rtol=1e-10)
+    expected = grouped.score(logits[row], column, weight, groups=groups[row])
+    assert score == pytest.approx(expected, rel=1e-10)
 
 
 def test_the_logits_of_a_row_are_kept_once():
