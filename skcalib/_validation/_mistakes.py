@@ -49,7 +49,7 @@ def refuse_swapped(labels: Any, scores: Any, names: tuple[str, str]) -> None:
 
 
 def _shape(values: Any) -> tuple[int, ...]:
-    return tuple(values.shape) if hasattr(values, "shape") else np.shape(values)
+    return tuple((values if hasattr(values, "shape") else np.asarray(values)).shape)
 
 
 def _few(values: Any) -> NDArray[Any]:
