@@ -8,6 +8,7 @@ import numpy as np
 
 from skcalib._optional import import_optional
 from skcalib.metrics._bins import Floats
+from skcalib.metrics._groups import GroupComparison
 from skcalib.metrics._registry import METRICS
 
 
@@ -37,6 +38,9 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
 
     confidence_level : float
         Level of the intervals.
+
+    groups : GroupComparison or None
+        What `compare_groups` finds, if groups were given.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
         n_bins: int,
         n_bootstrap: int,
         confidence_level: float,
+        groups: GroupComparison | None,
     ) -> None:
         self._estimates = estimates
         self.n_samples = n_samples
@@ -55,6 +60,7 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
         self.n_bins = n_bins
         self.n_bootstrap = n_bootstrap
         self.confidence_level = confidence_level
+        self.groups = groups
 
     def __getitem__(self, name: str) -> MetricEstimate:
         return self._estimates[name]
@@ -73,6 +79,7 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
         report : dict
             The attributes, and under "metrics" a dict (value, low, high) by name.
         """
+        groups = {} if self.groups is None else {"groups": self.groups.to_dict()}
         return {
             "n_samples": self.n_samples,
             "n_classes": self.n_classes,
@@ -80,6 +87,7 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
             "n_bootstrap": self.n_bootstrap,
             "confidence_level": self.confidence_level,
             "metrics": {name: e._asdict() for name, e in self._estimates.items()},
+            **groups,
         }
 
     def to_frame(self) -> Any:
@@ -120,7 +128,8 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
     def __str__(self) -> str:
         width = max(len(title) for title, *_ in self._rows())
         lines = [f"{a:<{width}}  {b:>8}  {c}".rstrip() for a, b, c in self._rows()]
-        return "\n".join([self._title, "", *lines])
+        groups = [] if self.groups is None else ["", str(self.groups)]
+        return "\n".join([self._title, "", *lines, *groups])
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={self[name].value:.4g}" for name in self)
@@ -133,7 +142,10 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
             for a, b, c in self._rows()
         )
         caption = f"<caption>{escape(self._title)}</caption>"
-        return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
+        table = f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
+        if self.groups is None:
+            return table
+        return f"{table}<pre>{escape(str(self.groups))}</pre>"
 
 
 def interval(

@@ -78,6 +78,16 @@ class GroupComparison:
     pvalue_equal: float
     confidence_level: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers and strings only, ready for JSON.
+
+        Returns
+        -------
+        comparison : dict
+            The attributes, arrays as lists.
+        """
+        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
+
     def to_frame(self) -> Any:
         """Return a pandas DataFrame.
 

@@ -191,6 +191,7 @@ def multilabel_report(
         "n_bins": n_bins,
         "n_bootstrap": int(n_bootstrap),
         "confidence_level": float(confidence_level),
+        "groups": None,
     }
 
     def estimate(name: str, value: float, drawn: Floats) -> MetricEstimate:
@@ -216,12 +217,17 @@ def multilabel_report(
     return report
 
 
-def refuse_pos_label(pos_label: object) -> None:
-    """Refuse the name of a class where there are labels."""
+def refuse_beside_labels(pos_label: object, groups: Any = None) -> None:
+    """Refuse the name of a class, and groups, where there are labels."""
     if pos_label is not None:
         raise ValueError(
             f"pos_label={pos_label!r} beside multilabel=True: every column is the "
             "probability that its label is set. Leave pos_label out."
+        )
+    if groups is not None:
+        raise ValueError(
+            "groups beside multilabel=True: groups are compared by predicted classes, "
+            "which labels have not. Report one label at a time."
         )
 
 

@@ -18,10 +18,11 @@ from skcalib._validation import (
 from skcalib.metrics._accumulator import CalibrationAccumulator
 from skcalib.metrics._bins import Floats, check_bootstrap
 from skcalib.metrics._estimates import CalibrationReport, MetricEstimate, interval
+from skcalib.metrics._groups import GroupComparison, compare_groups
 from skcalib.metrics._multi_label import (
     IN_LABEL_REPORT,
     multilabel_report,
-    refuse_pos_label,
+    refuse_beside_labels,
 )
 from skcalib.metrics._registry import (
     IN_REPORT,
@@ -45,6 +46,7 @@ def calibration_report(
     confidence_level: float = 0.95,
     random_state: int | np.random.RandomState | None = None,
     multilabel: bool = False,
+    groups: ArrayLike | None = None,
 ) -> CalibrationReport:
     """Compute metrics of predicted probabilities, with bootstrap intervals.
 
@@ -90,6 +92,9 @@ def calibration_report(
         probability of each label and their mean, without "accuracy" and "sce"; `labels`
         names the labels.
 
+    groups : array-like of shape (n_samples,), default=None
+        The group of each row, for `compare_groups`, whose table is ``report.groups``.
+
     Returns
     -------
     report : CalibrationReport
@@ -130,7 +135,7 @@ def calibration_report(
     names = check_names(metrics, IN_LABEL_REPORT if multilabel else IN_REPORT)
     check_bootstrap(n_bootstrap, confidence_level)
     if multilabel:
-        refuse_pos_label(pos_label)
+        refuse_beside_labels(pos_label, groups)
         return multilabel_report(
             y_true,
             y_proba,
@@ -143,22 +148,22 @@ def calibration_report(
             random_state=random_state,
         )
     given = y_true, y_proba, labels, sample_weight, pos_label
+    compared = _compared(given, groups, confidence_level)
     if is_dask(y_proba) and not n_bootstrap:
         return _report_of_sums(given, names, n_bins, confidence_level)
     *shared, row = rows_of_shares(*given)
     given = *shared, pos_label
-    top_label = not RANKED.keys().isdisjoint(names)
-    codes, proba, weight = check_proba(*given, top_label=top_label, blocks=True)
+    top = not RANKED.keys().isdisjoint(names)
+    codes, proba, weight = check_proba(*given, top_label=top, blocks=True)
     if not weight.all() and n_bootstrap:
         # Or a replicate could draw rows of no weight only.
         codes, proba, weight = _used(codes, proba, weight)
-    event = is_event(given[0], pos_label)
-    rows = RowStatistics(proba, codes, check_whole("n_bins", n_bins), event)
+    n_bins, event = check_whole("n_bins", n_bins), is_event(given[0], pos_label)
+    rows = RowStatistics(proba, codes, n_bins, event)
     value = evaluate(rows, weight[np.newaxis], names)
     values = {name: float(value[name][0]) for name in names}
-    low, high = _intervals(
-        rows, weight, row, values, n_bootstrap, confidence_level, random_state
-    )
+    drawn = n_bootstrap, confidence_level, random_state
+    low, high = _intervals(rows, weight, row, values, *drawn)
     return CalibrationReport(
         {name: MetricEstimate(values[name], low[name], high[name]) for name in names},
         n_samples=int(np.count_nonzero(weight) if row is None else row[-1] + 1),
@@ -166,6 +171,24 @@ def calibration_report(
         n_bins=rows.n_bins,
         n_bootstrap=int(n_bootstrap),
         confidence_level=float(confidence_level),
+        groups=compared,
+    )
+
+
+def _compared(
+    given: tuple[Any, ...], groups: ArrayLike | None, confidence_level: float
+) -> GroupComparison | None:
+    if groups is None:
+        return None
+    y_true, y_proba, labels, sample_weight, pos_label = given
+    return compare_groups(
+        y_true,
+        y_proba,
+        groups,
+        labels=labels,
+        pos_label=pos_label,
+        sample_weight=sample_weight,
+        confidence_level=confidence_level,
     )
 
 
@@ -184,6 +207,7 @@ def _report_of_sums(
         n_bins=n_bins,
         n_bootstrap=0,
         confidence_level=float(confidence_level),
+        groups=None,
     )
 
 

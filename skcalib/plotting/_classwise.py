@@ -7,7 +7,7 @@ import numpy as np
 
 from skcalib._validation import check_proba, check_whole
 from skcalib.metrics._bins import check_bootstrap, check_strategy
-from skcalib.metrics._multi_label import LabelColumns, refuse_pos_label
+from skcalib.metrics._multi_label import LabelColumns, refuse_beside_labels
 from skcalib.plotting._binned_rows import BinnedRows, check_interval
 from skcalib.plotting._style import (
     COLOURS,
@@ -271,7 +271,7 @@ def _read_classes(y_true, y_proba, labels, sample_weight, pos_label):
 
 def _read_labels(y_true, y_proba, labels, sample_weight, pos_label):
     """Return the same of labels that may occur together, where they are known."""
-    refuse_pos_label(pos_label)
+    refuse_beside_labels(pos_label)
     given = LabelColumns(y_true, y_proba, sample_weight, labels)
 
     def rows_of(k):

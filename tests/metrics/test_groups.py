@@ -1,9 +1,11 @@
+import json
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from streams import draw_stream
 
-from skcalib.metrics import compare_groups
+from skcalib.metrics import calibration_report, compare_groups
 
 
 def draw_groups(rng, sizes, factors):
@@ -105,3 +107,21 @@ def test_what_cannot_be_compared_is_refused():
 def test_groups_without_any_gap_have_the_p_value_one():
     found = compare_groups([0, 1], [[0.5, 0.5], [0.5, 0.5]], ["a", "a"])
     assert found.pvalue_any == 1
+
+
+def test_a_report_holds_the_comparison_of_groups():
+    y, groups = [0, 1, 1, 0] * 20, ["a", "a", "b", "b"] * 20
+    proba = [[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]] * 20
+    options = {"sample_weight": np.arange(80.0), "confidence_level": 0.9}
+    report = calibration_report(y, proba, groups=groups, n_bootstrap=20, **options)
+    alone = compare_groups(y, proba, groups, **options)
+    assert str(report).endswith(f"\n\n{alone}")
+    assert str(alone) in report._repr_html_()
+    assert report.to_dict()["groups"] == alone.to_dict()
+    json.dumps(report.to_dict())
+    assert calibration_report(y, proba, n_bootstrap=0).groups is None
+
+
+def test_a_report_of_several_labels_has_no_groups():
+    with pytest.raises(ValueError, match="groups beside multilabel=True"):
+        calibration_report([[0, 1]], [[0.2, 0.7]], multilabel=True, groups=["a"])
