@@ -24,6 +24,7 @@ from skcalib._validation import (
     check_logits,
     column_on_host,
     is_tensor,
+    lone_class,
     refuse_dask,
     splits_of,
 )
@@ -367,6 +368,8 @@ class GroupCalibration(BaseCalibrator):
     def _cross_fitted(self, data, number):
         """Return the strength that held-out rows choose."""
         splits = splits_of(N_FOLDS, data, self.random_state)
+        if lone_class(splits, data.codes):
+            return STRENGTHS[0]
         gains = np.zeros((len(STRENGTHS), data.n_samples))
         for train, test in splits:
             whole = fit_checked(clone(self._whole()), data.subset(train))

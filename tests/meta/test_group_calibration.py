@@ -286,3 +286,11 @@ def test_groups_without_an_order_are_refused(names):
     groups = np.resize(np.array(names, dtype=object), 200)
     with pytest.raises(TypeError, match="Give every group a name of one type"):
         GroupCalibration().fit(X, y, groups=groups)
+
+
+def test_groups_are_not_told_apart_where_no_fold_can_judge():
+    X, groups = np.array([[2.0, 0], [1, 0], [0, 1]]), ["a", "b", "a"]
+    fitted = GroupCalibration().fit(X, [0, 0, 1], groups=groups)
+    assert fitted.strength_ == np.inf
+    whole = fitted.calibrator_.predict_proba(X)
+    assert_allclose(fitted.predict_proba(X, groups=groups), whole)
