@@ -95,13 +95,15 @@ class CalibratorComparison:
         Parameters
         ----------
         metric : str, default="NLL"
-            One of `metrics`.
+            One of `metrics`, or its name in `calibration_report`, such as "nll".
 
         Returns
         -------
         comparison : CalibratorComparison
             The same rows in another order.
         """
+        titles = {COLUMNS.get(title, title): title for title in self.metrics}
+        metric = titles.get(metric, metric)
         if metric not in self.metrics:
             raise ValueError(f"metric={metric!r} is not among {self.metrics}.")
         value = (_sign(metric) or 1) * self.mean[:, self.metrics.index(metric)]

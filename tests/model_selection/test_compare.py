@@ -244,8 +244,9 @@ def test_a_sorted_table_begins_with_the_best_of_a_metric(table):
     assert ordered.names == ["TemperatureScaling", "uncalibrated"]
     assert_allclose(ordered.std[::-1], table.std)
     assert table.sorted("accuracy").names == table.names
-    with pytest.raises(ValueError, match="metric='nll' is not among"):
-        table.sorted("nll")
+    assert table.sorted("nll").names == ordered.names
+    with pytest.raises(ValueError, match="metric='logloss' is not among"):
+        table.sorted("logloss")
 
 
 def test_a_table_for_a_paper_has_the_best_in_bold(table):
