@@ -223,6 +223,7 @@ def test_columns_in_another_order_are_refused():
 
 
 def test_it_is_no_file_and_no_graph(tmp_path):
+    pytest.importorskip("onnx")
     X, y, features = draw(100)
     boosted = quick().fit(X, y, features=features)
     with pytest.raises(TypeError, match="BoostedCalibration"):
