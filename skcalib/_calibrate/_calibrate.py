@@ -312,16 +312,19 @@ def _scores_of(given: dict[str, Any], X: Any, y: Any) -> tuple[Any, Any, Any, An
     if given["proba"] is not None:
         front = FunctionTransformer(logits_from_proba)
         return logits_from_proba(given["proba"]), front, None, y
-    network = Given.of(given["model"])
-    if network.kind == "callable":
+    model = given["model"]
+    is_array = isinstance(model, (list, tuple)) or hasattr(model, "__array__")
+    # Without torch, all that is no file would be taken for a module.
+    network = None if is_array else Given.of(model)
+    if network is None or network.kind == "callable":
         raise TypeError(
-            f"model is a {type(given['model']).__name__}. It is a scikit-learn "
-            "classifier, a torch module or an ONNX model; of an array say what it "
-            "holds, logits=... or proba=..."
+            f"model is a {type(model).__name__}. It is a scikit-learn classifier, a "
+            "torch module or an ONNX model; of an array say what it holds, logits=... "
+            "or proba=..."
         )
     if X is None:
         raise TypeError("Pass X, the inputs of the model, and y, the true classes.")
-    front = given["model"]
+    front = model
     if not isinstance(front, FrozenLogits):
         front = OnnxLogits(front) if network.kind == "onnx" else TorchLogits(front)
     if y is None:
