@@ -41,6 +41,7 @@ METHODS = {
     "temperature, top versus all": TemperatureScaling(objective="top"),
     "ensemble temperature": EnsembleTemperatureScaling(),
     "vector": VectorScaling(),
+    "vector, top versus all": VectorScaling(objective="top"),
     "matrix, ODIR": MatrixScaling(),
     "Dirichlet, ODIR": DirichletCalibration(),
     "structured vector": StructuredMatrixScaling(structure="vector"),

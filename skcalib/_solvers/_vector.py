@@ -12,6 +12,9 @@ diag(z) A between them: diagonal matrices in all four places, less the outer pro
 Newton's steps are exact; beyond, its 2 x 2 diagonal blocks (block Jacobi) precondition
 conjugate gradients and memory stays proportional to K.
 
+The log-loss of the confidence in the predicted class (`_top_versus_all`) may take the
+place of the log-loss. It need not be convex, and L-BFGS finds a local minimum.
+
 Deviation: the plain form has no optimum where a map can tell the samples apart without
 error, and many where a class has none; a penalty that no loss shows picks one.
 """
@@ -26,10 +29,12 @@ from scipy.linalg import cho_factor, cho_solve
 
 from skcalib._blocks import CalibrationData
 from skcalib._numerics import softmax_
+from skcalib._solvers import _lbfgs
 from skcalib._solvers._descend import jittered
 from skcalib._solvers._newton_cg import Expansion, minimize
-from skcalib._solvers._result import Result
+from skcalib._solvers._result import INTERRUPTED, Result
 from skcalib._solvers._softmax import Exponentials, curvature_product
+from skcalib._solvers._top_versus_all import top_expansion_of_block
 
 Array = NDArray[np.float64]
 
@@ -39,6 +44,10 @@ MAX_DENSE_CLASSES = 300
 # In units of the curvature: too weak to be seen in a loss, but samples that a map can
 # tell apart without error have an optimum too.
 SLIGHT = 1e-10
+# Nats to be gained that only the gradient can tell from none.
+LOWEST = 1e-16
+# Nats above its minimum to which the log-loss is solved where it is but a start.
+NEAR = 1e-6
 # In units of the Hessian's diagonal, so that rounding leaves it positive definite.
 RIDGE = 1e-10
 
@@ -67,6 +76,43 @@ def fit_vector(
 
     x = start if near is None else near
     return minimize(expand, loss, x, tol=tol, max_iter=max_iter, blind=blind)
+
+
+def fit_top_vector(
+    data: CalibrationData, start: Array, *, penalty: Array, tol: float, max_iter: int
+) -> Result:
+    """Minimise the top-versus-all loss + sum(penalty * (x - start)^2) by L-BFGS.
+
+    It need not be convex: the search begins at `start` or at the optimum of the
+    log-loss, whichever is lower, and its steps are in units of the log-loss's Hessian.
+    """
+
+    def evaluate(flat: Array) -> tuple[float, Array]:
+        x = flat.reshape(start.shape)
+        loss, gradient = data.sum(partial(top_expansion_of_block, x))
+        away = x - start
+        gradient += 2 * penalty * away
+        return float(loss + (penalty * away**2).sum()), gradient.ravel()
+
+    def precondition(r: Array) -> Array:
+        return curvature.precondition(r.reshape(start.shape)).ravel()
+
+    other = fit_vector(data, start, penalty=penalty, tol=NEAR, max_iter=max_iter).x
+    points = [(x, evaluate(x.ravel())) for x in (start, other)]
+    x, first = min(points, key=lambda point: point[1][0])
+    curvature = _expand(data, x, penalty, start, None)
+    found = _lbfgs.minimize(
+        evaluate,
+        x.ravel(),
+        precondition=precondition,
+        max_evaluations=max_iter,
+        tol=max(tol, LOWEST),
+        first=first,
+    )
+    if found.message == INTERRUPTED:
+        # Half a fit is none: others need not stop at a warning.
+        raise KeyboardInterrupt
+    return found.at(found.x.reshape(start.shape))
 
 
 def slight_penalty(data: CalibrationData, x: Array) -> Array:

@@ -7,14 +7,15 @@ import numpy as np
 from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Softmax
 from skcalib._numerics import LARGEST_LOGIT
-from skcalib._sklearn_compat import Interval
+from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._temperature import (
     LEAST_TEMPERATURE,
     PRIOR,
     fit_temperature,
     prior_strength,
 )
-from skcalib._solvers._vector import fit_vector, slight_penalty
+from skcalib._solvers._temperature_search import search_temperature
+from skcalib._solvers._vector import fit_top_vector, fit_vector, slight_penalty
 from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._seen_range import clip_masked
 
@@ -23,21 +24,30 @@ class VectorScaling(BaseCalibrator):
     r"""Scale and shift the logits of each class.
 
     Finds the vectors :math:`v` and :math:`b` that minimise the negative
-    log-likelihood of :math:`\operatorname{softmax}(v \odot z + b)` [1]_.
+    log-likelihood of :math:`\operatorname{softmax}(v \odot z + b)` [1]_, or another
+    objective.
 
     Parameters
     ----------
+    objective : {"log_loss", "top"}, default="log_loss"
+        What is minimised on the calibration set: the negative log-likelihood, or the
+        log-loss of the confidence in the predicted class against whether it is right
+        (top-versus-all) [2]_. The predicted class is that of the logits as they came,
+        not of the map.
+
     prior : float or None, default=8.0
         Strength, in samples, of a weak pull of the temperature towards 1, as in
         `TemperatureScaling`, and of all factors and offsets towards those of the
         temperature; None is the maximum likelihood of [1]_. See Notes.
 
     tol : float, default=1e-20
-        How far above its minimum, in nats, the mean log-loss may end. The errors of
+        How far above its minimum, in nats, the mean objective may end. The errors of
         the parameters go with its root, so it lies far below the rounding of the loss.
+        No less than 1e-16 for ``objective="top"``.
 
     max_iter : int, default=100
-        Largest number of Newton steps.
+        Largest number of Newton steps; for ``objective="top"`` of passes over the data,
+        after at most so many steps for a start.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default columns of a data frame that are
@@ -58,11 +68,11 @@ class VectorScaling(BaseCalibrator):
         map must not multiply.
 
     loss_ : float
-        Mean log-loss on the calibration set, among the classes that occur, plus the
+        Mean objective on the calibration set, among the classes that occur, plus the
         penalties (see Notes).
 
     n_iter_ : int
-        Newton steps used.
+        Newton steps used, or passes for ``objective="top"``.
 
     gradient_norm_ : float
         Euclidean norm of the gradient at the solution.
@@ -80,14 +90,23 @@ class VectorScaling(BaseCalibrator):
 
     Notes
     -----
-    The loss is convex and solved to its optimum by Newton's method from the
+    The log-loss is convex and solved to its optimum by Newton's method from the
     temperature solution. A class that does not occur in the calibration set is left
     out of the fit and has the mean factor and the mean offset of the others: the data
     say nothing about it, and the likelihood alone would push its probability to 0.
 
     With a `prior` of :math:`c`, :math:`\frac{c}{n} (\lVert T v - 1 \rVert^2 + \lVert b
-    \rVert^2)` is added to the mean log-loss of :math:`n` samples, with :math:`T` the
-    temperature. Classes with few samples, which would overfit, stay near it.
+    \rVert^2)` is added to the mean objective of :math:`n` samples, with :math:`T` the
+    temperature for it. Classes with few samples, which would overfit,
+    stay near it.
+
+    The top objective need not be convex. L-BFGS starts from its temperature or from the
+    optimum of the log-loss, whichever is lower, and ends in a minimum that need not be
+    the lowest. It judges one probability of each row, that of the class predicted by
+    the logits among the classes that occur: how the others share the rest, only the
+    prior and the rows in which they are predicted say, and the largest probability may
+    become that of another class. Rows whose logits rule out all classes but a wrong one
+    may keep the search from its end. With two classes it is the log-loss.
 
     Where some map makes no error on the calibration set, the likelihood alone has no
     optimum. A ridge penalty towards the temperature solution, 1e-10 of the curvature
@@ -102,18 +121,24 @@ class VectorScaling(BaseCalibrator):
     ----------
     .. [1] Guo, Pleiss, Sun & Weinberger. "On Calibration of Modern Neural Networks",
        ICML 2017. https://arxiv.org/abs/1706.04599
+    .. [2] Le Coz, Herbin & Adjed. "Confidence Calibration of Classifiers with Many
+       Classes", NeurIPS 2024. https://arxiv.org/abs/2411.02988
 
     Examples
     --------
-    >>> from skcalib import VectorScaling
+    >>> from skcalib import TemperatureScaling, VectorScaling
     >>> from skcalib.datasets import make_logits
     >>> X, y = make_logits(1000, 3, random_state=0)
     >>> VectorScaling().fit(X, y).coef_.shape
     (3,)
+    >>> top = VectorScaling(objective="top").fit(X, y)
+    >>> top.loss_ < TemperatureScaling(objective="top").fit(X, y).loss_
+    True
     """
 
     by_sums = True
     _parameter_constraints: dict = {
+        "objective": [StrOptions({"log_loss", "top"})],
         "prior": [Interval(Real, 0, None, closed="neither"), None],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -122,7 +147,16 @@ class VectorScaling(BaseCalibrator):
 
     learns_by_class = True
 
-    def __init__(self, *, prior=PRIOR, tol=1e-20, max_iter=100, classes=None):
+    def __init__(
+        self,
+        *,
+        objective="log_loss",
+        prior=PRIOR,
+        tol=1e-20,
+        max_iter=100,
+        classes=None,
+    ):
+        self.objective = objective
         self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
@@ -130,8 +164,14 @@ class VectorScaling(BaseCalibrator):
 
     def fit_calibration(self, data):
         """Fit factors and offsets of the classes that occur."""
+        if self.objective == "top":
+            fit = fit_top_vector
+            options = {"tol": 1e-10, "max_iter": self.max_iter}
+            found = search_temperature(data, "top", 0.0, prior=self.prior, **options)
+        else:
+            fit = fit_vector
+            found = fit_temperature(data, prior=self.prior)
         # No smaller one has a finite inverse.
-        found = fit_temperature(data, prior=self.prior)
         temperature = max(found.x[0], LEAST_TEMPERATURE)
         data, self.logit_range_ = clip_masked(data, temperature)
         n_classes, present = data.n_classes, data.present
@@ -142,9 +182,7 @@ class VectorScaling(BaseCalibrator):
         # In units of the temperature, as logits may have any.
         scale = np.array([[min(temperature, LARGEST_LOGIT)], [1.0]])
         penalty += prior_strength(self.prior, data) * scale**2
-        result = fit_vector(
-            data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter
-        )
+        result = fit(data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter)
         self._record(result)
         factors, offsets = result.x
         self.coef_, self.intercept_ = fill_absent(

@@ -110,6 +110,16 @@ def test_a_tensor_gives_what_an_array_gives(place, calibrator, dtype):
     assert_allclose(again.predict_proba(array), expected, rtol=0, atol=tolerance)
 
 
+def test_top_versus_all_is_minimised_where_a_tensor_lies(on_device):
+    logits, y = make_logits(600, 4, random_state=0)
+    scaling = VectorScaling(objective="top")
+    expected = scaling.fit(logits, y).predict_proba(logits)
+    X = torch.tensor(logits)
+    proba = scaling.fit(X, torch.tensor(y)).predict_proba(X)
+    # A search by the loss alone ends where its rounding hides the rest.
+    assert_allclose(proba.numpy(), expected, rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize("calibrator", ON_HOST, ids=name_of)
 def test_what_sorts_refuses_a_tensor_on_a_device(on_device, calibrator):
     logits, y = make_logits(100, 3, random_state=0)

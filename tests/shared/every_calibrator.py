@@ -43,6 +43,7 @@ _VARIANTS = {
         {"objective": "focal"},
         {"objective": "top"},
     ],
+    "VectorScaling": [{"objective": "top"}],
     "VennAbersCalibration": [{"cv": 3}, {"method": "one_vs_one"}],
 }
 
