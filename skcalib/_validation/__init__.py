@@ -15,7 +15,7 @@ from skcalib._validation._containers import (
 from skcalib._validation._dense import as_rows, check_class_axis, spread_weight
 from skcalib._validation._event import is_event
 from skcalib._validation._from_proba import log_proba_rows, logits_from_proba
-from skcalib._validation._groups import check_groups
+from skcalib._validation._groups import check_both_times, check_groups
 from skcalib._validation._logits import (
     INDEX_ROWS,
     as_repetitions,
@@ -72,6 +72,7 @@ __all__ = [
     "check_all_known",
     "check_answers",
     "check_batch",
+    "check_both_times",
     "check_calibration_set",
     "check_class_axis",
     "check_floats",

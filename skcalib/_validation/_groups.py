@@ -1,4 +1,4 @@
-"""The group of each row, such as a market or a device."""
+"""What comes beside the rows, such as the group of each, a market or a device."""
 
 from typing import Any
 
@@ -30,3 +30,13 @@ def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
                 "order. Give every group a name of one type, such as str."
             ) from error
     return array
+
+
+def check_both_times(owner: object, name: str, value: Any, *, in_fit: bool) -> None:
+    """Refuse what came beside the rows of `fit` only, or of a prediction only."""
+    if (value is not None) != in_fit:
+        fitted, came = ("with", "without") if in_fit else ("without", "with")
+        raise ValueError(
+            f"{type(owner).__name__} was fitted {fitted} {name} and is asked to "
+            f"predict {came}. Pass {name}= both times, or never."
+        )

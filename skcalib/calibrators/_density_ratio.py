@@ -17,6 +17,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._numerics import log_softmax_, split_top
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
+    check_both_times,
     check_calibration_set,
     check_logits,
     column_names,
@@ -335,14 +336,8 @@ class DensityRatioCalibration(BaseCalibrator):
         return X[:, : self.n_logits], X[:, self.n_logits :]
 
     def _check_features(self, features, logits):
-        if self._n_features is None or features is None:
-            fitted, came = (
-                ("with", "without") if features is None else ("without", "with")
-            )
-            raise ValueError(
-                f"DensityRatioCalibration was fitted {fitted} features and is asked to "
-                f"predict {came}. Pass features= both times, or never."
-            )
+        in_fit = self._n_features is not None
+        check_both_times(self, "features", features, in_fit=in_fit)
         check_consistent_length(logits, features)
         if features.shape[1] != self._n_features:
             raise ValueError(

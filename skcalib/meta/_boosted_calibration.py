@@ -13,6 +13,7 @@ from skcalib._maps import CalibrationMap, evaluate, log_proba
 from skcalib._numerics import choose, mean_and_error, softmax_, true_log_proba
 from skcalib._sklearn_compat import Interval, fit_context
 from skcalib._validation import (
+    check_both_times,
     check_calibration_set,
     check_logits,
     column_names,
@@ -233,14 +234,8 @@ class BoostedCalibration(BaseCalibrator):
         """
         check_is_fitted(self)
         source = check_logits(self, _on_host(X), reset=False)
-        if (features is None) != (self._n_features is None):
-            fitted, came = (
-                ("with", "without") if features is None else ("without", "with")
-            )
-            raise ValueError(
-                f"BoostedCalibration was fitted {fitted} features and is asked to "
-                f"predict {came}. Pass features= both times, or never."
-            )
+        in_fit = self._n_features is not None
+        check_both_times(self, "features", features, in_fit=in_fit)
         known = None
         if features is not None:
             known = self._check_features(features, source.shape[0], self._n_features)

@@ -19,6 +19,7 @@ from skcalib._numerics import choose, softmax_, true_log_proba
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._solvers._group_scaling import fit_group
 from skcalib._validation import (
+    check_both_times,
     check_calibration_set,
     check_groups,
     check_logits,
@@ -258,14 +259,7 @@ class GroupCalibration(BaseCalibrator):
         """
         check_is_fitted(self)
         source = check_logits(self, X, reset=False)
-        if (groups is None) != (not self.groups_):
-            fitted, came = (
-                ("with", "without") if groups is None else ("without", "with")
-            )
-            raise ValueError(
-                f"GroupCalibration was fitted {fitted} groups and is asked to predict "
-                f"{came}. Pass groups= both times, or never."
-            )
+        check_both_times(self, "groups", groups, in_fit=bool(self.groups_))
         if groups is None:
             return evaluate(self.calibrator_.calibration_map(), source)
         front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
