@@ -105,7 +105,7 @@ def _warn_of_sign(name: str, data: CalibrationData) -> None:
     if data.row is not None or min(len(first), len(second)) < LEAST_ROWS:
         return
     error = np.sqrt(first.var() / len(first) + second.var() / len(second))
-    if second.mean() - first.mean() > -SIGN_ERRORS * error:
+    if second.mean() - first.mean() >= -SIGN_ERRORS * error:
         return
     labels = data.classes.tolist()
     warn(

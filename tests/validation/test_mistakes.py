@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from skcalib import (
@@ -152,3 +153,9 @@ def test_normalise_refuses_what_no_sum_makes_probabilities(row):
 def test_probabilities_of_labels_are_not_normalised():
     with pytest.raises(ValueError, match="normalise=True divides rows"):
         logits_from_proba([[0.5, 0.9]], normalise=True, multilabel=True)
+
+
+def test_equal_log_odds_have_no_wrong_sign():
+    with pytest.warns(ConvergenceWarning, match="equal") as told:
+        TemperatureScaling().fit(np.zeros((100, 2)), np.arange(100) % 2)
+    assert len(told) == 1
