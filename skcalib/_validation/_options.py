@@ -85,8 +85,9 @@ def pad_options(
 
 def is_ragged(X: Any) -> bool:
     """Whether this is a list of arrays, or of lists of different length."""
-    if isinstance(X, np.ndarray):
-        return X.dtype == object and X.ndim == 1 and any(np.ndim(row) for row in X)
+    # Or a Series.
+    if getattr(getattr(X, "dtype", None), "kind", None) == "O" and np.ndim(X) == 1:
+        return any(np.ndim(row) for row in X)
     if not isinstance(X, (list, tuple)):
         return False
     if any(len(getattr(row, "shape", ())) > 0 for row in X):

@@ -105,7 +105,9 @@ def logits_of_options(
 ) -> NDArray[np.float64]:
     """Return the logits of the options of one question."""
     proba = _proba_told(told)
-    groups = [(option,) if isinstance(option, str) else option for option in options]
+    groups = [
+        option if isinstance(option, tuple | list) else (option,) for option in options
+    ]
     named = [token for group in groups for token in group]
     if len(groups) < 2 or len(set(named)) < len(named):
         raise ValueError(
@@ -135,7 +137,7 @@ def _proba_told(told: Any) -> dict[str, float]:
             "logarithm of its probability is needed."
         )
     for token, value in told.items():
-        if not (isinstance(value, Real) and value <= 0):
+        if not (isinstance(value, Real) and value <= SUM_TOLERANCE):
             raise ValueError(
                 f"The token {token!r} has the log-probability {value}; it is a number "
                 "of at most 0."

@@ -21,6 +21,8 @@ from skcalib.metrics import CalibrationReport, calibration_report
 # What is measured of (confidence, right) pairs, and what it is called.
 MEASURED = {"ece": "ECE %", "brier": "Brier"}
 WHOLE = "all"
+# What answers without a type are called beside others.
+NO_TYPE = "no type"
 
 
 class Answer(NamedTuple):
@@ -92,6 +94,8 @@ def judge_answers(path: Path, judging: Judging) -> JudgedAnswers:
         with path.open(encoding="utf-8-sig", errors="replace") as lines:
             answers = read_answers(lines, str(path))
     kinds = list(dict.fromkeys(answer.kind for answer in answers))
+    if kinds == [NO_TYPE]:
+        kinds = []
     if WHOLE in kinds and kinds != [WHOLE]:
         raise DataError(
             f'{path}: a type is called "{WHOLE}", as the whole is. Rename it.'
@@ -135,7 +139,8 @@ def _answer_of(line: str) -> Answer:
         raise ValueError(f"this is no JSON: {error}.") from error
     if not isinstance(given, dict):
         raise ValueError(f"a JSON object is needed, not {line.strip():.60}.")
-    kind = str(given.get("type", WHOLE))
+    kind = given.get("type")
+    kind = NO_TYPE if kind is None else str(kind)
     if {"logprobs", "answer"} <= given.keys():
         return Answer(kind, *_of_options(given))
     if {"confidence", "correct"} <= given.keys():

@@ -121,6 +121,17 @@ def test_a_table_has_a_line_a_type(skcalib, answers_file):
     assert "[" not in bare
 
 
+def test_answers_without_a_type_are_called_so_beside_others(skcalib, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    bare = '{"confidence": 0.9, "correct": true}\n'
+    typed, null = (bare.replace("}", f', "type": {t}}}') for t in ('"law"', "null"))
+    kinds = {bare + null: ["all"], bare + typed + null: ["no type", "law", "all"]}
+    for text, expected in kinds.items():
+        path.write_text(text)
+        run = skcalib("evaluate", "--jsonl", path, "--json", "--n-bootstrap", 0)
+        assert list(run.json["types"]) == expected
+
+
 @pytest.mark.slow
 def test_answers_come_from_standard_input_too(answers_file):
     pytest.importorskip("typer")

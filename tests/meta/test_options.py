@@ -100,6 +100,16 @@ def test_every_layout_comes_back_with_the_same_numbers():
     assert not np.isfinite(infinite).all(), "what was given is left as it was"
 
 
+def test_a_series_of_rows_is_a_list_of_them():
+    pd = pytest.importorskip("pandas")
+    X, y = draw_questions(50, 4)
+    series = pd.Series(X, index=np.arange(50)[::-1])
+    fitted = OptionCalibration().fit(series, y)
+    proba = OptionCalibration().fit(X, y).predict_proba(X)
+    for row, expected in zip(fitted.predict_proba(series), proba, strict=True):
+        assert_array_equal(row, expected)
+
+
 def test_tensors_with_minus_infinity_stay_tensors():
     torch = pytest.importorskip("torch")
     X, y = draw_questions(200, 5)

@@ -60,6 +60,11 @@ def test_tokens_that_say_the_same_option_are_added():
     assert_allclose(np.exp(logits), [[0.75, 0.125]])
 
 
+def test_tokens_may_be_numbers_and_a_sure_one_rounded_up():
+    logits = logits_from_top_logprobs([{32: 1e-7, 33: -20.0}], [32, 33])
+    assert_allclose(logits, [[1e-7, -20]])
+
+
 def test_each_question_may_have_options_of_its_own():
     top = [told(A=0.6, B=0.4), told(yes=0.5, no=0.3, maybe=0.2)]
     rows = logits_from_top_logprobs(top, [["A", "B"], ["yes", "no", "maybe"]])
