@@ -98,9 +98,11 @@ class BoostedCalibration(BaseCalibrator):
     Notes
     -----
     The features are numbers without gaps and come as metadata, ``fit(X, y,
-    features=...)`` and ``predict_proba(X, features=...)``, which scikit-learn's
-    metadata routing does for searches once ``set_fit_request(features=True)`` and
-    ``set_predict_proba_request(features=True)`` are called. They have to be at hand
+    features=...)`` and ``predict_proba(X, features=...)``. With scikit-learn's metadata
+    routing, searches that score by accuracy pass them on once
+    ``set_fit_request(features=True)`` and ``set_score_request(features=True)`` are
+    called, and pipelines after ``set_predict_proba_request(features=True)``; the
+    scorers of probabilities cannot. They have to be at hand
     where the model serves; it is no map of the logits and cannot be exported. A
     `CalibratedClassifier` hands none to predictions: calibrate its logits beside it, by
     `ClassifierLogits`. Of many classes it is slow: a round fits a tree for each.

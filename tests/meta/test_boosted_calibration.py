@@ -9,6 +9,8 @@ from scipy.special import softmax
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 import skcalib
 from skcalib import BoostedCalibration, IsotonicCalibration, TemperatureScaling
@@ -170,6 +172,10 @@ def test_it_is_cloned_pickled_and_searched():
         routed.set_predict_proba_request(features=True).set_score_request(features=True)
         search = GridSearchCV(routed, {"max_depth": [1, 2]}, cv=2)
         search.fit(X, y, features=features)
+        chain = make_pipeline(FunctionTransformer(), routed)
+        chain.fit(X, y, features=features)
+        piped = chain.predict_proba(X, features=features)
+    assert_array_equal(piped, proba)
     best = search.best_estimator_
     assert best.n_rounds_ > 0
     assert best.score(X, y, features=features) == pytest.approx(
