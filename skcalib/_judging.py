@@ -1,5 +1,6 @@
 """Held-out probabilities, before and after: what a calibration is judged by."""
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
 from skcalib._sklearn_compat import safe_indexing
 from skcalib._validation import lone_class, make_splits
+from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 
 # Passes on the splits, and may tell of them.
 Watch = Callable[[list[Any]], Iterable[Any]]
@@ -95,7 +97,8 @@ def cross_fit(
 ) -> HeldOut:
     """Judge every sample by an estimator that was fitted on the other folds.
 
-    Those that are equal in `rows` and of one class stay together.
+    Those that are equal in `rows` and of one class stay together. What all samples
+    lack, or look like, is told where an estimator is fitted to them all.
     """
     splits = make_splits(n_folds, rows, codes, np.ones(codes.shape[0]), seed)
     lone = lone_class(splits, codes)
@@ -107,8 +110,11 @@ def cross_fit(
         )
     after = np.empty_like(before)
     labels = classes[codes]
-    for train, test in watch(splits):
-        fitted = clone(estimator).fit(safe_indexing(X, train), labels[train])
-        after[test] = fitted.predict_proba(safe_indexing(X, test))
+    with warnings.catch_warnings():
+        for told in (AbsentClassWarning, ProbabilitiesAsLogitsWarning):
+            warnings.simplefilter("ignore", told)
+        for train, test in watch(splits):
+            fitted = clone(estimator).fit(safe_indexing(X, train), labels[train])
+            after[test] = fitted.predict_proba(safe_indexing(X, test))
     how = f"{len(codes):,} samples, cross-fitted in {len(splits)} folds"
     return HeldOut(codes, classes, before, after, how)

@@ -21,7 +21,7 @@ from skcalib import (
     logits_from_proba,
 )
 from skcalib.datasets import load_demo, make_logits
-from skcalib.exceptions import ProbabilitiesAsLogitsWarning
+from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 from skcalib.metrics import calibration_report
 
 LOGITS, Y = make_logits(600, 4, random_state=0)
@@ -209,6 +209,10 @@ def test_what_is_missing_or_too_much_is_named():
         calibrate(X=LOGITS, y=Y)
     with pytest.raises(TypeError, match=r"a ndarray.*logits=\.\.\. or proba="):
         calibrate(LOGITS, Y)
+    with pytest.raises(TypeError, match="none beside logits"):
+        calibrate(X=LOGITS, logits=LOGITS, y=Y)
+    with pytest.raises(TypeError, match="a classifier knows its own"):
+        calibrate(GaussianNB(), LOGITS, Y, classes=[3, 2, 1, 0])
     with pytest.raises(TypeError, match="Pass X and y"):
         calibrate(GaussianNB(), LOGITS)
     with pytest.raises(ValueError, match="are they swapped"):
@@ -219,6 +223,34 @@ def test_what_is_missing_or_too_much_is_named():
     lone[0] = 1
     with pytest.raises(ValueError, match="one class only to fit on, 0"):
         calibrate(logits=LOGITS[:, :2], y=lone, **QUICK)
+
+
+@pytest.mark.parametrize("n_rows", [1, 12])
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_classifier_is_not_judged_by_one_class(fitted, n_rows):
+    model = GaussianNB().fit(LOGITS, Y) if fitted else GaussianNB()
+    with pytest.raises(ValueError, match="one class only: 2"):
+        calibrate(model, LOGITS[:n_rows], np.full(n_rows, 2), **QUICK)
+
+
+def test_an_absent_class_is_told_of_once():
+    X, y = LOGITS[Y != 2], Y[Y != 2]
+    with pytest.warns(AbsentClassWarning, match="1 of 4 classes: 2") as told:
+        calibrate(logits=X, y=y, calibrator=PlattScaling(), n_bootstrap=0)
+    assert len(told) == 1
+    model = GaussianNB().fit(LOGITS, Y)
+    with pytest.warns(AbsentClassWarning) as told:
+        calibrate(model, X, y, calibrator=PlattScaling(), n_bootstrap=0)
+    assert len(told) == 1
+
+
+def test_a_loader_is_no_input_of_an_onnx_model():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    data = torch.utils.data.TensorDataset(torch.zeros(4, 4), torch.arange(4))
+    loader = torch.utils.data.DataLoader(data)
+    with pytest.raises(TypeError, match=r"X is a DataLoader, .* stack its"):
+        calibrate(load_demo().model, loader, [0, 1, 2, 3], **QUICK)
 
 
 def test_a_network_whose_inputs_are_changed_is_fitted_by_itself():

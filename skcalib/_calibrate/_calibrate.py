@@ -65,8 +65,8 @@ def calibrate(
         `CalibratedClassifier` does.
 
     X : array-like, data frame, Dataset or DataLoader, default=None
-        Inputs of `model`. Unless it is still to be fitted, it must not have been
-        trained on them.
+        Inputs of `model`; a Dataset or DataLoader of a torch module. Unless it is
+        still to be fitted, the model must not have been trained on them.
 
     y : array-like of shape (n_samples,), default=None
         True classes; by default those that come with a Dataset or DataLoader.
@@ -215,27 +215,37 @@ class _Job:
         if np.ndim(scores) == 1 or np.shape(scores)[1] == 1:
             X = rows[:, 1]  # A single column stays one.
         self.calibrator.set_params(classes=data.classes)
-        with warnings.catch_warnings():  # Of this all rows were told.
+        held_out = cross_fit(
+            self.calibrator,
+            X,
+            data.codes,
+            data.classes,
+            uncalibrated(rows),
+            rows=rows,
+            n_folds=self.cv,
+            seed=self.seed,
+            watch=self.watch,
+        )
+        self.tell("fitting to all samples")
+        with warnings.catch_warnings():  # Of this the check above has told.
             warnings.simplefilter("ignore", ProbabilitiesAsLogitsWarning)
-            held_out = cross_fit(
-                self.calibrator,
-                X,
-                data.codes,
-                data.classes,
-                uncalibrated(rows),
-                rows=rows,
-                n_folds=self.cv,
-                seed=self.seed,
-                watch=self.watch,
-            )
-            self.tell("fitting to all samples")
             return self.calibrator.fit(X, data.labels), held_out
 
     def of_classifier(self, model: Any, X: Any, y: Any) -> tuple[Any, HeldOut]:
         """Return a calibrated classifier, and what others of its kind say held out."""
         if X is None or y is None:
             raise TypeError("Pass X and y, the features and the class of each row.")
+        if self.classes is not None:
+            raise TypeError(
+                "classes names the columns of logits, and a classifier knows its own. "
+                "Leave it out."
+            )
         y = np.asarray(column_on_host(y))
+        if y.ndim == 1 and len(y) > 0 and (y == y[0]).all():
+            raise ValueError(
+                f"y holds one class only: {y.tolist()[0]!r}. calibrate needs samples "
+                "of at least two classes."
+            )
         held_out = self._of_fitted if _is_fitted(model) else self._of_unfitted
         return held_out(model, X, y)
 
@@ -307,6 +317,11 @@ def _proba_of(classifier: Any, X: Any) -> NDArray[Any]:
 
 def _scores_of(given: dict[str, Any], X: Any, y: Any) -> tuple[Any, Any, Any, Any]:
     """Return logits, what makes them of X, the network if it is ONNX, and labels."""
+    if given["model"] is None and X is not None:
+        raise TypeError(
+            "X holds the inputs of a model, and there is none beside logits or "
+            "probabilities. Leave it out."
+        )
     if given["logits"] is not None:
         return given["logits"], None, None, y
     if given["proba"] is not None:

@@ -176,7 +176,13 @@ def batches(
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
     """Yield ``(feeds, n_rows)``; the last batch is padded if the model fixes it."""
     parts = split_columns(inputs, X)
-    lengths = {part.shape[0] if part.ndim else 0 for _, part, _ in parts}
+    for _, part, what in parts:
+        if part.ndim == 0:
+            raise TypeError(
+                f"{what} is a {type(X).__name__}, of which no array can be made. An "
+                "ONNX model takes arrays; of a DataLoader stack its batches."
+            )
+    lengths = {part.shape[0] for _, part, _ in parts}
     if len(lengths) != 1 or 0 in lengths:
         shapes = [part.shape for _, part, _ in parts]
         raise ValueError(
