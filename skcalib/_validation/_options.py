@@ -21,7 +21,7 @@ def pad_options(
 
     Calibrators, `GroupCalibration` and all else that takes a row of logits a sample
     takes the result. An option that a row does not have is given the probability 0 by
-    all that end in a softmax.
+    a softmax of scaled logits; by mixtures as of `CalibratorSearch` one that is small.
 
     Parameters
     ----------
