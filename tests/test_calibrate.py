@@ -247,6 +247,7 @@ def test_an_absent_class_is_told_of_once():
 def test_a_loader_is_no_input_of_an_onnx_model():
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
     data = torch.utils.data.TensorDataset(torch.zeros(4, 4), torch.arange(4))
     loader = torch.utils.data.DataLoader(data)
     with pytest.raises(TypeError, match=r"X is a DataLoader, .* stack its"):
