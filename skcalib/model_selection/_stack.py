@@ -129,7 +129,7 @@ class StackedCalibrator(BaseCalibrator):
         finalists.append(CalibrationMap(Softmax()))
         came = self.untouched * (1 - self.uniform)
         shares = [*((1 - self.untouched) * np.array(shares)), came]
-        uniform = self.untouched * self.uniform / self.n_features_in_
+        uniform = self.untouched * self.uniform / len(self.classes_)
         mixture = _mixture(shares, finalists, max(uniform, PROBA_FLOOR))
         return CalibrationMap(mixture, Log(), Softmax())
 

@@ -323,6 +323,16 @@ def test_a_stack_mixes_what_the_last_maps_make_of_the_mixture(wanting_set):
         assert_allclose(softmax(scores, axis=1), expected, atol=1e-9)
 
 
+def test_the_doubt_of_a_stack_is_shared_by_the_classes_of_a_single_column():
+    log_odds, y = np.array([-2.0, 1.0, 2.0, -1.0]), [0, 1, 1, 0]
+    last = CalibrationMap(Softmax())
+    stack = StackedCalibrator(
+        [TemperatureScaling()], [1.0], [last], [0], [1, 0], untouched=1, uniform=0.2
+    ).fit(log_odds, y)
+    expected = 0.8 * expit(log_odds) + 0.2 / 2
+    assert_allclose(stack.predict_proba(log_odds)[:, 1], expected)
+
+
 def test_parts_without_weight_are_not_fitted(wanting_set):
     logits, y = wanting_set
     candidates = [TemperatureScaling(), VectorScaling(), PlattScaling()]
