@@ -15,7 +15,7 @@ from skcalib._validation._containers import (
 from skcalib._validation._dense import as_rows, check_class_axis, spread_weight
 from skcalib._validation._event import is_event
 from skcalib._validation._from_proba import log_proba_rows, logits_from_proba
-from skcalib._validation._groups import check_both_times, check_groups
+from skcalib._validation._groups import check_both_times, check_groups, check_width
 from skcalib._validation._logits import (
     INDEX_ROWS,
     as_repetitions,
@@ -87,6 +87,7 @@ __all__ = [
     "check_two_classes",
     "check_weight",
     "check_whole",
+    "check_width",
     "column_names",
     "column_on_host",
     "effective_number",

@@ -40,3 +40,11 @@ def check_both_times(owner: object, name: str, value: Any, *, in_fit: bool) -> N
             f"{type(owner).__name__} was fitted {fitted} {name} and is asked to "
             f"predict {came}. Pass {name}= both times, or never."
         )
+
+
+def check_width(name: str, array: NDArray[Any], n_columns: int | None) -> None:
+    """Refuse what comes beside the rows with other columns than `fit` saw, if any."""
+    if n_columns is not None and array.shape[1] != n_columns:
+        raise ValueError(
+            f"{name} has {array.shape[1]} columns, but {n_columns} were seen in fit."
+        )

@@ -20,6 +20,7 @@ from skcalib._validation import (
     check_both_times,
     check_calibration_set,
     check_logits,
+    check_width,
     column_names,
     readable,
     refuse_dask,
@@ -339,11 +340,7 @@ class DensityRatioCalibration(BaseCalibrator):
         in_fit = self._n_features is not None
         check_both_times(self, "features", features, in_fit=in_fit)
         check_consistent_length(logits, features)
-        if features.shape[1] != self._n_features:
-            raise ValueError(
-                f"features has {features.shape[1]} columns, but {self._n_features} "
-                "were seen in fit."
-            )
+        check_width("features", features, self._n_features)
 
     def _fit_neighbours(self, features):
         """Keep the different samples; return the proximity of all to the others."""

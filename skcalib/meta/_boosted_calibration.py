@@ -16,6 +16,7 @@ from skcalib._validation import (
     check_both_times,
     check_calibration_set,
     check_logits,
+    check_width,
     column_names,
     column_on_host,
     is_standard,
@@ -303,11 +304,7 @@ class BoostedCalibration(BaseCalibrator):
             readable(features), dtype=np.float32, order="C", input_name="features"
         )
         check_consistent_length(np.empty(n_rows), known)
-        if n_columns is not None and known.shape[1] != n_columns:
-            raise ValueError(
-                f"features has {known.shape[1]} columns, but {n_columns} were seen in "
-                "fit."
-            )
+        check_width("features", known, n_columns)
         if names and self._names and names != self._names:
             raise ValueError(
                 f"The columns of features are {names}, and were {self._names} in fit. "
