@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from skcalib._judging import HeldOut
-from skcalib._numerics import PROBA_FLOOR
+from skcalib._numerics import mean_and_error, true_log_proba
 
 # Half the width of a 95 % interval, in standard errors.
 _TWO_SIDED = 1.96
@@ -59,11 +59,9 @@ def loss_gain(
     codes: NDArray[np.intp], proba: NDArray[Any], other: NDArray[Any]
 ) -> tuple[float, float]:
     """By how much the log-loss of `other` is lower, and half the interval of that."""
-    rows = np.arange(len(codes))
-    losses = [np.log(np.maximum(p[rows, codes], PROBA_FLOOR)) for p in (proba, other)]
-    gain = losses[1] - losses[0]
-    error = _TWO_SIDED * gain.std(ddof=min(1, len(gain) - 1)) / np.sqrt(len(gain))
-    return float(gain.mean()), float(error)
+    gain = true_log_proba(other, codes) - true_log_proba(proba, codes)
+    mean, error = mean_and_error(gain, np.ones(gain.shape[0]))
+    return float(mean), _TWO_SIDED * float(error)
 
 
 def fitted_words(calibrator: Any) -> list[str]:
