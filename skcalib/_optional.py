@@ -15,6 +15,7 @@ _EXTRA = {
     "h5py": "files",
     "zarr": "files",
     "pyarrow": "files",
+    "PIL": "files",
 }
 
 

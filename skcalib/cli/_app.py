@@ -1,6 +1,7 @@
 """The commands: their options, and what they print."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 import skcalib
 from skcalib.cli import _commands
 from skcalib.cli._answers import judge_answers
+from skcalib.cli._comparison import as_csv
 from skcalib.cli._console import print_json, print_text
 from skcalib.cli._errors import ALARM, EXIT_CODES, UsageError, mistakes_told
 from skcalib.cli._export import Served
@@ -24,6 +26,7 @@ from skcalib.cli._options import (
     Judging,
     Labelled,
     Overwrite,
+    Report,
     Seed,
     Serving,
     Source,
@@ -124,10 +127,7 @@ def calibrate(
         ),
     ] = None,
     source: Labelled,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="HTML report to write.", show_default=False),
-    ] = None,
+    report: Report = None,
     judging: Judging,
     serving: Serving,
     overwrite: Overwrite = False,
@@ -267,6 +267,8 @@ def compare(
     n_bins: Bins = Judging.n_bins,
     seed: Seed = Judging.seed,
     written: Format = "text",
+    report: Report = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Print a table of all methods, each judged on folds it was not fitted on.
@@ -274,16 +276,28 @@ def compare(
     In Markdown and LaTeX the best is bold, and what cannot be told from it.
     """
     judging = Judging(folds=folds, n_bins=n_bins, seed=seed)
-    scores, table = _commands.run_compare(source, methods, calibrator, judging)
+    targets = _commands.Targets(report=report, overwrite=overwrite)
+    scores, table = _commands.run_compare(source, methods, calibrator, judging, targets)
     if json:
-        content = {"n_samples": len(scores.codes), "columns": scores.columns}
-        content = {**content, "methods": table.to_dict()}
+        path = None if report is None else str(report)
+        content: dict[str, Any] = {"n_samples": len(scores.codes)}
+        content |= {"columns": scores.columns, "methods": table.to_dict()}
+        content |= {"report": path}
         print_json({**content, "skcalib_version": skcalib.__version__})
         return
-    print_columns(scores.columns)
     table = table.sorted()
-    written_as = {"markdown": table.to_markdown, "latex": table.to_latex}
-    print_text(written_as.get(written, table.__str__)())
+    if written != "text":  # to be written to a file, which holds nothing else
+        as_text = {
+            "markdown": table.to_markdown,
+            "latex": table.to_latex,
+            "csv": partial(as_csv, table),
+        }
+        print_text(as_text[written]())
+        return
+    print_columns(scores.columns)
+    print_text(str(table))
+    if report is not None:
+        print_text(f"Wrote {report}")
 
 
 @_command
@@ -333,10 +347,7 @@ def monitor(
         int | None,
         typer.Option(help="Rows that the state keeps to recalibrate.  [new: 1000]"),
     ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="HTML report to write.", show_default=False),
-    ] = None,
+    report: Report = None,
     prometheus: Annotated[
         Path | None,
         typer.Option(

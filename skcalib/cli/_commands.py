@@ -15,6 +15,7 @@ from skcalib._judging import HeldOut
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
 from skcalib.calibrators import TemperatureScaling
+from skcalib.cli._comparison import render_comparison
 from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
 from skcalib.cli._export import Served, check_target, write_model
@@ -33,6 +34,7 @@ from skcalib.cli._methods import (
 )
 from skcalib.cli._options import Judging, Labelled, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
+from skcalib.cli._readers import STANDARD_INPUT
 from skcalib.cli._report import render_lab, render_report
 from skcalib.cli._rows import is_large
 from skcalib.cli._scores import Scores, load_scores, load_values
@@ -273,7 +275,11 @@ def _fit_rival(calibrator: Any, scores: Scores, judging: Judging) -> Any:
 def _names_of(source: Labelled) -> dict[str, str]:
     """Name the files that were read, as the report does."""
     named = {} if source.model is None else {"Model": source.model.name}
-    data = [path.name for path in source.files if path != source.model]
+    data = [
+        "standard input" if path == STANDARD_INPUT else path.name
+        for path in source.files
+        if path != source.model
+    ]
     return {**named, "Data": ", ".join(data)}
 
 
@@ -290,8 +296,7 @@ def _save(
     if targets.report is not None and outcome.served is not None:
         check_target(targets.report, overwrite=targets.overwrite)
         text = render_report(outcome, outcome.served)
-        write = partial(Path.write_text, data=text, encoding="utf-8")
-        files[targets.report.absolute()] = write
+        files[targets.report.absolute()] = partial(_write_text, text=text)
     write_together(files)
 
 
@@ -389,9 +394,15 @@ def run_evaluate(
 
 
 def run_compare(
-    source: Labelled, methods: str | None, saved: Path | None, judging: Judging
+    source: Labelled,
+    methods: str | None,
+    saved: Path | None,
+    judging: Judging,
+    targets: Targets,
 ) -> tuple[Scores, CalibratorComparison]:
     """Fit and judge methods on the same folds, with a saved calibrator beside them."""
+    targets.check_apart(source.files)
+    targets.check_ready()
     _check_model_runs(source)
     names = list(METHODS) if methods is None else _names(methods)
     if CLAMPING in names:
@@ -423,14 +434,22 @@ def run_compare(
             calibrators.items(), "Comparing", len(calibrators)
         )
     ]
-    return scores, _join(tables)
+    table = _join(tables)
+    if targets.report is not None:
+        how = f"{len(scores.codes):,} samples, in {judging.folds} folds"
+        page = render_comparison(table.sorted(), _names_of(source), how)
+        write_together({targets.report.absolute(): partial(_write_text, text=page)})
+    return scores, table
 
 
 def run_lab(output: Path, *, overwrite: bool) -> None:
     """Write the laboratory's page."""
     check_target(output, overwrite=overwrite)
-    page = render_lab().encode()
-    write_together({output.absolute(): lambda path: path.write_bytes(page)})
+    write_together({output.absolute(): partial(_write_text, text=render_lab())})
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _names(methods: str) -> list[str]:

@@ -18,6 +18,7 @@ from skcalib._onnx._session import open_session
 from skcalib._warnings import warn
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError
+from skcalib.cli._images import ImageRows
 from skcalib.cli._options import Serving
 from skcalib.cli._scores import Values
 from skcalib.export import calibrate_onnx_model, to_onnx
@@ -26,8 +27,9 @@ from skcalib.export._verify import largest_difference
 
 # Rows a run of the written model.
 _BATCH = 256
-# Of rows that stay in their file, so many are compared.
+# Of rows that stay in their file, so many are compared; of images, as many from all.
 _ROWS_OF_A_FILE = 10_000
+_IMAGES = 256
 # Half precision rounds probabilities by up to 5e-4.
 _LARGEST_EXPECTED = 1e-3
 MEANINGS: dict[Meaning, str] = {
@@ -119,6 +121,10 @@ def write_model(
     if values is not None:
         network, inputs = values.network, values.inputs
         seen = values.seen_by(calibrator)
+        if isinstance(inputs, ImageRows):
+            last = len(inputs) - 1
+            rows = np.linspace(0, last, min(last + 1, _IMAGES), dtype=np.intp)
+            inputs, seen = inputs[rows], seen[rows]
     fitted = calibrator
     if network is not None and not perturbs_inputs(calibrator):
         fitted = Pipeline([("logits", network), ("calibrator", calibrator)])

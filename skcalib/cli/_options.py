@@ -48,11 +48,14 @@ Calibrator = Annotated[
         show_default=False,
     ),
 ]
+Report = Annotated[
+    Path | None, typer.Option(help="HTML report to write.", show_default=False)
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist.")
 ]
 Format = Annotated[
-    Literal["text", "markdown", "latex"],
+    Literal["text", "markdown", "latex", "csv"],
     typer.Option("--format", help="How to write the table, the lowest NLL first."),
 ]
 Json = Annotated[
@@ -72,15 +75,24 @@ class Source:
         Path | None,
         _data(
             "Inputs of the model, .npy or .npz, also with the labels. Several inputs "
-            "are arrays, or columns, of their names."
+            "are arrays, or columns, of their names. A folder of images has a folder "
+            "for each class."
         ),
     ] = None
     inputs_key: Key = None
+    preprocess: Annotated[
+        str | None,
+        _data(
+            "What the model was trained on instead of whole images in [0, 1], such as "
+            "'resize=256 crop=224 mean=0.5,0.5,0.5 std=0.5,0.5,0.5', or imagenet."
+        ),
+    ] = None
     logits: Annotated[
         Path | None,
         _data(
-            "Logits instead of inputs: .npy, .npz, .csv, .parquet, .feather, .h5, "
-            ".zarr, .pt, .safetensors, or the folder of a Hugging Face data set."
+            "Logits instead of inputs: .npy, .npz, .csv, .jsonl, .parquet, .feather, "
+            ".h5, .zarr, .pt, .safetensors, the folder of a Hugging Face data set, or "
+            "- for a .csv or .jsonl on standard input."
         ),
     ] = None
     logits_key: Key = None
@@ -155,9 +167,10 @@ class Labelled(Source):
     classes: Annotated[
         str | None,
         _data(
-            "Labels in the order of the model's outputs, separated by commas. By "
-            "default columns of a table that are named after the labels are theirs; "
-            "else integer labels are column numbers, and others are sorted."
+            "Labels in the order of the model's outputs, separated by commas, or names "
+            "for labels that are column numbers. By default columns of a table that "
+            "are named after the labels are theirs; else integer labels are column "
+            "numbers, and others are sorted."
         ),
     ] = None
 

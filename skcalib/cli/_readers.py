@@ -8,10 +8,12 @@ import io
 import json
 import math
 import re
+import sys
 import warnings
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -38,6 +40,7 @@ from skcalib.cli._stores import (
     read_zarr,
 )
 
+STANDARD_INPUT = Path("-")
 # Above it not every whole number is a float64.
 LARGEST_WHOLE = 2**53
 # An array in a file this much smaller holds nothing but one value.
@@ -55,7 +58,10 @@ def read_rows(path: Path, request: Request) -> Rows:
     In an .npz file an array is found by its key, else by a usual name of its role,
     else because it is the only one. In a table the label column is found likewise;
     the values are the columns named in the key, separated by commas, else all others.
+    The path - is a table on standard input.
     """
+    if path == STANDARD_INPUT:
+        return _read_standard_input(request)
     is_dataset = (path / "state.json").is_file()
     reader = _read_dataset if is_dataset else _READERS.get(path.suffix.lower())
     if reader is None:
@@ -68,6 +74,20 @@ def read_rows(path: Path, request: Request) -> Rows:
     if not (path.is_dir() if is_folder else path.is_file()):
         raise DataError(f"There is no file {path}.")
     return _run(reader, path, request)
+
+
+def _read_standard_input(request: Request) -> Rows:
+    """Read a table from standard input: JSON lines, or comma-separated values."""
+    content = sys.stdin.buffer.read()
+    ending = ".jsonl" if content.lstrip()[:1] == b"{" else ".csv"
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"standard-input{ending}"
+        path.write_bytes(content)
+        try:
+            return read_rows(path, request)
+        except DataError as error:
+            text = str(error).replace(str(path), "standard input")
+            raise DataError(text) from error
 
 
 def _run(reader: Reader, path: Path, request: Request) -> Rows:
@@ -358,6 +378,12 @@ def _read_feather(path: Path, request: Request) -> Rows:
     return _read_arrow(path, feather.read_table(path), request)
 
 
+def _read_json_lines(path: Path, request: Request) -> Rows:
+    """Read a JSON object a line, whose fields are columns, or lists of them."""
+    arrow = import_optional("pyarrow.json", f"Reading {path.suffix} files")
+    return _read_arrow(path, arrow.read_json(path), request)
+
+
 def _read_dataset(path: Path, request: Request) -> Rows:
     """Read a folder that `save_to_disk` of Hugging Face's datasets has written."""
     arrow = import_optional("pyarrow", "Reading folders of data sets")
@@ -443,6 +469,8 @@ _READERS: dict[str, Reader] = {
     ".hdf5": read_hdf5,
     ".zarr": read_zarr,
     ".feather": _read_feather,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
     ".pt": read_torch,
     ".pth": read_torch,
     ".safetensors": read_safetensors,

@@ -55,7 +55,7 @@ def render_report(outcome: Outcome, served: Served) -> str:
     text: str = template("report.html").render(
         outcome=outcome,
         served=served,
-        date=_today(),
+        date=today(),
         verdict=verdict(held_out),
         against_rival=_against_rival(outcome),
         fitted_words=fitted_words(outcome.calibrator),
@@ -74,7 +74,7 @@ def render_report(outcome: Outcome, served: Served) -> str:
     return text
 
 
-def _today() -> str:
+def today() -> str:
     """Return the day, or that of SOURCE_DATE_EPOCH, which builds that repeat set."""
     fixed = os.environ.get("SOURCE_DATE_EPOCH")
     now = (

@@ -25,14 +25,16 @@ from skcalib._validation import (
     refuse_index,
 )
 from skcalib.cli._console import progress
-from skcalib.cli._errors import DataError
+from skcalib.cli._errors import DataError, UsageError
+from skcalib.cli._images import ImageRows, is_image_folder, read_images
 from skcalib.cli._options import Labelled, Source
 from skcalib.cli._readers import read_labels, read_rows
-from skcalib.cli._rows import Request, Role
+from skcalib.cli._rows import Request, Role, Rows
 from skcalib.frozen import OnnxLogits
 
-# Rows a step of the progress bar.
+# Rows a step of the progress bar; images are in memory so many at a time.
 _ROWS_A_STEP = 2048
+_IMAGES_A_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Values:
     """Logits of samples, and the network and inputs they came from.
 
     Logits are an array, or rows of a file that do not fit in memory; inputs are an
-    array, or several by name.
+    array, several by name, or images in files.
     """
 
     logits: Any
@@ -57,7 +59,8 @@ class Values:
     def seen_by(self, calibrator: Any) -> Any:
         """Return what a calibrator is fitted on: logits, or the network's inputs."""
         if self.inputs is not None and perturbs_inputs(calibrator):
-            return self.inputs
+            is_folder = isinstance(self.inputs, ImageRows)
+            return np.asarray(self.inputs) if is_folder else self.inputs
         return self.logits
 
 
@@ -88,7 +91,7 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
     found = _as_logits(source, values)
     if found.inputs is not None:
         names = None
-    named = _parse_classes(source.classes, labels)
+    labels, named = _parse_classes(source.classes, labels)
     if calibrator is not None:
         _check_width(found.logits, calibrator, path)
         _check_labels(source.labels or path, labels, calibrator)
@@ -119,7 +122,7 @@ def _read_labelled(
 ) -> tuple[NDArray[Any], NDArray[Any], list[str] | None]:
     """Return values, their labels, and the names of the columns in a table."""
     _, path, _ = source.values
-    values, labels, names = read_rows(path, _request(source, source.labels is None))
+    values, labels, names = _read_values(source, source.labels is None)
     if source.labels is not None:
         labels = read_labels(source.labels, source.labels_key)
     if labels is None:
@@ -136,22 +139,31 @@ def _read_labelled(
     return values, labels, names
 
 
-def _request(source: Source, with_labels: bool) -> Request:
-    """Say what to look for; several inputs of a model are found by their names."""
-    role, _, key = source.values
+def _read_values(source: Source, with_labels: bool) -> Rows:
+    """Read what is named; several inputs of a model are found by their names."""
+    role, path, key = source.values
+    is_folder = role == "inputs" and is_image_folder(path)
+    if source.preprocess is not None and not is_folder:
+        raise UsageError(
+            "--preprocess is what is made of a folder of images, and --inputs names "
+            "none. Inputs in other files are passed on as they are."
+        )
     labels_key = source.labels_key if with_labels else None
-    if role == "inputs":
-        specs = open_onnx(str(source.model), source.model_output).inputs
-        if len(specs) > 1:
-            names = key or ",".join(spec.name for spec in specs)
-            return Request(role, names, labels_key, by_name=True)
-    return Request(role, key, labels_key)
+    if role != "inputs":
+        return read_rows(path, Request(role, key, labels_key))
+    specs = open_onnx(str(source.model), source.model_output).inputs
+    if is_folder:
+        return read_images(path, source.preprocess, specs[0])
+    if len(specs) > 1:
+        names = key or ",".join(spec.name for spec in specs)
+        return read_rows(path, Request(role, names, labels_key, by_name=True))
+    return read_rows(path, Request(role, key, labels_key))
 
 
 def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     """Read what a fitted calibrator is to be applied to; labels are passed over."""
     role, path, key = source.values
-    values, _, names = read_rows(path, _request(source, True))
+    values, _, names = _read_values(source, True)
     found = _as_logits(source, values)
     _check_width(found.logits, calibrator, path)
     if names is not None:
@@ -167,7 +179,9 @@ def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
 def _as_logits(source: Source, values: Any) -> Values:
     """Return logits, running the model where inputs were given."""
     if source.inputs is not None:
-        network = OnnxLogits(str(source.model), output=source.model_output).fit(values)
+        network = OnnxLogits(str(source.model), output=source.model_output)
+        is_folder = isinstance(values, ImageRows)
+        network.fit(values[:_IMAGES_A_STEP] if is_folder else values)
         return Values(_run(network, values), network=network, inputs=values)
     if source.probabilities is None:
         return Values(values)
@@ -232,25 +246,39 @@ def _mapping(names: list[str], classes: NDArray[Any]) -> dict[str, Any]:
     return dict(zip(names, classes.tolist()[-len(names) :], strict=True))
 
 
-def _parse_classes(text: str | None, labels: NDArray[Any]) -> list[Any] | None:
+def _parse_classes(
+    text: str | None, labels: NDArray[Any]
+) -> tuple[NDArray[Any], list[Any] | None]:
+    """Return the labels and the classes that --classes names, in its order.
+
+    Integer labels are numbers of columns where the names are no integers, and become
+    these names.
+    """
     if text is None:
-        return None
-    names = [name.strip() for name in text.split(",")]
+        return labels, None
+    names: list[Any] = [name.strip() for name in text.split(",")]
     if labels.dtype.kind not in "iu":
-        return names
+        return labels, names
     try:
-        return [int(name) for name in names]
-    except ValueError as error:
+        return labels, [int(name) for name in names]
+    except ValueError:
+        pass
+    outside = np.unique(labels[(labels < 0) | (labels >= len(names))])
+    if len(outside):
         raise DataError(
-            f"The labels are integers, but --classes names {text}. Name the integers."
-        ) from error
+            f"--classes names {len(names)} columns, whose numbers are 0 to "
+            f"{len(names) - 1}, but there are labels {preview(outside)}. Name every "
+            "column in order, or name the integers themselves."
+        )
+    return np.array(names)[labels], names
 
 
 def _run(network: OnnxLogits, inputs: Any) -> NDArray[Any]:
-    starts = range(0, inputs.shape[0], _ROWS_A_STEP)
+    step = _IMAGES_A_STEP if isinstance(inputs, ImageRows) else _ROWS_A_STEP
+    starts = range(0, inputs.shape[0], step)
     return np.concatenate(
         [
-            network.transform(inputs[start : start + _ROWS_A_STEP])
+            network.transform(inputs[start : start + step])
             for start in progress(starts, "Running the model", len(starts))
         ]
     )

@@ -200,13 +200,13 @@ class CalibratorComparison:
         return f"<{type(self).__name__} of {len(self.names)} rows>\n{self}"
 
     def _repr_html_(self):
-        header, *rows = self._cells()
+        header, *rows = self._marked("<strong>{}</strong>", escape)
         parts = ["<table><thead><tr>"]
-        parts += [f"<th>{escape(cell)}</th>" for cell in header]
+        parts += [f"<th>{cell}</th>" for cell in header]
         parts.append("</tr></thead><tbody>")
         for name, *cells in rows:
-            parts.append(f"<tr><th>{escape(name)}</th>")
-            parts += [f"<td>{escape(cell)}</td>" for cell in cells]
+            parts.append(f"<tr><th>{name}</th>")
+            parts += [f"<td>{cell}</td>" for cell in cells]
             parts.append("</tr>")
         parts.append("</tbody></table>")
         return "".join(parts)

@@ -75,8 +75,9 @@ def skcalib(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
 
-    def run(*arguments):
-        result = Run(testing.CliRunner().invoke(app, [str(a) for a in arguments]))
+    def run(*arguments, stdin=None):
+        words = [str(argument) for argument in arguments]
+        result = Run(testing.CliRunner().invoke(app, words, input=stdin))
         if not isinstance(result.exception, SystemExit | type(None)):
             raise result.exception
         return result

@@ -1,7 +1,9 @@
+import csv
 import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -187,3 +189,67 @@ def test_a_terminal_sees_progress_on_stderr_only(skcalib, logits_file, monkeypat
 def test_elsewhere_there_is_no_progress(skcalib, logits_file):
     run = skcalib("compare", "--logits", logits_file, "--methods", "vector", "--json")
     assert run.err == ""
+
+
+def test_a_table_for_a_spreadsheet_holds_fractions_and_nothing_else(
+    skcalib, logits_file
+):
+    told = ("compare", "--logits", logits_file, "--methods", "temperature,vector")
+    lines = skcalib(*told, "--format", "csv").out.splitlines()
+    rows = list(csv.DictReader(lines))
+    assert {row["method"] for row in rows} == {"uncalibrated", "temperature", "vector"}
+    exact = skcalib(*told, "--json").json["methods"]
+    for row in rows:
+        for metric, numbers in exact[row["method"]].items():
+            if "seconds" not in metric:
+                assert float(row[metric]) == numbers["mean"]
+                assert float(row[f"{metric} std"]) == numbers["std"]
+    assert "NLL" in rows[0]["best"].split()
+
+
+def test_a_comparison_is_written_as_a_page(skcalib, refused, logits_file):
+    told = ("compare", "--logits", logits_file, "--methods", "temperature,isotonic")
+    run = skcalib(*told, "--report", "table.html")
+    assert run.code == 0, run.err
+    assert "Wrote table.html" in run.out
+    page = Path("table.html").read_text(encoding="utf-8")
+    assert "temperature has the lowest log-loss" in " ".join(page.split())
+    assert "300 samples, in 5 folds" in page
+    assert "<strong>" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "exists already" in refused(1, *told, "--report", "table.html")
+    assert skcalib(*told, "--report", "table.html", "--overwrite").code == 0
+
+
+def test_integer_labels_get_names_in_the_order_of_the_columns(skcalib, logits_file):
+    told = ("--logits", logits_file, "--classes", "cat,dog,owl")
+    run = skcalib(
+        "calibrate", *told, "-m", "vector", "-o", "c.onnx", "--save", "c.json",
+        "--report", "r.html", "--n-bootstrap", 0,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert "3: cat, dog, owl" in Path("r.html").read_text(encoding="utf-8")
+    again = skcalib("evaluate", *told, "--calibrator", "c.json", "--n-bootstrap", 0)
+    assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize("as_text", ["{a},{b},{y}", '{{"s": [{a}, {b}], "y": "{y}"}}'])
+def test_a_table_comes_from_standard_input(as_text, skcalib):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 40))
+    y = np.where(a > b, "cat", "dog")
+    rows = zip(a.tolist(), b.tolist(), y.tolist(), strict=True)
+    lines = [as_text.format(a=a, b=b, y=y) for a, b, y in rows]
+    header = ["a,b,y"] if as_text.startswith("{a}") else []
+    run = skcalib(
+        "evaluate", "--logits", "-", "--json", "--n-bootstrap", 0,
+        stdin="\n".join(header + lines),
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["metrics"]["accuracy"]["value"] == 1
+
+
+def test_what_is_wrong_on_standard_input_is_told_of_it(skcalib):
+    run = skcalib("evaluate", "--logits", "-", stdin="a;b;y\n1;2;cat\n")
+    assert run.code == 1
+    assert "The columns of standard input look as if semicolons" in run.err

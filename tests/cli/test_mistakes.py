@@ -104,9 +104,10 @@ class TestData:
         self, refused, command, logits_file
     ):
         message = self.run(
-            refused, command, "--logits", logits_file, "--classes", "a,b,c"
+            refused, command, "--logits", logits_file, "--classes", "a,b"
         )
-        assert "The labels are integers, but --classes names a,b,c" in message
+        assert "--classes names 2 columns, whose numbers are 0 to 1" in message
+        assert "there are labels [2]" in message
 
 
 @pytest.mark.parametrize("command", ["calibrate", "evaluate", "compare"])
