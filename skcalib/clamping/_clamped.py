@@ -44,7 +44,7 @@ from skcalib.metrics import calibration_report
 # Of the parameters that all of them have.
 SHARED_CONSTRAINTS = {
     "model": "no_validation",
-    "loss": [StrOptions({"focal", "brier"})],
+    "objective": [StrOptions({"focal", "brier"})],
     "perturbation": [
         StrOptions({"auto", "full", "channel", "low_frequency", "filter", "gain"}),
         Interval(Integral, 1, None, closed="left"),
@@ -73,6 +73,7 @@ SHARED_CONSTRAINTS = {
     "classes": ["array-like", None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
+    "loss": [StrOptions({"focal", "brier", "deprecated"})],
 }
 
 
@@ -316,6 +317,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
     ):
         """Validate everything `fit` is given; return the problem."""
         self._new_output_calibrator()
+        self._warn_of_loss()
         network = self._open_network(distributed=self.distributed)
         if needs_gradient:
             check_differentiable(network)
@@ -340,7 +342,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         if network.processes is not None:
             self._check_processes(network.processes, inputs, codes, weight)
         objective = Objective(
-            network, inputs, codes, weight, self.loss, gamma, self.feasible_range
+            network, inputs, codes, weight, self._loss(), gamma, self.feasible_range
         )
         problem = Problem(
             objective, objective.logits(), "joint" if joint else "log_loss"
@@ -349,6 +351,25 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             space, problem.shape, lambda: problem.channel_moments[1]
         )
         return problem
+
+    def _loss(self):
+        """Return the loss that the perturbation minimises, by either name."""
+        return self.objective if self.loss == "deprecated" else self.loss
+
+    def _warn_of_loss(self):
+        """Tell of the former name of `objective`."""
+        if self.loss == "deprecated":
+            return
+        if self.objective not in ("focal", self.loss):
+            raise ValueError(
+                f"objective={self.objective!r} and its former name loss={self.loss!r} "
+                "differ. Pass objective alone."
+            )
+        warn(
+            f"The parameter loss of {type(self).__name__} is now called objective, and "
+            f"will be removed in skcalib 0.2: pass objective={self.loss!r}.",
+            FutureWarning,
+        )
 
     def _check_processes(self, processes, inputs, codes, weight):
         """Refuse what would lead the processes of a fit apart."""

@@ -55,7 +55,7 @@ class NeuralClamping(ClampedClassifier):
         given is that of both, so that a search over it chooses among different models
         (see `temperature_objective`).
 
-    loss : {"focal", "brier"}, default="focal"
+    objective : {"focal", "brier"}, default="focal"
         What the perturbation minimises: the focal loss, or the squared distance of the
         probabilities to the one-hot label.
 
@@ -186,6 +186,9 @@ class NeuralClamping(ClampedClassifier):
     verbose : int, default=0
         Whether to report progress.
 
+    loss : str, default="deprecated"
+        The former name of `objective`; it will be removed in skcalib 0.2.
+
     Attributes
     ----------
     delta_ : ndarray
@@ -303,7 +306,7 @@ class NeuralClamping(ClampedClassifier):
         model,
         *,
         gamma=None,
-        loss="focal",
+        objective="focal",
         perturbation="auto",
         penalty="auto",
         solver="auto",
@@ -330,10 +333,11 @@ class NeuralClamping(ClampedClassifier):
         warm_start=False,
         random_state=0,
         verbose=0,
+        loss="deprecated",
     ):
         self.model = model
         self.gamma = gamma
-        self.loss = loss
+        self.objective = objective
         self.perturbation = perturbation
         self.penalty = penalty
         self.solver = solver
@@ -360,6 +364,7 @@ class NeuralClamping(ClampedClassifier):
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
+        self.loss = loss
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
@@ -413,7 +418,7 @@ class NeuralClamping(ClampedClassifier):
         """Whether the temperature is that of the perturbation's own loss."""
         if self.temperature_objective == "auto":
             # Without an exponent it is the log-loss, which has a prior.
-            return bool(self.gamma) and self.loss == "focal"
+            return bool(self.gamma) and self._loss() == "focal"
         return self.temperature_objective == "joint"
 
     def _check_preset(self):

@@ -38,7 +38,7 @@ class NeuralClampingCV(ClampedClassifier):
     rule : {"one_standard_error", "best"}, default="one_standard_error"
         Take the simplest candidate within one standard error of the best, or the best.
 
-    loss : {"focal", "brier"}, default="focal"
+    objective : {"focal", "brier"}, default="focal"
         What the perturbation minimises. The Brier loss has no exponent.
 
     perturbation : str, int or tuple, default="auto"
@@ -106,6 +106,9 @@ class NeuralClampingCV(ClampedClassifier):
 
     verbose : int, default=0
         Whether to report progress.
+
+    loss : str, default="deprecated"
+        The former name of `objective`; it will be removed in skcalib 0.2.
 
     Attributes
     ----------
@@ -190,7 +193,7 @@ class NeuralClampingCV(ClampedClassifier):
         penalties="auto",
         scoring="neg_log_loss",
         rule="one_standard_error",
-        loss="focal",
+        objective="focal",
         perturbation="auto",
         feasible_range=None,
         output_calibrator=None,
@@ -210,13 +213,14 @@ class NeuralClampingCV(ClampedClassifier):
         classes=None,
         random_state=0,
         verbose=0,
+        loss="deprecated",
     ):
         self.model = model
         self.gammas = gammas
         self.penalties = penalties
         self.scoring = scoring
         self.rule = rule
-        self.loss = loss
+        self.objective = objective
         self.perturbation = perturbation
         self.feasible_range = feasible_range
         self.output_calibrator = output_calibrator
@@ -236,6 +240,7 @@ class NeuralClampingCV(ClampedClassifier):
         self.classes = classes
         self.random_state = random_state
         self.verbose = verbose
+        self.loss = loss
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
@@ -268,9 +273,9 @@ class NeuralClampingCV(ClampedClassifier):
         gammas, penalties = self._grid()
         joint = self.temperature_objective == "joint"
         if self.temperature_objective == "auto":
-            joint = self.loss == "focal" and self.scoring != "neg_log_loss"
+            joint = self._loss() == "focal" and self.scoring != "neg_log_loss"
         first = self._open_problem(X, y, sample_weight, gammas[0], joint, self.space)
-        gammas = gammas if self.loss == "focal" else gammas[:1]
+        gammas = gammas if self._loss() == "focal" else gammas[:1]
         problems = [first.with_gamma(gamma) for gamma in gammas]
         settings = self._settings(
             first,

@@ -123,7 +123,7 @@ def test_the_descent_ends_at_a_stationary_point(loss, perturbation):
     module, X, y = images()
     nc = NeuralClamping(
         module.double(),
-        loss=loss,
+        objective=loss,
         perturbation=perturbation,
         penalty=0.01,
         temperature_objective="joint",

@@ -154,7 +154,7 @@ def test_the_simplest_within_one_standard_error_wins():
 
 def test_brier_has_no_exponent():
     X, y = draw()
-    search = NeuralClampingCV(Counting(), loss="brier").fit(X, y)
+    search = NeuralClampingCV(Counting(), objective="brier").fit(X, y)
     assert set(search.cv_results_["gamma"]) == {0.0}
 
 
