@@ -151,11 +151,10 @@ class Calibrated:
     def _rows(self) -> Iterable[list[str]]:
         yield ["", *self.report]
         for name in self.report["before"]:
-            cells = []
-            for value, low, high in (report[name] for report in self.report.values()):
-                between = "" if low is None else f" [{low:.4f}, {high:.4f}]"
-                cells.append(f"{value:.4f}{between}")
-            yield [str(METRICS[name].title), *cells]
+            metric = METRICS[name]
+            written = (metric.written(*of[name]) for of in self.report.values())
+            cells = [" ".join(part for part in cell if part) for cell in written]
+            yield [metric.named(metric.title), *cells]
 
     def __repr__(self) -> str:
         summary = textwrap.fill(self.held_out.summary, 76)

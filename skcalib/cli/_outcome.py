@@ -21,9 +21,7 @@ from skcalib.metrics._registry import METRICS
 
 # The metrics that are shown.
 TITLES = {
-    metric.name: metric.plain_title
-    if metric.percent_decimals is None
-    else f"{metric.plain_title} %"
+    metric.name: metric.named(metric.plain_title)
     for metric in METRICS.values()
     if metric.plain_title is not None
 }
@@ -125,13 +123,7 @@ def judged(
 
 def as_text(report: CalibrationReport, metric: str) -> tuple[str, str]:
     """Write a metric and its interval; the interval is empty where there is none."""
-    decimals = METRICS[metric].percent_decimals
-    factor, digits = (1, 4) if decimals is None else (100, decimals)
-    value, low, high = report[metric]
-    text = f"{factor * value:.{digits}f}"
-    if low is None or high is None:
-        return text, ""
-    return text, f"[{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
+    return METRICS[metric].written(*report[metric])
 
 
 def print_outcome(outcome: Outcome, report: Path | None) -> None:

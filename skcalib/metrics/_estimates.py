@@ -23,7 +23,8 @@ class MetricEstimate(NamedTuple):
 class CalibrationReport(Mapping[str, MetricEstimate]):
     """Metrics by name, as `calibration_report` returns them.
 
-    ``report["ece"]`` is a `MetricEstimate`, a tuple (value, low, high).
+    ``report["ece"]`` is a `MetricEstimate`, a tuple (value, low, high) of fractions.
+    Printed, accuracy and calibration errors are in percent.
 
     Attributes
     ----------
@@ -121,9 +122,9 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
         return title
 
     def _rows(self) -> Iterator[tuple[str, str, str]]:
-        for name, (value, low, high) in self._estimates.items():
-            interval = "" if low is None else f"[{low:.4f}, {high:.4f}]"
-            yield str(METRICS[name].title), f"{value:.4f}", interval
+        for name, estimate in self._estimates.items():
+            metric = METRICS[name]
+            yield metric.named(metric.title), *metric.written(*estimate)
 
     def __str__(self) -> str:
         width = max(len(title) for title, *_ in self._rows())

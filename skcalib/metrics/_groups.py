@@ -26,6 +26,7 @@ from scipy.stats import chi2
 from scipy.stats import t as student
 
 from skcalib._optional import import_optional
+from skcalib._tables import aligned
 from skcalib._validation import check_groups, check_top_label, effective_number
 from skcalib.metrics._bins import Floats, sum_by_index
 
@@ -37,6 +38,8 @@ _COLUMNS = ("weight", "accuracy", "confidence", "gap", "low", "high", "pvalue")
 @dataclass(frozen=True, eq=False, repr=False)
 class GroupComparison:
     """What `compare_groups` found, a group at each place of the arrays.
+
+    The arrays are fractions; printed, they are in percent.
 
     Attributes
     ----------
@@ -106,21 +109,26 @@ class GroupComparison:
         columns = {name: getattr(self, name) for name in _COLUMNS}
         return pandas.DataFrame(columns, index=index)
 
-    def _lines(self) -> Iterator[str]:
-        width = max(5, *(len(str(name)) for name in self.groups))
+    def _table(self) -> Iterator[list[str]]:
         level = f"{100 * self.confidence_level:g} % together"
-        yield f"{'group':<{width}}  {'rows':>9}  accuracy  confidence     gap  {level}"
+        yield ["group", "rows", "accuracy %", "confidence %", "gap %", level]
         for i, name in enumerate(self.groups):
-            yield (
-                f"{name!s:<{width}}  {self.weight[i]:>9,.6g}  {self.accuracy[i]:>8.4f}"
-                f"  {self.confidence[i]:>10.4f}  {self.gap[i]:>+6.4f}"
-                f"  [{self.low[i]:+.4f}, {self.high[i]:+.4f}]"
-            )
-        yield f"no group has a gap: p = {self.pvalue_any:.3g}"
-        yield f"all have the same gap: p = {self.pvalue_equal:.3g}"
+            yield [
+                str(name),
+                f"{self.weight[i]:,.6g}",
+                f"{100 * self.accuracy[i]:.2f}",
+                f"{100 * self.confidence[i]:.2f}",
+                f"{100 * self.gap[i]:+.2f}",
+                f"[{100 * self.low[i]:+.2f}, {100 * self.high[i]:+.2f}]",
+            ]
 
     def __str__(self) -> str:
-        return "\n".join(self._lines())
+        lines = [
+            *aligned(self._table()),
+            f"no group has a gap: p = {self.pvalue_any:.3g}",
+            f"all have the same gap: p = {self.pvalue_equal:.3g}",
+        ]
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         return (

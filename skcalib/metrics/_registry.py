@@ -80,8 +80,24 @@ class Metric:
     on_request: bool = False
     # In the tables of the command: its title, which explains more.
     plain_title: str | None = None
-    # There, and in comparisons, in percent; the command gives it so many decimals.
+    # Whatever is printed is in percent, with so many decimals; None is the unit itself,
+    # with four. Values are fractions everywhere.
     percent_decimals: int | None = None
+
+    def named(self, title: str | None) -> str:
+        """Return one of the titles with the unit of what `written` writes."""
+        return f"{title}" if self.percent_decimals is None else f"{title} %"
+
+    def written(
+        self, value: float, low: float | None, high: float | None
+    ) -> tuple[str, str]:
+        """Write a value and its interval, which is empty where there is none."""
+        decimals = self.percent_decimals
+        factor, digits = (1, 4) if decimals is None else (100, decimals)
+        text = f"{factor * value:.{digits}f}"
+        if low is None or high is None:
+            return text, ""
+        return text, f"[{factor * low:.{digits}f}, {factor * high:.{digits}f}]"
 
 
 # In the order of a report.
@@ -158,6 +174,7 @@ METRICS = {
             accumulated="exact",
             is_gap=True,
             title="Maximum CE",
+            percent_decimals=2,
         ),
         Metric(
             "rmsce",
@@ -166,6 +183,7 @@ METRICS = {
             accumulated="exact",
             is_gap=True,
             title="Root mean squared CE",
+            percent_decimals=2,
         ),
         Metric(
             "ks",
@@ -187,6 +205,7 @@ METRICS = {
             accumulated="near",
             is_gap=True,
             title="Smooth ECE",
+            percent_decimals=2,
         ),
         Metric(
             "kuiper",
@@ -197,6 +216,7 @@ METRICS = {
             is_gap=True,
             title="Kuiper error",
             on_request=True,
+            percent_decimals=2,
         ),
         Metric(
             "overconfidence",
@@ -206,6 +226,7 @@ METRICS = {
             is_gap=True,
             title="Overconfidence",
             on_request=True,
+            percent_decimals=2,
         ),
         Metric(
             "underconfidence",
@@ -215,6 +236,7 @@ METRICS = {
             is_gap=True,
             title="Underconfidence",
             on_request=True,
+            percent_decimals=2,
         ),
         Metric(
             "sweep_ece",
@@ -223,6 +245,7 @@ METRICS = {
             is_gap=True,
             title="ECE sweep",
             on_request=True,
+            percent_decimals=2,
         ),
         Metric(
             "squared_ce",

@@ -125,3 +125,12 @@ def test_a_report_holds_the_comparison_of_groups():
 def test_a_report_of_several_labels_has_no_groups():
     with pytest.raises(ValueError, match="groups beside multilabel=True"):
         calibration_report([[0, 1]], [[0.2, 0.7]], multilabel=True, groups=["a"])
+
+
+def test_the_printed_table_is_in_percent():
+    y, groups = [0, 0, 0, 1] * 100, ["a"] * 400
+    found = compare_groups(y, [[0.8, 0.2]] * 400, groups)
+    header, row, *_ = str(found).splitlines()
+    assert header.split()[2:7] == ["accuracy", "%", "confidence", "%", "gap"]
+    assert row.split()[:5] == ["a", "400", "75.00", "80.00", "+5.00"]
+    assert found.gap[0] == pytest.approx(0.05)

@@ -64,6 +64,13 @@ def test_the_guide_lists_every_name_with_what_knows_it(name):
     )
 
 
+def test_accuracy_and_every_calibration_error_are_printed_in_percent():
+    in_percent = {n for n, metric in METRICS.items() if metric.percent_decimals}
+    assert in_percent == {"accuracy"} | {n for n, m in METRICS.items() if m.is_gap}
+    assert METRICS["ece"].written(0.0123, None, None) == ("1.23", "")
+    assert METRICS["nll"].written(0.5, 0.4, 0.6) == ("0.5000", "[0.4000, 0.6000]")
+
+
 def test_what_is_shown_can_be_resampled():
     shown = {name for name, metric in METRICS.items() if metric.plain_title}
     assert shown <= set(IN_REPORT)

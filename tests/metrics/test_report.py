@@ -142,10 +142,13 @@ def test_the_printed_forms_show_every_metric(predictions):
     report = calibration_report(*predictions, n_bootstrap=10, random_state=0)
     text, html = str(report), report._repr_html_()
     for name in report:
-        assert METRICS[name].title in text
-        assert f"<td>{METRICS[name].title}</td>" in html
-    value, low, high = report["ece"]
+        title = METRICS[name].named(METRICS[name].title)
+        assert title in text
+        assert f"<td>{title}</td>" in html
+    value, low, high = report["nll"]
     assert f"{value:.4f}  [{low:.4f}, {high:.4f}]" in text
+    value, low, high = report["ece"]
+    assert f"{100 * value:.2f}  [{100 * low:.2f}, {100 * high:.2f}]" in text
     assert "95 % bootstrap intervals" in text
     assert "ece=" in repr(report)
     assert "[" not in str(calibration_report(*predictions, n_bootstrap=0))
