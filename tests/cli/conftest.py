@@ -1,8 +1,8 @@
 """The command run in-process, and files for it to read."""
 
-import html
 import json
-import re
+import os
+import select
 import shutil
 import subprocess
 
@@ -10,43 +10,102 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-# Runs a piece of JavaScript in a page, and tells the page's title what it returns.
-TOLD = """<script>
-const file = (data, name) => new File(
-  [Uint8Array.from(atob(data), (character) => character.charCodeAt(0))], name);
-(async () => {{
-  let told;
-  try {{ told = await ({work})(); }}
-  catch (error) {{ told = {{ error: error.message }}; }}
-  document.title = "told " + JSON.stringify(told);
-}})();
-</script>"""
+# What files are to a page.
+FILES = """const file = (data, name) => new File(
+  [Uint8Array.from(atob(data), (character) => character.charCodeAt(0))], name);"""
+
+_PATIENCE = 300  # seconds
+
+
+class Browser:
+    """Chromium without a window, told what to do through a pair of pipes."""
+
+    def __init__(self, chromium, profile):
+        (of_child, self._to), (self._from, to_child) = os.pipe(), os.pipe()
+        options = ["--headless", "--no-sandbox", "--disable-gpu"]
+        options += ["--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        # Chromium reads from descriptor 3 and writes to 4.
+        moved = f'exec "$@" 3<&{of_child} 4>&{to_child}'
+        self._process = subprocess.Popen(  # noqa: S603
+            ["/bin/bash", "-c", moved, "bash", chromium, *options],
+            pass_fds=(of_child, to_child),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(of_child)
+        os.close(to_child)
+        self._number, self._read = 0, b""
+
+    def close(self):
+        """End it."""
+        os.close(self._to)  # Without its pipe it ends by itself.
+        self._process.wait(timeout=60)
+        os.close(self._from)
+
+    def _next(self):
+        while b"\0" not in self._read:
+            if not select.select([self._from], [], [], _PATIENCE)[0]:
+                raise TimeoutError(f"The page said nothing for {_PATIENCE} s.")
+            more = os.read(self._from, 1 << 20)
+            if not more:
+                raise EOFError("Chromium ended.")
+            self._read += more
+        message, _, self._read = self._read.partition(b"\0")
+        return json.loads(message)
+
+    def _call(self, method, **params):
+        session = params.pop("session", None)
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": params}
+        if session is not None:
+            message["sessionId"] = session
+        message = json.dumps(message).encode() + b"\0"
+        while message:
+            message = message[os.write(self._to, message) :]
+        while (answer := self._next()).get("id") != self._number:
+            pass
+        return answer["result"]
+
+    def run(self, url, work):
+        """Return what a function of JavaScript returns in a page of this address."""
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        attached = self._call("Target.attachToTarget", targetId=target, flatten=True)
+        page = attached["sessionId"]
+        self._call("Page.enable", session=page)
+        self._call("Page.navigate", session=page, url=url)
+        while self._next().get("method") != "Page.loadEventFired":
+            pass
+        told = self._call(
+            "Runtime.evaluate",
+            session=page,
+            expression=f"{FILES}\n({work})()",
+            awaitPromise=True,
+            returnByValue=True,
+        )
+        self._call("Target.closeTarget", targetId=target)
+        if "exceptionDetails" in told:
+            raise RuntimeError(told["exceptionDetails"]["exception"]["description"])
+        return told["result"].get("value")
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """Chromium, started once for the tests of a file."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs Chromium")
+    browser = Browser(path, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
-def browser(tmp_path):
+def browser(chromium, tmp_path):
     """Open a page in Chromium and return what a function of JavaScript returns."""
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("needs Chromium")
 
     def run(page, work):
         path = tmp_path / "page.html"
-        before, _, after = page.rpartition("</body>")
-        path.write_text(f"{before}{TOLD.format(work=work)}</body>{after}")
-        command = [
-            chromium,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--dump-dom",
-        ]
-        command += ["--virtual-time-budget=60000", path.as_uri()]
-        done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=120, check=True
-        )
-        told = re.search(r"<title>told (.*?)</title>", done.stdout, re.DOTALL)
-        return json.loads(html.unescape(told.group(1)))
+        path.write_text(page, encoding="utf-8")
+        return chromium.run(path.as_uri(), work)
 
     return run
 
