@@ -102,6 +102,10 @@ class Inputs:
     names : list of str or None
         Names of the inputs, None of a single one without a name.
 
+    types : list of (str, tuple of int)
+        Type and shape of a row of each input, in the order of `names`; empty where
+        those of `shape` are all there is to know.
+
     resident : bool
         Whether all rows lie on the device.
     """
@@ -114,9 +118,12 @@ class Inputs:
         self._rows = _on_device(rows, network.device)
         where = self._rows.device
         self.resident = where is not None and where.type == network.device.type
+        self.types: list[tuple[str, tuple[int, ...]]] = []
         if rows.names or network.site is not None:
             _, first = next(self.batches([0]))
             self.shape = tuple(network.perturbed(first).shape[1:])
+            parts = first.values() if rows.names else [first]
+            self.types = [(f"{x.dtype}"[6:], tuple(x.shape[1:])) for x in parts]
         else:
             self.shape = rows.shape
         if not self.shape:

@@ -30,7 +30,10 @@ class NamedRows(Mapping[str, Any]):
             name: part if _has_rows(part) else np.asarray(part)
             for name, part in parts.items()
         }
-        lengths = {part.shape[0] if part.shape else 0 for part in self._parts.values()}
+        # As an integer also where torch traces a run.
+        lengths = {
+            int(part.shape[0]) if part.shape else 0 for part in self._parts.values()
+        }
         if len(lengths) != 1 or 0 in lengths:
             raise ValueError(
                 "X has no samples, or not equally many for each input: "

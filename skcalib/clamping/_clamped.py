@@ -324,7 +324,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         rows = as_rows(self, X)
         self._check_features(X, rows, reset=True)
         inputs = Inputs(rows, network, self.batch_size)
-        self.input_names_ = inputs.names
+        self.input_names_, self._input_types = inputs.names, inputs.types
         y = inputs.labels() if y is None else y
         if y is None:
             raise ValueError(

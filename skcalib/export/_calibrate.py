@@ -100,8 +100,9 @@ def calibrate_onnx_model(
 
     With a `NeuralClamping` the result is run in onnxruntime on made-up inputs and
     compared with Python. A torch module is written with a dynamic batch, from
-    ``input`` to ``probabilities``, by the exporter of torch that traces one run:
-    control flow that depends on the data is not carried over.
+    ``input``, or several inputs by their names, to ``probabilities``, by the exporter
+    of torch that traces one run: control flow that depends on the data is not carried
+    over. What its `site` names may be a part of it.
 
     Examples
     --------

@@ -66,7 +66,9 @@ def calibrate_with_clamping(
         )
     network = _network_to_write(model, output, clamping)
     exported = network.kind == "module"
-    written = _export(network, clamping) if exported else network.model
+    # A torch module changed inside, or at one input of several, is written with that.
+    inside = exported and bool(clamping._input_types)
+    written = _export(network, clamping, inside) if exported else network.model
     source = open_source(written)
     place = None if exported else network.output
     runtime = open_onnx(written, place)
@@ -74,11 +76,12 @@ def calibrate_with_clamping(
     calibrated, _ = read_classifier(source, place)
     X = _probe(runtime.inputs, clamping)
     readout, types = _read(runtime, calibrated, network, X), runtime.tensor_types()
-    target = clamping.site or network_input(calibrated)
-    shifted = perturb_tensor(calibrated, target, change, clamping.feasible_range)
-    if readout.tensor == target:
-        readout = replace(readout, tensor=shifted, path=readout.path | {shifted})
-        types[shifted] = types[target]
+    if not inside:
+        target = clamping.site or network_input(calibrated)
+        shifted = perturb_tensor(calibrated, target, change, clamping.feasible_range)
+        if readout.tensor == target:
+            readout = replace(readout, tensor=shifted, path=readout.path | {shifted})
+            types[shifted] = types[target]
     n_columns = _n_columns(readout, types, len(clamping.classes_))
     surgery = Surgery(calibrated, OutputSide(clamping, n_columns), readout, types)
     served = surgery.write(
@@ -120,18 +123,15 @@ def _refuse_callable(network: Given) -> None:
         )
 
 
-def _export(network: Given, clamping: Any) -> bytes:
-    if clamping.site is not None or clamping.input_names_ is not None:
-        raise ValueError(
-            "A torch module that is perturbed at a site, or has several inputs, is not "
-            "written as ONNX here. Write to_torch(neural_clamping), which has both "
-            "sides of the calibration, by torch.onnx.export, or fit on the ONNX form "
-            "of the network."
-        )
+def _export(network: Given, clamping: Any, inside: bool) -> bytes:
     torch_network = importlib.import_module("skcalib.export._clamping_torch")
-    written: bytes = torch_network.export_network(
-        network.model, network.output, clamping.delta_.shape
-    )
+    written: bytes
+    if inside:
+        written = torch_network.export_clamped(network.model, network.output, clamping)
+    else:
+        written = torch_network.export_network(
+            network.model, network.output, clamping.delta_.shape
+        )
     return written
 
 
@@ -175,11 +175,12 @@ def _summary(clamping: Any, change: Any) -> dict[str, Any]:
 
 def _probe(specs: list[InputSpec], clamping: Any) -> Any:
     """Make up a few inputs; None where the model does not say what it takes."""
-    if clamping.site is not None or len(specs) > 1:
+    named = len(specs) > 1 or clamping.input_names_ is not None
+    if named or clamping.site is not None:
         feeds = probe_inputs(specs)
         if feeds is None:
             return None
-        return NamedRows(feeds) if len(specs) > 1 else feeds[specs[0].name]
+        return NamedRows(feeds) if named else feeds[specs[0].name]
     # Not the batch size at which torch wrote the network.
     X = np.random.default_rng(0).random((3, *clamping.delta_.shape))
     if clamping.feasible_range is not None:

@@ -65,10 +65,11 @@ class ClampedNetwork(nn.Module):
         """
         if named or isinstance(x, Mapping):
             x = NamedRows(named or x)
-        proba: Tensor = self.calibration(as_logits(self._logits(x), x.shape[0]))
+        proba: Tensor = self.calibration(as_logits(self.logits(x), x.shape[0]))
         return proba
 
-    def _logits(self, x: Any) -> Any:
+    def logits(self, x: Any) -> Any:
+        """Return the network's result for changed inputs, `NamedRows` if several."""
         if self.at_site:
             if self.kernel is None and self.low is None:
                 return self.network(x, self.delta)
@@ -156,6 +157,20 @@ def _clamped(
     )
 
 
+class _Changed(nn.Module):
+    """The logits of changed inputs, which come one by one."""
+
+    def __init__(self, clamped: ClampedNetwork, names: list[str] | None) -> None:
+        super().__init__()
+        self.clamped = clamped
+        self.names = names
+
+    def forward(self, *parts: Tensor) -> Any:
+        if self.names is None:
+            return self.clamped.logits(*parts)
+        return self.clamped.logits(NamedRows(dict(zip(self.names, parts, strict=True))))
+
+
 def export_network(
     module: nn.Module, output: str | int | None, input_shape: tuple[int, ...]
 ) -> bytes:
@@ -164,21 +179,40 @@ def export_network(
     A network in half precision is written in single precision, and so is one in double
     precision that convolves, which onnxruntime cannot do with doubles.
     """
+    network, real = _as_written(module)
+    example = torch.zeros(2, *input_shape, dtype=real)
+    return _trace(_Logits(network, output).eval(), {"input": example}, module)
+
+
+def export_clamped(module: nn.Module, output: str | int | None, clamping: Any) -> bytes:
+    """Write a network with the input side of a NeuralClamping in it, as ONNX.
+
+    For one that is perturbed at a site, or at one of several inputs: from these to
+    ``probabilities``, its logits so far.
+    """
+    network, real = _as_written(module)
+    clamped = clamped_module(network, output, clamping)
+    example = {}
+    for name, (kind, shape) in zip(
+        clamping.input_names_ or ["input"], clamping._input_types, strict=True
+    ):
+        dtype = getattr(torch, kind)
+        # Tokens that are there, and masks that hide nothing.
+        example[name] = torch.ones(
+            2, *shape, dtype=real if dtype.is_floating_point else dtype
+        )
+    return _trace(_Changed(clamped, clamping.input_names_), example, module)
+
+
+def _as_written(module: nn.Module) -> tuple[nn.Module, torch.dtype]:
+    """Return a network in a precision that onnxruntime runs, and that of its inputs."""
     network = frozen_view(module, "cpu")
     floating = {p.dtype for p in network.parameters() if p.is_floating_point()}
     wide = torch.float64 in floating
     if floating & {torch.float16, torch.bfloat16} or (wide and _convolves(network)):
         network = frozen_view(network, "cpu", own_weights=True).float()
         wide = False
-    example = torch.zeros(2, *input_shape, dtype=torch.float64 if wide else None)
-    try:
-        return _trace(_Logits(network, output).eval(), example)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"torch could not write {type(module).__name__} as an ONNX model: {error}. "
-            "Write it yourself and pass the result: "
-            "calibrate_onnx_model(model, neural_clamping)."
-        ) from error
+    return network, torch.float64 if wide else torch.float32
 
 
 def _convolves(network: nn.Module) -> bool:
@@ -196,7 +230,19 @@ def _attention_in_operators() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
-def _trace(network: nn.Module, example: Tensor) -> bytes:
+def _trace(network: nn.Module, example: dict[str, Tensor], module: nn.Module) -> bytes:
+    """Write a network that is run on `example` by the exporter that traces one run."""
+    try:
+        return _written(network, example)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"torch could not write {type(module).__name__} as an ONNX model: {error}. "
+            "Write it yourself and pass the result: "
+            "calibrate_onnx_model(model, neural_clamping)."
+        ) from error
+
+
+def _written(network: nn.Module, example: dict[str, Tensor]) -> bytes:
     with (
         tempfile.TemporaryDirectory() as folder,
         warnings.catch_warnings(),
@@ -208,12 +254,12 @@ def _trace(network: nn.Module, example: Tensor) -> bytes:
         target = Path(folder, "network.onnx")
         torch.onnx.export(
             network,
-            (example,),
+            tuple(example.values()),
             target,
             opset_version=_OPSET,
             dynamo=False,
-            input_names=["input"],
+            input_names=[*example],
             output_names=["probabilities"],
-            dynamic_axes={"input": {0: "batch"}, "probabilities": {0: "batch"}},
+            dynamic_axes={name: {0: "batch"} for name in (*example, "probabilities")},
         )
         return target.read_bytes()

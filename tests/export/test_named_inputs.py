@@ -1,5 +1,8 @@
 """Calibrations of networks with several inputs, written and run."""
 
+import io
+import warnings
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -25,7 +28,7 @@ from skcalib.frozen import OnnxLogits  # noqa: E402
 pytestmark = [pytest.mark.onnx, pytest.mark.torch]
 # Adds the word embeddings of the tokens to those of their places.
 SITE = "/module/embedding/Gather_output_0"
-FULL = {"perturbation": "full", "penalty": 0.01, "solver": "lbfgs"}
+FULL = {"perturbation": "full", "penalty": 0.01, "solver": "lbfgs", "tol": 1e-4}
 
 
 @pytest.fixture(scope="module")
@@ -75,20 +78,119 @@ def test_a_perturbed_embedding_is_written(exported, calibration_set, bounds):
         clamping.predict_proba({**X, "token_type_ids": X["input_ids"]})
 
 
+def in_runtime(model, X):
+    """Return what a network written from torch serves."""
+    session = ort.InferenceSession(model.SerializeToString())
+    return session.run(["probabilities"], {k: np.asarray(v) for k, v in X.items()})[0]
+
+
+@pytest.mark.parametrize("bounds", [None, (-2.0, 2.0)])
 @pytest.mark.parametrize("site", ["embedding", None])
-def test_a_module_of_several_inputs_becomes_one_module(calibration_set, site, tmp_path):
+def test_a_module_of_several_inputs_is_written(calibration_set, site, bounds, tmp_path):
     X, y = calibration_set
     module = make_module()
+    embedded = module.embedding(torch.as_tensor(X["input_ids"])).detach()
     if site is None:
-        embedded = module.embedding(torch.as_tensor(X["input_ids"])).detach()
+        embedded = embedded if bounds is None else embedded.clip(*bounds)
         X = {"inputs_embeds": embedded, "attention_mask": X["attention_mask"]}
-    clamping = NeuralClamping(module, site=site, **FULL).fit(X, y)
+    elif bounds is not None:
+        bounds = (float(embedded.min()), float(embedded.max()))
+    clamping = NeuralClamping(module, site=site, feasible_range=bounds, **FULL)
+    clamping.fit(X, y)
     assert clamping.delta_.any()
-    with pytest.raises(ValueError, match=r"by torch\.onnx\.export, or fit on the ONNX"):
-        calibrate_onnx_model(None, clamping)
     exported = to_torch(clamping)
     expected = clamping.predict_proba(X)
     assert_allclose(exported(**tensors(X)), expected, atol=1e-6)
     torch.save(exported, tmp_path / "module.pt")
     again = torch.load(tmp_path / "module.pt", weights_only=False)
     assert_allclose(again(**tensors(X)), expected, atol=1e-6)
+    model = calibrate_onnx_model(None, clamping)
+    onnx.checker.check_model(model)
+    assert [value.name for value in model.graph.input] == [*X]
+    assert_allclose(in_runtime(model, X), expected, atol=1e-5)
+    one = {name: part[:1] for name, part in X.items()}
+    assert_allclose(in_runtime(model, one), expected[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_module_of_one_input_is_written_with_its_site(calibration_set, named):
+    X, y = calibration_set
+    X = X["input_ids"]
+    fed = {"input_ids": X} if named else X
+    module = make_module()
+    clamping = NeuralClamping(module, site="embedding", **FULL).fit(fed, y)
+    expected = clamping.predict_proba(fed)
+    module = to_torch(clamping)
+    x = torch.as_tensor(X)
+    assert_allclose(module(input_ids=x) if named else module(x), expected, atol=1e-6)
+    model = calibrate_onnx_model(None, clamping)
+    served = in_runtime(model, {"input_ids" if named else "input": X})
+    assert_allclose(served, expected, atol=1e-5)
+
+
+def test_a_filter_inside_a_module_is_written():
+    torch.manual_seed(0)
+    first = torch.nn.Conv2d(1, 3, 3, padding=1)
+    module = torch.nn.Sequential(
+        first, torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(108, 3)
+    )
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((60, 1, 6, 6), np.float32), rng.integers(0, 3, 60)
+    settings = FULL | {"perturbation": "filter"}
+    clamping = NeuralClamping(module, site="0", **settings).fit(X, y)
+    assert clamping.filter_.any()
+    expected = clamping.predict_proba(X)
+    assert_allclose(to_torch(clamping)(torch.as_tensor(X)), expected, atol=1e-5)
+    model = calibrate_onnx_model(None, clamping)
+    assert_allclose(in_runtime(model, {"input": X}), expected, atol=1e-5)
+
+
+class TwoInputs(torch.nn.Module):
+    """Reads an image beside a row of features, both of real numbers."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.of_image, self.of_row = torch.nn.Linear(16, 3), torch.nn.Linear(4, 3)
+
+    def forward(self, image, row):
+        return self.of_image(image.flatten(1)) + self.of_row(row)
+
+
+def as_onnx(module, X):
+    """Write a module by torch, whose result is called logits."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module.eval(),
+            tuple(tensors(X).values()),
+            file,
+            dynamo=False,
+            opset_version=17,
+            input_names=[*X],
+            output_names=["logits"],
+            dynamic_axes={name: {0: "batch"} for name in (*X, "logits")},
+        )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("site", ["image", "row"])
+def test_one_of_two_real_inputs_is_perturbed_everywhere(site):
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((50, 1, 4, 4), np.float32)
+    X = {"image": image, "row": rng.standard_normal((50, 4), np.float32)}
+    y = rng.integers(0, 3, 50)
+    clamping = NeuralClamping(TwoInputs(), site=site, **FULL).fit(X, y)
+    assert clamping.delta_.shape == X[site].shape[1:]
+    expected = clamping.predict_proba(X)
+    assert_allclose(to_torch(clamping)(**tensors(X)), expected, atol=1e-6)
+    model = calibrate_onnx_model(None, clamping)
+    assert_allclose(in_runtime(model, X), expected, atol=1e-5)
+    # The same network as an ONNX model, perturbed there.
+    written = as_onnx(TwoInputs(), X)
+    again = NeuralClamping(written, site=site, **FULL).fit(X, y)
+    assert_allclose(again.predict_proba(X), expected, atol=1e-4)
+    expected = again.predict_proba(X)
+    assert_allclose(served(calibrate_onnx_model(None, again), X), expected, atol=1e-5)
+    assert_allclose(to_torch(again)(**tensors(X)), expected, atol=1e-5)
