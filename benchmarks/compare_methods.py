@@ -112,8 +112,9 @@ def run(*, sets=tuple(SETS), methods=tuple(METHODS), splits=5):
             found = compare_calibrators({method: METHODS[method]}, X, y, cv=halves)
             found = found.to_dict()
             for title in ("uncalibrated", method) if method == methods[0] else [method]:
-                means = {c: found[title][c]["mean"] for c in COLUMNS}
-                deviations = {f"{c} std": found[title][c]["std"] for c in COLUMNS}
+                of = {c: found[title][c.lower()] for c in COLUMNS}
+                means = {c: of[c]["mean"] for c in COLUMNS}
+                deviations = {f"{c} std": of[c]["std"] for c in COLUMNS}
                 yield {**case, "method": title, **means, **deviations}
 
 

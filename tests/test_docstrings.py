@@ -1,23 +1,14 @@
 """What docstrings say of signatures is so."""
 
 import ast
-import importlib
 import inspect
 import re
 
 import pytest
-from public_names import NAMES
+from public_names import NAMES, import_public, signatures
 
 from skcalib import calibrators
 
-# What the names of a module need.
-NEEDS = {
-    "skcalib.frozen": ("torch", "onnxruntime"),
-    "skcalib.model_selection": ("pandas",),
-    "skcalib.plotting": ("matplotlib", "torch"),
-    "skcalib.export": ("onnx", "torch"),
-    "skcalib.training": ("torch", "skorch"),
-}
 # Exceptions take what they like.
 MODULES = [n for n in NAMES if n != "skcalib.exceptions"]
 # "name : type, default=value", as numpydoc writes the head of a parameter.
@@ -26,22 +17,6 @@ PARAMETER = re.compile(r"^(\w+(?:, \w+)*) : .*?default=(.+)$", flags=re.MULTILIN
 
 def parameters_section(doc):
     return doc.partition("Parameters\n----------\n")[2].partition("\n\nReturns\n")[0]
-
-
-def signatures(name, public):
-    """Yield a function, or a class and its public methods, by their full names."""
-    if inspect.isclass(public):
-        yield name, inspect.getdoc(public), inspect.signature(public)
-        for method_name in dir(public):
-            if not method_name.startswith("_"):
-                method = inspect.getattr_static(public, method_name)
-                method = getattr(method, "__func__", method)
-                of_skcalib = getattr(method, "__module__", "").startswith("skcalib.")
-                if inspect.isfunction(method) and of_skcalib:
-                    doc, signature = inspect.getdoc(method), inspect.signature(method)
-                    yield f"{name}.{method_name}", doc, signature
-    elif inspect.isfunction(public):
-        yield name, inspect.getdoc(public), inspect.signature(public)
 
 
 def shown(default):
@@ -59,9 +34,7 @@ def value_of(text):
 
 @pytest.mark.parametrize("module_name", MODULES)
 def test_documented_defaults_are_the_defaults(module_name):
-    for package in NEEDS.get(module_name, ()):
-        pytest.importorskip(package)
-    module = importlib.import_module(module_name)
+    module = import_public(module_name)
     n_compared, wrong = 0, []
     for public_name in module.__all__:
         public = getattr(module, public_name)
@@ -83,9 +56,7 @@ def test_documented_defaults_are_the_defaults(module_name):
 
 @pytest.mark.parametrize("module_name", MODULES)
 def test_every_default_is_documented(module_name):
-    for package in NEEDS.get(module_name, ()):
-        pytest.importorskip(package)
-    module = importlib.import_module(module_name)
+    module = import_public(module_name)
     silent = []
     for public_name in module.__all__:
         for name, doc, signature in signatures(

@@ -31,7 +31,7 @@ from skcalib._validation import (
     column_on_host,
     encode_labels,
 )
-from skcalib._warnings import warn
+from skcalib._warnings import DEPRECATED, renamed, warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import channel_axis
@@ -73,7 +73,7 @@ SHARED_CONSTRAINTS = {
     "classes": ["array-like", None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
-    "loss": [StrOptions({"focal", "brier", "deprecated"})],
+    "loss": [StrOptions({"focal", "brier", DEPRECATED})],
 }
 
 
@@ -354,22 +354,18 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
 
     def _loss(self):
         """Return the loss that the perturbation minimises, by either name."""
-        return self.objective if self.loss == "deprecated" else self.loss
+        return self.objective if self.loss == DEPRECATED else self.loss
 
     def _warn_of_loss(self):
         """Tell of the former name of `objective`."""
-        if self.loss == "deprecated":
+        if self.loss == DEPRECATED:
             return
         if self.objective not in ("focal", self.loss):
             raise ValueError(
                 f"objective={self.objective!r} and its former name loss={self.loss!r} "
                 "differ. Pass objective alone."
             )
-        warn(
-            f"The parameter loss of {type(self).__name__} is now called objective, and "
-            f"will be removed in skcalib 0.2: pass objective={self.loss!r}.",
-            FutureWarning,
-        )
+        renamed(type(self).__name__, "loss", "objective", self.loss)
 
     def _check_processes(self, processes, inputs, codes, weight):
         """Refuse what would lead the processes of a fit apart."""

@@ -65,7 +65,7 @@ def calibration_test(
     labels: ArrayLike | None = None,
     pos_label: object = None,
     sample_weight: ArrayLike | None = None,
-    random_state: int | np.random.RandomState | None = None,
+    random_state: int | np.random.RandomState | None = 0,
 ) -> CalibrationTestResult:
     r"""Test whether a classifier is calibrated.
 
@@ -106,8 +106,8 @@ def calibration_test(
         Numbers of repetitions of each row: a test has to know how many samples there
         are, so other weights are refused.
 
-    random_state : int, RandomState instance or None, default=None
-        Seed of the draws.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the draws; None draws anew each time.
 
     Returns
     -------

@@ -60,7 +60,7 @@ def compare_calibration(
     labels: ArrayLike | None = None,
     pos_label: object = None,
     sample_weight: ArrayLike | None = None,
-    random_state: int | np.random.RandomState | None = None,
+    random_state: int | np.random.RandomState | None = 0,
 ) -> CalibrationDifference:
     """Test whether one classifier is better calibrated than another.
 
@@ -107,8 +107,8 @@ def compare_calibration(
     sample_weight : array-like of shape (n_samples,), default=None
         Numbers of repetitions of each row; other weights are refused.
 
-    random_state : int, RandomState instance or None, default=None
-        Seed of the bootstrap.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the bootstrap; None draws anew each time.
 
     Returns
     -------

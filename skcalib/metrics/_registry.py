@@ -3,12 +3,13 @@
 A metric is added here, in its own file and in ``skcalib.metrics.__init__``.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from skcalib._warnings import warn
 from skcalib.metrics._bins import BinStats, Floats
 from skcalib.metrics._brownian import largest_distance_tail, range_tail
 from skcalib.metrics._conditional import top_label_calibration_error
@@ -260,21 +261,16 @@ METRICS = {
     )
 }
 
-# Titles of the columns of `compare_calibrators`, in their order.
+# Columns of `compare_calibrators`, in their order, and what stands above them.
 COLUMNS = {
     "accuracy": "accuracy",
     "entropy": "entropy",
-    "ECE": "ece",
-    "AECE": "aece",
-    "SCE": "sce",
-    "NLL": "nll",
-    "Brier": "brier",
+    "ece": "ECE",
+    "aece": "AECE",
+    "sce": "SCE",
+    "nll": "NLL",
+    "brier": "Brier",
 }
-PERCENT_COLUMNS = [
-    title
-    for title, name in COLUMNS.items()
-    if METRICS[name].percent_decimals is not None
-]
 IN_REPORT = [name for name, metric in METRICS.items() if metric.title is not None]
 RANKED = {name: m.of_ranked for name, m in METRICS.items() if m.of_ranked is not None}
 PER_ROW = {name: m.per_row for name, m in METRICS.items() if m.per_row is not None}
@@ -296,6 +292,19 @@ def check_names(metrics: Iterable[str] | None, known: list[str]) -> list[str]:
             else "metrics is empty; name at least one."
         )
     return names
+
+
+def column_name(name: str, known: Collection[str]) -> str:
+    """Return which of the known columns is meant; by its former name with a warning."""
+    found = {heading: name for name, heading in COLUMNS.items()}.get(name, name)
+    if name in known or found not in known:
+        return name
+    warn(
+        f"The metric {name!r} is now called {found!r}, as in calibration_report; the "
+        "former name will be removed in skcalib 0.2.",
+        FutureWarning,
+    )
+    return found
 
 
 def evaluate(

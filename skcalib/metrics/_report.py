@@ -44,7 +44,7 @@ def calibration_report(
     metrics: Iterable[str] | None = None,
     n_bootstrap: int = 1000,
     confidence_level: float = 0.95,
-    random_state: int | np.random.RandomState | None = None,
+    random_state: int | np.random.RandomState | None = 0,
     multilabel: bool = False,
     groups: ArrayLike | None = None,
 ) -> CalibrationReport:
@@ -83,8 +83,8 @@ def calibration_report(
     confidence_level : float, default=0.95
         Level of the intervals, between 0 and 1.
 
-    random_state : int, RandomState instance or None, default=None
-        Seed of the bootstrap; an int gives the same intervals every time.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the bootstrap; None draws anew each time.
 
     multilabel : bool, default=False
         Whether `y_true` and `y_proba` have a column for each of several labels that may

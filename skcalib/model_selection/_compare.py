@@ -155,7 +155,7 @@ def compare_calibrators(
     >>> table = compare_calibrators([TemperatureScaling(), VectorScaling()], logits, y)
     >>> table.names
     ['uncalibrated', 'TemperatureScaling', 'VectorScaling']
-    >>> nll = table.to_frame()["NLL", "mean"]
+    >>> nll = table.to_frame()["nll", "mean"]
     >>> bool(nll["TemperatureScaling"] < nll["uncalibrated"])
     True
     """
@@ -163,7 +163,7 @@ def compare_calibrators(
         missing = "X_test" if X_test is None else "y_test"
         raise ValueError(f"{missing} is missing: give both X_test and y_test, or none.")
     check_whole("n_bins", n_bins)
-    measured = {title: (name, 1) for title, name in COLUMNS.items()}
+    measured = {name: (name, 1) for name in COLUMNS}
     measured |= _scored(scoring)
     if calibrators is None:
         calibrators = common_calibrators()

@@ -7,7 +7,7 @@ from scipy.stats import t
 
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
-from skcalib.metrics._registry import COLUMNS, METRICS, PERCENT_COLUMNS
+from skcalib.metrics._registry import COLUMNS, METRICS, column_name
 from skcalib.metrics._scorers import SCORED
 
 _SECONDS = "fit seconds"
@@ -16,8 +16,8 @@ _SECONDS = "fit seconds"
 class CalibratorComparison:
     """Metrics of several calibrators on the same held-out data.
 
-    Printing it gives an aligned table, with accuracy, ECE, AECE and SCE in percent;
-    everything else is in natural units.
+    Printing it gives an aligned table, with accuracy and calibration errors in percent.
+    Values are fractions everywhere else.
 
     Parameters
     ----------
@@ -25,7 +25,8 @@ class CalibratorComparison:
         One name a row, "uncalibrated" first.
 
     metrics : list of str
-        One name a column.
+        One name a column, as in `skcalib.metrics.calibration_report`; the last is "fit
+        seconds".
 
     mean : ndarray of shape (n_rows, n_metrics)
         The values: means over the folds, or those of all test rows.
@@ -89,21 +90,20 @@ class CalibratorComparison:
         variance = excess.var(axis=1, ddof=1) * (1 / n_folds + self.fold_ratio)
         return excess.mean(axis=1) <= t.ppf(0.975, n_folds - 1) * np.sqrt(variance)
 
-    def sorted(self, metric="NLL"):
+    def sorted(self, metric="nll"):
         """Return the table with the best row of a metric first.
 
         Parameters
         ----------
-        metric : str, default="NLL"
-            One of `metrics`, or its name in `calibration_report`, such as "nll".
+        metric : str, default="nll"
+            One of `metrics`.
 
         Returns
         -------
         comparison : CalibratorComparison
             The same rows in another order.
         """
-        titles = {COLUMNS.get(title, title): title for title in self.metrics}
-        metric = titles.get(metric, metric)
+        metric = column_name(metric, self.metrics)
         if metric not in self.metrics:
             raise ValueError(f"metric={metric!r} is not among {self.metrics}.")
         value = (_sign(metric) or 1) * self.mean[:, self.metrics.index(metric)]
@@ -213,7 +213,7 @@ class CalibratorComparison:
 
     def _cells(self):
         """Return rows of text, the first of which is the header."""
-        header = ["", *(f"{m} %" if m in PERCENT_COLUMNS else m for m in self.metrics)]
+        header = ["", *map(_heading, self.metrics)]
         rows = [
             [name, *map(_format, self.metrics, self.mean[row], self.std[row])]
             for row, name in enumerate(self.names)
@@ -221,22 +221,31 @@ class CalibratorComparison:
         return [header, *rows]
 
 
-def _format(metric, mean, std):
-    if metric == _SECONDS:
+def _measured(name):
+    """Return the metric of a column, which may hold scores; None of the seconds."""
+    return SCORED[name][0] if name in SCORED else METRICS.get(name)
+
+
+def _heading(name):
+    heading, metric = COLUMNS.get(name, name), _measured(name)
+    return heading if metric is None else metric.named(heading)
+
+
+def _format(name, mean, std):
+    if name == _SECONDS:
         return f"{mean:.3f}"
-    if metric in PERCENT_COLUMNS:
+    metric = _measured(name)
+    if metric is not None and metric.percent_decimals is not None:
         return f"{100 * mean:.2f}±{100 * std:.2f}"
     return f"{mean:.4f}±{std:.4f}"
 
 
-def _sign(metric):
+def _sign(name):
     """Return 1 where lower is better, -1 where higher is, 0 where neither."""
-    if metric in SCORED:
-        scored, _ = SCORED[metric]
-        return 0 if scored.better == "neither" else -1
-    if metric not in COLUMNS:
+    metric = _measured(name)
+    if metric is None or metric.better == "neither":
         return 0
-    return {"lower": 1, "higher": -1, "neither": 0}[METRICS[COLUMNS[metric]].better]
+    return 1 if metric.better == "lower" and name not in SCORED else -1
 
 
 # What means something else in LaTeX, all at once: escapes hold such signs themselves.

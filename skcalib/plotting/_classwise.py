@@ -6,6 +6,7 @@ from math import ceil
 import numpy as np
 
 from skcalib._validation import check_proba, check_whole
+from skcalib._warnings import DEPRECATED, renamed
 from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.metrics._multi_label import LabelColumns, refuse_beside_labels
 from skcalib.plotting._binned_rows import BinnedRows, check_interval
@@ -88,8 +89,8 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         y_true,
         y_proba,
         *,
-        classes=None,
-        n_bins=10,
+        class_=None,
+        n_bins=15,
         strategy="uniform",
         labels=None,
         pos_label=None,
@@ -101,6 +102,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         multilabel=False,
         name=None,
         ax=None,
+        classes=DEPRECATED,
     ):
         """Draw the diagrams of predicted probabilities.
 
@@ -113,11 +115,11 @@ class ClasswiseReliabilityDisplay(FromEstimator):
                 (n_samples, 1)
             Predicted probabilities; a single column is that of `pos_label`.
 
-        classes : list, default=None
+        class_ : int, float, bool, str or list of them, default=None
             Which classes to show, in order. By default all, or if there are more than
             12 those of the largest gaps, the largest first.
 
-        n_bins : int, default=10
+        n_bins : int, default=15
             Number of bins.
 
         strategy : {"uniform", "quantile"}, default="uniform"
@@ -156,11 +158,17 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         ax : sequence of matplotlib Axes, default=None
             As many as there are classes to show; by default those of a new figure.
 
+        classes : list, default="deprecated"
+            The former name of `class_`; it will be removed in skcalib 0.2.
+
         Returns
         -------
         display : ClasswiseReliabilityDisplay
             The drawn display.
         """
+        if not (isinstance(classes, str) and classes == DEPRECATED):
+            renamed(cls.__name__, "classes", "class_", classes)
+            class_ = classes
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
         check_whole("n_bins", n_bins)
@@ -172,10 +180,11 @@ class ClasswiseReliabilityDisplay(FromEstimator):
             confidence, hit, weight = rows_of(k)
             return BinnedRows(confidence, hit, weight, n_bins, strategy)
 
-        if classes is None:
+        if class_ is None:
             columns = _largest_gaps(of_column, len(names))
         else:
-            columns = [_find(names, label) for label in classes]
+            shown = [class_] if np.ndim(class_) == 0 else class_
+            columns = [_find(names, label) for label in shown]
         bins = [of_column(k) for k in columns]
         stats = [b.stats for b in bins]
         filled = np.stack([s.weight > 0 for s in stats])
@@ -294,7 +303,7 @@ def _column_names(y_true, codes, n_columns, labels):
 def _find(names, label):
     if label not in names:
         raise ValueError(
-            f"classes holds {label!r}, which is not the class of a column. Name the "
+            f"class_ holds {label!r}, which is not the class of a column. Name the "
             "classes of all columns if it never occurs in y_true: labels=[...]."
         )
     return names.index(label)

@@ -6,16 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from skcalib.metrics import calibration_report
-from skcalib.metrics._registry import COLUMNS, METRICS, PERCENT_COLUMNS
+from skcalib.metrics._registry import METRICS, column_name
 from skcalib.plotting._style import COLOURS, hide_box, new_axes
 
-# Titles of what is better when higher: columns of comparisons, lines of reports.
-ASCENDING = {
-    title
-    for titles in (COLUMNS, {metric.title: name for name, metric in METRICS.items()})
-    for title, name in titles.items()
-    if METRICS[name].better == "higher"
-}
+# What is better when higher.
+ASCENDING = {name for name, metric in METRICS.items() if metric.better == "higher"}
 # Values further from the best than this many times the median are left outside.
 REACH = 4.0
 
@@ -33,7 +28,7 @@ class CalibratorComparisonDisplay:
         Methods.
 
     metrics : list of str
-        Metrics, one panel each.
+        Names of metrics, one panel each.
 
     value, low, high : ndarray of shape (n_methods, n_metrics)
         Values and the ends of their intervals.
@@ -58,7 +53,7 @@ class CalibratorComparisonDisplay:
     >>> from skcalib.plotting import CalibratorComparisonDisplay
     >>> logits, y = make_logits(random_state=0)
     >>> table = compare_calibrators([TemperatureScaling(), VectorScaling()], logits, y)
-    >>> display = CalibratorComparisonDisplay.from_comparison(table, metrics=["NLL"])
+    >>> display = CalibratorComparisonDisplay.from_comparison(table, metrics=["nll"])
     >>> display.names
     ['uncalibrated', 'TemperatureScaling', 'VectorScaling']
     """
@@ -71,7 +66,7 @@ class CalibratorComparisonDisplay:
 
     @classmethod
     def from_comparison(
-        cls, comparison, *, metrics=("NLL", "Brier", "ECE"), ax=None, **options
+        cls, comparison, *, metrics=("nll", "brier", "ece"), ax=None, **options
     ):
         """Draw what `skcalib.model_selection.compare_calibrators` returned.
 
@@ -80,7 +75,7 @@ class CalibratorComparisonDisplay:
         comparison : CalibratorComparison
             Or any object with its attributes `names`, `metrics`, `mean` and `std`.
 
-        metrics : sequence of str, default=("NLL", "Brier", "ECE")
+        metrics : sequence of str, default=("nll", "brier", "ece")
             Which of its metrics to show; the first one sorts the methods.
 
         ax : sequence of matplotlib Axes, default=None
@@ -95,15 +90,14 @@ class CalibratorComparisonDisplay:
             The drawn display; intervals are one standard deviation to each side.
         """
         known = list(comparison.metrics)
+        metrics = [column_name(metric, known) for metric in metrics]
         unknown = [metric for metric in metrics if metric not in known]
         if unknown:
             raise ValueError(f"The comparison has no {unknown}. It has {known}.")
         columns = [known.index(metric) for metric in metrics]
         mean = np.asarray(comparison.mean)[:, columns]
         std = np.asarray(comparison.std)[:, columns]
-        display = cls(
-            list(comparison.names), list(metrics), mean, mean - std, mean + std
-        )
+        display = cls(list(comparison.names), metrics, mean, mean - std, mean + std)
         return display.plot(ax=ax, **options)
 
     @classmethod
@@ -158,8 +152,7 @@ class CalibratorComparisonDisplay:
                 for rows in (report.values() for report in reports)
             ]
         )
-        titles = [METRICS[metric].title for metric in metrics]
-        display = cls(list(y_probas), titles, *np.moveaxis(cells, 2, 0))
+        display = cls(list(y_probas), list(metrics), *np.moveaxis(cells, 2, 0))
         return display.plot(ax=ax, sort=sort)
 
     def plot(self, ax=None, *, sort=True):
@@ -204,7 +197,7 @@ class CalibratorComparisonDisplay:
 
     def _draw(self, ax, column, order):
         metric = self.metrics[column]
-        scale = 100 if metric in PERCENT_COLUMNS else 1
+        scale, title = _unit(metric)
         value, low, high = (
             scale * a[order, column] for a in (self.value, self.low, self.high)
         )
@@ -217,7 +210,7 @@ class CalibratorComparisonDisplay:
         ax.hlines(rows[inside], low[inside], high[inside], colors=colours[inside], lw=2)
         ax.scatter(value[inside], rows[inside], c=colours[inside], s=36, zorder=3)
         self._mark_outside(ax, value, rows[~inside], best)
-        ax.set_title(f"{metric} (%)" if scale == 100 else metric, fontsize="medium")
+        ax.set_title(title, fontsize="medium")
         ax.tick_params(axis="y", length=0)
         ax.locator_params(axis="x", nbins=4)
         hide_box(ax, ("top", "right", "left"))
@@ -235,6 +228,16 @@ class CalibratorComparisonDisplay:
                 fontsize="small",
                 color=COLOURS["point"],
             )
+
+
+def _unit(name):
+    """Return the factor of what is drawn, and its title."""
+    metric = METRICS.get(name)
+    if metric is None or metric.title is None:
+        return 1, name
+    if metric.percent_decimals is None:
+        return 1, metric.title
+    return 100, f"{metric.title} (%)"
 
 
 def _inside(value, best):

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from skcalib._validation import check_top_label, check_whole
+from skcalib._warnings import DEPRECATED, renamed
 from skcalib.metrics import proximity_calibration_error
 from skcalib.metrics._bins import check_bootstrap, sum_by_index
 from skcalib.metrics._neighbours import mass_quantiles
@@ -67,7 +68,7 @@ class ProximityDisplay(FromEstimator):
     >>> from skcalib.plotting import ProximityDisplay
     >>> y_proba = [[0.7, 0.3], [0.7, 0.3], [0.3, 0.7], [0.3, 0.7]]
     >>> display = ProximityDisplay.from_predictions(
-    ...     [0, 1, 1, 0], y_proba, proximity=[0.9, 0.1, 0.8, 0.2], n_bins=2
+    ...     [0, 1, 1, 0], y_proba, proximity=[0.9, 0.1, 0.8, 0.2], n_proximity_bins=2
     ... )
     >>> display.accuracy
     array([0., 1.])
@@ -87,7 +88,7 @@ class ProximityDisplay(FromEstimator):
         y_proba,
         *,
         proximity,
-        n_bins=10,
+        n_proximity_bins=15,
         labels=None,
         pos_label=None,
         sample_weight=None,
@@ -96,6 +97,7 @@ class ProximityDisplay(FromEstimator):
         random_state=0,
         name=None,
         ax=None,
+        n_bins=DEPRECATED,
         **options,
     ):
         """Draw the diagram of predicted probabilities.
@@ -112,7 +114,7 @@ class ProximityDisplay(FromEstimator):
         proximity : array-like of shape (n_samples,)
             Proximity of each sample, see `skcalib.metrics.neighbor_proximity`.
 
-        n_bins : int, default=10
+        n_proximity_bins : int, default=15
             Number of bins of equal mass.
 
         labels : array-like of shape (n_classes,), default=None
@@ -141,6 +143,9 @@ class ProximityDisplay(FromEstimator):
         ax : matplotlib Axes, default=None
             Axes to draw on; by default those of a new figure.
 
+        n_bins : int, default="deprecated"
+            The former name of `n_proximity_bins`; it will be removed in skcalib 0.2.
+
         **options : dict
             Passed on to `plot`.
 
@@ -149,7 +154,10 @@ class ProximityDisplay(FromEstimator):
         display : ProximityDisplay
             The drawn display.
         """
-        n_bins = check_whole("n_bins", n_bins)
+        if n_bins != DEPRECATED:
+            renamed(cls.__name__, "n_bins", "n_proximity_bins", n_bins)
+            n_proximity_bins = n_bins
+        n_bins = check_whole("n_proximity_bins", n_proximity_bins)
         check_bootstrap(n_bootstrap, confidence_level)
         confidence, hit, weight = check_top_label(
             y_true, y_proba, labels, sample_weight, pos_label

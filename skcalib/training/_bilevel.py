@@ -118,7 +118,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
     verbose : int, default=0
         Whether to report progress: the outer loss after each epoch.
 
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState instance or None, default=0
         Seed of the folds, the parameters, the order of the samples and the dropout.
         torch's own generators are left as they were.
 
@@ -241,7 +241,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         classes=None,
         device="auto",
         verbose=0,
-        random_state=None,
+        random_state=0,
     ):
         self.module = module
         self.hidden_layer_sizes = hidden_layer_sizes

@@ -106,7 +106,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
     verbose : int, default=0
         Whether to report progress: the loss after each epoch.
 
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState instance or None, default=0
         Seed of the weights, the order of the samples and the dropout. torch's own
         generators are left as they were.
 
@@ -190,7 +190,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         device="auto",
         net_params=None,
         verbose=0,
-        random_state=None,
+        random_state=0,
     ):
         self.module = module
         self.hidden_layer_sizes = hidden_layer_sizes

@@ -93,7 +93,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
     verbose : int, default=0
         Whether to report progress: the loss after each epoch.
 
-    random_state : int, RandomState instance or None, default=None
+    random_state : int, RandomState instance or None, default=0
         Seed of the weights, the order of the samples and the dropout. torch's own
         generators are left as they were.
 
@@ -171,7 +171,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         device="auto",
         net_params=None,
         verbose=0,
-        random_state=None,
+        random_state=0,
     ):
         self.module = module
         self.hidden_layer_sizes = hidden_layer_sizes

@@ -97,7 +97,7 @@ def test_compare_lists_the_methods_once_each(skcalib, logits_file):
     assert run.code == 0, run.err
     table = run.json["methods"]
     assert list(table) == ["uncalibrated", "temperature", "vector", "isotonic"]
-    assert table["temperature"]["NLL"]["mean"] < table["uncalibrated"]["NLL"]["mean"]
+    assert table["temperature"]["nll"]["mean"] < table["uncalibrated"]["nll"]["mean"]
 
 
 def test_compare_equals_the_comparison_in_python(skcalib, logits_file):
@@ -114,7 +114,7 @@ def test_compare_equals_the_comparison_in_python(skcalib, logits_file):
             arrays["logits"], arrays["y"], cv=3, random_state=4,
         ).to_dict()  # fmt: skip
     for name, row in run.json["methods"].items():
-        for metric in ("accuracy", "ECE", "SCE", "NLL"):
+        for metric in ("accuracy", "ece", "sce", "nll"):
             assert row[metric] == pytest.approx(table[name][metric], abs=1e-12)
 
 

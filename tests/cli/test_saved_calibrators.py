@@ -227,7 +227,7 @@ def test_compare_judges_a_saved_calibrator_as_it_is(skcalib, logits_file, saved)
     logits, y = load(logits_file)
     proba = saved.predict_proba(logits)
     loss = -np.log(proba[np.arange(len(y)), y]).mean()
-    assert table["c.json"]["NLL"]["mean"] == pytest.approx(loss, rel=1e-12)
+    assert table["c.json"]["nll"]["mean"] == pytest.approx(loss, rel=1e-12)
 
 
 class TestMistakes:
@@ -341,7 +341,7 @@ def test_one_column_is_applied_judged_and_compared(skcalib, one_column):
     judged = skcalib("evaluate", *arguments, *QUICK).json["metrics"]["nll"]["value"]
     table = skcalib("compare", *arguments, "--methods", "platt").json["methods"]
     assert judged == pytest.approx(loss, rel=1e-9)
-    assert table["c.json"]["NLL"]["mean"] == pytest.approx(loss, rel=1e-9)
+    assert table["c.json"]["nll"]["mean"] == pytest.approx(loss, rel=1e-9)
 
 
 @pytest.mark.parametrize("command", [("apply", "-o", "p.npy"), ("evaluate",)])

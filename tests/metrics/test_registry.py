@@ -74,7 +74,7 @@ def test_accuracy_and_every_calibration_error_are_printed_in_percent():
 def test_what_is_shown_can_be_resampled():
     shown = {name for name, metric in METRICS.items() if metric.plain_title}
     assert shown <= set(IN_REPORT)
-    assert {*COLUMNS.values(), *IN_REPORT} <= set(COMPARED_METRICS)
+    assert {*COLUMNS, *IN_REPORT} <= set(COMPARED_METRICS)
 
 
 def test_the_docstring_names_what_a_report_holds_unless_it_is_told():

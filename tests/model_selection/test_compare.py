@@ -23,7 +23,7 @@ from skcalib.metrics import (
 )
 from skcalib.model_selection import CalibratorComparison, compare_calibrators
 
-METRICS = ["accuracy", "entropy", "ECE", "AECE", "SCE", "NLL", "Brier", "fit seconds"]
+METRICS = ["accuracy", "entropy", "ece", "aece", "sce", "nll", "brier", "fit seconds"]
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_folds_are_judged_on_rows_left_out(calibration_set):
         fitted = HistogramBinning().fit(logits[train], y[train])
         proba = fitted.predict_proba(logits[test])
         values.append(expected_calibration_error(y[test], proba))
-    ece = table.to_dict()["HistogramBinning"]["ECE"]
+    ece = table.to_dict()["HistogramBinning"]["ece"]
     assert ece["mean"] == pytest.approx(np.mean(values))
     assert ece["std"] == pytest.approx(np.std(values, ddof=1))
 
@@ -80,7 +80,7 @@ def test_folds_are_judged_on_rows_left_out(calibration_set):
 def test_temperature_lowers_the_log_loss_and_keeps_the_accuracy(table):
     rows = table.to_dict()
     before, after = rows["uncalibrated"], rows["TemperatureScaling"]
-    assert after["NLL"]["mean"] < before["NLL"]["mean"] - 0.05
+    assert after["nll"]["mean"] < before["nll"]["mean"] - 0.05
     assert after["accuracy"] == before["accuracy"]
 
 
@@ -109,7 +109,7 @@ def test_scores_are_columns_by_the_names_of_the_scorers(calibration_set):
         column = table.metrics.index(name)
         expected = get_scorer(name)(fitted, X[200:], y[200:])
         assert table.mean[1, column] == pytest.approx(expected, rel=1e-9)
-    ece = table.metrics.index("ECE")
+    ece = table.metrics.index("ece")
     assert_allclose(table.mean[:, ece], -table.mean[:, -3])
     assert_allclose(table.is_best[:, ece], table.is_best[:, -3])
     assert not table.is_best[:, -2].any()
@@ -156,9 +156,9 @@ def test_html_holds_a_cell_for_every_value_and_escapes_names(calibration_set):
 def test_other_forms_hold_the_same_numbers(table):
     pytest.importorskip("pandas")
     frame = table.to_frame()
-    assert_allclose(frame["NLL", "mean"], table.mean[:, METRICS.index("NLL")])
+    assert_allclose(frame["nll", "mean"], table.mean[:, METRICS.index("nll")])
     restored = json.loads(json.dumps(table.to_dict()))
-    assert restored["uncalibrated"]["ECE"]["std"] == table.std[0, 2]
+    assert restored["uncalibrated"]["ece"]["std"] == table.std[0, 2]
 
 
 @pytest.mark.parametrize(
@@ -191,9 +191,9 @@ def test_copies_of_a_row_are_not_held_out_from_themselves(draw_calibration_set, 
     if how == "groups":
         X, groups = X + 1e-9 * np.random.default_rng(1).normal(size=X.shape), rows
     strict = {"strict": IsotonicCalibration(method="strict")}
-    once = compare_calibrators(strict, logits, y).to_dict()["strict"]["NLL"]["mean"]
+    once = compare_calibrators(strict, logits, y).to_dict()["strict"]["nll"]["mean"]
     often = compare_calibrators(strict, X, y[rows], groups=groups).to_dict()
-    assert often["strict"]["NLL"]["mean"] == pytest.approx(once, rel=0.2)
+    assert often["strict"]["nll"]["mean"] == pytest.approx(once, rel=0.2)
 
 
 def test_a_class_with_one_row_cannot_be_compared():
@@ -204,7 +204,7 @@ def test_a_class_with_one_row_cannot_be_compared():
 
 def excess_test(table, row, best):
     """The corrected resampled t-test of one row against another, by its formula."""
-    nll = table.metrics.index("NLL")
+    nll = table.metrics.index("nll")
     difference = table.draws[row, :, nll] - table.draws[best, :, nll]
     k = len(difference)
     error = np.sqrt((1 / k + table.fold_ratio) * difference.var(ddof=1))
@@ -215,7 +215,7 @@ def test_what_cannot_be_told_from_the_best_is_marked_with_it():
     logits, y = make_logits(3000, 5, random_state=0)
     methods = {"one": TemperatureScaling(), "two": TemperatureScaling()}
     table = compare_calibrators({**methods, "vector": VectorScaling()}, logits, y)
-    nll = table.metrics.index("NLL")
+    nll = table.metrics.index("nll")
     best = int(table.mean[:, nll].argmin())
     expected = [row == best or excess_test(table, row, best) for row in range(4)]
     assert table.is_best[:, nll].tolist() == expected
@@ -234,7 +234,7 @@ def test_on_test_rows_the_best_is_told_by_the_interval_of_the_difference():
         y_test=y[1500:],
     )
     assert table.fold_ratio is None
-    assert table.is_best[:, table.metrics.index("NLL")].tolist() == [False, True]
+    assert table.is_best[:, table.metrics.index("nll")].tolist() == [False, True]
     # The predicted classes are the same.
     assert table.is_best[:, table.metrics.index("accuracy")].tolist() == [True, True]
 
@@ -244,7 +244,8 @@ def test_a_sorted_table_begins_with_the_best_of_a_metric(table):
     assert ordered.names == ["TemperatureScaling", "uncalibrated"]
     assert_allclose(ordered.std[::-1], table.std)
     assert table.sorted("accuracy").names == table.names
-    assert table.sorted("nll").names == ordered.names
+    with pytest.warns(FutureWarning, match="'NLL' is now called 'nll'"):
+        assert table.sorted("NLL").names == ordered.names
     with pytest.raises(ValueError, match="metric='logloss' is not among"):
         table.sorted("logloss")
 

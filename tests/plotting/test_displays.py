@@ -123,12 +123,12 @@ def test_every_panel_is_the_diagram_of_its_class():
     y, proba, _ = draw()
     names = np.array(["a", "b", "c"])
     grid = ClasswiseReliabilityDisplay.from_predictions(
-        names[y], proba, classes=["c", "a"], name="net"
+        names[y], proba, class_=["c", "a"], name="net"
     )
     assert grid.classes == ["c", "a"]
     for row, label in enumerate("ca"):
         one = ReliabilityDisplay.from_predictions(
-            names[y], proba, class_=label, n_bins=10, n_bootstrap=200
+            names[y], proba, class_=label, n_bootstrap=200
         )
         assert_allclose(grid.frequency[row], one.accuracy)
         assert_allclose(grid.confidence[row], one.confidence)
@@ -136,7 +136,7 @@ def test_every_panel_is_the_diagram_of_its_class():
         assert grid.errors[row] == pytest.approx(one.error)
         assert grid.axes_[row].get_title().startswith(label)
     whole = ClasswiseReliabilityDisplay.from_predictions(y, proba)
-    expected = m.static_calibration_error(y, proba, n_bins=10)
+    expected = m.static_calibration_error(y, proba)
     assert whole.errors.mean() == pytest.approx(expected)
 
 
@@ -150,8 +150,8 @@ def test_of_many_classes_the_worst_are_shown():
 
 def test_classes_and_axes_that_do_not_fit_are_refused(pyplot):
     y, proba, _ = draw(50)
-    with pytest.raises(ValueError, match="classes holds 'x'"):
-        ClasswiseReliabilityDisplay.from_predictions(y, proba, classes=["x"])
+    with pytest.raises(ValueError, match="class_ holds 'x'"):
+        ClasswiseReliabilityDisplay.from_predictions(y, proba, class_="x")
     _, axes = pyplot.subplots(1, 2)
     with pytest.raises(ValueError, match="3 classes need as many axes, not 2"):
         ClasswiseReliabilityDisplay.from_predictions(y, proba, ax=axes)
@@ -234,10 +234,10 @@ def test_other_than_three_classes_are_refused():
 
 
 def test_the_bins_of_proximity_hold_their_means():
-    y, proba, _ = draw(1000)
-    proximity = np.random.default_rng(0).random(1000)
+    y, proba, _ = draw(1500)
+    proximity = np.random.default_rng(0).random(1500)
     display = ProximityDisplay.from_predictions(y, proba, proximity=proximity)
-    parts = np.array_split(np.argsort(proximity), 10)
+    parts = np.array_split(np.argsort(proximity), 15)
     hit = proba.argmax(axis=1) == y
     assert_allclose(display.accuracy, [hit[rows].mean() for rows in parts])
     confidence = [proba.max(axis=1)[rows].mean() for rows in parts]
@@ -245,12 +245,12 @@ def test_the_bins_of_proximity_hold_their_means():
     low, high = display.band
     assert (low < confidence).all()
     assert (high > confidence).all()
-    error = m.proximity_calibration_error(
-        y, proba, proximity=proximity, n_proximity_bins=10
-    )
+    error = m.proximity_calibration_error(y, proba, proximity=proximity)
     assert f"PIECE {100 * error:.2f} %" in display.ax_.get_title()
-    with pytest.raises(ValueError, match="n_bins=0"):
-        ProximityDisplay.from_predictions(y, proba, proximity=proximity, n_bins=0)
+    with pytest.raises(ValueError, match="n_proximity_bins=0"):
+        ProximityDisplay.from_predictions(
+            y, proba, proximity=proximity, n_proximity_bins=0
+        )
 
 
 # Comparison.
@@ -258,14 +258,14 @@ def test_the_bins_of_proximity_hold_their_means():
 
 class Table:
     names = ("none", "good", "awful")
-    metrics = ("NLL", "ECE", "accuracy")
+    metrics = ("nll", "ece", "accuracy")
     mean = np.array([[0.5, 0.05, 0.8], [0.4, 0.01, 0.82], [9.0, 0.02, 0.7]])
     std = np.full((3, 3), 0.01)
 
 
 def test_a_comparison_is_sorted_by_its_first_metric():
     display = CalibratorComparisonDisplay.from_comparison(
-        Table(), metrics=["NLL", "ECE"]
+        Table(), metrics=["nll", "ece"]
     )
     first, second = display.axes_
     assert [t.get_text() for t in first.get_yticklabels()] == ["good", "none", "awful"]
@@ -278,7 +278,7 @@ def test_a_comparison_is_sorted_by_its_first_metric():
     labels = [t.get_text() for t in best.axes_[0].get_yticklabels()]
     assert labels == ["good", "none", "awful"]
     unsorted = CalibratorComparisonDisplay.from_comparison(
-        Table(), sort=False, metrics=["NLL"]
+        Table(), sort=False, metrics=["nll"]
     )
     labels = [t.get_text() for t in unsorted.axes_[0].get_yticklabels()]
     assert labels == ["none", "good", "awful"]
@@ -306,13 +306,13 @@ def test_predictions_are_compared_with_the_intervals_of_the_report():
 
 
 def test_comparisons_that_make_no_sense_are_refused(pyplot):
-    with pytest.raises(ValueError, match=r"no \['MCE'\]. It has \['NLL'"):
-        CalibratorComparisonDisplay.from_comparison(Table(), metrics=["MCE"])
+    with pytest.raises(ValueError, match=r"no \['mce'\]. It has \['nll'"):
+        CalibratorComparisonDisplay.from_comparison(Table(), metrics=["mce"])
     with pytest.raises(TypeError, match="dict from names"):
         CalibratorComparisonDisplay.from_predictions([0, 1], [0.2, 0.7])
     _, axes = pyplot.subplots(1, 2)
     with pytest.raises(ValueError, match="1 metrics need as many axes, not 2"):
-        CalibratorComparisonDisplay.from_comparison(Table(), metrics=["NLL"], ax=axes)
+        CalibratorComparisonDisplay.from_comparison(Table(), metrics=["nll"], ax=axes)
 
 
 def test_a_single_value_that_differs_is_drawn():
@@ -390,3 +390,31 @@ def test_the_isotonic_curve_takes_one_class_weights_and_two_classes():
 def test_a_curve_of_another_method_is_refused():
     with pytest.raises(ValueError, match="method='spline' is not known; use one of"):
         SmoothReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], method="spline")
+
+
+# Former names.
+
+
+@pytest.mark.parametrize(
+    ("display", "former", "now"),
+    [
+        (ClasswiseReliabilityDisplay, {"classes": [2]}, {"class_": 2}),
+        (ProximityDisplay, {"n_bins": 3}, {"n_proximity_bins": 3}),
+    ],
+)
+def test_a_former_name_still_works_and_says_so(display, former, now):
+    y, proba, _ = draw(100)
+    near = display is ProximityDisplay
+    options = {"proximity": proba[:, 0]} if near else {"n_bootstrap": 0}
+    (name,) = now
+    with pytest.warns(FutureWarning, match=f"is now called {name}"):
+        found = display.from_predictions(y, proba, **former, **options)
+    expected = display.from_predictions(y, proba, **now, **options)
+    assert_allclose(found.confidence, expected.confidence)
+    assert len(found.confidence) == (3 if near else 1)
+
+
+def test_former_names_of_metrics_still_work_and_say_so():
+    with pytest.warns(FutureWarning, match="'NLL' is now called 'nll'"):
+        display = CalibratorComparisonDisplay.from_comparison(Table(), metrics=["NLL"])
+    assert display.metrics == ["nll"]

@@ -1,8 +1,20 @@
 """The public names, module by module: those that docs/api.rst lists."""
 
+import importlib
+import inspect
 import re
 from pathlib import Path
 
+import pytest
+
+# What the names of a module need.
+NEEDS = {
+    "skcalib.frozen": ("torch", "onnxruntime"),
+    "skcalib.model_selection": ("pandas",),
+    "skcalib.plotting": ("matplotlib", "torch"),
+    "skcalib.export": ("onnx", "torch"),
+    "skcalib.training": ("torch", "skorch"),
+}
 API = Path(__file__).resolve().parents[2] / "docs" / "api.rst"
 
 
@@ -18,3 +30,26 @@ def read_names(text):
 
 
 NAMES = read_names(API.read_text(encoding="utf-8"))
+
+
+def import_public(module_name):
+    """Return a public module; skip the test where what its names need is missing."""
+    for package in NEEDS.get(module_name, ()):
+        pytest.importorskip(package)
+    return importlib.import_module(module_name)
+
+
+def signatures(name, public):
+    """Yield a function, or a class and its public methods, by their full names."""
+    if inspect.isclass(public):
+        yield name, inspect.getdoc(public), inspect.signature(public)
+        for method_name in dir(public):
+            if not method_name.startswith("_"):
+                method = inspect.getattr_static(public, method_name)
+                method = getattr(method, "__func__", method)
+                of_skcalib = getattr(method, "__module__", "").startswith("skcalib.")
+                if inspect.isfunction(method) and of_skcalib:
+                    doc, signature = inspect.getdoc(method), inspect.signature(method)
+                    yield f"{name}.{method_name}", doc, signature
+    elif inspect.isfunction(public):
+        yield name, inspect.getdoc(public), inspect.signature(public)

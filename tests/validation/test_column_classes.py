@@ -201,7 +201,7 @@ def test_comparison_folds_and_wrappers_keep_the_names(named):
         for data in ((X, labels), (logits, y))
     ]
     for name, row in tables[0].items():
-        assert row["NLL"] == pytest.approx(tables[1][name]["NLL"])
+        assert row["nll"] == pytest.approx(tables[1][name]["nll"])
     scores = [
         cross_val_score(PlattScaling(), *data, cv=KFold(3), scoring=sce_scorer)
         for data in ((X, labels), (logits, y))

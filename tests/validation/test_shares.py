@@ -272,7 +272,7 @@ def test_rows_are_drawn_with_all_their_classes():
         [TemperatureScaling()], np.log(proba), shares,
         X_test=np.log(proba), y_test=shares, n_bootstrap=10,
     )  # fmt: skip
-    assert table.to_dict()["uncalibrated"]["NLL"]["std"] == pytest.approx(0, abs=1e-12)
+    assert table.to_dict()["uncalibrated"]["nll"]["std"] == pytest.approx(0, abs=1e-12)
 
 
 def test_other_metrics_ask_for_classes():
