@@ -16,6 +16,7 @@ mutants:
 demo:
 	skcalib demo
 
+# The hosted laboratory runs networks if NODE_PATH names a folder with onnxruntime-web.
 docs:
 	sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	python .ci/offline.py docs/_build/html

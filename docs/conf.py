@@ -1,12 +1,13 @@
 """Configuration of the documentation."""
 
+import os
 from pathlib import Path
 
 import torch
 from sphinx_gallery.sorting import ExplicitOrder
 
 import skcalib
-from skcalib.cli._report import render_lab
+from skcalib.cli._lab import read_runtime, render_lab
 
 project = "skcalib"
 author = "The skcalib developers"
@@ -123,6 +124,9 @@ def setup(app):
 
 
 def write_lab(app, error):
-    """Host the laboratory beside the pages."""
+    """Host the laboratory beside the pages; it runs networks where NODE_PATH helps."""
     if error is None and app.builder.format == "html":
-        (Path(app.outdir) / "lab.html").write_text(render_lab(), encoding="utf-8")
+        package = Path(os.environ.get("NODE_PATH", "."), "onnxruntime-web")
+        runtime = read_runtime(package) if package.is_dir() else None
+        page = render_lab(runtime)
+        (Path(app.outdir) / "lab.html").write_text(page, encoding="utf-8")

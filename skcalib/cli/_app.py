@@ -305,13 +305,22 @@ def lab(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="HTML file to write.")
     ] = Path("lab.html"),
+    onnx_runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="onnxruntime-web, for the page to run networks with: the archive "
+            "that `npm pack onnxruntime-web` brings, or the package's folder. It "
+            "makes the page 5 MB larger."
+        ),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write the laboratory: a page that calibrates logits inside the browser.
 
-    Open it and drop a file of logits and labels; nothing is sent anywhere.
+    Open it and drop a file of logits and labels, or, with a runtime, a network and a
+    file of its inputs and labels; nothing is sent anywhere.
     """
-    _commands.run_lab(output, overwrite=overwrite)
+    _commands.run_lab(output, onnx_runtime, overwrite=overwrite)
     print_text(f"Wrote {output}. Open it in a browser.")
 
 

@@ -25,6 +25,7 @@ from skcalib.cli._judging import (
     probabilities,
     split_rows,
 )
+from skcalib.cli._lab import read_runtime, render_lab
 from skcalib.cli._methods import (
     CLAMPING,
     METHODS,
@@ -35,7 +36,7 @@ from skcalib.cli._methods import (
 from skcalib.cli._options import Judging, Labelled, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
 from skcalib.cli._readers import STANDARD_INPUT
-from skcalib.cli._report import render_lab, render_report
+from skcalib.cli._report import render_report
 from skcalib.cli._rows import is_large
 from skcalib.cli._scores import Scores, load_scores, load_values
 from skcalib.datasets import load_demo
@@ -442,10 +443,11 @@ def run_compare(
     return scores, table
 
 
-def run_lab(output: Path, *, overwrite: bool) -> None:
-    """Write the laboratory's page."""
+def run_lab(output: Path, runtime: Path | None, *, overwrite: bool) -> None:
+    """Write the laboratory's page, with onnxruntime-web in it if it is named."""
     check_target(output, overwrite=overwrite)
-    write_together({output.absolute(): partial(_write_text, text=render_lab())})
+    page = render_lab(None if runtime is None else read_runtime(runtime))
+    write_together({output.absolute(): partial(_write_text, text=page)})
 
 
 def _write_text(path: Path, text: str) -> None:

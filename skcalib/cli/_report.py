@@ -104,12 +104,6 @@ def _metric_rows(outcome: Outcome) -> dict[str, list[tuple[str, str]]]:
     }
 
 
-def render_lab() -> str:
-    """Return the laboratory as one page of HTML, which loads nothing."""
-    text: str = template("lab.html").render()
-    return text
-
-
 def template(name: str) -> Any:
     """Return a template that escapes what is put into it."""
     jinja2 = import_optional("jinja2", "The HTML report")

@@ -1,4 +1,4 @@
-// What the laboratory computes, without the page: files, fits, measures, models.
+// What the laboratory computes, without the page: files, fits, measures.
 // Formulas are those of the library, which a test compares.
 
 // ---- Files: .npy, .npz and .csv to columns of numbers ----
@@ -26,16 +26,25 @@ function readNpy(bytes) {
   const shape = header.match(/'shape':\s*\(([^)]*)\)/)[1].split(",")
     .filter((text) => text.trim()).map(Number);
   // A copy, so that the numbers lie where their type may begin.
-  const values = Array.from(new Kind(bytes.slice(start + size).buffer), Number);
-  if (header.includes("'fortran_order': True") && shape.length === 2) {
-    const [rows, columns] = shape;
-    const turned = new Array(values.length);
-    for (let i = 0; i < rows; i++) {
-      for (let k = 0; k < columns; k++) turned[i * columns + k] = values[k * rows + i];
+  const read = new Kind(bytes.slice(start + size).buffer);
+  const values = Kind.name.startsWith("Big") ? Float64Array.from(read, Number) : read;
+  return { shape, values: header.includes("'fortran_order': True")
+    ? lastAxisFirst(values, shape) : values };
+}
+
+// Values whose first axis runs fastest, put so that the last one does.
+function lastAxisFirst(values, shape) {
+  const steps = shape.map((_, axis) => shape.slice(0, axis).reduce((a, b) => a * b, 1));
+  const out = new values.constructor(values.length);
+  for (let i = 0; i < out.length; i++) {
+    let rest = i, from = 0;
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      from += (rest % shape[axis]) * steps[axis];
+      rest = Math.floor(rest / shape[axis]);
     }
-    return { shape, values: turned };
+    out[i] = values[from];
   }
-  return { shape, values };
+  return out;
 }
 
 async function inflate(bytes) {
@@ -67,7 +76,11 @@ async function readNpz(bytes) {
   return arrays;
 }
 
-const LABELS = ["y", "label", "labels", "y_true", "target", "class"];
+const LABELS = ["y", "label", "labels", "y_true", "target", "targets", "class",
+  "ground_truth"];
+const SCORES = ["logits", "scores", "probabilities", "proba", "probs", "predictions"];
+const INPUTS = ["inputs", "input", "x", "images", "image", "features"];
+const FLOOR = 1e-12; // Of probabilities, before their logarithm.
 
 function readCsv(text) {
   const lines = text.split(/\r?\n/).filter((line) => line.trim());
@@ -82,16 +95,32 @@ function readCsv(text) {
   return { labels, scores: { shape: [rows.length, rows[0].length - 1], values } };
 }
 
-function splitArrays(arrays) {
+function labelName(arrays) {
   const names = Object.keys(arrays);
-  const label = names.find((name) => LABELS.includes(name.toLowerCase()))
+  return names.find((name) => LABELS.includes(name.toLowerCase()))
     ?? names.find((name) => arrays[name].shape.length === 1);
-  const score = names.find((name) => arrays[name].shape.length === 2);
-  if (label === undefined || score === undefined) {
-    throw new Error(`The file holds ${names.join(", ") || "nothing"}. It needs a matrix `
-      + "of scores, and the labels in an array called y.");
+}
+
+const isScoreName = (name) => SCORES.includes(name.toLowerCase());
+
+function labelsOf(arrays) {
+  const name = labelName(arrays);
+  if (name === undefined) {
+    throw new Error(`The file holds ${Object.keys(arrays).join(", ") || "nothing"}. It `
+      + "needs the labels in an array called y.");
   }
-  return { labels: arrays[label].values.map(String), scores: arrays[score] };
+  return Array.from(arrays[name].values, String);
+}
+
+function splitArrays(arrays) {
+  const labels = labelsOf(arrays), names = Object.keys(arrays);
+  const matrices = names.filter((name) => arrays[name].shape.length === 2);
+  const score = matrices.find(isScoreName) ?? matrices[0];
+  if (score === undefined) {
+    throw new Error(`The file holds ${names.join(", ")}. It needs a matrix of scores, or `
+      + "the network that takes these inputs: drop its .onnx as well.");
+  }
+  return { labels, scores: arrays[score] };
 }
 
 // Rows of scores and the column of the true class of each.
@@ -106,7 +135,7 @@ function makeSet({ labels, scores }, areProbabilities = false) {
     if (!Number.isFinite(z[i]) || (areProbabilities && z[i] < 0)) {
       throw new Error(`Row ${Math.floor(i / K)} holds ${z[i]}.`);
     }
-    if (areProbabilities) z[i] = Math.log(Math.max(z[i], 1e-12));
+    if (areProbabilities) z[i] = Math.log(Math.max(z[i], FLOOR));
   }
   const numbers = labels.map(Number);
   const areColumns = numbers.every((y) => Number.isInteger(y) && y >= 0 && y < K);
@@ -119,12 +148,15 @@ function makeSet({ labels, scores }, areProbabilities = false) {
   return { z, codes, n, K };
 }
 
+// Labels and scores of a table; the arrays of an .npz, which may be inputs as well.
 async function readFile(file) {
   const name = file.name.toLowerCase();
-  if (name.endsWith(".csv") || name.endsWith(".tsv")) return readCsv(await file.text());
+  if (name.endsWith(".csv") || name.endsWith(".tsv")) {
+    return { columns: readCsv(await file.text()) };
+  }
   const bytes = new Uint8Array(await file.arrayBuffer());
-  if (name.endsWith(".npz")) return splitArrays(await readNpz(bytes));
-  throw new Error(`${file.name} is neither .csv nor .npz.`);
+  if (name.endsWith(".npz")) return { arrays: await readNpz(bytes) };
+  throw new Error(`${file.name} is neither .csv nor .npz nor .onnx.`);
 }
 
 // ---- Rows ----
@@ -318,129 +350,6 @@ function measure(rows, nBins, draws = 0) {
     brier: brier / rows.n / (rows.K === 2 ? 2 : 1),
     bins: sums,
   };
-}
-
-// ---- Models: 1/T written into an ONNX file ----
-
-function readVarint(bytes, at) {
-  let value = 0, scale = 1;
-  for (;;) {
-    const byte = bytes[at++];
-    value += (byte & 127) * scale;
-    if (byte < 128) return [value, at];
-    scale *= 128;
-  }
-}
-
-function varint(value) {
-  const out = [];
-  while (value > 127) {
-    out.push((value % 128) | 128);
-    value = Math.floor(value / 128);
-  }
-  return [...out, value];
-}
-
-// The fields of a protocol buffer's message, each with all of its bytes.
-function fields(bytes) {
-  const found = [];
-  let at = 0;
-  while (at < bytes.length) {
-    const start = at;
-    let key, size;
-    [key, at] = readVarint(bytes, at);
-    let body = at;
-    if (key % 8 === 2) {
-      [size, body] = readVarint(bytes, at);
-      at = body + size;
-    } else if (key % 8 === 0) {
-      [, at] = readVarint(bytes, at);
-    } else {
-      at += key % 8 === 1 ? 8 : 4;
-    }
-    if (at > bytes.length) throw new Error("This ONNX file is damaged.");
-    const id = Math.floor(key / 8);
-    found.push({ id, whole: bytes.subarray(start, at), body: bytes.subarray(body, at) });
-  }
-  return found;
-}
-
-function field(id, body) {
-  return join([Uint8Array.from([...varint(id * 8 + 2), ...varint(body.length)]), body]);
-}
-
-function join(parts) {
-  const out = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    out.set(part, at);
-    at += part.length;
-  }
-  return out;
-}
-
-const utf8 = (text) => new TextEncoder().encode(text);
-const text = (body) => new TextDecoder().decode(body);
-
-function readNode(whole) {
-  const parts = fields(whole);
-  const names = (id) => parts.filter((part) => part.id === id).map(({ body }) => text(body));
-  return { parts, inputs: names(1), outputs: names(2), type: names(4)[0] };
-}
-
-function writeNode(parts, inputs, outputs) {
-  const rest = parts.filter(({ id }) => id > 2).map(({ whole }) => whole);
-  return join([
-    ...inputs.map((name) => field(1, utf8(name))),
-    ...outputs.map((name) => field(2, utf8(name))), ...rest,
-  ]);
-}
-
-function newNode(type, inputs, output) {
-  return join([...inputs.map((name) => field(1, utf8(name))), field(2, utf8(output)),
-    field(4, utf8(type))]);
-}
-
-// Divide the scores of a model by T: before its last Softmax, if that makes the output,
-// else the output itself. Names and meaning of the output stay.
-function divideScores(model, T) {
-  const top = fields(model);
-  const graph = top.find(({ id }) => id === 7);
-  if (graph === undefined) throw new Error("This is not an ONNX model.");
-  const parts = fields(graph.body);
-  const nodes = parts.filter(({ id }) => id === 1).map(({ body }) => readNode(body));
-  const outputs = parts.filter(({ id }) => id === 12);
-  if (outputs.length !== 1) {
-    throw new Error(`The model has ${outputs.length} outputs; the laboratory takes one. `
-      + "`skcalib calibrate` takes any.");
-  }
-  const name = text(fields(outputs[0].body).find(({ id }) => id === 1).body);
-  const last = nodes.findIndex((node) => node.outputs.includes(name));
-  if (last < 0) throw new Error(`No node of the model makes its output ${name}.`);
-  const temperature = "skcalib_temperature", scaled = "skcalib_scores";
-  const isSoftmax = nodes[last].type === "Softmax";
-  const written = [];
-  nodes.forEach((node, i) => {
-    const rename = (names) => names.map((n) => (n === name ? scaled : n));
-    if (!isSoftmax) {
-      written.push(writeNode(node.parts, rename(node.inputs), rename(node.outputs)));
-    } else if (i === last) {
-      written.push(newNode("Div", [node.inputs[0], temperature], scaled));
-      written.push(writeNode(node.parts, [scaled], node.outputs));
-    } else {
-      written.push(writeNode(node.parts, node.inputs, node.outputs));
-    }
-  });
-  if (!isSoftmax) written.push(newNode("Div", [scaled, temperature], name));
-  const raw = new Uint8Array(new Float32Array([T]).buffer);
-  // A TensorProto without dimensions: type float (2: 1), name, four raw bytes.
-  const constant = join([Uint8Array.from([16, 1]), field(8, utf8(temperature)),
-    field(9, raw)]);
-  const body = join([
-    ...written.map((node) => field(1, node)), field(5, constant),
-    ...parts.filter(({ id }) => id !== 1).map(({ whole }) => whole),
-  ]);
-  return join(top.map((part) => (part === graph ? field(7, body) : part.whole)));
 }
 
 // What a Softmax or a scaled network would say where nobody brought data: rows that are
