@@ -16,7 +16,10 @@ PAD = 0
 
 
 class Task(NamedTuple):
-    """Pairs (x, y) to train, calibrate and judge on; the same shifted; other inputs."""
+    """Pairs (x, y) to train, calibrate and judge on; the same shifted; other inputs.
+
+    `sites` are the parts of the network whose dropout is on, None all.
+    """
 
     train: tuple
     calibration: tuple
@@ -25,6 +28,7 @@ class Task(NamedTuple):
     outside: torch.Tensor | None
     build: callable
     epochs: int
+    sites: list | None = None
 
 
 def perceptron(n_in, n_out, width, p):

@@ -42,6 +42,7 @@ class BaseCLUE(NetworkEstimator):
         "detach_uncertainty": ["boolean"],
         "n_passes": [Interval(Integral, 1, None, closed="left")],
         "n_predict_passes": [Interval(Integral, 1, None, closed="left")],
+        "sites": ["array-like", None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [callable, None],
@@ -65,11 +66,12 @@ class BaseCLUE(NetworkEstimator):
 
     def _build_module(self, X, weight, n_outputs):
         module = super()._build_module(X, weight, n_outputs)
-        if not has_dropout(module):
+        if not has_dropout(module, self.sites):
+            where = "" if self.sites is None else f" at sites={self.sites!r}"
             raise ValueError(
                 f"{type(self).__name__} takes its uncertainty from dropout, and the "
-                "module has no dropout layer with a positive probability. Add a "
-                "torch.nn.Dropout, or give hidden_layer_sizes at least one entry."
+                f"module has no dropout layer with a positive probability{where}. Add "
+                "a torch.nn.Dropout, or give hidden_layer_sizes at least one entry."
             )
         return module
 
@@ -121,6 +123,7 @@ class BaseCLUE(NetworkEstimator):
             "criterion__detach_uncertainty": self.detach_uncertainty,
             "n_passes": self.n_passes,
             "as_passes": self._as_passes,
+            "sites": self.sites,
             "optimizer": self.optimizer or torch.optim.Adam,
             "lr": self.lr,
             "max_epochs": self.max_epochs,
@@ -150,7 +153,10 @@ class BaseCLUE(NetworkEstimator):
         hangs neither on its neighbours nor on the size of the batches.
         """
         seed_generator(self._predict_seed + stage, x.device)
-        return self._as_passes(mc_dropout(self.module_, x, n_passes, share_masks=True))
+        passes = mc_dropout(
+            self.module_, x, n_passes, share_masks=True, sites=self.sites
+        )
+        return self._as_passes(passes)
 
 
 class _Told(Callback):

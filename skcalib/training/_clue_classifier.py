@@ -64,6 +64,11 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         is enough. A row has as many passes as its first ones ask for by how far they
         differ: 10, 20, 40 and so on up to `n_predict_passes`; 0 runs these for all.
 
+    sites : list of str, default=None
+        Names of the parts of the module, as ``named_modules`` has them, whose dropout
+        is on, in training and at prediction; all other dropout is off. None is all of
+        it. See `mc_dropout`.
+
     max_epochs : int, default=100
         Largest number of passes over the data.
 
@@ -178,6 +183,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         n_passes=5,
         n_predict_passes=50,
         predict_tol=0.01,
+        sites=None,
         max_epochs=100,
         batch_size=128,
         optimizer=None,
@@ -201,6 +207,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         self.n_passes = n_passes
         self.n_predict_passes = n_predict_passes
         self.predict_tol = predict_tol
+        self.sites = sites
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer

@@ -56,6 +56,11 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
     n_predict_passes : int, default=50
         Passes for predictions.
 
+    sites : list of str, default=None
+        Names of the parts of the module, as ``named_modules`` has them, whose dropout
+        is on, in training and at prediction; all other dropout is off. None is all of
+        it. See `mc_dropout`.
+
     max_epochs : int, default=100
         Largest number of passes over the data.
 
@@ -160,6 +165,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         detach_uncertainty=False,
         n_passes=5,
         n_predict_passes=50,
+        sites=None,
         max_epochs=100,
         batch_size=128,
         optimizer=None,
@@ -182,6 +188,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         self.detach_uncertainty = detach_uncertainty
         self.n_passes = n_passes
         self.n_predict_passes = n_predict_passes
+        self.sites = sites
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.optimizer = optimizer

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 from functools import partial
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.nn.modules.dropout import _DropoutNd
@@ -22,11 +22,12 @@ _FACTORS = (
     torch.nn.Dropout2d,
     torch.nn.Dropout3d,
 )
-# Networks that were found to need all rows from the input on, as long as they live.
-_UNSPLIT: WeakSet[torch.nn.Module] = WeakSet()
+# Networks that were found to need all rows from the input on, as long as they live,
+# with the sites of which that holds.
+_UNSPLIT: WeakKeyDictionary[torch.nn.Module, list[object]] = WeakKeyDictionary()
 
 
-def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
+def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False, sites=None):
     """Run a network several times with dropout on, the rest of it as it is.
 
     Only dropout layers are switched on: a network in eval mode keeps the running
@@ -56,6 +57,11 @@ def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
         neighbours. Layers with their own dropout inside (attention, recurrent layers,
         alpha dropout) draw for each row all the same.
 
+    sites : list of str, default=None
+        Names of the parts of the network, as ``named_modules`` has them, whose dropout
+        is on; all other dropout is off. With those before its last layers only a
+        network with dropout everywhere runs once but for these. None is all of it.
+
     Returns
     -------
     passes : Tensor of shape (n_passes, n_samples, ...)
@@ -64,8 +70,8 @@ def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
     Raises
     ------
     ValueError
-        If the network has no dropout layer with a positive probability, or does not
-        return one row a sample.
+        If the network, or a part at the sites, has no dropout layer with a positive
+        probability, or the network does not return one row a sample.
 
     Notes
     -----
@@ -79,7 +85,8 @@ def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
     follows hangs on the rows through this layer alone. Others, such as one with a
     connection around the layer, one that draws before it, or a compiled one, are run on
     repeated rows as a whole; a network is tried once, and its forward then runs twice.
-    Batch normalisation in train mode counts rows before the layer once.
+    Batch normalisation in train mode counts rows before the layer once. Where dropout
+    sits from the first layers on, S passes cost S runs; `sites` takes the last ones.
 
     Examples
     --------
@@ -92,51 +99,72 @@ def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False):
     False
     """
     n_passes = at_once = check_whole("n_passes", n_passes)
+    sites = None if sites is None else tuple(sites)
     n_rows = _count_rows(x)
     if max_rows is not None:
         at_once = min(n_passes, max(1, int(max_rows) // max(1, n_rows)))
     results = []
-    with dropout_on(module):
+    with dropout_on(module, sites):
         for start in range(0, n_passes, at_once):
             n = min(at_once, n_passes - start)
-            results.append(_run_passes(module, x, n, n_rows, share_masks))
+            results.append(_run_passes(module, x, n, n_rows, share_masks, sites))
     return results[0] if len(results) == 1 else torch.cat(results)
 
 
 @contextmanager
-def dropout_on(module):
-    """Switch the dropout of `module` on, nothing else, and back at the end."""
-    if not has_dropout(module):
+def dropout_on(module, sites=None):
+    """Switch the dropout of `module` on, nothing else, and back at the end.
+
+    With `sites` it is that of these parts, and that of all others is switched off.
+    """
+    wanted = set(_layers_at(module, sites))
+    if not any(map(_drops, wanted)):
+        where = "" if sites is None else f" at sites={sites!r}"
         raise ValueError(
             f"{type(module).__name__} has no dropout layer with a positive "
-            "probability, so all its passes would be the same. Add a torch.nn.Dropout."
+            f"probability{where}, so all its passes would be the same. Add a "
+            f"torch.nn.Dropout{where and ' there, or name parts that have one'}."
         )
     kinds = (_DropoutNd, *_FUNCTIONAL, *_FUSED)
-    switched = [
-        layer
-        for layer in module.modules()
-        if isinstance(layer, kinds) and not layer.training
-    ]
+    modes = {
+        layer: layer.training for layer in module.modules() if isinstance(layer, kinds)
+    }
     try:
         # Not train(), which would switch the parts of a layer as well.
-        for layer in switched:
-            layer.training = True
+        for layer in modes:
+            fused = isinstance(layer, _FUSED) and not wanted.isdisjoint(layer.modules())
+            layer.training = fused or layer in wanted
         yield
     finally:
-        for layer in switched:
-            layer.training = False
+        for layer, mode in modes.items():
+            layer.training = mode
 
 
-def has_dropout(module):
-    """Whether a layer of `module` drops anything."""
-    return any(
-        getattr(layer, "p" if isinstance(layer, _DropoutNd) else "dropout") > 0
-        for layer in module.modules()
-        if isinstance(layer, (_DropoutNd, *_FUNCTIONAL))
-    )
+def has_dropout(module, sites=None):
+    """Whether a layer of `module`, or of its parts at `sites`, drops anything."""
+    return any(map(_drops, _layers_at(module, sites)))
 
 
-def _run_passes(module, x, n_passes, n_rows, share_masks):
+def _drops(layer):
+    if not isinstance(layer, (_DropoutNd, *_FUNCTIONAL)):
+        return False
+    return getattr(layer, "p" if isinstance(layer, _DropoutNd) else "dropout") > 0
+
+
+def _layers_at(module, sites):
+    """Yield all layers of a network, or those of its parts at the sites."""
+    parts = dict(module.named_modules())
+    for name in [""] if sites is None else sites:
+        if name not in parts:
+            dropping = [own for own, part in parts.items() if own and _drops(part)]
+            raise ValueError(
+                f"sites={sites!r} names {name!r}, which is no part of the "
+                f"{type(module).__name__}. Its layers with dropout are {dropping}."
+            )
+        yield from parts[name].modules()
+
+
+def _run_passes(module, x, n_passes, n_rows, share_masks, sites):
     """Run passes as one batch, with one pass of what lies before the first dropout."""
     # A single row fits whatever else comes, and would hide that branches meet. What has
     # been put in the place of a layer's own forward has to run as it is.
@@ -145,7 +173,7 @@ def _run_passes(module, x, n_passes, n_rows, share_masks):
         or (isinstance(layer, _DropoutNd) and "forward" in vars(layer))
         for layer in module.modules()
     )
-    splits = n_passes > 1 and module not in _UNSPLIT and not whole
+    splits = n_passes > 1 and sites not in _UNSPLIT.get(module, ()) and not whole
     if splits:
         try:
             return _run_split(module, x, n_passes, n_rows, share_masks)
@@ -154,7 +182,7 @@ def _run_passes(module, x, n_passes, n_rows, share_masks):
     with _Masks(n_passes, n_rows, share_masks).drawn_by(module):
         passes = _run(module, _repeat(x, n_passes), n_passes, n_rows)
     if splits:
-        _UNSPLIT.add(module)
+        _UNSPLIT.setdefault(module, []).append(sites)
     return passes
 
 

@@ -16,9 +16,10 @@ class CLUENet(NeuralNet):
     stops and the weights are those of the last epoch known to give a finite loss.
     """
 
-    def __init__(self, *args, n_passes, as_passes, **keywords):
+    def __init__(self, *args, n_passes, as_passes, sites, **keywords):
         self.n_passes = n_passes
         self.as_passes = as_passes
+        self.sites = sites
         super().__init__(*args, **keywords)
 
     def initialize(self):
@@ -34,7 +35,8 @@ class CLUENet(NeuralNet):
 
     def infer(self, x, **fit_params):
         """Return stacked passes: (n_passes, n_samples, ...)."""
-        results = mc_dropout(self.module_, x.to(self.device), self.n_passes)
+        x = x.to(self.device)
+        results = mc_dropout(self.module_, x, self.n_passes, sites=self.sites)
         return self.as_passes(results)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):

@@ -46,6 +46,32 @@ def network(n_in=2, n_out=3, p=0.3):
     )
 
 
+@pytest.mark.parametrize("estimator", [CLUEClassifier, CLUERegressor])
+def test_dropout_is_on_at_the_sites_only(estimator):
+    X, y = draw_classes(64)
+    n_out = 3 if estimator is CLUEClassifier else 2
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Dropout(0.5),
+        nn.Linear(2, 16),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(16, n_out),
+    )
+    rows = []
+    for part in (module[1], module[4]):
+        part.register_forward_hook(lambda *run: rows.append(len(run[2])))
+    settings = {"n_passes": 5, "n_predict_passes": 10, "batch_size": 64}
+    fitted = estimator(module, sites=["3"], max_epochs=1, random_state=0, **settings)
+    fitted.fit(X, y)
+    assert [64, 320] in [rows[i : i + 2] for i in range(len(rows))]
+    rows.clear()
+    fitted.predict(X)
+    assert rows[:2] == [64, 640]
+    with pytest.raises(ValueError, match=r"no dropout layer .* at sites=\['1'\]"):
+        fitted.set_params(sites=["1"]).fit(X, y)
+
+
 @pytest.mark.slow
 def test_the_probabilities_come_near_the_true_ones():
     X, y = draw_classes(1000)

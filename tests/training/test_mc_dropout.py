@@ -191,6 +191,59 @@ def test_an_error_of_one_input_does_not_keep_a_network_from_being_split():
     assert first == [6]
 
 
+def early_and_late():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Dropout(0.5), nn.Linear(4, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2)
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_with_sites_all_other_dropout_is_off(training):
+    module, x = early_and_late().train(training), torch.randn(6, 4)
+    before = modes(module)
+    first, last = rows_of(module[1]), rows_of(module[4])
+    torch.manual_seed(1)
+    passes = mc_dropout(module, x, 5, sites=["3"])
+    assert (first, last) == ([6], [30])
+    assert modes(module) == before
+    hidden = module[2](module[1](x)).repeat(5, 1)
+    torch.manual_seed(1)
+    expected = module[4](nn.functional.dropout(hidden, 0.5)).unflatten(0, (5, 6))
+    torch.testing.assert_close(passes, expected)
+
+
+def test_a_network_is_split_at_some_sites_though_not_at_others():
+    module, x = nn.Sequential(Residual(), nn.Dropout(0.5)).eval(), torch.randn(6, 4)
+    inner = rows_of(module[0])
+    for sites, rows in ((None, 30), (["1"], 6), (["0"], 30), (["1"], 6)):
+        mc_dropout(module, x, 5, sites=sites)
+        assert inner[-1] == rows
+
+
+@pytest.mark.parametrize("site", ["self_attn", "dropout", "dropout1", "dropout2"])
+def test_a_site_within_a_transformer_layer_drops(site):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True).eval()
+    with torch.no_grad():
+        passes = mc_dropout(layer, torch.randn(3, 5, 8), 4, sites=[site])
+    assert (passes.std(dim=0) > 0).any()
+    assert not any(modes(layer))
+
+
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        (["head"], r"names 'head', .* layers with dropout are \['0', '3'\]"),
+        (["1"], r"no dropout layer .* at sites=\('1',\), .* name parts that have one"),
+        ([], r"at sites=\(\)"),
+    ],
+)
+def test_sites_without_dropout_are_refused(sites, message):
+    with pytest.raises(ValueError, match=message):
+        mc_dropout(early_and_late(), torch.randn(6, 4), 2, sites=sites)
+
+
 def test_gradients_flow_through_all_passes():
     module = network(nn.Linear(16, 2))
     x = torch.randn(6, 4, requires_grad=True)
