@@ -40,6 +40,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore:The least populated class"),
+    pytest.mark.filterwarnings("ignore:.*partial_fit begins anew"),
 ]
 
 METHODS = [
@@ -75,12 +76,19 @@ ONE_DIMENSION = Failure(
     "asks for the advice to reshape; one axis is a column of log-odds, refused as such",
     "Reshape your data\nGot X has 1 features",
 )
+CLASSES_OF_PARTS = Failure(
+    "names three classes for another number of columns",
+    r"classes has shape \(3,\) but X has [24] columns",
+)
 
 
 def expected_of(calibrator):
     expected = {**FIXED_COLUMNS, "check_fit2d_predict1d": ONE_DIMENSION}
     if isinstance(calibrator, KEEP_THE_ORDER):
         expected["check_classifiers_train"] = NO_LOGITS
+    if hasattr(calibrator, "partial_fit"):
+        expected["check_estimators_partial_fit_n_features"] = CLASSES_OF_PARTS
+        expected["check_n_features_in_after_fitting"] = CLASSES_OF_PARTS
     return expected
 
 

@@ -23,6 +23,11 @@ NO_INFORMATION = (
     "the logits do not point at the true classes, so the loss falls for ever as the "
     "temperature grows; check the order of the columns"
 )
+OUTSIDE = (
+    "the best temperature is not between {} and {}, for which alone sums of a stream "
+    "are kept; divide the logits of all rows by one number, such as the temperature "
+    "that fit finds for the first of them"
+)
 ALL_EQUAL = "the logits of each row are equal, so every temperature gives the same"
 
 

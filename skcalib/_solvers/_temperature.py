@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from math import exp, log, log1p, sqrt, tanh
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,8 +75,13 @@ class Pull:
 
 def prior_strength(prior: float | None, data: CalibrationData) -> float:
     """Return the weight of a prior of so many samples beside those of the data."""
+    return strength_beside(prior, data.total_weight)
+
+
+def strength_beside(prior: float | None, n_samples: float) -> float:
+    """Return the weight of a prior of so many samples beside `n_samples` others."""
     # Beside samples of next to no weight it is finite, too.
-    return min((prior or 0.0) / max(data.total_weight, TINY), MOST_PRIOR)
+    return min((prior or 0.0) / max(n_samples, TINY), MOST_PRIOR)
 
 
 def _once(fit: Callable[..., Result]) -> Callable[..., Result]:
@@ -189,51 +195,65 @@ def _statistic(
     beta: float, logits: NDArray, codes: NDArray, weight: NDArray
 ) -> NDArray[np.float64]:
     """Sum loss, slope, curvature and misses of one block, in log beta."""
-    columns = side_by_side(logits)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = _moments(beta, logits, columns)
-        if not np.isfinite(sums[-1]).all():
-            sums = _moments(beta, logits, columns, floor=-FLOOR)
-    largest, total, mean, square = sums
-    t_label = beta * (_own(logits, codes) - largest)
+    below, axis, largest = less_largest(logits)
+    log_total, mean, square = moments(beta, below, axis)
+    t_label = beta * (own_logit(logits, codes) - largest)
     mean_label, mean_t = weight @ t_label, weight @ mean
     slope = mean_t - mean_label
     curvature = weight @ (square - mean * mean) + slope
-    loss = weight @ np.log(total) - mean_label
+    loss = weight @ log_total - mean_label
     misses = weight @ (t_label < 0)
     return np.stack([loss, slope, curvature, misses])
 
 
-def _moments(
-    beta: float,
-    logits: NDArray,
-    columns: NDArray | None,
-    floor: float | None = None,
-) -> tuple[NDArray, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return max z, the sum of exp(t), and means of t and t^2 under softmax(t).
+def less_largest(logits: NDArray) -> tuple[NDArray, int, NDArray[np.float64]]:
+    """Return z - max z of each row, the axis of the classes in it, and max z.
 
-    There is one entry for each row, and t = beta (z - max z), cut at `floor`. Without
-    the cut, what overflows leaves NaN.
+    Narrow rows come as columns, which take a fraction of the time.
     """
-    rows = logits if columns is None else columns
-    axis = 1 if columns is None else 0
+    columns = side_by_side(logits)
+    rows, axis = (logits, 1) if columns is None else (columns, 0)
     largest = rows.max(axis=axis, keepdims=True)
-    t = _scaled(rows, largest, beta)
+    with np.errstate(over="ignore"):
+        return rows - largest, axis, largest.reshape(-1).astype(np.float64)
+
+
+def moments(
+    beta: float, below: NDArray, axis: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return log sum exp(t) and the means of t and t^2 under softmax(t), row by row.
+
+    Here t = beta (z - max z), from what `less_largest` returns.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = _sums_over_classes(beta, below, axis)
+        if not np.isfinite(sums[-1]).all():
+            sums = _sums_over_classes(beta, below, axis, floor=-FLOOR)
+    total, mean, square = sums
+    return np.log(total), mean / total, square / total
+
+
+def _sums_over_classes(
+    beta: float, below: NDArray, axis: int, floor: float | None = None
+) -> tuple[NDArray[np.float64], NDArray[Any], NDArray[Any]]:
+    """Return the sums of exp(t), t exp(t) and t^2 exp(t), t being cut at `floor`.
+
+    Without the cut, what overflows leaves NaN.
+    """
+    t = _scaled(below, beta)
     if floor is not None:
         np.maximum(t, floor, out=t)
     exp_t = np.exp(t)
     # Dot products, several times as fast as sums; over the rows, float64 takes over.
-    if columns is None:
+    if axis == 1:
         total = np.vecdot(exp_t, np.ones_like(t[0])).astype(np.float64)
-        mean = np.vecdot(exp_t, t) / total
+        first = np.vecdot(exp_t, t)
         exp_t *= t
-        square = np.vecdot(exp_t, t) / total
-    else:
-        total = exp_t.sum(axis=0).astype(np.float64)
-        mean = np.einsum("kn,kn->n", exp_t, t) / total
-        exp_t *= t
-        square = np.einsum("kn,kn->n", exp_t, t) / total
-    return largest.reshape(-1).astype(np.float64), total, mean, square
+        return total, first, np.vecdot(exp_t, t)
+    total = exp_t.sum(axis=0).astype(np.float64)
+    first = np.einsum("kn,kn->n", exp_t, t)
+    exp_t *= t
+    return total, first, np.einsum("kn,kn->n", exp_t, t)
 
 
 def scaled_logits(
@@ -241,23 +261,21 @@ def scaled_logits(
 ) -> tuple[NDArray, NDArray[np.float64]]:
     """Return ``beta * (z - max z)``, cut at -FLOOR, and that of the label, uncut."""
     largest = logits.max(axis=1, keepdims=True)
-    t_label = beta * (_own(logits, codes) - largest[:, 0])
+    t_label = beta * (own_logit(logits, codes) - largest[:, 0])
     with np.errstate(over="ignore"):
-        t = _scaled(logits, largest, beta)
+        t = _scaled(logits - largest, beta)
     np.maximum(t, -FLOOR, out=t)
     return t, t_label
 
 
-def _own(logits: NDArray, codes: NDArray) -> NDArray[np.float64]:
+def own_logit(logits: NDArray, codes: NDArray) -> NDArray[np.float64]:
     """Return the logit of the class of each row."""
     own = np.take_along_axis(logits, codes[:, np.newaxis], axis=1)[:, 0]
     return own.astype(np.float64)
 
 
-def _scaled(rows: NDArray, largest: NDArray, beta: float) -> NDArray:
-    t = rows - largest
-    t *= t.dtype.type(beta) if _is_normal(beta, t.dtype) else beta
-    return t
+def _scaled(below: NDArray, beta: float) -> NDArray:
+    return below * (below.dtype.type(beta) if _is_normal(beta, below.dtype) else beta)
 
 
 def _is_normal(beta: float, dtype: np.dtype) -> bool:

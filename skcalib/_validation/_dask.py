@@ -15,11 +15,11 @@ from skcalib._validation._column_classes import refuse_index
 from skcalib._validation._containers import column_names, is_dask, refuse_dates
 from skcalib._validation._logits import (
     check_numbered_columns,
+    check_part,
     effective_number,
     encode_labels,
     name_of,
     refuse_not_finite,
-    refuse_one_class,
     sensible_exponent,
 )
 
@@ -59,6 +59,7 @@ def check_dask_set(
     y: Any,
     sample_weight: Any,
     classes: ArrayLike | None,
+    is_part: bool,
     *,
     names: Sequence[Any] | None,
     reset: bool,
@@ -93,11 +94,12 @@ def check_dask_set(
     exponent = sensible_exponent(found.largest_weight)
     mass = np.zeros(classes_.shape[0])
     mass[code] = np.ldexp([found.labels[label] for label in present.tolist()], exponent)
-    refuse_one_class(estimator, np.flatnonzero(mass), classes_)
     total = float(mass.sum())
     squares = found.squares * np.ldexp(found.largest_weight, exponent) ** 2
     step = partial(encode, present, code, exponent, total)
-    effective = effective_number(total, float(squares))
+    if is_part:
+        check_part(found.largest_weight)
+    effective = total if is_part else effective_number(total, float(squares))
     return DaskData(
         source, beside, [step], classes_, source.shape[0], mass / total, effective
     )

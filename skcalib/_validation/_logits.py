@@ -297,6 +297,25 @@ def as_repetitions(weight: Any) -> Any:
     return weight if effective == total else weight * (effective / total)
 
 
+def counted(weight: Any, is_part: bool) -> Any:
+    """Return weights that count samples; those of a part of the rows as they are."""
+    if not is_part:
+        return as_repetitions(weight)
+    check_part(float(weight.max()))
+    return weight
+
+
+def check_part(largest: float) -> None:
+    """Refuse weights up to `largest` that do not add up with those of other parts."""
+    # What `check_weight` has changed lies outside.
+    if not 2.0**SMALLEST_WEIGHT <= largest <= MOST_REPETITIONS:
+        raise ValueError(
+            f"The largest sample_weight of these rows is {largest:.1e} or beyond; that "
+            f"of each part of a stream is to be from {2.0**SMALLEST_WEIGHT:.1e} to "
+            f"{MOST_REPETITIONS:.1e}. Multiply the weights of all parts by one factor."
+        )
+
+
 def sensible_exponent(largest: float) -> int:
     """Return the power of two by which weights up to `largest` are multiplied."""
     exponent = int(np.frexp(largest)[1])
@@ -323,14 +342,19 @@ def check_calibration_set(
     *,
     names: Sequence[Any] | None = None,
     reset: bool = True,
+    is_part: bool = False,
 ) -> CalibrationData:
     """Validate everything `fit` is given, once.
 
     `names` are those of the columns where `X` does not carry them; `reset` as in
-    `check_logits`. Classes without samples are warned of where something is learned of
-    each class by itself.
+    `check_logits`. Of a part of the rows a single class is enough, and its weights are
+    left as they are: only those of all parts tell how many samples there are. Classes
+    without samples are warned of where something is learned of each class by itself.
     """
-    data = _checked_set(estimator, X, y, sample_weight, classes, names, reset)
+    data = _checked_set(estimator, X, y, sample_weight, classes, names, reset, is_part)
+    if not is_part:
+        present = np.flatnonzero(on_host(data.class_weights()))
+        refuse_one_class(estimator, present, data.classes)
     keeps_class = getattr(estimator, "keeps_class", False)
     warn_of_mistakes(name_of(estimator), data, keeps_class=keeps_class)
     if getattr(estimator, "learns_by_class", False):
@@ -362,6 +386,7 @@ def _checked_set(
     classes: ArrayLike | None,
     names: Sequence[Any] | None,
     reset: bool,
+    is_part: bool,
 ) -> CalibrationData:
     if y is None:
         raise ValueError(
@@ -372,7 +397,7 @@ def _checked_set(
         from skcalib._validation._dask import check_dask_set
 
         return check_dask_set(
-            estimator, X, y, sample_weight, classes, names=names, reset=reset
+            estimator, X, y, sample_weight, classes, is_part, names=names, reset=reset
         )
     if is_stored(X):
         X = readable(X)
@@ -381,11 +406,13 @@ def _checked_set(
     check_consistent_length(X, y)
     if is_shares(y):
         names = column_names(X) if names is None else names
-        return _check_share_set(estimator, source, y, sample_weight, classes, names)
+        return _check_share_set(
+            estimator, source, y, sample_weight, classes, is_part, names
+        )
     if is_tensor(X) and not source.is_here:
         from skcalib._validation._tensor import check_tensor_set
 
-        return check_tensor_set(estimator, source, y, sample_weight, classes)
+        return check_tensor_set(estimator, source, y, sample_weight, classes, is_part)
     if names is None:
         names = column_names(X)
         if names is not None and classes is None:
@@ -393,8 +420,7 @@ def _checked_set(
             n_rows = INDEX_ROWS if is_stored(X) else source.shape[0]
             refuse_index(names, source.read(slice(0, n_rows)), y)
     classes, codes = encode_labels(estimator, y, source.shape[1], classes, names)
-    weight = as_repetitions(check_weight(sample_weight, codes))
-    check_two_classes(estimator, codes, weight, classes)
+    weight = counted(check_weight(sample_weight, codes), is_part)
     return CalibrationData(source, codes, weight, classes)
 
 
@@ -404,6 +430,7 @@ def _check_share_set(
     y: Any,
     sample_weight: ArrayLike | None,
     classes: ArrayLike | None,
+    is_part: bool,
     names: Sequence[Any] | None,
 ) -> CalibrationData:
     """Return a calibration set with a row for each class that has a share in one."""
@@ -414,10 +441,9 @@ def _check_share_set(
         )
     labels = classes_of_shares(y, source.shape[1], classes, names)
     shares = check_shares("y", y, source.shape[1])
-    weight = as_repetitions(check_weight(sample_weight, shares[:, 0]))
+    weight = counted(check_weight(sample_weight, shares[:, 0]), is_part)
     row, codes = np.nonzero(shares)
     weight = weight[row] * shares[row, codes]
-    check_two_classes(estimator, codes, weight, labels)
     if row.size == source.shape[0]:  # Each row is of one class.
         return CalibrationData(source, codes, weight, labels)
     return CalibrationData(RepeatedSource(source, row), codes, weight, labels, row)

@@ -19,15 +19,14 @@ from skcalib._blocks._tensor import (
 from skcalib._numerics import first_not_finite
 from skcalib._validation._containers import is_tensor
 from skcalib._validation._logits import (
-    as_repetitions,
     check_finite,
     check_numbered_columns,
     check_weight,
+    counted,
     encode_labels,
     name_of,
     refuse_negative,
     refuse_not_finite,
-    refuse_one_class,
     sensible_exponent,
 )
 
@@ -78,6 +77,7 @@ def check_tensor_set(
     y: Any,
     sample_weight: Any,
     classes: ArrayLike | None,
+    is_part: bool,
 ) -> TensorData:
     """Validate labels and weights of logits on a device, and bring them there.
 
@@ -93,9 +93,7 @@ def check_tensor_set(
     else:
         classes_, columns = encode_labels(estimator, y, n_columns, classes)
         codes = torch.from_numpy(columns).to(device)
-    weight = as_repetitions(_check_weight(sample_weight, codes))
-    share = on_host(np.bincount(as_array(codes), weight, n_columns))
-    refuse_one_class(estimator, np.flatnonzero(share), classes_)
+    weight = counted(_check_weight(sample_weight, codes), is_part)
     return TensorData(source, as_array(codes), weight, classes_)
 
 
