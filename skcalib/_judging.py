@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
-from skcalib._sklearn_compat import safe_indexing
+from skcalib._sklearn_compat import name_classes, safe_indexing
 from skcalib._validation import lone_class, make_splits
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 
@@ -73,7 +73,7 @@ class HeldOut:
 
 def describe(calibrator: Any) -> str:
     """Return a calibrator and its parameters that are not at their defaults."""
-    plain = clone(calibrator).set_params(classes=None)
+    plain = name_classes(clone(calibrator), None)
     with config_context(print_changed_only=True):
         return " ".join(repr(plain).split())
 

@@ -1,5 +1,7 @@
 """The private scikit-learn names that skcalib uses, gathered in one place."""
 
+from typing import Any
+
 from sklearn.base import _fit_context
 from sklearn.metrics._scorer import _Scorer
 from sklearn.utils import _safe_indexing
@@ -34,6 +36,17 @@ def like_frame(values, frame):
     return adapter.create_container(values, frame, columns=frame.columns)
 
 
+def name_classes(calibrator: Any, classes: Any) -> Any:
+    """Set the classes of a calibrator, or of what a search of scikit-learn fits."""
+    params = calibrator.get_params()
+    names = ["classes"] if "classes" in params else []
+    names = names or [name for name in params if name.endswith("__classes")]
+    # The outermost: of calibrators in calibrators, it tells the inner ones.
+    depth = min((name.count("__") for name in names), default=0)
+    outermost = [name for name in names if name.count("__") == depth]
+    return calibrator.set_params(**dict.fromkeys(outermost, classes))
+
+
 def n_threads() -> int:
     """Count the threads that scikit-learn's own parallel loops would use here.
 
@@ -54,6 +67,7 @@ __all__ = [
     "fit_context",
     "like_frame",
     "n_threads",
+    "name_classes",
     "safe_indexing",
     "validate_params",
 ]

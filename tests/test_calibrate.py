@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
@@ -260,3 +261,52 @@ def test_a_network_whose_inputs_are_changed_is_fitted_by_itself():
 
     with pytest.raises(TypeError, match=r"NeuralClamping .* its own fit"):
         calibrate("model.onnx", LOGITS, Y, calibrator=NeuralClamping("model.onnx"))
+
+
+# Searches of scikit-learn.
+
+GAMMAS = {"objective": ["focal"], "gamma": [0.5, 1.0, 8.0]}
+
+
+def search_of(calibrator=None, grid=GAMMAS, **options):
+    options = {"scoring": "neg_log_loss", "cv": 3, **options}
+    return GridSearchCV(calibrator or TemperatureScaling(), grid, **options)
+
+
+def test_a_search_of_scikit_learn_gives_the_calibrator_that_it_chooses(tmp_path):
+    names = np.array(list("abcd"))
+    result = calibrate(logits=LOGITS, y=names[Y], calibrator=search_of(), n_bootstrap=0)
+    alone = search_of(TemperatureScaling(classes=names)).fit(LOGITS, names[Y])
+    assert result.calibrator.gamma == alone.best_params_["gamma"] == 0.5
+    assert_allclose(result.predict_proba(LOGITS), alone.predict_proba(LOGITS))
+    assert result.classes_.tolist() == names.tolist()
+    assert "gamma=0.5" in repr(result)
+    result.save(tmp_path / "calibrator.json")
+    again = skcalib.load(tmp_path / "calibrator.json")
+    assert_allclose(again.predict_proba(LOGITS), alone.predict_proba(LOGITS))
+
+
+@pytest.mark.parametrize("is_fitted", [True, False])
+def test_a_search_calibrates_a_classifier(is_fitted):
+    X, y = load_iris(return_X_y=True)
+    model = GaussianNB().fit(X, y) if is_fitted else GaussianNB()
+    grid = {"calibrator__gamma": [0.5, 1.0]}
+    nested = skcalib.ProbabilityFloor(TemperatureScaling(objective="focal"))
+    search = RandomizedSearchCV(
+        nested, grid, n_iter=2, scoring="neg_log_loss", cv=2, random_state=0
+    )
+    result = calibrate(model, X, y, calibrator=search, n_bootstrap=0)
+    assert result.calibrator.calibrator.gamma in (0.5, 1.0)
+    assert result.predict_proba(X).shape == (150, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scoring": None}, "without scoring compares accuracy"),
+        ({"refit": False}, "with refit=False keeps no calibrator"),
+    ],
+)
+def test_a_search_that_chooses_nothing_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        calibrate(logits=LOGITS, y=Y, calibrator=search_of(**options))

@@ -20,7 +20,7 @@ from skcalib._judging import HeldOut, cross_fit, uncalibrated
 from skcalib._networks._given import Given, perturbs_inputs
 from skcalib._networks._named import split_labels
 from skcalib._progress import Progress
-from skcalib._sklearn_compat import safe_indexing
+from skcalib._sklearn_compat import name_classes, safe_indexing
 from skcalib._validation import (
     check_calibration_set,
     column_names,
@@ -77,7 +77,9 @@ default=None
         Probabilities are turned into logits by `logits_from_proba`.
 
     calibrator : calibrator, default=None
-        What to fit; None is a `CalibratorSearch` with its defaults.
+        What to fit; None is a `CalibratorSearch` with its defaults. A search of
+        scikit-learn over a calibrator, such as `GridSearchCV`, is fitted anew in each
+        fold, and what it chooses on all samples is what you get.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits, see `TemperatureScaling`; a scikit-learn
@@ -142,18 +144,14 @@ default=None
         raise TypeError(
             f"Pass exactly one of model, logits and proba; got {named or 'none'}."
         )
-    if perturbs_inputs(calibrator):
-        raise TypeError(
-            f"{type(calibrator).__name__} is fitted on a network's inputs and holds it:"
-            " call its own fit(X, y)."
-        )
     if calibrator is None:
         calibrator = CalibratorSearch(random_state=random_state)
+    _check_calibrator(calibrator)
     tell = Progress("calibrate", shown=verbose > 0).note
     job = _Job(clone(calibrator), classes, cv, random_state, tell)
     if model is not None and _is_classifier(model):
         fitted, held_out = job.of_classifier(model, X, y)
-        own, network = fitted.calibrators_[0], None
+        own, network = _chosen(fitted.calibrators_[0]), None
     else:
         scores, front, network, y = _scores_of(given, X, y)
         own, held_out = job.of_scores(scores, y)
@@ -214,7 +212,7 @@ class _Job:
         X = rows if names is None else scores
         if np.ndim(scores) == 1 or np.shape(scores)[1] == 1:
             X = rows[:, 1]  # A single column stays one.
-        self.calibrator.set_params(classes=data.classes)
+        name_classes(self.calibrator, data.classes)
         held_out = cross_fit(
             self.calibrator,
             X,
@@ -229,7 +227,7 @@ class _Job:
         self.tell("fitting to all samples")
         with warnings.catch_warnings():  # Of this the check above has told.
             warnings.simplefilter("ignore", ProbabilitiesAsLogitsWarning)
-            return self.calibrator.fit(X, data.labels), held_out
+            return _chosen(self.calibrator.fit(X, data.labels)), held_out
 
     def of_classifier(self, model: Any, X: Any, y: Any) -> tuple[Any, HeldOut]:
         """Return a calibrated classifier, and what others of its kind say held out."""
@@ -292,6 +290,38 @@ class _Job:
         )
         self.tell("fitting to all samples")
         return whole.fit(X, y), held_out
+
+
+def _check_calibrator(calibrator: Any) -> None:
+    """Refuse what is fitted to inputs, and a search that would choose nothing."""
+    name = type(calibrator).__name__
+    if perturbs_inputs(getattr(calibrator, "estimator", calibrator)):
+        raise TypeError(
+            f"{name} is fitted on a network's inputs and holds it: call its own "
+            "fit(X, y)."
+        )
+    if not _is_search(calibrator):
+        return
+    if calibrator.scoring is None:
+        raise ValueError(
+            f"{name} without scoring compares accuracy, which calibration seldom "
+            'changes. Pass scoring="neg_log_loss", or "accuracy" if you mean it.'
+        )
+    if not calibrator.refit:
+        raise ValueError(
+            f"{name} with refit={calibrator.refit!r} keeps no calibrator. Leave refit "
+            "at True, or name the score to choose by."
+        )
+
+
+def _chosen(calibrator: Any) -> Any:
+    """Return the calibrator that a search of scikit-learn has chosen."""
+    return calibrator.best_estimator_ if _is_search(calibrator) else calibrator
+
+
+def _is_search(calibrator: Any) -> bool:
+    """Whether it is a `GridSearchCV` or its like, of scikit-learn or elsewhere."""
+    return {"estimator", "scoring", "refit"} <= vars(calibrator).keys()
 
 
 def _is_classifier(model: Any) -> bool:

@@ -29,6 +29,7 @@ from skcalib._sklearn_compat import (
     check_method_params,
     check_sample_weight,
     fit_context,
+    name_classes,
     safe_indexing,
 )
 from skcalib._validation import (
@@ -436,8 +437,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         )
 
     def _fit_calibrator(self, scores, logits, y, sample_weight, groups):
-        calibrator = clone(self._resolved_calibrator())
-        calibrator.set_params(classes=self.classes_)
+        calibrator = name_classes(clone(self._resolved_calibrator()), self.classes_)
         is_ours = isinstance(calibrator, BaseCalibrator)
         if is_ours and any(part.are_log_proba for part in scores):
             calibrator = ProbabilityFloor(calibrator, classes=self.classes_)
