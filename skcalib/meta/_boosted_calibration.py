@@ -98,7 +98,7 @@ class BoostedCalibration(BaseCalibrator):
 
     Notes
     -----
-    The features are numbers without gaps and come as metadata, ``fit(X, y,
+    The features are numbers and come as metadata, ``fit(X, y,
     features=...)`` and ``predict_proba(X, features=...)``. With scikit-learn's metadata
     routing, searches that score by accuracy pass them on once
     ``set_fit_request(features=True)`` and ``set_score_request(features=True)`` are
@@ -187,7 +187,9 @@ class BoostedCalibration(BaseCalibrator):
             Non-negative weights. Rows of weight 0 are as if they were not there.
 
         features : array-like of shape (n_samples, n_features), default=None
-            What else is known of each row; without, there is the calibrator only.
+            What else is known of each row; without, there is the calibrator only. NaN
+            where a number is missing: each split of a tree learns to which side such
+            rows go.
 
         Returns
         -------
@@ -301,7 +303,11 @@ class BoostedCalibration(BaseCalibrator):
         """Return the features as the float32 that trees compare."""
         names = column_names(features)
         known = check_array(
-            readable(features), dtype=np.float32, order="C", input_name="features"
+            readable(features),
+            dtype=np.float32,
+            order="C",
+            ensure_all_finite="allow-nan",
+            input_name="features",
         )
         check_consistent_length(np.empty(n_rows), known)
         check_width("features", known, n_columns)
@@ -381,7 +387,7 @@ def _columns(told, known):
 
 def _grow(tree, columns, weight, slope, bend):
     """Fit a tree to slopes of the log-likelihood; return Newton's step at each node."""
-    tree.fit(columns, slope, sample_weight=weight, check_input=False)
+    tree.fit(columns, slope, sample_weight=weight)  # Its check looks for gaps.
     leaf = tree.apply(columns, check_input=False)
     rise, bends = (
         np.bincount(leaf, weight * values, tree.tree_.node_count)

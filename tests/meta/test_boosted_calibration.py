@@ -209,13 +209,38 @@ def test_features_come_both_times_or_never():
 
 def test_features_that_are_no_numbers_are_refused():
     X, y, features = draw(100)
-    features[3, 1] = np.nan
-    with pytest.raises(ValueError, match="Input features contains NaN"):
+    features[3, 1] = np.inf
+    with pytest.raises(ValueError, match="Input features contains infinity"):
         quick().fit(X, y, features=features)
     with pytest.raises(ValueError, match="could not convert string to float"):
         quick().fit(X, y, features=np.full((100, 1), "red"))
     with pytest.raises(ValueError, match="Expected 2D array"):
         quick().fit(X, y, features=features[:, 0])
+
+
+def test_a_missing_number_is_something_that_a_tree_can_ask_for():
+    X, y, features = draw(3000, shift=0.0)
+    gap = np.random.default_rng(1).random(3000) < 0.3
+    X[gap, 0] += 2
+    features[gap, 1] = np.nan
+    boosted = quick(learning_rate=0.5).fit(X[:2000], y[:2000], features=features[:2000])
+    rows = 2000 + np.flatnonzero(gap[2000:])
+    share = (y[rows] == 0).mean()
+    before = boosted.calibrator_.predict_proba(X[rows])[:, 0].mean()
+    after = boosted.predict_proba(X[rows], features=features[rows])[:, 0].mean()
+    assert before > share + 0.1
+    assert after == pytest.approx(share, abs=0.05)
+
+
+def test_a_number_that_was_never_missing_before_may_be():
+    X, y, features = draw()
+    boosted = quick().fit(X, y, features=features)
+    assert boosted.n_rounds_ > 0
+    features[0] = np.nan
+    proba = boosted.predict_proba(X, features=features)
+    alone = boosted.predict_proba(X[:1], features=features[:1])
+    assert_array_equal(proba[:1], alone)
+    assert np.isfinite(proba).all()
 
 
 def test_columns_in_another_order_are_refused():
