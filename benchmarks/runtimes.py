@@ -2,9 +2,15 @@
 
 Three small models of digits, each with calibrators written into it: the network that
 ships with skcalib, a linear classifier of ai.onnx.ml, and, with CatBoost, trees.
-Every file is checked in full, run by the reference evaluator, by onnxruntime and by
+Every file is checked in full, run by the reference evaluator, by onnxruntime, in
+Node.js by onnxruntime-node and by onnxruntime-web, which is what browsers run, and by
 OpenVINO, and again by onnxruntime after onnxslim, onnxsim and quantize_dynamic; what is
 not installed is left out. A file fails together with its original, or alone.
+
+    npm install --ignore-scripts onnxruntime-node onnxruntime-web
+
+brings those of Node.js, without the files for GPUs that the former's script would
+fetch; NODE_PATH names the folder `node_modules`.
 
 Quantising changes the network, to which a calibration belongs: the ECE is that of the
 file, and `of quantised` that of a calibrator that was fitted to the quantised original.
@@ -12,8 +18,12 @@ file, and `of quantised` that of a calibrator that was fitted to the quantised o
 Needs the `onnx` extra. Left out where missing: OpenVINO, onnxslim, onnxsim, CatBoost.
 """
 
+import json
 import logging
+import shutil
+import subprocess
 import tempfile
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -109,6 +119,41 @@ def in_onnxruntime(model, feed, output):
     return session.run([output], feed)[0]
 
 
+IN_NODE = """
+const [, name, folder, input, output, shape] = process.argv;
+const ort = require(name), fs = require("fs");
+ort.env.wasm.numThreads = 1;
+(async () => {
+  const model = new Uint8Array(fs.readFileSync(folder + "/model.onnx"));
+  const session = await ort.InferenceSession.create(model);
+  const x = new Float32Array(new Uint8Array(fs.readFileSync(folder + "/x.bin")).buffer);
+  const feed = {[input]: new ort.Tensor("float32", x, JSON.parse(shape))};
+  const {[output]: {data, dims}} = await session.run(feed, [output]);
+  console.log(JSON.stringify([dims, Array.from(data)]));
+})();
+"""
+
+
+def in_node(package, model, feed, output):
+    """Run in Node.js, by the package of this name."""
+    node = shutil.which("node")
+    there = [node, "-e", f"require.resolve({package!r})"]
+    if node is None or subprocess.run(there, capture_output=True).returncode:
+        raise ModuleNotFoundError(name=package)
+    [(name, X)] = feed.items()
+    with tempfile.TemporaryDirectory() as folder:
+        onnx.save(model, Path(folder, "model.onnx"))
+        Path(folder, "x.bin").write_bytes(np.float32(X).tobytes())
+        words = [package, folder, name, output, json.dumps(X.shape)]
+        done = subprocess.run(
+            [node, "-e", IN_NODE, *words], capture_output=True, text=True
+        )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    shape, values = json.loads(done.stdout)
+    return np.float32(values).reshape(shape)
+
+
 def in_openvino(model, feed, output):
     openvino = import_module("openvino")
     with tempfile.TemporaryDirectory() as folder:
@@ -145,6 +190,8 @@ RUNTIMES = {
     "checker": check,
     "reference": reference,
     "onnxruntime": in_onnxruntime,
+    "onnxruntime-node": partial(in_node, "onnxruntime-node"),
+    "onnxruntime-web": partial(in_node, "onnxruntime-web"),
     "OpenVINO": in_openvino,
     "onnxslim": slimmed,
     "onnxsim": simplified,

@@ -73,6 +73,17 @@ def test_a_marked_table_belongs_to_a_benchmark(page):
         assert match["table"] in module.TABLES
 
 
+def test_a_runtime_of_node_that_is_missing_is_named(monkeypatch, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from benchmarks import runtimes
+
+    monkeypatch.setenv("NODE_PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    use = runtimes.RUNTIMES["onnxruntime-web"]
+    found = runtimes.attempt(use, None, {}, "probabilities")
+    assert found == (None, "onnxruntime-web is missing")
+
+
 def test_a_small_benchmark_runs(suite, capsys):
     assert suite.run_one("many_classes", ["--tiny"])
     assert "structured matrix" in capsys.readouterr().out
