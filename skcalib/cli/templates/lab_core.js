@@ -9,6 +9,13 @@ const KINDS = {
   u8: BigUint64Array, b1: Uint8Array,
 };
 
+// Texts of `size` characters, each as four bytes, with zeros behind shorter ones.
+function readTexts(bytes, size) {
+  const codes = new Uint32Array(bytes.slice().buffer);
+  return Array.from({ length: codes.length / size }, (_, i) => String.fromCodePoint(
+    ...codes.subarray(i * size, (i + 1) * size).filter((code) => code > 0)));
+}
+
 function readNpy(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (String.fromCharCode(...bytes.slice(1, 6)) !== "NUMPY") {
@@ -19,12 +26,15 @@ function readNpy(bytes) {
   const start = long ? 12 : 10;
   const header = new TextDecoder("latin1").decode(bytes.subarray(start, start + size));
   const [, order, kind] = header.match(/'descr':\s*'([<>|=])(\w+)'/) ?? [];
+  const shape = header.match(/'shape':\s*\(([^)]*)\)/)[1].split(",")
+    .filter((text) => text.trim()).map(Number);
+  if (order === "<" && /^U[1-9]/.test(kind) && shape.length === 1) {
+    return { shape, values: readTexts(bytes.subarray(start + size), kind.slice(1)) };
+  }
   const Kind = KINDS[kind];
   if (Kind === undefined || order === ">") {
     throw new Error(`Arrays of type ${kind ?? header} are not read; save numbers.`);
   }
-  const shape = header.match(/'shape':\s*\(([^)]*)\)/)[1].split(",")
-    .filter((text) => text.trim()).map(Number);
   // A copy, so that the numbers lie where their type may begin.
   const read = new Kind(bytes.slice(start + size).buffer);
   const values = Kind.name.startsWith("Big") ? Float64Array.from(read, Number) : read;
