@@ -238,12 +238,17 @@ class Objective:
         return self.network.shifted(x, delta, self._bounds)
 
     def jacobian(
-        self, basis: Basis, change: AnyChange = None, rows: Rows = None
+        self,
+        basis: Basis,
+        change: AnyChange = None,
+        rows: Rows = None,
+        relative: bool = False,
     ) -> NDArray[np.float32]:
         """Return the derivatives of the logits by the coordinates of a basis.
 
         By one backward pass a class, or one forward-mode pass a coordinate where there
-        are far fewer coordinates than classes.
+        are far fewer coordinates than classes. Those of the logits `relative` to the
+        first one, which have the same softmax, take a backward pass less.
 
         Returns
         -------
@@ -262,23 +267,29 @@ class Objective:
                     raise
                 except (NotImplementedError, RuntimeError):
                     pass  # Not every operator has a forward mode.
-            return self._by_class(x, moved, basis).float().cpu()
+            return self._by_class(x, moved, basis, relative).float().cpu()
 
         jacobian = torch.cat(list(self._epoch(derivatives, rows))).numpy()
         refuse_nan_gradient(jacobian)
+        if relative and few:
+            jacobian -= jacobian[:, :1].copy()
         return jacobian
 
-    def _by_class(self, x: torch.Tensor, change: Change, basis: Basis) -> torch.Tensor:
+    def _by_class(
+        self, x: torch.Tensor, change: Change, basis: Basis, relative: bool
+    ) -> torch.Tensor:
         seen = self.network.perturbed(x)
         leaf = change(seen).expand(seen.shape).clone().requires_grad_()
         with torch.enable_grad():
             columns = self.network(self.shift(x, leaf)).sum(dim=0)
+            wanted = columns[1:] - columns[0] if relative else columns
         pull = basis.puller(seen)
-        gradients = (
-            torch.autograd.grad(column, leaf, retain_graph=True)[0]
-            for column in columns
-        )
-        return torch.stack([pull(part) for part in gradients], dim=1)
+        parts = [
+            pull(torch.autograd.grad(column, leaf, retain_graph=True)[0])
+            for column in wanted
+        ]
+        parts = [torch.zeros_like(parts[0]), *parts] if relative else parts
+        return torch.stack(parts, dim=1)
 
     @torch.no_grad()
     def _by_coordinate(

@@ -112,8 +112,11 @@ class Problem:
         return self.objective.evaluate(perturbation, log_temperature, numbers)
 
     def jacobian(self, basis: Basis) -> NDArray[np.float32]:
-        """Return the derivatives of the logits by the coordinates of a basis, at 0."""
-        return self.objective.jacobian(basis, rows=self._numbers())
+        """Return the derivatives by the coordinates of a basis, at 0.
+
+        Those of the logits relative to the first one, which every loss takes alike.
+        """
+        return self.objective.jacobian(basis, rows=self._numbers(), relative=True)
 
     def splits(self, cv: Any, random_state: Any, groups: Any = None) -> Splits:
         """Return folds that keep equal inputs of a class together.
