@@ -129,11 +129,25 @@ def cumulate(ranked: RankedScores, weight: Floats) -> BinStats:
     `weight` is in the order of the scores. Rows of equal score count together, so
     the order in which they came has no influence.
     """
-    sums = []
-    for values in (weight, weight * ranked.confidence, weight * ranked.hit):
-        cumulated = np.zeros(ranked.ends.shape[0] + 1)
-        cumulated[1:] = np.cumsum(values)[ranked.ends]
-        sums.append(cumulated)
+    sums = np.zeros((3, ranked.ends.shape[0] + 1))
+    tied = ranked.ends.shape[0] < weight.shape[0]
+    values = weight, weight * ranked.confidence, weight * ranked.hit
+    for row, value in zip(sums, values, strict=True):
+        total = np.cumsum(value)
+        row[1:] = total[ranked.ends] if tied else total
+    return BinStats(*sums)
+
+
+def ranked_bin_stats(ranked: RankedScores, weight: Floats, edges: Floats) -> BinStats:
+    """Sum per bin as `bin_stats` does: bins of sorted scores are slices."""
+    n_rows = ranked.confidence.shape[0]
+    ends = np.append(np.searchsorted(ranked.confidence, edges, side="right"), n_rows)
+    starts = np.append(0, ends[:-1])
+    filled = np.flatnonzero(ends > starts)
+    sums = np.zeros((3, ends.shape[0]))
+    values = weight, weight * ranked.confidence, weight * ranked.hit
+    for row, value in zip(sums, values, strict=True):
+        row[filled] = np.add.reduceat(value, starts[filled])
     return BinStats(*sums)
 
 
@@ -143,7 +157,11 @@ def equal_mass_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinSt
     A run of equal scores that an edge cuts gives every bin its share of the run's
     hits, in proportion to the mass.
     """
-    sums = cumulate(ranked, weight)
+    return split_by_mass(cumulate(ranked, weight), weight, n_bins)
+
+
+def split_by_mass(sums: BinStats, weight: Floats, n_bins: int) -> BinStats:
+    """Do what `equal_mass_stats` does with sums that are cumulated already."""
     edges = mass_edges(weight.sum(), n_bins, np.arange(n_bins + 1), is_whole(weight))
     return BinStats(
         *(

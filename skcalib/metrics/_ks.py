@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skcalib._validation import check_top_label
-from skcalib.metrics._bins import Floats, RankedScores, cumulate, rank_scores
+from skcalib.metrics._bins import BinStats, cumulate, rank_scores
 
 
 def ks_calibration_error(
@@ -70,10 +70,9 @@ def ks_calibration_error(
         y_true, y_proba, labels, sample_weight, pos_label
     )
     ranked = rank_scores(confidence, hit)
-    return largest_cumulated_gap(ranked, weight[ranked.order])
+    return largest_cumulated_gap(cumulate(ranked, weight[ranked.order]))
 
 
-def largest_cumulated_gap(ranked: RankedScores, weight: Floats) -> float:
-    """Return the largest cumulated gap; `weight` is in the order of the scores."""
-    sums = cumulate(ranked, weight)
+def largest_cumulated_gap(sums: BinStats) -> float:
+    """Return the largest cumulated gap of sums that `cumulate` gave."""
     return float(np.abs(sums.confidence - sums.hit).max() / sums.weight[-1])

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skcalib._validation import check_top_label
-from skcalib.metrics._bins import Floats, RankedScores, cumulate, rank_scores
+from skcalib.metrics._bins import BinStats, cumulate, rank_scores
 
 
 def kuiper_calibration_error(
@@ -78,10 +78,9 @@ def kuiper_calibration_error(
         y_true, y_proba, labels, sample_weight, pos_label
     )
     ranked = rank_scores(confidence, hit)
-    return range_of_cumulated_gaps(ranked, weight[ranked.order])
+    return range_of_cumulated_gaps(cumulate(ranked, weight[ranked.order]))
 
 
-def range_of_cumulated_gaps(ranked: RankedScores, weight: Floats) -> float:
-    """Return the range of cumulated gaps; `weight` is in the order of the scores."""
-    sums = cumulate(ranked, weight)
+def range_of_cumulated_gaps(sums: BinStats) -> float:
+    """Return the range of cumulated gaps of sums that `cumulate` gave."""
     return float(np.ptp(sums.confidence - sums.hit) / sums.weight[-1])

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from skcalib._warnings import warn
-from skcalib.metrics._bins import BinStats, Floats
+from skcalib.metrics._bins import BinStats, Floats, RankedScores
 from skcalib.metrics._brownian import largest_distance_tail, range_tail
 from skcalib.metrics._conditional import top_label_calibration_error
 from skcalib.metrics._directions import (
@@ -34,7 +34,11 @@ from skcalib.metrics._resampling import (
     unbiased_squared_gap,
 )
 from skcalib.metrics._skce import squared_kernel_calibration_error
-from skcalib.metrics._smooth import smooth_calibration_error, smooth_error
+from skcalib.metrics._smooth import (
+    smooth_calibration_error,
+    smooth_error,
+    smooth_errors,
+)
 from skcalib.metrics._static import static_calibration_error
 from skcalib.metrics._sweep import sweep_calibration_error, sweep_error
 from skcalib.metrics._top_label import (
@@ -61,6 +65,8 @@ class Metric:
     # To be resampled it is a function of one replicate, rows in the order of
     # confidence, and so of the predicted class alone ...
     of_ranked: Callable[[Replicate], float] | None = None
+    # (many at once, where that takes less time: rows in their order, rows of weights)
+    of_many: Callable[[RankedScores, Floats], Floats] | None = None
     # ... or the mean of a number of each row ...
     per_row: Callable[[RowStatistics], Floats] | None = None
     # ... or of all rows, for every row of weights at once ...
@@ -189,7 +195,7 @@ METRICS = {
         Metric(
             "ks",
             ks_calibration_error,
-            of_ranked=lambda r: largest_cumulated_gap(r.ranked, r.weight),
+            of_ranked=lambda r: largest_cumulated_gap(r.cumulated),
             accumulated="near",
             tail=largest_distance_tail,
             is_gap=True,
@@ -203,6 +209,9 @@ METRICS = {
             of_ranked=lambda r: smooth_error(
                 r.ranked.confidence, r.ranked.hit, r.weight
             ),
+            of_many=lambda ranked, weights: smooth_errors(
+                ranked.confidence, ranked.hit, weights
+            ),
             accumulated="near",
             is_gap=True,
             title="Smooth ECE",
@@ -211,7 +220,7 @@ METRICS = {
         Metric(
             "kuiper",
             kuiper_calibration_error,
-            of_ranked=lambda r: range_of_cumulated_gaps(r.ranked, r.weight),
+            of_ranked=lambda r: range_of_cumulated_gaps(r.cumulated),
             accumulated="near",
             tail=range_tail,
             is_gap=True,
@@ -319,6 +328,8 @@ def evaluate(
             values[name] = row_mean(PER_ROW[name](rows), weights)
         elif name in OF_ROWS:
             values[name] = OF_ROWS[name](rows, weights)
+        elif (of_many := METRICS[name].of_many) is not None:
+            values[name] = of_many(rows.ranked, ranked_weights)
         else:
             values[name] = np.array([RANKED[name](r) for r in replicates])
     return values

@@ -21,10 +21,10 @@ from skcalib.metrics._bins import (
     BinStats,
     Floats,
     RankedScores,
-    bin_stats,
     cumulate,
-    equal_mass_stats,
     rank_scores,
+    ranked_bin_stats,
+    split_by_mass,
     sum_by_index,
     uniform_edges,
 )
@@ -158,12 +158,17 @@ class Replicate:
     def bins(self) -> BinStats:
         """Sums over bins of equal width."""
         edges = uniform_edges(self.n_bins)
-        return bin_stats(self.ranked.confidence, self.ranked.hit, self.weight, edges)
+        return ranked_bin_stats(self.ranked, self.weight, edges)
+
+    @cached_property
+    def cumulated(self) -> BinStats:
+        """Sums from the lowest confidence on."""
+        return cumulate(self.ranked, self.weight)
 
     @cached_property
     def mass_bins(self) -> BinStats:
         """Sums over bins of equal mass."""
-        return equal_mass_stats(self.ranked, self.weight, self.n_bins)
+        return split_by_mass(self.cumulated, self.weight, self.n_bins)
 
 
 def unbiased_squared_gap(ranked: RankedScores, weight: Floats, n_bins: int) -> float:

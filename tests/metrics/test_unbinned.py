@@ -13,6 +13,7 @@ from skcalib.metrics import (
     predictive_entropy,
     smooth_calibration_error,
 )
+from skcalib.metrics._smooth import smooth_error, smooth_errors
 
 
 def draw(seed, n, shift=0.1):
@@ -57,6 +58,35 @@ def test_smooth_error_resolves_small_values():
     y = np.repeat([1, 0], [8001, 1999])
     error = smooth_calibration_error(y, np.full(10_000, 0.8))
     assert error == pytest.approx(1e-4, rel=1e-4)
+
+
+def test_smooth_errors_of_every_size_stand_beside_one_another():
+    # Rows of weights whose fixed points lie on different grids, the last one included.
+    rng = np.random.default_rng(0)
+    proba = np.concatenate([rng.uniform(0.5, 1, 600), 1 - rng.exponential(1e-5, 600)])
+    hit = (rng.random(1200) < proba).astype(float)
+    hit[600:] = 1
+    sure = np.arange(1200) >= 600
+    shares = [0.0, 1e-4, 1e-3, 0.01, 0.1, 1.0]
+    weights = np.stack([np.where(sure, 1, share) for share in shares])
+    together = smooth_errors(proba, hit, weights)
+    alone = [smooth_error(proba, hit, weight) for weight in weights]
+    assert_allclose(together, alone, rtol=1e-10)
+    assert (np.diff(together) > 0).all()
+    mean = np.abs(hit - proba)[sure].mean()
+    assert together[0] == pytest.approx(mean, abs=1e-8)
+
+
+def test_smooth_error_of_wide_and_narrow_kernels_equals_that_of_a_finer_grid(
+    monkeypatch,
+):
+    for n, shift in ((50, 0.3), (500, 0.1), (5000, 0.02), (5000, 0)):
+        y, proba = draw(1, n, shift)
+        error = smooth_calibration_error(y, proba)
+        with monkeypatch.context() as patch:
+            patch.setattr("skcalib.metrics._smooth.STEPS_PER_WIDTH", 128)
+            finer = smooth_calibration_error(y, proba)
+        assert error == pytest.approx(finer, rel=1e-5)
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 100))
