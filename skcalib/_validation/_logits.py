@@ -82,7 +82,7 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
         )
         converted = check_array(
             X,
-            dtype=[np.float64, np.float32],
+            dtype=[np.float64, np.float32, np.float16],
             ensure_all_finite=False,
             ensure_2d=not one_dimensional,
             estimator=name,

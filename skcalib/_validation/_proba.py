@@ -67,7 +67,8 @@ def check_proba_rows(proba: Any, *, blocks: bool = False) -> Rows:
 
     `proba` is (n, K), or (n,) and (n, 1) with the probability of the second class.
     float32 stays float32, everything else becomes float64; good input is not copied.
-    With `blocks`, those of a file may stay there, to be read by slices of rows.
+    With `blocks`, those of a file, or of half precision, may stay as they are, to be
+    read by slices of rows.
     """
     rows = _as_columns(_as_floats(readable_proba(proba), blocks=blocks))
     _find_top(rows)
@@ -346,12 +347,16 @@ def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
     refuse_dates(proba, "y_proba")
     array: NDArray[Any] = check_array(
         proba,
-        dtype=[np.float64, np.float32],
+        dtype=[np.float64, np.float32, np.float16],
         ensure_all_finite=False,
         ensure_2d=False,
         input_name="y_proba",
     )
-    return array
+    if array.dtype != np.float16:
+        return array
+    if blocks and array.ndim == 2 and array.shape[1] > 1:
+        return open_source(array)
+    return array.astype(np.float64)
 
 
 def _of_tensor(proba: Any, *, blocks: bool) -> Source:
