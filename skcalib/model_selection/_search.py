@@ -60,11 +60,11 @@ class CalibratorSearch(BaseCalibrator):
     class, so that it has most of the weight where samples are few. Parts with less than
     a hundredth are left out.
 
-    Doing nothing is weighed against all that: the probabilities as they came are taken
-    to be right with odds of 50 to 1 beforehand, which the likelihood of rows that were
-    not fitted on has to outweigh (by 3.9 nats, all rows together). Until it does, they
-    are what is served, or most of it, with a share of 0.1 over the number of samples
-    for the uniform distribution: a 0 that no sample has tested is not served as one.
+    Doing nothing is weighed against all that: the probabilities as they came have odds
+    of 50 to 1 beforehand, which the likelihood of rows that were not fitted on has to
+    outweigh (by 3.9 nats, all rows together); and so has it for the simplest candidate
+    alone, at 5 to 1 where that is less sure of more than two classes. What is served as
+    it came has 0.1 over the number of samples of the uniform distribution, for zeros.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from
