@@ -278,16 +278,17 @@ def ece(y, proba):
 
 
 def matrix(rows):
-    """A line a model and calibrator, a column a runtime: the largest difference."""
+    """A line a model and runtime, a column a calibrator: the largest difference."""
     lines = {}
     for row in rows:
-        cells = lines.setdefault((row["model"], row["calibrator"]), {})
-        cells[row["runtime"]] = outcome_text(row)
-    shown = list(RUNTIMES)[:-1]
+        if row["runtime"] != "int8":
+            cells = lines.setdefault((row["model"], row["runtime"]), {})
+            cells[row["calibrator"]] = outcome_text(row)
+    shown = list(dict.fromkeys(row["calibrator"] for row in rows))
     return Table(
-        ["model", "calibrator", *shown],
+        ["model", "runtime", *shown],
         [
-            [*case, *(cells[runtime] for runtime in shown)]
+            [*case, *(cells[calibrator] for calibrator in shown)]
             for case, cells in lines.items()
         ],
     )
