@@ -83,5 +83,6 @@ def test_the_choice_costs_a_jacobian_and_an_epoch_for_each_candidate(gamma):
     network, X, y = over_confident()
     nc, found = passes(network, X, y, gamma=gamma)
     judged = nc.selection_["by_network"].sum() - 1
-    # The probe, the logits and the Jacobian: one pass forward, one back for each class.
-    assert found <= 1 + 1 + (1 + 3) + judged + 2 * nc.n_iter_
+    # The probe, the logits and the Jacobian: one pass forward, and back for two of the
+    # three classes.
+    assert found <= 0.02 + 1 + (1 + 2) + judged + 2 * nc.n_iter_
