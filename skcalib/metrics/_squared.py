@@ -69,8 +69,9 @@ def squared_calibration_interval(
     Returns
     -------
     estimate : MetricEstimate
-        A tuple (value, low, high). The value may be negative, the ends are not; their
-        roots are the interval of the root mean squared error.
+        A tuple (value, low, high). The value is unbiased and may be negative, which the
+        ends are not: it then lies below its interval, which is that of a value of 0.
+        Their roots are the interval of the root mean squared error.
 
     Raises
     ------

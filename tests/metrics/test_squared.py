@@ -61,6 +61,15 @@ def test_no_end_is_negative_and_none_collapses():
         assert 0 <= low <= max(value, 0) < high
 
 
+def test_a_value_below_zero_has_the_interval_of_zero():
+    # Bins that are right by half the rows each, to the last: less than chance adds.
+    value, low, _ = interval_of(np.tile([1, 0], 100), np.full(200, 0.5))
+    assert value < 0 == low
+    deviation = np.sqrt(2 * (0.25 * 200 / 199) ** 2 / (200 * 199))
+    one_bin = interval_of(np.tile([1, 0], 100), np.full(200, 0.5), n_bins=1)
+    assert one_bin.high == pytest.approx(1.959964 * deviation)
+
+
 def test_weights_are_numbers_of_repetitions():
     hit, confidence, _ = draw(np.random.default_rng(0), 200, 2.0)
     counts = np.random.default_rng(1).integers(0, 4, 200)
