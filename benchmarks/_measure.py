@@ -1,7 +1,7 @@
 """Seconds and memory of a process, and intervals over seeds."""
 
 import ctypes
-import resource
+import math
 import sys
 import time
 from pathlib import Path
@@ -78,18 +78,32 @@ def reset_peak_memory():
     try:
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, TypeError):  # no Linux
         return False
     return True
 
 
 def resident_memory():
-    """Bytes of memory the process holds now, and its peak since the last reset."""
-    status = Path("/proc/self/status").read_text().splitlines()
+    """Bytes of memory the process holds now, and its peak since the last reset.
+
+    NaN where there is no file system that tells.
+    """
+    told = Path("/proc/self/status")
+    if not told.exists():
+        return math.nan, math.nan
+    status = told.read_text().splitlines()
     fields = dict(line.split(":", 1) for line in status if ":" in line)
     return tuple(1024 * int(fields[key].split()[0]) for key in ("VmRSS", "VmHWM"))
 
 
 def peak_memory_of_process():
-    """Bytes of memory at the highest, as the operating system reports them."""
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Bytes of memory at the highest, as the operating system reports them.
+
+    NaN on Windows.
+    """
+    try:
+        import resource
+    except ImportError:
+        return math.nan
+    highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return highest if sys.platform == "darwin" else 1024 * highest
