@@ -50,7 +50,8 @@ def mistakes_told() -> Iterator[None]:
 
 
 def _told(error: Exception, code: int) -> SystemExit:
-    _tell("Error", str(error), "red")
+    # The library speaks of its own parameter, where the command has an option.
+    _tell("Error", str(error).replace("classes=[...]", "--classes a,b,c"), "red")
     return SystemExit(code)
 
 

@@ -56,6 +56,12 @@ class TestData:
         message = self.run(refused, command, "--logits", file)
         assert "contains infinity: row 4" in message
 
+    def test_absent_classes_are_named_by_an_option(self, refused, command):
+        y = np.array(["ant", "cat"])[np.arange(10) % 2]
+        file = save("few.npz", logits=np.eye(10)[:, :3], y=y)
+        message = self.run(refused, command, "--logits", file)
+        assert message.endswith("in the order of the columns: --classes a,b,c.")
+
     def test_a_missing_file(self, refused, command):
         message = self.run(refused, command, "--logits", "nothing.npz")
         assert "There is no file nothing.npz" in message
