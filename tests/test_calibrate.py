@@ -132,8 +132,11 @@ def test_a_torch_module_is_run_on_a_loader_that_holds_the_labels():
     of_loader = calibrate(module, DataLoader(pairs, batch_size=64), **QUICK)
     of_array = calibrate(module, X, Y, **QUICK)
     assert_allclose(of_loader.predict_proba(X), of_array.predict_proba(X))
-    with pytest.raises(ValueError, match=r'save\(.*model="model.onnx"\)'):
+    needed = r'Linear, which is no ONNX file.*torch\.onnx\.export.*model="model.onnx"\)'
+    with pytest.raises(ValueError, match=needed):
         of_loader.save("calibrated.onnx")
+    with pytest.raises(TypeError, match=needed):
+        of_loader.save("calibrated.onnx", model=module)
     with pytest.raises(ValueError, match="requires y"):
         calibrate(module, X, **QUICK)
 

@@ -168,12 +168,14 @@ default=None
         )
         for when, rows in (("before", held_out.before), ("after", held_out.after))
     }
-    needs = None if logits is not None else _NEEDS[named[0]]
+    needs = (
+        None if logits is not None else _NEEDS[named[0]].format(type(model).__name__)
+    )
     return Calibrated(fitted, own, held_out, report, network, needs)
 
 
 _NEEDS = {
-    "model": "The calibration is a part of a model that is no ONNX file.",
+    "model": "The calibrated model is a {}, which is no ONNX file.",
     "proba": "A model that takes probabilities is none that could be deployed alone.",
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from skcalib._judging import HeldOut, describe
+from skcalib._onnx._files import is_onnx_model
 from skcalib._saving import save
 from skcalib._tables import aligned
 from skcalib.calibrators import ProbabilityFloor
@@ -125,6 +126,11 @@ class Calibrated:
             )
         from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
 
+        if not (model is None or is_onnx_model(model)):
+            raise TypeError(
+                f"model is a {type(model).__name__}, which is no ONNX file. "
+                f"{_how_to_write(path)}"
+            )
         model = self._network if model is None else model
         if model is not None:
             is_path = isinstance(model, str | os.PathLike)
@@ -135,11 +141,7 @@ class Calibrated:
         elif self._needs_model is None:
             save_onnx(to_onnx(self.calibrator), path, overwrite=overwrite)
         else:
-            raise ValueError(
-                f"{self._needs_model} Pass the same model as an ONNX file, "
-                f'save({os.fspath(path)!r}, model="model.onnx"), or name a file that '
-                "ends in .json for the calibrator alone."
-            )
+            raise ValueError(f"{self._needs_model} {_how_to_write(path)}")
 
     @property
     def _title(self) -> str:
@@ -208,4 +210,14 @@ def _picture(held_out: HeldOut) -> str:
         'text-anchor="end">confidence</text><text x="2" y="-2">accuracy</text>'
         '<text x="2" y="8" fill="#e69f00">before</text>'
         '<text x="2" y="16" fill="#0072b2">after</text></svg>'
+    )
+
+
+def _how_to_write(path: str | os.PathLike[str]) -> str:
+    """Say what makes a file to deploy of a model that is no ONNX file."""
+    return (
+        "Make one of it, by torch.onnx.export of a torch module or skl2onnx of a "
+        f"scikit-learn classifier, and pass it: save({os.fspath(path)!r}, "
+        'model="model.onnx"). Or name a file that ends in .json for the calibrator '
+        "alone."
     )
