@@ -38,6 +38,7 @@ from skcalib._solvers._matrix_blocks import (
     Steering,
     affine_scores,
     outer_sums,
+    with_ones,
 )
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._result import Result
@@ -230,7 +231,7 @@ def _steering_of_block(
 ) -> Any:
     z = steering_precision(features)
     proba = flushed(softmax_(affine_scores(x.astype(z.dtype), z)))
-    return of_steering(Steering(z, proba, weight.astype(z.dtype)))
+    return of_steering(Steering(with_ones(z), proba, weight.astype(z.dtype)))
 
 
 def _least(curvature: Array) -> Array:

@@ -82,7 +82,8 @@ class Moments(_Additive):
 class Steering:
     """What the Hessian needs of one block of rows, in the precision of steering."""
 
-    z: NDArray[Any]
+    # Features with the constant 1, so that b goes with W through each product.
+    z1: NDArray[Any]
     proba: NDArray[Any]
     weight: NDArray[Any]
 
@@ -90,12 +91,18 @@ class Steering:
     def of_block(cls, z: NDArray, e: Exponentials, weight: Array) -> "Steering":
         z = steering_precision(z)
         proba = e.values / e.total[:, np.newaxis]
-        return cls(z, flushed(proba.astype(z.dtype)), weight.astype(z.dtype))
+        return cls(with_ones(z), flushed(proba.astype(z.dtype)), weight.astype(z.dtype))
+
+    @property
+    def z(self) -> NDArray[Any]:
+        return self.z1[:, :-1]
 
     def product(self, direction: Array) -> Array:
         """Product of the block's Hessian with a (K, K + 1) array."""
-        change = affine_scores(direction.astype(self.z.dtype), self.z)
-        return outer_sums(curvature_product(self.proba, change, self.weight), self.z)
+        change = self.z1 @ direction.astype(self.z1.dtype).T
+        change = curvature_product(self.proba, change, self.weight)
+        product: Array = change.T @ self.z1
+        return product
 
     def shifts(self) -> Shifts:
         mass = self.proba * (1 - self.proba)
@@ -118,7 +125,7 @@ class Steering:
         p = self.proba * root[:, np.newaxis]
         px = p * self.z
         curvature = np.maximum(1 - np.vecdot(self.proba, self.proba), 0) * self.weight
-        scaled = with_ones(self.z) * np.sqrt(curvature)[:, np.newaxis]
+        scaled = self.z1 * np.sqrt(curvature)[:, np.newaxis]
         return Moments(
             _double(root @ p),
             _double(root @ px),
@@ -130,7 +137,7 @@ class Steering:
     def hessian(self) -> Array:
         """Hessian of the block by all K (K + 1) parameters."""
         n_samples, n_classes = self.proba.shape
-        z = with_ones(self.z)
+        z = self.z1
         root = self.proba * np.sqrt(self.weight)[:, np.newaxis]
         both = (root[:, :, np.newaxis] * z[:, np.newaxis]).reshape(n_samples, -1)
         hessian = _double(both.T @ both)
