@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from skcalib import CalibratorSearch, logits_from_proba
+from skcalib.model_selection._candidates import default_candidates
 
 ROOT = Path(__file__).parent.parent
 
@@ -185,3 +186,19 @@ def test_a_column_of_texts_becomes_a_column_for_each_level():
     assert_allclose(
         _tabular.numbers(np.array(["b", "a", "b"])), [[0, 1], [1, 0], [0, 1]]
     )
+
+
+@pytest.mark.parametrize("n_classes", [2, 4])
+def test_nothing_that_the_default_chooses_from_beats_hindsight(
+    arena, calarena, n_classes
+):
+    e = experiment(arena, n_classes=n_classes)
+    best = calarena.in_hindsight(e)["logloss"]
+    X, X_test = calarena.logits(e.p_cal), calarena.logits(e.p_test)
+    labels = np.arange(n_classes)
+    tried = [e.p_test]
+    for calibrator in (CalibratorSearch(), *default_candidates(n_classes).values()):
+        fitted = calibrator.set_params(classes=labels).fit(X, e.y_cal)
+        tried.append(fitted.predict_proba(X_test))
+    losses = [arena.judged(proba, e.y_test)["logloss"] for proba in tried]
+    assert best <= min(losses) + 1e-12
