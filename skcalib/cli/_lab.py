@@ -13,6 +13,8 @@ from skcalib.cli._report import template
 # In the package, as the registry has it.
 _CODE = "dist/ort.wasm.bundle.min.mjs"
 _WASM = "dist/ort-wasm-simd-threaded.wasm"
+# Older ones look for a file beside the page; 1.24 was tried.
+_OLDEST = (1, 26)
 
 
 class Runtime(NamedTuple):
@@ -29,8 +31,9 @@ def read_runtime(path: Path) -> Runtime:
     try:
         content = _from_folder(path, files) if path.is_dir() else _from_tar(path, files)
         package = json.loads(content[0])
-        if package["name"] != "onnxruntime-web":
-            raise KeyError(package["name"])
+        version = tuple(map(int, package["version"].split(".")[:2]))
+        if package["name"] != "onnxruntime-web" or version < _OLDEST:
+            raise ValueError(f"{package['name']} {package['version']}")
     except (
         tarfile.TarError,
         EOFError,
@@ -39,7 +42,7 @@ def read_runtime(path: Path) -> Runtime:
         FileNotFoundError,
     ) as error:
         raise DataError(
-            f"{path} is not onnxruntime-web, version 1.22 or newer, as a folder with "
+            f"{path} is not onnxruntime-web, version 1.26 or newer, as a folder with "
             f"package.json and {_CODE}, or as the archive that `npm pack "
             "onnxruntime-web` brings. Name one of these."
         ) from error

@@ -402,14 +402,18 @@ def test_a_runtime_is_read_from_its_folder_and_its_archive(skcalib, package):
     assert gzip.decompress(base64.b64decode(packed)) == b"let code;</script>"
 
 
-@pytest.mark.parametrize("broken", ["gone", "other", "old", "text"])
+@pytest.mark.parametrize("broken", ["gone", "other", "old", "partial", "text"])
 def test_what_is_no_runtime_is_refused(refused, package, broken):
     folder, archive = package
     if broken == "gone":
         folder = folder / "nowhere"
     elif broken == "other":
-        (folder / "package.json").write_text('{"name": "left-pad"}')
+        about = '{"name": "left-pad", "version": "9.8.7"}'
+        (folder / "package.json").write_text(about)
     elif broken == "old":
+        about = '{"name": "onnxruntime-web", "version": "1.24.1"}'
+        (folder / "package.json").write_text(about)
+    elif broken == "partial":
         (folder / "dist" / "ort.wasm.bundle.min.mjs").unlink()
     else:
         folder = archive
