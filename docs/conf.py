@@ -68,6 +68,7 @@ EXAMPLES = [
     "plot_neural_clamping.py",
     "plot_imbalance.py",
     "plot_text.py",
+    "plot_thousand_classes.py",
     "plot_confidences.py",
     "plot_monitoring.py",
     "plot_prior_shift.py",
