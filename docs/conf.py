@@ -1,9 +1,11 @@
 """Configuration of the documentation."""
 
 import os
+import re
 from pathlib import Path
 
 import torch
+from docutils import nodes
 from sphinx_gallery.sorting import ExplicitOrder
 
 import skcalib
@@ -120,8 +122,34 @@ html_theme_options = {
 }
 
 
+# A number and its error or unit, which stay on one line.
+TIED = re.compile(r"(?<=\d) (?=[±%])|(?<=[±/]) (?=\d)|(?<=\d) (?=/ )")
+
+# A cell of more characters is text rather than a number.
+LONG = 25
+
+
 def setup(app):
     app.connect("build-finished", write_lab)
+    app.connect("doctree-resolved", tie_numbers)
+    app.connect("doctree-resolved", mark_pairs)
+
+
+def tie_numbers(app, tree, docname):
+    """Put no-break spaces between numbers and their errors."""
+    for text in list(tree.findall(nodes.Text)):
+        if TIED.search(text) and not isinstance(text.parent, nodes.literal_block):
+            text.parent.replace(text, nodes.Text(TIED.sub("\N{NO-BREAK SPACE}", text)))
+
+
+def mark_pairs(app, tree, docname):
+    """Mark tables of a name and what it is, which a phone shows one below the other."""
+    for table in tree.findall(nodes.table):
+        rows = [row.children for row in table.findall(nodes.row)]
+        if {len(row) for row in rows} == {2} and any(
+            len(told.astext()) > LONG for _, told in rows
+        ):
+            table["classes"].append("pairs")
 
 
 def write_lab(app, error):

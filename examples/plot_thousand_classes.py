@@ -88,7 +88,7 @@ print(logits.shape, logits.dtype, f"{logits.nbytes / 1e6:.0f} MB")
 # out of it. A matrix of 1,000 by 1,000 numbers is not among them; where there are many
 # more rows, :class:`~skcalib.CalibratorSearch` tries more, and takes its time.
 
-table = compare_calibrators(
+compare_calibrators(
     {
         "temperature": TemperatureScaling(),
         "order-preserving": OrderPreservingScaling(),
@@ -97,19 +97,18 @@ table = compare_calibrators(
     logits,
     y,
 )
-table
 
 # %%
 # From the loader to a judged model
 # ---------------------------------
 #
-# :func:`~skcalib.calibrate` takes the module and the loader as they are. Its figures are
-# those of rows that a fold was not fitted to.
+# :func:`~skcalib.calibrate` takes the module and the loader as they are. Its figures
+# are those of rows that a fold was not fitted to.
 
 result = skcalib.calibrate(
     network, calibration, calibrator=OrderPreservingScaling(), n_bootstrap=200
 )
-result
+print(result)
 
 # %%
 # What came of it, on images that neither network nor calibrator has seen. The classwise
@@ -132,8 +131,8 @@ plt.show()
 # ------------------
 #
 # A torch module is no ONNX file, and ``result.save("calibrated.onnx")`` would say so.
-# torch exports it, and the calibration is written into what it made: inputs, outputs and
-# their names stay, and the outputs are calibrated logits, whose softmax is served.
+# torch exports it, and the calibration is written into what it made: inputs, outputs
+# and their names stay, and the outputs are calibrated logits, whose softmax is served.
 
 exported = io.BytesIO()
 with warnings.catch_warnings(action="ignore"):  # It is called legacy.
