@@ -8,7 +8,8 @@ each step of the solver; Dask takes a sample as well, and starts its workers bef
 Seconds are those of the processors, of all processes together, which what else the
 machine does hardly changes; "wall" are those on the clock. "peak MB" is how much the
 resident memory of the process, or of a worker, rises above what it was before the fit.
-The file may lie in the system's cache.
+The file may lie in the system's cache. Workers keep a little freed memory, as the
+documentation of clusters advises.
 
 Needs Linux, disk space, the `dask` extra.
 """
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import dask
 import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
@@ -32,6 +34,11 @@ from skcalib._blocks._dask import DaskSource
 
 # Numbers a chunk holds: 16 MB.
 CHUNK_ELEMENTS = 1 << 22
+# Else the memory of each block's temporaries goes back to the system, and comes anew.
+KEEP_FREED = {
+    f"distributed.nanny.pre-spawn-environ.MALLOC_{name}_THRESHOLD_": 1 << 22
+    for name in ("MMAP", "TRIM")
+}
 ENGINES = ("memory", "memmap", "dask 1", "dask 2")
 CHOICES = {"engines": ENGINES}
 TINY = {"rows": (20_000,), "engines": ("memory", "memmap", "dask 1")}
@@ -107,6 +114,7 @@ def opened(engine, path, y):
         return
     n_workers = int(engine.split()[1])
     with (
+        dask.config.set(KEEP_FREED),
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,

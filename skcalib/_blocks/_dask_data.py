@@ -26,7 +26,7 @@ from skcalib._blocks._dask import (
 from skcalib._blocks._data import CalibrationData, Statistic
 from skcalib._blocks._rows import BLOCK_ELEMENTS, row_slices
 from skcalib._blocks._sources import ArraySource, BlockFunction
-from skcalib._numerics import first_not_finite, hash_rows
+from skcalib._numerics import distinct, first_not_finite, hash_rows
 
 Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 # Changes logits, codes and weights of a block, or leaves rows out.
@@ -196,7 +196,7 @@ class DaskData(CalibrationData):
 
 
 def encode(
-    present: NDArray[Any],
+    present: NDArray[Any] | None,
     columns: NDArray[np.intp],
     exponent: int,
     total: float,
@@ -206,10 +206,14 @@ def encode(
 ) -> Rows:
     """Turn labels into codes and weights into those that sum to 1; leave 0 out.
 
-    The label ``present[i]`` is that of the column ``columns[i]``. Weights are taken
+    The label ``present[i]`` is that of the column ``columns[i]``; None says that labels
+    are the numbers of columns, which spares a search for each row. Weights are taken
     times two to the power of `exponent`, and then divided by `total`.
     """
-    codes = columns[np.searchsorted(present, labels)]
+    if present is None:
+        codes = labels.astype(np.intp, copy=False)
+    else:
+        codes = columns[np.searchsorted(present, labels)]
     if weight is None:
         return logits, codes, np.full(codes.shape[0], 1 / total)
     used = weight > 0
@@ -347,7 +351,7 @@ def _inspect_chunk(
     if wrong.size:
         found.negative = number, int(wrong[0]), w[wrong[0]]
         return found
-    present, code = np.unique(y, return_inverse=True)
+    present, code = distinct(y)
     mass = np.bincount(code, w, present.shape[0])
     found.labels = dict(zip(present.tolist(), mass.tolist(), strict=True))
     found.largest_weight = float(w.max())

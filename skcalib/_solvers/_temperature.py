@@ -212,10 +212,13 @@ def less_largest(logits: NDArray) -> tuple[NDArray, int, NDArray[np.float64]]:
     Narrow rows come as columns, which take a fraction of the time.
     """
     columns = side_by_side(logits)
-    rows, axis = (logits, 1) if columns is None else (columns, 0)
-    largest = rows.max(axis=axis, keepdims=True)
     with np.errstate(over="ignore"):
-        return rows - largest, axis, largest.reshape(-1).astype(np.float64)
+        if columns is None:
+            largest = logits.max(axis=1, keepdims=True)
+            return logits - largest, 1, largest.reshape(-1).astype(np.float64)
+        largest = columns.max(axis=0)
+        columns -= largest  # They are a copy.
+    return columns, 0, largest.astype(np.float64)
 
 
 def moments(
@@ -270,6 +273,10 @@ def scaled_logits(
 
 def own_logit(logits: NDArray, codes: NDArray) -> NDArray[np.float64]:
     """Return the logit of the class of each row."""
+    if isinstance(logits, np.ndarray) and logits.flags.c_contiguous:
+        # A third of the time of `take_along_axis`.
+        starts = np.arange(0, logits.size, logits.shape[1])
+        return logits.reshape(-1).take(starts + codes).astype(np.float64)
     own = np.take_along_axis(logits, codes[:, np.newaxis], axis=1)[:, 0]
     return own.astype(np.float64)
 

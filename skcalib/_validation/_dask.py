@@ -96,7 +96,9 @@ def check_dask_set(
     mass[code] = np.ldexp([found.labels[label] for label in present.tolist()], exponent)
     total = float(mass.sum())
     squares = found.squares * np.ldexp(found.largest_weight, exponent) ** 2
-    step = partial(encode, present, code, exponent, total)
+    is_numbered = present.dtype.kind in "iu" and np.array_equal(present, code)
+    known = None if is_numbered else present
+    step = partial(encode, known, code, exponent, total)
     if is_part:
         check_part(found.largest_weight)
     effective = total if is_part else effective_number(total, float(squares))

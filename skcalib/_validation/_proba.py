@@ -42,16 +42,15 @@ from skcalib._validation._logits import (
 )
 from skcalib._validation._mistakes import refuse_swapped
 
-# How far above 1 rounding may carry a single-precision probability.
+# How far above 1 rounding may carry a probability.
 ROUNDING = 1e-6
-# A block takes a fraction of a millisecond, so that starting it costs little.
+# A block takes a fraction of a millisecond: starting it costs little.
 BLOCK_ELEMENTS = 1 << 17
 # Labels of which the larger is the positive one; True equals 1.
 WITH_A_POSITIVE = ([0, 1], [-1, 1])
 
 
-# Probabilities of a file are read slice by slice, as from an array.
-Rows = NDArray[Any] | Source
+Rows = NDArray[Any] | Source  # A source is read slice by slice, as an array is.
 
 
 @overload
@@ -67,8 +66,7 @@ def check_proba_rows(proba: Any, *, blocks: bool = False) -> Rows:
 
     `proba` is (n, K), or (n,) and (n, 1) with the probability of the second class.
     float32 stays float32, everything else becomes float64; good input is not copied.
-    With `blocks`, those of a file, or of half precision, may stay as they are, to be
-    read by slices of rows.
+    With `blocks`, those of a file or float16 stay so, to be read by slices of rows.
     """
     rows = _as_columns(_as_floats(readable_proba(proba), blocks=blocks))
     _find_top(rows)
@@ -352,11 +350,9 @@ def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
         ensure_2d=False,
         input_name="y_proba",
     )
-    if array.dtype != np.float16:
-        return array
-    if blocks and array.ndim == 2 and array.shape[1] > 1:
-        return open_source(array)
-    return array.astype(np.float64)
+    if array.dtype == np.float16 and (not blocks or _as_columns(array) is not array):
+        return array.astype(np.float64)
+    return open_source(array) if array.dtype == np.float16 else array
 
 
 def _of_tensor(proba: Any, *, blocks: bool) -> Source:
