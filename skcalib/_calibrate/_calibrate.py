@@ -1,5 +1,7 @@
 """calibrate: from what people have to a calibrated model, figures and a file."""
 
+from __future__ import annotations
+
 import sys
 import warnings
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,7 @@
 """Bayesian binning into quantiles: an average over numbers of bins."""
 
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 
@@ -106,18 +107,23 @@ class BayesianBinning(BaseCalibrator):
     has_logits = False
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         return self.method != "top_label"
 
     def __init__(
-        self, *, method="one_vs_rest", max_bins=None, prior_strength=2.0, classes=None
-    ):
+        self,
+        *,
+        method: Literal["one_vs_rest", "top_label"] = "one_vs_rest",
+        max_bins: int | None = None,
+        prior_strength: float = 2.0,
+        classes: Any = None,
+    ) -> None:
         self.method = method
         self.max_bins = max_bins
         self.prior_strength = prior_strength
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit histograms of many numbers of bins, and their weights."""
         self.n_bins_, averages = fit_bayesian_binning(
             data,
@@ -137,7 +143,7 @@ class BayesianBinning(BaseCalibrator):
         least = min(max(int(root / SPREAD), 1), most)
         return np.arange(least, most + 1)
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the averaged histograms as tables."""
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(tables, top_label=self.method == "top_label")

@@ -1,6 +1,7 @@
 """Beta calibration: a three-parameter curve for every class against the rest."""
 
 from numbers import Integral, Real
+from typing import Any, Literal
 
 from sklearn.exceptions import ConvergenceWarning
 
@@ -111,15 +112,21 @@ class BetaCalibration(BaseCalibrator):
     learns_by_class = True
 
     def __init__(
-        self, *, variant="abm", prior=PRIOR, tol=1e-8, max_iter=100, classes=None
-    ):
+        self,
+        *,
+        variant: Literal["abm", "am", "ab"] = "abm",
+        prior: float | None = PRIOR,
+        tol: float = 1e-8,
+        max_iter: int = 100,
+        classes: Any = None,
+    ) -> None:
         self.variant = variant
         self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit a beta curve for each class."""
         result = fit_beta(
             data,
@@ -135,7 +142,7 @@ class BetaCalibration(BaseCalibrator):
         self.a_, self.b_, self.c_ = result.x.T.copy()
         self.n_iter_ = result.n_iter
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the beta curves, normalised."""
         link = BetaLink(self.a_, self.b_, self.c_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.

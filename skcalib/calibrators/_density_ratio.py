@@ -1,6 +1,7 @@
 """Density-ratio calibration: the confidence, seen together with the neighbourhood."""
 
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 from scipy.special import expit
@@ -155,14 +156,14 @@ class DensityRatioCalibration(BaseCalibrator):
     def __init__(
         self,
         *,
-        method="density_ratio",
-        n_neighbors=10,
-        bandwidth=1.0,
-        n_bins=10,
-        prior_samples=1.0,
-        n_logits=None,
-        classes=None,
-    ):
+        method: Literal["density_ratio", "bin_mean_shift"] = "density_ratio",
+        n_neighbors: int = 10,
+        bandwidth: float = 1.0,
+        n_bins: int = 10,
+        prior_samples: float = 1.0,
+        n_logits: int | None = None,
+        classes: Any = None,
+    ) -> None:
         self.method = method
         self.n_neighbors = n_neighbors
         self.bandwidth = bandwidth
@@ -172,7 +173,9 @@ class DensityRatioCalibration(BaseCalibrator):
         self.classes = classes
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, features=None):
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, features: Any = None
+    ) -> Self:
         """Learn the calibration from logits, features and true classes.
 
         Parameters
@@ -222,7 +225,7 @@ class DensityRatioCalibration(BaseCalibrator):
         )
         hit = logits.argmax(axis=1) == data.codes
         weight = data.sample_weight
-        options = {"prior": self.prior_samples}
+        options: dict[str, Any] = {"prior": self.prior_samples}
         if self.method == "density_ratio":
             options["factor"] = self.bandwidth
             self._model: DensityRatio | BinShift = DensityRatio.fit(
@@ -233,7 +236,7 @@ class DensityRatioCalibration(BaseCalibrator):
             self._model = BinShift.fit(points, hit, weight, **options)
         return self
 
-    def predict_proba(self, X, features=None):
+    def predict_proba(self, X: Any, features: Any = None) -> Any:
         """Return calibrated probabilities.
 
         Parameters
@@ -269,7 +272,7 @@ class DensityRatioCalibration(BaseCalibrator):
         proba[np.arange(top.shape[0]), top] = chance
         return proba.astype(source.dtype, copy=False)
 
-    def predict(self, X, features=None):
+    def predict(self, X: Any, features: Any = None) -> Any:
         """Return the class of the largest calibrated probability.
 
         Parameters
@@ -288,7 +291,9 @@ class DensityRatioCalibration(BaseCalibrator):
         proba = self.predict_proba(X, features=features)
         return self.classes_[proba.argmax(axis=1)]
 
-    def score(self, X, y, sample_weight=None, features=None):
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, features: Any = None
+    ) -> float:
         """Return the accuracy.
 
         Parameters

@@ -3,6 +3,7 @@
 from functools import partial
 from math import log
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
@@ -104,13 +105,20 @@ class EnsembleTemperatureScaling(BaseCalibrator):
     keeps_class = True
     has_logits = False
 
-    def __init__(self, *, prior=PRIOR, tol=1e-6, max_iter=100, classes=None):
+    def __init__(
+        self,
+        *,
+        prior: float | None = PRIOR,
+        tol: float = 1e-6,
+        max_iter: int = 100,
+        classes: Any = None,
+    ) -> None:
         self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Find the temperature, then the weights of the mixture."""
         near = getattr(self._near, "temperature_", None)
         found = fit_temperature(data, prior=self.prior, near=near)
@@ -125,7 +133,7 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         self._record(result)
         self.weights_ = result.x
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the mixture of scaled, original and uniform probabilities."""
         scaled = CalibrationMap(*divisions(self.temperature_), Softmax())
         weights = tuple(float(w) for w in self.weights_[:2])

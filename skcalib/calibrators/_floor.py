@@ -1,6 +1,7 @@
 """Probability floor: how small a probability still says something, learned."""
 
 from functools import partial
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -144,7 +145,7 @@ class ProbabilityFloor(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    def __init__(self, calibrator=None, *, classes=None):
+    def __init__(self, calibrator: Any = None, *, classes: Any = None) -> None:
         self.calibrator = calibrator
         self.classes = classes
 
@@ -153,24 +154,26 @@ class ProbabilityFloor(BaseCalibrator):
         return TemperatureScaling() if self.calibrator is None else self.calibrator
 
     @property
-    def takes_unused(self):
+    def takes_unused(self) -> Any:
         return self._inner.takes_unused
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         return self._inner.learns_by_class
 
     @property
-    def keeps_class(self):
+    def keeps_class(self) -> Any:
         # What was fitted knows better: a search has chosen by then.
         return getattr(self, "calibrator_", self._inner).keeps_class
 
     @property
-    def has_logits(self):
+    def has_logits(self) -> Any:
         return getattr(self, "calibrator_", self._inner).has_logits
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, groups=None):
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Learn the floor and the calibration from logits and true classes.
 
         Parameters
@@ -199,7 +202,7 @@ class ProbabilityFloor(BaseCalibrator):
         self._fit_both(data if self.takes_unused else data.used(), groups)
         return self
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Choose the floor, then fit the calibrator."""
         self._fit_both(data, None)
 
@@ -212,7 +215,7 @@ class ProbabilityFloor(BaseCalibrator):
             groups=groups,
         )
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the floor and the calibrator's map."""
         inner = self.calibrator_.calibration_map()
         return CalibrationMap(*floor_operations(self.floor_), *inner.operations)

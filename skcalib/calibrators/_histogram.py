@@ -1,6 +1,7 @@
 """Histogram binning: the share of hits in bins of the probability."""
 
 from numbers import Integral, Real
+from typing import Any, Literal
 
 from skcalib._base import BaseCalibrator
 from skcalib._blocks._scores import one_vs_rest, top_label
@@ -98,25 +99,25 @@ class HistogramBinning(BaseCalibrator):
     has_logits = False
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         return self.method != "top_label"
 
     def __init__(
         self,
         *,
-        n_bins=15,
-        strategy="uniform",
-        method="one_vs_rest",
-        smoothing=0.0,
-        classes=None,
-    ):
+        n_bins: int = 15,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        method: Literal["one_vs_rest", "top_label"] = "one_vs_rest",
+        smoothing: float = 0.0,
+        classes: Any = None,
+    ) -> None:
         self.n_bins = n_bins
         self.strategy = strategy
         self.method = method
         self.smoothing = smoothing
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Cut the scores into bins, and count the hits of each."""
         histograms = fit_histogram(
             data,
@@ -129,7 +130,7 @@ class HistogramBinning(BaseCalibrator):
         self.values_ = [histogram.values for histogram in histograms]
         keep_absent(data, self.edges_, self.values_, kind="constant")
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the histograms as tables."""
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(

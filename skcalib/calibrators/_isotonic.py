@@ -1,5 +1,7 @@
 """Isotonic calibration: non-decreasing curves without a fixed shape."""
 
+from typing import Any
+
 from sklearn.exceptions import ConvergenceWarning
 
 from skcalib._base import BaseCalibrator
@@ -115,18 +117,18 @@ class IsotonicCalibration(BaseCalibrator):
     has_logits = False
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         return self.method not in ("shared", "top_label")
 
-    def __init__(self, *, method="one_vs_rest", classes=None):
+    def __init__(self, *, method: str = "one_vs_rest", classes: Any = None) -> None:
         self.method = method
         self.classes = classes
 
     @property
-    def keeps_class(self):
+    def keeps_class(self) -> Any:
         return self.method == "shared"
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit the isotonic curves."""
         factor = 1.0
         self.__dict__.pop("temperature_", None)
@@ -154,7 +156,7 @@ class IsotonicCalibration(BaseCalibrator):
     def _factor(self):
         return 1 / max(self.temperature_, LEAST_TEMPERATURE)
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the curves as tables, normalised."""
         tables = make_tables(self.knots_, self.values_, "linear")
         scaled = self.method == "strict_temperature"

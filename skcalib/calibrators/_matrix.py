@@ -1,6 +1,7 @@
 """Matrix scaling: an affine map of the logits, plain or with ridge penalties."""
 
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 
@@ -201,17 +202,17 @@ class MatrixScaling(BaseCalibrator):
     def __init__(
         self,
         *,
-        penalty="odir",
-        off_diagonal_penalty="cv",
-        intercept_penalty="cv",
-        cv=5,
-        average_folds=False,
-        prior=PRIOR,
-        tol=1e-9,
-        max_iter=100,
-        random_state=0,
-        classes=None,
-    ):
+        penalty: Literal["odir", "l2"] | None = "odir",
+        off_diagonal_penalty: Literal["cv"] | float = "cv",
+        intercept_penalty: Literal["cv"] | float = "cv",
+        cv: Any = 5,
+        average_folds: bool = False,
+        prior: float | None = PRIOR,
+        tol: float = 1e-9,
+        max_iter: int = 100,
+        random_state: Any = 0,
+        classes: Any = None,
+    ) -> None:
         self.penalty = penalty
         self.off_diagonal_penalty = off_diagonal_penalty
         self.intercept_penalty = intercept_penalty
@@ -226,7 +227,7 @@ class MatrixScaling(BaseCalibrator):
     def _features(self, data):
         return data
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Choose the penalties where they are searched, then fit matrix and offset."""
         splits = self._split(data) if self._needs_splits() else []
         data = data.used()
@@ -316,7 +317,7 @@ class MatrixScaling(BaseCalibrator):
         whole = fill_absent(x[:, :-1], offsets, present, n_classes)
         return result.at(np.column_stack(whole))
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the affine map, or the mean of those of the folds."""
         if not self.average_folds:
             return self._affine_map(self.coef_, self.intercept_)
@@ -329,7 +330,7 @@ class MatrixScaling(BaseCalibrator):
         return CalibrationMap(Clip(*self.logit_range_), *self._front, affine, Softmax())
 
     @property
-    def has_logits(self):
+    def has_logits(self) -> Any:
         return not self.average_folds
 
 

@@ -1,6 +1,7 @@
 """Order-preserving scaling: an increasing non-linear map of the log-probabilities."""
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
@@ -162,15 +163,15 @@ class OrderPreservingScaling(BaseCalibrator):
 
     def __init__(
         self,
-        scaling=None,
+        scaling: Any = None,
         *,
-        n_knots=8,
-        smoothness=3.0,
-        prior=PRIOR,
-        tol=1e-9,
-        max_iter=100,
-        classes=None,
-    ):
+        n_knots: int = 8,
+        smoothness: float = 3.0,
+        prior: float | None = PRIOR,
+        tol: float = 1e-9,
+        max_iter: int = 100,
+        classes: Any = None,
+    ) -> None:
         self.scaling = scaling
         self.n_knots = n_knots
         self.smoothness = smoothness
@@ -180,22 +181,22 @@ class OrderPreservingScaling(BaseCalibrator):
         self.classes = classes
 
     @property
-    def takes_unused(self):
+    def takes_unused(self) -> Any:
         return self.scaling is not None and self.scaling.takes_unused
 
     @property
-    def by_sums(self):
+    def by_sums(self) -> Any:
         return self.scaling is None or self.scaling.by_sums
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         return self.scaling is not None and self.scaling.learns_by_class
 
     @property
-    def keeps_class(self):
+    def keeps_class(self) -> Any:
         return self.scaling is None or self.scaling.keeps_class
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit the scaling before the curve, if there is one, then both its parts."""
         self.scaling_ = None
         if self.scaling is not None:
@@ -226,7 +227,7 @@ class OrderPreservingScaling(BaseCalibrator):
         self.entropy_knots_, self.log_proba_knots_ = knots.scale, knots.curve
         self.scales_, self.slopes_ = np.split(result.x, [knots.scale.shape[0]])
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the increasing curve of the log-probabilities."""
         # The lowest piece of g has no end: its slope goes to s, the others get less.
         lowest, *others = self.slopes_

@@ -1,6 +1,7 @@
 """Platt scaling: a logistic curve for every class against the rest."""
 
 from numbers import Integral, Real
+from typing import Any, Literal
 
 from sklearn.exceptions import ConvergenceWarning
 
@@ -114,13 +115,13 @@ class PlattScaling(BaseCalibrator):
     def __init__(
         self,
         *,
-        fit_on="log_odds",
-        smooth_targets=False,
-        prior=PRIOR,
-        tol=1e-8,
-        max_iter=100,
-        classes=None,
-    ):
+        fit_on: Literal["log_odds", "logits"] = "log_odds",
+        smooth_targets: bool = False,
+        prior: float | None = PRIOR,
+        tol: float = 1e-8,
+        max_iter: int = 100,
+        classes: Any = None,
+    ) -> None:
         self.fit_on = fit_on
         self.smooth_targets = smooth_targets
         self.prior = prior
@@ -128,7 +129,7 @@ class PlattScaling(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit a logistic curve for each class."""
         result = fit_platt(
             data,
@@ -143,7 +144,7 @@ class PlattScaling(BaseCalibrator):
         self.coef_, self.intercept_ = result.x.T.copy()
         self.n_iter_ = result.n_iter
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the logistic curves, normalised."""
         affine = Affine(self.coef_, self.intercept_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.

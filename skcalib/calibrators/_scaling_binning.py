@@ -1,6 +1,7 @@
 """Scaling-binning: a parametric calibrator, then bins of what it says."""
 
 from numbers import Integral
+from typing import Any, Literal
 
 from skcalib._base import BaseCalibrator
 from skcalib._blocks._scores import one_vs_rest, top_label
@@ -115,13 +116,13 @@ class ScalingBinning(BaseCalibrator):
 
     def __init__(
         self,
-        scaling=None,
+        scaling: Any = None,
         *,
-        n_bins=15,
-        strategy="quantile",
-        method="top_label",
-        classes=None,
-    ):
+        n_bins: int = 15,
+        strategy: Literal["quantile", "uniform"] = "quantile",
+        method: Literal["top_label", "one_vs_rest"] = "top_label",
+        classes: Any = None,
+    ) -> None:
         self.scaling = scaling
         self.n_bins = n_bins
         self.strategy = strategy
@@ -129,14 +130,14 @@ class ScalingBinning(BaseCalibrator):
         self.classes = classes
 
     @property
-    def takes_unused(self):
+    def takes_unused(self) -> Any:
         return self.scaling is not None and self.scaling.takes_unused
 
     @property
-    def by_sums(self):
+    def by_sums(self) -> Any:
         return self.scaling is None or self.scaling.by_sums
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit the scaling, then cut what it says into bins."""
         scaling = self.scaling
         if scaling is None:
@@ -152,7 +153,7 @@ class ScalingBinning(BaseCalibrator):
         self.edges_ = [histogram.edges for histogram in histograms]
         self.values_ = [histogram.values for histogram in histograms]
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the scaling and the means of its bins."""
         front = self.scaling_.calibration_map().logits.operations
         tables = make_tables(self.edges_, self.values_, "constant")

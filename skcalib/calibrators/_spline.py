@@ -1,6 +1,7 @@
 """Spline calibration: a smooth correction of the probability, without bins."""
 
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
 
@@ -105,15 +106,21 @@ class SplineCalibration(BaseCalibrator):
     has_logits = False
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         return self.method != "top_label"
 
-    def __init__(self, *, method="top_label", n_knots=6, classes=None):
+    def __init__(
+        self,
+        *,
+        method: Literal["top_label", "one_vs_rest"] = "top_label",
+        n_knots: int = 6,
+        classes: Any = None,
+    ) -> None:
         self.method = method
         self.n_knots = n_knots
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit the splines of cumulated hits."""
         scores = top_label if self.method == "top_label" else one_vs_rest
         curves = fit_splines(data, scores, n_knots=self.n_knots)
@@ -126,7 +133,7 @@ class SplineCalibration(BaseCalibrator):
         keep_absent(data, self.knots_, self.values_, kind="linear")
         self.splines_ = np.stack([curve.spline for curve in curves])
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the splines' derivatives as tables."""
         tables = make_tables(self.knots_, self.values_, "linear")
         return curve_map(tables, top_label=self.method == "top_label")

@@ -2,6 +2,7 @@
 
 from functools import partial
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 
@@ -160,15 +161,15 @@ class StructuredMatrixScaling(BaseCalibrator):
     def __init__(
         self,
         *,
-        structure="matrix",
-        intercept_penalty=1.0,
-        diagonal_penalty=1.0,
-        off_diagonal_penalty=1.0,
-        prior=PRIOR,
-        tol=1e-7,
-        max_iter=100,
-        classes=None,
-    ):
+        structure: Literal["matrix", "vector"] = "matrix",
+        intercept_penalty: float = 1.0,
+        diagonal_penalty: float = 1.0,
+        off_diagonal_penalty: float = 1.0,
+        prior: float | None = PRIOR,
+        tol: float = 1e-7,
+        max_iter: int = 100,
+        classes: Any = None,
+    ) -> None:
         self.structure = structure
         self.intercept_penalty = intercept_penalty
         self.diagonal_penalty = diagonal_penalty
@@ -178,7 +179,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Find the temperature, then the shrunk matrix or vector."""
         self.uniform_weight_ = 1 / (data.total_weight + 1)
         near = self._near
@@ -261,7 +262,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         mixed = WeightedSum((1 - share,), (scaled,), share / n_classes)
         return *floor_operations(floor), mixed, Log()
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return temperature, mix with the uniform, and affine map."""
         n_classes = self.intercept_.shape[0]
         affine = Affine(self.coef_, self.intercept_)

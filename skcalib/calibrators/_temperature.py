@@ -1,7 +1,7 @@
 """Temperature scaling: one number divides all logits."""
 
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -179,13 +179,13 @@ class TemperatureScaling(BaseCalibrator):
     def __init__(
         self,
         *,
-        objective="log_loss",
-        gamma=1.0,
-        prior=PRIOR,
-        tol=1e-10,
-        max_iter=100,
-        classes=None,
-    ):
+        objective: Literal["log_loss", "focal", "brier", "top", "ece"] = "log_loss",
+        gamma: float = 1.0,
+        prior: float | None = PRIOR,
+        tol: float = 1e-10,
+        max_iter: int = 100,
+        classes: Any = None,
+    ) -> None:
         self.objective = objective
         self.gamma = gamma
         self.prior = prior
@@ -193,11 +193,16 @@ class TemperatureScaling(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Find the temperature."""
         self.__dict__.pop("sums_", None)  # Of another stream.
-        options = {"prior": self.prior, "tol": self.tol, "max_iter": self.max_iter}
-        if self.objective == "log_loss" or (self.objective, self.gamma) == ("focal", 0):
+        options: dict[str, Any] = {
+            "prior": self.prior,
+            "tol": self.tol,
+            "max_iter": self.max_iter,
+        }
+        focal_is_log_loss = self.objective == "focal" and self.gamma == 0
+        if self.objective == "log_loss" or focal_is_log_loss:
             result = fit_temperature(data, **options)
         else:
             result = search_temperature(data, self.objective, self.gamma, **options)
@@ -280,7 +285,7 @@ class TemperatureScaling(BaseCalibrator):
             )
         return self._add(other.sums_)
 
-    def _add(self, sums):
+    def _add(self, sums: NDArray[np.float64]) -> Self:
         """Find the temperature of all rows so far."""
         self.sums_: NDArray[np.float64] = getattr(self, "sums_", 0.0) + sums
         result = temperature_of(
@@ -294,6 +299,6 @@ class TemperatureScaling(BaseCalibrator):
         self.temperature_ = float(result.x[0])
         return self
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the division by the temperature."""
         return CalibrationMap(*divisions(self.temperature_), Softmax())

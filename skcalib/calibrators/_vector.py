@@ -1,6 +1,7 @@
 """Vector scaling: one factor and one offset for each class."""
 
 from numbers import Integral, Real
+from typing import Any, Literal
 
 import numpy as np
 
@@ -150,23 +151,23 @@ class VectorScaling(BaseCalibrator):
     def __init__(
         self,
         *,
-        objective="log_loss",
-        prior=PRIOR,
-        tol=1e-20,
-        max_iter=100,
-        classes=None,
-    ):
+        objective: Literal["log_loss", "top"] = "log_loss",
+        prior: float | None = PRIOR,
+        tol: float = 1e-20,
+        max_iter: int = 100,
+        classes: Any = None,
+    ) -> None:
         self.objective = objective
         self.prior = prior
         self.tol = tol
         self.max_iter = max_iter
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit factors and offsets of the classes that occur."""
         if self.objective == "top":
             fit = fit_top_vector
-            options = {"tol": 1e-10, "max_iter": self.max_iter}
+            options: dict[str, Any] = {"tol": 1e-10, "max_iter": self.max_iter}
             found = search_temperature(data, "top", 0.0, prior=self.prior, **options)
         else:
             fit = fit_vector
@@ -189,7 +190,7 @@ class VectorScaling(BaseCalibrator):
             factors, offsets - offsets.mean(), present, n_classes
         )
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the affine map of the columns."""
         affine = Affine(self.coef_, self.intercept_)
         return CalibrationMap(Clip(*self.logit_range_), affine, Softmax())

@@ -1,5 +1,7 @@
 """Venn-Abers calibration: isotonic regression that says how far it can be trusted."""
 
+from typing import Any, Literal
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -138,13 +140,20 @@ class VennAbersCalibration(BaseCalibrator):
     learns_by_class = True
     takes_unused = True
 
-    def __init__(self, *, method="one_vs_rest", cv=None, random_state=0, classes=None):
+    def __init__(
+        self,
+        *,
+        method: Literal["one_vs_rest", "one_vs_one"] = "one_vs_rest",
+        cv: Any = None,
+        random_state: Any = 0,
+        classes: Any = None,
+    ) -> None:
         self.method = method
         self.cv = cv
         self.random_state = random_state
         self.classes = classes
 
-    def predict_interval(self, X):
+    def predict_interval(self, X: Any) -> Any:
         r"""Return the bounds :math:`p_0` and :math:`p_1` of every probability.
 
         Parameters
@@ -168,7 +177,7 @@ class VennAbersCalibration(BaseCalibrator):
             bounds = [np.exp(bound) for bound in bounds]
         return np.stack(bounds, axis=2)
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit two isotonic regressions to every score."""
         self._check_size(data.n_classes)
         if self.cv is None:
@@ -213,7 +222,7 @@ class VennAbersCalibration(BaseCalibrator):
     def _tables(self, values):
         return make_tables(self.knots_, values, "constant")
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the curves of the merged probabilities."""
         if self._is_pairwise():
             coupled = self._coupled(self.values_, self.values_)

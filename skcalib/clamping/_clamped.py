@@ -2,8 +2,10 @@
 
 import copy
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
@@ -39,7 +41,7 @@ from skcalib.clamping._problem import Problem, Settings
 from skcalib.clamping._space import scale_of
 from skcalib.clamping._starts import check_range
 from skcalib.exceptions import NotDifferentiableError
-from skcalib.metrics import calibration_report
+from skcalib.metrics import CalibrationReport, calibration_report
 
 # Of the parameters that all of them have.
 SHARED_CONSTRAINTS = {
@@ -85,6 +87,11 @@ def _has_calibrated_logits(estimator):
 class ClampedClassifier(ClassifierMixin, BaseEstimator):
     """Base of the estimators that put a perturbation before a frozen network."""
 
+    delta_: NDArray[np.float32]
+    filter_: NDArray[np.float32] | None
+    temperature_: float
+    classes_: NDArray[Any]
+
     # Read by `perturbs_inputs`: fitted on inputs, and exported with the network.
     _perturbs_inputs = True
 
@@ -120,7 +127,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         brief.model = Brief(self.model)
         return super(ClampedClassifier, brief).__repr__(N_CHAR_MAX)
 
-    def logits(self, X):
+    def logits(self, X: Any) -> Any:
         """Return the network's logits of the perturbed inputs, not yet calibrated.
 
         Parameters
@@ -158,7 +165,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         )
         return [objective.logits(change) for change in changes]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> Any:
         """Return calibrated probabilities.
 
         Parameters
@@ -175,7 +182,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         source = ArraySource(self.logits(X))
         return evaluate(self.calibration_map(), source)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Return the most probable class.
 
         Parameters
@@ -195,7 +202,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         return self.classes_[logits.argmax(axis=1)]
 
     @available_if(_has_calibrated_logits)
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> Any:
         """Return calibrated logits, whose softmax `predict_proba` gives.
 
         Parameters
@@ -212,7 +219,9 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         logits = evaluate(self.calibration_map().logits, source)
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
-    def ablation(self, X, y, sample_weight=None, metrics=None):
+    def ablation(
+        self, X: Any, y: Any, sample_weight: Any = None, metrics: Any = None
+    ) -> dict[str, CalibrationReport]:
         """Judge what each part of the fit does alone.
 
         Parameters
@@ -282,7 +291,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
             for name, (part, logits) in parts.items()
         }
 
-    def input_change(self):
+    def input_change(self) -> Any:
         """Return the input side: what is added to inputs before the network.
 
         Returns
@@ -294,7 +303,7 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return Change(self.delta_, self.filter_, channel_axis(self.delta_.shape))
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the output side: from logits to probabilities."""
         if self.output_calibrator_ is not None:
             return self.output_calibrator_.calibration_map()

@@ -1,6 +1,7 @@
 """Neural clamping: one perturbation of the inputs and one temperature."""
 
 from numbers import Real
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -303,38 +304,40 @@ class NeuralClamping(ClampedClassifier):
 
     def __init__(
         self,
-        model,
+        model: Any,
         *,
-        gamma=None,
-        objective="focal",
-        perturbation="auto",
-        penalty="auto",
-        solver="auto",
-        preset=None,
-        space=None,
-        reduction=None,
-        start="zeros",
-        feasible_range=None,
-        output_calibrator=None,
-        temperature_objective="auto",
-        max_iter=None,
-        tol=1e-6,
-        validation_fraction=0.1,
-        cv=5,
-        batch_size=256,
-        device="auto",
-        precision=None,
-        channels_last=False,
-        compile=False,  # noqa: A002
-        distributed=False,
-        output=None,
-        site=None,
-        classes=None,
-        warm_start=False,
-        random_state=0,
-        verbose=0,
-        loss="deprecated",
-    ):
+        gamma: float | None = None,
+        objective: Literal["focal", "brier"] = "focal",
+        perturbation: Any = "auto",
+        penalty: Literal["auto"] | float = "auto",
+        solver: Literal[
+            "auto", "lbfgs", "sgd", "gradient_free", "fixed_delta"
+        ] = "auto",
+        preset: Literal["paper", "reference"] | None = None,
+        space: Any = None,
+        reduction: Literal["mean", "sum"] | None = None,
+        start: Any = "zeros",
+        feasible_range: Any = None,
+        output_calibrator: Any = None,
+        temperature_objective: Literal["auto", "log_loss", "joint"] = "auto",
+        max_iter: int | None = None,
+        tol: float = 1e-6,
+        validation_fraction: float | None = 0.1,
+        cv: Any = 5,
+        batch_size: int = 256,
+        device: Any = "auto",
+        precision: Literal["bf16", "fp16"] | None = None,
+        channels_last: bool = False,
+        compile: bool = False,  # noqa: A002
+        distributed: bool = False,
+        output: str | int | None = None,
+        site: str | None = None,
+        classes: Any = None,
+        warm_start: bool = False,
+        random_state: Any = 0,
+        verbose: int = 0,
+        loss: str = "deprecated",
+    ) -> None:
         self.model = model
         self.gamma = gamma
         self.objective = objective
@@ -368,7 +371,9 @@ class NeuralClamping(ClampedClassifier):
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None, groups=None):
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Learn perturbation and temperature.
 
         Parameters

@@ -1,5 +1,7 @@
 """Neural clamping whose exponent, penalty and span are chosen by cross-fitting."""
 
+from typing import Any, Literal, Self
+
 import numpy as np
 from sklearn.utils import check_random_state
 
@@ -187,34 +189,34 @@ class NeuralClampingCV(ClampedClassifier):
 
     def __init__(
         self,
-        model,
+        model: Any,
         *,
-        gammas=(0.0, 0.5, 1.0),
-        penalties="auto",
-        scoring="neg_log_loss",
-        rule="one_standard_error",
-        objective="focal",
-        perturbation="auto",
-        feasible_range=None,
-        output_calibrator=None,
-        temperature_objective="auto",
-        space="raw",
-        max_iter=None,
-        tol=1e-6,
-        cv=5,
-        batch_size=256,
-        device="auto",
-        precision=None,
-        channels_last=False,
-        compile=False,  # noqa: A002
-        distributed=False,
-        output=None,
-        site=None,
-        classes=None,
-        random_state=0,
-        verbose=0,
-        loss="deprecated",
-    ):
+        gammas: Any = (0.0, 0.5, 1.0),
+        penalties: Any = "auto",
+        scoring: Any = "neg_log_loss",
+        rule: Literal["one_standard_error", "best"] = "one_standard_error",
+        objective: Literal["focal", "brier"] = "focal",
+        perturbation: Any = "auto",
+        feasible_range: Any = None,
+        output_calibrator: Any = None,
+        temperature_objective: Literal["auto", "log_loss", "joint"] = "auto",
+        space: Any = "raw",
+        max_iter: int | None = None,
+        tol: float = 1e-6,
+        cv: Any = 5,
+        batch_size: int = 256,
+        device: Any = "auto",
+        precision: Literal["bf16", "fp16"] | None = None,
+        channels_last: bool = False,
+        compile: bool = False,  # noqa: A002
+        distributed: bool = False,
+        output: str | int | None = None,
+        site: str | None = None,
+        classes: Any = None,
+        random_state: Any = 0,
+        verbose: int = 0,
+        loss: str = "deprecated",
+    ) -> None:
         self.model = model
         self.gammas = gammas
         self.penalties = penalties
@@ -244,7 +246,9 @@ class NeuralClampingCV(ClampedClassifier):
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None, sample_weight=None, groups=None):
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Choose exponent, penalty and span, and fit with them.
 
         Parameters

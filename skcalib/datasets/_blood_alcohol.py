@@ -1,6 +1,7 @@
 """Simulated blood alcohol, under or over the limit, with the true probability."""
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -34,8 +35,12 @@ _NODES = 64
     prefer_skip_nested_validation=True,
 )
 def make_blood_alcohol(
-    n_samples=1000, *, limit=0.05, return_posterior=False, random_state=None
-):
+    n_samples: int = 1000,
+    *,
+    limit: float = 0.05,
+    return_posterior: bool = False,
+    random_state: Any = None,
+) -> Any:
     r"""Simulate whether a person's blood alcohol is over the limit.
 
     The concentration, in percent, follows Widmark's formula

@@ -1,6 +1,7 @@
 """Corruptions of small images: how a network behaves when its camera gets worse."""
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -154,7 +155,14 @@ _CORRUPTIONS = {
     },
     prefer_skip_nested_validation=True,
 )
-def corrupt_images(X, kind, severity=3, *, channel_axis=-1, random_state=None):
+def corrupt_images(
+    X: Any,
+    kind: str,
+    severity: int = 3,
+    *,
+    channel_axis: int | None = -1,
+    random_state: Any = None,
+) -> Any:
     """Corrupt images in one of the common ways: noise, blur, light, resolution, angle.
 
     A network that is calibrated on clean images is usually over-confident on worse

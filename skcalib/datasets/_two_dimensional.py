@@ -1,6 +1,7 @@
 """Overlapping blobs and spirals, with the probabilities that no classifier can beat."""
 
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp, softmax
@@ -27,14 +28,14 @@ _BLOCK_ELEMENTS = 1 << 20
     prefer_skip_nested_validation=True,
 )
 def make_overlapping_blobs(
-    n_samples=1000,
-    n_classes=3,
+    n_samples: int = 1000,
+    n_classes: int = 3,
     *,
-    n_features=2,
-    radius=1.5,
-    return_posterior=False,
-    random_state=None,
-):
+    n_features: int = 2,
+    radius: float = 1.5,
+    return_posterior: bool = False,
+    random_state: Any = None,
+) -> Any:
     """Draw normal blobs that overlap, and the true probabilities of their classes.
 
     The centres lie evenly on a circle in the plane of the first two features; all
@@ -113,14 +114,14 @@ def make_overlapping_blobs(
     prefer_skip_nested_validation=True,
 )
 def make_spirals(
-    n_samples=1000,
-    n_classes=2,
+    n_samples: int = 1000,
+    n_classes: int = 2,
     *,
-    turns=1.0,
-    noise=0.1,
-    return_posterior=False,
-    random_state=None,
-):
+    turns: float = 1.0,
+    noise: float = 0.1,
+    return_posterior: bool = False,
+    random_state: Any = None,
+) -> Any:
     r"""Draw noisy spirals wound around each other, and the true class probabilities.
 
     Class :math:`k` of :math:`K` follows the arm

@@ -1,5 +1,7 @@
 """Logits of a fitted scikit-learn classifier."""
 
+from typing import Any, Literal
+
 import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils import get_tags
@@ -57,7 +59,12 @@ class ClassifierLogits(FrozenLogits):
         "method": [StrOptions({"auto", "decision_function", "predict_proba"})],
     }
 
-    def __init__(self, estimator, *, method="auto"):
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        method: Literal["auto", "decision_function", "predict_proba"] = "auto",
+    ) -> None:
         self.estimator = estimator
         self.method = method
 

@@ -2,6 +2,7 @@
 
 import os
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,14 @@ class OnnxLogits(FrozenLogits):
         "providers": [list, None],
     }
 
-    def __init__(self, model, *, output=None, batch_size=256, providers=None):
+    def __init__(
+        self,
+        model: Any,
+        *,
+        output: str | None = None,
+        batch_size: int = 256,
+        providers: Any = None,
+    ) -> None:
         self.model = model
         self.output = output
         self.batch_size = batch_size

@@ -1,6 +1,7 @@
 """Logits of a torch module."""
 
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,14 @@ class TorchLogits(FrozenLogits):
         "output": [str, Integral, None],
     }
 
-    def __init__(self, module, *, batch_size=256, device="auto", output=None):
+    def __init__(
+        self,
+        module: Any,
+        *,
+        batch_size: int = 256,
+        device: Any = "auto",
+        output: str | int | None = None,
+    ) -> None:
         self.module = module
         self.batch_size = batch_size
         self.device = device

@@ -1,6 +1,7 @@
 """Boosted trees over features on top of a calibrator, as far as held-out rows gain."""
 
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -151,14 +152,14 @@ class BoostedCalibration(BaseCalibrator):
 
     def __init__(
         self,
-        calibrator=None,
+        calibrator: Any = None,
         *,
-        max_rounds=100,
-        learning_rate=0.1,
-        max_depth=3,
-        random_state=0,
-        classes=None,
-    ):
+        max_rounds: int = 100,
+        learning_rate: float = 0.1,
+        max_depth: int = 3,
+        random_state: Any = 0,
+        classes: Any = None,
+    ) -> None:
         self.calibrator = calibrator
         self.max_rounds = max_rounds
         self.learning_rate = learning_rate
@@ -167,11 +168,13 @@ class BoostedCalibration(BaseCalibrator):
         self.classes = classes
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         return self._first().learns_by_class
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, features=None):
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, features: Any = None
+    ) -> Self:
         """Learn the calibration from logits, features and true classes.
 
         Parameters
@@ -220,7 +223,7 @@ class BoostedCalibration(BaseCalibrator):
             self.rounds_ = self._boosted(told, known, data, self.n_rounds_)
         return self
 
-    def predict_proba(self, X, features=None):
+    def predict_proba(self, X: Any, features: Any = None) -> Any:
         """Return calibrated probabilities.
 
         Parameters
@@ -250,7 +253,7 @@ class BoostedCalibration(BaseCalibrator):
         *_, told = _rounds(self.rounds_, told, known)
         return softmax_(told).astype(source.dtype, copy=False)
 
-    def predict(self, X, features=None):
+    def predict(self, X: Any, features: Any = None) -> Any:
         """Return the class of the largest calibrated probability.
 
         Parameters
@@ -269,7 +272,9 @@ class BoostedCalibration(BaseCalibrator):
         proba = self.predict_proba(X, features=features)
         return self.classes_[proba.argmax(axis=1)]
 
-    def score(self, X, y, sample_weight=None, features=None):
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, features: Any = None
+    ) -> float:
         """Return the accuracy.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn import get_config
@@ -156,14 +156,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator=None,
-        calibrator=None,
+        estimator: Any = None,
+        calibrator: Any = None,
         *,
-        cv=None,
-        ensemble=False,
-        method="auto",
-        n_jobs=None,
-    ):
+        cv: Any = None,
+        ensemble: bool = False,
+        method: Literal["auto", "decision_function", "predict_proba"] = "auto",
+        n_jobs: int | None = None,
+    ) -> None:
         self.estimator = estimator
         self.calibrator = calibrator
         self.cv = cv
@@ -277,7 +277,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.calibrators_[0].decision_function(self._scores[0](X))
 
-    def get_metadata_routing(self):
+    def get_metadata_routing(self) -> Any:
         """Say where the metadata given to `fit` go.
 
         Returns

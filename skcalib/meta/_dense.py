@@ -1,5 +1,7 @@
 """Pixels and tokens: a calibrator of the rows of an array of any shape."""
 
+from typing import Any, Self
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score
@@ -98,8 +100,13 @@ class DenseCalibration(BaseCalibrator):
     }
 
     def __init__(
-        self, calibrator=None, *, class_axis=1, ignore_index=None, classes=None
-    ):
+        self,
+        calibrator: Any = None,
+        *,
+        class_axis: int = 1,
+        ignore_index: float | None = None,
+        classes: Any = None,
+    ) -> None:
         self.calibrator = calibrator
         self.class_axis = class_axis
         self.ignore_index = ignore_index
@@ -114,7 +121,7 @@ class DenseCalibration(BaseCalibrator):
     by_sums = _that_of_the_calibrator("by_sums")
     learns_by_class = _that_of_the_calibrator("learns_by_class")
 
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn the calibration from logits and true classes.
 
         Parameters
@@ -149,7 +156,7 @@ class DenseCalibration(BaseCalibrator):
     def _layout(self):
         return {"class_axis": self.class_axis, "ignore_index": self.ignore_index}
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit the calibrator on the rows, those of a sample in one group."""
         groups = getattr(data.source, "row_groups", lambda: None)()
         calibrator = clone(self._resolved())
@@ -157,11 +164,11 @@ class DenseCalibration(BaseCalibrator):
             calibrator, data, self.n_features_in_, groups=groups
         )
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the map of the rows."""
         return self.calibrator_.calibration_map()
 
-    def predict_proba(self, X, *, out=None):
+    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
         """Return calibrated probabilities in the shape of the logits.
 
         Parameters
@@ -199,7 +206,7 @@ class DenseCalibration(BaseCalibrator):
         return out
 
     @available_if(lambda self: self.has_logits)
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> Any:
         """Return calibrated logits in the shape of the logits.
 
         Parameters
@@ -217,7 +224,7 @@ class DenseCalibration(BaseCalibrator):
         function = super().decision_function
         return self._laid_out(function, X) if _is_dense(X) else function(X)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Return the class of the largest calibrated probability.
 
         Parameters
@@ -234,7 +241,7 @@ class DenseCalibration(BaseCalibrator):
         function = super().predict
         return self._laid_out(function, X) if _is_dense(X) else function(X)
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy of `predict`, ignored places left out.
 
         Parameters

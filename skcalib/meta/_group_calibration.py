@@ -1,6 +1,7 @@
 """A calibration for every group, near that of the whole where rows are few."""
 
 from numbers import Real
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -64,16 +65,22 @@ class ShrunkScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    def __init__(self, *, strength=10.0, structure="temperature", classes=None):
+    def __init__(
+        self,
+        *,
+        strength: float = 10.0,
+        structure: Literal["temperature", "vector"] = "temperature",
+        classes: Any = None,
+    ) -> None:
         self.strength = strength
         self.structure = structure
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Find factors and offsets."""
         self.coef_, self.intercept_ = fit_group(data, self.strength, self.structure)
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the affine map of the columns."""
         return CalibrationMap(Affine(self.coef_, self.intercept_), Softmax())
 
@@ -167,13 +174,13 @@ class GroupCalibration(BaseCalibrator):
 
     def __init__(
         self,
-        calibrator=None,
+        calibrator: Any = None,
         *,
-        structure="temperature",
-        strength="auto",
-        random_state=0,
-        classes=None,
-    ):
+        structure: Literal["temperature", "vector"] = "temperature",
+        strength: Literal["auto"] | float = "auto",
+        random_state: Any = 0,
+        classes: Any = None,
+    ) -> None:
         self.calibrator = calibrator
         self.structure = structure
         self.strength = strength
@@ -181,11 +188,13 @@ class GroupCalibration(BaseCalibrator):
         self.classes = classes
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         return self._whole().learns_by_class or self.structure == "vector"
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, groups=None):
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Learn the calibration from logits, groups and true classes.
 
         Parameters
@@ -239,7 +248,7 @@ class GroupCalibration(BaseCalibrator):
             )
         return self
 
-    def predict_proba(self, X, groups=None):
+    def predict_proba(self, X: Any, groups: Any = None) -> Any:
         """Return calibrated probabilities.
 
         Parameters
@@ -281,7 +290,7 @@ class GroupCalibration(BaseCalibrator):
         scaled = told * told.new_tensor(factor) + told.new_tensor(offset)
         return scaled.softmax(dim=1)
 
-    def predict(self, X, groups=None):
+    def predict(self, X: Any, groups: Any = None) -> Any:
         """Return the class of the largest calibrated probability.
 
         Parameters
@@ -300,7 +309,9 @@ class GroupCalibration(BaseCalibrator):
         proba = column_on_host(self.predict_proba(X, groups=groups))
         return self.classes_[proba.argmax(axis=1)]
 
-    def score(self, X, y, sample_weight=None, groups=None):
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> float:
         """Return the accuracy.
 
         Parameters
@@ -325,7 +336,7 @@ class GroupCalibration(BaseCalibrator):
         predicted = self.predict(X, groups=groups)
         return self._accuracy(predicted, X, y, sample_weight)
 
-    def calibrator_of(self, group):
+    def calibrator_of(self, group: Any) -> Any:
         """Return the calibrator of the rows of one group, from the same logits.
 
         Parameters

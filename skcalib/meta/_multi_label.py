@@ -1,5 +1,7 @@
 """Labels that may occur together: a map for each, or one for all."""
 
+from typing import Any, Self
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
@@ -101,7 +103,9 @@ class MultiLabelCalibration(BaseCalibrator):
 
     multilabel = True
 
-    def __init__(self, calibrator=None, *, shared=False, classes=None):
+    def __init__(
+        self, calibrator: Any = None, *, shared: bool = False, classes: Any = None
+    ) -> None:
         self.calibrator = calibrator
         self.shared = shared
         self.classes = classes
@@ -114,7 +118,7 @@ class MultiLabelCalibration(BaseCalibrator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn the calibration of each label.
 
         Parameters
@@ -202,7 +206,7 @@ class MultiLabelCalibration(BaseCalibrator):
             AbsentClassWarning,
         )
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the maps of the columns, then the sigmoid."""
         parts = (
             CalibrationMap(Softmax()) if part is None else part.calibration_map()
@@ -210,7 +214,7 @@ class MultiLabelCalibration(BaseCalibrator):
         )
         return CalibrationMap(PerColumn(tuple(parts)), Sigmoid())
 
-    def predict_proba(self, X, *, out=None):
+    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
         """Return the calibrated probability of each label.
 
         Parameters
@@ -228,7 +232,7 @@ class MultiLabelCalibration(BaseCalibrator):
         """
         return super().predict_proba(X, out=out)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Return which labels are more probable than not.
 
         Parameters
@@ -243,7 +247,7 @@ class MultiLabelCalibration(BaseCalibrator):
         """
         return (column_on_host(self.predict_proba(X)) > 0.5).astype(np.int64)
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> Any:
         """Return calibrated log-odds, whose sigmoid `predict_proba` gives.
 
         Parameters
@@ -259,7 +263,7 @@ class MultiLabelCalibration(BaseCalibrator):
         check_is_fitted(self)
         return evaluate(self.calibration_map().logits, self._read(X, reset=False))
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the share of known labels that `predict` gets right.
 
         Parameters

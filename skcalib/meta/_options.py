@@ -1,6 +1,7 @@
 """Answer options of language models: a different number of them in each question."""
 
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -131,13 +132,13 @@ class OptionCalibration(BaseCalibrator):
     def __init__(
         self,
         *,
-        position_offset=True,
-        offset_penalty=1.0,
-        prior=PRIOR,
-        tol=1e-10,
-        max_iter=100,
-        classes=None,
-    ):
+        position_offset: bool = True,
+        offset_penalty: float = 1.0,
+        prior: float | None = PRIOR,
+        tol: float = 1e-10,
+        max_iter: int = 100,
+        classes: Any = None,
+    ) -> None:
         self.position_offset = position_offset
         self.offset_penalty = offset_penalty
         self.prior = prior
@@ -146,11 +147,11 @@ class OptionCalibration(BaseCalibrator):
         self.classes = classes
 
     @property
-    def keeps_class(self):
+    def keeps_class(self) -> Any:
         return not self.position_offset
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn temperature and offsets from logits and right answers.
 
         Parameters
@@ -175,9 +176,9 @@ class OptionCalibration(BaseCalibrator):
         check_answers(data)
         return self._learn(data)
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Find the temperature, then the offsets along with it."""
-        options = {"prior": self.prior, "max_iter": self.max_iter}
+        options: dict[str, Any] = {"prior": self.prior, "max_iter": self.max_iter}
         result = fit_temperature(data, **options)
         self._record(result)
         self.temperature_ = float(result.x[0])
@@ -194,14 +195,14 @@ class OptionCalibration(BaseCalibrator):
             self.offset_ = result.x[1:]
             self._record(result)
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the division by the temperature, and the offsets."""
         front = divisions(self.temperature_)
         if self.position_offset:
             front += (Affine(np.ones_like(self.offset_), self.offset_),)
         return CalibrationMap(*front, Softmax())
 
-    def predict_proba(self, X, *, out=None):
+    def predict_proba(self, X: Any, *, out: Any = None) -> Any:
         """Return calibrated probabilities in the layout of the logits.
 
         Parameters
@@ -222,7 +223,7 @@ class OptionCalibration(BaseCalibrator):
         proba = super().predict_proba(self._padded(X), out=out)
         return proba if out is not None else like_options(proba, X)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Return the option of the largest calibrated probability.
 
         Parameters
@@ -237,7 +238,7 @@ class OptionCalibration(BaseCalibrator):
         """
         return super().predict(self._padded(X))
 
-    def decision_function(self, X):
+    def decision_function(self, X: Any) -> Any:
         """Return calibrated logits in the layout of the logits.
 
         Parameters

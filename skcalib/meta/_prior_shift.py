@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -159,16 +161,16 @@ class PriorShift(BaseCalibrator):
 
     def __init__(
         self,
-        calibrator=None,
-        priors="estimate",
+        calibrator: Any = None,
+        priors: Any = "estimate",
         *,
-        method="em",
-        sampling_priors=None,
-        n_bootstrap=200,
-        confidence_level=0.95,
-        random_state=0,
-        classes=None,
-    ):
+        method: Literal["em", "bbse"] = "em",
+        sampling_priors: Any = None,
+        n_bootstrap: int = 200,
+        confidence_level: float = 0.95,
+        random_state: Any = 0,
+        classes: Any = None,
+    ) -> None:
         self.calibrator = calibrator
         self.priors = priors
         self.method = method
@@ -178,7 +180,7 @@ class PriorShift(BaseCalibrator):
         self.random_state = random_state
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Fit the calibrator, and count the classes."""
         inner = self.calibrator
         if inner is None:
@@ -204,7 +206,8 @@ class PriorShift(BaseCalibrator):
             if isinstance(self.priors, str)
             else _as_shares(self.priors, self.classes_, "priors")
         )
-        self.priors_interval_ = self.shift_p_value_ = None
+        self.priors_interval_: NDArray[Any] | None = None
+        self.shift_p_value_: float | None = None
         self.n_unlabelled_ = 0
 
     def _count_predictions(self, data):
@@ -230,7 +233,7 @@ class PriorShift(BaseCalibrator):
         )
         self._n_fit = data.total_weight
 
-    def update_priors(self, X):
+    def update_priors(self, X: Any) -> Self:
         """Estimate the shares of the classes from unlabelled rows.
 
         Parameters
@@ -288,7 +291,7 @@ class PriorShift(BaseCalibrator):
         means = counts @ proba / n_rows
         return found, np.array([by_moments(m, self._class_means) for m in means])
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the calibrator's map and the offset."""
         n_classes = self.classes_.shape[0]
         front = log_proba(self.calibrator_.calibration_map(), n_classes)

@@ -1,5 +1,7 @@
 """Metrics of rows that come in batches: what is kept is a fixed number of sums."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -125,7 +127,7 @@ class CalibrationAccumulator(BaseEstimator):
 
     def update(
         self, y: ArrayLike, proba: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> "CalibrationAccumulator":
+    ) -> CalibrationAccumulator:
         """Add rows. If they are refused, nothing has changed.
 
         Parameters
@@ -206,7 +208,7 @@ class CalibrationAccumulator(BaseEstimator):
         self._add_waiting()
         return self._summed
 
-    def merge(self, other: "CalibrationAccumulator") -> "CalibrationAccumulator":
+    def merge(self, other: CalibrationAccumulator) -> CalibrationAccumulator:
         """Add the rows of another accumulator, which does not change.
 
         Parameters
@@ -298,7 +300,7 @@ class CalibrationAccumulator(BaseEstimator):
         rows = cells_as_rows(self._checked_sums().cells, self._settings()[0])
         return rows.bins if strategy == "uniform" else rows.mass_bins
 
-    def reset(self) -> "CalibrationAccumulator":
+    def reset(self) -> CalibrationAccumulator:
         """Forget all rows, and what they have told of the classes.
 
         Returns
@@ -310,7 +312,7 @@ class CalibrationAccumulator(BaseEstimator):
             self.__dict__.pop(name, None)
         return self
 
-    def all_reduce(self, group: Any = None) -> "CalibrationAccumulator":
+    def all_reduce(self, group: Any = None) -> CalibrationAccumulator:
         """Merge the accumulators of all processes of `torch.distributed`.
 
         All processes of the group have to call it. None of their accumulators changes,
@@ -370,7 +372,7 @@ class CalibrationAccumulator(BaseEstimator):
         return content
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> "CalibrationAccumulator":
+    def from_dict(cls, content: Mapping[str, Any]) -> CalibrationAccumulator:
         """Return the accumulator that `to_dict` has written.
 
         Parameters
@@ -415,7 +417,7 @@ class CalibrationAccumulator(BaseEstimator):
             raise ValueError(f"The accumulator is damaged: {error}.") from error
 
     @classmethod
-    def _read(cls, content: Mapping[str, Any]) -> "CalibrationAccumulator":
+    def _read(cls, content: Mapping[str, Any]) -> CalibrationAccumulator:
         names = ("n_bins", "metrics", "labels", "pos_label")
         accumulator = cls(**{name: content[name] for name in names})
         n_bins, metrics = accumulator._settings()

@@ -1,5 +1,7 @@
 """One metric of the chunks of a Dask collection, which are summed where they lie."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import ArrayLike
@@ -17,7 +19,7 @@ def accumulate(
     labels: ArrayLike | None = None,
     sample_weight: Any = None,
     pos_label: object = None,
-) -> "CalibrationAccumulator":
+) -> CalibrationAccumulator:
     """Return what sums one metric over a Dask collection."""
     # It knows all metrics, of which some ask for it here.
     from skcalib.metrics._accumulator import CalibrationAccumulator

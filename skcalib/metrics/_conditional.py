@@ -1,5 +1,7 @@
 """Top-label calibration error: the ECE within each predicted class."""
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The isotonic (CORP) rates of hits, and a score in three parts by them."""
 
+from __future__ import annotations
+
 from typing import Any, Literal, NamedTuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """The two halves of the ECE: too much and too little confidence."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Entropy of the predictions."""
 
+from __future__ import annotations
+
 from typing import Literal, overload
 
 import numpy as np

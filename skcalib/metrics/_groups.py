@@ -15,6 +15,8 @@ G - 1 degrees of freedom. Quantiles are Student's, of as many degrees of freedom
 group has rows less one.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,5 +1,7 @@
 """Is a classifier calibrated, or is what looks like an error the work of chance."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any

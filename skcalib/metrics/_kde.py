@@ -1,5 +1,7 @@
 """Calibration error with a kernel density in the place of bins, leaving one row out."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 

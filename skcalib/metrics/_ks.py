@@ -1,5 +1,7 @@
 """Kolmogorov-Smirnov calibration error: cumulated gaps, no bins."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -1,5 +1,7 @@
 """Kuiper calibration error: the range of the cumulated gaps, no bins."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -4,6 +4,8 @@ The probability of a label is that of an event, over the whole range from 0 to 1
 labels are never turned into predictions that they are absent.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
@@ -232,7 +234,7 @@ def refuse_beside_labels(pos_label: object, groups: Any = None) -> None:
 
 
 def _draw(
-    labels: "LabelColumns",
+    labels: LabelColumns,
     rows: list[tuple[RowStatistics, Floats]],
     names: list[str],
     n_bootstrap: int,

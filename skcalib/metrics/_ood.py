@@ -1,5 +1,7 @@
 """Does the uncertainty tell inputs from another distribution apart."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score

@@ -1,5 +1,7 @@
 """Is one classifier better calibrated than another, on the same samples."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 

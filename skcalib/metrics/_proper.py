@@ -1,5 +1,7 @@
 """Proper losses in two parts: what recalibration removes, and what remains."""
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np

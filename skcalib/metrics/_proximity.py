@@ -1,5 +1,7 @@
 """Proximity of a sample to others, and the calibration error that looks at it."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d

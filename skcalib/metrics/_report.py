@@ -1,5 +1,7 @@
 """Metrics of a classifier at once, each with a bootstrap interval."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """What a classifier gains by abstaining where it is least confident."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

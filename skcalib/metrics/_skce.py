@@ -1,5 +1,7 @@
 """Squared kernel calibration error: the whole probability vector, no bins."""
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Smooth calibration error: a kernel in place of bins, its width found by itself."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

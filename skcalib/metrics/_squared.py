@@ -16,6 +16,8 @@ between the two cases are covered, too. The plug-in value of the first contains 
 the second, as m^2 is too large by v / n_b on average: it is subtracted.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri

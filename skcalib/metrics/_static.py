@@ -1,5 +1,7 @@
 """Static calibration error: every class and every sample."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 from numpy.typing import ArrayLike

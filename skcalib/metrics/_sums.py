@@ -5,6 +5,8 @@ width and end where these end, so that the sums of the bins stay what they are. 
 sorts confidences sees those of a cell as equal to their mean.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -61,7 +63,7 @@ class RowSums:
     class_bins: BinStats
     totals: Floats
 
-    def __add__(self, other: "RowSums") -> "RowSums":
+    def __add__(self, other: RowSums) -> RowSums:
         return RowSums(
             self.n_rows + other.n_rows,
             self.cells + other.cells,

@@ -1,5 +1,7 @@
 """Calibration error over as many bins as keep the accuracies in order."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 import numpy as np

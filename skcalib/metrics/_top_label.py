@@ -1,5 +1,7 @@
 """Binned calibration errors of the predicted class: ECE, AECE, MCE and RMSCE."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Does a stated uncertainty equal the error that is observed."""
 
+from __future__ import annotations
+
 from typing import Any, Literal, NamedTuple
 
 import numpy as np

@@ -13,6 +13,8 @@ Deviation: too much confidence is g < p for the predicted class at any p, also b
 one half, where the paper's binary form would count it as too little.
 """
 
+from __future__ import annotations
+
 from typing import Any, Literal
 
 import numpy as np

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import islice
+from typing import Any
 
 from sklearn import config_context
 from sklearn.utils.parallel import Parallel
@@ -22,7 +23,7 @@ from skcalib.calibrators import (
 # A hundredth of them is a round number. What the mixture gains by it is measured by
 # `benchmarks/default_search.py`: much on letter-gnb, languages, the wide and the weak
 # network (docs/choosing.rst).
-WEAK = {
+WEAK: dict[str, Any] = {
     "intercept_penalty": 0.01,
     "diagonal_penalty": 0.01,
     "off_diagonal_penalty": 0.01,

@@ -37,13 +37,13 @@ class Uncalibrated(BaseCalibrator):
 
     keeps_class = True
 
-    def __init__(self, *, classes=None):
+    def __init__(self, *, classes: Any = None) -> None:
         self.classes = classes
 
-    def fit_calibration(self, data):
+    def fit_calibration(self, data: Any) -> None:
         """Learn nothing."""
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the softmax alone."""
         return CalibrationMap(Softmax())
 

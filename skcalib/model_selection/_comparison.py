@@ -1,8 +1,11 @@
 """CalibratorComparison: the table that `compare_calibrators` returns."""
 
+from collections.abc import Iterable
 from html import escape
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import t
 
 from skcalib._optional import import_optional
@@ -57,7 +60,14 @@ class CalibratorComparison:
        52, 2003.
     """
 
-    def __init__(self, names, metrics, mean, draws, fold_ratio=None):
+    def __init__(
+        self,
+        names: Iterable[str],
+        metrics: Iterable[str],
+        mean: NDArray[Any],
+        draws: NDArray[Any],
+        fold_ratio: float | None = None,
+    ) -> None:
         self.names = list(names)
         self.metrics = list(metrics)
         self.mean = mean
@@ -65,12 +75,12 @@ class CalibratorComparison:
         self.fold_ratio = fold_ratio
 
     @property
-    def std(self):
+    def std(self) -> NDArray[Any]:
         """Standard deviation over the draws."""
         return self.draws.std(axis=1, ddof=1)
 
     @property
-    def is_best(self):
+    def is_best(self) -> NDArray[np.bool_]:
         """Whether a row is the best of the column, or cannot be told from it."""
         found = np.zeros(self.mean.shape, dtype=bool)
         for column, metric in enumerate(self.metrics):
@@ -90,7 +100,7 @@ class CalibratorComparison:
         variance = excess.var(axis=1, ddof=1) * (1 / n_folds + self.fold_ratio)
         return excess.mean(axis=1) <= t.ppf(0.975, n_folds - 1) * np.sqrt(variance)
 
-    def sorted(self, metric="nll"):
+    def sorted(self, metric: str = "nll") -> "CalibratorComparison":
         """Return the table with the best row of a metric first.
 
         Parameters
@@ -116,7 +126,7 @@ class CalibratorComparison:
             self.fold_ratio,
         )
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """Return the table in Markdown, what `is_best` in bold.
 
         Returns
@@ -128,7 +138,7 @@ class CalibratorComparison:
         rule = ["---", *["---:"] * len(self.metrics)]
         return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 
-    def to_latex(self):
+    def to_latex(self) -> str:
         """Return the table in LaTeX, with booktabs' rules, what `is_best` in bold.
 
         Returns
@@ -157,7 +167,7 @@ class CalibratorComparison:
                 cells[column + 1] = mark.format(cells[column + 1])
         return [header, *rows]
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Return the table as nested dicts of numbers.
 
         Returns
@@ -176,7 +186,7 @@ class CalibratorComparison:
             for row, name in enumerate(self.names)
         }
 
-    def to_frame(self):
+    def to_frame(self) -> Any:
         """Return the table as a dataframe; needs pandas.
 
         Returns

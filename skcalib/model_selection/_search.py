@@ -3,7 +3,7 @@
 import time
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -207,17 +207,17 @@ class CalibratorSearch(BaseCalibrator):
 
     def __init__(
         self,
-        calibrators=None,
+        calibrators: Any = None,
         *,
-        scoring="neg_log_loss",
-        cv=5,
-        rule=None,
-        random_state=0,
-        n_jobs=None,
-        max_time=None,
-        verbose=0,
-        classes=None,
-    ):
+        scoring: Any = "neg_log_loss",
+        cv: Any = 5,
+        rule: Literal["one_standard_error", "best", "stack"] | None = None,
+        random_state: Any = 0,
+        n_jobs: int | None = None,
+        max_time: float | None = None,
+        verbose: int = 0,
+        classes: Any = None,
+    ) -> None:
         self.calibrators = calibrators
         self.scoring = scoring
         self.cv = cv
@@ -436,7 +436,7 @@ class CalibratorSearch(BaseCalibrator):
         return scores, seconds
 
     @property
-    def learns_by_class(self):
+    def learns_by_class(self) -> Any:
         # Some of those that are tried when none are named do.
         tried = self.calibrators
         tried = tried.values() if isinstance(tried, dict) else tried
@@ -444,16 +444,16 @@ class CalibratorSearch(BaseCalibrator):
             getattr(calibrator, "learns_by_class", False) for calibrator in tried
         )
 
-    def calibration_map(self):
+    def calibration_map(self) -> Any:
         """Return the map of the calibrator that was chosen."""
         return self.best_calibrator_.calibration_map()
 
     @property
-    def has_logits(self):
+    def has_logits(self) -> Any:
         return self.best_calibrator_.has_logits
 
     @property
-    def keeps_class(self):
+    def keeps_class(self) -> Any:
         return self.best_calibrator_.keeps_class
 
 

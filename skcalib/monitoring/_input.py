@@ -1,5 +1,7 @@
 """Checks of the rows that a monitor is given."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

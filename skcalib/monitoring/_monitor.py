@@ -1,5 +1,7 @@
 """A monitor of served probabilities that seldom cries wolf, however often one looks."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from copy import copy
@@ -181,7 +183,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         *,
         groups: ArrayLike | None = None,
         position: int | None = None,
-    ) -> "CalibrationMonitor":
+    ) -> CalibrationMonitor:
         """Add rows whose true class is known, in the order in which they were served.
 
         Parameters
@@ -236,7 +238,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         ]
         return self
 
-    def merge(self, other: "CalibrationMonitor") -> "CalibrationMonitor":
+    def merge(self, other: CalibrationMonitor) -> CalibrationMonitor:
         """Add what another monitor saw: of another server, another hour.
 
         The evidence is that of the rows of both. An alarm of `other` alone is not
@@ -377,7 +379,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
     @classmethod
     def from_dict(
         cls, state: Mapping[str, Any], calibrator: Any = None
-    ) -> "CalibrationMonitor":
+    ) -> CalibrationMonitor:
         """Return the monitor of a state.
 
         Parameters

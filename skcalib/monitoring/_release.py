@@ -23,6 +23,8 @@ The release has an upper bound of the same kind, of 1 - X_i, at the level alpha 
 alarm is a lower bound, at alpha / 2 too, above it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from numbers import Real
@@ -191,7 +193,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
         self.tolerance = tolerance
         self.classes = classes
 
-    def fit(self, y: ArrayLike, proba: ArrayLike) -> "LossMonitor":
+    def fit(self, y: ArrayLike, proba: ArrayLike) -> LossMonitor:
         """Keep the loss at release, and forget what was seen since another.
 
         Parameters
@@ -219,7 +221,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
         self._alarm_row: int | None = None
         return self
 
-    def update(self, y: ArrayLike, proba: ArrayLike) -> "LossMonitor":
+    def update(self, y: ArrayLike, proba: ArrayLike) -> LossMonitor:
         """Add rows whose true class is known, in the order in which they were served.
 
         Parameters
@@ -303,7 +305,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
         return _state.sealed(content, FORMAT)
 
     @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> "LossMonitor":
+    def from_dict(cls, state: Mapping[str, Any]) -> LossMonitor:
         """Return the monitor of a state.
 
         Parameters

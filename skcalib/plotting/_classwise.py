@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import ceil
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -86,24 +87,24 @@ class ClasswiseReliabilityDisplay(FromEstimator):
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_proba,
+        y_true: Any,
+        y_proba: Any,
         *,
-        class_=None,
-        n_bins=15,
-        strategy="uniform",
-        labels=None,
-        pos_label=None,
-        sample_weight=None,
-        interval="consistency",
-        n_bootstrap=200,
-        confidence_level=0.95,
-        random_state=0,
-        multilabel=False,
-        name=None,
-        ax=None,
-        classes=DEPRECATED,
-    ):
+        class_: Any = None,
+        n_bins: int = 15,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        labels: Any = None,
+        pos_label: Any = None,
+        sample_weight: Any = None,
+        interval: Literal["consistency", "confidence"] = "consistency",
+        n_bootstrap: int = 200,
+        confidence_level: float = 0.95,
+        random_state: Any = 0,
+        multilabel: bool = False,
+        name: str | None = None,
+        ax: Any = None,
+        classes: Any = DEPRECATED,
+    ) -> Self:
         """Draw the diagrams of predicted probabilities.
 
         Parameters
@@ -202,7 +203,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         )
         return display.plot(ax=ax)
 
-    def plot(self, ax=None, *, name=None):
+    def plot(self, ax: Any = None, *, name: str | None = None) -> Self:
         """Draw the diagrams.
 
         Parameters

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -66,8 +67,13 @@ class CalibratorComparisonDisplay:
 
     @classmethod
     def from_comparison(
-        cls, comparison, *, metrics=("nll", "brier", "ece"), ax=None, **options
-    ):
+        cls,
+        comparison: Any,
+        *,
+        metrics: Any = ("nll", "brier", "ece"),
+        ax: Any = None,
+        sort: bool = True,
+    ) -> Self:
         """Draw what `skcalib.model_selection.compare_calibrators` returned.
 
         Parameters
@@ -81,7 +87,7 @@ class CalibratorComparisonDisplay:
         ax : sequence of matplotlib Axes, default=None
             One for each metric; by default those of a new figure.
 
-        **options : dict
+        sort : bool, default=True
             Passed on to `plot`.
 
         Returns
@@ -98,19 +104,19 @@ class CalibratorComparisonDisplay:
         mean = np.asarray(comparison.mean)[:, columns]
         std = np.asarray(comparison.std)[:, columns]
         display = cls(list(comparison.names), metrics, mean, mean - std, mean + std)
-        return display.plot(ax=ax, **options)
+        return display.plot(ax=ax, sort=sort)
 
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_probas,
+        y_true: Any,
+        y_probas: Any,
         *,
-        metrics=("nll", "brier", "ece"),
-        ax=None,
-        sort=True,
-        **options,
-    ):
+        metrics: Any = ("nll", "brier", "ece"),
+        ax: Any = None,
+        sort: bool = True,
+        **options: Any,
+    ) -> Self:
         """Draw metrics of predicted probabilities, with bootstrap intervals.
 
         Parameters
@@ -155,7 +161,7 @@ class CalibratorComparisonDisplay:
         display = cls(list(y_probas), list(metrics), *np.moveaxis(cells, 2, 0))
         return display.plot(ax=ax, sort=sort)
 
-    def plot(self, ax=None, *, sort=True):
+    def plot(self, ax: Any = None, *, sort: bool = True) -> Self:
         """Draw the panels.
 
         Parameters

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -86,14 +87,14 @@ class PerturbationDisplay:
     @classmethod
     def from_estimator(
         cls,
-        estimator,
+        estimator: Any,
         *,
-        channel_axis="auto",
-        channel_names=None,
-        rgb=False,
-        name=None,
-        ax=None,
-    ):
+        channel_axis: Any = "auto",
+        channel_names: Any = None,
+        rgb: bool = False,
+        name: str | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Draw the perturbation of a fitted estimator.
 
         Parameters
@@ -137,7 +138,9 @@ class PerturbationDisplay:
         display = cls(delta, channel_axis, channel_names, name, kernel)
         return display.plot(ax, rgb=rgb)
 
-    def plot(self, ax=None, *, rgb=False, name=None):
+    def plot(
+        self, ax: Any = None, *, rgb: bool = False, name: str | None = None
+    ) -> Self:
         """Draw the perturbation.
 
         Parameters
@@ -268,7 +271,7 @@ class PerturbationDisplay:
         return text if name is None else f"{name}: {text}"
 
 
-def plot_perturbation(estimator, *, ax=None, **options):
+def plot_perturbation(estimator: Any, *, ax: Any = None, **options: Any) -> Any:
     """Draw what a fitted `skcalib.NeuralClamping` does to its inputs.
 
     What is added to images is shown a panel a channel, in one symmetric colour scale in

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Self
 
 import numpy as np
 
@@ -84,22 +85,22 @@ class ProximityDisplay(FromEstimator):
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_proba,
+        y_true: Any,
+        y_proba: Any,
         *,
-        proximity,
-        n_proximity_bins=15,
-        labels=None,
-        pos_label=None,
-        sample_weight=None,
-        n_bootstrap=500,
-        confidence_level=0.95,
-        random_state=0,
-        name=None,
-        ax=None,
-        n_bins=DEPRECATED,
-        **options,
-    ):
+        proximity: Any,
+        n_proximity_bins: int = 15,
+        labels: Any = None,
+        pos_label: Any = None,
+        sample_weight: Any = None,
+        n_bootstrap: int = 500,
+        confidence_level: float = 0.95,
+        random_state: Any = 0,
+        name: str | None = None,
+        ax: Any = None,
+        legend: bool = True,
+        n_bins: Any = DEPRECATED,
+    ) -> Self:
         """Draw the diagram of predicted probabilities.
 
         Parameters
@@ -143,11 +144,11 @@ class ProximityDisplay(FromEstimator):
         ax : matplotlib Axes, default=None
             Axes to draw on; by default those of a new figure.
 
+        legend : bool, default=True
+            Whether to explain the colours.
+
         n_bins : int, default="deprecated"
             The former name of `n_proximity_bins`; it will be removed in skcalib 0.2.
-
-        **options : dict
-            Passed on to `plot`.
 
         Returns
         -------
@@ -182,9 +183,11 @@ class ProximityDisplay(FromEstimator):
             sample_weight=sample_weight,
         )
         display = cls(mean(hit), mean(confidence), mean(column), error, band, name)
-        return display.plot(ax=ax, **options)
+        return display.plot(ax=ax, legend=legend)
 
-    def plot(self, ax=None, *, name=None, legend=True):
+    def plot(
+        self, ax: Any = None, *, name: str | None = None, legend: bool = True
+    ) -> Self:
         """Draw the diagram.
 
         Parameters

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -118,18 +118,20 @@ class ReliabilityDisplay(FromEstimator):
         y_proba: Any,
         *,
         n_bins: int = 15,
-        strategy: str = "uniform",
+        strategy: Literal["uniform", "quantile"] = "uniform",
         class_: Any = None,
         labels: Any = None,
         pos_label: Any = None,
         sample_weight: Any = None,
-        interval: str = "consistency",
+        interval: Literal[
+            "consistency", "confidence", "clopper_pearson", "wilson"
+        ] = "consistency",
         n_bootstrap: int = 500,
         confidence_level: float = 0.95,
         random_state: Any = 0,
         name: str | None = None,
         ax: Any = None,
-        **options: Any,
+        legend: bool = True,
     ) -> Self:
         """Draw the diagram of predicted probabilities.
 
@@ -185,8 +187,8 @@ class ReliabilityDisplay(FromEstimator):
         ax : matplotlib Axes, default=None
             Axes to draw on; by default those of a new figure.
 
-        **options : dict
-            Passed on to `plot`.
+        legend : bool, default=True
+            Whether to explain the colours.
 
         Returns
         -------
@@ -213,12 +215,13 @@ class ReliabilityDisplay(FromEstimator):
                 n_bins=n_bins, metrics=["ece"], labels=labels, pos_label=pos_label
             ).update(y_true, y_proba, sample_weight)
             return cls.from_accumulator(
-                sums, strategy=strategy, name=name, ax=ax, **options
+                sums, strategy=strategy, name=name, ax=ax, legend=legend
             )
         confidence, hit, weight = rows_of(
             y_true, y_proba, labels, sample_weight, pos_label, class_
         )
-        n_bins, strategy = check_whole("n_bins", n_bins), check_strategy(strategy)
+        check_strategy(strategy)
+        n_bins = check_whole("n_bins", n_bins)
         bins = BinnedRows(confidence, hit, weight, n_bins, strategy)
         filled = bins.stats.weight > 0
         display = cls(
@@ -233,12 +236,18 @@ class ReliabilityDisplay(FromEstimator):
             class_=class_,
             name=name,
         )
-        return display.plot(ax=ax, **options)
+        return display.plot(ax=ax, legend=legend)
 
     @classmethod
     def from_accumulator(
-        cls, accumulator, *, strategy="uniform", name=None, ax=None, **options
-    ):
+        cls,
+        accumulator: Any,
+        *,
+        strategy: Literal["uniform", "quantile"] = "uniform",
+        name: str | None = None,
+        ax: Any = None,
+        legend: bool = True,
+    ) -> Self:
         """Draw the diagram of rows that have come in batches.
 
         There is no band, which would need the rows.
@@ -257,8 +266,8 @@ class ReliabilityDisplay(FromEstimator):
         ax : matplotlib Axes, default=None
             Axes to draw on; by default those of a new figure.
 
-        **options : dict
-            Passed on to `plot`.
+        legend : bool, default=True
+            Whether to explain the colours.
 
         Returns
         -------
@@ -284,10 +293,18 @@ class ReliabilityDisplay(FromEstimator):
             error_name=_error_name(strategy, None),
             name=name,
         )
-        return display.plot(ax=ax, **options)
+        return display.plot(ax=ax, legend=legend)
 
     @classmethod
-    def compare(cls, y_true, y_probas, *, axes=None, **options):
+    def compare(
+        cls,
+        y_true: Any,
+        y_probas: Any,
+        *,
+        axes: Any = None,
+        legend: bool = True,
+        **options: Any,
+    ) -> list[Self]:
         """Draw several classifiers side by side, such as before and after calibration.
 
         Parameters
@@ -300,6 +317,9 @@ class ReliabilityDisplay(FromEstimator):
 
         axes : sequence of matplotlib Axes, default=None
             As many as there are titles; by default those of a new figure.
+
+        legend : bool, default=True
+            Whether the first explains the colours.
 
         **options : dict
             Passed on to `from_predictions`.
@@ -327,8 +347,7 @@ class ReliabilityDisplay(FromEstimator):
             raise ValueError(
                 f"{len(y_probas)} classifiers need as many axes, not {axes.shape[0]}."
             )
-        legend = options.pop("legend", True)
-        displays: list[ReliabilityDisplay] = []
+        displays: list[Self] = []
         for (name, y_proba), ax in zip(y_probas.items(), axes, strict=True):
             display = cls.from_predictions(
                 y_true,
@@ -343,7 +362,9 @@ class ReliabilityDisplay(FromEstimator):
             displays.append(display)
         return displays
 
-    def plot(self, ax=None, *, name=None, legend=True):
+    def plot(
+        self, ax: Any = None, *, name: str | None = None, legend: bool = True
+    ) -> Self:
         """Draw the diagram.
 
         Parameters

@@ -1,6 +1,7 @@
 """Three classes in a triangle: from what was said to what was the case."""
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -79,16 +80,16 @@ class SimplexDisplay(FromEstimator):
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_proba,
+        y_true: Any,
+        y_proba: Any,
         *,
-        n_cells=8,
-        min_samples=10,
-        labels=None,
-        sample_weight=None,
-        name=None,
-        ax=None,
-    ):
+        n_cells: int = 8,
+        min_samples: float = 10,
+        labels: Any = None,
+        sample_weight: Any = None,
+        name: str | None = None,
+        ax: Any = None,
+    ) -> Self:
         """Draw the triangle of predicted probabilities.
 
         Parameters
@@ -154,7 +155,7 @@ class SimplexDisplay(FromEstimator):
         )
         return display.plot(ax=ax)
 
-    def plot(self, ax=None, *, name=None):
+    def plot(self, ax: Any = None, *, name: str | None = None) -> Self:
         """Draw the triangle.
 
         Parameters

@@ -1,6 +1,7 @@
 """Smooth reliability diagram: a kernel, or isotonic regression, in place of bins."""
 
 from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -101,22 +102,22 @@ class SmoothReliabilityDisplay(FromEstimator):
     @classmethod
     def from_predictions(
         cls,
-        y_true,
-        y_proba,
+        y_true: Any,
+        y_proba: Any,
         *,
-        method="kernel",
-        class_=None,
-        labels=None,
-        pos_label=None,
-        sample_weight=None,
-        interval="confidence",
-        n_bootstrap=200,
-        confidence_level=0.95,
-        random_state=0,
-        name=None,
-        ax=None,
-        **options,
-    ):
+        method: Literal["kernel", "isotonic"] = "kernel",
+        class_: Any = None,
+        labels: Any = None,
+        pos_label: Any = None,
+        sample_weight: Any = None,
+        interval: Literal["consistency", "confidence"] = "confidence",
+        n_bootstrap: int = 200,
+        confidence_level: float = 0.95,
+        random_state: Any = 0,
+        name: str | None = None,
+        ax: Any = None,
+        legend: bool = True,
+    ) -> Self:
         """Draw the diagram of predicted probabilities.
 
         Parameters
@@ -168,8 +169,8 @@ class SmoothReliabilityDisplay(FromEstimator):
         ax : matplotlib Axes, default=None
             Axes to draw on; by default those of a new figure.
 
-        **options : dict
-            Passed on to `plot`.
+        legend : bool, default=True
+            Whether to explain the colours.
 
         Returns
         -------
@@ -224,9 +225,11 @@ class SmoothReliabilityDisplay(FromEstimator):
             name=name,
             method=method,
         )
-        return display.plot(ax=ax, **options)
+        return display.plot(ax=ax, legend=legend)
 
-    def plot(self, ax=None, *, name=None, legend=True):
+    def plot(
+        self, ax: Any = None, *, name: str | None = None, legend: bool = True
+    ) -> Self:
         """Draw the diagram.
 
         Parameters

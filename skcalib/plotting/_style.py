@@ -1,7 +1,7 @@
 """What the displays share: colours, axes, estimators' predictions."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -61,7 +61,16 @@ class FromEstimator:
     from_predictions: Callable[..., Any]
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, name=None, ax=None, **options):
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        name: str | None = None,
+        ax: Any = None,
+        **options: Any,
+    ) -> Self:
         """Draw the display of a fitted classifier or calibrator.
 
         Parameters

@@ -1,6 +1,7 @@
 """check_calibrator: one call runs every check of the contract on a calibrator."""
 
 import warnings
+from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
 
@@ -14,7 +15,7 @@ CHECKS = (
 )
 
 
-def check_calibrator(calibrator):
+def check_calibrator(calibrator: Any) -> Any:
     """Check that a calibrator keeps the contract of skcalib.
 
     scikit-learn's `~sklearn.utils.estimator_checks.check_estimator` feeds features of

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -222,27 +223,27 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
 
     def __init__(
         self,
-        module=None,
+        module: Any = None,
         *,
-        hidden_layer_sizes=(32, 32),
-        dropout=0.0,
-        cv=None,
-        confidence="head",
-        hypergradient="one_step",
-        weight_lr=0.1,
-        l2_penalty=1e-4,
-        reject_threshold=None,
-        reject_label=None,
-        max_epochs=100,
-        n_iter_no_change=15,
-        batch_size=64,
-        optimizer=None,
-        lr=0.01,
-        classes=None,
-        device="auto",
-        verbose=0,
-        random_state=0,
-    ):
+        hidden_layer_sizes: Any = (32, 32),
+        dropout: float = 0.0,
+        cv: Any = None,
+        confidence: Literal["head", "network"] = "head",
+        hypergradient: Literal["one_step", "neumann", "cg"] = "one_step",
+        weight_lr: float = 0.1,
+        l2_penalty: float = 1e-4,
+        reject_threshold: float | None = None,
+        reject_label: float | str | None = None,
+        max_epochs: int = 100,
+        n_iter_no_change: int = 15,
+        batch_size: int = 64,
+        optimizer: Any = None,
+        lr: float = 0.01,
+        classes: Any = None,
+        device: Any = "auto",
+        verbose: int = 0,
+        random_state: Any = 0,
+    ) -> None:
         self.module = module
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
@@ -264,7 +265,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the networks, the weights of the samples and the confidence head.
 
         Parameters
@@ -366,7 +367,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
             )
         training.restore()
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> Any:
         """Return the mean of the networks' probabilities.
 
         Each network gives its predicted class the confidence of the head, and shares
@@ -398,7 +399,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         )
         return (total / len(self.modules_)).cpu().numpy()
 
-    def predict_confidence(self, X):
+    def predict_confidence(self, X: Any) -> Any:
         """Return the probability that the predicted class is the true one.
 
         Parameters
@@ -413,7 +414,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         """
         return self.predict_proba(X).max(axis=1)
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Return the most probable class of each row, or the label of abstention.
 
         Parameters

@@ -1,5 +1,7 @@
 """The derivative of an outer loss through the solution of an inner problem."""
 
+from typing import Any, Literal
+
 import torch
 
 METHODS = ("one_step", "neumann", "cg")
@@ -10,16 +12,16 @@ _CG_TOLERANCE = 1e-6
 
 
 def hypergradient(
-    inner_loss,
-    outer_loss,
-    parameters,
-    hyperparameters,
+    inner_loss: Any,
+    outer_loss: Any,
+    parameters: Any,
+    hyperparameters: Any,
     *,
-    method="cg",
-    n_products=10,
-    damping=0.0,
-    step=None,
-):
+    method: Literal["cg", "neumann", "one_step"] = "cg",
+    n_products: int = 10,
+    damping: float = 0.0,
+    step: float | None = None,
+) -> Any:
     r"""Differentiate an outer loss by what shapes the inner problem.
 
     Parameters :math:`\theta` minimise the inner loss :math:`L(\theta, w)`, and the

@@ -2,6 +2,7 @@
 
 from math import inf
 from numbers import Real
+from typing import Any, Literal, Self
 
 import torch
 from scipy.special import entr
@@ -173,31 +174,31 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
 
     def __init__(
         self,
-        module=None,
+        module: Any = None,
         *,
-        hidden_layer_sizes=(100,),
-        dropout=0.2,
-        alpha=0.9,
-        reduction="group",
-        detach_uncertainty=False,
-        n_passes=5,
-        n_predict_passes=50,
-        predict_tol=0.01,
-        sites=None,
-        max_epochs=100,
-        batch_size=128,
-        optimizer=None,
-        lr=1e-3,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        classes=None,
-        callbacks=None,
-        device="auto",
-        net_params=None,
-        verbose=0,
-        random_state=0,
-    ):
+        hidden_layer_sizes: Any = (100,),
+        dropout: float = 0.2,
+        alpha: float = 0.9,
+        reduction: Literal["batch", "group", "sample"] = "group",
+        detach_uncertainty: bool = False,
+        n_passes: int = 5,
+        n_predict_passes: int = 50,
+        predict_tol: float = 0.01,
+        sites: Any = None,
+        max_epochs: int = 100,
+        batch_size: int = 128,
+        optimizer: Any = None,
+        lr: float = 1e-3,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        classes: Any = None,
+        callbacks: Any = None,
+        device: Any = "auto",
+        net_params: Any = None,
+        verbose: int = 0,
+        random_state: Any = 0,
+    ) -> None:
         self.module = module
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
@@ -225,7 +226,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
     _as_passes = staticmethod(two_columns)
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
 
         Parameters
@@ -253,7 +254,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         self._n_first_passes = self._choose_first_passes(x, rng)
         return self
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> Any:
         """Return the mean of the passes' probabilities.
 
         Parameters
@@ -314,7 +315,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
             n_before = n
         return mean
 
-    def predict(self, X):
+    def predict(self, X: Any) -> Any:
         """Return the most probable class of each row.
 
         Parameters
@@ -330,7 +331,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
         columns = self.predict_proba(X).argmax(axis=1)
         return self.classes_[columns]
 
-    def predict_uncertainty(self, X):
+    def predict_uncertainty(self, X: Any) -> Any:
         """Return the entropy of the mean of the passes' probabilities.
 
         Parameters

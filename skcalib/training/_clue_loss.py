@@ -1,6 +1,7 @@
 """CLUE: a loss under which a network's uncertainty comes to match its error."""
 
 from numbers import Real
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -103,14 +104,14 @@ class CLUELoss(torch.nn.Module):
 
     def __init__(
         self,
-        alpha=0.9,
+        alpha: Any = 0.9,
         *,
-        reduction="group",
-        task="classification",
-        detach_uncertainty=False,
-        n_groups=10,
-        ignore_index=-100,
-    ):
+        reduction: Literal["batch", "group", "sample"] = "group",
+        task: Literal["classification", "regression", "tokens"] = "classification",
+        detach_uncertainty: bool = False,
+        n_groups: int = 10,
+        ignore_index: int = -100,
+    ) -> None:
         super().__init__()
         if not isinstance(alpha, Real) or not 0 <= float(alpha) <= 1:
             raise ValueError(f"alpha={alpha!r} is not a number between 0 and 1.")
@@ -126,14 +127,21 @@ class CLUELoss(torch.nn.Module):
         self.n_groups = n_groups
         self.ignore_index = ignore_index
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """Return the parameters, for the printed form."""
         return (
             f"alpha={self.alpha}, reduction={self.reduction!r}, task={self.task!r}, "
             f"detach_uncertainty={self.detach_uncertainty}"
         )
 
-    def forward(self, passes, target, *, sample_weight=None, padding_mask=None):
+    def forward(
+        self,
+        passes: Any,
+        target: Any,
+        *,
+        sample_weight: Any = None,
+        padding_mask: Any = None,
+    ) -> Any:
         """Return the loss of stacked passes.
 
         Parameters

@@ -1,5 +1,7 @@
 """CLUERegressor: a network trained so that its variance equals its squared error."""
 
+from typing import Any, Literal, Self
+
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import (
@@ -155,30 +157,30 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
 
     def __init__(
         self,
-        module=None,
+        module: Any = None,
         *,
-        hidden_layer_sizes=(100,),
-        dropout=0.2,
-        variance_output=True,
-        alpha=0.5,
-        reduction="group",
-        detach_uncertainty=False,
-        n_passes=5,
-        n_predict_passes=50,
-        sites=None,
-        max_epochs=100,
-        batch_size=128,
-        optimizer=None,
-        lr=1e-3,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        callbacks=None,
-        device="auto",
-        net_params=None,
-        verbose=0,
-        random_state=0,
-    ):
+        hidden_layer_sizes: Any = (100,),
+        dropout: float = 0.2,
+        variance_output: bool = True,
+        alpha: float = 0.5,
+        reduction: Literal["batch", "group", "sample"] = "group",
+        detach_uncertainty: bool = False,
+        n_passes: int = 5,
+        n_predict_passes: int = 50,
+        sites: Any = None,
+        max_epochs: int = 100,
+        batch_size: int = 128,
+        optimizer: Any = None,
+        lr: float = 1e-3,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        callbacks: Any = None,
+        device: Any = "auto",
+        net_params: Any = None,
+        verbose: int = 0,
+        random_state: Any = 0,
+    ) -> None:
         self.module = module
         self.hidden_layer_sizes = hidden_layer_sizes
         self.dropout = dropout
@@ -203,7 +205,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
 
         Parameters
@@ -246,7 +248,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         self._train(module, x, standardised, weight, rng)
         return self
 
-    def predict(self, X, return_std=False):
+    def predict(self, X: Any, return_std: bool = False) -> Any:
         """Return the mean of the passes, and its standard deviation if asked for.
 
         Parameters
@@ -268,7 +270,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         mean, variance = self._moments(X)
         return (mean, np.sqrt(variance)) if return_std else mean
 
-    def predict_uncertainty(self, X):
+    def predict_uncertainty(self, X: Any) -> Any:
         """Return the variance of the passes, plus the mean predicted one.
 
         Parameters

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -27,7 +28,15 @@ _FACTORS = (
 _UNSPLIT: WeakKeyDictionary[torch.nn.Module, list[object]] = WeakKeyDictionary()
 
 
-def mc_dropout(module, x, n_passes, *, max_rows=None, share_masks=False, sites=None):
+def mc_dropout(
+    module: Any,
+    x: Any,
+    n_passes: int,
+    *,
+    max_rows: int | None = None,
+    share_masks: bool = False,
+    sites: Any = None,
+) -> Any:
     """Run a network several times with dropout on, the rest of it as it is.
 
     Only dropout layers are switched on: a network in eval mode keeps the running
