@@ -17,6 +17,8 @@ from skcalib._optional import import_optional
 PASSING = frozenset(
     {"Identity", "Cast", "Squeeze", "Unsqueeze", "Reshape", "Flatten", "Dropout"}
 )
+# What static quantisation writes behind every operator, in pairs: numbers on a grid.
+ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 CLASSIFIERS = frozenset(
     {"LinearClassifier", "TreeEnsembleClassifier", "SVMClassifier", "TreeEnsemble"}
 )
@@ -153,14 +155,14 @@ class GraphIndex(Wiring[Any]):
         self.linear_scores: dict[str, str] = {}
 
     def upstream(self, tensor: str) -> Iterator[tuple[str, Any]]:
-        """Yield ``(tensor, producer)`` back along operators that only pass numbers on.
+        """Yield ``(tensor, producer)`` back along what passes on or rounds numbers.
 
         The last pair is the first tensor made by another operator, or by none.
         """
         while True:
             node = self.producer(tensor)
             yield tensor, node
-            if node is None or operator(node) not in PASSING:
+            if node is None or operator(node) not in PASSING | ROUNDING:
                 return
             tensor = node.input[0]
 

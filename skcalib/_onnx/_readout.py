@@ -37,7 +37,8 @@ class Readout:
     the graph output that serves them, None if the model serves labels only.
     `path` holds all tensors between, from which labels may have been made; `columns`
     is the number of columns of the scores, where it is known. `made` is what the
-    operators between `tensor` and `score` make of logits.
+    operators between `tensor` and `score` make of logits, and `step` how far apart the
+    numbers lie that static quantisation leaves of it.
     """
 
     tensor: str
@@ -47,6 +48,7 @@ class Readout:
     path: frozenset[str] = field(default=frozenset(), repr=False)
     columns: int | None = field(default=None, repr=False)
     made: Meaning = field(default="logits", repr=False)
+    step: float = field(default=0.0, repr=False)
 
     @property
     def meaning(self) -> Meaning:
@@ -169,6 +171,7 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
     while True:
         pairs = list(index.upstream(tensor))
         path.extend(name for name, _ in pairs)
+        end = replace(end, step=max(end.step, _largest_step(index, pairs)))
         _, node = pairs[-1]
         if node is None:
             break
@@ -191,6 +194,16 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
     if normalised and not end.is_certain:
         end = replace(end, kind="proba")
     return replace(end, path=frozenset([*path, end.tensor]))
+
+
+def _largest_step(index: GraphIndex, pairs: list[tuple[str, Any]]) -> float:
+    """Return the largest distance of neighbours on the grids that are passed."""
+    steps = [
+        index.constant(node.input[1])
+        for _, node in pairs[:-1]
+        if operator(node) == "DequantizeLinear"
+    ]
+    return max((float(step.max()) for step in steps if step is not None), default=0.0)
 
 
 def _read_node(index: GraphIndex, node: Any, tensor: str) -> tuple[str, Kind] | None:
@@ -358,7 +371,9 @@ def confirm_readout(
             if served.shape[1] == 1:
                 return readout
             logits = np.hstack([np.zeros_like(logits), logits])
-        if not _same_proba(logits, served, score.dtype):
+        rounded = 1e-2 if score.dtype == np.float16 else 1e-4
+        # Runtimes fuse a softmax with its grid, and are up to a step off the nearest.
+        if not _same_proba(logits, served, rounded + 2 * readout.step):
             kind: Kind = "proba" if are_proba(served) else "logits"
             made: Meaning = "proba" if kind == "proba" else "logits"
             return replace(readout, tensor=readout.score, kind=kind, made=made)
@@ -375,7 +390,7 @@ def _refuse_independent(readout: Readout, n_columns: int) -> Readout:
     )
 
 
-def _same_proba(logits: np.ndarray, served: np.ndarray, dtype: np.dtype) -> bool:
+def _same_proba(logits: np.ndarray, served: np.ndarray, error: float) -> bool:
     """Whether softmax(logits) is what the model serves, or its logarithm."""
     if logits.shape != served.shape:
         return False
@@ -384,4 +399,4 @@ def _same_proba(logits: np.ndarray, served: np.ndarray, dtype: np.dtype) -> bool
     proba /= proba.sum(axis=1, keepdims=True)
     if (served < 0).any():
         served = np.exp(served)
-    return bool(np.abs(proba - served).max() <= (1e-2 if dtype == np.float16 else 1e-4))
+    return bool(np.abs(proba - served).max() <= error)

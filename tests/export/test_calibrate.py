@@ -440,6 +440,35 @@ def test_the_logits_are_found(case):
         assert_allclose(proba, scores, atol=2e-3 if half else 1e-6)
 
 
+def test_the_logits_behind_probabilities_on_a_grid_are_found():
+    # As static quantisation writes them: every result goes through a pair.
+    def pair(tensor, result):
+        return [
+            node(
+                "QuantizeLinear", [tensor, f"{tensor}_scale", "zero"], [f"{tensor}_q"]
+            ),
+            node(
+                "DequantizeLinear", [f"{tensor}_q", f"{tensor}_scale", "zero"], [result]
+            ),
+        ]
+
+    grid = {"z_scale": np.float32(0.1), "s_scale": np.float32(1 / 255)}
+    softmax = node("Softmax", ["z_d"], ["s"], axis=1)
+    quantised = model(
+        [LINEAR, *pair("z", "z_d"), softmax, *pair("s", "p")],
+        PROBA,
+        constants={**grid, "zero": np.uint8(0)},
+    )
+    case = Case(quantised, "logits", "z_d")
+    X = np.abs(draw_inputs(case))
+    pipe = fit(case, X, TemperatureScaling())
+    readout = pipe[0].readout_
+    assert (readout.tensor, readout.kind, readout.meaning) == ("z_d", "logits", "proba")
+    calibrated = run(calibrate_onnx_model(quantised, pipe), X)["p"]
+    assert_allclose(calibrated, pipe.predict_proba(X), atol=1e-6)
+    assert_allclose(calibrated.sum(axis=1), 1, atol=1e-6)
+
+
 LOGITS = ("logits", "convolution_head", "features_beside_logits")
 
 
