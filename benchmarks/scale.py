@@ -9,7 +9,7 @@ Seconds are those of the processors, of all processes together, which what else 
 machine does hardly changes; "wall" are those on the clock. "peak MB" is how much the
 resident memory of the process, or of a worker, rises above what it was before the fit.
 The file may lie in the system's cache. Workers keep a little freed memory, as the
-documentation of clusters advises.
+documentation of clusters advises, but those of "dask 1 trim" do not.
 
 Needs Linux, disk space, the `dask` extra.
 """
@@ -40,7 +40,7 @@ KEEP_FREED = {
     for name in ("MMAP", "TRIM")
 }
 ENGINES = ("memory", "memmap", "dask 1", "dask 2")
-CHOICES = {"engines": ENGINES}
+CHOICES = {"engines": (*ENGINES, "dask 1 trim")}
 TINY = {"rows": (20_000,), "engines": ("memory", "memmap", "dask 1")}
 
 
@@ -113,8 +113,9 @@ def opened(engine, path, y):
         yield X, y, open_source(X), lambda function: [function()]
         return
     n_workers = int(engine.split()[1])
+    settings = {} if engine.endswith("trim") else KEEP_FREED
     with (
-        dask.config.set(KEEP_FREED),
+        dask.config.set(settings),
         LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,

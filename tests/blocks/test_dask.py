@@ -186,6 +186,22 @@ def never():
     return rows, da.zeros(100, chunks=25, dtype=int)
 
 
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2, 3], [3, 1, 0, 2], [-7, 0, 5, 9], list("dcab")]
+)
+def test_the_bits_do_not_depend_on_what_classes_are_called(calibration_set, labels):
+    logits, y, _ = calibration_set
+    X = da.from_array(logits, chunks=(700, 4))
+    expected = TemperatureScaling().fit(X, da.from_array(y, chunks=700))
+    labels = np.array(labels)
+    # Some of small types, of which differences overflow.
+    labels = labels.astype(np.int8) if labels.dtype.kind == "i" else labels
+    named = da.from_array(labels[y], chunks=700)
+    found = TemperatureScaling(classes=labels).fit(X, named)
+    assert found.temperature_ == expected.temperature_
+    assert_array_equal(found.predict(X), labels[expected.predict(X)])
+
+
 def test_predictions_are_lazy(never, draw_calibration_set):
     logits, y = draw_calibration_set(n_samples=300, n_classes=3)
     scaling = TemperatureScaling().fit(logits, y)
