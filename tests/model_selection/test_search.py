@@ -661,6 +661,22 @@ def test_fifty_rows_that_are_too_sure_are_most_of_the_way_softened(
     assert search.final_weights_["EnsembleTemperatureScaling alone"] > 0.3
 
 
+@pytest.mark.parametrize(
+    ("size", "factor", "expected"),
+    [
+        ((300, 2), 2.0, [0.71351, 0.28649]),
+        ((60, 5), 1.0, [0.37996, 0.25433, 0.17117, 0.11507, 0.07948]),
+        ((400, 5), 1.0, [0.31357, 0.27517, 0.18828, 0.11632, 0.10666]),
+        ((200, 3), 0.35, [0.90957, 0.07762, 0.01281]),
+    ],
+)
+def test_the_default_changes_only_when_it_is_meant_to(size, factor, expected):
+    X, y = make_logits(*size, random_state=0)
+    row = [np.linspace(1.0, -1.0, size[1])]
+    proba = CalibratorSearch().fit(factor * X, y).predict_proba(row)
+    assert_allclose(proba, [expected], atol=1e-4)
+
+
 def test_two_classes_have_curves(data_dir):
     # Naive Bayes on the telescope data: a steep curve that no temperature mends.
     with np.load(data_dir / "logits" / "tabular_probs.npz") as arrays:
