@@ -9,7 +9,8 @@ Seconds are those of the processors, of all processes together, which what else 
 machine does hardly changes; "wall" are those on the clock. "peak MB" is how much the
 resident memory of the process, or of a worker, rises above what it was before the fit.
 The file may lie in the system's cache. Workers keep a little freed memory, as the
-documentation of clusters advises, but those of "dask 1 trim" do not.
+documentation of clusters advises, but those of "dask 1 trim" do not; that takes a run
+of its own, since a nanny leaves its settings in the environment of the process.
 
 Needs Linux, disk space, the `dask` extra.
 """
