@@ -632,7 +632,7 @@ def test_probabilities_that_are_wrong_are_not(draw_calibration_set):
 
 
 @pytest.mark.parametrize(
-    ("n_classes", "surer", "odds"), [(4, -0.1, 5), (4, 0.1, 50), (2, -0.1, 50)]
+    ("n_classes", "surer", "odds"), [(4, -0.1, 5), (4, 0.1, 50), (2, -0.1, np.inf)]
 )
 def test_to_be_less_sure_of_several_classes_takes_less_evidence(n_classes, surer, odds):
     # All rows together, the simplest candidate gains two nats and the stack one.
