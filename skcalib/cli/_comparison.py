@@ -9,7 +9,7 @@ from skcalib.cli._report import as_address, new_figure, template, today
 from skcalib.model_selection import CalibratorComparison
 from skcalib.plotting import CalibratorComparisonDisplay
 
-_SHOWN = ("NLL", "Brier", "ECE")
+_SHOWN = ("nll", "brier", "ece")
 
 
 def as_csv(table: CalibratorComparison) -> str:
@@ -37,7 +37,7 @@ def render_comparison(
     CalibratorComparisonDisplay.from_comparison(
         table, metrics=shown, ax=figure.subplots(1, len(shown), sharey=True)
     )
-    best = table.is_best[:, table.metrics.index("NLL")]
+    best = table.is_best[:, table.metrics.index("nll")]
     text: str = template("comparison.html").render(
         names=table.names,
         table=table._repr_html_(),

@@ -204,7 +204,7 @@ def test_a_table_for_a_spreadsheet_holds_fractions_and_nothing_else(
             if "seconds" not in metric:
                 assert float(row[metric]) == numbers["mean"]
                 assert float(row[f"{metric} std"]) == numbers["std"]
-    assert "NLL" in rows[0]["best"].split()
+    assert "nll" in rows[0]["best"].split()
 
 
 def test_a_comparison_is_written_as_a_page(skcalib, refused, logits_file):
