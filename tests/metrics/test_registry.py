@@ -24,7 +24,7 @@ NOT_LISTED = {
 
 
 def returns_a_float(name):
-    signature = inspect.signature(getattr(m, name))
+    signature = inspect.signature(getattr(m, name), eval_str=True)
     returned = signature.return_annotation
     return "y_proba" in signature.parameters and float in (
         returned,
