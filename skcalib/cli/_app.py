@@ -287,7 +287,7 @@ def compare(
         return
     table = table.sorted()
     if written != "text":  # to be written to a file, which holds nothing else
-        as_text = {
+        as_text: dict[str, Callable[[], str]] = {
             "markdown": table.to_markdown,
             "latex": table.to_latex,
             "csv": partial(as_csv, table),

@@ -62,9 +62,9 @@ class CalibratorSearch(BaseCalibrator):
 
     Doing nothing is weighed against all that: the probabilities as they came have odds
     of 50 to 1 beforehand, which the likelihood of rows that were not fitted on has to
-    outweigh (by 3.9 nats, all rows together); and so it may for the simplest candidate
-    alone, of more than two classes, at 5 to 1 where that is less sure. What is served
-    as it came has 0.1 over the number of samples of the uniform distribution, for zeros.
+    outweigh (by 3.9 nats, all rows together); and so it may, with more than two
+    classes, for the simplest candidate alone, at 5 to 1 where that is less sure. What
+    is served as it came has 0.1 over the number of samples of the uniform distribution.
 
     With a list of candidates, the simplest one wins whose log-loss is within one
     standard error of the smallest: with few samples that keeps the choice from

@@ -10,9 +10,9 @@ against what is right exceeds c with a probability of at most 1 / c (Markov's in
 for e-values [Grunwald, de Heide & Koolen, Safe testing, 2024]), whatever is compared,
 if it is judged on rows that it has not seen. So the untouched probabilities are taken
 to be right with the odds EVIDENCE beforehand, and keep that share of the map that
-Bayes' rule gives them. With more than two classes, what they keep is weighed once more,
-against the simplest candidate alone: it has little to learn, and pays on fewer rows than
-the rest.
+Bayes' rule gives them. With more than two classes, what they keep is weighed once
+more, against the simplest candidate alone: it has little to learn, and pays on fewer
+rows than the rest.
 """
 
 import time
@@ -48,10 +48,10 @@ OF_SIMPLEST = 50.0
 # probabilities are right, is touched.
 EVIDENCE = 50.0
 # The same of more than two classes against the simplest candidate alone, where that is
-# less sure than what came, as one that is fitted to a network most often is; where it is
-# not they are EVIDENCE. Chosen, round, on 50 and 100 rows of networks, and on the tuning
-# sets of `benchmarks/calarena.py`, of which no more are harmed by it. Two classes are
-# left out, as three instead of one of 141 sets that nothing was chosen on were harmed.
+# less sure than what came, as one that is fitted to a network most often is; where it
+# is not they are EVIDENCE. Chosen, round, on 50 and 100 rows of networks, and on the
+# tuning sets of `benchmarks/calarena.py`, of which no more are harmed by it. Two
+# classes are left out: three instead of one of 141 judging sets were harmed there.
 OF_SOFTER = 5.0
 # In samples, of all that there are: the share of the uniform distribution in what is
 # left untouched. A forest's 0 that no sample has tested costs 27 nats if it is wrong.
