@@ -41,6 +41,7 @@ autosummary_context = {
         "set_predict_proba_request",
         "set_predict_request",
         "set_params",
+        "set_partial_fit_request",
         "set_score_request",
         "set_output",
         "get_feature_names_out",
