@@ -77,8 +77,8 @@ ONE_DIMENSION = Failure(
     "Reshape your data\nGot X has 1 features",
 )
 CLASSES_OF_PARTS = Failure(
-    "names three classes for another number of columns",
-    r"classes has shape \(3,\) but X has [24] columns",
+    "names two or three classes for another number of columns",
+    r"classes has shape \([23],\) but X has [24] columns",
 )
 
 
