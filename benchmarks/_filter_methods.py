@@ -15,10 +15,16 @@ from skcalib import NeuralClamping, StructuredMatrixScaling, TemperatureScaling
 from skcalib.clamping._change import convolve
 from skcalib.model_selection import CalibratorSearch
 
-# The first two change no result; on processors they are the quickest. Filters are
-# learned in bfloat16, as its matrix unit makes a fit take half as long, and judged in
-# single precision: what they find differs by less than chance.
-ENGINE = {"batch_size": 64, "channels_last": True, "precision": "bf16"}
+# Where the processor computes in bfloat16 by itself, filters are learned in it, as that
+# takes half as long, and judged in single precision: what they find differs by less
+# than chance. Elsewhere it would take many times as long.
+HALF = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+# The first two change no result; on processors they are the quickest.
+ENGINE = {
+    "batch_size": 64,
+    "channels_last": True,
+    "precision": "bf16" if HALF else None,
+}
 BATCH = 64
 # Of the training of the first convolution.
 RATE, EPOCHS, PATIENCE = 1e-3, 20, 4
@@ -106,7 +112,7 @@ def first_convolution(task, name):
     X, y = torch.from_numpy(task.cal.X), torch.from_numpy(task.cal.y)
 
     def loss_of(part):
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
             logits = module(X[part])
         return functional.cross_entropy(logits.float(), y[part])
 
