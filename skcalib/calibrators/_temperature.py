@@ -10,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from skcalib._base import BaseCalibrator
 from skcalib._maps import CalibrationMap, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
+from skcalib._solvers._result import Result
 from skcalib._solvers._temperature import PRIOR, fit_temperature
 from skcalib._solvers._temperature_search import search_temperature
 from skcalib._solvers._temperature_sums import sums_of_rows, temperature_of, weights_of
@@ -20,8 +21,7 @@ from skcalib.calibrators._scaling import divisions
 
 def _by_log_loss(calibrator):
     """Whether the objective is the log-loss, of which sums can be kept."""
-    focal = calibrator.objective == "focal" and calibrator.gamma == 0
-    if calibrator.objective == "log_loss" or focal:
+    if calibrator._is_log_loss:
         return True
     raise AttributeError(
         f"objective={calibrator.objective!r} needs all rows at once; a stream is "
@@ -196,16 +196,24 @@ class TemperatureScaling(BaseCalibrator):
     def fit_calibration(self, data: Any) -> None:
         """Find the temperature."""
         self.__dict__.pop("sums_", None)  # Of another stream.
-        options: dict[str, Any] = {
-            "prior": self.prior,
-            "tol": self.tol,
-            "max_iter": self.max_iter,
-        }
-        focal_is_log_loss = self.objective == "focal" and self.gamma == 0
-        if self.objective == "log_loss" or focal_is_log_loss:
-            result = fit_temperature(data, **options)
+        if self._is_log_loss:
+            result = fit_temperature(data, **self._options)
         else:
-            result = search_temperature(data, self.objective, self.gamma, **options)
+            objective: Any = self.objective  # No longer the log-loss.
+            result = search_temperature(data, objective, self.gamma, **self._options)
+        self._take(result)
+
+    @property
+    def _is_log_loss(self) -> bool:
+        """Whether the objective is the log-loss, by either of its names."""
+        is_focal = self.objective == "focal" and self.gamma == 0
+        return self.objective == "log_loss" or is_focal
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"prior": self.prior, "tol": self.tol, "max_iter": self.max_iter}
+
+    def _take(self, result: Result) -> None:
         self._record(result)
         self.temperature_ = float(result.x[0])
 
@@ -288,15 +296,8 @@ class TemperatureScaling(BaseCalibrator):
     def _add(self, sums: NDArray[np.float64]) -> Self:
         """Find the temperature of all rows so far."""
         self.sums_: NDArray[np.float64] = getattr(self, "sums_", 0.0) + sums
-        result = temperature_of(
-            self.sums_,
-            effective_number(*weights_of(self.sums_)),
-            prior=self.prior,
-            tol=self.tol,
-            max_iter=self.max_iter,
-        )
-        self._record(result)
-        self.temperature_ = float(result.x[0])
+        n_samples = effective_number(*weights_of(self.sums_))
+        self._take(temperature_of(self.sums_, n_samples, **self._options))
         return self
 
     def calibration_map(self) -> Any:
