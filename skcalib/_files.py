@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ def write_together(contents: Mapping[Path, Callable[[Path], object]]) -> None:
         for temporary in made.values():
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def text_file(text: str) -> Callable[[Path], object]:
+    """Return what writes a text, for `write_together`."""
+    return partial(Path.write_text, data=text, encoding="utf-8")
 
 
 def check_target(target: Path, overwrite: bool) -> None:

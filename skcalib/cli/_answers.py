@@ -16,6 +16,7 @@ from skcalib._validation import logits_of_options
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Judging
 from skcalib.cli._outcome import as_text
+from skcalib.cli._rows import STANDARD_INPUT
 from skcalib.metrics import CalibrationReport, calibration_report
 
 # What is measured of (confidence, right) pairs, and what it is called.
@@ -88,7 +89,7 @@ def more_to_halve(report: CalibrationReport) -> int:
 
 def judge_answers(path: Path, judging: Judging) -> JudgedAnswers:
     """Read and judge answers; the path - is standard input."""
-    if str(path) == "-":
+    if path == STANDARD_INPUT:
         answers = read_answers(sys.stdin, "standard input")
     else:
         with path.open(encoding="utf-8-sig", errors="replace") as lines:

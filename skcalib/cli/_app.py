@@ -279,11 +279,14 @@ def compare(
     targets = _commands.Targets(report=report, overwrite=overwrite)
     scores, table = _commands.run_compare(source, methods, calibrator, judging, targets)
     if json:
-        path = None if report is None else str(report)
-        content: dict[str, Any] = {"n_samples": len(scores.codes)}
-        content |= {"columns": scores.columns, "methods": table.to_dict()}
-        content |= {"report": path}
-        print_json({**content, "skcalib_version": skcalib.__version__})
+        content: dict[str, Any] = {
+            "n_samples": len(scores.codes),
+            "columns": scores.columns,
+            "methods": table.to_dict(),
+            "report": None if report is None else str(report),
+            "skcalib_version": skcalib.__version__,
+        }
+        print_json(content)
         return
     table = table.sorted()
     if written != "text":  # to be written to a file, which holds nothing else

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skcalib._blocks import RowsView, is_stored, open_source, row_slices
-from skcalib._files import write_together
+from skcalib._files import text_file, write_together
 from skcalib._judging import HeldOut
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
@@ -35,9 +35,8 @@ from skcalib.cli._methods import (
 )
 from skcalib.cli._options import Judging, Labelled, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
-from skcalib.cli._readers import STANDARD_INPUT
 from skcalib.cli._report import render_report
-from skcalib.cli._rows import is_large
+from skcalib.cli._rows import STANDARD_INPUT, is_large
 from skcalib.cli._scores import Scores, load_scores, load_values
 from skcalib.datasets import load_demo
 from skcalib.export._save import model_files
@@ -297,7 +296,7 @@ def _save(
     if targets.report is not None and outcome.served is not None:
         check_target(targets.report, overwrite=targets.overwrite)
         text = render_report(outcome, outcome.served)
-        files[targets.report.absolute()] = partial(_write_text, text=text)
+        files[targets.report.absolute()] = text_file(text)
     write_together(files)
 
 
@@ -439,7 +438,7 @@ def run_compare(
     if targets.report is not None:
         how = f"{len(scores.codes):,} samples, in {judging.folds} folds"
         page = render_comparison(table.sorted(), _names_of(source), how)
-        write_together({targets.report.absolute(): partial(_write_text, text=page)})
+        write_together({targets.report.absolute(): text_file(page)})
     return scores, table
 
 
@@ -447,11 +446,7 @@ def run_lab(output: Path, runtime: Path | None, *, overwrite: bool) -> None:
     """Write the laboratory's page, with onnxruntime-web in it if it is named."""
     check_target(output, overwrite=overwrite)
     page = render_lab(None if runtime is None else read_runtime(runtime))
-    write_together({output.absolute(): partial(_write_text, text=page)})
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_together({output.absolute(): text_file(page)})
 
 
 def _names(methods: str) -> list[str]:

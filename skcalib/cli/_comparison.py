@@ -32,10 +32,9 @@ def render_comparison(
     table: CalibratorComparison, read: dict[str, str], judged_on: str
 ) -> str:
     """Return the comparison as a page of HTML, which loads nothing."""
-    shown = [metric for metric in _SHOWN if metric in table.metrics]
     figure = new_figure(9.6, 1.4 + 0.3 * len(table.names))
     CalibratorComparisonDisplay.from_comparison(
-        table, metrics=shown, ax=figure.subplots(1, len(shown), sharey=True)
+        table, metrics=_SHOWN, ax=figure.subplots(1, len(_SHOWN), sharey=True)
     )
     best = table.is_best[:, table.metrics.index("nll")]
     text: str = template("comparison.html").render(

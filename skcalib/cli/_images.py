@@ -12,10 +12,10 @@ from skcalib._blocks import free_memory
 from skcalib._onnx._inputs import InputSpec
 from skcalib._optional import import_optional
 from skcalib.cli._errors import DataError, UsageError
-from skcalib.cli._rows import Rows
+from skcalib.cli._rows import Rows, is_dataset
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
-# What the words of --preprocess are by default, and those that a name stands for.
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
+# What a name stands for in --preprocess.
 _IMAGENET = "resize=256 crop=224 mean=0.485,0.456,0.406 std=0.229,0.224,0.225"
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
@@ -148,7 +148,6 @@ class ImageRows:
         self._paths = paths
         self._preprocess = preprocess
         self.shape = (len(paths), *self._read(paths[0]).shape)
-        self.ndim = len(self.shape)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -195,8 +194,7 @@ class ImageRows:
 
 def is_image_folder(path: Path) -> bool:
     """Whether a path is a folder of images, or of folders of images."""
-    is_other = path.suffix == ".zarr" or (path / "state.json").is_file()
-    return path.is_dir() and not is_other
+    return path.is_dir() and path.suffix != ".zarr" and not is_dataset(path)
 
 
 def read_images(path: Path, text: str | None, spec: InputSpec) -> Rows:
@@ -223,7 +221,7 @@ def read_images(path: Path, text: str | None, spec: InputSpec) -> Rows:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in ENDINGS)
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _ENDINGS)
 
 
 def _as_numbers(path: Path, labels: NDArray[np.str_]) -> NDArray[Any]:

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._files import check_target, write_together
+from skcalib._files import check_target, text_file, write_together
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
 from skcalib._validation import check_proba_rows, encode_labels, refuse_index
@@ -215,12 +214,7 @@ def _write(
         texts[report] = render_monitor(monitor)
     if prometheus is not None:
         texts[prometheus] = as_prometheus(monitor.report())
-    write_together(
-        {
-            path.absolute(): partial(Path.write_text, data=text, encoding="utf-8")
-            for path, text in texts.items()
-        }
-    )
+    write_together({path.absolute(): text_file(text) for path, text in texts.items()})
 
 
 def as_prometheus(report: MonitorReport) -> str:

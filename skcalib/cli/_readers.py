@@ -24,12 +24,14 @@ from skcalib._networks._named import NamedRows
 from skcalib._optional import import_optional
 from skcalib.cli._errors import DataError
 from skcalib.cli._rows import (
+    STANDARD_INPUT,
     Reader,
     Request,
     Rows,
     check_names,
     find_name,
     in_memory,
+    is_dataset,
     stays_in_file,
     take,
 )
@@ -40,7 +42,6 @@ from skcalib.cli._stores import (
     read_zarr,
 )
 
-STANDARD_INPUT = Path("-")
 # Above it not every whole number is a float64.
 LARGEST_WHOLE = 2**53
 # An array in a file this much smaller holds nothing but one value.
@@ -62,8 +63,7 @@ def read_rows(path: Path, request: Request) -> Rows:
     """
     if path == STANDARD_INPUT:
         return _read_standard_input(request)
-    is_dataset = (path / "state.json").is_file()
-    reader = _read_dataset if is_dataset else _READERS.get(path.suffix.lower())
+    reader = _read_dataset if is_dataset(path) else _READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(
             f"{path} has the ending {path.suffix!r}; files that can be read end in "

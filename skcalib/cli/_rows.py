@@ -20,6 +20,7 @@ USUAL_NAMES: dict[Role, tuple[str, ...]] = {
     "probabilities": ("probabilities", "proba", "probs", "predictions"),
     "labels": ("labels", "label", "y", "y_true", "targets", "target", "ground_truth"),
 }
+STANDARD_INPUT = Path("-")
 # Numbers of which so many would not fit in the free memory stay in their file.
 LARGEST_SHARE = 2
 
@@ -61,6 +62,11 @@ Reader = Callable[[Path, Request], Rows]
 def is_large(shape: tuple[int, ...], itemsize: int = 8) -> bool:
     """Whether so many numbers would take too much of the memory."""
     return LARGEST_SHARE * math.prod(shape) * itemsize > free_memory()
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a path is a folder that Hugging Face's datasets have written."""
+    return (path / "state.json").is_file()
 
 
 def stays_in_file(rows: Any) -> bool:

@@ -148,16 +148,16 @@ def _read_values(source: Source, with_labels: bool) -> Rows:
             "--preprocess is what is made of a folder of images, and --inputs names "
             "none. Inputs in other files are passed on as they are."
         )
+    by_name = False
+    if role == "inputs":
+        specs = open_onnx(str(source.model), source.model_output).inputs
+        if is_folder:
+            return read_images(path, source.preprocess, specs[0])
+        by_name = len(specs) > 1
+        if by_name:
+            key = key or ",".join(spec.name for spec in specs)
     labels_key = source.labels_key if with_labels else None
-    if role != "inputs":
-        return read_rows(path, Request(role, key, labels_key))
-    specs = open_onnx(str(source.model), source.model_output).inputs
-    if is_folder:
-        return read_images(path, source.preprocess, specs[0])
-    if len(specs) > 1:
-        names = key or ",".join(spec.name for spec in specs)
-        return read_rows(path, Request(role, names, labels_key, by_name=True))
-    return read_rows(path, Request(role, key, labels_key))
+    return read_rows(path, Request(role, key, labels_key, by_name=by_name))
 
 
 def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
