@@ -144,7 +144,9 @@ def compare_calibrators(
     Notes
     -----
     Binned errors are biased upwards on few samples: compare methods within one table,
-    not tables of test sets that differ in size.
+    not tables of test sets that differ in size. The mean ECE of the folds is larger for
+    the same reason than the ECE of their predictions put together, as
+    `skcalib.metrics.calibration_report` has it of a whole test set.
 
     Examples
     --------
