@@ -8,15 +8,15 @@ the linear model counts only where a forward pass confirms it: backtracking with
 slopes.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from skcalib._solvers._result import INTERRUPTED
 from skcalib._warnings import warn
 from skcalib.clamping._linearised import linearise
 from skcalib.clamping._perturbation import Basis
+from skcalib.clamping._pools import Jacobian, Pools
 from skcalib.clamping._problem import Outcome, Problem, Settings, unperturbed
 from skcalib.clamping._search import penalties_to_try, search_linearised
 from skcalib.clamping._spans import Name, Span, spans_to_try, together
@@ -76,16 +76,18 @@ def _affordable(perturbation: Name, problem: Problem, budget: int) -> list[Span]
     return kept
 
 
-def secants(problem: Problem, basis: Basis) -> NDArray[np.float32]:
-    """Return the differences of the logits per coordinate: (n, K, dim) float32."""
+def secants(problem: Problem, basis: Basis) -> Jacobian:
+    """Return the differences of the logits per coordinate; each class has its slot."""
+    proba = softmax(problem.logits.astype(np.float64), axis=1)
+    pools = Pools(proba, problem.codes, problem.weight, lost=0)
     length = STEP * np.sqrt(problem.input_variance * np.prod(problem.shape))
-    out = np.empty((*problem.logits.shape, basis.dim), dtype=np.float32)
+    out = np.empty((pools.n_slots, basis.dim), dtype=np.float32)
     for j, (above, below) in enumerate(
         zip(basis.units(length), basis.units(-length), strict=True)
     ):
         difference = problem.perturbed_logits(above) - problem.perturbed_logits(below)
-        out[:, :, j] = difference / (2 * length)
-    return out
+        out[:, j] = pools.mean_change(difference / (2 * length))
+    return Jacobian(out, pools)
 
 
 def _fit(
@@ -93,7 +95,7 @@ def _fit(
     settings: Settings,
     spans: list[Span],
     whole: Basis,
-    jacobian: NDArray[Any],
+    jacobian: Jacobian,
 ) -> Outcome:
     penalties = penalties_to_try(settings.penalty, problem)
     table, chosen = search_linearised(
@@ -104,7 +106,7 @@ def _fit(
     if chosen.basis is None:
         return best
     basis, name = chosen.basis, chosen.perturbation
-    part = jacobian[:, :, whole.columns_of(basis)]
+    part = jacobian.of(whole.columns_of(basis))
     theta = _linear_optimum(problem, part, chosen.penalty, settings.tol)
     lowest = problem.joint_loss(problem.logits)
     curve = [lowest]
@@ -122,7 +124,7 @@ def _fit(
 
 
 def _linear_optimum(
-    problem: Problem, jacobian: NDArray[Any], penalty: float, tol: float
+    problem: Problem, jacobian: Jacobian, penalty: float, tol: float
 ) -> NDArray[np.float64]:
     linear, x, weight, hessian = linearise(problem, jacobian)
     return linear.fit(x, weight, penalty, hessian, tol=tol).x[:-1]

@@ -9,7 +9,8 @@ of the perturbation (delta = B theta, B orthonormal)::
 The linearisation is ours. One Jacobian J_i = df(x_i + B theta) / dtheta at theta = 0
 replaces the network, so that every penalty, every loss and every fold of a cross-fit
 costs products of arrays and no pass of the network; what it leaves is mended by a few
-steps on the network itself (`_solve.py`).
+steps on the network itself (`_solve.py`). A row of J is a slot of a row's classes, one
+class or several that move alike, relative to the row's most probable one (`_pools.py`).
 
 Gradient. With r_i the gradient of a row's loss by its scores s_i,
 ds_i/dtheta = J_i / T and ds_i/du = -s_i::
@@ -21,7 +22,8 @@ row's scores its loss rises by half of |root * (D - p'D)|^2, with p the softmax 
 that of `_solvers/_focal_brier.py`: sqrt(p) for the cross-entropy, which is exact, the
 variance of D under p. The scores move by D = [J_i / T, -s_i] a unit of (theta, u), so
 that with the factor A_i = sqrt(w_i) root_i * (D - p_i'D), a row a class and a column a
-coordinate, H = sum_i A_i' A_i.
+coordinate, H = sum_i A_i' A_i. By theta the classes of a slot move alike, and one row
+of A_i stands for them, with the root of the sum of their squared roots.
 
 Left out, beside what root leaves out, are the second derivatives of s_i by (theta, u).
 That by u twice is s_i: it counts r_i' s_i, which sums to 0 at the best temperature,
@@ -42,6 +44,7 @@ from skcalib._solvers._focal_brier import row_losses
 from skcalib._solvers._lbfgs import minimize
 from skcalib._solvers._result import INTERRUPTED, Result
 from skcalib._solvers._temperature_search import are_tiny
+from skcalib.clamping._pools import Jacobian
 from skcalib.clamping._problem import LARGEST_CHANGE, Problem, Rows
 
 # Numbers in one block of the Hessian's factor.
@@ -63,8 +66,8 @@ class Linearised:
     logits : ndarray of shape (n_samples, n_classes)
         Logits Z at theta = 0.
 
-    jacobian : ndarray of shape (n_samples, n_classes, dim)
-        Derivatives J of the logits by theta.
+    jacobian : Jacobian
+        Derivatives J by theta.
 
     codes : ndarray of shape (n_samples,)
         Column of each row's class.
@@ -79,30 +82,30 @@ class Linearised:
     def __init__(
         self,
         logits: NDArray[Any],
-        jacobian: NDArray[Any],
+        jacobian: Jacobian,
         codes: NDArray[np.intp],
         loss: str,
         gamma: float,
     ) -> None:
         self.base = np.asarray(logits)
         wide = np.float64 if are_tiny(self.base) else None
-        self.jacobian = np.ascontiguousarray(jacobian, dtype=wide)
+        self.jacobian = np.ascontiguousarray(jacobian.values, dtype=wide)
+        self.pools = jacobian.pools
         self.codes = codes
         self.loss = loss
         self.gamma = gamma
-        self.dim = jacobian.shape[2]
-        self._flat = self.jacobian.reshape(-1, self.dim)
+        self.dim = self.jacobian.shape[1]
 
     @classmethod
-    def of(cls, problem: Problem, jacobian: NDArray[Any]) -> "Linearised":
+    def of(cls, problem: Problem, jacobian: Jacobian) -> "Linearised":
         """Return the linear model of a problem."""
         codes, loss, gamma = problem.codes, problem.loss, problem.gamma
         return cls(problem.logits, jacobian, codes, loss, gamma)
 
     def logits(self, theta: NDArray[np.float64]) -> NDArray[Any]:
         """Return the linearised logits."""
-        change = self._flat @ theta.astype(self._flat.dtype)
-        return self.base + change.reshape(self.base.shape)
+        change = self.jacobian @ theta.astype(self.jacobian.dtype)
+        return self.base + np.append(change, 0)[self.pools.place]
 
     def evaluate(
         self, x: NDArray[np.float64], weight: NDArray[np.float64], penalty: float
@@ -124,8 +127,8 @@ class Linearised:
         losses, residual, _, _ = row_losses(scores, self.codes, self.loss, self.gamma)
         residual *= weight[:, np.newaxis]
         gradient = np.empty_like(x)
-        by_logits = (residual / temperature).astype(self._flat.dtype)
-        gradient[:-1] = by_logits.ravel() @ self._flat + 2 * penalty * theta
+        by_slots = (self.pools.sum(residual) / temperature).astype(self.jacobian.dtype)
+        gradient[:-1] = by_slots @ self.jacobian + 2 * penalty * theta
         gradient[-1] = -np.vdot(residual, kept)
         return float(losses @ weight + penalty * (theta @ theta)), gradient
 
@@ -134,33 +137,45 @@ class Linearised:
     ) -> NDArray[np.float64]:
         """Sum the Gauss-Newton Hessian by (theta, log T) at theta = 0 over rows."""
         rows = np.arange(weight.shape[0]) if rows is None else rows
-        n_classes = self.base.shape[1]
         total = np.zeros((self.dim + 1, self.dim + 1))
-        size = max(1, BLOCK_ELEMENTS // (n_classes * (self.dim + 1)))
+        size = max(1, BLOCK_ELEMENTS // (self.base.shape[1] * (self.dim + 1)))
         for start in range(0, rows.shape[0], size):
             block = rows[start : start + size]
-            factor = self._factor(log_temperature, weight[block], block)
-            total += factor.T @ factor
+            total += self._curvature(log_temperature, weight[block], block)
         return total
 
-    def _factor(
+    def _curvature(
         self,
         log_temperature: float,
         weight: NDArray[np.float64],
         rows: NDArray[np.intp],
-    ) -> NDArray[Any]:
-        """Return A of the module's derivation: a row a class of each row."""
-        temperature = exp(log_temperature)
-        scores = self.base[rows].astype(np.float64) / temperature
-        change = np.empty((*scores.shape, self.dim + 1), dtype=self._flat.dtype)
-        change[..., :-1] = self.jacobian[rows] / temperature
-        change[..., -1] = -scores
-        found = row_losses(scores, self.codes[rows], self.loss, self.gamma)
-        proba, root = (part.astype(change.dtype) for part in found[2:])
-        root *= np.sqrt(weight).astype(change.dtype)[:, np.newaxis]
-        change -= np.matmul(proba[:, np.newaxis, :], change)
-        change *= root[:, :, np.newaxis]
-        return change.reshape(-1, self.dim + 1)
+    ) -> NDArray[np.float64]:
+        """Return A'A of the module's derivation, summed over rows."""
+        scores = self.base[rows] / np.float64(exp(log_temperature))
+        found = row_losses(scores.copy(), self.codes[rows], self.loss, self.gamma)
+        proba, root = found[2:]
+        slots, owner, place = self.pools.of_rows(rows)
+
+        def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.bincount(place.ravel(), values.ravel(), owner.shape[0])
+
+        # The slots of all rows, then a row for the reference of each, which stays.
+        change = np.zeros((owner.shape[0], self.dim), dtype=self.jacobian.dtype)
+        change[: slots.shape[0]] = self.jacobian[slots] / exp(log_temperature)
+        weighed = sums(proba).astype(change.dtype)[:, np.newaxis] * change
+        starts = np.append(0, self.pools.counts[rows].cumsum())[:-1]
+        change -= np.add.reduceat(weighed, starts)[owner]
+        square = weight[:, np.newaxis] * root**2
+        by_slots = np.sqrt(sums(square))
+        change *= by_slots.astype(change.dtype)[:, np.newaxis]
+        away = np.einsum("ij,ij->i", proba, scores)[:, np.newaxis] - scores
+        crossed = sums(square * away)
+        np.divide(crossed, by_slots, out=crossed, where=by_slots > 0)
+        total = np.empty((self.dim + 1, self.dim + 1))
+        total[:-1, :-1] = change.T @ change
+        total[-1, :-1] = total[:-1, -1] = crossed.astype(change.dtype) @ change
+        total[-1, -1] = np.vdot(square, away**2)
+        return total
 
     def fit(
         self,
@@ -186,9 +201,10 @@ class Linearised:
         return result
 
 
-def linearise(
-    problem: Problem, jacobian: NDArray[Any]
-) -> tuple[Linearised, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+Model = tuple[Linearised, NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def linearise(problem: Problem, jacobian: Jacobian) -> Model:
     """Return what a fit to all rows needs: linear model, x, weight and Hessian.
 
     x is (theta, log T) without a perturbation, and the weights sum to 1.

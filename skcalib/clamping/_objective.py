@@ -28,6 +28,7 @@ from skcalib._warnings import warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._draws import Draws
 from skcalib.clamping._perturbation import Basis, Full, Perturbation
+from skcalib.clamping._pools import Pools
 from skcalib.exceptions import NotDifferentiableError
 
 # Cost of a forward-mode pass in backward passes, as measured on residual networks.
@@ -36,6 +37,7 @@ FORWARD_MODE_COST = 2.5
 Loss = Literal["focal", "brier"]
 Rows = NDArray[np.intp] | None
 Index = slice | torch.Tensor
+Directions = NDArray[np.float32] | None
 AnyChange = Change | NDArray[Any] | torch.Tensor | None
 
 
@@ -242,58 +244,74 @@ class Objective:
         basis: Basis,
         change: AnyChange = None,
         rows: Rows = None,
-        relative: bool = False,
+        pools: Pools | None = None,
     ) -> NDArray[np.float32]:
         """Return the derivatives of the logits by the coordinates of a basis.
 
         By one backward pass a class, or one forward-mode pass a coordinate where there
-        are far fewer coordinates than classes. Those of the logits `relative` to the
-        first one, which have the same softmax, take a backward pass less.
+        are far fewer coordinates than classes. With `pools`, of the same rows, those of
+        their slots instead, and one backward pass a slot.
 
         Returns
         -------
         jacobian : ndarray of float32, of shape (n_rows, n_classes, dim)
+            With `pools`, of shape (n_slots, dim).
         """
         self._need_gradients()
         moved = self._moved(change)
         n_classes = self.logits(moved, rows=np.zeros(1, dtype=np.intp)).shape[1]
-        few = jacobian_passes(n_classes, basis.dim) < n_classes
+        numbers = np.arange(self.inputs.n_samples) if rows is None else rows
+        order = np.arange(numbers.shape[0])
+        if pools is not None:
+            # A batch takes as many passes as its row with the most slots.
+            n_classes = pools.n_slots / numbers.shape[0]
+            order = np.argsort(-pools.counts, kind="stable")
+        few = passes_per_row(n_classes, basis.dim) < n_classes
+        place = np.empty(self.inputs.n_samples, dtype=np.intp)
+        place[numbers[order]] = order
 
-        def derivatives(x: torch.Tensor, index: Index) -> torch.Tensor:
+        def derivatives(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+            directions = None
+            if pools is not None:
+                directions = pools.directions(place[index.cpu().numpy()])
             if few:
                 try:
-                    return self._by_coordinate(x, moved, basis).float().cpu()
+                    return self._by_coordinate(x, moved, basis, directions)
                 except torch.cuda.OutOfMemoryError:
                     raise
                 except (NotImplementedError, RuntimeError):
                     pass  # Not every operator has a forward mode.
-            return self._by_class(x, moved, basis, relative).float().cpu()
+            return self._by_class(x, moved, basis, directions)
 
-        jacobian = torch.cat(list(self._epoch(derivatives, rows))).numpy()
-        refuse_nan_gradient(jacobian)
-        if relative and few:
-            jacobian -= jacobian[:, :1].copy()
+        found = torch.cat(list(self._epoch(derivatives, numbers[order]))).numpy()
+        refuse_nan_gradient(found)
+        if pools is None:
+            return found
+        jacobian = np.empty_like(found)
+        jacobian[pools.of_rows(order)[0]] = found
         return jacobian
 
     def _by_class(
-        self, x: torch.Tensor, change: Change, basis: Basis, relative: bool
+        self, x: torch.Tensor, change: Change, basis: Basis, directions: Directions
     ) -> torch.Tensor:
         seen = self.network.perturbed(x)
         leaf = change(seen).expand(seen.shape).clone().requires_grad_()
         with torch.enable_grad():
-            columns = self.network(self.shift(x, leaf)).sum(dim=0)
-            wanted = columns[1:] - columns[0] if relative else columns
+            logits = self.network(self.shift(x, leaf))
+            columns = logits.sum(dim=0)
+            if directions is not None:
+                weights = self._tensor(directions).to(logits.dtype)
+                columns = torch.einsum("ijk,ik->j", weights, logits)
         pull = basis.puller(seen)
         parts = [
             pull(torch.autograd.grad(column, leaf, retain_graph=True)[0])
-            for column in wanted
+            for column in columns
         ]
-        parts = [torch.zeros_like(parts[0]), *parts] if relative else parts
-        return torch.stack(parts, dim=1)
+        return _used(torch.stack(parts, dim=1), directions)
 
     @torch.no_grad()
     def _by_coordinate(
-        self, x: torch.Tensor, change: Change, basis: Basis
+        self, x: torch.Tensor, change: Change, basis: Basis, directions: Directions
     ) -> torch.Tensor:
         columns = []
         seen = self.network.perturbed(x)
@@ -304,7 +322,10 @@ class Objective:
                 values = self.network(self.shift(x, dual))
                 logits, tangent = forward_ad.unpack_dual(values)
                 columns.append(torch.zeros_like(logits) if tangent is None else tangent)
-        return torch.stack(columns, dim=2)
+        found = torch.stack(columns, dim=2)
+        if directions is not None:
+            found = torch.matmul(self._tensor(directions).to(found.dtype), found)
+        return _used(found, directions)
 
     def _loss(
         self,
@@ -390,9 +411,17 @@ class Objective:
         return value
 
 
-def jacobian_passes(n_classes: int, dim: int) -> int:
-    """Return the cost of a row's Jacobian, in backward passes."""
-    return min(n_classes, int(FORWARD_MODE_COST * dim))
+def passes_per_row(slots: float, dim: int) -> float:
+    """Return the cost of a row's derivatives, in backward passes."""
+    return min(slots, int(FORWARD_MODE_COST * dim))
+
+
+def _used(derivatives: torch.Tensor, directions: Directions) -> torch.Tensor:
+    """Return what is a slot's, row by row, on the processor."""
+    derivatives = derivatives.float().cpu()
+    if directions is None:
+        return derivatives
+    return derivatives[torch.from_numpy(directions.any(axis=2))]
 
 
 def _within(index: Index, part: slice) -> Index:

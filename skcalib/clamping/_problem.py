@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from skcalib._progress import Progress
 from skcalib._solvers._focal_brier import mean_loss, row_losses
@@ -16,6 +17,7 @@ from skcalib.clamping._candidates import LogLossScore, Score, Splits
 from skcalib.clamping._change import Change
 from skcalib.clamping._objective import Loss, Objective, Rows
 from skcalib.clamping._perturbation import Basis, Full, Perturbation, channel_axis
+from skcalib.clamping._pools import Jacobian, Pools
 
 # Rows from which the spread of the inputs is estimated.
 SAMPLE_ROWS = 1000
@@ -111,12 +113,16 @@ class Problem:
         numbers = self._numbers(rows)
         return self.objective.evaluate(perturbation, log_temperature, numbers)
 
-    def jacobian(self, basis: Basis) -> NDArray[np.float32]:
-        """Return the derivatives by the coordinates of a basis, at 0.
+    @cached_property
+    def pools(self) -> Pools:
+        """Slots of the classes, at the temperature of the inputs as they are."""
+        scores = self.logits / np.float64(self.plain_temperature.x[0])
+        return Pools(softmax(scores, axis=1), self.codes, self.weight)
 
-        Those of the logits relative to the first one, which every loss takes alike.
-        """
-        return self.objective.jacobian(basis, rows=self._numbers(), relative=True)
+    def jacobian(self, basis: Basis) -> Jacobian:
+        """Return the derivatives by the coordinates of a basis, at 0."""
+        rows, pools = self._numbers(), self.pools
+        return Jacobian(self.objective.jacobian(basis, rows=rows, pools=pools), pools)
 
     def splits(self, cv: Any, random_state: Any, groups: Any = None) -> Splits:
         """Return folds that keep equal inputs of a class together.

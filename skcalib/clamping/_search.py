@@ -23,6 +23,7 @@ from skcalib.clamping._candidates import Candidate, ScoreTable, Splits
 from skcalib.clamping._descent import descend
 from skcalib.clamping._linearised import Linearised
 from skcalib.clamping._perturbation import Basis
+from skcalib.clamping._pools import Jacobian
 from skcalib.clamping._problem import Problem, Settings
 from skcalib.clamping._spans import Name, Span
 
@@ -133,7 +134,7 @@ def search_linearised(
     problems: list[Problem],
     spans: Sequence[Span],
     whole: Basis,
-    jacobian: NDArray[Any],
+    jacobian: Jacobian,
     penalties: list[float],
     settings: Settings,
 ) -> tuple[ScoreTable, Candidate]:
@@ -150,8 +151,8 @@ def search_linearised(
     whole : Basis
         What all spans lie within.
 
-    jacobian : ndarray of shape (n_samples, n_classes, whole.dim)
-        Derivatives of the logits by its coordinates.
+    jacobian : Jacobian
+        Derivatives by its coordinates.
 
     penalties : list of float
         Strengths from strong to weak.
@@ -169,7 +170,7 @@ def search_linearised(
     """
     paths = []
     for name, basis in spans:
-        part = jacobian[:, :, whole.columns_of(basis)]
+        part = jacobian.of(whole.columns_of(basis))
         for problem in problems:
             temperature = problem.plain_temperature
             if not temperature.converged:

@@ -21,8 +21,8 @@ from skcalib._solvers._result import CONVERGED, INTERRUPTED
 from skcalib.clamping._candidates import Candidate
 from skcalib.clamping._descent import NetworkLoss, descend
 from skcalib.clamping._gradient_free import solve_gradient_free
-from skcalib.clamping._linearised import inverse, linearise
-from skcalib.clamping._objective import jacobian_passes
+from skcalib.clamping._linearised import Model, inverse, linearise
+from skcalib.clamping._objective import passes_per_row
 from skcalib.clamping._perturbation import Basis
 from skcalib.clamping._problem import (
     LARGEST_CHANGE,
@@ -61,7 +61,7 @@ PASSES_PER_ROW = 128
 REFINEMENTS = 4
 # The fall of the loss, in nats, at which the descent of a filter ends: an epoch that
 # brings less is not worth its while beside standard errors of thousandths.
-ENOUGH = 1e-4
+ENOUGH = 5e-4
 # Epochs of a descent: fewer lead L-BFGS to within 0.001 of the published recipes of a
 # hundred (python -m benchmarks run neural_clamping --parts speed).
 EPOCHS = 20
@@ -101,8 +101,7 @@ def search_and_refine(
     first = problems[0]
     penalties = penalties_to_try(settings.penalty, first)
     every = spans_to_try(settings.perturbation, first)
-    n_classes = first.logits.shape[1]
-    spans = [(name, basis) for name, basis in every if affordable(n_classes, basis)]
+    spans = [(name, basis) for name, basis in every if affordable(first, basis)]
     few, of_few = problems, settings
     try:
         if not spans:
@@ -126,30 +125,37 @@ def search_and_refine(
     if basis is None:
         return unperturbed(problem, selection), problem
     if spans:
-        part = jacobian[:, :, whole.columns_of(basis)]
-        outcome = refine(problem, few[place], settings, part, chosen, basis)
+        part = jacobian.of(whole.columns_of(basis))
+        model = linearise(few[place], part)
+        outcome = refine(problem, settings, model, chosen, basis)
     else:
         outcome = descend_from(problem, settings, chosen, basis, np.zeros(basis.dim))
     outcome.selection = selection
     return outcome, problem
 
 
-def affordable(n_classes: int, basis: Basis) -> bool:
+def affordable(problem: Problem, basis: Basis) -> bool:
     """Whether enough rows can have a Jacobian, by its numbers and its passes."""
+    slots = slots_per_row(problem)
     return (
-        JACOBIAN_ROWS * n_classes * basis.dim <= JACOBIAN_ELEMENTS
-        and jacobian_passes(n_classes, basis.dim) <= PASSES_PER_ROW
+        JACOBIAN_ROWS * slots * basis.dim <= JACOBIAN_ELEMENTS
+        and passes_per_row(slots, basis.dim) <= PASSES_PER_ROW
     )
+
+
+def slots_per_row(problem: Problem) -> float:
+    """Return the mean number of slots."""
+    return problem.pools.n_slots / problem.codes.shape[0]
 
 
 def _some_rows(
     problems: list[Problem], settings: Settings, basis: Basis
 ) -> tuple[list[Problem], Settings]:
     """Leave out rows that would make the Jacobian too dear; all fits use the rest."""
-    n_samples, n_classes = problems[0].logits.shape
+    n_samples, slots = problems[0].codes.shape[0], slots_per_row(problems[0])
     n_rows = min(
-        max(JACOBIAN_ROWS, JACOBIAN_PASSES // jacobian_passes(n_classes, basis.dim)),
-        JACOBIAN_ELEMENTS // (n_classes * basis.dim),
+        max(JACOBIAN_ROWS, int(JACOBIAN_PASSES / passes_per_row(slots, basis.dim))),
+        int(JACOBIAN_ELEMENTS / (slots * basis.dim)),
     )
     if n_rows >= n_samples:
         return problems, settings
@@ -168,22 +174,18 @@ def _some_rows(
 
 
 def refine(
-    problem: Problem,
-    few: Problem,
-    settings: Settings,
-    jacobian: NDArray[Any],
-    chosen: Candidate,
-    basis: Basis,
+    problem: Problem, settings: Settings, model: Model, chosen: Candidate, basis: Basis
 ) -> Outcome:
     """Fit the chosen candidate on the linear model, and from there on the network.
 
-    `few` is the problem on the rows of `jacobian`: all of them, or some.
+    The model is what `linearise` gives of all rows of the problem, or of some.
     """
     penalty = chosen.penalty
-    linear, x, weight, hessian = linearise(few, jacobian)
+    linear, x, weight, hessian = model
     first = start = None
-    if few is problem:
-        # At theta = 0 the linearised loss and its gradient are the network's own.
+    if linear.codes.shape[0] == problem.codes.shape[0]:
+        # At theta = 0 the linearised loss and its gradient are the network's own; the
+        # gradient nearly so where slots of several classes come from another loss.
         first = linear.evaluate(x, weight, penalty)
         start = (first[0], problem.logits)
     loss = NetworkLoss(problem, basis, penalty, start=start)

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
+from scipy.special import softmax
 
 pytest.importorskip("torch")
 
 from skcalib._solvers._temperature_search import best_temperature
 from skcalib.clamping._linearised import Linearised
+from skcalib.clamping._pools import Jacobian, Pools
 
 pytestmark = pytest.mark.torch
 
@@ -25,10 +27,19 @@ def draw(n=200, n_classes=3, dim=6):
     return logits, jacobian, codes, weight / weight.sum()
 
 
+def linearised(logits, jacobian, codes, loss, gamma, lost=0.0):
+    """The linear model of the derivatives of every class; each has its slot."""
+    proba = softmax(logits.astype(np.float64), axis=1)
+    pools = Pools(proba, codes, np.ones(len(codes)), lost)
+    columns = [pools.mean_change(column) for column in np.moveaxis(jacobian, 2, 0)]
+    slots = np.stack(columns, axis=1).astype(jacobian.dtype)
+    return Linearised(logits, Jacobian(slots, pools), codes, loss, gamma)
+
+
 @pytest.mark.parametrize(("loss", "gamma"), LOSSES)
 def test_gradients_are_differences(loss, gamma):
     logits, jacobian, codes, weight = draw()
-    linear = Linearised(logits, jacobian, codes, loss, gamma)
+    linear = linearised(logits, jacobian, codes, loss, gamma)
     x = np.append(np.random.default_rng(1).normal(size=6) / 5, 0.4)
     _, gradient = linear.evaluate(x, weight, 0.1)
     for j in range(7):
@@ -41,7 +52,7 @@ def test_the_hessian_of_the_log_loss_at_its_temperature_is_that_of_differences()
     # The Gauss-Newton form leaves out the bend of z / T in log T, which vanishes at the
     # best temperature.
     logits, jacobian, codes, weight = draw()
-    linear = Linearised(logits, jacobian, codes, "focal", 0.0)
+    linear = linearised(logits, jacobian, codes, "focal", 0.0)
     log_t = np.log(best_temperature(logits, codes, weight).x[0])
     x = np.append(np.zeros(6), log_t)
     found = linear.curvature(log_t, weight, np.arange(200))
@@ -60,7 +71,7 @@ def test_the_hessian_of_the_log_loss_at_its_temperature_is_that_of_differences()
 
 def test_curvatures_of_parts_add_up():
     logits, jacobian, codes, weight = draw()
-    linear = Linearised(logits, jacobian, codes, "focal", 1.0)
+    linear = linearised(logits, jacobian, codes, "focal", 1.0)
     whole = linear.curvature(0.3, weight, np.arange(200))
     parts = [linear.curvature(0.3, weight, r) for r in np.split(np.arange(200), [70])]
     assert_allclose(sum(parts), whole)
@@ -70,7 +81,7 @@ def test_curvatures_of_parts_add_up():
 @pytest.mark.parametrize("penalty", [1e-3, 1.0])
 def test_the_fit_is_the_optimum_of_a_slow_reference(loss, gamma, penalty):
     logits, jacobian, codes, weight = draw()
-    linear = Linearised(logits, jacobian, codes, loss, gamma)
+    linear = linearised(logits, jacobian, codes, loss, gamma)
     x = np.append(np.zeros(6), 0.5)
     hessian = linear.curvature(0.5, weight, np.arange(200))
     result = linear.fit(x, weight, penalty, hessian, tol=1e-12)
@@ -87,8 +98,8 @@ def test_masked_rows_of_a_fit_count_for_nothing():
     masked = np.zeros(200)
     masked[kept] = 1 / 100
     x = np.append(np.zeros(6), 0.5)
-    whole = Linearised(logits, jacobian, codes, "focal", 1.0)
-    part = Linearised(logits[kept], jacobian[kept], codes[kept], "focal", 1.0)
+    whole = linearised(logits, jacobian, codes, "focal", 1.0)
+    part = linearised(logits[kept], jacobian[kept], codes[kept], "focal", 1.0)
     value, gradient = whole.evaluate(x, masked, 0.1)
     expected = part.evaluate(x, masked[kept], 0.1)
     assert value == pytest.approx(expected[0])
@@ -102,7 +113,7 @@ def test_more_coordinates_than_rows_have_a_fit_without_penalty(loss, gamma):
     jacobian = rng.normal(size=(20, 2, 192)).astype(np.float32)
     codes = rng.integers(2, size=20)
     weight = np.full(20, 1 / 20)
-    linear = Linearised(logits, jacobian, codes, loss, gamma)
+    linear = linearised(logits, jacobian, codes, loss, gamma)
     x = np.zeros(193)
     hessian = linear.curvature(0.0, weight, np.arange(20))
     result = linear.fit(x, weight, 0.0, hessian, tol=1e-6)
@@ -115,7 +126,7 @@ def test_the_units_of_the_inputs_do_not_count():
     x = np.append(np.zeros(6), 0.5)
     results = []
     for unit in (1.0, 1e-4, 1e4):
-        linear = Linearised(logits, unit * jacobian, codes, "focal", 1.0)
+        linear = linearised(logits, unit * jacobian, codes, "focal", 1.0)
         hessian = linear.curvature(0.5, weight, np.arange(200))
         results.append(linear.fit(x, weight, 1e-3 * unit**2, hessian, tol=1e-9))
     assert [r.loss for r in results] == pytest.approx([results[0].loss] * 3, rel=1e-8)
@@ -126,7 +137,7 @@ def test_the_units_of_the_inputs_do_not_count():
 def test_a_point_too_far_for_the_logits_has_no_loss(size):
     logits, jacobian, codes, weight = draw()
     logits, jacobian = logits.astype(np.float32), jacobian.astype(np.float32)
-    linear = Linearised(logits, 1e9 * jacobian, codes, "focal", 1.0)
+    linear = linearised(logits, 1e9 * jacobian, codes, "focal", 1.0)
     value, gradient = linear.evaluate(np.append(np.full(6, size), 0.5), weight, 1.0)
     assert not np.isfinite(value)
     assert not np.isfinite(gradient).all()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import softmax
 
 torch = pytest.importorskip("torch")
 
@@ -10,6 +11,7 @@ from skcalib._networks._inputs import Inputs  # noqa: E402
 from skcalib._networks._network import Network, open_network  # noqa: E402
 from skcalib.clamping._objective import LOSSES, Objective  # noqa: E402
 from skcalib.clamping._perturbation import Channel, Full, LowFrequency  # noqa: E402
+from skcalib.clamping._pools import Pools  # noqa: E402
 from skcalib.exceptions import NotDifferentiableError  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -169,20 +171,26 @@ def test_jacobians_are_those_of_finite_differences(basis, n_classes, bounds):
     assert_allclose(jacobian @ direction, (above - below) / 2e-5, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("n_classes", [2, 3, 60])
-def test_a_jacobian_relative_to_the_first_class_takes_a_backward_pass_less(
-    n_classes, monkeypatch
-):
-    objective, basis = make(module=smooth_module(n_classes), n=3), Channel(SHAPE)
-    every = objective.jacobian(basis)
+@pytest.mark.parametrize("lost", [0.0, 0.3])
+@pytest.mark.parametrize("n_classes", [2, 5, 30, 400])
+def test_a_jacobian_of_slots_is_that_of_their_mean_logits(n_classes, lost, monkeypatch):
+    objective, basis = make(module=smooth_module(n_classes), n=9), Channel(SHAPE)
+    rows = np.array([3, 0, 7, 8, 1])
+    proba = softmax(4 * objective.logits(rows=rows), axis=1)
+    pools = Pools(proba, objective.codes[rows] % n_classes, np.ones(5), lost)
+    every = objective.jacobian(basis, rows=rows)
     passes, grad = [], torch.autograd.grad
     monkeypatch.setattr(
         torch.autograd, "grad", lambda *a, **k: passes.append(1) or grad(*a, **k)
     )
-    relative = objective.jacobian(basis, relative=True)
-    assert len(passes) == (0 if n_classes == 60 else n_classes - 1)
-    assert_allclose(relative, every - every[:, :1], atol=1e-6)
-    assert not relative[:, 0].any()
+    found = objective.jacobian(basis, rows=rows, pools=pools)
+    expected = [pools.mean_change(column) for column in np.moveaxis(every, 2, 0)]
+    assert_allclose(found, np.transpose(expected), atol=1e-6)
+    assert found.dtype == np.float32
+    assert not lost or n_classes < 30 or pools.counts.max() < n_classes - 1
+    # Batches of four rows with about as many slots; by coordinate where these are few.
+    assert not passes or len(passes) == -np.sort(-pools.counts)[::4].sum()
+    assert passes or pools.n_slots > 5 * 2.5 * basis.dim
 
 
 def test_the_cheaper_jacobian_is_computed(monkeypatch):
