@@ -17,6 +17,7 @@ shifted alike: the most probable class is what the others are taken relative to,
 no slot.
 """
 
+from bisect import bisect_left
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,8 +30,9 @@ from numpy.typing import NDArray
 LOST = 0.05
 # Classes of which none are pooled, as few passes would be saved.
 FEW = 4
-# Probabilities below which classes may be pooled.
-LEVELS = 0.5 * 0.75 ** np.arange(40)
+# Probabilities below which classes may be pooled, the highest first; the last is taken
+# if none of the others will do.
+LEVELS = [0.5 * 0.75**i for i in range(40)]
 
 
 class Pools:
@@ -184,12 +186,15 @@ def _which_pooled(
     """Return which classes are below the level; none are that `always` have a slot."""
     if lost == 0 or proba.shape[1] <= FEW:
         return np.zeros_like(always)
-    total = weight @ (1 - (proba**2).sum(axis=1))
-    for level in LEVELS:
-        pooled = (proba < level) & ~always
-        share = np.where(pooled, proba, 0.0)
+    most = lost * (weight @ (1 - (proba**2).sum(axis=1)))
+
+    def below(level: float) -> NDArray[np.bool_]:
+        return (proba < level) & ~always
+
+    def is_little(level: float) -> bool:
+        share = np.where(below(level), proba, 0.0)
         mass, squares = share.sum(axis=1), (share**2).sum(axis=1)
         left = np.divide(squares, mass, out=np.zeros_like(mass), where=mass > 0)
-        if weight @ (mass - left) <= lost * total:
-            break
-    return pooled
+        return bool(weight @ (mass - left) <= most)
+
+    return below(LEVELS[bisect_left(LEVELS[:-1], True, key=is_little)])

@@ -101,14 +101,15 @@ def search_and_refine(
     first = problems[0]
     penalties = penalties_to_try(settings.penalty, first)
     every = spans_to_try(settings.perturbation, first)
-    spans = [(name, basis) for name, basis in every if affordable(first, basis)]
+    slots = slots_per_row(first)
+    spans = [(name, basis) for name, basis in every if affordable(slots, basis.dim)]
     few, of_few = problems, settings
     try:
         if not spans:
             table, chosen = search_by_network(problems, *every[0], penalties, settings)
         else:
             whole = together(spans)
-            few, of_few = _some_rows(problems, settings, whole)
+            few, of_few = _some_rows(problems, settings, slots, whole.dim)
             settings.progress.note(
                 f"deriving the logits of {few[0].codes.shape[0]} samples by "
                 f"{whole.dim} coordinates"
@@ -134,28 +135,31 @@ def search_and_refine(
     return outcome, problem
 
 
-def affordable(problem: Problem, basis: Basis) -> bool:
-    """Whether enough rows can have a Jacobian, by its numbers and its passes."""
-    slots = slots_per_row(problem)
-    return (
-        JACOBIAN_ROWS * slots * basis.dim <= JACOBIAN_ELEMENTS
-        and passes_per_row(slots, basis.dim) <= PASSES_PER_ROW
-    )
-
-
 def slots_per_row(problem: Problem) -> float:
-    """Return the mean number of slots."""
+    """Return the mean number of slots, of a thousand rows if there are more."""
+    n_samples = problem.codes.shape[0]
+    if n_samples > JACOBIAN_ROWS:
+        rows = np.linspace(0, n_samples - 1, JACOBIAN_ROWS).astype(np.intp)
+        problem = problem.within(rows)
     return problem.pools.n_slots / problem.codes.shape[0]
 
 
+def affordable(slots: float, dim: int) -> bool:
+    """Whether enough rows can have a Jacobian, by its numbers and its passes."""
+    return (
+        JACOBIAN_ROWS * slots * dim <= JACOBIAN_ELEMENTS
+        and passes_per_row(slots, dim) <= PASSES_PER_ROW
+    )
+
+
 def _some_rows(
-    problems: list[Problem], settings: Settings, basis: Basis
+    problems: list[Problem], settings: Settings, slots: float, dim: int
 ) -> tuple[list[Problem], Settings]:
     """Leave out rows that would make the Jacobian too dear; all fits use the rest."""
-    n_samples, slots = problems[0].codes.shape[0], slots_per_row(problems[0])
+    n_samples = problems[0].codes.shape[0]
     n_rows = min(
-        max(JACOBIAN_ROWS, int(JACOBIAN_PASSES / passes_per_row(slots, basis.dim))),
-        int(JACOBIAN_ELEMENTS / (slots * basis.dim)),
+        max(JACOBIAN_ROWS, int(JACOBIAN_PASSES / passes_per_row(slots, dim))),
+        int(JACOBIAN_ELEMENTS / (slots * dim)),
     )
     if n_rows >= n_samples:
         return problems, settings
