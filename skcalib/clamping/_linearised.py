@@ -157,7 +157,8 @@ class Linearised:
         slots, owner, place = self.pools.of_rows(rows)
 
         def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.bincount(place.ravel(), values.ravel(), owner.shape[0])
+            found = np.bincount(place.ravel(), values.ravel(), owner.shape[0])
+            return found.astype(np.float64, copy=False)
 
         # The slots of all rows, then a row for the reference of each, which stays.
         change = np.zeros((owner.shape[0], self.dim), dtype=self.jacobian.dtype)

@@ -104,7 +104,7 @@ class Pools:
     def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum a value of each class over the classes of each slot."""
         sums = np.bincount(self.place.ravel(), values.ravel(), self.n_slots + 1)
-        return sums[:-1]
+        return sums[:-1].astype(np.float64, copy=False)
 
     def of_rows(
         self, rows: NDArray[np.intp]
