@@ -44,10 +44,19 @@ def load_images(dataset, jpeg=False):
     if not jpeg:
         with np.load(DATA / dataset / f"{dataset}_test.npz") as arrays:
             return arrays["x"]
-    with np.load(DATA / dataset / f"{dataset}_test_jpegbytes.npz") as arrays:
+    with np.load(_compressed(dataset)) as arrays:
         stream, offsets = arrays["jpeg"], arrays["offsets"]
     files = (stream[a:b].tobytes() for a, b in pairwise(offsets))
     return np.stack([np.asarray(Image.open(io.BytesIO(file))) for file in files])
+
+
+def are_compressed(name):
+    """Whether a network's images are there after compression, too."""
+    return _compressed(EVERY[name][1].split("/")[0]).exists()
+
+
+def _compressed(dataset):
+    return DATA / dataset / f"{dataset}_test_jpegbytes.npz"
 
 
 @cache

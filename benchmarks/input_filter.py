@@ -37,7 +37,13 @@ import numpy as np
 from scipy.special import log_softmax
 
 from benchmarks._filter_methods import METHODS, seen_through
-from benchmarks._networks import NETWORKS, load_logits, make_tasks, run_network
+from benchmarks._networks import (
+    NETWORKS,
+    are_compressed,
+    load_logits,
+    make_tasks,
+    run_network,
+)
 from benchmarks._paired import Result, differences, metrics
 from benchmarks._tables import Table
 from benchmarks.neural_clamping import Keep
@@ -106,11 +112,12 @@ def run(
                 made = make_tasks(name, splits, samples, device, jpeg, judged)
                 return [shifted(task, kind, severity) for task in made]
 
+            there = [k for k in kinds if k != "jpeg" or are_compressed(name)]
             if part == "cross":
-                for row in cross(tasks, kinds, keeper):
+                for row in cross(tasks, there, keeper):
                     yield case | row
                 continue
-            for kind in kinds:
+            for kind in there:
                 # The files have one strength.
                 once = kind in UNSHIFTED and severity != severities[0]
                 if once or (part == "mixture" and kind == "clean"):
