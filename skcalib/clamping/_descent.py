@@ -53,15 +53,13 @@ class NetworkLoss:
         basis: Basis,
         penalty: float,
         rows: Rows = None,
-        start: tuple[float, NDArray[Any]] | None = None,
     ) -> None:
         self._problem = problem
         self._basis = basis
         self._penalty = penalty
         self._rows = rows
-        self._lowest: float
-        self.logits: NDArray[Any]
-        self._lowest, self.logits = start or (np.inf, np.empty(0))
+        self._lowest = np.inf
+        self.logits: NDArray[Any] = np.empty(0)
 
     def __call__(self, x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         theta = x[:-1]
@@ -69,12 +67,16 @@ class NetworkLoss:
             self._basis.at(theta), x[-1], self._rows
         )
         value += self._penalty * float(theta @ theta)
-        if value < self._lowest:
-            self._lowest, self.logits = value, logits
+        self.take(value, logits)
         gradient = np.empty_like(x)
         gradient[:-1] = by_theta + 2 * self._penalty * theta
         gradient[-1] = by_log_t
         return value, gradient
+
+    def take(self, value: float, logits: NDArray[Any]) -> None:
+        """Remember the logits of a point if it is the lowest."""
+        if value < self._lowest:
+            self._lowest, self.logits = value, logits
 
 
 def descend(

@@ -25,6 +25,9 @@ that with the factor A_i = sqrt(w_i) root_i * (D - p_i'D), a row a class and a c
 coordinate, H = sum_i A_i' A_i. By theta the classes of a slot move alike, and one row
 of A_i stands for them, with the root of the sum of their squared roots.
 
+The point may also be another than theta = 0: Z are then the logits that the derivatives
+there extend to theta = 0, and H is taken at the point.
+
 Left out, beside what root leaves out, are the second derivatives of s_i by (theta, u).
 That by u twice is s_i: it counts r_i' s_i, which sums to 0 at the best temperature,
 where H is taken. H is a sum over rows, so that of a training part is H less that of the
@@ -44,6 +47,7 @@ from skcalib._solvers._focal_brier import row_losses
 from skcalib._solvers._lbfgs import minimize
 from skcalib._solvers._result import INTERRUPTED, Result
 from skcalib._solvers._temperature_search import are_tiny
+from skcalib.clamping._perturbation import Basis
 from skcalib.clamping._pools import Jacobian
 from skcalib.clamping._problem import LARGEST_CHANGE, Problem, Rows
 
@@ -64,7 +68,7 @@ class Linearised:
     Parameters
     ----------
     logits : ndarray of shape (n_samples, n_classes)
-        Logits Z at theta = 0.
+        Logits at the point where the derivatives are taken.
 
     jacobian : Jacobian
         Derivatives J by theta.
@@ -77,6 +81,9 @@ class Linearised:
 
     gamma : float
         Exponent of the focal loss.
+
+    theta : ndarray of shape (dim,), default=None
+        The point; None for 0.
     """
 
     def __init__(
@@ -86,8 +93,9 @@ class Linearised:
         codes: NDArray[np.intp],
         loss: str,
         gamma: float,
+        theta: NDArray[np.float64] | None = None,
     ) -> None:
-        self.base = np.asarray(logits)
+        self.here = self.base = np.asarray(logits)
         wide = np.float64 if are_tiny(self.base) else None
         self.jacobian = np.ascontiguousarray(jacobian.values, dtype=wide)
         self.pools = jacobian.pools
@@ -95,6 +103,8 @@ class Linearised:
         self.loss = loss
         self.gamma = gamma
         self.dim = self.jacobian.shape[1]
+        if theta is not None:
+            self.base = self.here - self._change(theta)
 
     @classmethod
     def of(cls, problem: Problem, jacobian: Jacobian) -> "Linearised":
@@ -104,8 +114,11 @@ class Linearised:
 
     def logits(self, theta: NDArray[np.float64]) -> NDArray[Any]:
         """Return the linearised logits."""
+        return self.base + self._change(theta)
+
+    def _change(self, theta: NDArray[np.float64]) -> NDArray[Any]:
         change = self.jacobian @ theta.astype(self.jacobian.dtype)
-        return self.base + np.append(change, 0)[self.pools.place]
+        return np.append(change, 0)[self.pools.place]
 
     def evaluate(
         self, x: NDArray[np.float64], weight: NDArray[np.float64], penalty: float
@@ -135,7 +148,7 @@ class Linearised:
     def curvature(
         self, log_temperature: float, weight: NDArray[np.float64], rows: Rows = None
     ) -> NDArray[np.float64]:
-        """Sum the Gauss-Newton Hessian by (theta, log T) at theta = 0 over rows."""
+        """Sum the Gauss-Newton Hessian by (theta, log T) at the point over rows."""
         rows = np.arange(weight.shape[0]) if rows is None else rows
         total = np.zeros((self.dim + 1, self.dim + 1))
         size = max(1, BLOCK_ELEMENTS // (self.base.shape[1] * (self.dim + 1)))
@@ -151,7 +164,7 @@ class Linearised:
         rows: NDArray[np.intp],
     ) -> NDArray[np.float64]:
         """Return A'A of the module's derivation, summed over rows."""
-        scores = self.base[rows] / np.float64(exp(log_temperature))
+        scores = self.here[rows] / np.float64(exp(log_temperature))
         found = row_losses(scores.copy(), self.codes[rows], self.loss, self.gamma)
         proba, root = found[2:]
         slots, owner, place = self.pools.of_rows(rows)
@@ -214,6 +227,19 @@ def linearise(problem: Problem, jacobian: Jacobian) -> Model:
     weight = problem.weight / problem.weight.sum()
     log_temperature = log(problem.plain_temperature.x[0])
     x = np.append(np.zeros(linear.dim), log_temperature)
+    return linear, x, weight, linear.curvature(log_temperature, weight)
+
+
+def linearise_again(
+    problem: Problem, basis: Basis, x: NDArray[np.float64], logits: NDArray[Any]
+) -> Model:
+    """Return what `linearise` does, of the network at x, where it has these logits."""
+    theta, log_temperature = x[:-1], x[-1]
+    pools = problem.pools_of(logits, exp(log_temperature))
+    jacobian = problem.jacobian(basis, basis.at(theta), pools)
+    codes, loss, gamma = problem.codes, problem.loss, problem.gamma
+    linear = Linearised(logits, jacobian, codes, loss, gamma, theta)
+    weight = problem.weight / problem.weight.sum()
     return linear, x, weight, linear.curvature(log_temperature, weight)
 
 

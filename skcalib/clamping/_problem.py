@@ -116,13 +116,24 @@ class Problem:
     @cached_property
     def pools(self) -> Pools:
         """Slots of the classes, at the temperature of the inputs as they are."""
-        scores = self.logits / np.float64(self.plain_temperature.x[0])
-        return Pools(softmax(scores, axis=1), self.codes, self.weight)
+        return self.pools_of(self.logits, self.plain_temperature.x[0])
 
-    def jacobian(self, basis: Basis) -> Jacobian:
-        """Return the derivatives by the coordinates of a basis, at 0."""
-        rows, pools = self._numbers(), self.pools
-        return Jacobian(self.objective.jacobian(basis, rows=rows, pools=pools), pools)
+    def pools_of(self, logits: NDArray[Any], temperature: float) -> Pools:
+        """Return slots of the classes."""
+        proba = softmax(logits / np.float64(temperature), axis=1)
+        return Pools(proba, self.codes, self.weight)
+
+    def jacobian(
+        self,
+        basis: Basis,
+        perturbation: Perturbation | None = None,
+        pools: Pools | None = None,
+    ) -> Jacobian:
+        """Return the derivatives by the coordinates of a basis, by default at 0."""
+        change = None if perturbation is None else perturbation.change
+        pools = self.pools if pools is None else pools
+        found = self.objective.jacobian(basis, change, self._numbers(), pools)
+        return Jacobian(found, pools)
 
     def splits(self, cv: Any, random_state: Any, groups: Any = None) -> Splits:
         """Return folds that keep equal inputs of a class together.

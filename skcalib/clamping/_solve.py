@@ -17,11 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._solvers._lbfgs import minimize
-from skcalib._solvers._result import CONVERGED, INTERRUPTED
+from skcalib._solvers._result import CONVERGED, EXHAUSTED, INTERRUPTED, Result
 from skcalib.clamping._candidates import Candidate
 from skcalib.clamping._descent import NetworkLoss, descend
 from skcalib.clamping._gradient_free import solve_gradient_free
-from skcalib.clamping._linearised import Model, inverse, linearise
+from skcalib.clamping._linearised import (
+    Model,
+    inverse,
+    linearise,
+    linearise_again,
+)
 from skcalib.clamping._objective import passes_per_row
 from skcalib.clamping._perturbation import Basis
 from skcalib.clamping._problem import (
@@ -62,6 +67,8 @@ REFINEMENTS = 4
 # The fall of the loss, in nats, at which the descent of a filter ends: an epoch that
 # brings less is not worth its while beside standard errors of thousandths.
 ENOUGH = 5e-4
+# Epochs of a filter after which the network is linearised again, where it has gone on.
+AGAIN = 6
 # Epochs of a descent: fewer lead L-BFGS to within 0.001 of the published recipes of a
 # hundred (python -m benchmarks run neural_clamping --parts speed).
 EPOCHS = 20
@@ -184,37 +191,71 @@ def refine(
 
     The model is what `linearise` gives of all rows of the problem, or of some.
     """
-    penalty = chosen.penalty
-    linear, x, weight, hessian = model
-    first = start = None
-    if linear.codes.shape[0] == problem.codes.shape[0]:
-        # At theta = 0 the linearised loss and its gradient are the network's own; the
-        # gradient nearly so where slots of several classes come from another loss.
-        first = linear.evaluate(x, weight, penalty)
-        start = (first[0], problem.logits)
-    loss = NetworkLoss(problem, basis, penalty, start=start)
+    name, penalty = chosen.perturbation, chosen.penalty
+    epochs = settings.max_iter or (EPOCHS if is_filter(name) else REFINEMENTS)
+    descent = _Descent(problem, settings, chosen, basis)
+    soon = AGAIN if is_filter(name) and descent.may_repeat(model, epochs) else epochs
     try:
-        target = linear.fit(x, weight, penalty, hessian, tol=settings.tol).x
-        first = loss(x) if first is None else first
+        result = descent.along(model, soon)
     except KeyboardInterrupt:
         return unperturbed(problem, message=INTERRUPTED)
-    curve = [first[0]]
-    filtered = is_filter(chosen.perturbation)
-    result = minimize(
-        loss,
-        x,
-        first=first,
-        step=target - x,
-        precondition=inverse(hessian, penalty),
-        max_evaluations=settings.max_iter or (EPOCHS if filtered else REFINEMENTS),
-        last_limit=LARGEST_CHANGE,
-        tol=max(settings.tol, ENOUGH) if filtered else settings.tol,
-        report=_recorder(curve, settings),
-    )
+    if result.message == EXHAUSTED and soon < epochs:
+        # A filter that goes far has left the linear model behind.
+        try:
+            model = linearise_again(problem, basis, result.x, descent.loss.logits)
+            result = descent.along(model, epochs - soon)
+        except KeyboardInterrupt:
+            result = replace(result, message=INTERRUPTED)
     # A few epochs are the plan; running out of them is not a failure.
     message = result.message if result.message == INTERRUPTED else CONVERGED
-    found, name = basis.at(result.x[:-1]), chosen.perturbation
-    return Outcome(found, loss.logits, penalty, name, curve, result.n_iter, message)
+    found, curve = basis.at(result.x[:-1]), descent.curve
+    n_iter = len(curve) - 1
+    return Outcome(found, descent.loss.logits, penalty, name, curve, n_iter, message)
+
+
+class _Descent:
+    """Descents of one candidate on the network, each along a linear model of it."""
+
+    def __init__(
+        self, problem: Problem, settings: Settings, chosen: Candidate, basis: Basis
+    ) -> None:
+        self.loss = NetworkLoss(problem, basis, chosen.penalty)
+        self.curve: list[float] = []
+        self._problem, self._settings, self._chosen = problem, settings, chosen
+
+    def may_repeat(self, model: Model, epochs: int) -> bool:
+        """Whether a second linearisation costs no more than half of what is left."""
+        linear, n_samples = model[0], self._problem.codes.shape[0]
+        slots = linear.pools.n_slots / linear.codes.shape[0]
+        few = n_samples * slots * linear.dim <= JACOBIAN_ELEMENTS
+        return few and slots <= epochs - AGAIN
+
+    def along(self, model: Model, epochs: int) -> Result:
+        """Go to the optimum of the linear model, and on from there."""
+        linear, x, weight, hessian = model
+        penalty, tol = self._chosen.penalty, self._settings.tol
+        target = linear.fit(x, weight, penalty, hessian, tol=tol).x
+        if linear.codes.shape[0] == self._problem.codes.shape[0]:
+            # At its point the linearised loss and its gradient are the network's own;
+            # the gradient nearly so where the slots come from another loss.
+            first = linear.evaluate(x, weight, penalty)
+            self.loss.take(first[0], linear.here)
+        else:
+            first = self.loss(x)
+        self.curve = self.curve or [float(first[0])]
+        lowest = self.curve[-1]
+        record = _recorder(self.curve, self._settings)
+        return minimize(
+            self.loss,
+            x,
+            first=first,
+            step=target - x,
+            precondition=inverse(hessian, penalty),
+            max_evaluations=epochs,
+            last_limit=LARGEST_CHANGE,
+            tol=max(tol, ENOUGH) if is_filter(self._chosen.perturbation) else tol,
+            report=lambda value: record(min(value, lowest)),
+        )
 
 
 def solve_lbfgs(problem: Problem, settings: Settings) -> Outcome:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
 torch = pytest.importorskip("torch")
@@ -18,6 +19,7 @@ from skcalib._networks._inputs import Inputs  # noqa: E402
 from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping._change import convolve, correlation  # noqa: E402
 from skcalib.clamping._filter import Filter  # noqa: E402
+from skcalib.clamping._linearised import linearise_again  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import (  # noqa: E402
     Channel,
@@ -427,3 +429,21 @@ def test_inputs_that_the_filter_does_not_fit_are_refused():
     nc = NeuralClamping(lambda x: x.flatten(2).mean(2), perturbation="filter")
     with pytest.raises(ValueError, match="have 4 axes beside that of their channels"):
         nc.fit(X, y)
+
+
+def test_a_filter_that_goes_far_is_derived_again(monkeypatch):
+    network, X, y = blurred(400)
+    derived = []
+    monkeypatch.setattr(
+        "skcalib.clamping._solve.linearise_again",
+        lambda *given: derived.append(given[2]) or linearise_again(*given),
+    )
+    monkeypatch.setattr("skcalib.clamping._solve.AGAIN", 2)
+    fit = NeuralClamping(network, gamma=0, perturbation="filter", tol=1e-9)
+    found = clone(fit).fit(X, y)
+    assert len(derived) == 1
+    assert found.n_iter_ <= 20
+    assert (np.diff(found.loss_curve_) <= 0).all()
+    assert found.loss_ == pytest.approx(found.loss_curve_[-1], abs=1e-3)
+    clone(fit).set_params(max_iter=2).fit(X, y)
+    assert len(derived) == 1

@@ -8,6 +8,8 @@ torch = pytest.importorskip("torch")
 
 from skcalib._networks._inputs import Inputs  # noqa: E402
 from skcalib._networks._network import open_network  # noqa: E402
+from skcalib.clamping._descent import NetworkLoss  # noqa: E402
+from skcalib.clamping._linearised import linearise_again  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Channel, Full  # noqa: E402
 from skcalib.clamping._problem import Problem  # noqa: E402
@@ -75,3 +77,21 @@ def test_another_exponent_shares_the_network_and_changes_the_loss_alone():
     assert twin.mean_loss(twin.logits, 2.0) == fresh.mean_loss(fresh.logits, 2.0)
     assert twin.evaluate(None, 0.1)[1] == fresh.evaluate(None, 0.1)[1]
     assert problem.evaluate(None, 0.1)[1] != twin.evaluate(None, 0.1)[1]
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_at_its_point_a_linear_model_is_the_network(gamma):
+    problem, basis = make(gamma=gamma), Full(SHAPE)
+    x = np.append(np.random.default_rng(3).normal(size=32) / 2, 0.3)
+    loss = NetworkLoss(problem, basis, 0.1)
+    value, gradient = loss(x)
+    linear, point, weight, hessian = linearise_again(problem, basis, x, loss.logits)
+    found = linear.evaluate(point, weight, 0.1)
+    assert found[0] == pytest.approx(value, rel=1e-6)
+    assert_allclose(found[1], gradient, atol=1e-6)
+    assert_allclose(linear.logits(x[:-1]), loss.logits, atol=1e-6)
+    step = 1e-4 * np.eye(33)[0]
+    above = linear.evaluate(x + step, weight, 0.0)[1]
+    below = linear.evaluate(x - step, weight, 0.0)[1]
+    slope = (above - below)[0] / 2e-4
+    assert hessian[0, 0] == pytest.approx(slope, rel=1e-3 if gamma == 0 else 0.5)
