@@ -27,6 +27,7 @@ from skcalib._onnx._outputs import refuse_nan
 from skcalib._warnings import warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._draws import Draws
+from skcalib.clamping._losses import LOSSES
 from skcalib.clamping._perturbation import Basis, Full, Perturbation
 from skcalib.clamping._pools import Pools
 from skcalib.exceptions import NotDifferentiableError
@@ -37,7 +38,6 @@ FORWARD_MODE_COST = 2.5
 Loss = Literal["focal", "brier"]
 Rows = NDArray[np.intp] | None
 Index = slice | torch.Tensor
-Directions = NDArray[np.float32] | None
 AnyChange = Change | NDArray[Any] | torch.Tensor | None
 
 
@@ -271,17 +271,15 @@ class Objective:
         place[numbers[order]] = order
 
         def derivatives(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-            directions = None
-            if pools is not None:
-                directions = pools.directions(place[index.cpu().numpy()])
+            among = place[index.cpu().numpy()]
             if few:
                 try:
-                    return self._by_coordinate(x, moved, basis, directions)
+                    return self._by_coordinate(x, moved, basis, pools, among)
                 except torch.cuda.OutOfMemoryError:
                     raise
                 except (NotImplementedError, RuntimeError):
                     pass  # Not every operator has a forward mode.
-            return self._by_class(x, moved, basis, directions)
+            return self._by_class(x, moved, basis, pools, among)
 
         found = torch.cat(list(self._epoch(derivatives, numbers[order]))).numpy()
         refuse_nan_gradient(found)
@@ -292,40 +290,52 @@ class Objective:
         return jacobian
 
     def _by_class(
-        self, x: torch.Tensor, change: Change, basis: Basis, directions: Directions
+        self,
+        x: torch.Tensor,
+        change: Change,
+        basis: Basis,
+        pools: Pools | None,
+        among: NDArray[np.intp],
     ) -> torch.Tensor:
         seen = self.network.perturbed(x)
         leaf = change(seen).expand(seen.shape).clone().requires_grad_()
         with torch.enable_grad():
             logits = self.network(self.shift(x, leaf))
-            columns = logits.sum(dim=0)
-            if directions is not None:
-                weights = self._tensor(directions).to(logits.dtype)
-                columns = torch.einsum("ijk,ik->j", weights, logits)
         pull = basis.puller(seen)
         parts = [
-            pull(torch.autograd.grad(column, leaf, retain_graph=True)[0])
-            for column in columns
+            pull(torch.autograd.grad(logits, leaf, weights, retain_graph=True)[0])
+            for weights in _directions(pools, among, logits)
         ]
-        return _used(torch.stack(parts, dim=1), directions)
+        return _used(torch.stack(parts, dim=1), pools, among)
 
     @torch.no_grad()
     def _by_coordinate(
-        self, x: torch.Tensor, change: Change, basis: Basis, directions: Directions
+        self,
+        x: torch.Tensor,
+        change: Change,
+        basis: Basis,
+        pools: Pools | None,
+        among: NDArray[np.intp],
     ) -> torch.Tensor:
         columns = []
         seen = self.network.perturbed(x)
         moved = change(seen)
         for unit in basis.units(1.0, like=moved):
             with forward_ad.dual_level():
-                dual = _dual(*torch.broadcast_tensors(moved, unit.change(seen)))
+                parts = torch.broadcast_tensors(moved, unit.change(seen))
+                # Whose entries must not share their memory.
+                dual = _dual(*(part.contiguous() for part in parts))
                 values = self.network(self.shift(x, dual))
                 logits, tangent = forward_ad.unpack_dual(values)
                 columns.append(torch.zeros_like(logits) if tangent is None else tangent)
         found = torch.stack(columns, dim=2)
-        if directions is not None:
-            found = torch.matmul(self._tensor(directions).to(found.dtype), found)
-        return _used(found, directions)
+        if pools is not None:
+            parts = [
+                (weights[:, None] @ found)[:, 0]
+                for weights in _directions(pools, among, found)
+            ]
+            found = torch.stack(parts, dim=1)
+        return _used(found, pools, among)
 
     def _loss(
         self,
@@ -416,12 +426,26 @@ def passes_per_row(slots: float, dim: int) -> float:
     return min(slots, int(FORWARD_MODE_COST * dim))
 
 
-def _used(derivatives: torch.Tensor, directions: Directions) -> torch.Tensor:
+def _directions(
+    pools: Pools | None, rows: NDArray[np.intp], like: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Yield what slots weigh the logits with; without pools, each class by itself."""
+    if pools is None:
+        eye = torch.eye(like.shape[1], dtype=like.dtype, device=like.device)
+        yield from eye[:, None].expand(-1, like.shape[0], -1)
+    else:
+        for weights in pools.directions(rows):
+            yield torch.from_numpy(weights).to(like)
+
+
+def _used(
+    derivatives: torch.Tensor, pools: Pools | None, rows: NDArray[np.intp]
+) -> torch.Tensor:
     """Return what is a slot's, row by row, on the processor."""
     derivatives = derivatives.float().cpu()
-    if directions is None:
+    if pools is None:
         return derivatives
-    return derivatives[torch.from_numpy(directions.any(axis=2))]
+    return derivatives[torch.from_numpy(pools.has_slot(rows))]
 
 
 def _within(index: Index, part: slice) -> Index:
@@ -437,46 +461,3 @@ def _dual(values: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
         # The first call compiles rules in a way that torch itself has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         return forward_ad.make_dual(values, direction)
-
-
-def focal(
-    scores: torch.Tensor, codes: torch.Tensor, gamma: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    r"""Focal loss :math:`-(1-p_y)^\gamma \ln p_y` of each row, and its gradient.
-
-    ``gamma=0`` is cross-entropy. Written out so that nothing overflows: where p is
-    rounded to 1, autograd would multiply infinity by 0.
-    """
-    log_proba = torch.log_softmax(scores, dim=1)
-    own = codes[:, None]
-    log_p = log_proba.gather(1, own)
-    proba = log_proba.exp_()
-    if gamma == 0:
-        slope = -torch.ones_like(log_p)
-        losses = -log_p
-    else:
-        rest = -torch.expm1(log_p)
-        # ln(p) / (1 - p) tends to -1 where p tends to 1.
-        ratio = torch.where(rest > 0, log_p / rest, -1.0)
-        factor = rest**gamma
-        slope = factor * (gamma * log_p.exp() * ratio - 1)
-        losses = -factor * log_p
-    gradient = proba * -slope
-    gradient.scatter_add_(1, own, slope)
-    return losses[:, 0], gradient
-
-
-def brier(
-    scores: torch.Tensor, codes: torch.Tensor, gamma: float | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Squared distance of the probabilities from the one-hot label, and its gradient.
-
-    `gamma` is not used; it is there so that both losses are called alike.
-    """
-    proba = torch.softmax(scores, dim=1)
-    error = proba.scatter_add(1, codes[:, None], -torch.ones_like(proba[:, :1]))
-    mean = (proba * error).sum(dim=1, keepdim=True)
-    return (error * error).sum(dim=1), 2 * proba * (error - mean)
-
-
-LOSSES = {"focal": focal, "brier": brier}

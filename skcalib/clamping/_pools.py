@@ -18,6 +18,7 @@ no slot.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -136,25 +137,24 @@ class Pools:
         own = change[rows, self.reference]
         return self.sum(self.share * change) - np.repeat(own, self.counts)
 
-    def directions(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Return what the slots of rows weigh logits with.
+    def directions(self, rows: NDArray[np.intp]) -> Iterator[NDArray[np.float32]]:
+        """Yield what the first slots of rows weigh logits with, then the second ones.
 
-        Returns
-        -------
-        directions : ndarray of shape (n_rows, most slots of a row, n_classes)
-            Zeros where a row has no more slots.
+        Each is an array of shape (n_rows, n_classes), with zeros where a row has no
+        more slots.
         """
         counts, share = self.counts[rows], self.share[rows].astype(np.float32)
-        n_rows, n_classes = share.shape
-        reference = np.arange(n_rows), self.reference[rows]
+        reference = np.arange(rows.shape[0]), self.reference[rows]
         local = self.place[rows] - self.starts[rows, np.newaxis]
-        local[reference] = 0
-        share[reference] = 0
-        out = np.zeros((n_rows, counts.max(), n_classes), dtype=np.float32)
-        np.put_along_axis(out, local[:, np.newaxis], share[:, np.newaxis], axis=1)
-        used = np.arange(out.shape[1]) < counts[:, np.newaxis]
-        out[reference[0], :, reference[1]] = np.where(used, -1, 0)
-        return out
+        for j in range(counts.max()):
+            weights = np.where(local == j, share, np.float32(0))
+            weights[reference] = np.where(j < counts, -1, 0)
+            yield weights
+
+    def has_slot(self, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Return which of the rows have a first slot, a second one and so on."""
+        counts = self.counts[rows]
+        return np.arange(counts.max()) < counts[:, np.newaxis]
 
 
 class Jacobian(NamedTuple):

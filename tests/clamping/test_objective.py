@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch")
 
 from skcalib._networks._inputs import Inputs  # noqa: E402
 from skcalib._networks._network import Network, open_network  # noqa: E402
-from skcalib.clamping._objective import LOSSES, Objective  # noqa: E402
+from skcalib.clamping._losses import LOSSES  # noqa: E402
+from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Channel, Full, LowFrequency  # noqa: E402
 from skcalib.clamping._pools import Pools  # noqa: E402
 from skcalib.exceptions import NotDifferentiableError  # noqa: E402

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 
 pytest.importorskip("torch")
@@ -88,8 +88,9 @@ def test_directions_weigh_the_logits_of_slots():
     logits, _, codes, weight = draw(n=12, n_classes=9)
     pools = Pools(softmax(logits, axis=1), codes, weight, 0.2)
     rows = np.array([4, 0, 9])
-    directions = pools.directions(rows)
+    directions = np.stack(list(pools.directions(rows)), axis=1)
     found = np.matmul(directions, logits[rows, :, np.newaxis])[..., 0]
+    assert_array_equal(pools.has_slot(rows), directions.any(axis=2))
     slots = pools.of_rows(rows)[0]
     expected = pools.mean_change(logits)[slots]
     assert_allclose(found[directions.any(axis=2)], expected, rtol=1e-6, atol=1e-6)
