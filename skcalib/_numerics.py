@@ -157,6 +157,15 @@ def first_not_finite(block: NDArray[Any]) -> tuple[int, Any] | None:
     return row, block[row, bad[row].argmax()]
 
 
+def occurrence(number: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return how often each whole number from 0 on has come before."""
+    order = np.argsort(number, kind="stable")
+    size = np.bincount(number)
+    before = np.empty(number.shape[0], dtype=np.intp)
+    before[order] = np.arange(number.shape[0]) - np.repeat(size.cumsum() - size, size)
+    return before
+
+
 def hash_rows(rows: NDArray[Any]) -> NDArray[np.uint64]:
     """Hash each row to 64 bits; equal rows have equal hashes, -0.0 being 0.0.
 

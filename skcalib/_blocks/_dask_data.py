@@ -26,9 +26,11 @@ from skcalib._blocks._dask import (
 from skcalib._blocks._data import CalibrationData, Statistic
 from skcalib._blocks._rows import BLOCK_ELEMENTS, row_slices
 from skcalib._blocks._sources import ArraySource, BlockFunction
-from skcalib._numerics import distinct, first_not_finite, hash_rows
+from skcalib._numerics import distinct, first_not_finite, hash_rows, occurrence
 
 Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+# First rows of which few are distinct where a classifier has few scores.
+HEAD = 1000
 # Changes logits, codes and weights of a block, or leaves rows out.
 Step = partial[Rows]
 
@@ -36,13 +38,15 @@ Step = partial[Rows]
 class HashedFold(NamedTuple):
     """The rows of a fold, or all others, told by a hash of their numbers and class.
 
-    So a row and its twins are in the same fold, in whatever chunk they lie.
+    So a row and its twins are in the same fold, in whatever chunk they lie, unless they
+    are `tied`: then the hash is of how many twins come before a row in its block, too.
     """
 
     n_folds: int
     seed: int
     fold: int
     inside: bool
+    tied: bool = False
 
 
 class DaskData(CalibrationData):
@@ -173,9 +177,12 @@ class DaskData(CalibrationData):
                 "rows, so that cv is their number, at least 2."
             )
         seed = int(check_random_state(random_state).randint(1 << 31))
+        head = hash_rows(self.head(HEAD))
+        # A classifier of few scores, such as a tree: equal rows are no twins.
+        tied = np.unique(head).shape[0] < head.shape[0] / 2
         pairs = []
         for k in range(int(n_folds)):
-            test = HashedFold(int(n_folds), seed, k, inside=True)
+            test = HashedFold(int(n_folds), seed, k, inside=True, tied=tied)
             pairs.append((test._replace(inside=False), test))
         return pairs
 
@@ -226,7 +233,11 @@ def _in_fold(
     rows: HashedFold, logits: NDArray[Any], codes: NDArray[Any], weight: NDArray[Any]
 ) -> Rows:
     pairs = np.column_stack([hash_rows(logits), codes.astype(np.uint64)])
-    key = hash_rows(pairs) + np.uint64(rows.seed)
+    key = hash_rows(pairs)
+    if rows.tied:
+        unit = np.unique(key, return_inverse=True)[1]
+        key = hash_rows(np.column_stack([key, occurrence(unit).astype(np.uint64)]))
+    key += np.uint64(rows.seed)
     # Mixed once more (the end of SplitMix64), so that all bits have a say in the fold.
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skcalib._blocks import CalibrationData, Source, map_blocks, on_host, row_slices
-from skcalib._numerics import hash_rows
+from skcalib._numerics import hash_rows, occurrence
 
 DEFAULT_FOLDS = 5
 # A set that is repeated as a whole has each row as often; one drawn with replacement
@@ -38,10 +38,10 @@ def make_splits(
     An integer, or None for 5, means stratified folds of shuffled rows. Every class is
     dealt out over the folds in turn, however few samples it has, so none has to be left
     out. Equal rows of a class are dealt out as one, so that folds do not depend on how
-    often a row is repeated, unless far more rows share a score than any repetition of
-    the set explains; with `groups`, which a source of rows may have itself, rows of a
-    group are. Anything else is what
-    scikit-learn takes; it counts all rows of `X`, and repetitions are its own concern.
+    often a row is repeated, unless they share a score and nothing else (`_part_ties`);
+    with `groups`, which a source of rows may have itself, rows of a group are. Anything
+    else is what scikit-learn takes; it counts all rows of `X`, and repetitions are its
+    own concern.
 
     `X` is an array of any rows, or a source of blocks.
     """
@@ -59,7 +59,9 @@ def make_splits(
             raise ValueError(f"cv={cv} is not an integer above 1.")
         rows = np.flatnonzero(used)
         if groups is None:
-            unit = _part_ties(_number(_row_keys(X, codes)[rows]))
+            score = _row_hashes(X, codes.shape[0])[rows]
+            unit = _number(_with_class(score, codes[rows]))
+            unit = _part_ties(unit, score, n_folds)
             fold = _deal_alike(unit, codes[rows], n_folds, random_state)
         else:
             unit = _number_groups(groups[rows])
@@ -114,7 +116,7 @@ def number_equal_rows(X: Any, codes: Codes) -> Codes:
 
     Rows are told apart by a hash of 64 bits.
     """
-    return _number(_row_keys(X, codes))
+    return _number(_with_class(_row_hashes(X, codes.shape[0]), codes))
 
 
 def lone_class(splits: Sequence[Split], codes: Codes) -> tuple[int, int] | None:
@@ -129,17 +131,19 @@ def lone_class(splits: Sequence[Split], codes: Codes) -> tuple[int, int] | None:
     return None
 
 
-def _row_keys(X: Any, codes: Codes) -> NDArray[np.uint64]:
-    """Return a hash of each row and its class."""
+def _row_hashes(X: Any, n_rows: int) -> NDArray[np.uint64]:
+    """Return a hash of each row."""
     if hasattr(X, "row_hashes"):
-        keys = X.row_hashes()
-    else:
-        read = X.read if isinstance(X, Source) else X.__getitem__
-        slices = row_slices(codes.shape[0], int(np.prod(X.shape[1:])))
-        hashes = map_blocks(lambda rows: hash_rows(read(rows)), slices)
-        keys = np.concatenate(list(hashes))
-    pairs = np.column_stack([keys, codes.astype(np.uint64)])
-    return hash_rows(pairs)
+        hashes: NDArray[np.uint64] = X.row_hashes()
+        return hashes
+    read = X.read if isinstance(X, Source) else X.__getitem__
+    slices = row_slices(n_rows, int(np.prod(X.shape[1:])))
+    return np.concatenate(list(map_blocks(lambda rows: hash_rows(read(rows)), slices)))
+
+
+def _with_class(hashes: NDArray[np.uint64], codes: Codes) -> NDArray[np.uint64]:
+    """Return a hash of each row and its class."""
+    return hash_rows(np.column_stack([hashes, codes.astype(np.uint64)]))
 
 
 def _number(values: NDArray[Any]) -> Codes:
@@ -150,18 +154,27 @@ def _number(values: NDArray[Any]) -> Codes:
     return rank[number]
 
 
-def _part_ties(unit: Codes) -> Codes:
-    """Make every row of a large unit one of its own.
+def _part_ties(unit: Codes, score: NDArray[np.uint64], n_folds: int) -> Codes:
+    """Part the rows of a unit that have no more in common than their score.
 
-    A classifier of few different scores, such as a tree, gives the same one to rows
-    that have nothing else in common. Left together, they would all be missing where
-    their fold is.
+    A classifier of few different scores, such as a tree, gives the same one to rows of
+    several classes, and to far more rows than a repetition of the set explains. Left
+    together, all rows of that score and class would be missing where their fold is, and
+    those of its other classes not. Rows of a set that is repeated as a whole go on in
+    as many copies.
     """
     size = np.bincount(unit)
-    tied = size[unit] > MOST_ALIKE * size.min()
-    parted = unit.copy()
-    parted[tied] = size.shape[0] + np.arange(tied.sum())
-    return _number(parted)
+    first = np.unique(unit, return_index=True)[1]
+    _, place, n_classes = np.unique(
+        score[first], return_inverse=True, return_counts=True
+    )
+    times = np.gcd.reduce(size)
+    times = times if times <= MOST_ALIKE else 1
+    few = size.shape[0] < 2 * n_folds
+    usual = times if few else size.min()
+    tied = ((n_classes[place] > 1) | (size > MOST_ALIKE * usual))[unit]
+    copies = occurrence(unit) // times
+    return _number(np.where(tied, copies, 0) * size.shape[0] + unit)
 
 
 def _number_groups(groups: NDArray[Any]) -> Codes:

@@ -222,39 +222,50 @@ def recalibrate(
 
     Rows of different classes are dealt out as one where they stand `together`.
     """
-    fold = _deal(codes, proba, n_splits, together)
+    fold, tied = _deal(codes, proba, n_splits, together)
     logits = np.log(np.maximum(proba, PROBA_FLOOR))
-    if fold.max() == 0:  # All rows are alike: there are no others to learn from.
+    n_folds = n_splits if tied.any() else fold.max() + 1
+    if n_folds == 1:  # All rows are alike: there are no others to learn from.
         return proba
-    result = np.empty_like(proba)
-    for k in range(fold.max() + 1):
-        fitted, judged = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+    result = np.zeros_like(proba)
+    for k in range(n_folds):
+        fitted = np.flatnonzero(tied | (fold != k))
+        judged = np.flatnonzero(tied | (fold == k))
+        share = np.where(tied, 1 - 1 / n_folds, 1.0)[fitted]
         data = CalibrationData(
-            ArraySource(logits[fitted]), codes[fitted], weight[fitted]
+            ArraySource(logits[fitted]), codes[fitted], weight[fitted] * share
         )
         found = fit_temperature(data)
         # Where the optimum is infinite, how near the fit comes depends on the rows.
         temperature = np.inf if found.message == NO_INFORMATION else found.x[0]
         uniform = 1 / (data.total_weight + 1)
         part = softmax_(logits[judged] / proba.dtype.type(temperature))
-        result[judged] = (1 - uniform) * part + uniform / proba.shape[1]
+        part = (1 - uniform) * part + uniform / proba.shape[1]
+        result[judged] += part * np.where(tied, 1 / n_folds, 1.0)[judged, np.newaxis]
     return result
 
 
 def _deal(
     codes: NDArray[np.intp], proba: NDArray[Any], n_splits: int, together: bool
-) -> NDArray[np.intp]:
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """Deal rows out to folds in turn, those of equal probabilities together.
 
     Equal are the probability of the predicted and that of the true class, unless rows
-    of different classes stand together.
+    of different classes stand together. Tied are rows of which only the former is
+    equal, as where there are few scores: an equal share of each is in every fold.
     """
     confidence, own = proba.max(axis=1), proba[np.arange(codes.shape[0]), codes]
     if together:
         own = np.zeros_like(own)
     order = np.lexsort((own, confidence))
     keys = np.column_stack([confidence, own])[order]
-    group = np.append(0, np.cumsum((keys[1:] != keys[:-1]).any(axis=1)))
-    fold = np.empty(codes.shape[0], dtype=np.intp)
-    fold[order] = group % n_splits
-    return fold
+    differs = keys[1:] != keys[:-1]
+    group = np.append(0, np.cumsum(differs.any(axis=1)))
+    level = np.append(0, np.cumsum(differs[:, 0]))
+    n_groups = np.bincount(level[np.unique(group, return_index=True)[1]])
+    shared = n_groups[level] > 1
+    number = np.unique(group[~shared], return_inverse=True)[1]
+    fold, tied = np.full(codes.shape[0], -1), np.empty(codes.shape[0], dtype=bool)
+    fold[order[~shared]] = number % n_splits
+    tied[order] = shared
+    return fold, tied

@@ -408,3 +408,16 @@ def test_an_interval_of_rows_elsewhere_is_lazy(draw_calibration_set):
     venn_abers = VennAbersCalibration().fit(logits, y)
     X = da.from_array(logits, chunks=(100, -1))
     assert_allclose(venn_abers.predict_proba(X), venn_abers.predict_proba(logits))
+
+
+@pytest.mark.parametrize("levels", [1, 5])
+def test_rows_that_only_share_a_score_are_in_all_folds(levels):
+    rng = np.random.default_rng(0)
+    score = rng.integers(0, levels, 3000).astype(float)
+    y = rng.integers(0, 2, 3000)
+    logits = np.column_stack([-score, score])
+    parts = (da.from_array(part, chunks=700) for part in (logits, y, np.ones(3000)))
+    data = check_calibration_set(MatrixScaling(), *parts, None)
+    sizes = [data.subset(test).n_samples for _, test in data.hashed_splits(5, 0)]
+    assert sum(sizes) == 3000
+    assert min(sizes) > 450

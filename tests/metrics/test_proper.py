@@ -102,3 +102,19 @@ def test_equal_rows_are_left_as_they_are():
 def test_unusable_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         refinement_loss([0, 1], [0.2, 0.7], **options)
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_few_scores_are_recalibrated_like_many(levels):
+    rng = np.random.default_rng(0)
+    level = rng.integers(0, levels, 4000)
+    proba = np.array([0.95, 0.55, 0.75])[level]
+    y = (rng.random(4000) < np.array([0.7, 0.25, 0.5])[level]).astype(int)
+    near = proba + rng.normal(0, 1e-6, 4000)
+    found, expected = calibration_loss(y, proba), calibration_loss(y, near)
+    assert found == pytest.approx(expected, abs=0.003)
+    assert found > 0.1
+    weight = rng.integers(0, 4, 4000)
+    rows = np.repeat(np.arange(4000), weight)
+    weighted = calibration_loss(y, proba, sample_weight=weight)
+    assert weighted == pytest.approx(calibration_loss(y[rows], proba[rows]))

@@ -870,3 +870,17 @@ def test_rows_that_several_folds_judge_are_no_further_evidence():
     share = untouched(once)
     assert share > 0.3
     assert untouched(3 * once) == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize("levels", [2, 3, 10])
+def test_few_distinct_scores_are_searched_as_well_as_by_plain_folds(levels):
+    rng = np.random.default_rng(0)
+    level = rng.integers(0, levels, 4000)
+    score = np.linspace(0.55, 0.95, levels)[level]
+    y = (rng.random(4000) < np.linspace(0.2, 0.7, levels)[level]).astype(int)
+    X = logits_from_proba(np.column_stack([1 - score, score]))
+    losses = []
+    for cv in (5, StratifiedKFold(5, shuffle=True, random_state=0)):
+        proba = CalibratorSearch(cv=cv).fit(X[:2000], y[:2000]).predict_proba(X[2000:])
+        losses.append(log_loss(y[2000:], proba))
+    assert losses[0] == pytest.approx(losses[1], abs=0.005)

@@ -182,6 +182,39 @@ def test_rows_that_only_share_a_score_are_not_left_out_together():
         assert set(scores[train].ravel()) >= {0.0, 1.0, 2.0}
 
 
+@pytest.mark.parametrize("levels", [1, 3, 10, 40])
+def test_rows_of_two_classes_that_share_a_score_are_left_out_evenly(levels):
+    rng = np.random.default_rng(0)
+    score = np.repeat(np.arange(levels, dtype=float), 4000 // levels)
+    y = (rng.random(score.size) < 0.3 + 0.4 * score / levels).astype(int)
+    for train, test in make_splits(5, score[:, None], y, np.ones(score.size), 0):
+        for value in range(levels):
+            every = y[score == value].mean()
+            own = y[train][score[train] == value].mean()
+            assert own == pytest.approx(every, abs=0.1)
+            assert (score[test] == value).any()
+
+
+def test_two_scores_that_tell_the_classes_apart_are_left_out_evenly():
+    y = np.arange(1000) % 2
+    for train, test in make_splits(5, np.eye(2)[y], y, np.ones(1000), 0):
+        assert np.bincount(y[train]).tolist() == [400, 400]
+        assert np.bincount(y[test]).tolist() == [100, 100]
+
+
+def test_scores_that_are_shared_are_dealt_alike_in_a_set_that_is_repeated():
+    rng = np.random.default_rng(0)
+    score, y = rng.integers(0, 12, 60).astype(float)[:, None], rng.integers(0, 2, 60)
+    rows = np.repeat(np.arange(60), 2)
+    once = make_splits(5, score, y, np.ones(60), 0)
+    twice = make_splits(5, score[rows], y[rows], np.ones(120), 0)
+    for (_, a), (_, b) in zip(once, twice, strict=True):
+        assert_array_equal(2 * np.bincount(y[a]), np.bincount(y[rows[b]]))
+        assert_array_equal(
+            np.sort(np.repeat(score[a, 0], 2)), np.sort(score[rows[b], 0])
+        )
+
+
 @pytest.mark.parametrize("times", [2, 8, 30])
 def test_a_set_that_is_repeated_as_a_whole_has_its_rows_together(times):
     X = np.random.default_rng(0).normal(size=(60, 3))
