@@ -23,6 +23,7 @@ from skcalib.calibrators import (
     DirichletCalibration,
     IsotonicCalibration,
     MatrixScaling,
+    PlattScaling,
     ScalingBinning,
     TemperatureScaling,
     VectorScaling,
@@ -63,6 +64,16 @@ def test_what_is_loaded_predicts_the_same_bit_for_bit(
     for X in (fresh, fresh.astype(np.float32)):
         assert_array_equal(loaded.predict_proba(X), fitted.predict_proba(X))
         assert_array_equal(loaded.predict(X), fitted.predict(X))
+
+
+def test_curves_of_logits_in_small_units_are_kept(calibration_set, tmp_path):
+    logits, y = calibration_set
+    fitted = PlattScaling().fit(logits / 100, y)
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    assert loaded.unit_ == fitted.unit_ < 1
+    probas = [c.predict_proba(logits / 100) for c in (loaded, fitted)]
+    assert_array_equal(*probas)
 
 
 def test_what_is_loaded_can_be_fitted_saved_and_read_again(calibration_set, tmp_path):

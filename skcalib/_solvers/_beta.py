@@ -10,8 +10,11 @@ rest. The variants "am" and "ab" are theirs: a = b, and c such that p = 1/2 stay
 Deviations: where a or b would be negative, the authors' code drops its feature and fits
 the rest again, without a second look at the sign; here the constrained problem itself
 is solved. Features are computed from log-odds, so that p near 0 or 1 loses no digits.
+With a prior, p is that of a temperature where logits are in small units.
 """
 
+from collections.abc import Callable
+from functools import partial
 from math import log
 from typing import Literal
 
@@ -40,19 +43,24 @@ def fit_beta(
     *,
     variant: Variant = "abm",
     prior: float | None = None,
+    unit: float = 1.0,
     tol: float = 1e-8,
     max_iter: int = 100,
 ) -> Result:
     """Fit a, b >= 0 and c; ``result.x`` is (n_classes, 3).
 
     Two classes have one problem, that of the second. A class that never occurs has no
-    finite optimum and keeps its probability: a = b = 1, c = 0.
+    finite optimum and keeps its probability: a = b = 1, c = 0. All p are those of the
+    logits over `unit`, and what the prior draws to is measured in them.
     """
     n_classes = data.n_classes
     present = np.flatnonzero(data.class_weights()) if n_classes > 2 else np.array([1])
     start = temperature_start(data, prior)
+    if start is not None:
+        start *= unit
+    features = {"abm": _two_logarithms, "am": _one, "ab": _halves}[variant]
     model = LogisticModel(
-        features={"abm": _two_logarithms, "am": _one, "ab": _halves}[variant],
+        features=partial(_in_units, features, unit),
         n_features=1 if variant == "am" else 2,
         low=np.zeros(n_classes),
         high=np.ones(n_classes),
@@ -79,6 +87,13 @@ def _abc(x: Block, variant: Variant) -> Block:
         # a ln(2p) - b ln(2(1-p)): the map leaves p = 1/2 where it is.
         return np.column_stack([x[:, 0], x[:, 1], (x[:, 0] - x[:, 1]) * log(2)])
     return x
+
+
+def _in_units(
+    features_of: Callable[[Block], Block], unit: float, logits: Block
+) -> Block:
+    logits /= unit
+    return features_of(logits)
 
 
 def _one(logits: Block) -> Block:

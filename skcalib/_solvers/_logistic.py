@@ -113,6 +113,19 @@ def temperature_start(
     return 1 / max(float(result.x[0]), LEAST_TEMPERATURE)
 
 
+def score_unit(data: CalibrationData, prior: float | None) -> float:
+    """Temperature below 1 by which logits are divided before their log-odds, or 1.
+
+    In units far below 1 all log-odds of K classes are near -ln(K - 1), and no line in
+    them comes near the temperature, which the prior draws to.
+    """
+    if prior is None or data.n_classes == 2:
+        return 1.0
+    start = temperature_start(data, prior)
+    # Squares of log-odds stay finite.
+    return 1.0 if start is None else 1 / min(max(start, 1.0), LARGEST_LOGIT)
+
+
 class _Newton:
     """Damped Newton steps with step halving, in standardised features, by class."""
 

@@ -7,8 +7,11 @@ the means of their posteriors under a uniform prior.
 
 Deviations: the slope has the sign of a log-odds (his A is -a); for more than two
 classes the score is the logit or its log-odds against the rest, and the estimator
-divides each row by its sum. With weights, n and m are their sums.
+divides each row by its sum. With weights, n and m are their sums. With a prior, logits
+in small units are divided by a temperature before their log-odds.
 """
+
+from functools import partial
 
 import numpy as np
 
@@ -30,12 +33,14 @@ def fit_platt(
     on_log_odds: bool,
     smooth_targets: bool,
     prior: float | None = None,
+    unit: float = 1.0,
     tol: float = 1e-8,
     max_iter: int = 100,
 ) -> Result:
     """Fit slopes and intercepts; ``result.x`` is (n_classes, 2).
 
-    Two classes have one problem, that of the second on the log-odds.
+    Two classes have one problem, that of the second on the log-odds. Log-odds are those
+    of the logits over `unit`, and what the prior draws to is measured in them.
     """
     n_classes = data.n_classes
     own = data.class_weights() * data.total_weight
@@ -43,8 +48,11 @@ def fit_platt(
     smooth_low, smooth_high = 1 / (rest + 2), (own + 1) / (own + 2)
     low = smooth_low if smooth_targets else np.zeros(n_classes)
     high = smooth_high if smooth_targets else np.ones(n_classes)
-    features = _log_odds if on_log_odds or n_classes == 2 else _logits
-    start = temperature_start(data, prior) if features is _log_odds else None
+    use_odds = on_log_odds or n_classes == 2
+    features = partial(_log_odds, unit) if use_odds else _logits
+    start = temperature_start(data, prior) if use_odds else None
+    if start is not None:
+        start *= unit
     strength = 0.0 if start is None else prior_strength(prior, data)
     model = LogisticModel(features, 1, low, high, start=start, prior=strength)
 
@@ -62,7 +70,8 @@ def fit_platt(
     return result.at(x)
 
 
-def _log_odds(logits: Block) -> Block:
+def _log_odds(unit: float, logits: Block) -> Block:
+    logits /= unit
     return log_odds(logits)[np.newaxis]
 
 

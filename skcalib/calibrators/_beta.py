@@ -6,11 +6,13 @@ from typing import Any, Literal
 from sklearn.exceptions import ConvergenceWarning
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import BetaLink, CalibrationMap, LogOdds, LogSigmoid, Softmax
+from skcalib._maps import BetaLink, CalibrationMap, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._beta import fit_beta
+from skcalib._solvers._logistic import score_unit
 from skcalib._solvers._temperature import PRIOR
 from skcalib._warnings import warn
+from skcalib.calibrators._scaling import log_odds_after
 
 
 class BetaCalibration(BaseCalibrator):
@@ -32,7 +34,8 @@ class BetaCalibration(BaseCalibrator):
         Strength :math:`s`, in samples, of a weak pull of the curves towards the
         temperature :math:`T` that `TemperatureScaling` finds with it:
         :math:`\frac{s}{n} ((T a - 1)^2 + (T b - 1)^2 + c^2)` is added to the mean
-        log-loss of each class. None is the maximum likelihood of [1]_.
+        log-loss of each class. None is the maximum likelihood of [1]_. See Notes on
+        small units.
 
     tol : float, default=1e-8
         A class has converged when the next step would lower its log-loss by less than
@@ -56,6 +59,9 @@ class BetaCalibration(BaseCalibrator):
 
     c_ : ndarray of shape (n_classes,)
         Intercept of each class.
+
+    unit_ : float
+        What logits are divided by before their softmax; 1 but for small units.
 
     n_iter_ : int
         Iterations used, each one pass over the data.
@@ -81,6 +87,10 @@ class BetaCalibration(BaseCalibrator):
     A class that never occurs in the calibration set has the curve of the temperature,
     and without a prior keeps its probability before normalisation. Logarithms that vary
     by less than 1e-8 over the calibration set get coefficient 0.
+
+    Where more than two classes have a :math:`T` below 1 with the prior, as with cosine
+    similarities, :math:`p` is that of the logits over :math:`T`, and the pull is
+    towards :math:`a = b = 1`. In small units all :math:`p` would be near :math:`1/K`.
 
     References
     ----------
@@ -128,10 +138,12 @@ class BetaCalibration(BaseCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Fit a beta curve for each class."""
+        self.unit_ = score_unit(data, self.prior)
         result = fit_beta(
             data,
             variant=self.variant,
             prior=self.prior,
+            unit=self.unit_,
             tol=self.tol,
             max_iter=self.max_iter,
         )
@@ -146,4 +158,5 @@ class BetaCalibration(BaseCalibrator):
         """Return the beta curves, normalised."""
         link = BetaLink(self.a_, self.b_, self.c_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
-        return CalibrationMap(LogOdds(), link, LogSigmoid(), Softmax())
+        odds = log_odds_after(self.unit_)
+        return CalibrationMap(*odds, link, LogSigmoid(), Softmax())

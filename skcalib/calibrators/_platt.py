@@ -6,11 +6,13 @@ from typing import Any, Literal
 from sklearn.exceptions import ConvergenceWarning
 
 from skcalib._base import BaseCalibrator
-from skcalib._maps import Affine, CalibrationMap, LogOdds, LogSigmoid, Softmax
+from skcalib._maps import Affine, CalibrationMap, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._solvers._logistic import score_unit
 from skcalib._solvers._platt import fit_platt
 from skcalib._solvers._temperature import PRIOR
 from skcalib._warnings import warn
+from skcalib.calibrators._scaling import log_odds_after
 
 
 class PlattScaling(BaseCalibrator):
@@ -39,7 +41,7 @@ class PlattScaling(BaseCalibrator):
         the temperature :math:`T` that `TemperatureScaling` finds with it:
         :math:`\frac{c}{n} ((T a_k - 1)^2 + b_k^2)` is added to the mean log-loss of
         each class. None, with ``smooth_targets=True``, is the fit of [1]_. Not used
-        where ``fit_on="logits"`` has more than two classes.
+        where ``fit_on="logits"`` has more than two classes. See Notes on small units.
 
     tol : float, default=1e-8
         A class has converged when the next step would lower its log-loss by less than
@@ -60,6 +62,9 @@ class PlattScaling(BaseCalibrator):
 
     intercept_ : ndarray of shape (n_classes,)
         Intercept of each class; for two classes they differ in sign.
+
+    unit_ : float
+        What logits are divided by before their log-odds; 1 but for small units.
 
     n_iter_ : int
         Iterations used, each one pass over the data.
@@ -83,6 +88,11 @@ class PlattScaling(BaseCalibrator):
     calibration set gets slope :math:`1/T` and intercept 0, and without a prior the
     constant :math:`1/(n + 2)` before normalisation. Weights count as samples in the
     smoothed targets and beside the prior.
+
+    Where more than two classes have a :math:`T` below 1 with the prior, as with cosine
+    similarities, the score is the log-odds of :math:`z / T`, and the pull is towards
+    :math:`a_k = 1`. In small units all log-odds of :math:`z` itself are near
+    :math:`-\ln(K - 1)`, and no curves of them with small intercepts would do.
 
     References
     ----------
@@ -131,11 +141,15 @@ class PlattScaling(BaseCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Fit a logistic curve for each class."""
+        on_log_odds = self.fit_on == "log_odds"
+        prior = self.prior if on_log_odds else None
+        self.unit_ = score_unit(data, prior)
         result = fit_platt(
             data,
-            on_log_odds=self.fit_on == "log_odds",
+            on_log_odds=on_log_odds,
             smooth_targets=self.smooth_targets,
             prior=self.prior,
+            unit=self.unit_,
             tol=self.tol,
             max_iter=self.max_iter,
         )
@@ -149,5 +163,6 @@ class PlattScaling(BaseCalibrator):
         affine = Affine(self.coef_, self.intercept_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
         if self.fit_on == "log_odds" or self.coef_.shape[0] == 2:
-            return CalibrationMap(LogOdds(), affine, LogSigmoid(), Softmax())
+            odds = log_odds_after(self.unit_)
+            return CalibrationMap(*odds, affine, LogSigmoid(), Softmax())
         return CalibrationMap(affine, LogSigmoid(), Softmax())

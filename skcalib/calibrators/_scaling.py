@@ -5,7 +5,7 @@ from functools import partial
 from sklearn.base import clone
 
 from skcalib._base import fit_checked
-from skcalib._maps import Scale, evaluate_block
+from skcalib._maps import LogOdds, Scale, evaluate_block
 from skcalib._solvers._temperature import inverse_factors
 
 
@@ -25,3 +25,8 @@ def fit_scaling(owner, scaling, data):
 def divisions(temperature):
     """Return the operations that divide logits by a temperature."""
     return tuple(Scale(factor) for factor in inverse_factors(temperature))
+
+
+def log_odds_after(temperature):
+    """Return the operations to log-odds of logits that are divided by a temperature."""
+    return (LogOdds(),) if temperature == 1 else (*divisions(temperature), LogOdds())

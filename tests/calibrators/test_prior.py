@@ -1,9 +1,11 @@
 """The weak priors: few samples harm nobody, many do not notice."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 from sklearn.metrics import log_loss
@@ -19,6 +21,7 @@ from skcalib import (
     TemperatureScaling,
     VectorScaling,
 )
+from skcalib._numerics import log_odds
 from skcalib.datasets import make_logits
 
 STRENGTHS = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
@@ -155,6 +158,77 @@ def test_units_of_the_logits_move_the_temperature_by_the_bounded_pull_only(facto
         assert abs(np.log(moved.temperature_ / factor / plain)) < 0.12
     loss = log_loss(y, moved.predict_proba(factor * logits))
     assert loss < log_loss(y, softmax(logits / plain, axis=1)) + 2e-3
+
+
+CURVES = [PlattScaling, BetaCalibration, partial(BetaCalibration, variant="ab")]
+
+
+@pytest.mark.parametrize("curves", CURVES)
+@pytest.mark.parametrize("factor", [1e-60, 1e-9, 1e-2])
+def test_curves_in_small_units_are_no_worse_than_the_temperature(curves, factor):
+    logits, y = make_logits(4000, 10, random_state=0)
+    logits *= factor
+    fit, test = slice(2000), slice(2000, None)
+    plain = TemperatureScaling().fit(logits[fit], y[fit]).predict_proba(logits[test])
+    fitted = curves().fit(logits[fit], y[fit])
+    loss = log_loss(y[test], fitted.predict_proba(logits[test]))
+    assert loss < log_loss(y[test], plain) + 2e-3
+
+
+def test_curves_in_small_units_have_the_least_sum_of_log_loss_and_prior():
+    logits, y = make_logits(200, 5, random_state=0)
+    logits /= 100
+    platt = PlattScaling(prior=5.0).fit(logits, y)
+    temperature = TemperatureScaling(prior=5.0).fit(logits, y).temperature_
+    assert platt.unit_ == pytest.approx(temperature)
+    score = log_odds(logits / temperature)
+    for k in range(5):
+
+        def objective(x, score=score[:, k], hit=y == k):
+            u = x[0] * score + x[1]
+            away = (x[0] - 1) ** 2 + x[1] ** 2
+            return np.mean(np.logaddexp(0, u) - hit * u) + 5 / 200 * away
+
+        found = minimize(objective, [1, 0], options={"gtol": 1e-8}).x
+        assert_allclose([platt.coef_[k], platt.intercept_[k]], found, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
+def test_an_absent_class_in_small_units_has_the_curve_of_the_temperature():
+    logits, y = make_logits(500, 5, random_state=0)
+    seen = y != 3
+    platt = PlattScaling().fit(logits[seen] / 100, y[seen])
+    assert_allclose([platt.coef_[3], platt.intercept_[3]], [1, 0], atol=1e-12)
+    beta = BetaCalibration().fit(logits[seen] / 100, y[seen])
+    assert_allclose([beta.a_[3], beta.b_[3], beta.c_[3]], [1, 1, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("curves", CURVES)
+def test_a_weight_is_a_repetition_in_small_units(curves):
+    logits, y = make_logits(100, 4, random_state=0)
+    logits /= 100
+    weight = np.random.default_rng(0).integers(0, 4, 100)
+    rows = np.repeat(np.arange(100), weight)
+    weighted = curves().fit(logits, y, sample_weight=weight).predict_proba(logits)
+    repeated = curves().fit(logits[rows], y[rows]).predict_proba(logits)
+    assert_allclose(weighted, repeated, atol=1e-6)
+
+
+@pytest.mark.parametrize("curves", CURVES)
+def test_curves_divide_by_no_temperature_without_prior_or_above_one(curves):
+    logits, y = make_logits(500, 5, random_state=0)
+    assert curves(prior=None).fit(logits / 100, y).unit_ == 1
+    assert TemperatureScaling().fit(5 * logits, y).temperature_ > 1
+    assert curves().fit(5 * logits, y).unit_ == 1
+
+
+@pytest.mark.parametrize("curves", CURVES)
+def test_two_classes_have_one_curve_of_the_log_odds_in_any_units(curves):
+    logits, y = make_logits(500, 2, random_state=0)
+    fitted = curves().fit(logits / 100, y)
+    assert fitted.unit_ == 1
+    plain = TemperatureScaling().fit(logits / 100, y).predict_proba(logits / 100)
+    assert log_loss(y, fitted.predict_proba(logits / 100)) < log_loss(y, plain) + 1e-4
 
 
 @pytest.mark.parametrize("sign", [1, -1])

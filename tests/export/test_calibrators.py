@@ -6,8 +6,10 @@ from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 
 from skcalib import (
+    BetaCalibration,
     DensityRatioCalibration,
     IsotonicCalibration,
+    PlattScaling,
     TemperatureScaling,
 )
 from skcalib.export import to_onnx, to_torch
@@ -73,6 +75,18 @@ def test_extreme_logits_give_the_same_rows(calibrator, dtype, draw_calibration_s
     assert_allclose(expected.sum(axis=1), 1, atol=1e-6)
     for proba in exports(calibrator, rows)[:2]:
         assert_allclose(proba, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("calibrator", [PlattScaling(), BetaCalibration()])
+@pytest.mark.parametrize("factor", [1e-2, 1e-9])
+def test_curves_of_logits_in_small_units(calibrator, factor, draw_calibration_set):
+    X, y = draw_calibration_set(400, 5)
+    calibrator.fit(factor * X, y)
+    rows = factor * np.vstack([X, extreme(5)])
+    expected = calibrator.predict_proba(rows)
+    assert expected[:400].max(axis=1).mean() > 0.4
+    for proba in exports(calibrator, rows)[:2]:
+        assert_allclose(proba, expected, rtol=0, atol=1e-12)
 
 
 @every_map
