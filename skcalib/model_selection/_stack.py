@@ -51,7 +51,7 @@ EVIDENCE = 50.0
 # less sure than what came, as one that is fitted to a network most often is; where it
 # is not they are EVIDENCE. Chosen, round, on 50 and 100 rows of networks, and on the
 # tuning sets of `benchmarks/calarena.py`, of which no more are harmed by it. Two
-# classes are left out: three instead of one of 141 judging sets were harmed there.
+# classes are left out: twice as many of the tuning sets were harmed there.
 OF_SOFTER = 5.0
 # In samples, of all that there are: the share of the uniform distribution in what is
 # left untouched. A forest's 0 that no sample has tested costs 27 nats if it is wrong.
