@@ -15,7 +15,12 @@ from skcalib._validation._containers import (
 from skcalib._validation._dense import as_rows, check_class_axis, spread_weight
 from skcalib._validation._event import is_event
 from skcalib._validation._from_proba import log_proba_rows, logits_from_proba
-from skcalib._validation._groups import check_both_times, check_groups, check_width
+from skcalib._validation._groups import (
+    check_both_times,
+    check_groups,
+    check_same_columns,
+    check_width,
+)
 from skcalib._validation._logits import (
     INDEX_ROWS,
     as_repetitions,
@@ -83,6 +88,7 @@ __all__ = [
     "check_out",
     "check_proba",
     "check_proba_rows",
+    "check_same_columns",
     "check_top_label",
     "check_two_classes",
     "check_weight",

@@ -42,6 +42,17 @@ def check_both_times(owner: object, name: str, value: Any, *, in_fit: bool) -> N
         )
 
 
+def check_same_columns(
+    name: str, names: list[Any] | None, seen: list[Any] | None
+) -> None:
+    """Refuse what comes beside the rows with columns of other names than in `fit`."""
+    if names and seen and names != seen:
+        raise ValueError(
+            f"The columns of {name} are {names}, and were {seen} in fit. Pass the same "
+            "columns in the same order."
+        )
+
+
 def check_width(name: str, array: NDArray[Any], n_columns: int | None) -> None:
     """Refuse what comes beside the rows with other columns than `fit` saw, if any."""
     if n_columns is not None and array.shape[1] != n_columns:

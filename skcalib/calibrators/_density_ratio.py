@@ -21,6 +21,7 @@ from skcalib._validation import (
     check_both_times,
     check_calibration_set,
     check_logits,
+    check_same_columns,
     check_width,
     column_names,
     readable,
@@ -199,6 +200,7 @@ class DensityRatioCalibration(BaseCalibrator):
         """
         refuse_dask("DensityRatioCalibration", X)
         names = None if self.n_logits is None else column_names(X)
+        self._names = None if features is None else column_names(features)
         logits, features = self._split(X, features)
         data = check_calibration_set(
             self,
@@ -254,6 +256,8 @@ class DensityRatioCalibration(BaseCalibrator):
             float64 otherwise.
         """
         check_is_fitted(self)
+        if features is not None:
+            check_same_columns("features", column_names(features), self._names)
         logits, features = self._split(X, features)
         if self.n_logits is not None:
             validate_data(self, X, reset=False, skip_check_array=True)

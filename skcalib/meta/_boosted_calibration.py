@@ -17,6 +17,7 @@ from skcalib._validation import (
     check_both_times,
     check_calibration_set,
     check_logits,
+    check_same_columns,
     check_width,
     column_names,
     column_on_host,
@@ -316,11 +317,7 @@ class BoostedCalibration(BaseCalibrator):
         )
         check_consistent_length(np.empty(n_rows), known)
         check_width("features", known, n_columns)
-        if names and self._names and names != self._names:
-            raise ValueError(
-                f"The columns of features are {names}, and were {self._names} in fit. "
-                "Pass the same columns in the same order."
-            )
+        check_same_columns("features", names, self._names)
         return known
 
     @staticmethod

@@ -239,3 +239,14 @@ def test_features_that_do_not_fit_are_refused():
     among = DensityRatioCalibration(n_logits=3).fit(both, y)
     with pytest.raises(ValueError, match=r"8 features, but .* expecting 9"):
         among.predict_proba(both[:, :-1])
+
+
+def test_columns_in_another_order_are_refused():
+    pandas = pytest.importorskip("pandas")
+    logits, y, features = draw(60)
+    frame = pandas.DataFrame(features, columns=list("abcdef"))
+    model = DensityRatioCalibration().fit(logits, y, features=frame)
+    proba = model.predict_proba(logits, features=frame)
+    assert_array_equal(proba, model.predict_proba(logits, features=features))
+    with pytest.raises(ValueError, match="Pass the same columns in the same order"):
+        model.predict_proba(logits, features=frame[list("fedcba")])
