@@ -31,8 +31,12 @@ from skcalib.calibrators._densities import BinShift, DensityRatio
 
 # Where the logits stand in for features, smaller log-probabilities count as this.
 LOWEST = -30.0
-# Samples are equal whose features agree to so many digits of the largest.
-DIGITS = 9
+# Samples are equal whose features agree to this share of the spread of each.
+ALIKE = 1e-9
+# Rounding may be this share of the size of a feature, or of the largest spread.
+ROUNDING = 1e-13
+# As good as infinitely far, in units of the largest spread; its square is a float32.
+FAR = 1e15
 
 
 class DensityRatioCalibration(BaseCalibrator):
@@ -83,7 +87,8 @@ class DensityRatioCalibration(BaseCalibrator):
     Attributes
     ----------
     neighbors_ : NearestNeighbors
-        The different calibration samples in the space of the features.
+        The different calibration samples in the space of the features, which are
+        moved towards 0 where they lie far from it, and scaled by one power of two.
 
     distance_scale_ : float
         Median of the mean distances, the unit in which they are taken.
@@ -109,8 +114,9 @@ class DensityRatioCalibration(BaseCalibrator):
     predicted probabilities take their place.
 
     Distances are divided by their median in the calibration set, where [1]_ take them
-    as they are, so that the unit of the features has no influence. Equal samples count
-    as one neighbour, and no calibration sample is its own. The source leaves the widths
+    as they are, so that the unit of the features has no influence, and neither has a
+    feature that is the same in all of them. Equal samples count as one neighbour, and
+    no calibration sample is its own. The source leaves the widths
     to a package's default, the one above, and does not give details of the shifts.
 
     The calibrator keeps the calibration set. It cannot be exported to ONNX or torch:
@@ -353,27 +359,45 @@ class DensityRatioCalibration(BaseCalibrator):
 
     def _fit_neighbours(self, features):
         """Keep the different samples; return the proximity of all to the others."""
-        # Copies of one sample may differ by rounding where they were computed.
-        unit = float(np.abs(features).max()) or 1.0
-        keys = np.round(features / unit, DIGITS)
+        self._origin, half, self._exponent = _frame_of(features)
+        rows = self._placed(features)
+        keys = np.round(rows / self._steps(features, half))
         _, first, index = np.unique(
             keys, axis=0, return_index=True, return_inverse=True
         )
-        different = features[first]
+        different = rows[first]
         n_others = different.shape[0] - 1
         self.neighbors_ = NearestNeighbors(
             n_neighbors=max(1, min(self.n_neighbors, n_others))
         ).fit(different)
-        self.distance_scale_ = 1.0
+        self._typical = self.distance_scale_ = 1.0
         if n_others == 0:
             return np.ones(features.shape[0])
         # No argument: a sample is then not its own neighbour.
         distance = self._mean_distance(None)
-        self.distance_scale_ = float(np.median(distance)) or 1.0
-        return np.exp(-distance / self.distance_scale_)[np.ravel(index)]
+        self._typical = float(np.median(distance)) or 1.0
+        with np.errstate(over="ignore"):
+            self.distance_scale_ = float(np.ldexp(self._typical, self._exponent))
+        return np.exp(-distance / self._typical)[np.ravel(index)]
+
+    def _placed(self, features):
+        """Return features where their squares are numbers; exact near `_origin`."""
+        with np.errstate(over="ignore"):
+            rows = np.ldexp(features - self._origin, -self._exponent)
+        return np.clip(rows, -FAR, FAR)
+
+    def _steps(self, features, half):
+        """Return how far apart equal values of each feature may be, when placed.
+
+        Copies of one sample may differ by rounding where they were computed.
+        """
+        size = np.abs(features).max(axis=0)
+        with np.errstate(over="ignore"):
+            half, size = np.ldexp([half, size], -self._exponent)
+        return np.maximum(2 * ALIKE * half, ROUNDING * np.maximum(size, 1.0))
 
     def _proximity(self, features):
-        return np.exp(-self._mean_distance(features) / self.distance_scale_)
+        return np.exp(-self._mean_distance(self._placed(features)) / self._typical)
 
     def _mean_distance(self, features):
         distance, _ = self.neighbors_.kneighbors(features)
@@ -384,6 +408,22 @@ def _stand_in(logits):
     """Features where there are none: log-probabilities, bounded."""
     log_proba = log_softmax_(np.array(logits, dtype=np.float64))
     return np.maximum(log_proba, LOWEST, out=log_proba)
+
+
+def _frame_of(features):
+    """Return where the columns lie, half their ranges, and the exponent of the largest.
+
+    A column that lies near 0 for its range is left there. From others a multiple of a
+    power of two is taken that is above half the range, which is exact.
+    """
+    low, high = features.min(axis=0) / 2, features.max(axis=0) / 2
+    half, middle = high - low, high + low
+    step = np.ldexp(np.ones_like(half), np.frexp(half)[1])
+    with np.errstate(over="ignore"):
+        near = np.abs(middle) < 2 * step
+    origin = np.where(near, 0, np.round(middle / step) * step)
+    origin = np.where(half > 0, origin, features[0])
+    return origin, half, int(np.frexp(half.max())[1])
 
 
 def _refuse_shares(data):

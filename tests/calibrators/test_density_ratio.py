@@ -167,7 +167,7 @@ def test_weights_equal_repetition(method, with_features):
     assert_allclose(proba(every, counts), proba(rows, None), rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize("factor", [1e-6, 1e6])
+@pytest.mark.parametrize("factor", [1e-300, 1e-6, 1e6, 1e155, 1e300])
 def test_the_unit_of_the_features_has_no_influence(factor):
     logits, y, features = draw()
     one = DensityRatioCalibration().fit(logits, y, features=features)
@@ -250,3 +250,42 @@ def test_columns_in_another_order_are_refused():
     assert_array_equal(proba, model.predict_proba(logits, features=features))
     with pytest.raises(ValueError, match="Pass the same columns in the same order"):
         model.predict_proba(logits, features=frame[list("fedcba")])
+
+
+@pytest.mark.parametrize("n_columns", [3, 20])
+@pytest.mark.parametrize("value", [1.7e9, -0.3, 1e300])
+def test_a_feature_that_is_the_same_in_all_samples_has_no_influence(n_columns, value):
+    logits, y, _ = draw()
+    features = np.random.default_rng(0).normal(size=(400, n_columns))
+    more = np.column_stack([features, np.full(400, value)])
+    one = DensityRatioCalibration().fit(logits, y, features=features)
+    other = DensityRatioCalibration().fit(logits, y, features=more)
+    assert_array_equal(
+        other.predict_proba(logits, features=more),
+        one.predict_proba(logits, features=features),
+    )
+
+
+def test_copies_count_as_one_where_a_feature_is_large_or_rounded():
+    rng = np.random.default_rng(0)
+    logits, y, _ = draw(300)
+    features = rng.normal(size=(100, 4))
+    copies = np.tile(features, (3, 1))
+    copies[100:] *= 1 + 1e-14 * rng.normal(size=(200, 4))
+    market = 1e10 * (np.arange(300) % 2)
+    noise = 1e-15 * rng.normal(size=300)
+    rounded = 1e9 + 1e-6 * rng.integers(0, 2, 300)
+    for column in (market, noise, rounded):
+        rows = np.column_stack([copies, column])
+        model = DensityRatioCalibration().fit(logits, y, features=rows)
+        assert model.neighbors_.n_samples_fit_ == 100
+
+
+def test_infinitely_far_from_all_samples_there_is_an_answer():
+    logits, y, features = draw()
+    model = DensityRatioCalibration().fit(logits, y, features=features)
+    far, farther = (
+        model.predict_proba(logits[:2], features=np.full((2, 6), value))
+        for value in (1e9, -1e300)
+    )
+    assert_allclose(far, farther, rtol=1e-9)
