@@ -27,6 +27,7 @@ from skcalib._maps import CalibrationMap, Operation
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
 from skcalib.meta import (
+    BoostedCalibration,
     CalibratedClassifier,
     DenseCalibration,
     GroupCalibration,
@@ -86,8 +87,9 @@ def save(
     Parameters
     ----------
     calibrator : object
-        A fitted calibrator of skcalib, a `CalibratorSearch`, or a calibrator of a
-        package that names it in the entry points ``skcalib.calibrators``.
+        A fitted calibrator of skcalib, but for `BoostedCalibration`; a
+        `CalibratorSearch`, or a calibrator of a package that names it in the entry
+        points ``skcalib.calibrators``.
 
     path : str or path-like
         The file to write, which should end in ".json".
@@ -273,6 +275,11 @@ def _name_of(value: Any, base: type) -> str:
     """Return the name of the class of `value`, by which `load` will find it."""
     name, module = type(value).__name__, type(value).__module__
     found = _class_of(name, base)
+    if type(value) is BoostedCalibration:
+        raise TypeError(
+            f"{name} cannot be saved as JSON: its trees are objects of scikit-learn. "
+            "It can be pickled: joblib.dump(calibrator, path)."
+        )
     if found is None:
         raise TypeError(
             f"{name} is not known to skcalib.load. Its package has to name it in the "

@@ -2,6 +2,7 @@
 
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -257,8 +258,14 @@ def test_it_is_no_file_and_no_graph(tmp_path):
     pytest.importorskip("onnx")
     X, y, features = draw(100)
     boosted = quick().fit(X, y, features=features)
-    with pytest.raises(TypeError, match="BoostedCalibration"):
-        skcalib.save(boosted, tmp_path / "c.json")
+    for fitted in (boosted, quick().fit(X, y)):
+        with pytest.raises(TypeError, match=r"BoostedCalibration .* JSON: its trees"):
+            skcalib.save(fitted, tmp_path / "c.json")
+    joblib.dump(boosted, tmp_path / "c.joblib")
+    assert_array_equal(
+        joblib.load(tmp_path / "c.joblib").predict_proba(X, features=features),
+        boosted.predict_proba(X, features=features),
+    )
     to_onnx = pytest.importorskip("skcalib.export").to_onnx
     with pytest.raises(TypeError, match="BoostedCalibration cannot be exported"):
         to_onnx(boosted)
