@@ -191,7 +191,8 @@ class CalibrationAccumulator(BaseEstimator):
 
     def _wait(self, batch: Batch) -> None:
         """Let few rows wait for others, copied: the caller may fill the arrays anew."""
-        self._waiting.append(batch.joined([batch]))
+        # A new list: a shallow copy of the accumulator keeps the one there was.
+        self._waiting = [*self._waiting, batch.joined([batch])]
         self._n_waiting += batch.codes.shape[0]
         if self._n_waiting >= ROWS_AT_ONCE:
             self._add_waiting()

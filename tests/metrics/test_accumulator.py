@@ -1,5 +1,6 @@
 """What is added up batch by batch says the same as all rows at once."""
 
+import copy
 import json
 import pickle
 import subprocess
@@ -556,3 +557,13 @@ def test_a_label_of_numpy_is_written_as_json(label):
     content = json.loads(json.dumps(accumulator.to_dict()))
     again = CalibrationAccumulator.from_dict(content)
     assert again.merge(accumulator).n_samples_ == 6
+
+
+def test_rows_added_to_a_shallow_copy_are_its_own():
+    y, proba, _ = draw(12)
+    first = CalibrationAccumulator().update(y[:4], proba[:4])
+    second = copy.copy(first).update(y[4:10], proba[4:10])
+    first.update(y[10:], proba[10:])
+    assert (first.n_samples_, second.n_samples_) == (6, 10)
+    alone = CalibrationAccumulator().update(y[:10], proba[:10])
+    assert second.compute() == alone.compute()
