@@ -78,12 +78,23 @@ def named_candidates(calibrators):
         return dict(calibrators)
     named = {}
     seen: Counter[str] = Counter()
-    for calibrator in calibrators:
-        name = readable_name(calibrator)
+    for name, calibrator in map(_as_pair, calibrators):
         seen[name] += 1
         unique = name if seen[name] == 1 else f"{name} ({seen[name]})"
         named[unique] = calibrator
     return named
+
+
+def _as_pair(entry):
+    """Return the name of a calibrator, and the calibrator."""
+    pair = entry if isinstance(entry, tuple) else (readable_name(entry), entry)
+    if len(pair) != 2 or not isinstance(pair[0], str) or not hasattr(pair[1], "fit"):
+        raise TypeError(
+            f"calibrators holds {entry!r}, which is no calibrator and no pair of a "
+            "name and a calibrator. Pass a list of these, or a dict from name to "
+            "calibrator."
+        )
+    return pair
 
 
 def readable_name(calibrator):

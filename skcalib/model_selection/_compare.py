@@ -71,9 +71,9 @@ def compare_calibrators(
     Parameters
     ----------
     calibrators : list of calibrators or dict from name to calibrator
-        What to compare. None takes temperature, ensemble temperature, order-preserving,
-        Platt, beta, structured vector, vector, structured matrix scaling and strict
-        isotonic regression.
+        What to compare; a list may hold pairs of name and calibrator. None takes
+        temperature, ensemble temperature, order-preserving, Platt, beta, structured
+        vector, vector, structured matrix scaling and strict isotonic regression.
 
     X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
         Logits of held-out samples.

@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import sklearn
@@ -568,6 +570,24 @@ def test_what_is_no_map_of_logits_is_no_candidate(calibration_set, other, rule):
     search = CalibratorSearch([TemperatureScaling(), other], rule=rule)
     with pytest.raises(ValueError, match=f"{type(other).__name__} is no map of logits"):
         search.fit(*calibration_set)
+
+
+def test_pairs_of_name_and_calibrator_are_a_dict(calibration_set):
+    pairs = [("t", TemperatureScaling()), ("v", VectorScaling())]
+    search = clone(CalibratorSearch(pairs)).fit(*calibration_set)
+    named = CalibratorSearch(dict(pairs)).fit(*calibration_set)
+    assert search.cv_results_["name"] == named.cv_results_["name"] == ["t", "v"]
+    assert search.best_name_ == named.best_name_
+    table = compare_calibrators(pairs, *calibration_set, cv=2)
+    assert table.names == ["uncalibrated", "t", "v"]
+
+
+@pytest.mark.parametrize("entry", ["t", ("t",), (TemperatureScaling(), "t")])
+def test_what_is_neither_a_calibrator_nor_a_pair_is_named(calibration_set, entry):
+    mine = [TemperatureScaling(), entry]
+    for call in (CalibratorSearch(mine).fit, partial(compare_calibrators, mine)):
+        with pytest.raises(TypeError, match="a dict from name to calibrator"):
+            call(*calibration_set)
 
 
 def test_a_stack_needs_two_splits(calibration_set):
