@@ -11,6 +11,7 @@ from skcalib._validation._containers import (
     names_twice,
     readable,
     refuse_dask,
+    refuse_masked,
 )
 from skcalib._validation._dense import as_rows, check_class_axis, spread_weight
 from skcalib._validation._event import is_event
@@ -122,6 +123,7 @@ __all__ = [
     "readable",
     "refuse_dask",
     "refuse_index",
+    "refuse_masked",
     "rows_of_shares",
     "splits_of",
     "spread_weight",

@@ -129,6 +129,17 @@ def refuse_dates(values: Any, name: str) -> None:
             )
 
 
+def refuse_masked(values: Any, owner: str, name: str = "X") -> None:
+    """Refuse masked entries, which NumPy would read as if they were not."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"{name} is a masked array, {np.ma.count_masked(values)} of whose entries "
+            f"are masked, and {owner} needs all of them. Leave such rows out. Options "
+            "that a row of logits does not have are for OptionCalibration and "
+            "pad_options."
+        )
+
+
 def _types(values: Any) -> list[Any]:
     """Return the types of all columns; of nested lists that of the first entry."""
     while isinstance(values, (list, tuple)) and len(values) > 0:

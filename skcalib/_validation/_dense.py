@@ -12,6 +12,7 @@ from skcalib._validation._containers import (
     is_tensor,
     readable,
     refuse_dask,
+    refuse_masked,
 )
 
 
@@ -73,6 +74,7 @@ def as_rows(
     0.3
     """
     refuse_dask("as_rows", X)
+    refuse_masked(X, "as_rows")
     X = readable(X)
     if not (isinstance(X, np.ndarray) or is_stored(X) or is_tensor(X)):
         X = np.asarray(X)

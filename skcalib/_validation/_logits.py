@@ -42,6 +42,7 @@ from skcalib._validation._containers import (
     is_tensor,
     readable,
     refuse_dates,
+    refuse_masked,
 )
 from skcalib._validation._mistakes import refuse_swapped, warn_of_mistakes
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
@@ -73,6 +74,7 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
 
         return check_tensor_logits(estimator, X, reset=reset)
     name = name_of(estimator)
+    refuse_masked(X, name)
     like, X = X if is_standard(X) else None, readable(X)
     names = column_names(X)
     if not isinstance(X, np.memmap) and not is_stored(X):

@@ -26,6 +26,7 @@ from skcalib._validation import (
     column_names,
     readable,
     refuse_dask,
+    refuse_masked,
 )
 from skcalib.calibrators._densities import BinShift, DensityRatio
 
@@ -330,6 +331,8 @@ class DensityRatioCalibration(BaseCalibrator):
 
     def _split(self, X, features):
         """Return logits and features, from one block or from two."""
+        for name, values in (("X", X), ("features", features)):
+            refuse_masked(values, type(self).__name__, name)
         if self.n_logits is None:
             if features is not None:
                 features = check_array(

@@ -26,6 +26,7 @@ from skcalib._validation import (
     lone_class,
     readable,
     refuse_dask,
+    refuse_masked,
     splits_of,
 )
 from skcalib.calibrators import StructuredMatrixScaling
@@ -307,6 +308,7 @@ class BoostedCalibration(BaseCalibrator):
 
     def _check_features(self, features, n_rows, n_columns=None):
         """Return the features as the float32 that trees compare."""
+        refuse_masked(features, type(self).__name__, "features")
         names = column_names(features)
         known = check_array(
             readable(features),

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from skcalib import PlattScaling, TemperatureScaling, VectorScaling, logits_from_proba
+from skcalib import (
+    BoostedCalibration,
+    DensityRatioCalibration,
+    MultiLabelCalibration,
+    PlattScaling,
+    TemperatureScaling,
+    VectorScaling,
+    as_rows,
+    logits_from_proba,
+)
 from skcalib.metrics import expected_calibration_error, static_calibration_error
 
 DAYS = np.array(["2020-01-01", "2020-01-05", "2020-02-01"], dtype="datetime64[D]")
@@ -32,6 +41,30 @@ def test_a_column_of_dates_in_a_frame_is_refused():
         X = X.astype({"b": "datetime64[ns]"}) if library == "pandas" else X
         with pytest.raises(TypeError, match=r"X holds values of type [Dd]ate"):
             TemperatureScaling().fit(X, [0, 1, 0])
+
+
+def test_masked_entries_are_refused(calibration_set):
+    logits, y = calibration_set
+    masked = np.ma.masked_greater(logits, 5)
+    fitted = TemperatureScaling().fit(logits, y)
+    among = DensityRatioCalibration(n_logits=3)
+    for call in (
+        lambda: TemperatureScaling().fit(masked, y),
+        lambda: TemperatureScaling().partial_fit(masked, y),
+        lambda: MultiLabelCalibration().fit(masked, logits > 0),
+        lambda: among.fit(masked, y % 3),
+        lambda: fitted.predict_proba(masked),
+        lambda: fitted.predict(masked),
+        lambda: as_rows(masked.reshape(-1, 4, 1), class_axis=1),
+    ):
+        with pytest.raises(ValueError, match=r"X is a masked array, \d+ of whose"):
+            call()
+    for kind in (BoostedCalibration, DensityRatioCalibration):
+        with pytest.raises(ValueError, match="features is a masked array"):
+            kind().fit(logits, y, features=masked)
+    whole = np.ma.array(logits)
+    assert_array_equal(fitted.predict_proba(whole), fitted.predict_proba(logits))
+    assert TemperatureScaling().fit(whole, y).temperature_ == fitted.temperature_
 
 
 @pytest.mark.torch
