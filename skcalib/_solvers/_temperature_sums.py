@@ -96,6 +96,8 @@ def temperature_of(
 ) -> Result:
     """Minimise log-loss and prior of all rows, which are `n_samples`, over T > 0."""
     total = sums[-2]
+    if not total:  # No rows yet.
+        return Result(np.ones(1), 0.0, 0, CONVERGED)
     gap, misses = sums[-4:-2] / total
     values = sums[:-4].reshape(NODES, ORDERS) / total
     if not (values[:, 1].any() or gap):

@@ -14,7 +14,13 @@ from skcalib._solvers._result import Result
 from skcalib._solvers._temperature import PRIOR, fit_temperature
 from skcalib._solvers._temperature_search import search_temperature
 from skcalib._solvers._temperature_sums import sums_of_rows, temperature_of, weights_of
-from skcalib._validation import check_calibration_set, effective_number, preview
+from skcalib._validation import (
+    check_calibration_set,
+    column_on_host,
+    effective_number,
+    is_dask,
+    preview,
+)
 from skcalib._warnings import warn
 from skcalib.calibrators._scaling import divisions
 
@@ -27,6 +33,14 @@ def _by_log_loss(calibrator):
         f"objective={calibrator.objective!r} needs all rows at once; a stream is "
         'learned from with objective="log_loss".'
     )
+
+
+def _all_zero(sample_weight):
+    """Whether there are weights, and none above 0; those of Dask are not looked at."""
+    if sample_weight is None or is_dask(sample_weight):
+        return False
+    weight = np.asarray(column_on_host(sample_weight))
+    return weight.dtype.kind in "biuf" and weight.size > 0 and not weight.any()
 
 
 class TemperatureScaling(BaseCalibrator):
@@ -235,7 +249,9 @@ class TemperatureScaling(BaseCalibrator):
             True classes, or shares of all classes.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights, compared with those of all other rows.
+            Non-negative weights, compared with those of all other rows. All may be 0,
+            if the classes are known: nothing is added then, and the temperature is 1
+            while there is nothing else.
 
         classes : array-like of shape (n_classes,), default=None
             Label of each column, in the first call, where the first rows do not tell
@@ -260,11 +276,16 @@ class TemperatureScaling(BaseCalibrator):
                 f"classes={preview(list(given))} is not the same as before: "
                 f"{preview(list(known))}. Leave it out, or begin with a new one."
             )
+        # Rows of weight 0 add nothing, and are checked like others.
+        is_idle = given is not None and _all_zero(sample_weight)
+        if is_idle:
+            sample_weight = np.ones_like(column_on_host(sample_weight))
         data = check_calibration_set(
             self, X, y, sample_weight, given, reset=is_first, is_part=True
         )
         self.classes_ = data.classes
-        return self._add(sums_of_rows(data))
+        sums = sums_of_rows(data)
+        return self._add(np.zeros_like(sums) if is_idle else sums)
 
     @available_if(_by_log_loss)
     def merge(self, other: Self) -> Self:
@@ -296,7 +317,8 @@ class TemperatureScaling(BaseCalibrator):
     def _add(self, sums: NDArray[np.float64]) -> Self:
         """Find the temperature of all rows so far."""
         self.sums_: NDArray[np.float64] = getattr(self, "sums_", 0.0) + sums
-        n_samples = effective_number(*weights_of(self.sums_))
+        total, squares = weights_of(self.sums_)
+        n_samples = effective_number(total, squares) if total else 0.0
         self._take(temperature_of(self.sums_, n_samples, **self._options))
         return self
 

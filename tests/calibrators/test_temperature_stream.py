@@ -177,6 +177,23 @@ def test_weights_that_do_not_add_up_are_refused(calibration_set, weight):
         TemperatureScaling().partial_fit(X, y, np.full(600, weight))
 
 
+def test_rows_that_all_weigh_nothing_add_nothing(calibration_set):
+    X, y = calibration_set
+    expected = TemperatureScaling().partial_fit(X, y)
+    ts = TemperatureScaling().partial_fit(X, y).partial_fit(3 * X, y, np.zeros(600))
+    assert ts.temperature_ == expected.temperature_
+    assert_array_equal(ts.sums_, expected.sums_)
+    first = TemperatureScaling().partial_fit(X[:5], y[:5], [0] * 5, classes=range(4))
+    assert first.temperature_ == 1
+    assert first.merge(ts).temperature_ == expected.temperature_
+    with pytest.raises(ValueError, match="at least one non-zero number"):
+        TemperatureScaling().partial_fit(X, y, np.zeros(600))
+    with pytest.raises(ValueError, match="shape == "):
+        ts.partial_fit(X, y, np.zeros(5))
+    with pytest.raises(ValueError, match="does not name"):
+        ts.partial_fit(X[:1], [7], [0.0])
+
+
 def test_fit_begins_anew_and_so_do_parts_after_it(calibration_set):
     X, y = calibration_set
     ts = TemperatureScaling().partial_fit(X[:50], y[:50]).fit(X, y)
