@@ -63,9 +63,8 @@ class Read:
     def __init__(self, batch: Batch, path: Path) -> None:
         # With labels in a file of their own, the key names those.
         labels_key = batch.labels_key if batch.labels is None else None
-        request = Request(
-            "probabilities", batch.proba_key, labels_key, batch.groups_key
-        )
+        keys = batch.proba_key, labels_key, batch.groups_key
+        request = Request("probabilities", *keys, option="--proba-key")
         values, labels, self.names = read_rows(path, request)
         if batch.labels is not None:
             labels = read_labels(batch.labels, batch.labels_key)

@@ -165,7 +165,7 @@ def _read_npy(path: Path, request: Request) -> Rows:
     array: Any = np.lib.format.open_memmap(path, mode="r")
     if request.key is not None:
         raise DataError(
-            f"{path} holds one array without a name; leave out --{request.role}-key."
+            f"{path} holds one array without a name; leave out {request.key_option}."
         )
     is_scores = request.role in ("logits", "probabilities")
     if is_scores and array.dtype.kind in "fiu" and stays_in_file(array):

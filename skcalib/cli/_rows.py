@@ -41,7 +41,8 @@ class Request(NamedTuple):
     """What to look for in a file; a key is the name of an array or of columns.
 
     `apart` names a column that holds neither values nor labels. With `by_name` the key
-    lists several inputs of a model.
+    lists several inputs of a model. `option` is what the key is given by, where it is
+    not named after the role.
     """
 
     role: Role
@@ -49,6 +50,12 @@ class Request(NamedTuple):
     labels_key: str | None = None
     apart: str | None = None
     by_name: bool = False
+    option: str | None = None
+
+    @property
+    def key_option(self) -> str:
+        """The option of the command line that gives the key."""
+        return self.option or f"--{self.role}-key"
 
     @property
     def keys(self) -> list[str]:
@@ -108,21 +115,23 @@ def choose(
     """Return the names of the array that is asked for, and of that of its labels."""
     names = list(held)
     check_names(path, names)
-    name = find_name(names, request.role, request.key)
+    name = find_name(names, request.role, request.key, request.key_option)
     if name is None and len(names) == 1:
         name = names[0]
     if name is None:
         listed = ", ".join(f"{name} ({held[name]})" for name in names)
         raise DataError(
             f"{path} has no array that can be taken for the {request.role}. It "
-            f"holds {listed or 'none'}. Name one with --{request.role}-key."
+            f"holds {listed or 'none'}. Name one with {request.key_option}."
         )
     if request.role == "labels":
         return name, None
     return name, find_name(names, "labels", request.labels_key)
 
 
-def find_name(names: list[str], role: Role, key: str | None) -> str | None:
+def find_name(
+    names: list[str], role: Role, key: str | None, option: str | None = None
+) -> str | None:
     """Return `key`, or the one name that is usual for the role, or None."""
     if key is not None:
         if key not in names:
@@ -134,7 +143,7 @@ def find_name(names: list[str], role: Role, key: str | None) -> str | None:
     if len(usual) > 1:
         raise DataError(
             f"Several names may stand for the {role}: {', '.join(usual)}. "
-            f"Choose one with --{role}-key."
+            f"Choose one with {option or f'--{role}-key'}."
         )
     return usual[0] if usual else None
 

@@ -52,6 +52,19 @@ def test_tables_and_groups_are_read(skcalib, tmp_path):
     assert state == json.loads((tmp_path / "state.json").read_text())
 
 
+def test_the_option_of_the_command_is_named(skcalib, batches):
+    with np.load(batches / "calm.npz") as calm:
+        y, proba = calm["y"], calm["proba"]
+    np.savez(batches / "none.npz", logits=np.log(proba), y=y)
+    np.savez(batches / "two.npz", proba=proba, probabilities=proba, y=y)
+    np.save(batches / "one.npy", proba)
+    for arguments in (["none.npz"], ["two.npz"], ["one.npy", "--proba-key", "p"]):
+        refused = skcalib("monitor", "state.json", "--proba", *arguments)
+        assert refused.code == UNUSABLE
+        assert "--proba-key" in refused.err
+        assert "--probabilities-key" not in refused.err
+
+
 def test_parquet_is_read(skcalib, tmp_path):
     pandas = pytest.importorskip("pandas")
     y, proba = draw_stream(np.random.default_rng(0), 100, 2)
