@@ -93,7 +93,8 @@ class Objective:
         device = network.device
         # Sums run in float64 where the device has it.
         self.sum_dtype = torch.float32 if device.type == "mps" else torch.float64
-        self._codes = torch.as_tensor(self.codes, device=device).long()
+        # Copied: torch warns of labels that must not be written to, as of a series.
+        self._codes = torch.from_numpy(np.array(self.codes)).to(device).long()
         # So that gradients neither overflow nor vanish in half precision.
         self.weight_of_mean_one = self._scalar(self.weight / self.weight.mean())
         self._bounds = None

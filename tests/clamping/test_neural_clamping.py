@@ -568,3 +568,18 @@ def test_progress_goes_to_the_error_stream(monkeypatch):
     lines = stream.getvalue().splitlines()
     assert len(lines) == len(nc.loss_curve_)
     assert lines[0].startswith("[NeuralClamping] epoch 1: loss ")
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_and_labels_that_must_not_be_written_to_are_taken_quietly():
+    X, y = draw(100)
+    expected = NeuralClamping(torch.nn.Identity()).fit(X, y).predict_proba(X)
+    for part in (X, y):
+        part.flags.writeable = False
+    warned_always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        proba = NeuralClamping(torch.nn.Identity()).fit(X, y).predict_proba(X)
+    finally:
+        torch.set_warn_always(warned_always)
+    assert_array_equal(proba, expected)
