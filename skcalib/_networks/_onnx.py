@@ -49,7 +49,7 @@ class SessionLogits:
         self._session = session
         self._readout: Readout | None = None
 
-    def __call__(self, x: Tensor | None = None, **named: Tensor) -> Tensor:
+    def __call__(self, x: Tensor | None = None, /, **named: Tensor) -> Tensor:
         rows: Any = {name: part.numpy() for name, part in named.items()}
         n_rows = next(iter(named.values()), x).shape[0]  # type: ignore[union-attr]
         rows = rows if x is None else x.numpy()

@@ -26,8 +26,9 @@ class ClampedNetwork(nn.Module):
     """Inputs to probabilities: filter and shift, clip, run the network, calibrate.
 
     With `at_site`, what is changed is the tensor at the site of an `OnnxModule` or a
-    `SiteModule`; else of several inputs the one of the name `site`. The network stays
-    in eval mode whatever mode the module is put in, and its parameters are not trained.
+    `SiteModule`; else of several inputs the one of the name `site`. `is_named` says
+    that inputs came by name when it was fitted. The network stays in eval mode whatever
+    mode the module is put in, and its parameters are not trained.
     """
 
     delta: Tensor
@@ -44,6 +45,7 @@ class ClampedNetwork(nn.Module):
         *,
         at_site: bool = False,
         site: str | None = None,
+        is_named: bool = False,
     ) -> None:
         super().__init__()
         low, high = (None, None) if feasible_range is None else feasible_range
@@ -56,13 +58,16 @@ class ClampedNetwork(nn.Module):
         self.calibration = calibration
         self.at_site = at_site
         self.site = site
+        self.is_named = is_named
         self.eval()
 
-    def forward(self, x: Any = None, **named: Tensor) -> Tensor:
+    def forward(self, x: Any = None, /, **named: Tensor) -> Tensor:
         """Map inputs of shape (n, ...) to probabilities of shape (n, n_classes).
 
-        Several inputs come as keywords, or as a mapping.
+        Several inputs come as keywords, one of which may be `x`, or as a mapping.
         """
+        if not self.is_named and [*named] == ["x"]:
+            x = named.pop("x")
         if named or isinstance(x, Mapping):
             x = NamedRows(named or x)
         proba: Tensor = self.calibration(as_logits(self.logits(x), x.shape[0]))
@@ -154,6 +159,7 @@ def _clamped(
         calibration,
         at_site=at_site,
         site=clamping.site,
+        is_named=clamping.input_names_ is not None,
     )
 
 

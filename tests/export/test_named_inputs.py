@@ -194,3 +194,44 @@ def test_one_of_two_real_inputs_is_perturbed_everywhere(site):
     expected = again.predict_proba(X)
     assert_allclose(served(calibrate_onnx_model(None, again), X), expected, atol=1e-5)
     assert_allclose(to_torch(again)(**tensors(X)), expected, atol=1e-5)
+
+
+class NamedX(torch.nn.Module):
+    """Has an input of the name by which others call a single one."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.of_x = torch.nn.Linear(8, 4)
+
+    def forward(self, x, ids):
+        return self.of_x(x) + ids[:, None] * self.of_x.bias
+
+
+def test_an_input_named_x_is_passed_by_its_name():
+    rng = np.random.default_rng(0)
+    X = {"x": rng.standard_normal((40, 8), np.float32), "ids": np.arange(40) % 3}
+    y = rng.integers(0, 4, 40)
+    written = as_onnx(NamedX(), X)
+    for network in (NamedX(), written):
+        clamping = NeuralClamping(network, site="x", **FULL).fit(X, y)
+        expected = clamping.predict_proba(X)
+        module = to_torch(clamping)
+        assert_allclose(module(**tensors(X)), expected, atol=1e-5)
+        assert_allclose(module(tensors(X)), expected, atol=1e-5)
+    frozen = OnnxLogits(written).fit(X)
+    with torch.no_grad():
+        logits = NamedX()(**tensors(X))
+    assert_allclose(frozen.transform(X), logits, atol=1e-5)
+
+
+def test_a_single_input_without_a_name_may_be_called_x():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 8), np.float32), rng.integers(0, 4, 40)
+    clamping = NeuralClamping(torch.nn.Linear(8, 4), **FULL).fit(X, y)
+    module, x = to_torch(clamping), torch.as_tensor(X)
+    assert_allclose(module(x=x), module(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(module, x)
+    assert_allclose(traced(x), module(x))

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from onnx import helper, numpy_helper  # noqa: E402
 
 from skcalib._networks._inputs import Inputs  # noqa: E402
+from skcalib._networks._named import NamedRows  # noqa: E402
 from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.clamping._perturbation import Full  # noqa: E402
@@ -146,6 +147,22 @@ def test_a_network_without_gradient_runs_forward_only():
     assert_allclose(objective.logits(delta), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(NotDifferentiableError, match="gradient_free"):
         objective.value_and_gradient(delta, 0.0)
+
+
+def test_an_input_named_x_is_one_of_several_without_a_gradient():
+    w = np.random.default_rng(0).normal(size=(3, 3))
+    model = parsed(
+        """two (float[n, 3] x, float[n, 3] z) => (float[n, 3] p) {
+        a = Floor(x)  b = Add(a, z)  y = MatMul(b, w)  p = Softmax(y) }""",
+        w=w,
+    )
+    x, z = 5 * np.random.default_rng(1).normal(size=(2, 10, 3)).astype(np.float32)
+    network = open_network(model, site="x")
+    assert not network.differentiable
+    inputs = Inputs(NamedRows({"x": x, "z": z}), network, 4)
+    objective = Objective(network, inputs, np.arange(10) % 3)
+    expected = (np.floor(x) + z) @ np.float32(w)
+    assert_allclose(objective.logits(np.zeros(3)), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu
