@@ -18,10 +18,24 @@ Black Box Predictors", 2018], BBSE with soft predictions: of the mean probabilit
 the new rows and M with the mean probabilities of each class as columns, pi solves
 M pi = m, here by least squares under pi >= 0 and sum(pi) = 1. It needs no calibration.
 
-Intervals are percentiles over resampled rows. For the mixture each replicate takes one
-Newton step from the maximum with its own gradient, since the maximum moves by
-O(n^-1/2) and what a second step would add is O(1/n).
+Intervals are percentiles of replicates in which every row has a random weight from the
+exponential distribution (the Bayesian bootstrap of Rubin, 1981) and the shares are as
+free as the rows: the prior above is left out, since an estimate that was drawn to f
+varies less than it is wrong. Few rows say too little of themselves: of a single one all
+replicates are the same. So there are two sets of replicates, and the interval reaches
+from the smaller lower to the larger upper end. In one, rows come in addition of which
+the class is certain, half of one for every class on average, with weights from the
+gamma distribution of that mean (the posterior bootstrap of Fong, Lyddon & Holmes,
+2019); in the other there are none. Where every row tells its class, the first has the
+posterior of the counts under Jeffreys' prior, and the second that under Haldane's,
+which many classes do not draw together. Then the interval is widened to the estimate.
+
+For the mixture each replicate takes one Newton step with its own gradient from the
+maximum under mean weights, since the maximum moves by O(n^-1/2) and what a second step
+would add is O(1/n); where every row tells its class, nothing is left to add.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +55,8 @@ N_FOLDS = 5
 _TOL, _MAX_ITER = 1e-9, 200
 # Weight of the equation sum(pi) = 1 beside those of the moments.
 _SUM_WEIGHT = 1e4
+# Rows of a certain class that a replicate has in addition, for each class, on average.
+_MORE_ROWS = 0.5
 
 
 def by_likelihood(log_proba: Array, old: Array, prior: float) -> Array:
@@ -73,27 +89,67 @@ def choose_prior(log_proba: Array, old: Array, random: np.random.RandomState) ->
     return PRIORS[choose(gains, np.ones(n_rows), one_standard_error=False)]
 
 
-def replicates_of_likelihood(
-    log_proba: Array,
-    old: Array,
-    shares: Array,
-    prior: float,
-    counts: NDArray[np.intp],
-) -> Array:
-    """Return the shares of resampled rows; `counts` is (n_replicates, n_rows)."""
-    # Where nothing seems to have moved, the strongest finite prior says how surely.
-    prior = min(prior, PRIORS[1])
+class Weights(NamedTuple):
+    """Of each replicate, the weights of the rows and of more rows, one a class."""
+
+    rows: Array
+    more: Array
+
+    @property
+    def sets(self) -> tuple["Weights", "Weights"]:
+        """Return the weights with the rows that come in addition, and without."""
+        return self, Weights(self.rows, np.zeros_like(self.more))
+
+
+def draw_weights(
+    n_replicates: int, shape: tuple[int, ...], random: np.random.RandomState
+) -> Weights:
+    """Return random weights for rows and classes of this shape."""
+    n_rows, n_classes = shape
+    return Weights(
+        random.standard_exponential((n_replicates, n_rows)),
+        random.standard_gamma(_MORE_ROWS, (n_replicates, n_classes)),
+    )
+
+
+def interval_of(sets: list[Array], shares: Array, level: float) -> Array:
+    """Return both ends by sets of replicates, in which the shares have to lie."""
+    tail = (1 - level) / 2
+    ends = np.array([np.quantile(drawn, [tail, 1 - tail], axis=0) for drawn in sets])
+    low = np.minimum(ends[:, 0].min(axis=0), shares)
+    return np.array([low, np.maximum(ends[:, 1].max(axis=0), shares)])
+
+
+def replicates_of_likelihood(log_proba: Array, old: Array, weights: Weights) -> Array:
+    """Return the shares of the largest likelihood of each replicate."""
+    rows, more = weights
     log_ratio = log_proba - np.log(old)
+    prior = np.full(old.size, _MORE_ROWS if more.any() else 0.0)
+    ones = np.ones(log_proba.shape[0])
+    shares = fit_mixture(log_ratio, ones, prior=prior, tol=_TOL, max_iter=_MAX_ITER).x
     ratio = np.exp(log_ratio - log_ratio.max(axis=1, keepdims=True))
     ratio /= (ratio @ shares)[:, np.newaxis]
-    total = log_proba.shape[0] + prior
-    pull = prior * old / shares
-    hessian = (ratio.T @ ratio + np.diag(pull / shares)) / total
-    found = np.empty((counts.shape[0], old.size))
-    for b, gain in enumerate((counts @ ratio + pull) / total):
-        new = np.maximum(shares + bounded_step(1 - gain, hessian, -shares), 0)
+    # Without a prior a share may be zero, and takes no part in it.
+    divisor = np.where(prior > 0, shares, 1)
+    hessian = ratio.T @ ratio + np.diag(prior / divisor**2)
+    gains = rows @ ratio + more / divisor
+    # In units of the weight that the Hessian has.
+    total = ones.size + prior.sum()
+    gains *= (total / (rows.sum(axis=1) + more.sum(axis=1)))[:, np.newaxis]
+    found = np.empty_like(gains)
+    for b, gain in enumerate(gains):
+        new = np.maximum(shares + bounded_step(total - gain, hessian, -shares), 0)
         found[b] = new / new.sum()
     return found
+
+
+def replicates_of_moments(proba: Array, class_means: Array, weights: Weights) -> Array:
+    """Return the shares that explain the mean of each replicate."""
+    rows, more = weights
+    # A row of a certain class counts as the mean of that class.
+    sums = rows @ proba + more @ class_means.T
+    means = sums / sums.sum(axis=1, keepdims=True)
+    return np.array([by_moments(mean, class_means) for mean in means])
 
 
 def by_moments(mean: Array, class_means: Array) -> Array:

@@ -25,8 +25,11 @@ from skcalib._solvers._class_shares import (
     by_likelihood,
     by_moments,
     choose_prior,
+    draw_weights,
+    interval_of,
     p_value_of_means,
     replicates_of_likelihood,
+    replicates_of_moments,
 )
 from skcalib._validation import (
     check_logits,
@@ -78,7 +81,7 @@ class PriorShift(BaseCalibrator):
         Level of the intervals, share by share.
 
     random_state : int, RandomState instance or None, default=0
-        Seed of the bootstrap.
+        Seed of the bootstrap, and of the folds of held-out rows.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default columns of a data frame that are
@@ -97,8 +100,11 @@ class PriorShift(BaseCalibrator):
         The shares that `predict_proba` is for.
 
     priors_interval_ : ndarray of shape (2, n_classes) or None
-        Ends of the intervals of estimated shares, from the rows given to
-        `update_priors`; what the calibration set leaves open is not in them.
+        Ends of the intervals of estimated shares, each of which holds the true share
+        of where the rows came from with about the probability `confidence_level`: what
+        the rows given to `update_priors` leave open, if only the shares moved. By "em"
+        too, they are those of shares that are not drawn to the old ones, widened to
+        hold `priors_`. What the calibration set leaves open is not in them.
 
     shift_p_value_ : float or None
         P-value of the hypothesis that these rows have the mean probabilities of the
@@ -125,6 +131,11 @@ class PriorShift(BaseCalibrator):
     rows more had come with those, or infinitely many, whichever makes held-out rows
     likeliest: few rows of many classes do not move them by noise. "bbse" has no such
     guard, and with a hundred classes may be worse than no correction.
+
+    The intervals are percentiles of a bootstrap without the guard: how sure one is of
+    the old shares cannot be seen in the rows. Its rows have random weights, and half a
+    row of every class comes in addition where that makes the interval wider, so that a
+    single row leaves nearly everything open.
 
     References
     ----------
@@ -264,32 +275,38 @@ class PriorShift(BaseCalibrator):
         told = evaluate(CalibrationMap(*front), source)
         told = column_on_host(told).astype(np.float64)
         self.n_unlabelled_ = told.shape[0]
-        self.priors_, drawn = self._estimated(told)
-        tail = (1 - self.confidence_level) / 2
-        self.priors_interval_ = (
-            np.quantile(drawn, [tail, 1 - tail], axis=0) if self.n_bootstrap else None
-        )
+        random = check_random_state(self.random_state)
+        self.priors_ = self._estimated(told, random)
+        self.priors_interval_ = self._interval(told, random)
         self.shift_p_value_ = p_value_of_means(
             self._mean, self._covariance, self._n_fit, np.exp(told)
         )
         return self
 
-    def _estimated(self, told):
-        """Return the shares behind log-probabilities, and those of replicates."""
-        n_rows = told.shape[0]
-        random = check_random_state(self.random_state)
-        # A sample of rows with replacement is how often each is drawn.
-        share = np.full(n_rows, 1 / n_rows)
-        counts = random.multinomial(n_rows, share, self.n_bootstrap)
+    def _estimated(self, told, random):
+        """Return the shares behind log-probabilities."""
+        if self.method == "bbse":
+            return by_moments(np.exp(told).mean(axis=0), self._class_means)
+        old = self.fit_priors_
+        return by_likelihood(told, old, choose_prior(told, old, random))
+
+    def _interval(self, told, random):
+        """Return the ends of the interval of each share, None without replicates."""
+        if not self.n_bootstrap:
+            return None
+        weights = draw_weights(self.n_bootstrap, told.shape, random)
         if self.method == "em":
-            old = self.fit_priors_
-            prior = choose_prior(told, old, random)
-            found = by_likelihood(told, old, prior)
-            return found, replicates_of_likelihood(told, old, found, prior, counts)
-        proba = np.exp(told)
-        found = by_moments(proba.mean(axis=0), self._class_means)
-        means = counts @ proba / n_rows
-        return found, np.array([by_moments(m, self._class_means) for m in means])
+            drawn = [
+                replicates_of_likelihood(told, self.fit_priors_, each)
+                for each in weights.sets
+            ]
+        else:
+            proba = np.exp(told)
+            drawn = [
+                replicates_of_moments(proba, self._class_means, each)
+                for each in weights.sets
+            ]
+        return interval_of(drawn, self.priors_, self.confidence_level)
 
     def calibration_map(self) -> Any:
         """Return the calibrator's map and the offset."""

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.stats import beta
 
 import skcalib
 from skcalib import IsotonicCalibration, PriorShift, TemperatureScaling
@@ -98,6 +99,70 @@ def test_intervals_cover_and_the_test_keeps_its_level(method):
     assert np.mean(covered) > 0.88
     # More than 8 of 60 at 5 % come with a chance below 0.5 %.
     assert (np.array(p_values) < 0.05).sum() <= 8
+
+
+@pytest.mark.parametrize("shares", [[1 / 3, 1 / 3, 1 / 3], [0.4, 0.33, 0.27]])
+def test_intervals_cover_shares_that_hardly_moved(shares):
+    # The estimate is drawn to the old shares here, and varies less than it is wrong.
+    shift = fitted(n_bootstrap=100)
+    covered = []
+    for seed in range(1, 21):
+        low, high = shift.update_priors(
+            draw_problem(200, shares, seed)[0]
+        ).priors_interval_
+        assert (low <= shift.priors_).all()
+        assert (shift.priors_ <= high).all()
+        covered.append((low <= shares) & (shares <= high))
+    assert np.mean(covered) > 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["em", "bbse"])
+@pytest.mark.parametrize("n_rows", [20, 1000])
+def test_intervals_cover_shares_however_far_they_moved(method, n_rows):
+    shift = fitted(method=method)
+    for shares in ([0.37, 0.33, 0.3], [0.6, 0.2, 0.2], [0.97, 0.02, 0.01]):
+        covered = []
+        for seed in range(1, 41):
+            shift.update_priors(draw_problem(n_rows, shares, seed)[0])
+            low, high = shift.priors_interval_
+            covered.append((low <= shares) & (shares <= high))
+        assert np.mean(covered) > 0.88
+
+
+@pytest.mark.parametrize("method", ["em", "bbse"])
+def test_intervals_of_few_rows_are_wide_and_of_many_narrow(method):
+    shift = fitted(method=method)
+    widths = []
+    for n_rows in (1, 10, 100, 1000):
+        X, _ = draw_problem(n_rows, SHARES, seed=1)
+        low, high = shift.update_priors(X).priors_interval_
+        assert ((low >= 0) & (high <= 1)).all()
+        widths.append((high - low).min())
+    assert widths[0] > 0.5
+    assert widths[-1] < 0.1
+    assert (np.diff(widths) < 0).all()
+
+
+def test_intervals_are_those_of_counts_where_every_row_tells_its_class():
+    # The lower ends are those of Haldane's prior, the upper ones those of Jeffreys'.
+    told = np.repeat([0, 1, 2], [190, 9, 1])
+    shift = PriorShift(TemperatureScaling(), n_bootstrap=2000)
+    shift.fit(*draw_problem(6000, np.full(3, 1 / 3)))
+    low, high = shift.update_priors(100 * np.eye(3)[told]).priors_interval_
+    n_told = np.bincount(told)
+    by_jeffreys = beta.ppf(0.975, n_told[1:] + 0.5, 200 - n_told[1:] + 1)
+    by_haldane = beta.ppf(0.025, n_told[1:], 200 - n_told[1:])
+    assert_allclose(high[1:], by_jeffreys, rtol=0.08)
+    assert_allclose(low[1:], by_haldane, rtol=0.15)
+
+
+@pytest.mark.parametrize("method", ["em", "bbse"])
+def test_the_estimate_does_not_depend_on_the_replicates(method):
+    X, _ = draw_problem(300, SHARES, seed=1)
+    few, none = (fitted(method=method, n_bootstrap=n).update_priors(X) for n in (5, 0))
+    assert_allclose(few.priors_, none.priors_, rtol=0)
+    assert none.priors_interval_ is None
 
 
 def test_resampled_scores_are_corrected():
