@@ -62,7 +62,9 @@ class PriorShift(BaseCalibrator):
     priors : "estimate", array-like of shape (n_classes,) or dict, default="estimate"
         The shares of the classes where the model serves: an array in the order of
         `classes_`, a dict from label to share, or "estimate" to leave them as they were
-        until `update_priors` is called.
+        until `update_priors` is called. A pandas Series is read by the labels in its
+        index, in any order; only where the index is the default one, and its numbers
+        are not the classes, by position.
 
     method : {"em", "bbse"}, default="em"
         How `update_priors` estimates: by maximum likelihood, as the EM algorithm of
@@ -320,7 +322,7 @@ class PriorShift(BaseCalibrator):
 def _as_shares(given, classes, name):
     """Return shares in the order of the classes, all above zero."""
     labels = classes.tolist()
-    if hasattr(given, "to_dict") and list(given.index) != [*range(len(given))]:
+    if hasattr(given, "to_dict") and not _is_unnamed(given.index, labels):
         # A series by label, such as value_counts gives, most frequent first.
         given = given.to_dict()
     if isinstance(given, Mapping):
@@ -345,3 +347,13 @@ def _as_shares(given, classes, name):
         )
     shares = np.maximum(shares, SMALLEST_SHARE)
     return shares / shares.sum()
+
+
+def _is_unnamed(index, labels):
+    """Whether an index of pandas counts the shares, and does not name their classes."""
+    # Only a RangeIndex has a step: what a series has that was given no index.
+    return (
+        getattr(index, "step", None) == 1
+        and index.start == 0
+        and set(index) != set(labels)
+    )

@@ -264,6 +264,30 @@ def test_shares_by_label_are_not_taken_by_position():
     assert_allclose(shift.priors_, [0.3, 0.1, 0.6])
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+@pytest.mark.parametrize("name", ["priors", "sampling_priors"])
+def test_an_index_of_the_classes_names_them_in_any_order(name, order):
+    pandas = pytest.importorskip("pandas")
+    X, y = draw_problem(500, SHARES)
+    shares = pandas.Series(SHARES)[order]
+    shift = PriorShift(**{name: shares}, classes=[2, 1, 0]).fit(X[:, ::-1], y)
+    found = shift.priors_ if name == "priors" else shift.fit_priors_
+    assert_allclose(found, SHARES[::-1])
+    default = pandas.Series(SHARES)  # A RangeIndex of the same labels.
+    again = PriorShift(**{name: default}, classes=[2, 1, 0]).fit(X[:, ::-1], y)
+    assert_allclose(again.predict_proba(X), shift.predict_proba(X))
+
+
+def test_only_a_default_index_is_read_by_position():
+    pandas = pytest.importorskip("pandas")
+    X, y = draw_problem(500, SHARES)
+    y = np.array(["a", "b", "c"])[y]
+    shift = PriorShift(priors=pandas.Series(SHARES)).fit(X, y)
+    assert_allclose(shift.priors_, SHARES)
+    with pytest.raises(ValueError, match=r"Missing are \['a', 'b', 'c'\]"):
+        PriorShift(priors=pandas.Series(SHARES, index=[0, 2, 1])).fit(X, y)
+
+
 def test_a_class_that_never_occurred_does_not_take_the_rows():
     X, y = draw_problem(4000, [0.5, 0.5, 0])
     shift = PriorShift(TemperatureScaling(), classes=[0, 1, 2]).fit(X, y)
