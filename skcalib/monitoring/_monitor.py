@@ -157,6 +157,9 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         "classes": ["array-like", None],
     }
 
+    # Before the first rows.
+    n_rows_ = 0
+
     def __init__(
         self,
         calibrator: Any = None,

@@ -333,6 +333,7 @@ def test_nothing_is_recalibrated_from_nothing():
         with pytest.raises(NotFittedError, match="call update first"):
             getattr(CalibrationMonitor(), name)()
     assert CalibrationMonitor().evidence_ == 0
+    assert CalibrationMonitor().n_rows_ == 0
     assert not CalibrationMonitor().alarm_
 
 
@@ -383,7 +384,9 @@ def test_what_came_as_log_odds_is_recalibrated_as_log_odds():
 
 
 def test_an_hour_without_traffic_changes_nothing():
-    assert not hasattr(CalibrationMonitor().update([], []), "classes_")
+    idle = CalibrationMonitor().update([], [])
+    assert not hasattr(idle, "classes_")
+    assert idle.n_rows_ == 0
     monitor = watched()
     state = monitor.to_dict()
     assert monitor.update([], np.empty((0, 3))).to_dict() == state
