@@ -1,6 +1,6 @@
 """Checks of user input, with errors that say what came and what is needed."""
 
-from skcalib._validation._column_classes import preview, refuse_index
+from skcalib._validation._column_classes import both_of_bool, preview, refuse_index
 from skcalib._validation._containers import (
     column_names,
     column_on_host,
@@ -75,6 +75,7 @@ __all__ = [
     "Rows",
     "as_repetitions",
     "as_rows",
+    "both_of_bool",
     "check_all_known",
     "check_answers",
     "check_batch",

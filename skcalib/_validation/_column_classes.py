@@ -90,6 +90,14 @@ def _what_to_do(parameter: str) -> str:
     )
 
 
+def both_of_bool(y: NDArray[Any]) -> NDArray[Any]:
+    """Return False and True for labels that are bool, of which one may not occur.
+
+    Others are returned as they are. Only a single column says that there are two.
+    """
+    return np.array([False, True]) if y.dtype.kind == "b" else y
+
+
 def columns_of_labels(
     present: NDArray[Any], named: NDArray[Any], parameter: str, holds: str
 ) -> NDArray[np.intp]:

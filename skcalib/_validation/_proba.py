@@ -19,6 +19,7 @@ from skcalib._blocks import (
 )
 from skcalib._numerics import largest_column
 from skcalib._validation._column_classes import (
+    both_of_bool,
     classes_of_columns,
     columns_of_labels,
     preview,
@@ -282,13 +283,16 @@ def _read(
         codes = check_event(y, array, labels)
         return _Given(codes, proba, [0, 1], is_unnamed=False, is_event=True)
     names = column_names(y_proba)
+    seen = both_of_bool(y) if is_single else y
     if labels is None and names is not None:
-        labels = classes_of_columns(np.unique(y), names, "labels")
+        labels = classes_of_columns(np.unique(seen), names, "labels")
         if is_single and labels is not None and pos_label is None:
             pos_label = labels[1]
     if labels is None and numbered:
         codes, classes = _column_numbers(y, proba.shape[1])
     else:
+        if labels is None and seen is not y:
+            labels = seen
         codes, classes = _encode(y, proba.shape[1], labels, is_single)
     column = _positive_column(classes, pos_label, is_single)
     if is_single and column == 0:

@@ -10,10 +10,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._validation import (
+    both_of_bool,
     check_groups,
     check_proba,
     check_proba_rows,
     column_names,
+    column_on_host,
     encode_labels,
     readable,
 )
@@ -62,7 +64,8 @@ def check_rows(
         check_order(column_names(proba), labels)
     if labels is None:
         name, names = type(monitor).__name__, column_names(proba)
-        labels, _ = encode_labels(name, y, rows.shape[1], None, names)
+        seen = both_of_bool(np.asarray(column_on_host(y))) if is_column(proba) else y
+        labels, _ = encode_labels(name, seen, rows.shape[1], None, names)
     codes, rows, _ = check_proba(y, rows if is_column(proba) else proba, labels)
     return codes, rows, np.asarray(labels)
 

@@ -77,8 +77,9 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of the probabilities. By default those of `calibrator`;
-        else integer labels are column numbers, and other labels of the first batch, if
-        they are as many as the columns, stand for them in sorted order.
+        else integer labels are column numbers, bool labels beside a single column are
+        of both classes, and other labels of the first batch, if they are as many as the
+        columns, stand for them in sorted order.
 
     Attributes
     ----------

@@ -488,3 +488,15 @@ def test_a_change_within_what_is_merged_is_dated_there():
     changed = watched(seed=1, n_rows=2000, factor=1.5, monitor=watched(n_rows=2000))
     fresh = CalibrationMonitor().merge(changed)
     assert abs(fresh.change_point_ - changed.change_point_) < 200
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_bool_labels_beside_one_column_may_lack_a_class_at_first(value):
+    monitor = CalibrationMonitor().update([value, value], [0.3, 0.6])
+    assert monitor.classes_.tolist() == [False, True]
+    monitor.update([not value, value], [0.4, 0.5]).update(value, 0.5)
+    again = CalibrationMonitor().update([value, value, not value], [0.3, 0.6, 0.4])
+    again.update([value, value], [0.5, 0.5])
+    assert monitor.n_rows_ == 5
+    assert monitor.report().accuracy == again.report().accuracy
+    assert monitor.report().confidence == pytest.approx(again.report().confidence)

@@ -112,6 +112,32 @@ def test_bool_labels_find_their_columns():
     assert_array_equal(only_true[0], [1, 1])
 
 
+@pytest.mark.parametrize("value", [False, True])
+def test_bool_labels_beside_one_column_are_two_classes_also_if_one_occurs(value):
+    y, p = np.full(2, value), np.array([0.2, 0.7])
+    for labels in (y, y.tolist()):
+        for column in (p, p[:, np.newaxis]):
+            codes, proba, _ = check_proba(labels, column)
+            assert_array_equal(codes, [int(value)] * 2)
+            assert_allclose(proba[:, 1], p)
+    codes, proba, _ = check_proba(y, p, pos_label=False)
+    assert_array_equal(codes, [int(value)] * 2)
+    assert_allclose(proba[:, 0], p)
+    with pytest.raises(ValueError, match="Name the class of each column"):
+        check_proba(y, np.column_stack([1 - p, p]))
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_a_column_named_false_is_of_that_class_also_if_one_occurs(value):
+    pandas = pytest.importorskip("pandas")
+    p = np.array([0.2, 0.7])
+    for name in (False, True):
+        frame = pandas.DataFrame({str(name): p})
+        codes, proba, _ = check_proba(np.full(2, value), frame)
+        column = int(codes[0])
+        assert_allclose(proba[:, column], p if name == value else 1 - p)
+
+
 @pytest.mark.parametrize(
     ("y", "labels", "message"),
     [
