@@ -14,6 +14,8 @@ _INDEX_NAME = re.compile(
     r"|(.*[ _.-])?(id|idx|index|number)|(row|sample|image|record|item|user)id",
     re.IGNORECASE,
 )
+# Labels of which the larger is the positive one; True equals 1.
+WITH_A_POSITIVE = ([0, 1], [-1, 1])
 
 
 def classes_of_columns(
@@ -96,6 +98,32 @@ def both_of_bool(y: NDArray[Any]) -> NDArray[Any]:
     Others are returned as they are. Only a single column says that there are two.
     """
     return np.array([False, True]) if y.dtype.kind == "b" else y
+
+
+def positive_column(
+    classes: list[Any], pos_label: object, is_single: bool
+) -> int | None:
+    """Return the column of `pos_label`, None where nothing depends on it."""
+    if pos_label is not None:
+        if len(classes) > 2:
+            raise ValueError(
+                f"pos_label={pos_label!r} names the class of a single column, but "
+                f"y_proba has {len(classes)} columns. Leave it out; labels=[...] names "
+                "the classes of several columns."
+            )
+        if pos_label not in classes:
+            raise ValueError(
+                f"pos_label={pos_label!r} is not one of the labels {classes[0]!r} and "
+                f"{classes[1]!r}."
+            )
+        return classes.index(pos_label)
+    if is_single and classes not in WITH_A_POSITIVE:
+        raise ValueError(
+            f"y_proba has a single column and the labels are {classes[0]!r} and "
+            f"{classes[1]!r}, so that it could be the probability of either. Name its "
+            f"class, for instance pos_label={classes[1]!r}, or pass a column for each."
+        )
+    return None
 
 
 def columns_of_labels(

@@ -22,6 +22,7 @@ from skcalib._validation._column_classes import (
     both_of_bool,
     classes_of_columns,
     columns_of_labels,
+    positive_column,
     preview,
 )
 from skcalib._validation._containers import (
@@ -47,9 +48,6 @@ from skcalib._validation._mistakes import refuse_swapped
 ROUNDING = 1e-6
 # A block takes a fraction of a millisecond: starting it costs little.
 BLOCK_ELEMENTS = 1 << 17
-# Labels of which the larger is the positive one; True equals 1.
-WITH_A_POSITIVE = ([0, 1], [-1, 1])
-
 
 Rows = NDArray[Any] | Source  # A source is read slice by slice, as an array is.
 
@@ -294,37 +292,11 @@ def _read(
         if labels is None and seen is not y:
             labels = seen
         codes, classes = _encode(y, proba.shape[1], labels, is_single)
-    column = _positive_column(classes, pos_label, is_single)
+    column = positive_column(classes, pos_label, is_single)
     if is_single and column == 0:
         proba = np.ascontiguousarray(proba[:, ::-1])
     unnamed = is_single and pos_label is None
     return _Given(codes, proba, classes, unnamed, is_event=False)
-
-
-def _positive_column(
-    classes: list[Any], pos_label: object, is_single: bool
-) -> int | None:
-    """Return the column of `pos_label`, None where nothing depends on it."""
-    if pos_label is not None:
-        if len(classes) > 2:
-            raise ValueError(
-                f"pos_label={pos_label!r} names the class of a single column, but "
-                f"y_proba has {len(classes)} columns. Leave it out; labels=[...] names "
-                "the classes of several columns."
-            )
-        if pos_label not in classes:
-            raise ValueError(
-                f"pos_label={pos_label!r} is not one of the labels {classes[0]!r} and "
-                f"{classes[1]!r}."
-            )
-        return classes.index(pos_label)
-    if is_single and classes not in WITH_A_POSITIVE:
-        raise ValueError(
-            f"y_proba has a single column and the labels are {classes[0]!r} and "
-            f"{classes[1]!r}, so that it could be the probability of either. Name its "
-            f"class, for instance pos_label={classes[1]!r}, or pass a column for each."
-        )
-    return None
 
 
 def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
