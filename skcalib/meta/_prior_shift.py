@@ -137,7 +137,7 @@ class PriorShift(BaseCalibrator):
     The intervals are percentiles of a bootstrap without the guard: how sure one is of
     the old shares cannot be seen in the rows. Its rows have random weights, and half a
     row of every class comes in addition where that makes the interval wider, so that a
-    single row leaves nearly everything open.
+    single row leaves much open: of a few classes, nearly everything.
 
     References
     ----------
