@@ -66,16 +66,9 @@ def fit(task, make):
 
 
 def fits(rows):
-    columns = [
-        "network",
-        "images",
-        "slots",
-        "each",
-        "seconds",
-        "each",
-        "chosen",
-        "each",
-    ]
+    columns = ["network", "images"]
+    for title in ("slots", "seconds", "chosen, NLL"):
+        columns += [title, f"{title}, each class"]
     lines = []
     for pooled, each in zip(rows[::2], rows[1::2], strict=True):
         own = [NETWORKS[pooled["network"]][0], pooled["kind"].replace("_", " ")]
