@@ -186,7 +186,7 @@ def test_rows_that_all_weigh_nothing_add_nothing(calibration_set):
     first = TemperatureScaling().partial_fit(X[:5], y[:5], [0] * 5, classes=range(4))
     assert first.temperature_ == 1
     assert first.merge(ts).temperature_ == expected.temperature_
-    with pytest.raises(ValueError, match="at least one non-zero number"):
+    with pytest.raises(ValueError, match=r"non-zero number|is zero everywhere"):
         TemperatureScaling().partial_fit(X, y, np.zeros(600))
     with pytest.raises(ValueError, match="shape == "):
         ts.partial_fit(X, y, np.zeros(5))
