@@ -72,8 +72,8 @@ def fits(rows):
     lines = []
     for pooled, each in zip(rows[::2], rows[1::2], strict=True):
         own = [NETWORKS[pooled["network"]][0], pooled["kind"].replace("_", " ")]
-        for key, digits in (("slots", 1), ("seconds", 1)):
-            own += [f"{row[key]:.{digits}f}" for row in (pooled, each)]
+        for key in ("slots", "seconds"):
+            own += [f"{row[key]:.1f}" for row in (pooled, each)]
         own += [f"{row['chosen']}, {row['NLL']:.4f}" for row in (pooled, each)]
         lines.append([cell.replace("'", "") for cell in own])
     return Table(columns, lines)

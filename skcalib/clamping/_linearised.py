@@ -107,10 +107,17 @@ class Linearised:
             self.base = self.here - self._change(theta)
 
     @classmethod
-    def of(cls, problem: Problem, jacobian: Jacobian) -> "Linearised":
-        """Return the linear model of a problem."""
+    def of(
+        cls,
+        problem: Problem,
+        jacobian: Jacobian,
+        logits: NDArray[Any] | None = None,
+        theta: NDArray[np.float64] | None = None,
+    ) -> "Linearised":
+        """Return the linear model of a problem, by default without a perturbation."""
+        logits = problem.logits if logits is None else logits
         codes, loss, gamma = problem.codes, problem.loss, problem.gamma
-        return cls(problem.logits, jacobian, codes, loss, gamma)
+        return cls(logits, jacobian, codes, loss, gamma, theta)
 
     def logits(self, theta: NDArray[np.float64]) -> NDArray[Any]:
         """Return the linearised logits."""
@@ -224,23 +231,23 @@ def linearise(problem: Problem, jacobian: Jacobian) -> Model:
     x is (theta, log T) without a perturbation, and the weights sum to 1.
     """
     linear = Linearised.of(problem, jacobian)
-    weight = problem.weight / problem.weight.sum()
     log_temperature = log(problem.plain_temperature.x[0])
-    x = np.append(np.zeros(linear.dim), log_temperature)
-    return linear, x, weight, linear.curvature(log_temperature, weight)
+    return _model(problem, linear, np.append(np.zeros(linear.dim), log_temperature))
 
 
 def linearise_again(
     problem: Problem, basis: Basis, x: NDArray[np.float64], logits: NDArray[Any]
 ) -> Model:
     """Return what `linearise` does, of the network at x, where it has these logits."""
-    theta, log_temperature = x[:-1], x[-1]
-    pools = problem.pools_of(logits, exp(log_temperature))
+    theta = x[:-1]
+    pools = problem.pools_of(logits, exp(x[-1]))
     jacobian = problem.jacobian(basis, basis.at(theta), pools)
-    codes, loss, gamma = problem.codes, problem.loss, problem.gamma
-    linear = Linearised(logits, jacobian, codes, loss, gamma, theta)
+    return _model(problem, Linearised.of(problem, jacobian, logits, theta), x)
+
+
+def _model(problem: Problem, linear: Linearised, x: NDArray[np.float64]) -> Model:
     weight = problem.weight / problem.weight.sum()
-    return linear, x, weight, linear.curvature(log_temperature, weight)
+    return linear, x, weight, linear.curvature(x[-1], weight)
 
 
 def inverse(

@@ -14,6 +14,7 @@ so that a GPU is never waited for between batches.
 import copy
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,8 @@ FORWARD_MODE_COST = 2.5
 Loss = Literal["focal", "brier"]
 Rows = NDArray[np.intp] | None
 Index = slice | torch.Tensor
+# Of logits, what their slots weigh them with, one after the other.
+Directions = Callable[[torch.Tensor], Iterator[torch.Tensor]]
 AnyChange = Change | NDArray[Any] | torch.Tensor | None
 
 
@@ -273,14 +276,17 @@ class Objective:
 
         def derivatives(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
             among = place[index.cpu().numpy()]
+            directions = partial(_directions, pools, among)
             if few:
                 try:
-                    return self._by_coordinate(x, moved, basis, pools, among)
+                    found = self._by_coordinate(x, moved, basis, directions)
+                    return _used(found, pools, among)
                 except torch.cuda.OutOfMemoryError:
                     raise
                 except (NotImplementedError, RuntimeError):
                     pass  # Not every operator has a forward mode.
-            return self._by_class(x, moved, basis, pools, among)
+            found = self._by_class(x, moved, basis, directions)
+            return _used(found, pools, among)
 
         found = torch.cat(list(self._epoch(derivatives, numbers[order]))).numpy()
         refuse_nan_gradient(found)
@@ -291,12 +297,7 @@ class Objective:
         return jacobian
 
     def _by_class(
-        self,
-        x: torch.Tensor,
-        change: Change,
-        basis: Basis,
-        pools: Pools | None,
-        among: NDArray[np.intp],
+        self, x: torch.Tensor, change: Change, basis: Basis, directions: Directions
     ) -> torch.Tensor:
         seen = self.network.perturbed(x)
         leaf = change(seen).expand(seen.shape).clone().requires_grad_()
@@ -305,18 +306,13 @@ class Objective:
         pull = basis.puller(seen)
         parts = [
             pull(torch.autograd.grad(logits, leaf, weights, retain_graph=True)[0])
-            for weights in _directions(pools, among, logits)
+            for weights in directions(logits)
         ]
-        return _used(torch.stack(parts, dim=1), pools, among)
+        return torch.stack(parts, dim=1)
 
     @torch.no_grad()
     def _by_coordinate(
-        self,
-        x: torch.Tensor,
-        change: Change,
-        basis: Basis,
-        pools: Pools | None,
-        among: NDArray[np.intp],
+        self, x: torch.Tensor, change: Change, basis: Basis, directions: Directions
     ) -> torch.Tensor:
         columns = []
         seen = self.network.perturbed(x)
@@ -330,13 +326,8 @@ class Objective:
                 logits, tangent = forward_ad.unpack_dual(values)
                 columns.append(torch.zeros_like(logits) if tangent is None else tangent)
         found = torch.stack(columns, dim=2)
-        if pools is not None:
-            parts = [
-                (weights[:, None] @ found)[:, 0]
-                for weights in _directions(pools, among, found)
-            ]
-            found = torch.stack(parts, dim=1)
-        return _used(found, pools, among)
+        parts = [(weights[:, None] @ found)[:, 0] for weights in directions(found)]
+        return torch.stack(parts, dim=1)
 
     def _loss(
         self,

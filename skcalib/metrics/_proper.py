@@ -227,21 +227,20 @@ def recalibrate(
     n_folds = n_splits if tied.any() else fold.max() + 1
     if n_folds == 1:  # All rows are alike: there are no others to learn from.
         return proba
+    held_out = np.where(tied, 1 / n_folds, 1.0)
+    left = weight * np.where(tied, 1 - 1 / n_folds, 1.0)
     result = np.zeros_like(proba)
     for k in range(n_folds):
         fitted = np.flatnonzero(tied | (fold != k))
         judged = np.flatnonzero(tied | (fold == k))
-        share = np.where(tied, 1 - 1 / n_folds, 1.0)[fitted]
-        data = CalibrationData(
-            ArraySource(logits[fitted]), codes[fitted], weight[fitted] * share
-        )
+        data = CalibrationData(ArraySource(logits[fitted]), codes[fitted], left[fitted])
         found = fit_temperature(data)
         # Where the optimum is infinite, how near the fit comes depends on the rows.
         temperature = np.inf if found.message == NO_INFORMATION else found.x[0]
         uniform = 1 / (data.total_weight + 1)
         part = softmax_(logits[judged] / proba.dtype.type(temperature))
         part = (1 - uniform) * part + uniform / proba.shape[1]
-        result[judged] += part * np.where(tied, 1 / n_folds, 1.0)[judged, np.newaxis]
+        result[judged] += part * held_out[judged, np.newaxis]
     return result
 
 
