@@ -13,8 +13,6 @@ is solved. Features are computed from log-odds, so that p near 0 or 1 loses no d
 With a prior, p is that of a temperature where logits are in small units.
 """
 
-from collections.abc import Callable
-from functools import partial
 from math import log
 from typing import Literal
 
@@ -26,6 +24,7 @@ from skcalib._numerics import log_odds, log_sigmoid
 from skcalib._solvers._logistic import (
     LogisticModel,
     fit_logistic,
+    in_units,
     temperature_start,
 )
 from skcalib._solvers._result import Result
@@ -55,12 +54,10 @@ def fit_beta(
     """
     n_classes = data.n_classes
     present = np.flatnonzero(data.class_weights()) if n_classes > 2 else np.array([1])
-    start = temperature_start(data, prior)
-    if start is not None:
-        start *= unit
+    start = temperature_start(data, prior, unit)
     features = {"abm": _two_logarithms, "am": _one, "ab": _halves}[variant]
     model = LogisticModel(
-        features=partial(_in_units, features, unit),
+        features=in_units(features, unit),
         n_features=1 if variant == "am" else 2,
         low=np.zeros(n_classes),
         high=np.ones(n_classes),
@@ -87,13 +84,6 @@ def _abc(x: Block, variant: Variant) -> Block:
         # a ln(2p) - b ln(2(1-p)): the map leaves p = 1/2 where it is.
         return np.column_stack([x[:, 0], x[:, 1], (x[:, 0] - x[:, 1]) * log(2)])
     return x
-
-
-def _in_units(
-    features_of: Callable[[Block], Block], unit: float, logits: Block
-) -> Block:
-    logits /= unit
-    return features_of(logits)
 
 
 def _one(logits: Block) -> Block:

@@ -103,14 +103,17 @@ def fit_logistic(
 
 
 def temperature_start(
-    data: CalibrationData, prior: float | None = None
+    data: CalibrationData, prior: float | None = None, unit: float = 1.0
 ) -> float | None:
-    """Coefficient of the log-odds that temperature scaling would give, a good start."""
+    """Coefficient of the log-odds that temperature scaling would give, a good start.
+
+    Of those of the logits over `unit`.
+    """
     # What is only a start need not be precise.
     result = fit_temperature(data, prior=prior, tol=1e-2 if prior is None else 1e-10)
     if not result.converged:
         return None
-    return 1 / max(float(result.x[0]), LEAST_TEMPERATURE)
+    return unit * (1 / max(float(result.x[0]), LEAST_TEMPERATURE))
 
 
 def score_unit(data: CalibrationData, prior: float | None) -> float:
@@ -124,6 +127,18 @@ def score_unit(data: CalibrationData, prior: float | None) -> float:
     start = temperature_start(data, prior)
     # Squares of log-odds stay finite.
     return 1.0 if start is None else 1 / min(max(start, 1.0), LARGEST_LOGIT)
+
+
+def in_units(
+    features: Callable[[Block], Block], unit: float
+) -> Callable[[Block], Block]:
+    """Return the function that takes the features of logits over `unit`."""
+    return features if unit == 1 else partial(_divided, features, unit)
+
+
+def _divided(features: Callable[[Block], Block], unit: float, logits: Block) -> Block:
+    logits /= unit
+    return features(logits)
 
 
 class _Newton:

@@ -11,8 +11,6 @@ divides each row by its sum. With weights, n and m are their sums. With a prior,
 in small units are divided by a temperature before their log-odds.
 """
 
-from functools import partial
-
 import numpy as np
 
 from skcalib._blocks import CalibrationData
@@ -21,6 +19,7 @@ from skcalib._numerics import log_odds
 from skcalib._solvers._logistic import (
     LogisticModel,
     fit_logistic,
+    in_units,
     temperature_start,
 )
 from skcalib._solvers._result import Result
@@ -49,10 +48,8 @@ def fit_platt(
     low = smooth_low if smooth_targets else np.zeros(n_classes)
     high = smooth_high if smooth_targets else np.ones(n_classes)
     use_odds = on_log_odds or n_classes == 2
-    features = partial(_log_odds, unit) if use_odds else _logits
-    start = temperature_start(data, prior) if use_odds else None
-    if start is not None:
-        start *= unit
+    features = in_units(_log_odds, unit) if use_odds else _logits
+    start = temperature_start(data, prior, unit) if use_odds else None
     strength = 0.0 if start is None else prior_strength(prior, data)
     model = LogisticModel(features, 1, low, high, start=start, prior=strength)
 
@@ -70,8 +67,7 @@ def fit_platt(
     return result.at(x)
 
 
-def _log_odds(unit: float, logits: Block) -> Block:
-    logits /= unit
+def _log_odds(logits: Block) -> Block:
     return log_odds(logits)[np.newaxis]
 
 
