@@ -23,12 +23,10 @@ parameters also offers the exact inverse, with which the last step is looked at 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh_tridiagonal
-from threadpoolctl import ThreadpoolController
 
 from skcalib._solvers._descend import (
     LOSS_NOISE,
@@ -39,6 +37,7 @@ from skcalib._solvers._descend import (
     shortened,
 )
 from skcalib._solvers._lbfgs import Pair, bfgs_product
+from skcalib._solvers._one_thread import one_blas_thread
 from skcalib._solvers._result import CONVERGED, NO_DESCENT, Result
 
 Array = NDArray[np.float64]
@@ -105,18 +104,12 @@ def minimize(
     """
     search = _Search(expand, loss, x, tol, blind)
     # The blocks already run side by side; BLAS must not split each of them again.
-    with _thread_pools().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         point, n_iter, message = descend(
             expand(x, None), search.step_from, search.go, tol=tol, max_iter=max_iter
         )
     norm = float(np.linalg.norm(point.gradient))
     return Result(search.x, point.loss, n_iter, message, norm)
-
-
-@cache
-def _thread_pools() -> ThreadpoolController:
-    """Find the BLAS of NumPy and SciPy, once since it takes a millisecond."""
-    return ThreadpoolController()
 
 
 class _Search:
