@@ -241,6 +241,9 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         self.loss_ = result.loss
         self.n_iter_ = result.n_iter
         self.gradient_norm_ = result.gradient_norm
+        self._warn_unless_converged(result)
+
+    def _warn_unless_converged(self, result):
         if not result.converged:
             warn(
                 f"{type(self).__name__} stopped early: {result.message}.",

@@ -4,6 +4,7 @@ Those that end in ``_`` overwrite `x`.
 """
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -164,6 +165,14 @@ def occurrence(number: NDArray[np.intp]) -> NDArray[np.intp]:
     before = np.empty(number.shape[0], dtype=np.intp)
     before[order] = np.arange(number.shape[0]) - np.repeat(size.cumsum() - size, size)
     return before
+
+
+def places_by(number: NDArray[np.intp]) -> Iterator[tuple[int, NDArray[np.intp]]]:
+    """Yield each number that occurs, ascending, and the places where it does."""
+    order = np.argsort(number, kind="stable")
+    ends = np.flatnonzero(np.diff(number[order], append=-1)) + 1
+    for places in np.split(order, ends[:-1]) if order.size else []:
+        yield int(number[places[0]]), places
 
 
 def hash_rows(rows: NDArray[Any]) -> NDArray[np.uint64]:

@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._blocks import ArraySource
 from skcalib._maps import (
     Affine,
     CalibrationMap,
@@ -16,9 +17,9 @@ from skcalib._maps import (
     evaluate_block,
     log_proba,
 )
-from skcalib._numerics import choose, softmax_, true_log_proba
+from skcalib._numerics import choose, distinct, softmax_, true_log_proba
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
-from skcalib._solvers._group_scaling import fit_group
+from skcalib._solvers._group_scaling import fit_groups
 from skcalib._validation import (
     check_both_times,
     check_calibration_set,
@@ -78,7 +79,10 @@ class ShrunkScaling(BaseCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Find factors and offsets."""
-        self.coef_, self.intercept_ = fit_group(data, self.strength, self.structure)
+        number = np.zeros(data.n_samples, dtype=np.intp)
+        found = fit_groups(data, number, 1, self.strength, self.structure)
+        self.coef_, self.intercept_ = found.x[:, 0]
+        self._warn_unless_converged(found)
 
     def calibration_map(self) -> Any:
         """Return the affine map of the columns."""
@@ -137,6 +141,11 @@ class GroupCalibration(BaseCalibrator):
 
     n_features_in_ : int
         Number of columns seen in `fit`.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If the search of a group ends early. The best point found is kept.
 
     Notes
     -----
@@ -224,28 +233,24 @@ class GroupCalibration(BaseCalibrator):
         data = data.used()
         if groups is not None:
             groups = data.spread(check_groups(groups, len(y)))[used]
-        self.groups_ = [] if groups is None else sorted(set(groups.tolist()))
         self.calibrator_ = fit_checked(clone(self._whole()), data)
         # It is handed out, and takes what was given: a single column, if it was one.
         self.calibrator_.n_features_in_ = self.n_features_in_
-        n_groups = len(self.groups_)
-        self.coef_ = np.ones((n_groups, data.n_classes))
-        self.intercept_ = np.zeros((n_groups, data.n_classes))
-        self.strength_ = np.inf
         if groups is None:
+            self.groups_, self.strength_ = [], np.inf
+            self.coef_, self.intercept_ = np.ones((2, 0, data.n_classes))
             return self
-        number = np.searchsorted(self.groups_, groups)
+        names, number = distinct(groups)
+        self.groups_ = names.tolist()
         self.strength_ = (
             self._cross_fitted(data, number)
             if isinstance(self.strength, str)
             else float(self.strength)
         )
         told = self._told(self.calibrator_, data)
-        for group in range(n_groups):
-            rows = np.flatnonzero(number == group)
-            self.coef_[group], self.intercept_[group] = fit_group(
-                told.subset(rows), self.strength_, self.structure
-            )
+        found = self._fit_groups(told, number, self.strength_)
+        self.coef_, self.intercept_ = found.x
+        self._warn_unless_converged(found)
         return self
 
     def predict_proba(self, X: Any, groups: Any = None) -> Any:
@@ -274,21 +279,26 @@ class GroupCalibration(BaseCalibrator):
         front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
         told = evaluate(CalibrationMap(*front), source)
         given = check_groups(groups, source.shape[0])
+        row, factor, offset = self._scaling_of(given)
         if is_tensor(told):
-            return self._scaled_tensor(told, given)
-        for group, name in enumerate(self.groups_):
-            rows = given == name
-            told[rows] = told[rows] * self.coef_[group] + self.intercept_[group]
-        return softmax_(told)
+            scaled = told * told.new_tensor(factor[row]) + told.new_tensor(offset[row])
+            return scaled.softmax(dim=1)
+        return ArraySource(told).map(
+            lambda block, row: softmax_(block * factor[row] + offset[row]),
+            row,
+            dtype=told.dtype,
+            n_columns=told.shape[1],
+        )
 
-    def _scaled_tensor(self, told, given):
-        """Return the probabilities of the groups as a tensor, where `told` lies."""
-        factor, offset = np.ones(tuple(told.shape)), np.zeros(tuple(told.shape))
-        for group, name in enumerate(self.groups_):
-            rows = given == name
-            factor[rows], offset[rows] = self.coef_[group], self.intercept_[group]
-        scaled = told * told.new_tensor(factor) + told.new_tensor(offset)
-        return scaled.softmax(dim=1)
+    def _scaling_of(self, given):
+        """Return the row of each name in the factors and offsets, and these two."""
+        names, place = distinct(given)
+        known = {name: number for number, name in enumerate(self.groups_)}
+        # One that was not seen has the last row, which changes nothing.
+        row = np.array([known.get(name, -1) for name in names.tolist()], dtype=np.intp)
+        one = np.ones((1, self.classes_.shape[0]))
+        factor = np.concatenate([self.coef_, one])
+        return row[place], factor, np.concatenate([self.intercept_, 0 * one])
 
     def predict(self, X: Any, groups: Any = None) -> Any:
         """Return the class of the largest calibrated probability.
@@ -370,6 +380,10 @@ class GroupCalibration(BaseCalibrator):
         front = CalibrationMap(*log_proba(calibrator.calibration_map(), data.n_classes))
         return data.mapped(lambda block: evaluate_block(front, block))
 
+    def _fit_groups(self, told, number, strength):
+        n_groups = len(self.groups_)
+        return fit_groups(told, number, n_groups, strength, self.structure)
+
     def _cross_fitted(self, data, number):
         """Return the strength that held-out rows choose."""
         splits = splits_of(N_FOLDS, data, self.random_state)
@@ -377,16 +391,13 @@ class GroupCalibration(BaseCalibrator):
             return STRENGTHS[0]
         gains = np.zeros((len(STRENGTHS), data.n_samples))
         for train, test in splits:
-            whole = fit_checked(clone(self._whole()), data.subset(train))
-            told = self._told(whole, data)
-            for group in np.unique(number[test]):
-                seen, rows = (part[number[part] == group] for part in (train, test))
-                held_out = told.subset(rows)
-                for i, strength in enumerate(STRENGTHS):
-                    proba = np.exp(held_out.logits)
-                    if seen.size:
-                        v, b = fit_group(told.subset(seen), strength, self.structure)
-                        proba = softmax_(held_out.logits * v + b)
-                    gains[i, rows] = true_log_proba(proba, held_out.codes)
+            seen, unseen = data.subset(train), data.subset(test)
+            whole = fit_checked(clone(self._whole()), seen)
+            seen, unseen = self._told(whole, seen), self._told(whole, unseen)
+            logits, own = unseen.logits, number[test]
+            for i, strength in enumerate(STRENGTHS):
+                v, b = self._fit_groups(seen, number[train], strength).x
+                proba = softmax_(logits * v[own] + b[own])
+                gains[i, test] = true_log_proba(proba, unseen.codes)
         best = choose(gains, data.sample_weight, one_standard_error=True)
         return STRENGTHS[best]

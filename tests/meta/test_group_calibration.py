@@ -1,13 +1,15 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import logsumexp
+from sklearn.exceptions import ConvergenceWarning
 
 import skcalib
 from skcalib import GroupCalibration, IsotonicCalibration, TemperatureScaling
 from skcalib._blocks import ArraySource, CalibrationData
-from skcalib._solvers._group_scaling import fit_group
+from skcalib._solvers import _group_scaling
+from skcalib._solvers._group_scaling import fit_groups
 from skcalib.datasets import make_logits
 from skcalib.testing import check_calibrator
 
@@ -72,7 +74,8 @@ def test_the_penalised_loss_is_least(structure, strength):
     X, y = make_logits(200, 3, random_state=0)
     X = X.astype(np.float64)
     data = CalibrationData(ArraySource(X), y, np.ones(200))
-    v, b = fit_group(data, strength, structure)
+    result = fit_groups(data, np.zeros(200, dtype=int), 1, strength, structure)
+    v, b = result.x[:, 0]
 
     def loss(x):
         v, b = (x, 0 * X[0]) if structure == "temperature" else np.split(x, 2)
@@ -86,6 +89,89 @@ def test_the_penalised_loss_is_least(structure, strength):
     best = minimize(loss, start, tol=1e-12)
     found = v[:1] if structure == "temperature" else np.concatenate([v, b])
     assert_allclose(found, best.x, atol=1e-4)
+    assert result.converged
+    assert result.loss == pytest.approx(best.fun, abs=1e-9)
+    assert result.gradient_norm < 1e-4
+
+
+@pytest.mark.parametrize("structure", ["temperature", "vector"])
+def test_groups_are_fitted_at_once_as_each_is_alone(structure):
+    X, y, groups = draw_groups(900)
+    number = np.searchsorted(["", "a", "b", "c"], groups)  # of the first are no rows
+    weight = np.random.default_rng(0).random(900)
+    data = CalibrationData(ArraySource(X), y, weight)
+    found = fit_groups(data, number, 4, 3.0, structure).x
+    assert_array_equal(found[:, 0], np.stack([np.ones(10), np.zeros(10)]))
+    for group in (1, 2, 3):
+        rows = np.flatnonzero(number == group)
+        none = np.zeros(rows.size, dtype=int)
+        alone = fit_groups(data.subset(rows), none, 1, 3.0, structure).x
+        assert_allclose(found[:, group], alone[:, 0], atol=1e-9)
+
+
+def test_a_step_that_is_too_long_is_shortened_in_its_group_only():
+    # Sure and wrong in half of the rows: where all are sure, no curvature is left.
+    X = np.repeat([[-40.0, 0.0], [-2.0, 0.0], [-1e4, 0.0]], 10, axis=0)
+    y, number = np.tile([0, 1, 1, 0, 1], 6), np.repeat([0, 1, 2], 10)
+    data = CalibrationData(ArraySource(X), y, np.ones(30))
+    result = fit_groups(data, number, 3, 1e-3, "temperature")
+    assert result.converged
+    for group, v in enumerate(result.x[0, :, 0]):
+        z, hit = X[number == group, 0], y[number == group] == 0
+
+        def loss(v, z=z, hit=hit):
+            return np.logaddexp(0, np.where(hit, -v, v) * z).sum() + 1e-3 * (v - 1) ** 2
+
+        best = minimize_scalar(loss, (0, 1), tol=1e-12)
+        assert loss(v) <= best.fun + 1e-12
+
+
+@pytest.mark.parametrize("structure", ["temperature", "vector"])
+def test_a_search_that_ends_early_is_reported(monkeypatch, structure):
+    X, y, groups = draw_groups(600)
+    monkeypatch.setattr(_group_scaling, "_MAX_ITER", 1)
+    grouped = GroupCalibration(strength=1.0, structure=structure)
+    message = r"GroupCalibration stopped early: max_iter=1 was reached in 3 groups"
+    with pytest.warns(ConvergenceWarning, match=message):
+        grouped.fit(X, y, groups=groups)
+
+
+def test_many_groups_take_no_more_copies_of_the_rows_than_few(monkeypatch):
+    X, y, _ = draw_groups(600)
+    copies = []
+    subset = CalibrationData.subset
+    monkeypatch.setattr(
+        CalibrationData, "subset", lambda *args: copies.append(1) or subset(*args)
+    )
+    counts = []
+    for n_groups in (2, 60):
+        copies.clear()
+        GroupCalibration(TemperatureScaling()).fit(
+            X, y, groups=np.arange(600) % n_groups
+        )
+        counts.append(len(copies))
+    assert counts[0] == counts[1]
+
+
+def test_names_of_groups_are_not_compared_with_every_row():
+    class Name(str):
+        compared = 0
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            Name.compared += 1
+            return str.__eq__(self, other)
+
+    X, y, _ = draw_groups(1000)
+    groups = np.array([Name(i % 200) for i in range(1000)], dtype=object)
+    grouped = GroupCalibration(TemperatureScaling(), strength=10.0)
+    grouped.fit(X, y, groups=groups)
+    Name.compared = 0
+    proba = grouped.predict_proba(X, groups=groups)
+    assert Name.compared < 5000
+    assert_allclose(
+        proba[7::200], grouped.calibrator_of("7").predict_proba(X[7::200]), atol=1e-12
+    )
 
 
 def test_a_group_that_was_not_seen_gets_the_whole():
