@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks._sources import MemmapSource, Source, is_mapped_file
+from skcalib._blocks._sources import MemmapSource, PiecesSource, is_mapped_file
 
 
-class DenseRows(Source):
+class DenseRows(PiecesSource):
     """One row for each place of an array that has the classes along an axis.
 
     Parameters
@@ -46,31 +46,6 @@ class DenseRows(Source):
         self._lock = Lock()
         self._unpacked: tuple[int, Any] = (-1, None)
 
-    def read(self, rows: slice) -> NDArray[Any]:
-        """Return the block, copied."""
-        start, stop, _ = rows.indices(self.shape[0])
-        first = int(np.searchsorted(self._edges, start, "right")) - 1
-        block = np.empty((max(stop - start, 0), self.shape[1]), self.dtype)
-        filled = 0
-        while filled < block.shape[0]:
-            begin, end = self._edges[first : first + 2]
-            part = slice(max(start - begin, 0), min(stop, end) - begin)
-            n_rows = part.stop - part.start
-            block[filled : filled + n_rows] = self._places(first, part)
-            filled, first = filled + n_rows, first + 1
-        return block
-
-    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
-        """Return the rows of these indices, copied."""
-        out = np.empty((rows.shape[0], self.shape[1]), self.dtype)
-        unit = np.searchsorted(self._edges, rows, "right") - 1
-        order = np.argsort(unit, kind="stable")
-        ends = np.flatnonzero(np.diff(unit[order], append=-1)) + 1
-        for part in np.split(order, ends[:-1]) if order.size else []:
-            i = int(unit[part[0]])
-            out[part] = self._places(i, rows[part] - self._edges[i])
-        return out
-
     def row_groups(self) -> NDArray[np.intp] | None:
         """Return the unit of each row, None if there is but one."""
         sizes = np.diff(self._edges)
@@ -78,13 +53,13 @@ class DenseRows(Source):
             return None
         return np.repeat(np.arange(sizes.shape[0]), sizes)
 
-    def _places(self, i: int, part: Any) -> NDArray[Any]:
-        """Return some of the rows of a unit."""
+    def _part(self, i: int, rows: Any) -> NDArray[Any]:
+        """Return some of the rows of a unit, copied."""
         unit = self._unit(i)
         places = np.moveaxis(unit, self._axis - 1, -1).reshape(self._n_places, -1)
         if self._kept is not None:
-            part = np.flatnonzero(self._kept[i])[part]
-        found: NDArray[Any] = np.array(places[part], dtype=self.dtype)
+            rows = np.flatnonzero(self._kept[i])[rows]
+        found: NDArray[Any] = np.array(places[rows], dtype=self.dtype)
         if self._pages is not None:
             self._pages.release(unit)
         return found

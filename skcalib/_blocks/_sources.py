@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices, sum_blocks
+from skcalib._numerics import places_by
 
 # Touching a byte may pull in the whole large page of the system's cache it lies in.
 LARGE_PAGE = 1 << 21
@@ -149,6 +150,44 @@ class Source(ABC):
         then the result does, too, with the type `dtype`.
         """
         return MappedSource(self, function, n_columns)
+
+
+class PiecesSource(Source):
+    """Rows that lie in pieces, one after another, each of which is read as a whole.
+
+    A subclass reads some rows of a piece, and sets `_edges` to where each piece begins,
+    and to the end.
+    """
+
+    _edges: NDArray[np.intp]
+
+    @abstractmethod
+    def _part(self, i: int, rows: Any) -> NDArray[Any]:
+        """Return some rows of a piece; they may share memory with it."""
+
+    def read(self, rows: slice) -> NDArray[Any]:
+        """Return the block, float32 or float64; it may share memory with a piece."""
+        start, stop, _ = rows.indices(self.shape[0])
+        first = int(np.searchsorted(self._edges, start, "right")) - 1
+        last = int(np.searchsorted(self._edges, stop, "left"))
+        block = np.empty((max(stop - start, 0), self.shape[1]), self.dtype)
+        filled = 0
+        for i in range(first, last):
+            begin = self._edges[i]
+            part = self._part(i, slice(max(start - begin, 0), stop - begin))
+            if part.shape[0] == block.shape[0]:
+                return part
+            block[filled : filled + part.shape[0]] = part
+            filled += part.shape[0]
+        return block
+
+    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Return the rows of these indices, copied."""
+        out = np.empty((rows.shape[0], self.shape[1]), self.dtype)
+        piece = np.searchsorted(self._edges, rows, "right") - 1
+        for i, places in places_by(piece):
+            out[places] = self._part(i, rows[places] - self._edges[i])
+        return out
 
 
 class ArraySource(Source):

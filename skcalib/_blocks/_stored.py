@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks._sources import Source
+from skcalib._blocks._sources import PiecesSource, Source
 
 # A piece has about so many numbers; a chunk that is larger is a piece by itself.
 PIECE_ELEMENTS = 1 << 20
@@ -97,7 +97,7 @@ def _numbers(table: Any, name: str) -> NDArray[Any]:
     return values
 
 
-class StoredSource(Source):
+class StoredSource(PiecesSource):
     """Rows of an HDF5 dataset, a Zarr array or a Parquet file."""
 
     def __init__(self, rows: Any) -> None:
@@ -109,34 +109,9 @@ class StoredSource(Source):
         # Files are read by one thread at a time.
         self._lock = Lock()
 
-    def read(self, rows: slice) -> NDArray[Any]:
-        """Return the block, float32 or float64; it may share memory with a piece."""
-        start, stop, _ = rows.indices(self.shape[0])
-        first = int(np.searchsorted(self._edges, start, "right")) - 1
-        last = int(np.searchsorted(self._edges, stop, "left"))
-        if last <= first + 1:
-            return self._part(first, start, stop)
-        block = np.empty((stop - start, self.shape[1]), self.dtype)
-        filled = 0
-        for i in range(first, last):
-            part = self._part(i, start, stop)
-            block[filled : filled + part.shape[0]] = part
-            filled += part.shape[0]
-        return block
-
-    def _part(self, i: int, start: int, stop: int) -> NDArray[Any]:
-        """Return the rows from `start` to `stop` that are in a piece."""
-        begin = self._edges[i]
-        return self._piece(i)[max(start - begin, 0) : stop - begin]
-
-    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
-        """Return the rows of these indices, copied."""
-        out = np.empty((rows.shape[0], self.shape[1]), self.dtype)
-        piece = np.searchsorted(self._edges, rows, "right") - 1
-        for i in np.unique(piece):
-            inside = piece == i
-            out[inside] = self._piece(int(i))[rows[inside] - self._edges[i]]
-        return out
+    def _part(self, i: int, rows: Any) -> NDArray[Any]:
+        """Return some rows of a piece; they may share memory with it."""
+        return self._piece(i)[rows]
 
     def _piece(self, i: int) -> NDArray[Any]:
         with self._lock:
