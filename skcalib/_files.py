@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,6 @@ def write_together(contents: Mapping[Path, Callable[[Path], object]]) -> None:
                 write(made[target])
         for target, temporary in made.items():
             with _naming(target):
-                # Temporary files are private; give this one the usual permissions.
-                mask = os.umask(0)
-                os.umask(mask)
-                os.chmod(temporary, 0o666 & ~mask)
                 os.replace(temporary, target)
     finally:
         for temporary in made.values():
@@ -62,14 +58,15 @@ def digest(content: dict[str, Any]) -> str:
 
 
 def _temporary(target: Path) -> Path:
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}"
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-        os.close(handle)
+        # Unlike the private files of `tempfile`, with the permissions of any other.
+        temporary.touch(exist_ok=False)
     except OSError as error:
         raise ValueError(
             f"Cannot write to the folder {str(target.parent)!r}: {error.strerror}."
         ) from error
-    return Path(name)
+    return temporary
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from skcalib._files import write_together
+from skcalib._files import text_file, write_together
 from skcalib._onnx import _files
 from skcalib.calibrators import TemperatureScaling
 from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
@@ -83,7 +83,7 @@ def test_a_read_only_folder_is_named(calibrator, tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
     with pytest.raises(ValueError, match=r"Cannot write to the folder .* denied"):
         save_onnx(to_onnx(calibrator), tmp_path / "calibration.onnx")
 
@@ -180,6 +180,28 @@ def test_files_written_together_are_all_there_or_none(tmp_path):
     assert old.read_text() == "old"
     write_together({old: fill, report: fill})
     assert (old.read_text(), report.read_text()) == ("first", "first")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_file_gets_the_permissions_that_the_process_gives(tmp_path, monkeypatch):
+    def refuse(mask):  # Files of other threads would get those permissions meanwhile.
+        raise AssertionError("The mask of the process is changed.")
+
+    def write_bytes(path):
+        path.write_bytes(b"model")
+
+    new, old = tmp_path / "new.html", tmp_path / "old.onnx"
+    old.write_bytes(b"old")
+    old.chmod(0o600)
+    mask = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", refuse)
+            write_together({new: text_file("new"), old: write_bytes})
+    finally:
+        os.umask(mask)
+    assert (new.read_text(), old.read_text()) == ("new", "model")
+    assert [path.stat().st_mode & 0o777 for path in (new, old)] == [0o640, 0o640]
 
 
 def test_weights_that_onnx_will_not_read_are_named(wide_model, calibrator, monkeypatch):
