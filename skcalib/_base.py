@@ -1,6 +1,5 @@
 """What all calibrators share: input checks, labels, prediction through the map."""
 
-import warnings
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -24,7 +23,7 @@ from skcalib._validation import (
     mean_share,
     refuse_dask,
 )
-from skcalib._warnings import warn
+from skcalib._warnings import quiet, warn
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 
 # How far above its minimum, in nats, a fit may end that only judges a calibrator.
@@ -264,10 +263,8 @@ def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None)
         known = {}
         if groups is not None and has_fit_parameter(calibrator, "groups"):
             known["groups"] = groups
-        with warnings.catch_warnings():
-            # Whoever was given the whole set has told what it lacks, and looks like.
-            for told in (AbsentClassWarning, ProbabilitiesAsLogitsWarning):
-                warnings.simplefilter("ignore", told)
+        # Whoever was given the whole set has told what it lacks, and looks like.
+        with quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning):
             return calibrator.fit(
                 data.logits, data.labels, sample_weight=data.sample_weight, **known
             )

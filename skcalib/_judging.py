@@ -1,6 +1,5 @@
 """Held-out probabilities, before and after: what a calibration is judged by."""
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
 from skcalib._sklearn_compat import name_classes, safe_indexing
 from skcalib._validation import lone_class, make_splits
+from skcalib._warnings import quiet
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 
 # Passes on the splits, and may tell of them.
@@ -110,9 +110,7 @@ def cross_fit(
         )
     after = np.empty_like(before)
     labels = classes[codes]
-    with warnings.catch_warnings():
-        for told in (AbsentClassWarning, ProbabilitiesAsLogitsWarning):
-            warnings.simplefilter("ignore", told)
+    with quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning):
         for train, test in watch(splits):
             fitted = clone(estimator).fit(safe_indexing(X, train), labels[train])
             after[test] = fitted.predict_proba(safe_indexing(X, test))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -31,6 +30,7 @@ from skcalib._validation import (
     logits_from_proba,
     refuse_dask,
 )
+from skcalib._warnings import quiet
 from skcalib.exceptions import ProbabilitiesAsLogitsWarning
 from skcalib.frozen import ClassifierLogits, OnnxLogits, TorchLogits
 from skcalib.frozen._base import FrozenLogits
@@ -229,8 +229,7 @@ class _Job:
             watch=self.watch,
         )
         self.tell("fitting to all samples")
-        with warnings.catch_warnings():  # Of this the check above has told.
-            warnings.simplefilter("ignore", ProbabilitiesAsLogitsWarning)
+        with quiet(ProbabilitiesAsLogitsWarning):  # Of this the check above has told.
             return _chosen(self.calibrator.fit(X, data.labels)), held_out
 
     def of_classifier(self, model: Any, X: Any, y: Any) -> tuple[Any, HeldOut]:

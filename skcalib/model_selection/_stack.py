@@ -16,7 +16,6 @@ rows than the rest.
 """
 
 import time
-import warnings
 from copy import copy
 from numbers import Real
 from typing import NamedTuple
@@ -35,6 +34,7 @@ from skcalib._sklearn_compat import Interval
 from skcalib._solvers._mixture import fit_mixture
 from skcalib._solvers._order_preserving import Knots, RankedRows, log_proba_of_own
 from skcalib._solvers._ranks import Ranks
+from skcalib._warnings import quiet
 from skcalib.calibrators import OrderPreservingScaling
 
 # Samples that each part of a mixture is thought to have been right for beforehand. For
@@ -215,9 +215,8 @@ def judge_all(fitted, data, splits, n_jobs, tell):
 
 
 def _fitted(calibrator, data, n_features_in=None, near=None):
-    with warnings.catch_warnings():
-        # One that stopped early is judged by what it says, like any other.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # One that stopped early is judged by what it says, like any other.
+    with quiet(ConvergenceWarning):
         return fit_checked(clone(calibrator), data, n_features_in, near=near)
 
 

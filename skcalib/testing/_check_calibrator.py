@@ -58,7 +58,7 @@ def check_calibrator(calibrator: Any) -> Any:
     """
     name = type(calibrator).__name__
     for check in CHECKS:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings():  # What others wrote may warn by itself.
             warnings.simplefilter("ignore", ConvergenceWarning)
             try:
                 check(calibrator)

@@ -1,12 +1,7 @@
 """What the checks share: drawn logits, fresh calibrators, comparisons that explain."""
 
-import warnings
-from contextlib import contextmanager
-
 import numpy as np
 from sklearn.base import clone
-
-from skcalib.exceptions import AbsentClassWarning
 
 
 def draw_logits(n_samples=150, n_classes=3, seed=0):
@@ -91,11 +86,3 @@ def require_error(error_type, words, call, what):
         raise AssertionError(
             f"{what}: expected {error_type.__name__}, but nothing was raised."
         )
-
-
-@contextmanager
-def without_samples():
-    """Let classes have no samples, which a calibrator may warn of."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AbsentClassWarning)
-        yield
