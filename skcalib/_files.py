@@ -43,12 +43,14 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise ValueError(f"{str(target)!r} is a folder; name a file to write.")
     if target.exists() and not overwrite:
         raise FileExistsError(
-            f"{str(target)!r} exists. Pass overwrite=True to replace it."
+            f"{str(target)!r} exists already. Choose another name, or pass "
+            "overwrite=True to replace it."
         )
-    if not target.parent.is_dir():
-        raise ValueError(
-            f"The folder {str(target.parent)!r} does not exist. Make it first."
-        )
+    folder = target.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"The folder {str(folder)!r} does not exist. Make it first.")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"The folder {str(folder)!r} is read-only. Choose another.")
 
 
 def digest(content: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skcalib._blocks import RowsView, is_stored, open_source, row_slices
-from skcalib._files import text_file, write_together
+from skcalib._files import check_target, text_file, write_together
 from skcalib._judging import HeldOut
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
@@ -18,7 +18,7 @@ from skcalib.calibrators import TemperatureScaling
 from skcalib.cli._comparison import render_comparison
 from skcalib.cli._console import progress, working
 from skcalib.cli._errors import UsageError
-from skcalib.cli._export import Served, check_target, write_model
+from skcalib.cli._export import Served, write_model
 from skcalib.cli._judging import (
     cross_fit,
     judge,

@@ -16,6 +16,9 @@ EXIT_CODES = (
     "command line; 3 a monitor alarms; 4 a package is missing; 130 interrupted."
 )
 
+# The library speaks of its own parameters, where the command has options.
+_OPTIONS = {"classes=[...]": "--classes a,b,c", "overwrite=True": "--overwrite"}
+
 
 class DataError(ValueError):
     """A file or its content that cannot be used."""
@@ -50,8 +53,10 @@ def mistakes_told() -> Iterator[None]:
 
 
 def _told(error: Exception, code: int) -> SystemExit:
-    # The library speaks of its own parameter, where the command has an option.
-    _tell("Error", str(error).replace("classes=[...]", "--classes a,b,c"), "red")
+    message = str(error)
+    for parameter, option in _OPTIONS.items():
+        message = message.replace(parameter, option)
+    _tell("Error", message, "red")
     return SystemExit(code)
 
 

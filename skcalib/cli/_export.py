@@ -1,6 +1,5 @@
 """Writing the calibrated model, and running what was written."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from skcalib._onnx._readout import Meaning
 from skcalib._onnx._session import open_session
 from skcalib._warnings import warn
 from skcalib.cli._console import progress
-from skcalib.cli._errors import DataError
 from skcalib.cli._images import ImageRows
 from skcalib.cli._options import Serving
 from skcalib.cli._scores import Values
@@ -81,21 +79,6 @@ class Served:
             "largest_difference": self.largest_difference,
             "n_compared": self.n_compared,
         }
-
-
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse a path that cannot be written, before any work is done for it."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name a file in it.")
-    if path.exists() and not overwrite:
-        raise DataError(
-            f"{path} exists already. Choose another name, or pass --overwrite."
-        )
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise DataError(f"The folder {folder} does not exist; make it first.")
-    if not os.access(folder, os.W_OK):
-        raise DataError(f"The folder {folder} is read-only; choose another one.")
 
 
 def write_model(

@@ -107,7 +107,7 @@ def test_the_demonstration_is_repeatable_but_never_overwrites(
     first = [(folder / name).read_bytes() for name in names]
     again = skcalib("demo", "--output-dir", folder)
     assert again.code == 1
-    assert "skcalib-demo/calibrated.onnx exists already" in again.err
+    assert "skcalib-demo/calibrated.onnx' exists already" in again.err
     assert "--overwrite" in again.err
     assert [(folder / name).read_bytes() for name in names] == first
     assert skcalib("demo", "--output-dir", folder, "--overwrite").code == 0

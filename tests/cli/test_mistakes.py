@@ -161,7 +161,7 @@ class TestModel:
 def test_an_output_that_exists_is_left_alone(refused, logits_file, tmp_path):
     (tmp_path / "out.onnx").write_text("precious")
     message = refused(UNUSABLE, "calibrate", "--logits", logits_file, "-o", "out.onnx")
-    assert "out.onnx exists already" in message
+    assert "'out.onnx' exists already" in message
     assert "--overwrite" in message
     assert (tmp_path / "out.onnx").read_text() == "precious"
 
@@ -174,7 +174,7 @@ def test_a_report_that_exists_keeps_the_model_from_being_written(
         UNUSABLE, "calibrate", "--logits", logits_file, "-o", "out.onnx",
         "--report", "r.html",
     )  # fmt: skip
-    assert "r.html exists already" in message
+    assert "'r.html' exists already" in message
     assert (tmp_path / "r.html").read_text() == "precious"
     assert not (tmp_path / "out.onnx").exists()
 
@@ -183,13 +183,13 @@ def test_a_folder_that_does_not_exist(refused, logits_file):
     message = refused(
         UNUSABLE, "calibrate", "--logits", logits_file, "-o", "no/where/out.onnx"
     )
-    assert "no/where does not exist; make it first" in message
+    assert "no/where' does not exist. Make it first" in message
 
 
 def test_a_folder_in_place_of_a_file(refused, logits_file, tmp_path):
     (tmp_path / "folder").mkdir()
     message = refused(UNUSABLE, "calibrate", "--logits", logits_file, "-o", "folder")
-    assert "folder is a folder; name a file in it" in message
+    assert "'folder' is a folder; name a file" in message
 
 
 def test_a_read_only_folder(refused, logits_file, tmp_path, monkeypatch):
@@ -201,7 +201,7 @@ def test_a_read_only_folder(refused, logits_file, tmp_path, monkeypatch):
     message = refused(
         UNUSABLE, "calibrate", "--logits", logits_file, "-o", folder / "out.onnx"
     )
-    assert "fixed is read-only" in message
+    assert "fixed' is read-only" in message
 
 
 def test_an_unknown_method_is_answered_with_the_list(calibrate, logits_file):

@@ -155,6 +155,10 @@ def test_mistakes_are_told(skcalib, refused, batches):
     assert "--output, --save" in message
     message = refused(USAGE, "recalibrate", "m.onnx", "s.json", "-o", "m.onnx")
     assert "named twice" in message
+    message = refused(UNUSABLE, "recalibrate", "m.onnx", "s.json", "-o", "bad.json")
+    assert "'bad.json' exists already" in message
+    assert "pass --overwrite" in message
+    assert "overwrite=" not in message
 
 
 def test_labels_in_a_file_of_their_own_are_named_there(skcalib, batches):

@@ -422,7 +422,7 @@ def test_files_are_replaced_only_when_told_to(
     Path(target).write_text("precious")
     arguments = (*command, target, "--logits", logits_file)
     message = refused(UNUSABLE, *arguments)
-    assert f"{target} exists already" in message
+    assert f"'{target}' exists already" in message
     assert Path(target).read_text() == "precious"
     assert skcalib(*arguments, "--overwrite").code == 0
     assert Path(target).read_bytes() != b"precious"
