@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
@@ -248,6 +248,39 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
                 f"{type(self).__name__} stopped early: {result.message}.",
                 ConvergenceWarning,
             )
+
+
+def _that_of_the_inner(name):
+    return property(lambda self: getattr(self._inner(), name))
+
+
+def _that_of_the_fitted(name):
+    # What was fitted knows better: a search has chosen by then.
+    return property(
+        lambda self: getattr(getattr(self, "calibrator_", self._inner()), name)
+    )
+
+
+class WrappingCalibrator(BaseCalibrator):
+    """Base of calibrators that fit another, and say of themselves what it says.
+
+    ``_inner()`` is the subclass's own and returns the other one, not fitted. Where the
+    subclass differs, it says so.
+    """
+
+    has_logits = _that_of_the_fitted("has_logits")
+    keeps_class = _that_of_the_fitted("keeps_class")
+    takes_unused = _that_of_the_inner("takes_unused")
+    by_sums = _that_of_the_inner("by_sums")
+    learns_by_class = _that_of_the_inner("learns_by_class")
+
+    def _fit_inner(self, data, groups=None):
+        """Fit a clone, with the rows of weight 0 if it takes them."""
+        data = data if self.takes_unused else data.used()
+        inner = fit_checked(clone(self._inner()), data, groups=groups)
+        # It is handed out, and takes what was given: a single column, if it was one.
+        inner.n_features_in_ = self.n_features_in_
+        return inner
 
 
 def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None):

@@ -4,9 +4,8 @@ from functools import partial
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import clone
 
-from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._base import BaseCalibrator, WrappingCalibrator
 from skcalib._maps import CalibrationMap, Clip, LogSoftmax
 from skcalib._numerics import log_softmax_
 from skcalib._sklearn_compat import fit_context
@@ -80,7 +79,7 @@ def _raised(log_floor, block):
     return np.maximum(log_softmax_(block), log_floor, out=block)
 
 
-class ProbabilityFloor(BaseCalibrator):
+class ProbabilityFloor(WrappingCalibrator):
     r"""Raise small probabilities to a learned floor, then calibrate.
 
     A random forest says 0 where it means "fewer than one tree in a hundred", and naive
@@ -145,30 +144,14 @@ class ProbabilityFloor(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
+    by_sums = False
+
     def __init__(self, calibrator: Any = None, *, classes: Any = None) -> None:
         self.calibrator = calibrator
         self.classes = classes
 
-    @property
     def _inner(self):
         return TemperatureScaling() if self.calibrator is None else self.calibrator
-
-    @property
-    def takes_unused(self) -> Any:
-        return self._inner.takes_unused
-
-    @property
-    def learns_by_class(self) -> Any:
-        return self._inner.learns_by_class
-
-    @property
-    def keeps_class(self) -> Any:
-        # What was fitted knows better: a search has chosen by then.
-        return getattr(self, "calibrator_", self._inner).keeps_class
-
-    @property
-    def has_logits(self) -> Any:
-        return getattr(self, "calibrator_", self._inner).has_logits
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -208,12 +191,7 @@ class ProbabilityFloor(BaseCalibrator):
 
     def _fit_both(self, data, groups):
         self.floor_ = learn_floor(data.used())
-        self.calibrator_ = fit_checked(
-            clone(self._inner),
-            raised_to(self.floor_, data),
-            self.n_features_in_,
-            groups=groups,
-        )
+        self.calibrator_ = self._fit_inner(raised_to(self.floor_, data), groups)
 
     def calibration_map(self) -> Any:
         """Return the floor and the calibrator's map."""

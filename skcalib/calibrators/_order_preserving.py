@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._base import ROUGH, BaseCalibrator
+from skcalib._base import ROUGH, BaseCalibrator, WrappingCalibrator
 from skcalib._maps import (
     CalibrationMap,
     EntropyScale,
@@ -24,9 +24,10 @@ from skcalib._solvers._order_preserving import (
 )
 from skcalib._solvers._temperature import PRIOR, fit_temperature, prior_strength
 from skcalib.calibrators._scaling import divisions, fit_scaling
+from skcalib.calibrators._temperature import TemperatureScaling
 
 
-class OrderPreservingScaling(BaseCalibrator):
+class OrderPreservingScaling(WrappingCalibrator):
     r"""Temperature scaling followed by an increasing map of the log-probabilities.
 
     With :math:`u` the log-probabilities of a row after temperature scaling and
@@ -161,6 +162,8 @@ class OrderPreservingScaling(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
+    has_logits = True
+
     def __init__(
         self,
         scaling: Any = None,
@@ -180,21 +183,9 @@ class OrderPreservingScaling(BaseCalibrator):
         self.max_iter = max_iter
         self.classes = classes
 
-    @property
-    def takes_unused(self) -> Any:
-        return self.scaling is not None and self.scaling.takes_unused
-
-    @property
-    def by_sums(self) -> Any:
-        return self.scaling is None or self.scaling.by_sums
-
-    @property
-    def learns_by_class(self) -> Any:
-        return self.scaling is not None and self.scaling.learns_by_class
-
-    @property
-    def keeps_class(self) -> Any:
-        return self.scaling is None or self.scaling.keeps_class
+    def _inner(self):
+        # Without a scaling there is the temperature, which all calibrators begin with.
+        return TemperatureScaling() if self.scaling is None else self.scaling
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the scaling before the curve, if there is one, then both its parts."""

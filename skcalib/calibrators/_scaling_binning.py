@@ -3,7 +3,7 @@
 from numbers import Integral
 from typing import Any, Literal
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import BaseCalibrator, WrappingCalibrator
 from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
@@ -16,7 +16,7 @@ from skcalib.calibrators._temperature import TemperatureScaling
 FALLBACK = 1e-100
 
 
-class ScalingBinning(BaseCalibrator):
+class ScalingBinning(WrappingCalibrator):
     r"""Scale by a parametric calibrator, then replace its probabilities by bin means.
 
     Fits a parametric calibrator, cuts its probabilities into bins and gives every
@@ -112,7 +112,7 @@ class ScalingBinning(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    has_logits = False
+    has_logits = keeps_class = False
 
     def __init__(
         self,
@@ -129,19 +129,14 @@ class ScalingBinning(BaseCalibrator):
         self.method = method
         self.classes = classes
 
-    @property
-    def takes_unused(self) -> Any:
-        return self.scaling is not None and self.scaling.takes_unused
-
-    @property
-    def by_sums(self) -> Any:
-        return self.scaling is None or self.scaling.by_sums
+    def _inner(self):
+        return TemperatureScaling() if self.scaling is None else self.scaling
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the scaling, then cut what it says into bins."""
-        scaling = self.scaling
-        if scaling is None:
-            scaling = PlattScaling() if data.n_classes == 2 else TemperatureScaling()
+        scaling = self._inner()
+        if self.scaling is None and data.n_classes == 2:
+            scaling = PlattScaling()
         self.scaling_, scaled = fit_scaling(self, scaling, data)
         histograms = fit_histogram(
             scaled,

@@ -9,7 +9,7 @@ from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._base import BaseCalibrator, WrappingCalibrator, fit_checked
 from skcalib._maps import CalibrationMap, evaluate, log_proba
 from skcalib._numerics import choose, mean_and_error, softmax_, true_log_proba
 from skcalib._sklearn_compat import Interval, fit_context
@@ -40,7 +40,7 @@ SMALLEST_LEAF = 20
 RIDGE = 1.0
 
 
-class BoostedCalibration(BaseCalibrator):
+class BoostedCalibration(WrappingCalibrator):
     r"""Calibrate all rows, and boost what features say about the rest.
 
     A calibrator of the logits comes first. Gradient boosting then goes on from its
@@ -150,7 +150,7 @@ class BoostedCalibration(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    has_logits = False
+    has_logits = keeps_class = by_sums = False
 
     def __init__(
         self,
@@ -168,10 +168,6 @@ class BoostedCalibration(BaseCalibrator):
         self.max_depth = max_depth
         self.random_state = random_state
         self.classes = classes
-
-    @property
-    def learns_by_class(self) -> Any:
-        return self._first().learns_by_class
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -209,11 +205,9 @@ class BoostedCalibration(BaseCalibrator):
             self._names = column_names(features)
             known = self._check_features(features, len(y))
             known = data.spread(known)[data.weight > 0]
+        self.calibrator_ = self._fit_inner(data)
         data = data.used()
         self._n_features = None if known is None else known.shape[1]
-        self.calibrator_ = fit_checked(clone(self._first()), data)
-        # It is handed out, and takes what was given: a single column, if it was one.
-        self.calibrator_.n_features_in_ = self.n_features_in_
         self.n_rounds_, self.rounds_ = 0, []
         if known is None:
             return self
@@ -301,7 +295,7 @@ class BoostedCalibration(BaseCalibrator):
         predicted = self.predict(X, features=features)
         return self._accuracy(predicted, X, y, sample_weight)
 
-    def _first(self):
+    def _inner(self):
         if self.calibrator is None:
             return StructuredMatrixScaling(structure="vector")
         return self.calibrator
@@ -367,7 +361,7 @@ class BoostedCalibration(BaseCalibrator):
         scores = np.zeros((1 + self.max_rounds, data.n_samples))
         for train, test in splits:
             seen = data.subset(train)
-            first = fit_checked(clone(self._first()), seen)
+            first = fit_checked(clone(self._inner()), seen)
             rounds = self._boosted(
                 self._told(first, seen.source), known[train], seen, self.max_rounds
             )

@@ -2,11 +2,11 @@
 
 from sklearn.base import clone
 
-from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._base import BaseCalibrator, WrappingCalibrator, fit_checked
 from skcalib._maps import CalibrationMap, evaluate_block, log_proba
 
 
-class Recalibrated(BaseCalibrator):
+class Recalibrated(WrappingCalibrator):
     """A calibrator of the log-probabilities that a map gives which is served already.
 
     What `CalibrationMonitor.recalibrate` returns where it knows the served calibrator:
@@ -35,6 +35,8 @@ class Recalibrated(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
+    keeps_class = by_sums = False
+
     def __init__(self, served, correction, *, classes=None):
         self.served = served
         self.correction = correction
@@ -49,10 +51,8 @@ class Recalibrated(BaseCalibrator):
         chain.n_features_in_ = served.n_features_in_
         return chain
 
-    @property
-    def has_logits(self):
-        """Whether the map ends in a softmax."""
-        return self.correction.has_logits
+    def _inner(self):
+        return self.correction
 
     def fit_calibration(self, data):
         """Learn the correction from what the served map says."""

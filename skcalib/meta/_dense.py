@@ -3,12 +3,11 @@
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import clone
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._base import BaseCalibrator, WrappingCalibrator
 from skcalib._blocks import MemmapSource, is_mapped_file
 from skcalib._validation import (
     as_rows,
@@ -25,12 +24,7 @@ from skcalib.calibrators import TemperatureScaling
 UNITS_AT_ONCE = 16
 
 
-def _that_of_the_calibrator(name):
-    """Say of itself what the calibrator says."""
-    return property(lambda self: getattr(self._resolved(), name))
-
-
-class DenseCalibration(BaseCalibrator):
+class DenseCalibration(WrappingCalibrator):
     """Calibrate every pixel of images, or every token of sequences.
 
     One calibrator is fitted on all of them as rows, which are read block by block from
@@ -112,14 +106,8 @@ class DenseCalibration(BaseCalibrator):
         self.ignore_index = ignore_index
         self.classes = classes
 
-    def _resolved(self):
+    def _inner(self):
         return TemperatureScaling() if self.calibrator is None else self.calibrator
-
-    has_logits = _that_of_the_calibrator("has_logits")
-    keeps_class = _that_of_the_calibrator("keeps_class")
-    takes_unused = _that_of_the_calibrator("takes_unused")
-    by_sums = _that_of_the_calibrator("by_sums")
-    learns_by_class = _that_of_the_calibrator("learns_by_class")
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn the calibration from logits and true classes.
@@ -140,7 +128,7 @@ class DenseCalibration(BaseCalibrator):
         self : object
             The fitted calibrator.
         """
-        calibrator = self._resolved()
+        calibrator = self._inner()
         if calibrator.multilabel or not hasattr(calibrator, "calibration_map"):
             raise TypeError(
                 f"DenseCalibration needs a calibrator that maps rows of exclusive "
@@ -159,10 +147,7 @@ class DenseCalibration(BaseCalibrator):
     def fit_calibration(self, data: Any) -> None:
         """Fit the calibrator on the rows, those of a sample in one group."""
         groups = getattr(data.source, "row_groups", lambda: None)()
-        calibrator = clone(self._resolved())
-        self.calibrator_ = fit_checked(
-            calibrator, data, self.n_features_in_, groups=groups
-        )
+        self.calibrator_ = self._fit_inner(data, groups)
 
     def calibration_map(self) -> Any:
         """Return the map of the rows."""

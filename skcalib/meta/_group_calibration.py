@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._base import BaseCalibrator, WrappingCalibrator, fit_checked
 from skcalib._blocks import ArraySource
 from skcalib._maps import (
     Affine,
@@ -89,7 +89,7 @@ class ShrunkScaling(BaseCalibrator):
         return CalibrationMap(Affine(self.coef_, self.intercept_), Softmax())
 
 
-class GroupCalibration(BaseCalibrator):
+class GroupCalibration(WrappingCalibrator):
     r"""Calibrate all rows, and correct each group as far as its rows allow.
 
     A calibrator of all rows comes first. Its log-probabilities :math:`L` are then
@@ -179,7 +179,7 @@ class GroupCalibration(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
-    has_logits = False
+    has_logits = keeps_class = by_sums = False
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class GroupCalibration(BaseCalibrator):
 
     @property
     def learns_by_class(self) -> Any:
-        return self._whole().learns_by_class or self.structure == "vector"
+        return super().learns_by_class or self.structure == "vector"
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(
@@ -229,13 +229,10 @@ class GroupCalibration(BaseCalibrator):
         refuse_dask(type(self).__name__, X)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         self.classes_ = data.classes
-        used = data.weight > 0
-        data = data.used()
+        self.calibrator_ = self._fit_inner(data)
+        used, data = data.weight > 0, data.used()
         if groups is not None:
             groups = data.spread(check_groups(groups, len(y)))[used]
-        self.calibrator_ = fit_checked(clone(self._whole()), data)
-        # It is handed out, and takes what was given: a single column, if it was one.
-        self.calibrator_.n_features_in_ = self.n_features_in_
         if groups is None:
             self.groups_, self.strength_ = [], np.inf
             self.coef_, self.intercept_ = np.ones((2, 0, data.n_classes))
@@ -369,7 +366,7 @@ class GroupCalibration(BaseCalibrator):
         scaling.coef_, scaling.intercept_ = self.coef_[number], self.intercept_[number]
         return Recalibrated.of(self.calibrator_, scaling)
 
-    def _whole(self):
+    def _inner(self):
         if self.calibrator is None:
             return StructuredMatrixScaling(structure="vector")
         return self.calibrator
@@ -392,7 +389,7 @@ class GroupCalibration(BaseCalibrator):
         gains = np.zeros((len(STRENGTHS), data.n_samples))
         for train, test in splits:
             seen, unseen = data.subset(train), data.subset(test)
-            whole = fit_checked(clone(self._whole()), seen)
+            whole = fit_checked(clone(self._inner()), seen)
             seen, unseen = self._told(whole, seen), self._told(whole, unseen)
             logits, own = unseen.logits, number[test]
             for i, strength in enumerate(STRENGTHS):

@@ -6,11 +6,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._base import BaseCalibrator, WrappingCalibrator
 from skcalib._maps import (
     Affine,
     CalibrationMap,
@@ -43,7 +42,7 @@ from skcalib.calibrators import StructuredMatrixScaling
 SMALLEST_SHARE = 1e-9
 
 
-class PriorShift(BaseCalibrator):
+class PriorShift(WrappingCalibrator):
     r"""Calibrate, and correct for shares of the classes that have moved.
 
     Where the classes become more or less frequent, but each looks as before (label
@@ -172,6 +171,9 @@ class PriorShift(BaseCalibrator):
         "classes": ["array-like", None],
     }
 
+    has_logits = True
+    keeps_class = by_sums = False
+
     def __init__(
         self,
         calibrator: Any = None,
@@ -193,12 +195,14 @@ class PriorShift(BaseCalibrator):
         self.random_state = random_state
         self.classes = classes
 
+    def _inner(self):
+        if self.calibrator is None:
+            return StructuredMatrixScaling(structure="vector")
+        return self.calibrator
+
     def fit_calibration(self, data: Any) -> None:
         """Fit the calibrator, and count the classes."""
-        inner = self.calibrator
-        if inner is None:
-            inner = StructuredMatrixScaling(structure="vector")
-        self.calibrator_ = fit_checked(clone(inner), data)
+        self.calibrator_ = self._fit_inner(data)
         self._count_predictions(data)
         counted = np.bincount(data.codes, data.weight, data.n_classes)
         # A class that is not there has the share that is stated of it; with a smaller

@@ -12,7 +12,9 @@ from sklearn.metrics import log_loss
 from skcalib import (
     BayesianBinning,
     BetaCalibration,
+    BoostedCalibration,
     CalibratorSearch,
+    DenseCalibration,
     DirichletCalibration,
     EnsembleTemperatureScaling,
     GroupCalibration,
@@ -21,7 +23,9 @@ from skcalib import (
     MatrixScaling,
     OrderPreservingScaling,
     PlattScaling,
+    PriorShift,
     ProbabilityFloor,
+    ScalingBinning,
     SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
@@ -50,9 +54,18 @@ STEPS = [
     IsotonicCalibration(),
     SplineCalibration(method="one_vs_rest"),
 ]
+WRAPPED = [
+    PriorShift(),
+    PriorShift(VectorScaling()),
+    ScalingBinning(VectorScaling()),
+    BoostedCalibration(VectorScaling()),
+    DenseCalibration(PriorShift(VectorScaling())),
+]
 ALIKE_FOR_ALL = [
     TemperatureScaling(),
     OrderPreservingScaling(),
+    PriorShift(TemperatureScaling()),
+    ScalingBinning(),
     IsotonicCalibration(method="shared"),
     HistogramBinning(method="top_label"),
 ]
@@ -93,7 +106,7 @@ def test_curves_leave_absent_classes_their_probability(calibrator):
     assert -np.log(own).mean() < -np.log(untouched).mean() + 0.3
 
 
-@pytest.mark.parametrize("calibrator", SMOOTH + STEPS, ids=repr)
+@pytest.mark.parametrize("calibrator", SMOOTH + STEPS + WRAPPED, ids=repr)
 def test_a_warning_names_the_absent_classes(calibrator):
     logits, y = without(*draw(100, 0, n_classes=4), [2])
     names = np.array(["ant", "bee", "cow", "dog"])
@@ -125,6 +138,42 @@ def test_a_fit_of_its_own_warns_once(calibrator):
         calibrator.fit(logits, y)
     assert [w.category for w in caught] == [AbsentClassWarning]
     assert Path(caught[0].filename).name == "test_absent.py"
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        ProbabilityFloor,
+        PriorShift,
+        GroupCalibration,
+        BoostedCalibration,
+        DenseCalibration,
+        OrderPreservingScaling,
+        ScalingBinning,
+    ],
+)
+def test_folds_of_the_calibrator_in_another_count_rows_of_no_weight(wrapper):
+    logits, y = draw(300, 0, n_classes=3)
+    logits /= 12  # so that there is no floor
+    rows = np.arange(300)
+    folds = [(rows[rows % 2 != half], rows[rows % 2 == half]) for half in range(2)]
+    weight = (rows % 3 > 0).astype(float)
+    inner = MatrixScaling(cv=folds)
+    alone = clone(inner).fit(logits, y, sample_weight=weight)
+    found = wrapper(inner).fit(logits, y, sample_weight=weight)
+    fitted = getattr(found, "calibrator_", None) or found.scaling_
+    assert_allclose(fitted.coef_, alone.coef_, rtol=1e-6)
+
+
+def test_groups_of_rows_of_no_weight_are_not_there():
+    logits, y = draw(300, 0, n_classes=3)
+    rows = np.arange(300)
+    folds = [(rows[rows % 2 != half], rows[rows % 2 == half]) for half in range(2)]
+    groups = np.where(rows < 20, "out", "in")
+    weight = (rows >= 20).astype(float)
+    grouped = GroupCalibration(MatrixScaling(cv=folds), strength=10.0)
+    grouped.fit(logits, y, sample_weight=weight, groups=groups)
+    assert grouped.groups_ == ["in"]
 
 
 def test_a_search_of_what_treats_classes_alike_warns_of_none():

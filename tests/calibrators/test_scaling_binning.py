@@ -170,6 +170,7 @@ def test_parameters_of_the_scaling_are_set_through(calibration_set):
     assert fitted.scaling_.temperature_ == expected.temperature_
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_small_sets_are_enough(strategy, method):
