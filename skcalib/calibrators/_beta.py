@@ -3,15 +3,12 @@
 from numbers import Integral, Real
 from typing import Any, Literal
 
-from sklearn.exceptions import ConvergenceWarning
-
 from skcalib._base import BaseCalibrator
 from skcalib._maps import BetaLink, CalibrationMap, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._beta import fit_beta
 from skcalib._solvers._logistic import score_unit
 from skcalib._solvers._temperature import PRIOR
-from skcalib._warnings import warn
 from skcalib.calibrators._scaling import log_odds_after
 
 
@@ -62,6 +59,13 @@ class BetaCalibration(BaseCalibrator):
 
     unit_ : float
         What logits are divided by before their softmax; 1 but for small units.
+
+    loss_ : float
+        Sum of the minimised losses, priors included, of the classes, each a mean over
+        the samples; of two classes there is one.
+
+    gradient_norm_ : float
+        Largest violation of the conditions of optimality, in standardised features.
 
     n_iter_ : int
         Iterations used, each one pass over the data.
@@ -147,12 +151,8 @@ class BetaCalibration(BaseCalibrator):
             tol=self.tol,
             max_iter=self.max_iter,
         )
-        if not result.converged:
-            warn(
-                f"BetaCalibration stopped early: {result.message}.", ConvergenceWarning
-            )
+        self._record(result)
         self.a_, self.b_, self.c_ = result.x.T.copy()
-        self.n_iter_ = result.n_iter
 
     def calibration_map(self) -> Any:
         """Return the beta curves, normalised."""

@@ -3,15 +3,12 @@
 from numbers import Integral, Real
 from typing import Any, Literal
 
-from sklearn.exceptions import ConvergenceWarning
-
 from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._logistic import score_unit
 from skcalib._solvers._platt import fit_platt
 from skcalib._solvers._temperature import PRIOR
-from skcalib._warnings import warn
 from skcalib.calibrators._scaling import log_odds_after
 
 
@@ -65,6 +62,13 @@ class PlattScaling(BaseCalibrator):
 
     unit_ : float
         What logits are divided by before their log-odds; 1 but for small units.
+
+    loss_ : float
+        Sum of the minimised losses, priors included, of the classes, each a mean over
+        the samples; of two classes there is one.
+
+    gradient_norm_ : float
+        Largest violation of the conditions of optimality, in standardised features.
 
     n_iter_ : int
         Iterations used, each one pass over the data.
@@ -153,10 +157,8 @@ class PlattScaling(BaseCalibrator):
             tol=self.tol,
             max_iter=self.max_iter,
         )
-        if not result.converged:
-            warn(f"PlattScaling stopped early: {result.message}.", ConvergenceWarning)
+        self._record(result)
         self.coef_, self.intercept_ = result.x.T.copy()
-        self.n_iter_ = result.n_iter
 
     def calibration_map(self) -> Any:
         """Return the logistic curves, normalised."""
