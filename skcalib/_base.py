@@ -250,6 +250,59 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             )
 
 
+class FeaturesCalibrator(BaseCalibrator):
+    """Base of calibrators that may be given features of the rows beside the logits."""
+
+    predict_proba: Any  # The subclass's own, as is its `fit`: both take features.
+
+    def predict(self, X: Any, features: Any = None) -> Any:
+        """Return the class of the largest calibrated probability.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            In the layout seen by `fit`.
+
+        features : array-like of shape (n_samples, n_features), default=None
+            As in `fit`; needed if they were given there.
+
+        Returns
+        -------
+        y_pred : ndarray of shape (n_samples,)
+            Labels from `classes_`.
+        """
+        proba = self.predict_proba(X, features=features)
+        return self.classes_[proba.argmax(axis=1)]
+
+    def score(
+        self, X: Any, y: Any, sample_weight: Any = None, features: Any = None
+    ) -> float:
+        """Return the accuracy of `predict`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            In the layout seen by `fit`.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes, or shares of all classes.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights equal repeated rows.
+
+        features : array-like of shape (n_samples, n_features), default=None
+            As in `fit`; needed if they were given there.
+
+        Returns
+        -------
+        accuracy : float
+            The share of rows whose class is right; of shares the mean one of the class
+            that is predicted.
+        """
+        predicted = self.predict(X, features=features)
+        return self._accuracy(predicted, X, y, sample_weight)
+
+
 def _that_of_the_inner(name):
     return property(lambda self: getattr(self._inner(), name))
 

@@ -5,7 +5,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from scipy.special import expit
-from sklearn.metrics import accuracy_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import (
     check_array,
@@ -14,7 +13,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import FeaturesCalibrator
 from skcalib._numerics import log_softmax_, split_top
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
@@ -40,7 +39,7 @@ ROUNDING = 1e-13
 FAR = 1e15
 
 
-class DensityRatioCalibration(BaseCalibrator):
+class DensityRatioCalibration(FeaturesCalibrator):
     r"""Recalibrate the confidence by how close a sample is to others (ProCal).
 
     Networks are too sure of samples that are unlike all others. The confidence c and
@@ -282,52 +281,6 @@ class DensityRatioCalibration(BaseCalibrator):
         proba = rest * (1 - chance)[:, np.newaxis]
         proba[np.arange(top.shape[0]), top] = chance
         return proba.astype(source.dtype, copy=False)
-
-    def predict(self, X: Any, features: Any = None) -> Any:
-        """Return the class of the largest calibrated probability.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-            In the layout seen by `fit`.
-
-        features : array-like of shape (n_samples, n_features), default=None
-            As in `fit`; needed if they were given there.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            Labels from `classes_`.
-        """
-        proba = self.predict_proba(X, features=features)
-        return self.classes_[proba.argmax(axis=1)]
-
-    def score(
-        self, X: Any, y: Any, sample_weight: Any = None, features: Any = None
-    ) -> float:
-        """Return the accuracy.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-            In the layout seen by `fit`.
-
-        y : array-like of shape (n_samples,)
-            True classes.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        features : array-like of shape (n_samples, n_features), default=None
-            As in `fit`; needed if they were given there.
-
-        Returns
-        -------
-        accuracy : float
-            Share of right predictions.
-        """
-        predicted = self.predict(X, features=features)
-        return accuracy_score(y, predicted, sample_weight=sample_weight)
 
     def _split(self, X, features):
         """Return logits and features, from one block or from two."""

@@ -9,7 +9,12 @@ from sklearn.tree import DecisionTreeRegressor
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from skcalib._base import BaseCalibrator, WrappingCalibrator, fit_checked
+from skcalib._base import (
+    BaseCalibrator,
+    FeaturesCalibrator,
+    WrappingCalibrator,
+    fit_checked,
+)
 from skcalib._maps import CalibrationMap, evaluate, log_proba
 from skcalib._numerics import choose, mean_and_error, softmax_, true_log_proba
 from skcalib._sklearn_compat import Interval, fit_context
@@ -40,7 +45,7 @@ SMALLEST_LEAF = 20
 RIDGE = 1.0
 
 
-class BoostedCalibration(WrappingCalibrator):
+class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
     r"""Calibrate all rows, and boost what features say about the rest.
 
     A calibrator of the logits comes first. Gradient boosting then goes on from its
@@ -248,52 +253,6 @@ class BoostedCalibration(WrappingCalibrator):
         told = self._told(self.calibrator_, source)
         *_, told = _rounds(self.rounds_, told, known)
         return softmax_(told).astype(source.dtype, copy=False)
-
-    def predict(self, X: Any, features: Any = None) -> Any:
-        """Return the class of the largest calibrated probability.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-            Logits, in the layout seen by `fit`.
-
-        features : array-like of shape (n_samples, n_features), default=None
-            As in `fit`; needed if they were given there.
-
-        Returns
-        -------
-        y_pred : ndarray of shape (n_samples,)
-            Labels from `classes_`.
-        """
-        proba = self.predict_proba(X, features=features)
-        return self.classes_[proba.argmax(axis=1)]
-
-    def score(
-        self, X: Any, y: Any, sample_weight: Any = None, features: Any = None
-    ) -> float:
-        """Return the accuracy.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-            Logits, in the layout seen by `fit`.
-
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            True classes, or shares of all classes as in `fit`.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        features : array-like of shape (n_samples, n_features), default=None
-            As in `fit`; needed if they were given there.
-
-        Returns
-        -------
-        accuracy : float
-            Share of right predictions.
-        """
-        predicted = self.predict(X, features=features)
-        return self._accuracy(predicted, X, y, sample_weight)
 
     def _inner(self):
         if self.calibrator is None:

@@ -1,5 +1,7 @@
 """Density-ratio calibration and its bin-mean-shift form."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -289,3 +291,14 @@ def test_infinitely_far_from_all_samples_there_is_an_answer():
         for value in (1e9, -1e300)
     )
     assert_allclose(far, farther, rtol=1e-9)
+
+
+def test_labels_may_be_judged_by_shares():
+    logits, y, features = draw()
+    calibrator = DensityRatioCalibration().fit(logits, y, features=features)
+    weight = np.arange(y.size) % 3
+    score = partial(calibrator.score, logits, sample_weight=weight, features=features)
+    assert score(np.eye(3)[y]) == pytest.approx(score(y))
+    half = np.eye(3)[y] / 2 + 1 / 6
+    assert score(half) == pytest.approx(score(y) / 2 + 1 / 6)
+    assert isinstance(score(y), float)
