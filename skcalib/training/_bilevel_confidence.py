@@ -10,11 +10,14 @@ prediction is right" on :math:`\ln p` and :math:`-\ln(1 - p)`:
 The identity is :math:`a = b = 1, d = 0`.
 """
 
+from functools import partial
+
 import numpy as np
 import torch
 from scipy.special import expit
 from torch.nn import functional
 
+from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib.training._network_estimator import two_columns
 
 _IDENTITY = np.array([1.0, 1.0, 0.0])
@@ -22,7 +25,7 @@ _IDENTITY = np.array([1.0, 1.0, 0.0])
 # enough to leave it, and a head that is always right stays finite. A round number;
 # `benchmarks/bilevel.py` measures what the head is worth with it.
 _PENALTY = 1.0
-_MAX_ITER = 50
+_TOL, _MAX_ITER = 1e-12, 50
 # By so much more, in log-odds, is the predicted class more probable than the second.
 _MARGIN = 1e-6
 
@@ -74,32 +77,27 @@ def _read(outputs, head):
 
 
 def fit_head(logits, codes, weight):
-    """Return a, b, d of least penalised log-loss, by damped Newton steps."""
+    """Return a, b, d of least penalised log-loss, by Newton's method."""
     parts = _Parts(logits.double().cpu())
     hit = (parts.top == codes.cpu()).numpy()
     features = np.column_stack([parts.log_top, -parts.log_rest, np.ones(hit.shape[0])])
     weight = weight.cpu().numpy().astype(np.float64)
+    penalty, weight = _PENALTY / weight.sum(), weight / weight.sum()
 
     def loss(head):
         score = features @ head
         away = head - _IDENTITY
         rows = np.logaddexp(0, np.where(hit, -score, score))
-        return weight @ rows + _PENALTY / 2 * away @ away
+        return weight @ rows + penalty / 2 * away @ away
 
-    head, value = _IDENTITY, loss(_IDENTITY)
-    for _ in range(_MAX_ITER):
+    def expand(head, _):
         proba = expit(features @ head)
-        gradient = features.T @ (weight * (proba - hit)) + _PENALTY * (head - _IDENTITY)
+        gradient = features.T @ (weight * (proba - hit)) + penalty * (head - _IDENTITY)
         curvature = weight * proba * (1 - proba)
-        hessian = (features.T * curvature) @ features + _PENALTY * np.eye(3)
-        step = np.linalg.solve(hessian, gradient)
-        length = 1.0
-        while length > 1e-10 and (new := loss(head - length * step)) > value:
-            length /= 2
-        if length <= 1e-10 or gradient @ step <= 1e-12 * weight.sum():
-            break
-        head, value = head - length * step, new
-    return head
+        hessian = (features.T * curvature) @ features + penalty * np.eye(3)
+        return Expansion(loss(head), gradient, None, partial(np.linalg.solve, hessian))
+
+    return minimize(expand, loss, _IDENTITY, tol=_TOL, max_iter=_MAX_ITER).x
 
 
 class _Parts:
