@@ -14,7 +14,7 @@ so that a GPU is never waited for between batches.
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -449,7 +449,16 @@ def _within(index: Index, part: slice) -> Index:
 
 def _dual(values: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Return `values` with a tangent for forward-mode differentiation."""
+    _compile_rules()
+    return forward_ad.make_dual(values, direction)
+
+
+@cache
+def _compile_rules() -> None:
+    """Make a first dual: torch compiles rules, in a way that it has deprecated itself.
+
+    Only then, as `warnings.catch_warnings` is not for what threads do all the time.
+    """
     with warnings.catch_warnings():
-        # The first call compiles rules in a way that torch itself has deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return forward_ad.make_dual(values, direction)
+        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))

@@ -210,6 +210,16 @@ def test_the_cheaper_jacobian_is_computed(monkeypatch):
     assert asked == ["_by_class", "_by_coordinate"]
 
 
+def test_forward_mode_changes_the_filters_of_warnings_but_once(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("Threads that overlap would put back each other's.")
+
+    objective = make(module=smooth_module(60), n=3)
+    first = objective.jacobian(Channel(SHAPE))
+    monkeypatch.setattr("warnings.catch_warnings", refuse)
+    assert_allclose(objective.jacobian(Channel(SHAPE)), first)
+
+
 def test_operators_without_a_forward_mode_are_differentiated_backward():
     class Twice(torch.autograd.Function):
         @staticmethod
