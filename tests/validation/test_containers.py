@@ -1,10 +1,12 @@
 """Tensors and dates, wherever numbers are taken."""
 
 import datetime
+import warnings
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import DataConversionWarning
 
 from skcalib import (
     BoostedCalibration,
@@ -41,6 +43,27 @@ def test_a_column_of_dates_in_a_frame_is_refused():
         X = X.astype({"b": "datetime64[ns]"}) if library == "pandas" else X
         with pytest.raises(TypeError, match=r"X holds values of type [Dd]ate"):
             TemperatureScaling().fit(X, [0, 1, 0])
+
+
+@pytest.mark.parametrize("dtype", ["bool", "boolean", "bool[pyarrow]", "category"])
+@pytest.mark.parametrize("kind", ["series", "array", "frame"])
+def test_every_bool_of_pandas_finds_the_column_of_its_name(dtype, kind):
+    pandas = pytest.importorskip("pandas")
+    if dtype == "bool[pyarrow]":
+        pytest.importorskip("pyarrow")
+    p = np.random.default_rng(0).uniform(size=200)
+    y = np.random.default_rng(1).random(200) < p
+    proba = pandas.DataFrame({True: p, False: 1 - p})
+    series = pandas.Series(y, name="y").astype(dtype)
+    given = {"series": series, "array": series.array, "frame": series.to_frame()}
+    labels = given[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataConversionWarning)
+        told = expected_calibration_error(labels, proba)
+        fitted = TemperatureScaling().fit(np.log(proba), labels)
+    assert told == expected_calibration_error(y, proba)
+    assert_array_equal(fitted.classes_, [True, False])
+    assert fitted.classes_.dtype == bool
 
 
 def test_masked_entries_are_refused(calibration_set):
