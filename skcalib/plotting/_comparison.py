@@ -194,10 +194,13 @@ class CalibratorComparisonDisplay:
         sign = -1 if self.metrics[0] in ASCENDING else 1
         order = np.argsort(sign * self.value[:, 0], kind="stable")
         order = order if sort else np.arange(n_methods)
+        names = [self.names[i] for i in order]
         for column, panel in enumerate(axes):
             self._draw(panel, column, order)
-        axes[0].set_yticks(np.arange(n_methods), [self.names[i] for i in order])
-        axes[0].set_ylim(n_methods - 0.5, -0.5)
+            panel.set_ylim(n_methods - 0.5, -0.5)
+            if column == 0 or not panel.get_shared_y_axes().joined(axes[0], panel):
+                panel.set_yticks(np.arange(n_methods), names)
+                names = [""] * n_methods  # Those of the first panel are enough.
         self.axes_, self.figure_ = axes, axes[0].figure
         return self
 

@@ -315,6 +315,21 @@ def test_comparisons_that_make_no_sense_are_refused(pyplot):
         CalibratorComparisonDisplay.from_comparison(Table(), metrics=["nll"], ax=axes)
 
 
+@pytest.mark.parametrize("sharey", [False, True])
+def test_the_methods_are_in_one_order_on_axes_of_ones_own(pyplot, sharey):
+    _, axes = pyplot.subplots(1, 3, sharey=sharey)
+    CalibratorComparisonDisplay.from_comparison(Table(), metrics=Table.metrics, ax=axes)
+    for panel in axes:
+        assert panel.get_ylim() == (2.5, -0.5)
+        assert_allclose(panel.get_yticks(), [0, 1, 2])
+    shown = [
+        [text.get_text() for text in panel.get_yticklabels() if text.get_visible()]
+        for panel in axes
+    ]
+    assert shown[0] == ["good", "none", "awful"]
+    assert not any("".join(texts) for texts in shown[1:])
+
+
 def test_a_single_value_that_differs_is_drawn():
     class Equal(Table):
         mean = np.array([[0.4, 0.05, 0.8], [0.4, 0.01, 0.8], [0.7, 0.02, 0.8]])
