@@ -11,7 +11,7 @@ from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 from skcalib._sklearn_compat import Scorer
 from skcalib._validation import as_rows
 from skcalib.metrics._multi_label import per_label
-from skcalib.metrics._registry import METRICS
+from skcalib.metrics._registry import METRICS, Metric
 
 
 class CalibrationScorer(Scorer):
@@ -62,6 +62,21 @@ SCORED = {
     for prefix, sign, unless in (("neg_", -1, "higher"), ("", 1, "lower"))
     if metric.function is not None and metric.better != unless
 }
+
+
+def measured(name: str) -> Metric | None:
+    """Return the metric of a column, which may hold scores; None of the seconds."""
+    return SCORED[name][0] if name in SCORED else METRICS.get(name)
+
+
+def sign_of(name: str) -> int:
+    """Return 1 where lower is better, -1 where higher is, 0 where neither."""
+    metric = measured(name)
+    if metric is None or metric.better == "neither":
+        return 0
+    return 1 if metric.better == "lower" and name not in SCORED else -1
+
+
 _SCORERS = {
     name: CalibrationScorer(metric.function, sign)
     for name, (metric, sign) in SCORED.items()

@@ -10,8 +10,8 @@ from scipy.stats import t
 
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
-from skcalib.metrics._registry import COLUMNS, METRICS, column_name
-from skcalib.metrics._scorers import SCORED
+from skcalib.metrics._registry import COLUMNS, column_name
+from skcalib.metrics._scorers import measured, sign_of
 
 _SECONDS = "fit seconds"
 
@@ -84,7 +84,7 @@ class CalibratorComparison:
         """Whether a row is the best of the column, or cannot be told from it."""
         found = np.zeros(self.mean.shape, dtype=bool)
         for column, metric in enumerate(self.metrics):
-            if (sign := _sign(metric)) != 0:
+            if (sign := sign_of(metric)) != 0:
                 value = sign * self.mean[:, column]
                 draws = sign * self.draws[:, :, column]
                 best = np.where(np.isnan(value), np.inf, value).argmin()
@@ -116,7 +116,7 @@ class CalibratorComparison:
         metric = column_name(metric, self.metrics)
         if metric not in self.metrics:
             raise ValueError(f"metric={metric!r} is not among {self.metrics}.")
-        value = (_sign(metric) or 1) * self.mean[:, self.metrics.index(metric)]
+        value = (sign_of(metric) or 1) * self.mean[:, self.metrics.index(metric)]
         order = np.argsort(value, kind="stable")
         return CalibratorComparison(
             [self.names[row] for row in order],
@@ -231,31 +231,18 @@ class CalibratorComparison:
         return [header, *rows]
 
 
-def _measured(name):
-    """Return the metric of a column, which may hold scores; None of the seconds."""
-    return SCORED[name][0] if name in SCORED else METRICS.get(name)
-
-
 def _heading(name):
-    heading, metric = COLUMNS.get(name, name), _measured(name)
+    heading, metric = COLUMNS.get(name, name), measured(name)
     return heading if metric is None else metric.named(heading)
 
 
 def _format(name, mean, std):
     if name == _SECONDS:
         return f"{mean:.3f}"
-    metric = _measured(name)
+    metric = measured(name)
     if metric is not None and metric.percent_decimals is not None:
         return f"{100 * mean:.2f}±{100 * std:.2f}"
     return f"{mean:.4f}±{std:.4f}"
-
-
-def _sign(name):
-    """Return 1 where lower is better, -1 where higher is, 0 where neither."""
-    metric = _measured(name)
-    if metric is None or metric.better == "neither":
-        return 0
-    return 1 if metric.better == "lower" and name not in SCORED else -1
 
 
 # What means something else in LaTeX, all at once: escapes hold such signs themselves.

@@ -8,10 +8,9 @@ import numpy as np
 
 from skcalib.metrics import calibration_report
 from skcalib.metrics._registry import METRICS, column_name
+from skcalib.metrics._scorers import sign_of
 from skcalib.plotting._style import COLOURS, hide_box, new_axes
 
-# What is better when higher.
-ASCENDING = {name for name, metric in METRICS.items() if metric.better == "higher"}
 # Values further from the best than this many times the median are left outside.
 REACH = 4.0
 
@@ -82,7 +81,8 @@ class CalibratorComparisonDisplay:
             Or any object with its attributes `names`, `metrics`, `mean` and `std`.
 
         metrics : sequence of str, default=("nll", "brier", "ece")
-            Which of its metrics to show; the first one sorts the methods.
+            Which of its metrics to show; the first one sorts the methods, unless it is
+            neither better when lower nor when higher.
 
         ax : sequence of matplotlib Axes, default=None
             One for each metric; by default those of a new figure.
@@ -170,7 +170,8 @@ class CalibratorComparisonDisplay:
             One for each metric; by default those of a new figure.
 
         sort : bool, default=True
-            Whether to sort the methods by the first metric, the best on top.
+            Whether to sort the methods by the first metric, the best on top; by one of
+            which none is best they are not.
 
         Returns
         -------
@@ -191,9 +192,9 @@ class CalibratorComparisonDisplay:
             raise ValueError(
                 f"{n_metrics} metrics need as many axes, not {axes.shape[0]}."
             )
-        sign = -1 if self.metrics[0] in ASCENDING else 1
+        sign = sign_of(self.metrics[0]) if sort else 0
         order = np.argsort(sign * self.value[:, 0], kind="stable")
-        order = order if sort else np.arange(n_methods)
+        order = order if sign else np.arange(n_methods)
         names = [self.names[i] for i in order]
         for column, panel in enumerate(axes):
             self._draw(panel, column, order)
@@ -210,24 +211,28 @@ class CalibratorComparisonDisplay:
         value, low, high = (
             scale * a[order, column] for a in (self.value, self.low, self.high)
         )
-        best = value.argmax() if metric in ASCENDING else value.argmin()
-        inside = _inside(value, best)
+        sign = sign_of(metric)
+        best = (sign * value).argmin()
+        centre = value[best] if sign else np.median(value)
+        inside = _inside(value, centre)
         rows = np.arange(value.shape[0])
-        colours = np.where(rows == best, COLOURS["gap"], COLOURS["point"])
+        colours = np.full(rows.shape, COLOURS["point"])
         ax.hlines(rows, 0, 1, transform=ax.get_yaxis_transform(), color="#eeeeee", lw=1)
-        ax.axvline(value[best], color=COLOURS["gap"], lw=1, alpha=0.6)
+        if sign:
+            colours[best] = COLOURS["gap"]
+            ax.axvline(centre, color=COLOURS["gap"], lw=1, alpha=0.6)
         ax.hlines(rows[inside], low[inside], high[inside], colors=colours[inside], lw=2)
         ax.scatter(value[inside], rows[inside], c=colours[inside], s=36, zorder=3)
-        self._mark_outside(ax, value, rows[~inside], best)
+        self._mark_outside(ax, value, rows[~inside], centre)
         ax.set_title(title, fontsize="medium")
         ax.tick_params(axis="y", length=0)
         ax.locator_params(axis="x", nbins=4)
         hide_box(ax, ("top", "right", "left"))
 
-    def _mark_outside(self, ax, value, rows, best):
+    def _mark_outside(self, ax, value, rows, centre):
         """Name values that would squeeze all others together, at the border."""
         for row in rows:
-            right = value[row] > value[best]
+            right = value[row] > centre
             ax.annotate(
                 f"{value[row]:.3g} →" if right else f"← {value[row]:.3g}",
                 (1 if right else 0, row),
@@ -249,9 +254,9 @@ def _unit(name):
     return 100, f"{metric.title} (%)"
 
 
-def _inside(value, best):
+def _inside(value, centre):
     """Whether a value is near enough to the best for all to be told apart."""
-    distance = np.abs(value - value[best])
+    distance = np.abs(value - centre)
     typical = np.median(distance)
     if typical == 0 and distance.any():  # More than half are equal.
         typical = np.median(distance[distance > 0])

@@ -330,6 +330,37 @@ def test_the_methods_are_in_one_order_on_axes_of_ones_own(pyplot, sharey):
     assert not any("".join(texts) for texts in shown[1:])
 
 
+@pytest.mark.parametrize(
+    ("metric", "order", "best"),
+    [
+        ("neg_maximum_calibration_error", ["good", "none", "awful"], "good"),
+        ("accuracy", ["awful", "none", "good"], "awful"),
+        ("entropy", ["none", "good", "awful"], None),
+        ("predictive_entropy", ["none", "good", "awful"], None),
+        ("fit seconds", ["none", "good", "awful"], None),
+    ],
+)
+def test_the_best_is_what_the_table_says_also_of_scores(metric, order, best):
+    class Scores(Table):
+        metrics = (metric,)
+        mean = np.array([[-0.3], [-0.1], [0.4 if best is None else -0.5]])
+        std = np.full((3, 1), 0.01)
+
+    if metric == "accuracy":
+        Scores.mean = -Scores.mean
+    display = CalibratorComparisonDisplay.from_comparison(Scores(), metrics=[metric])
+    (panel,) = display.axes_
+    assert [text.get_text() for text in panel.get_yticklabels()] == order
+    colours = panel.collections[-1].get_facecolors()
+    marked = [
+        name
+        for name, colour in zip(order, colours, strict=True)
+        if matplotlib.colors.to_hex(colour) == "#e69f00"
+    ]
+    assert marked == ([] if best is None else [best])
+    assert len(panel.lines) == len(marked)
+
+
 def test_a_single_value_that_differs_is_drawn():
     class Equal(Table):
         mean = np.array([[0.4, 0.05, 0.8], [0.4, 0.01, 0.8], [0.7, 0.02, 0.8]])
