@@ -324,7 +324,7 @@ def _new_grid(n_panels):
         "ClasswiseReliabilityDisplay",
         n_rows,
         n_columns,
-        size=(2.1, 2.3),
+        size=(2.1, 2.5),  # High enough for the titles.
         sharex=True,
         sharey=True,
     )

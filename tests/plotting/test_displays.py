@@ -140,6 +140,19 @@ def test_every_panel_is_the_diagram_of_its_class():
     assert whole.errors.mean() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("n_classes", [2, 3, 4, 5, 9])
+@pytest.mark.parametrize("name", [None, "net"])
+def test_no_title_leaves_the_figure(n_classes, name):
+    y, proba, _ = draw(200, n_classes)
+    display = ClasswiseReliabilityDisplay.from_predictions(
+        y, proba, n_bootstrap=0, name=name
+    )
+    display.figure_.canvas.draw()
+    for panel in display.axes_:
+        box = panel.title.get_window_extent()
+        assert box.y1 <= display.figure_.bbox.y1
+
+
 def test_of_many_classes_the_worst_are_shown():
     y, proba, _ = draw(n_classes=20)
     display = ClasswiseReliabilityDisplay.from_predictions(y, proba, n_bootstrap=0)
