@@ -149,6 +149,20 @@ def check_proba(
     return given.codes, given.proba, weight
 
 
+def check_columns(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    labels: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    pos_label: object = None,
+) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.float64], list[Any]]:
+    """Return what `check_proba` does, and the class of each column."""
+    given = _read(y_true, y_proba, labels, pos_label)
+    weight = check_weight(sample_weight, given.codes)
+    _find_top(given.proba)
+    return given.codes, given.proba, weight, given.classes
+
+
 def check_top_label(
     y_true: ArrayLike,
     y_proba: ArrayLike,

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import betaincinv, ndtri
 from sklearn.utils import check_random_state
 
-from skcalib._validation import check_proba, check_top_label
+from skcalib._validation import check_columns, check_top_label
 from skcalib.metrics._bins import (
     bin_stats,
     equal_mass_stats,
@@ -21,19 +21,15 @@ def rows_of(y_true, y_proba, labels, sample_weight, pos_label, class_):
     """Probability, hit and weight of each row, for the top label or one class."""
     if class_ is None:
         return check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
-    codes, proba, weight = check_proba(
+    codes, proba, weight, classes = check_columns(
         y_true, y_proba, labels, sample_weight, pos_label
     )
-    if labels is not None:
-        columns = np.flatnonzero(np.asarray(labels) == class_)
-    else:
-        columns = codes[np.asarray(y_true) == class_]
-    if columns.shape[0] == 0:
+    if class_ not in classes:
         raise ValueError(
             f"class_={class_!r} is not a class of y_true. Pass one of the labels, and "
             "name the classes of all columns if it never occurs: labels=[...]."
         )
-    column = columns[0]
+    column = classes.index(class_)
     return proba[:, column].astype(np.float64), codes == column, weight
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from skcalib._validation import check_proba, check_whole
+from skcalib._validation import check_columns, check_whole
 from skcalib._warnings import DEPRECATED, renamed
 from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.metrics._multi_label import LabelColumns, refuse_beside_labels
@@ -269,14 +269,14 @@ class ClasswiseReliabilityDisplay(FromEstimator):
 
 def _read_classes(y_true, y_proba, labels, sample_weight, pos_label):
     """Return the classes, and what gives probability, hit and weight of each."""
-    codes, proba, weight = check_proba(
+    codes, proba, weight, names = check_columns(
         y_true, y_proba, labels, sample_weight, pos_label
     )
 
     def rows_of(k):
         return proba[:, k].astype(np.float64), codes == k, weight
 
-    return _column_names(y_true, codes, proba.shape[1], labels), rows_of
+    return names, rows_of
 
 
 def _read_labels(y_true, y_proba, labels, sample_weight, pos_label):
@@ -289,16 +289,6 @@ def _read_labels(y_true, y_proba, labels, sample_weight, pos_label):
         return given.proba[rows, k], given.is_set[rows, k], given.weight[rows]
 
     return given.names.tolist(), rows_of
-
-
-def _column_names(y_true, codes, n_columns, labels):
-    """Class of each column, as the user calls it."""
-    if labels is not None:
-        return np.asarray(labels).tolist()
-    names = list(range(n_columns))
-    for label, code in zip(np.ravel(y_true).tolist(), codes.tolist(), strict=True):
-        names[code] = label
-    return names
 
 
 def _find(names, label):

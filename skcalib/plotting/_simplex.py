@@ -5,8 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from skcalib._validation import check_proba, check_whole
-from skcalib.plotting._classwise import _column_names
+from skcalib._validation import check_columns, check_whole
 from skcalib.plotting._style import (
     COLOURS,
     FromEstimator,
@@ -125,7 +124,9 @@ class SimplexDisplay(FromEstimator):
             The drawn display.
         """
         n_cells = check_whole("n_cells", n_cells)
-        codes, proba, weight = check_proba(y_true, y_proba, labels, sample_weight)
+        codes, proba, weight, classes = check_columns(
+            y_true, y_proba, labels, sample_weight
+        )
         if proba.shape[1] != 3:
             raise ValueError(
                 f"y_proba has {proba.shape[1]} columns; a triangle shows three "
@@ -146,7 +147,7 @@ class SimplexDisplay(FromEstimator):
         mass = np.bincount(index, weight)
         shown = mass >= min_samples
         display = cls(
-            classes=_column_names(np.asarray(y_true)[used], codes, 3, labels),
+            classes=classes,
             prediction=(sum_rows(proba) / mass[:, np.newaxis])[shown],
             frequency=(sum_rows(np.eye(3)[codes]) / mass[:, np.newaxis])[shown],
             cells=_corners_of(unique, n_cells),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
+from sklearn.exceptions import DataConversionWarning
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -168,6 +169,32 @@ def test_classes_and_axes_that_do_not_fit_are_refused(pyplot):
     _, axes = pyplot.subplots(1, 2)
     with pytest.raises(ValueError, match="3 classes need as many axes, not 2"):
         ClasswiseReliabilityDisplay.from_predictions(y, proba, ax=axes)
+
+
+@pytest.mark.parametrize("display", [ReliabilityDisplay, *PLAIN])
+def test_a_named_column_keeps_its_name_also_if_its_class_never_occurs(display):
+    pandas = pytest.importorskip("pandas")
+    rows = [[0.2, 0.3, 0.5], [0.5, 0.2, 0.3], [0.1, 0.8, 0.1]]
+    proba = pandas.DataFrame(rows, columns=["owl", "cat", "dog"])
+    y = ["dog", "cat", "cat"]
+    if display is not SimplexDisplay:
+        owl = display.from_predictions(y, proba, class_="owl", n_bootstrap=0)
+        assert "owl" in str(owl.__dict__.get("class_") or owl.classes)
+        with pytest.raises(ValueError, match="class_"):
+            display.from_predictions(y, proba, class_="cow")
+    if display in (ClasswiseReliabilityDisplay, SimplexDisplay):
+        drawn = display.from_predictions(y, proba)
+        assert drawn.classes == ["owl", "cat", "dog"]
+
+
+def test_labels_may_come_as_a_frame_of_one_column():
+    pandas = pytest.importorskip("pandas")
+    y = pandas.DataFrame({"y": ["a", "b", "a"]})
+    proba = [[0.3, 0.7]] * 3
+    with pytest.warns(DataConversionWarning):
+        found = ReliabilityDisplay.from_predictions(y, proba, class_="b")
+    expected = ReliabilityDisplay.from_predictions(list("aba"), proba, class_="b")
+    assert_allclose(found.accuracy, expected.accuracy)
 
 
 # The smooth diagram.
