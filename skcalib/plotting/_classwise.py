@@ -14,6 +14,7 @@ from skcalib.plotting._binned_rows import BinnedRows, check_interval
 from skcalib.plotting._style import (
     COLOURS,
     FromEstimator,
+    draw_band,
     hide_box,
     ink,
     new_axes,
@@ -243,7 +244,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         x, y = self.confidence[row][filled], self.frequency[row][filled]
         if self.bands is not None:
             low, high = (end[filled] for end in self.bands[row])
-            ax.fill_between(x, low, high, color=COLOURS["band"], lw=0)
+            draw_band(ax, x, low, high)
         ax.vlines(x, x, y, color=COLOURS["gap"], lw=3, alpha=0.75)
         # Areas tell how many samples a bin holds; the first bin mostly holds all.
         share = self.share[row][filled]

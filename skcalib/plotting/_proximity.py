@@ -17,6 +17,7 @@ from skcalib.plotting._style import (
     COLOURS,
     FromEstimator,
     add_legend,
+    draw_band,
     hide_box,
     ink,
     new_axes,
@@ -213,9 +214,7 @@ class ProximityDisplay(FromEstimator):
         accuracy, confidence = self.accuracy[shown], self.confidence[shown]
         if self.band is not None:
             low, high = (end[shown] for end in self.band)
-            ax.fill_between(
-                x, low, high, color=COLOURS["band"], lw=0, label="range of chance"
-            )
+            draw_band(ax, x, low, high, label="range of chance")
         ax.vlines(
             x, confidence, accuracy, color=COLOURS["gap"], lw=5, alpha=0.75, label="gap"
         )

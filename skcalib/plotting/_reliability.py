@@ -19,6 +19,7 @@ from skcalib.plotting._style import (
     COLOURS,
     FromEstimator,
     add_legend,
+    draw_band,
     hide_box,
     ink,
     new_axes,
@@ -401,14 +402,8 @@ class ReliabilityDisplay(FromEstimator):
         x, accuracy = self.confidence[filled], self.accuracy[filled]
         if self.band is not None:
             low, high = self.band
-            ax.fill_between(
-                x,
-                low[filled],
-                high[filled],
-                color=COLOURS["band"],
-                lw=0,
-                label=BANDS[self.interval],
-            )
+            label = BANDS[self.interval]
+            draw_band(ax, x, low[filled], high[filled], label=label)
         ax.vlines(x, x, accuracy, color=COLOURS["gap"], lw=5, alpha=0.75, label="gap")
         ax.plot(
             x,

@@ -45,6 +45,14 @@ def hide_box(ax, sides=("top", "right")):
         ax.spines[side].set_visible(False)
 
 
+def draw_band(ax, x, low, high, **options):
+    """Fill what lies between two curves, a bar where there is a single point."""
+    if x.shape[0] == 1:
+        ax.vlines(x, low, high, color=COLOURS["band"], lw=8, **options)
+    else:
+        ax.fill_between(x, low, high, color=COLOURS["band"], lw=0, **options)
+
+
 def add_legend(ax, place="best"):
     """Explain the colours, without hiding what is behind."""
     ax.legend(loc=place, fontsize="small", edgecolor="none", framealpha=0.7)

@@ -117,6 +117,21 @@ def test_an_unknown_band_is_refused(display):
         display.from_predictions([0, 1], [0.2, 0.7], interval="bayes")
 
 
+@pytest.mark.parametrize(
+    "display", [ReliabilityDisplay, ClasswiseReliabilityDisplay, ProximityDisplay]
+)
+def test_a_band_around_a_single_bin_can_be_seen(display):
+    near = {"proximity": np.ones(50), "n_proximity_bins": 1}
+    drawn = display.from_predictions(
+        [0, 1] * 25, [0.52] * 50, **(near if display is ProximityDisplay else {})
+    )
+    for ax in np.ravel(drawn.axes_ if hasattr(drawn, "axes_") else drawn.ax_):
+        band = ax.collections[0]
+        assert band.get_linewidth()[0] > 5
+        (ends,) = band.get_segments()
+        assert np.ptp(ends[:, 1]) > 0.1
+
+
 # Classes in a grid.
 
 
