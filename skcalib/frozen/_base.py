@@ -80,6 +80,8 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self._validate_params()
         logits = self._compute(X)
         refuse_nan(column_on_host(logits))
+        if not hasattr(self, "_n_features_out"):  # By it columns of a frame are named.
+            self._n_features_out = logits.shape[1]
         return logits
 
     def __repr__(self, N_CHAR_MAX=700):

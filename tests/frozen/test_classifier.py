@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
@@ -31,6 +32,22 @@ def test_the_decision_function_is_taken_as_it_is(sample, method):
     expected = classifier.decision_function(X)
     assert_allclose(logits, expected.reshape(len(X), -1))
     assert logits.shape[1] == (1 if y.max() == 1 else 4)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_what_was_never_fitted_returns_frames_too(sample, library):
+    pytest.importorskip(library)
+    X, y = sample
+    frozen = ClassifierLogits(LogisticRegression().fit(X, y))
+    expected = frozen.transform(X)
+    names = [f"classifierlogits{k}" for k in range(expected.shape[1])]
+    set_ = clone(frozen).set_output(transform=library)
+    for one in (set_, clone(set_)):
+        frame = one.transform(X)
+        assert list(frame.columns) == names
+        assert_allclose(frame.to_numpy(), expected)
+    with config_context(transform_output=library):
+        assert list(clone(frozen).transform(X).columns) == names
 
 
 @pytest.mark.parametrize(

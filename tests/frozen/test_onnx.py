@@ -90,6 +90,13 @@ def test_transform_works_without_fit(network, images):
     assert not hasattr(frozen, "readout_")
 
 
+def test_what_was_never_fitted_returns_frames_too(network, images):
+    pytest.importorskip("pandas")
+    frozen = OnnxLogits(network).set_output(transform="pandas")
+    frame = frozen.transform(images[0][:5])
+    assert list(frame.columns) == [f"onnxlogits{k}" for k in range(10)]
+
+
 def test_a_row_is_mapped_alike_alone_and_in_a_batch(network, images):
     X, _, _ = images
     alone = np.vstack([OnnxLogits(network, batch_size=1).transform(X[:20])])
