@@ -154,11 +154,11 @@ def interval(
 ) -> tuple[float, float]:
     """Return percentiles of the draws; those of a gap are moved down by their excess.
 
-    Draws that are NaN are left out.
+    A gap lies between 0 and 1, and so do these. Draws that are NaN are left out.
     """
     tail = (1 - confidence_level) / 2
     ends = np.nanquantile(draws, [tail, 1 - tail])
     if METRICS[name].is_gap:
-        ends = np.maximum(ends - (np.nanmean(draws) - value), 0)
+        ends = np.clip(ends - (np.nanmean(draws) - value), 0, 1)
     low, high = ends.tolist()
     return low, high

@@ -79,7 +79,7 @@ class Metric:
     # Of a calibrated classifier, for many rows: how likely a value exceeds this many
     # standard deviations of the mean residual.
     tail: Callable[[float], float] | None = None
-    # An average of absolute gaps, which the noise of resampling raises.
+    # Made of absolute gaps, from 0 to 1, which the noise of resampling raises.
     is_gap: bool = False
     # In a report: its title, and whether it has to be asked for, as what repeats others
     # or takes its time has.

@@ -182,6 +182,17 @@ def test_the_interval_of_a_gap_holds_its_value(predictions):
         assert 0 <= low <= value <= high, name
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_interval_of_a_gap_ends_at_one(seed):
+    names = [name for name in IN_REPORT if METRICS[name].is_gap]
+    report = calibration_report(
+        [0, 1], [[1.0, 0.0]] * 2, metrics=names, n_bootstrap=100, random_state=seed
+    )
+    for name in names:
+        value, low, high = report[name]
+        assert 0 <= low <= value <= high <= 1, name
+
+
 def test_the_interval_of_a_gap_covers_the_true_one():
     # Accuracy is 0.12 below every confidence. Chance in bins of 20 rows raises the
     # AECE to 0.134 and that of a replicate once more: of 40 percentile intervals that
