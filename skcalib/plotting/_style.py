@@ -99,16 +99,25 @@ class FromEstimator:
             Axes to draw on; by default those of a new figure.
 
         **options : dict
-            Passed on to `from_predictions`.
+            Passed on to `from_predictions`. A `pos_label` is refused where there are
+            columns for all classes; `class_` names one to draw.
 
         Returns
         -------
         display : object
             The drawn display.
         """
+        proba = estimator.predict_proba(X)
+        pos_label = options.get("pos_label")
+        if pos_label is not None and np.ndim(proba) == 2 and proba.shape[1] > 1:
+            raise ValueError(
+                f"pos_label={pos_label!r} names the class of a single column, but "
+                f"predict_proba has returned {proba.shape[1]}. Leave it out; "
+                f"reliability diagrams draw one class by class_={pos_label!r}."
+            )
         return cls.from_predictions(
             y,
-            estimator.predict_proba(X),
+            proba,
             labels=estimator.classes_,
             name=type(estimator).__name__ if name is None else name,
             ax=ax,

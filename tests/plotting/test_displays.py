@@ -57,6 +57,20 @@ def test_a_fitted_classifier_is_shown_under_its_name(display):
             assert_allclose(getattr(drawn, name), value)
 
 
+@pytest.mark.parametrize(
+    "display",
+    [ReliabilityDisplay, ClasswiseReliabilityDisplay, SmoothReliabilityDisplay],
+)
+def test_a_pos_label_beside_the_columns_of_an_estimator_points_to_class_(display):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    y = np.where(X[:, 0] > 0, "fraud", "ok")
+    classifier = LogisticRegression().fit(X, y)
+    with pytest.raises(ValueError, match=r"returned 2\..* by class_='fraud'"):
+        display.from_estimator(classifier, X, y, pos_label="fraud")
+    drawn = display.from_estimator(classifier, X, y, class_="fraud", n_bootstrap=0)
+    assert drawn.figure_ is not None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("display", [*PLAIN, ProximityDisplay])
 def test_weights_are_repetitions(display):
