@@ -453,13 +453,13 @@ class ReliabilityDisplay(FromEstimator):
         )
         middle = (0.5 - HISTOGRAM_BASE) / (1 - HISTOGRAM_BASE)
         ax.set_ylabel(self._outcome, y=middle)
-        on_the_left = self.histogram.argmax() >= self.histogram.shape[0] / 2
+        # Between the bars and the diagram, where neither hides it.
         ax.text(
-            0.02 if on_the_left else 0.98,
-            HISTOGRAM_TOP,
+            0.98,
+            HISTOGRAM_TOP / 2,
             "samples",
-            ha="left" if on_the_left else "right",
-            va="top",
+            ha="right",
+            va="center",
             fontsize="small",
             color=COLOURS["histogram"],
         )

@@ -291,13 +291,13 @@ class SmoothReliabilityDisplay(FromEstimator):
         ticks = np.linspace(0, 1, 6)
         ax.set_yticks(ticks, [f"{t:.1f}" for t in ticks])
         ax.set_ylabel(outcome, y=(0.5 - DENSITY_BASE) / (1 - DENSITY_BASE))
-        on_the_left = self.density.argmax() >= self.density.shape[0] / 2
+        # Between the density and the diagram, where neither hides it.
         ax.text(
-            0.02 if on_the_left else 0.98,
-            DENSITY_TOP,
+            0.98,
+            DENSITY_TOP / 2,
             "samples",
-            ha="left" if on_the_left else "right",
-            va="top",
+            ha="right",
+            va="center",
             fontsize="small",
             color=COLOURS["histogram"],
         )

@@ -11,7 +11,7 @@ from skcalib.metrics import (
     adaptive_expected_calibration_error,
     expected_calibration_error,
 )
-from skcalib.plotting import ReliabilityDisplay
+from skcalib.plotting import ReliabilityDisplay, SmoothReliabilityDisplay
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -193,6 +193,25 @@ def test_nothing_drawn_leaves_the_figure(pyplot, predictions):
         assert box.y0 >= 0
         assert box.x1 <= width
         assert box.y1 <= height
+
+
+@pytest.mark.parametrize("display", [ReliabilityDisplay, SmoothReliabilityDisplay])
+@pytest.mark.parametrize("ends", [(2, 2), (9, 1), (1, 9), (1, 1)])
+def test_the_word_samples_is_not_on_what_it_names(pyplot, display, ends):
+    p = np.random.default_rng(0).beta(1 / ends[0], 1 / ends[1], 500)
+    y = np.arange(500) % 2
+    drawn = display.from_predictions(y, p, class_=1, n_bootstrap=0)
+    drawn.figure_.canvas.draw()
+    (text,) = drawn.ax_.texts
+    assert text.get_text() == "samples"
+    box = text.get_window_extent()
+    if display is ReliabilityDisplay:
+        assert not any(
+            bar.get_window_extent().overlaps(box) for bar in drawn.ax_.patches
+        )
+    top = drawn.ax_.transData.transform((0, 0))[1]
+    assert box.y1 < top
+    assert box.y0 >= drawn.ax_.transData.transform((0, -0.11))[1]
 
 
 def test_compare_draws_side_by_side(pyplot, predictions):
