@@ -9,7 +9,7 @@ import numpy as np
 from skcalib.metrics import calibration_report
 from skcalib.metrics._registry import METRICS, column_name
 from skcalib.metrics._scorers import sign_of
-from skcalib.plotting._style import COLOURS, hide_box, new_axes
+from skcalib.plotting._style import COLOURS, hide_box, ink, new_axes
 
 # Values further from the best than this many times the median are left outside.
 REACH = 4.0
@@ -217,7 +217,8 @@ class CalibratorComparisonDisplay:
         inside = _inside(value, centre)
         rows = np.arange(value.shape[0])
         colours = np.full(rows.shape, COLOURS["point"])
-        ax.hlines(rows, 0, 1, transform=ax.get_yaxis_transform(), color="#eeeeee", lw=1)
+        across = ax.get_yaxis_transform()
+        ax.hlines(rows, 0, 1, transform=across, color=ink(), alpha=0.1, lw=1)
         if sign:
             colours[best] = COLOURS["gap"]
             ax.axvline(centre, color=COLOURS["gap"], lw=1, alpha=0.6)

@@ -176,14 +176,17 @@ class SimplexDisplay(FromEstimator):
             (ax,) = new_axes("SimplexDisplay", size=(5.2, 4.9))
         # Imported by now, since there are axes.
         from matplotlib.collections import PolyCollection
+        from matplotlib.colors import LinearSegmentedColormap
 
         # Corners hold nearly all samples; the root of the root shows the others too.
         shade = (self.share / self.share.max()) ** 0.25
+        # From empty to full, on dark paper too.
+        greys = [paper(), COLOURS["histogram"]]
         cells = PolyCollection(
             list(self.cells @ CORNERS),
             array=shade,
-            cmap="Greys",
-            clim=(0, 1.8),
+            cmap=LinearSegmentedColormap.from_list("share", greys),
+            clim=(0, 1),
             edgecolors=paper(),
             linewidths=0.8,
         )

@@ -452,6 +452,23 @@ def test_what_is_drawn_in_ink_can_be_seen_in_a_dark_style(display, pyplot):
     assert "white" in {line.get_color() for line in lines}
 
 
+@pytest.mark.parametrize("style", ["default", "dark_background"])
+def test_shades_go_from_the_paper_to_what_is_full(pyplot, style):
+    y, proba, _ = draw(500)
+    with pyplot.style.context(style):
+        display = SimplexDisplay.from_predictions(y, proba)
+        display.figure_.canvas.draw()
+        paper = matplotlib.colors.to_rgb(pyplot.rcParams["axes.facecolor"])
+        table = CalibratorComparisonDisplay.from_comparison(Table(), metrics=["nll"])
+    cells = display.ax_.collections[0].get_facecolors()[:, 0]
+    contrast = np.abs(cells - paper[0])[np.argsort(display.share)]
+    assert (np.diff(contrast) >= 0).all()
+    assert contrast[-1] > 0.4
+    guide = table.axes_[0].collections[0].get_colors()[0]
+    seen = guide[3] * abs(guide[0] - paper[0])
+    assert 0.02 < seen < 0.2
+
+
 def test_the_isotonic_curve_is_the_regression_of_the_hits():
     y, proba, _ = draw()
     display = SmoothReliabilityDisplay.from_predictions(
