@@ -262,9 +262,8 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
         ax.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
         ax.set_yticks([0, 0.5, 1], ["0", ".5", "1"])
-        ax.set_title(
-            f"{self.classes[row]}  {100 * self.errors[row]:.2f} %", fontsize="medium"
-        )
+        title = f"{self.classes[row]}  {100 * self.errors[row]:.2f} %"
+        ax.set_title(title, fontsize="medium", parse_math=False)
         hide_box(ax)
 
 

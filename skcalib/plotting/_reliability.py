@@ -439,9 +439,10 @@ class ReliabilityDisplay(FromEstimator):
     def _dress(self, ax, name):
         ax.set(xlim=(0, 1), ylim=(HISTOGRAM_BASE, 1), aspect="equal")
         ax.set_title(titled(f"{self.error_name} {100 * self.error:.2f} %", name))
-        ax.set_xlabel(
-            "confidence" if self.class_ is None else f"probability of {self.class_}"
-        )
+        if self.class_ is None:
+            ax.set_xlabel("confidence")
+        else:
+            ax.set_xlabel(f"probability of {self.class_}", parse_math=False)
         ticks = np.linspace(0, 1, 6)
         ax.set_yticks(
             [HISTOGRAM_BASE, HISTOGRAM_TOP, *ticks],

@@ -228,7 +228,8 @@ class SimplexDisplay(FromEstimator):
             (-0.03, -0.03, 0.03),
             strict=True,
         ):
-            ax.text(corner[0], corner[1] + shift, str(label), ha=ha, va=va)
+            place = corner[0], corner[1] + shift
+            ax.text(*place, str(label), ha=ha, va=va, parse_math=False)
         ax.plot(
             [], [], "o-", color=COLOURS["point"], markersize=4, label="predicted", lw=0
         )

@@ -285,9 +285,10 @@ class SmoothReliabilityDisplay(FromEstimator):
         if self.method == "isotonic":
             told = f"miscalibration {self.error:.4f}"
         ax.set_title(titled(told, name))
-        ax.set_xlabel(
-            "confidence" if self.class_ is None else f"probability of {self.class_}"
-        )
+        if self.class_ is None:
+            ax.set_xlabel("confidence")
+        else:
+            ax.set_xlabel(f"probability of {self.class_}", parse_math=False)
         ticks = np.linspace(0, 1, 6)
         ax.set_yticks(ticks, [f"{t:.1f}" for t in ticks])
         ax.set_ylabel(outcome, y=(0.5 - DENSITY_BASE) / (1 - DENSITY_BASE))

@@ -216,6 +216,25 @@ def test_a_named_column_keeps_its_name_also_if_its_class_never_occurs(display):
         assert drawn.classes == ["owl", "cat", "dog"]
 
 
+@pytest.mark.parametrize("display", [ReliabilityDisplay, *PLAIN])
+def test_dollars_in_the_name_of_a_class_are_dollars(display):
+    _, proba, _ = draw(30)
+    names = ["$5-$10", "$10-$20_", "rest"]
+    y = np.array(names)[np.arange(30) % 3]
+    options = {"labels": names}
+    if display is not SimplexDisplay:
+        options |= {"class_": names[1], "n_bootstrap": 0}
+    drawn = display.from_predictions(y, proba, **options)
+    texts = drawn.figure_.findobj(lambda artist: "$10-$20_" in _text_of(artist))
+    assert len(texts) == 1
+    assert not texts[0].get_parse_math()
+    drawn.figure_.canvas.draw()
+
+
+def _text_of(artist):
+    return artist.get_text() if hasattr(artist, "get_parse_math") else ""
+
+
 def test_labels_may_come_as_a_frame_of_one_column():
     pandas = pytest.importorskip("pandas")
     y = pandas.DataFrame({"y": ["a", "b", "a"]})
