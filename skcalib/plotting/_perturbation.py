@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._optional import import_optional
 from skcalib.plotting._filter import draw_filter
-from skcalib.plotting._style import ink
+from skcalib.plotting._style import ink, titled
 
 # Blue and red around white: told apart with every common form of colour blindness.
 COLOUR_MAP = "RdBu_r"
@@ -17,6 +17,8 @@ LINE = "#0072b2"
 UNITS = "change, in units of the input"
 # So many channels an image has.
 FEW_CHANNELS = (1, 3, 4)
+# Of more channels the first ones are drawn.
+MOST_CHANNELS = 16
 # Longer perturbations are drawn as a line, without points.
 LONGEST_STEM = 64
 # The largest change around grey in a picture in true colours, whose range is 1.
@@ -30,7 +32,8 @@ class PerturbationDisplay:
     """What `skcalib.NeuralClamping` does to every input: adds a tensor, or filters it.
 
     Of a filter the weights are drawn and, below, the factor by which it changes the
-    amplitude of each frequency, zero in the middle.
+    amplitude of each frequency, zero in the middle. Of more than 16 channels the images
+    of the first 16 are drawn, as the title says.
 
     Make one with `from_estimator`; every argument is kept as an attribute.
 
@@ -167,14 +170,16 @@ class PerturbationDisplay:
             raise ValueError(
                 f"rgb=True needs three channels; the perturbation has {len(images)}."
             )
+        n_channels = len(images)
+        images = images[:MOST_CHANNELS]
         n_panels = len(images) + int(rgb)
         if ax is None:
             ax = _new_axes(images, n_panels)
         if images:
-            self._draw_images(ax, images, n_panels)
+            self._draw_images(ax, images, self._titles(n_channels), n_panels)
         else:
             self._draw_line(ax)
-        ax.set_title(self._title(self.name if name is None else name))
+        ax.set_title(self._title(self.name if name is None else name, n_channels))
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -190,8 +195,12 @@ class PerturbationDisplay:
                 for title, part in zip(titles, channels, strict=True)
             ]
         added = None if even else channels
+        n_images = len(kernel) if kernel.ndim == 4 else 0
+        if n_images > MOST_CHANNELS:
+            kernel, titles = kernel[:MOST_CHANNELS], titles[:MOST_CHANNELS]
+            added = None if even else channels[:MOST_CHANNELS]
         ax, self.axes_ = draw_filter(ax, kernel, added, titles)
-        ax.set_title(self._title(name))
+        ax.set_title(self._title(name, n_images))
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -221,9 +230,8 @@ class PerturbationDisplay:
             )
         return titles
 
-    def _draw_images(self, ax, images, n_panels):
+    def _draw_images(self, ax, images, titles, n_panels):
         limit = np.abs(self.delta).max() or 1.0
-        titles = list(self._titles(len(images)))
         ax.set_axis_off()
         panels, bar = _split(ax, n_panels)
         for image, panel, title in zip(images, panels, titles, strict=False):
@@ -259,16 +267,17 @@ class PerturbationDisplay:
             ax.spines[side].set_visible(False)
         self.axes_ = np.array([ax])
 
-    def _title(self, name):
+    def _title(self, name, n_images):
         largest, norm = np.abs(self.delta).max(), np.linalg.norm(self.delta)
         text = f"largest change {largest:.3g}, norm {norm:.3g}"
         if self.kernel is not None:
             taps = " x ".join(str(n) for n in self.kernel.shape[2:])
             text = f"filter of {taps} taps" if taps else "gain and offset"
-            return text if name is None else f"{name}: {text}"
-        if largest == 0:
+        elif largest == 0:
             text = "no perturbation (all zero)"
-        return text if name is None else f"{name}: {text}"
+        if n_images > MOST_CHANNELS:
+            text += f", first {MOST_CHANNELS} of {n_images} channels"
+        return titled(text, name)
 
 
 def plot_perturbation(estimator: Any, *, ax: Any = None, **options: Any) -> Any:

@@ -130,6 +130,22 @@ def test_many_channels_are_laid_out_in_a_grid_without_overlap(pyplot):
         assert not any(box.overlaps(other) for other in boxes[i + 1 :])
 
 
+@pytest.mark.parametrize("kernel", [None, np.ones((40, 1, 3, 3)) / 9])
+def test_of_very_many_channels_the_first_are_drawn(pyplot, kernel):
+    delta = np.arange(40.0)[:, None, None] * np.ones((40, 5, 6))
+    names = [f"band {k}" for k in range(40)]
+    display = PerturbationDisplay(delta, 0, names, kernel=kernel).plot()
+    assert display.ax_.get_title().endswith(", first 16 of 40 channels")
+    titles = [panel.get_title() for panel in display.axes_[:16]]
+    assert [title.split(" +")[0] for title in titles] == names[:16]
+    assert len(display.axes_) == 16 * (1 if kernel is None else 2)
+    assert display.figure_.get_size_inches().max() < 50
+    if kernel is None:
+        assert_allclose(shown(display.axes_[0]).get_clim(), (-39, 39))
+    few = PerturbationDisplay(delta[:16], 0).plot()
+    assert "first" not in few.ax_.get_title()
+
+
 def test_a_shape_that_is_no_image_is_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 4, 5\).* is no image"):
         plot_perturbation(Perturbs(draw(2, 3, 4, 5)).fit())
