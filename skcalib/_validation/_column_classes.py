@@ -176,7 +176,7 @@ def refuse_index(
     for name, column in zip(names, rows.T, strict=True):
         if not (_INDEX_NAME.fullmatch(str(name)) and _numbers_rows(column)):
             continue
-        if str(name) not in map(_as_text, np.unique(labels).tolist()):
+        if str(name) not in map(_as_text, np.ravel(np.asarray(labels)).tolist()):
             others = ",".join(str(other) for other in names if other != name)
             others = shorten(others, 200, placeholder=" ...")
             raise ValueError(

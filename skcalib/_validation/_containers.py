@@ -155,6 +155,20 @@ def refuse_masked(values: Any, owner: str, name: str = "X") -> None:
         )
 
 
+def refuse_missing(labels: NDArray[Any], name: str) -> None:
+    """Refuse None, NaN and NA among labels that are objects, such as texts."""
+    if labels.dtype.kind != "O":
+        return
+    unknown = getattr(sys.modules.get("pandas"), "NA", None)
+    for row, label in enumerate(labels.tolist()):
+        is_nan = isinstance(label, float) and label != label
+        if label is None or label is unknown or is_nan:
+            raise ValueError(
+                f"{name} holds {label} in row {row}; it needs class labels. Leave out "
+                "rows whose class is not known."
+            )
+
+
 def _types(values: Any) -> list[Any]:
     """Return the types of all columns; of nested lists that of the first entry."""
     while isinstance(values, (list, tuple)) and len(values) > 0:

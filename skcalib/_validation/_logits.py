@@ -43,6 +43,7 @@ from skcalib._validation._containers import (
     readable,
     refuse_dates,
     refuse_masked,
+    refuse_missing,
 )
 from skcalib._validation._mistakes import refuse_swapped, warn_of_mistakes
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
@@ -225,6 +226,7 @@ def one_column(y: Any, name: str = "y", otherwise: str = "") -> NDArray[Any]:
             f"{name}.argmax(axis=1).{otherwise}"
         )
     column: NDArray[Any] = column_or_1d(y, warn=True)
+    refuse_missing(column, name)
     return column
 
 

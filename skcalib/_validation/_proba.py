@@ -289,7 +289,8 @@ def _read(
     is_single = proba is not array
     check_consistent_length(y_true, array)
     y = column_on_host(y_true)
-    if type(y) is not np.ndarray or y.ndim != 1:  # As for probabilities.
+    # As for probabilities.
+    if type(y) is not np.ndarray or y.ndim != 1 or y.dtype.kind == "O":
         y = one_column(y, "y_true", " calibration_report takes shares of classes.")
     if is_event(y, pos_label):
         codes = check_event(y, array, labels)

@@ -18,7 +18,11 @@ from skcalib import (
     as_rows,
     logits_from_proba,
 )
-from skcalib.metrics import expected_calibration_error, static_calibration_error
+from skcalib.metrics import (
+    calibration_report,
+    expected_calibration_error,
+    static_calibration_error,
+)
 
 DAYS = np.array(["2020-01-01", "2020-01-05", "2020-02-01"], dtype="datetime64[D]")
 DATES = np.column_stack([DAYS, DAYS[::-1]])
@@ -64,6 +68,49 @@ def test_every_bool_of_pandas_finds_the_column_of_its_name(dtype, kind):
     assert told == expected_calibration_error(y, proba)
     assert_array_equal(fitted.classes_, [True, False])
     assert fitted.classes_.dtype == bool
+
+
+def missing(kind):
+    """Labels of which the second is missing, and what it is called."""
+    texts, bools = ["a", None, "b"], [True, None, False]
+    if kind in ("list", "texts", "bools"):
+        array = np.array(bools if kind == "bools" else texts, dtype=object)
+        return (texts if kind == "list" else array), "None"
+    library, _, dtype = kind.partition(" ")
+    frames = pytest.importorskip(library)
+    if library == "polars":
+        return frames.Series(texts if dtype == "texts" else bools), "None"
+    called = {"string": "<NA>", "NA": "<NA>"}.get(dtype, "nan")
+    if dtype == "NA":
+        return np.array(["a", frames.NA, "b"], dtype=object), called
+    return frames.Series(["a", np.nan, "b"], dtype=dtype), called
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("list", "texts", "bools", "polars texts", "polars bools"),
+        *("pandas object", "pandas string", "pandas category", "pandas NA"),
+    ],
+)
+def test_a_label_that_is_missing_is_named(kind):
+    y, called = missing(kind)
+    proba = np.full((3, 2), 0.5)
+    message = f"holds {called} in row 1; it needs class labels"
+    with pytest.raises(ValueError, match=f"y_true {message}"):
+        calibration_report(y, proba)
+    with pytest.raises(ValueError, match=f"y_true {message}"):
+        expected_calibration_error(y, proba, labels=["a", "b"])
+    logits = np.array([[1.0, 0.0], [0.0, 2.0], [0.5, 0.0]])
+    with pytest.raises(ValueError, match=f"y {message}"):
+        TemperatureScaling().fit(logits, y)
+
+
+def test_a_missing_label_beside_an_index_is_refused_for_the_index():
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame({"id": [0.0, 1.0, 2.0], "b": [0.5, 0.1, 0.2]})
+    with pytest.raises(ValueError, match="The column 'id' of X numbers the rows"):
+        TemperatureScaling().fit(X, ["a", None, "b"])
 
 
 def test_masked_entries_are_refused(calibration_set):
