@@ -213,20 +213,37 @@ def _pad(block: np.ndarray, n_rows: int | None) -> np.ndarray:
     return np.concatenate([block, np.repeat(block[-1:], lacking, axis=0)])
 
 
-def probe_inputs(inputs: list[InputSpec]) -> dict[str, np.ndarray] | None:
-    """Make up a few rows for a model whose row shape is known, else return None."""
+def probe_inputs(
+    inputs: list[InputSpec], length: int | None = None
+) -> dict[str, np.ndarray] | None:
+    """Make up a few rows, with `length` entries along each axis that takes any number.
+
+    None where that is not known, or what a row holds.
+    """
     rng = np.random.default_rng(0)
     feeds = {}
     for spec in inputs:
-        if not spec.shape or None in spec.shape[1:]:
+        if not spec.shape or spec.type == "tensor(string)" or spec.type not in _DTYPES:
             return None
-        if spec.type == "tensor(string)" or spec.type not in _DTYPES:
-            return None
-        shape = [16 if length is None else length for length in spec.shape]
-        if spec.dtype.itemsize * math.prod(shape) > _LARGEST_MADE:
+        shape = [spec.shape[0] or 16, *(d or length or 0 for d in spec.shape[1:])]
+        if 0 in shape or spec.dtype.itemsize * math.prod(shape) > _LARGEST_MADE:
             return None
         if spec.dtype.kind == "f":
             feeds[spec.name] = rng.standard_normal(shape).astype(spec.dtype)
         else:
             feeds[spec.name] = rng.integers(0, 2, shape).astype(spec.dtype)
     return feeds
+
+
+def probes(inputs: list[InputSpec]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield made-up rows, shorter ones first where a model takes any length.
+
+    A table may need one number of columns, which the model does not state.
+    """
+    open_specs = [spec for spec in inputs if spec.shape and None in spec.shape[1:]]
+    is_table = all(len(spec.shape or ()) == 2 for spec in open_specs)
+    lengths = {2**i for i in range(9)} | (set(range(1, 257)) if is_table else set())
+    for length in sorted(lengths if open_specs else {1}):
+        feeds = probe_inputs(inputs, length)
+        if feeds is not None:
+            yield feeds

@@ -348,7 +348,7 @@ def confirm_labels(readout: Readout, values: np.ndarray, n_rows: int) -> Readout
             "to independent sigmoids. Take the calibrator by itself."
         )
     if readout.kind == "raw":
-        inside = bool(((values >= 0) & (values <= 1)).all())
+        inside = bool(((values >= 0) & (values <= 1) | np.isnan(values)).all())
         readout = replace(readout, kind="proba" if inside else "logits")
     return replace(readout, columns=values.shape[1])
 
@@ -363,10 +363,16 @@ def confirm_readout(
     if readout.kind == "log_odds" and values.shape[1] > 1:
         return _refuse_independent(readout, values.shape[1])
     if readout.kind == "raw":
-        return replace(readout, kind="proba" if are_proba(values) else "logits")
+        values = values[np.isfinite(values).all(axis=1)]
+        is_proba = len(values) > 0 and are_proba(values)
+        return replace(readout, kind="proba" if is_proba else "logits")
     if readout.kind != "proba" and readout.tensor != readout.score:
-        served = served.astype(np.float64)
-        logits = values.astype(np.float64)
+        # Made-up inputs may lie where a logarithm or a root has no value.
+        finite = np.isfinite(values).all(axis=1) & np.isfinite(served).all(axis=1)
+        if not finite.any():
+            return readout
+        served = served[finite].astype(np.float64)
+        logits = values[finite].astype(np.float64)
         if readout.kind == "log_odds":
             if served.shape[1] == 1:
                 return readout

@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from skcalib._onnx._files import ModelSource, open_source
-from skcalib._onnx._inputs import InputSpec, batches, probe_inputs
+from skcalib._onnx._inputs import InputSpec, batches, probe_inputs, probes
 from skcalib._onnx._readout import (
     Readout,
     confirm_labels,
@@ -73,23 +72,42 @@ class OnnxNetwork(OnnxSession):
     ) -> Readout:
         """Settle how logits are read without data, on made-up inputs if they run.
 
-        `as_rows` lays out what comes as a row a sample and a column a class.
+        `as_rows` lays out what comes as a row a sample and a column a class. What the
+        graph does not say and no input shows is refused.
         """
-        feeds = probe_inputs(self.inputs)
-        if feeds is None:
-            return self._unprobed()
-        names = [self.readout.tensor, self.readout.score]
-        try:
-            values, score = map(as_rows, self.run(feeds, names))
-        except ModelFormatError:
-            return self._unprobed()
-        if multilabel:
-            return confirm_labels(self.readout, values, values.shape[0])
-        return confirm_readout(self.readout, values, score, values.shape[0])
+        readout = self.try_probe(as_rows, multilabel=multilabel)
+        if readout is None:
+            raise ModelFormatError(
+                f"{self.name} does not say whether {self.readout.tensor!r} holds "
+                "logits or probabilities, and it runs on no made-up inputs that would "
+                "show it. Pass make_pipeline(OnnxLogits(model).fit(X), calibrator), "
+                "which looks at its results on X, or export the model with the number "
+                "of features that it takes."
+            )
+        return readout
 
-    def _unprobed(self) -> Readout:
-        certain = self.readout.is_certain
-        return self.readout if certain else replace(self.readout, kind="logits")
+    def try_probe(
+        self,
+        as_rows: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        *,
+        multilabel: bool = False,
+    ) -> Readout | None:
+        """Do so, or return None where the graph does not say and nothing runs."""
+        certain = self.readout if self.readout.is_certain else None
+        names = [self.readout.tensor, self.readout.score]
+        made = probe_inputs(self.inputs)
+        for feeds in probes(self.inputs) if certain is None else filter(None, [made]):
+            try:
+                values, score = map(as_rows, self.run(feeds, names))
+            except ModelFormatError:
+                continue
+            finite = np.isfinite(np.atleast_1d(values)).all(axis=-1)
+            if certain is None and not finite.any():
+                continue
+            if multilabel:
+                return confirm_labels(self.readout, values, values.shape[0])
+            return confirm_readout(self.readout, values, score, values.shape[0])
+        return certain
 
     def logits(self, X: Any, batch_size: int, readout: Readout) -> Iterator[np.ndarray]:
         """Yield the logits of `X`, batch by batch."""

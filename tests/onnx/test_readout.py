@@ -1,0 +1,98 @@
+"""What scores are where the graph does not say it: settled on data or refused."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.special import softmax
+from sklearn.pipeline import make_pipeline
+
+from skcalib.calibrators import TemperatureScaling
+from skcalib.exceptions import ModelFormatError
+from skcalib.export import calibrate_onnx_model
+from skcalib.frozen import OnnxLogits
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.onnx
+
+FLOAT = onnx.TensorProto.FLOAT
+WEIGHT = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32) * 2
+
+
+def node(op, inputs, outputs, **attributes):
+    return onnx.helper.make_node(op, inputs, outputs, **attributes)
+
+
+def model(nodes, row=(5,), scores=(3,), batch="n", **constants):
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        "test",
+        [info("x", FLOAT, [batch, *row])],
+        [info("p", FLOAT, [batch, *scores])],
+        [onnx.numpy_helper.from_array(a, k) for k, a in constants.items()],
+    )
+    opsets = [
+        onnx.helper.make_opsetid("", 17),
+        onnx.helper.make_opsetid("ai.onnx.ml", 2),
+    ]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def run(proto, X):
+    return ort.InferenceSession(proto.SerializeToString()).run(["p"], {"x": X})[0]
+
+
+def draw_logits(n=300, scale=1.0):
+    X = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
+    logits = scale * X @ WEIGHT
+    y = np.random.default_rng(2).integers(0, 3, n)
+    return X, logits, np.where(np.arange(n) % 3, logits.argmax(axis=1), y)
+
+
+@pytest.mark.parametrize("op", ["Log", "Sqrt"])
+def test_a_softmax_without_values_on_made_up_inputs_stays_one(op):
+    nodes = [
+        node(op, ["x"], ["f"]),
+        node("MatMul", ["f", "W"], ["z"]),
+        node("Softmax", ["z"], ["p"], axis=1),
+    ]
+    proto = model(nodes, W=WEIGHT)
+    X, logits, y = draw_logits()
+    features = np.exp(X) if op == "Log" else X**2
+    logits = logits if op == "Log" else np.abs(X) @ WEIGHT
+    calibrator = TemperatureScaling().fit(logits, y)
+    served = run(calibrate_onnx_model(proto, calibrator), features)
+    assert_allclose(served, calibrator.predict_proba(logits), atol=1e-5)
+
+
+def normalised(width, W=WEIGHT):
+    # Of an operator that the walk does not look into.
+    nodes = [
+        node("MatMul", ["x", "W"], ["z"]),
+        node("Softmax", ["z"], ["q"], axis=1),
+        node("Mul", ["q", "one"], ["p"]),
+    ]
+    return model(nodes, row=(width,), W=W, one=np.float32([1.0]))
+
+
+@pytest.mark.parametrize("width", [5, None])
+def test_probabilities_are_found_whatever_width_the_model_states(width):
+    X, logits, y = draw_logits()
+    calibrator = TemperatureScaling().fit(np.log(softmax(logits, axis=1)), y)
+    served = run(calibrate_onnx_model(normalised(width), calibrator), X)
+    assert_allclose(served, calibrator.predict_proba(logits), atol=1e-5)
+
+
+def test_what_no_made_up_input_shows_is_not_taken_for_logits():
+    # Rows of 5 * 300 entries, more than is tried.
+    wide = np.repeat(WEIGHT, 300, axis=0) / 300
+    proto = normalised(None, wide)
+    X, logits, y = draw_logits()
+    calibrator = TemperatureScaling().fit(np.log(softmax(logits, axis=1)), y)
+    with pytest.raises(ModelFormatError, match="logits or probabilities"):
+        calibrate_onnx_model(proto, calibrator)
+    X = np.repeat(X, 300, axis=1)
+    pipe = make_pipeline(OnnxLogits(proto).fit(X), calibrator)
+    served = run(calibrate_onnx_model(proto, pipe), X)
+    assert_allclose(served, calibrator.predict_proba(logits), atol=1e-5)
