@@ -79,7 +79,10 @@ class Surgery:
         known = shape[1] if len(shape) > 1 else 1
         if self.axis is not None:
             known = shape[self.axis.index]
-        if not shape or not isinstance(known, int) or known == fitted:
+        if not shape or not isinstance(known, int):
+            # What was seen of the scores, of which log-odds are half.
+            known = None if self.readout.kind == "log_odds" else self.readout.columns
+        if known is None or known == fitted:
             return fitted
         if (known, fitted) == (2, 1):  # Fitted on the difference of the two.
             return 2

@@ -91,8 +91,11 @@ def linear_classifier(post_transform):
     )
 
 
-def forest():
-    # Two stumps on the first two features, with leaf weights for all four classes.
+LEAVES = np.array([[5, 3, 1, 1], [0, 2, 7, 1], [4, 0, 4, 2], [1, 1, 2, 6]]) / 20
+
+
+def forest(leaves=LEAVES, labels=(10, 20, 30, 40)):
+    # Two stumps on the first two features, with leaf weights for all classes.
     leaf = {"nodes_falsenodeids": 0, "nodes_truenodeids": 0}
     rows = [
         (0, 0, "BRANCH_LEQ", 0, 0.0, 1, 2),
@@ -106,7 +109,7 @@ def forest():
     keys += ["truenodeids", "falsenodeids"]
     columns = zip(*rows, strict=True)
     nodes = {f"nodes_{k}": list(v) for k, v in zip(keys, columns, strict=True)}
-    leaves = np.array([[5, 3, 1, 1], [0, 2, 7, 1], [4, 0, 4, 2], [1, 1, 2, 6]]) / 20
+    n_classes = len(labels)
     places = [(0, 1), (0, 2), (1, 1), (1, 2)]
     return onnx.helper.make_node(
         "TreeEnsembleClassifier",
@@ -114,11 +117,11 @@ def forest():
         ["label", "p"],
         domain="ai.onnx.ml",
         **nodes,
-        class_treeids=[t for t, _ in places for _ in range(K)],
-        class_nodeids=[i for _, i in places for _ in range(K)],
-        class_ids=list(range(K)) * 4,
+        class_treeids=[t for t, _ in places for _ in range(n_classes)],
+        class_nodeids=[i for _, i in places for _ in range(n_classes)],
+        class_ids=list(range(n_classes)) * 4,
         class_weights=leaves.ravel().tolist(),
-        classlabels_int64s=[10, 20, 30, 40],
+        classlabels_int64s=labels,
         post_transform="NONE",
     )
 
@@ -833,3 +836,21 @@ def test_a_function_called_zipmap_is_none():
     pipe = fit(case, X, TemperatureScaling())
     served = run(calibrate_onnx_model(proto, pipe), X)["p"]
     assert_allclose(served, pipe.predict_proba(X), atol=1e-6)
+
+
+def test_two_columns_of_trees_take_a_calibrator_of_their_difference():
+    # onnxruntime says nothing of how wide the scores before a ZipMap are.
+    trees = forest(np.array([[4, 1], [2, 3], [3, 2], [1, 4]]) / 10, labels=(10, 20))
+    proto = model(
+        [trees, zipmap(classlabels_int64s=[10, 20])],
+        [info("label", ["n"], INT64), maps_info()],
+    )
+    X = np.random.default_rng(0).normal(size=(40, D)).astype(np.float32)
+    before = as_matrix(run(proto, X)["maps"])
+    assert_allclose(before.sum(axis=1), 1)
+    difference = np.log(before[:, 1]) - np.log(before[:, 0])
+    y = np.where(np.arange(40) % 4, (difference > 0), np.arange(40) % 2)
+    ts = TemperatureScaling().fit(difference, y)
+    results = run(calibrate_onnx_model(proto, ts), X)
+    assert_allclose(as_matrix(results["maps"]), ts.predict_proba(difference), atol=1e-6)
+    assert_array_equal(results["label"], np.where(difference > 0, 20, 10))
