@@ -7,9 +7,11 @@ from scipy.special import softmax
 from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import LinearSVC
 
 import skcalib
@@ -152,6 +154,63 @@ def test_an_onnx_model_is_written_with_its_calibration(tmp_path):
     assert_allclose(proba, result.predict_proba(demo.X_test[:20]), atol=1e-5)
     with pytest.raises(FileExistsError):
         result.save(tmp_path / "calibrated.onnx")
+
+
+def linear_onnx(classifier, post_transform):
+    """What skl2onnx makes of a linear classifier."""
+    onnx = pytest.importorskip("onnx")
+    make, info = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    n_classes, n_features = classifier.coef_.shape
+    nodes = [
+        make(
+            "LinearClassifier",
+            ["X"],
+            ["label", "scores"],
+            domain="ai.onnx.ml",
+            coefficients=classifier.coef_.ravel().tolist(),
+            intercepts=classifier.intercept_.tolist(),
+            classlabels_ints=classifier.classes_.tolist(),
+            post_transform=post_transform,
+        ),
+        make("Normalizer", ["scores"], ["proba"], domain="ai.onnx.ml", norm="L1"),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "linear",
+        [info("X", 1, [None, n_features])],
+        [info("label", 7, [None]), info("proba", 1, [None, n_classes])],
+    )
+    ids = [onnx.helper.make_opsetid(*i) for i in (("", 17), ("ai.onnx.ml", 3))]
+    return onnx.helper.make_model(graph, ir_version=8, opset_imports=ids)
+
+
+def test_a_classifier_whose_file_serves_other_probabilities_is_refused(tmp_path):
+    X, y = load_iris(return_X_y=True)
+    linear = SGDClassifier(loss="log_loss", random_state=0).fit(X[::2], y[::2])
+    result = calibrate(linear, X[1::2], y[1::2], **QUICK)
+    path = tmp_path / "linear.onnx"
+    with pytest.raises(ValueError, match='method="predict_proba"'):
+        result.save(path, model=linear_onnx(linear, "LOGISTIC"))
+    assert not path.exists()
+    logistic = LogisticRegression().fit(X[::2], y[::2])
+    result = calibrate(logistic, X[1::2], y[1::2], **QUICK)
+    result.save(path, model=linear_onnx(logistic, "SOFTMAX"))
+    served = pytest.importorskip("onnxruntime").InferenceSession(path)
+    _, proba = served.run(None, {"X": X.astype(np.float32)})
+    assert_allclose(proba, result.predict_proba(X), atol=1e-6)
+
+
+def test_a_file_that_takes_other_inputs_is_written_but_not_compared(tmp_path):
+    X, y = load_iris(return_X_y=True)
+    linear = LogisticRegression().fit(X[::2], y[::2])
+    whole = make_pipeline(
+        FunctionTransformer(lambda X: X[:, :4]), FrozenEstimator(linear)
+    )
+    whole.fit(np.hstack([X, X]), y)
+    result = calibrate(whole, np.hstack([X, X]), y, **QUICK)
+    with pytest.warns(UserWarning, match="could not be run on X"):
+        result.save(tmp_path / "linear.onnx", model=linear_onnx(linear, "SOFTMAX"))
+    assert (tmp_path / "linear.onnx").exists()
 
 
 def test_the_calibration_of_logits_is_written_alone(tmp_path):

@@ -40,6 +40,8 @@ from skcalib.model_selection import CalibratorSearch
 
 # The part of the rows that judges a classifier which is still to be fitted.
 JUDGING = 0.2
+# So many rows are kept to compare a written file with Python.
+_COMPARED = 100
 
 
 def calibrate(
@@ -173,7 +175,8 @@ default=None
     needs = (
         None if logits is not None else _NEEDS[named[0]].format(type(model).__name__)
     )
-    return Calibrated(fitted, own, held_out, report, network, needs)
+    sample = None if model is None else _some_rows(X)
+    return Calibrated(fitted, own, held_out, report, network, needs, sample)
 
 
 _NEEDS = {
@@ -346,6 +349,17 @@ def _proba_of(classifier: Any, X: Any) -> NDArray[Any]:
         return np.asarray(column_on_host(classifier.predict_proba(X)))
     rows: NDArray[Any] = uncalibrated(ClassifierLogits(classifier).transform(X))
     return rows
+
+
+def _some_rows(X: Any) -> Any:
+    """Return a few rows from all of an array or data frame, None of anything else."""
+    X = np.asarray(X) if isinstance(X, list) else X
+    is_frame = hasattr(X, "columns") and not hasattr(X, "__dask_graph__")
+    if not (is_frame or isinstance(X, np.ndarray)):
+        return None
+    n_rows = X.shape[0]
+    rows = np.linspace(0, n_rows - 1, min(n_rows, _COMPARED), dtype=np.intp)
+    return safe_indexing(X, rows)
 
 
 def _scores_of(given: dict[str, Any], X: Any, y: Any) -> tuple[Any, Any, Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skcalib._judging import HeldOut, describe
-from skcalib._onnx._files import is_onnx_model
+from skcalib._onnx._files import is_onnx_model, open_source
 from skcalib._saving import save
 from skcalib._tables import aligned
 from skcalib.calibrators import ProbabilityFloor
@@ -51,6 +51,7 @@ class Calibrated:
         report: dict[str, CalibrationReport],
         network: Any,
         needs_model: str | None,
+        sample: Any,
     ) -> None:
         self.model = model
         self.calibrator = calibrator
@@ -59,6 +60,7 @@ class Calibrated:
         self.classes_ = held_out.classes
         self._network = network
         self._needs_model = needs_model
+        self._sample = sample
 
     def predict_proba(self, X: Any) -> Any:
         """Return calibrated probabilities of more of what was passed to `calibrate`.
@@ -110,7 +112,9 @@ class Calibrated:
 
         model : str, path-like, bytes or onnx.ModelProto, default=None
             The same model as ONNX, where it was not passed as such: what
-            ``torch.onnx.export`` or skl2onnx makes of the network or classifier.
+            ``torch.onnx.export`` or skl2onnx makes of the network or classifier. It is
+            run on some rows of X and refused if most probabilities are not those of
+            `predict_proba`.
 
         overwrite : bool, default=False
             Whether a file that exists may be replaced.
@@ -137,11 +141,21 @@ class Calibrated:
             folder = Path(model).absolute().parent if is_path else None
             fitted = self.model if self._network is not None else self.calibrator
             written = calibrate_onnx_model(model, fitted)
+            self._check_alike(written, model)
             save_onnx(written, path, overwrite=overwrite, data_folder=folder)
         elif self._needs_model is None:
             save_onnx(to_onnx(self.calibrator), path, overwrite=overwrite)
         else:
             raise ValueError(f"{self._needs_model} {_how_to_write(path)}")
+
+    def _check_alike(self, written: Any, model: Any) -> None:
+        """Refuse a file that gives other probabilities of some rows of X."""
+        from skcalib.export._verify import check_alike
+
+        if self._sample is not None:
+            expected = np.asarray(self.predict_proba(self._sample))
+            advice = "" if self._network is not None else _OTHER_SCORES
+            check_alike(written, open_source(model), self._sample, expected, advice)
 
     @property
     def _title(self) -> str:
@@ -211,6 +225,15 @@ def _picture(held_out: HeldOut) -> str:
         '<text x="2" y="8" fill="#e69f00">before</text>'
         '<text x="2" y="16" fill="#0072b2">after</text></svg>'
     )
+
+
+_OTHER_SCORES = (
+    "Either it is another model, or a classifier whose decision_function is not the "
+    "logit of its predict_proba, which is what a file serves: SGDClassifier, SVC, "
+    "OneVsRestClassifier and AdaBoostClassifier are such. Fit clf = "
+    'CalibratedClassifier(classifier, calibrator, method="predict_proba") and write '
+    "calibrate_onnx_model(model, clf.calibrators_[0])."
+)
 
 
 def _how_to_write(path: str | os.PathLike[str]) -> str:

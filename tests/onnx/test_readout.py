@@ -6,9 +6,11 @@ from numpy.testing import assert_allclose
 from scipy.special import softmax
 from sklearn.pipeline import make_pipeline
 
+from skcalib._onnx._session import open_session
 from skcalib.calibrators import TemperatureScaling
 from skcalib.exceptions import ModelFormatError
 from skcalib.export import calibrate_onnx_model
+from skcalib.export._verify import row_differences
 from skcalib.frozen import OnnxLogits
 
 onnx = pytest.importorskip("onnx")
@@ -96,3 +98,14 @@ def test_what_no_made_up_input_shows_is_not_taken_for_logits():
     pipe = make_pipeline(OnnxLogits(proto).fit(X), calibrator)
     served = run(calibrate_onnx_model(proto, pipe), X)
     assert_allclose(served, calibrator.predict_proba(logits), atol=1e-5)
+
+
+def test_a_file_that_serves_other_rows_than_it_was_given_is_refused():
+    nodes = [
+        node("Softmax", ["x"], ["q"], axis=1),
+        node("Concat", ["q"] * 2, ["p"], axis=0),
+    ]
+    session = open_session(model(nodes, scores=(5,), batch="n"))
+    X, *_ = draw_logits(4)
+    with pytest.raises(ModelFormatError, match="8 rows of scores for 4 rows"):
+        row_differences(session, "p", "proba", [({"x": X}, 4)], softmax(X, axis=1))
