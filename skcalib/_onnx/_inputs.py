@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -214,13 +215,13 @@ def _pad(block: np.ndarray, n_rows: int | None) -> np.ndarray:
 
 
 def probe_inputs(
-    inputs: list[InputSpec], length: int | None = None
+    inputs: list[InputSpec], length: int | None = None, seed: int = 0
 ) -> dict[str, np.ndarray] | None:
     """Make up a few rows, with `length` entries along each axis that takes any number.
 
     None where that is not known, or what a row holds.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     feeds = {}
     for spec in inputs:
         if not spec.shape or spec.type == "tensor(string)" or spec.type not in _DTYPES:
@@ -235,15 +236,23 @@ def probe_inputs(
     return feeds
 
 
-def probes(inputs: list[InputSpec]) -> Iterator[dict[str, np.ndarray]]:
-    """Yield made-up rows, shorter ones first where a model takes any length.
+def probe_lengths(inputs: list[InputSpec]) -> list[int]:
+    """Return the lengths to try along axes that take any, short ones first.
 
     A table may need one number of columns, which the model does not state.
     """
-    open_specs = [spec for spec in inputs if spec.shape and None in spec.shape[1:]]
-    is_table = all(len(spec.shape or ()) == 2 for spec in open_specs)
-    lengths = {2**i for i in range(9)} | (set(range(1, 257)) if is_table else set())
-    for length in sorted(lengths if open_specs else {1}):
-        feeds = probe_inputs(inputs, length)
-        if feeds is not None:
-            yield feeds
+    shapes = [spec.shape for spec in inputs if spec.shape and None in spec.shape[1:]]
+    some = {2**i for i in range(9)} if shapes else {1}
+    is_table = bool(shapes) and all(len(shape) == 2 for shape in shapes)
+    return sorted(some | set(range(1, 257) if is_table else ()))
+
+
+def probes(
+    inputs: list[InputSpec], length: int | None
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """Yield ``(feeds, n_rows)`` of one batch made up after the other, if any can be."""
+    for seed in count():
+        feeds = probe_inputs(inputs, length, seed)
+        if feeds is None:
+            return
+        yield feeds, next(iter(feeds.values())).shape[0]

@@ -6,6 +6,9 @@ import numpy as np
 
 from skcalib.exceptions import ModelFormatError
 
+# A single column cannot show by its sum that it holds probabilities, so many rows do.
+FEWEST_OF_ONE = 8
+
 
 def as_columns(
     values: Any,
@@ -38,8 +41,8 @@ def are_proba(values: np.ndarray) -> bool:
     # Forests add up leaf weights in single precision, which may end below zero.
     inside = bool((values >= -1e-6).all() and (values <= 1 + tolerance).all())
     if values.shape[1] == 1:
-        # A single column cannot show it by its sum, so ask for many rows.
-        return inside and values.shape[0] >= 8 and bool((values <= 1).all())
+        is_seen = values.shape[0] >= FEWEST_OF_ONE
+        return inside and is_seen and bool((values <= 1).all())
     return inside and bool((np.abs(values.sum(axis=1) - 1) <= tolerance).all())
 
 

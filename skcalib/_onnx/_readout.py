@@ -16,7 +16,7 @@ from skcalib._onnx._graph import (
     tensor_names,
     unused_name,
 )
-from skcalib._onnx._outputs import are_proba, as_columns
+from skcalib._onnx._outputs import FEWEST_OF_ONE, are_proba, as_columns
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
@@ -363,9 +363,7 @@ def confirm_readout(
     if readout.kind == "log_odds" and values.shape[1] > 1:
         return _refuse_independent(readout, values.shape[1])
     if readout.kind == "raw":
-        values = values[np.isfinite(values).all(axis=1)]
-        is_proba = len(values) > 0 and are_proba(values)
-        return replace(readout, kind="proba" if is_proba else "logits")
+        return replace(readout, kind=_kind_of(readout, values))
     if readout.kind != "proba" and readout.tensor != readout.score:
         # Made-up inputs may lie where a logarithm or a root has no value.
         finite = np.isfinite(values).all(axis=1) & np.isfinite(served).all(axis=1)
@@ -384,6 +382,19 @@ def confirm_readout(
             made: Meaning = "proba" if kind == "proba" else "logits"
             return replace(readout, tensor=readout.score, kind=kind, made=made)
     return readout
+
+
+def _kind_of(readout: Readout, values: np.ndarray) -> Kind:
+    """Say what rows look like; infinite ones and NaN are named elsewhere."""
+    values = values[np.isfinite(values).all(axis=1)]
+    inside = bool(((values >= 0) & (values <= 1)).all())
+    if values.shape[1] == 1 and inside and 0 < len(values) < FEWEST_OF_ONE:
+        raise ModelFormatError(
+            f"The {len(values)} rows of the single column {readout.tensor!r} lie "
+            "between 0 and 1: probabilities, or logits by chance. Show at least "
+            f"{FEWEST_OF_ONE} rows first: OnnxLogits(model).fit(X)."
+        )
+    return "proba" if len(values) > 0 and are_proba(values) else "logits"
 
 
 def _refuse_independent(readout: Readout, n_columns: int) -> Readout:

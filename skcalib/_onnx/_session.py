@@ -1,13 +1,13 @@
 """ONNX networks in onnxruntime: one session per model, process and thread count."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from skcalib._onnx._files import ModelSource, open_source
-from skcalib._onnx._inputs import InputSpec, batches, probe_inputs, probes
+from skcalib._onnx._inputs import InputSpec, batches, probe_lengths, probes
 from skcalib._onnx._readout import (
     Readout,
     confirm_labels,
@@ -23,6 +23,8 @@ from skcalib.exceptions import ModelFormatError
 # Sessions are kept open, the last few used, because opening one costs far more than
 # a batch. They can be neither copied nor pickled, and do not survive a fork.
 _sessions = Recent(8)
+# So many rows, given or made up, show what a tensor holds where the graph does not.
+_GIVEN, _MADE_UP = 256, 16
 
 
 class OnnxSession:
@@ -58,11 +60,28 @@ class OnnxNetwork(OnnxSession):
         self.readout = readout
 
     def confirm(self, X: Any, batch_size: int) -> Readout:
-        """Settle how logits are read, on the first batch of `X`."""
-        feeds, n_rows = next(batches(self.inputs, X, batch_size))
-        names = [self.readout.tensor, self.readout.score]
-        values, score = (part[:n_rows] for part in self.run(feeds, names))
+        """Settle how logits are read, on the first rows of `X`."""
+        batched = batches(self.inputs, X, batch_size)
+        (values, score), n_rows = self._read_some(batched, _GIVEN)
         return confirm_readout(self.readout, values, score, n_rows)
+
+    def _read_some(
+        self, batched: Iterable[tuple[dict[str, np.ndarray], int]], n_rows: int
+    ) -> tuple[list[np.ndarray], int]:
+        """Return what is read and what is served, and for how many rows.
+
+        Those are of one batch if it is certain what they hold, else of as many as make
+        `n_rows`: a row alone shows little.
+        """
+        names = [self.readout.tensor, self.readout.score]
+        parts: list[list[np.ndarray]] = []
+        n_read = 0
+        for feeds, n_given in batched:
+            parts.append([part[:n_given] for part in self.run(feeds, names)])
+            n_read += n_given
+            if self.readout.is_certain or n_read >= n_rows:
+                break
+        return [np.concatenate(blocks) for blocks in zip(*parts, strict=True)], n_read
 
     def confirm_on_probe(
         self,
@@ -94,13 +113,14 @@ class OnnxNetwork(OnnxSession):
     ) -> Readout | None:
         """Do so, or return None where the graph does not say and nothing runs."""
         certain = self.readout if self.readout.is_certain else None
-        names = [self.readout.tensor, self.readout.score]
-        made = probe_inputs(self.inputs)
-        for feeds in probes(self.inputs) if certain is None else filter(None, [made]):
+        for length in probe_lengths(self.inputs) if certain is None else [None]:
             try:
-                values, score = map(as_rows, self.run(feeds, names))
+                parts, _ = self._read_some(probes(self.inputs, length), _MADE_UP)
             except ModelFormatError:
                 continue
+            if not parts:
+                continue
+            values, score = map(as_rows, parts)
             finite = np.isfinite(np.atleast_1d(values)).all(axis=-1)
             if certain is None and not finite.any():
                 continue

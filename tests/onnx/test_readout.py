@@ -109,3 +109,32 @@ def test_a_file_that_serves_other_rows_than_it_was_given_is_refused():
     X, *_ = draw_logits(4)
     with pytest.raises(ModelFormatError, match="8 rows of scores for 4 rows"):
         row_differences(session, "p", "proba", [({"x": X}, 4)], softmax(X, axis=1))
+
+
+def one_probability(batch):
+    nodes = [
+        node("MatMul", ["x", "W"], ["z"]),
+        node("Sigmoid", ["z"], ["s"]),
+        node("Mul", ["s", "one"], ["p"]),
+    ]
+    one = np.float32([1.0])
+    return model(nodes, scores=(1,), batch=batch, W=WEIGHT[:, :1], one=one)
+
+
+@pytest.mark.parametrize(("batch", "batch_size"), [(1, 256), (3, 256), ("n", 1)])
+def test_one_probability_a_row_is_found_in_batches_of_one(batch, batch_size):
+    X, logits, _ = draw_logits(40)
+    proto = one_probability(batch)
+    frozen = OnnxLogits(proto, batch_size=batch_size).fit(X)
+    assert_allclose(frozen.transform(X), logits[:, :1], atol=1e-3)
+    ts = TemperatureScaling().fit(logits[:, 0], np.arange(40) % 2)
+    served = run(calibrate_onnx_model(proto, ts), X[:3] if batch == 3 else X[:1])
+    assert_allclose(served[0, 0], ts.predict_proba(logits[:1, 0])[0, 1], atol=1e-6)
+
+
+def test_one_column_of_few_rows_is_ambiguous():
+    X, logits, _ = draw_logits(40)
+    frozen = OnnxLogits(one_probability("n"))
+    with pytest.raises(ModelFormatError, match="The 7 rows of the single column 'p'"):
+        frozen.transform(X[:7])
+    assert_allclose(frozen.fit(X).transform(X[:1]), logits[:1, :1], atol=1e-3)
