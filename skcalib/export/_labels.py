@@ -49,22 +49,29 @@ def find_labels(
     return found
 
 
-def other_labels(
-    index: GraphIndex, sources: list[LabelSource], n_axes: int = 1
+def not_followed(
+    index: GraphIndex, readout: Readout, followed: set[str], n_axes: int = 1
 ) -> list[str]:
-    """Name the outputs that look like labels but are none of `sources`."""
+    """Name outputs beside `followed` that look like labels or are made of scores."""
     onnx = import_optional("onnx", "Writing an ONNX model")
     kinds = [onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.STRING]
     if n_axes > 1:
         kinds.append(onnx.TensorProto.BOOL)
-    known = {source.output for source in sources}
+
+    def is_label(value: Any) -> bool:
+        tensor_type = value.type.tensor_type
+        return tensor_type.elem_type in kinds and len(tensor_type.shape.dim) == n_axes
+
     return [
         value.name
         for value in index.graph.output
-        if value.name not in known
-        and value.type.tensor_type.elem_type in kinds
-        and len(value.type.tensor_type.shape.dim) == n_axes
+        if value.name not in followed
+        and (is_label(value) or readout.path & _made_from(index, value.name))
     ]
+
+
+def _made_from(index: GraphIndex, output: str) -> set[str]:
+    return {output} | index.ancestors(output)
 
 
 def _trace(

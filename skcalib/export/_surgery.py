@@ -25,7 +25,7 @@ from skcalib.export._labels import (
     LabelSource,
     find_labels,
     label_beside,
-    other_labels,
+    not_followed,
     relabel,
 )
 
@@ -69,8 +69,10 @@ class Surgery:
         self.labels = find_labels(index, readout, axis.names if axis else (1, -1))
         self._multilabel = getattr(calibrator, "multilabel", False)
         n_axes = axis.n_axes - 1 if axis else 1 + self._multilabel
-        self._other_labels = other_labels(index, self.labels, n_axes)
         self._logits = self._outputs_of_logits(index)
+        followed = {label.output for label in self.labels} | {*self._logits}
+        followed |= {readout.output} if readout.output is not None else set()
+        self._not_followed = not_followed(index, readout, followed, n_axes)
 
     def _count_columns(self) -> int:
         """Return how many columns of logits the model has, where the two agree."""
@@ -110,11 +112,11 @@ class Surgery:
 
     def _write_over(self) -> str:
         """Serve calibrated scores under the name of the scores; return it."""
-        if self._other_labels:
+        if self._not_followed:
             warn(
-                f"The outputs {self._other_labels} look like labels, but it cannot be "
-                "seen how they follow from the scores: they stay as they are. Take the "
-                "labels from the calibrated probabilities."
+                f"The outputs {self._not_followed} look like labels or are made of the "
+                "scores, but it cannot be seen how they follow: they stay as they are. "
+                "Take labels, confidences and their like from the calibrated scores."
             )
         output = self.readout.output
         if output is None:

@@ -19,7 +19,11 @@ from skcalib.frozen import OnnxLogits
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
-pytestmark = pytest.mark.onnx
+pytestmark = [
+    pytest.mark.onnx,
+    # Made of the scores by an inner graph, see below.
+    pytest.mark.filterwarnings("ignore:The outputs .'number'. look like labels"),
+]
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 INT64, STRING = onnx.TensorProto.INT64, onnx.TensorProto.STRING
@@ -605,6 +609,18 @@ def test_labels_that_cannot_follow_are_warned_of():
     case = Case(proto, "logits", "z")
     pipe = fit(case, draw_inputs(case), TemperatureScaling())
     with pytest.warns(UserWarning, match=r"\['label'\] look like labels"):
+        calibrate_onnx_model(proto, pipe)
+    calibrate_onnx_model(proto, pipe, keep_original=True)
+
+
+@pytest.mark.parametrize("of", ["p", "z"])
+def test_outputs_made_of_the_scores_are_warned_of(of):
+    largest = node("ReduceMax", [of], ["confidence"], axes=[1], keepdims=0)
+    features = node("Relu", ["x"], ["f"])
+    outputs = [*PROBA, info("confidence", ["n"]), info("f", ["n", D])]
+    proto = model([LINEAR, SOFTMAX, largest, features], outputs)
+    pipe = fit(Case(proto, "logits", "z"), draw_inputs(None), TemperatureScaling())
+    with pytest.warns(UserWarning, match=r"\['confidence'\] .* made of the scores"):
         calibrate_onnx_model(proto, pipe)
     calibrate_onnx_model(proto, pipe, keep_original=True)
 
