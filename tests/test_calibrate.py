@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,19 @@ def test_an_onnx_model_is_written_with_its_calibration(tmp_path):
     assert_allclose(proba, result.predict_proba(demo.X_test[:20]), atol=1e-5)
     with pytest.raises(FileExistsError):
         result.save(tmp_path / "calibrated.onnx")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_model_is_not_written_over(tmp_path, link):
+    pytest.importorskip("onnxruntime")
+    demo = load_demo()
+    path = tmp_path / "network.onnx"
+    path.write_bytes(Path(demo.model).read_bytes())
+    (tmp_path / "link.onnx").symlink_to(path)
+    result = calibrate(path, demo.X_calibration, demo.y_calibration, **QUICK)
+    with pytest.raises(ValueError, match="the model itself"):
+        result.save(tmp_path / "link.onnx" if link else path, overwrite=True)
+    assert path.read_bytes() == Path(demo.model).read_bytes()
 
 
 def linear_onnx(classifier, post_transform):

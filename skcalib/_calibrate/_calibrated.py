@@ -117,7 +117,7 @@ class Calibrated:
             `predict_proba`.
 
         overwrite : bool, default=False
-            Whether a file that exists may be replaced.
+            Whether a file that exists may be replaced. The model itself never is.
         """
         ending = Path(path).suffix
         if ending == ".json":
@@ -135,6 +135,7 @@ class Calibrated:
                 f"model is a {type(model).__name__}, which is no ONNX file. "
                 f"{_how_to_write(path)}"
             )
+        _check_apart(path, self._network, model)
         model = self._network if model is None else model
         if model is not None:
             is_path = isinstance(model, str | os.PathLike)
@@ -234,6 +235,18 @@ _OTHER_SCORES = (
     'CalibratedClassifier(classifier, calibrator, method="predict_proba") and write '
     "calibrate_onnx_model(model, clf.calibrators_[0])."
 )
+
+
+def _check_apart(path: str | os.PathLike[str], *read: Any) -> None:
+    """Refuse to write over a model that is read, now or by the next prediction."""
+    target = Path(path).expanduser()
+    for model in read:
+        is_path = isinstance(model, str | os.PathLike)
+        if is_path and target.exists() and target.samefile(Path(model).expanduser()):
+            raise ValueError(
+                f"{os.fspath(path)!r} is the model itself, which is read again, so it "
+                "is never written to. Choose another name for the result."
+            )
 
 
 def _how_to_write(path: str | os.PathLike[str]) -> str:
