@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from skcalib._maps import LogSigmoid
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._onnx._graph import (
     GraphIndex,
@@ -28,6 +29,7 @@ from skcalib.export._labels import (
     not_followed,
     relabel,
 )
+from skcalib.export._onnx_operations import emit
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ class Surgery:
         self.readout = readout
         self.types = types
         self.axis = axis
+        self._multilabel = getattr(calibrator, "multilabel", False)
         self.n_columns = self._count_columns()
         self.build = NodeBuilder(
             model_opset(model), taken=tensor_names(self.graph), prefix="skcalib_"
         )
         index = GraphIndex(self.graph)
         self.labels = find_labels(index, readout, axis.names if axis else (1, -1))
-        self._multilabel = getattr(calibrator, "multilabel", False)
         n_axes = axis.n_axes - 1 if axis else 1 + self._multilabel
         self._logits = self._outputs_of_logits(index)
         followed = {label.output for label in self.labels} | {*self._logits}
@@ -82,12 +84,15 @@ class Surgery:
         if self.axis is not None:
             known = shape[self.axis.index]
         if not shape or not isinstance(known, int):
-            # What was seen of the scores, of which log-odds are half.
-            known = None if self.readout.kind == "log_odds" else self.readout.columns
+            # What was seen of the scores; of two log-odds are one column.
+            is_one = self.readout.kind == "log_odds" and not self._multilabel
+            known = 1 if is_one else self.readout.columns
         if known is None or known == fitted:
             return fitted
         if (known, fitted) == (2, 1):  # Fitted on the difference of the two.
             return 2
+        if (known, fitted) == (1, 2) and not self._multilabel:
+            return 1  # Fitted on the logarithms of both probabilities.
         hint = "Is class_axis the right axis? " if self.axis else ""
         raise ValueError(
             f"The model has {known} columns of logits but the calibrator was fitted "
@@ -226,6 +231,9 @@ class Surgery:
             x = self._log_of(x)
         if self.n_columns > self.calibrator.n_features_in_:
             x = build.op("MatMul", x, build.constant([[-1.0], [1.0]]))
+        elif self.n_columns < self.calibrator.n_features_in_:
+            both = build.op("MatMul", x, build.constant([[-1.0, 1.0]]))
+            x = emit(LogSigmoid(), build, both, 2)
         self.emitted = Emitted(self.calibrator, build, x)
 
     def _log_of(self, proba: str) -> str:

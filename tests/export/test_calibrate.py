@@ -6,12 +6,14 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from skcalib.calibrators import (
     BetaCalibration,
     HistogramBinning,
     TemperatureScaling,
+    VectorScaling,
 )
 from skcalib.exceptions import ModelFormatError
 from skcalib.export import calibrate_onnx_model
@@ -870,3 +872,17 @@ def test_two_columns_of_trees_take_a_calibrator_of_their_difference():
     results = run(calibrate_onnx_model(proto, ts), X)
     assert_allclose(as_matrix(results["maps"]), ts.predict_proba(difference), atol=1e-6)
     assert_array_equal(results["label"], np.where(difference > 0, 20, 10))
+
+
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), VectorScaling()])
+@pytest.mark.parametrize("name", ["sigmoid", "sigmoid_two_columns"])
+def test_one_sigmoid_takes_a_calibrator_of_two_log_probabilities(name, calibrator):
+    # As MLPClassifier gives them, which has predict_log_proba alone.
+    case, X = CASES[name], draw_inputs(None)
+    z = X @ BINARY
+    rows = -np.logaddexp(0, np.hstack([z, -z]))
+    noise = np.random.default_rng(2).logistic(size=len(X))
+    calibrator = clone(calibrator).fit(rows, (z[:, 0] / 2 + noise > 0).astype(int))
+    proba = as_matrix(run(calibrate_onnx_model(case.model, calibrator), X)["p"])
+    expected = calibrator.predict_proba(rows)[:, -proba.shape[1] :]
+    assert_allclose(proba, expected, atol=1e-6)
