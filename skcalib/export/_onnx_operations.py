@@ -159,6 +159,11 @@ def _(operation: ops.Renormalise, build: NodeBuilder, x: str, n_columns: int) ->
     return build.op("Div", x, build.reduce("ReduceSum", x))
 
 
+def _nothing(build: NodeBuilder, x: str) -> str:
+    """Write 0, or NaN where `x` is NaN."""
+    return build.op("Mul", clip(build, x), build.constant(0.0))
+
+
 def _log1p(build: NodeBuilder, x: str) -> str:
     return build.op("Log", build.op("Add", x, build.constant(1.0)))
 
@@ -177,7 +182,8 @@ def _split_top(build: NodeBuilder, x: str, n_columns: int) -> tuple[str, str, st
     others = build.op("Where", is_top, build.constant(-np.inf), x)
     second = build.reduce("ReduceMax", others)
     rest = build.op("Exp", build.op("Sub", others, second))
-    total = build.reduce("ReduceSum", rest)
+    # Largest numbers of some batches pass over NaN; sums do not.
+    total = build.reduce("ReduceSum", build.op("Add", rest, _nothing(build, x)))
     gap = build.op("Sub", largest, second)
     top_log_odds = build.op("Sub", gap, build.op("Log", total))
     return is_top, largest, top_log_odds, build.op("Div", rest, total)
@@ -207,7 +213,8 @@ def _look_up(tables: PackedTables, build: NodeBuilder, x: str) -> str:
 
     start = gather(tables.start)
     if tables.is_constant:
-        return start
+        # As along a slope.
+        return build.op("Add", start, _nothing(build, x))
     along = build.op("Sub", x, gather(tables.origin))
     share = build.op("Div", along, gather(tables.width))
     return build.op("Add", start, build.op("Mul", share, gather(tables.rise)))
