@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skcalib._onnx._form import check_form
+from skcalib._onnx._form import check_form, without_functions
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
@@ -95,6 +95,9 @@ def parse_model(source: ModelSource) -> Any:
             f"{source.name} is no ONNX model, or an empty one: it has no outputs."
         )
     check_form(model, source.name)
+    if model.functions:
+        model = without_functions(model, source.name)
+        check_form(model, source.name)
     check_outside_data(model, source)
     return model
 

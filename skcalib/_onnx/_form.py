@@ -3,10 +3,10 @@
 Every tensor that is read is made once, without a cycle, and every node has the inputs
 and outputs that its operator needs. What walks a graph relies on it: a walk along a
 cycle would not end. Bodies of If, Loop and Scan are graphs like any other; those of a
-model's own functions are not walked, and left to the runtime.
+model's own functions are written where they are called.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -40,6 +40,30 @@ def check_form(model: Any, name: str) -> None:
             f"{name} is no valid ONNX model: {fault}. Export it again, or look at it "
             "with onnx.checker.check_model."
         ) from fault
+
+
+def without_functions(model: Any, name: str) -> Any:
+    """Return a model with its own functions written where they are called."""
+    inliner = import_optional("onnx.inliner", "Reading an ONNX model")
+    calls = {
+        (domain_name(function.domain), function.name): set(_called(function.node))
+        for function in model.functions
+    }
+    try:
+        TopologicalSorter(calls).prepare()
+    except CycleError as error:
+        raise ModelFormatError(
+            f"{name} is no valid ONNX model: its functions call each other in a cycle. "
+            "Export it again, or look at it with onnx.checker.check_model."
+        ) from error
+    return inliner.inline_local_functions(model)
+
+
+def _called(nodes: Any) -> Iterator[tuple[str, str]]:
+    for node in nodes:
+        yield domain_name(node.domain), node.op_type
+        for inner in inner_graphs(node):
+            yield from _called(inner.node)
 
 
 class _FormError(Exception):

@@ -138,3 +138,37 @@ def test_one_column_of_few_rows_is_ambiguous():
     with pytest.raises(ModelFormatError, match="The 7 rows of the single column 'p'"):
         frozen.transform(X[:7])
     assert_allclose(frozen.fit(X).transform(X[:1]), logits[:1, :1], atol=1e-3)
+
+
+def calling(body, *others):
+    opsets = [onnx.helper.make_opsetid(*i) for i in (("", 17), ("own", 1))]
+    proto = model([node("MatMul", ["x", "W"], ["z"]), body], W=WEIGHT)
+    for name, inner in others:
+        made = onnx.helper.make_function("own", name, ["a"], ["b"], [inner], opsets)
+        proto.functions.append(made)
+    proto.opset_import.append(opsets[1])
+    return proto
+
+
+def test_a_softmax_inside_a_function_is_found():
+    proto = calling(
+        node("outer", ["z"], ["p"], domain="own"),
+        ("outer", node("inner", ["a"], ["b"], domain="own")),
+        ("inner", node("Softmax", ["a"], ["b"], axis=1)),
+    )
+    X, logits, y = draw_logits()
+    pipe = make_pipeline(OnnxLogits(proto), TemperatureScaling()).fit(X, y)
+    assert pipe[0].readout_.kind == "logits"
+    assert_allclose(pipe[0].transform(X), logits, atol=1e-5)
+    served = run(calibrate_onnx_model(proto, pipe), X)
+    assert_allclose(served, pipe.predict_proba(X), atol=1e-6)
+
+
+def test_functions_that_call_each_other_are_refused():
+    proto = calling(
+        node("f", ["z"], ["p"], domain="own"),
+        ("f", node("g", ["a"], ["b"], domain="own")),
+        ("g", node("f", ["a"], ["b"], domain="own")),
+    )
+    with pytest.raises(ModelFormatError, match="call each other in a cycle"):
+        OnnxLogits(proto).fit(np.zeros((9, 5)))
