@@ -80,6 +80,12 @@ class Surgery:
         """Return how many columns of logits the model has, where the two agree."""
         fitted = int(self.calibrator.n_features_in_)
         _, shape = self.types[self.readout.tensor]
+        if len(shape) == 1 and fitted > 1 and shape[0] == fitted:
+            raise ModelFormatError(
+                f"The scores {self.readout.tensor!r} have shape ({fitted},), without a "
+                "batch axis. Export the model with one, so that it takes and gives a "
+                f"row a sample, scores of shape (n, {fitted})."
+            )
         known = shape[1] if len(shape) > 1 else 1
         if self.axis is not None:
             known = shape[self.axis.index]

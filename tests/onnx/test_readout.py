@@ -172,3 +172,15 @@ def test_functions_that_call_each_other_are_refused():
     )
     with pytest.raises(ModelFormatError, match="call each other in a cycle"):
         OnnxLogits(proto).fit(np.zeros((9, 5)))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_model_without_a_batch_axis_is_told_so(n_classes):
+    info = onnx.helper.make_tensor_value_info
+    proto = model([node("MatMul", ["x", "W"], ["p"])], W=WEIGHT[:, :n_classes])
+    proto.graph.input[0].CopyFrom(info("x", FLOAT, [5]))
+    proto.graph.output[0].CopyFrom(info("p", FLOAT, [n_classes]))
+    logits = draw_logits()[1][:, :n_classes]
+    calibrator = TemperatureScaling().fit(logits, logits.argmax(axis=1))
+    with pytest.raises(ModelFormatError, match="without a batch axis"):
+        calibrate_onnx_model(proto, calibrator)
