@@ -44,6 +44,9 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
     from skcalib.calibrators import PlattScaling as PlattScaling
     from skcalib.calibrators import ProbabilityFloor as ProbabilityFloor
     from skcalib.calibrators import ScalingBinning as ScalingBinning
+    from skcalib.calibrators import (
+        SmoothingSplineCalibration as SmoothingSplineCalibration,
+    )
     from skcalib.calibrators import SplineCalibration as SplineCalibration
     from skcalib.calibrators import StructuredMatrixScaling as StructuredMatrixScaling
     from skcalib.calibrators import TemperatureScaling as TemperatureScaling
@@ -84,6 +87,7 @@ _HOME = {
     "PriorShift": "skcalib.meta",
     "ProbabilityFloor": "skcalib.calibrators",
     "ScalingBinning": "skcalib.calibrators",
+    "SmoothingSplineCalibration": "skcalib.calibrators",
     "SplineCalibration": "skcalib.calibrators",
     "StructuredMatrixScaling": "skcalib.calibrators",
     "TemperatureScaling": "skcalib.calibrators",

@@ -12,6 +12,7 @@ from skcalib.calibrators._matrix import MatrixScaling
 from skcalib.calibrators._order_preserving import OrderPreservingScaling
 from skcalib.calibrators._platt import PlattScaling
 from skcalib.calibrators._scaling_binning import ScalingBinning
+from skcalib.calibrators._smoothing_spline import SmoothingSplineCalibration
 from skcalib.calibrators._spline import SplineCalibration
 from skcalib.calibrators._structured import StructuredMatrixScaling
 from skcalib.calibrators._temperature import TemperatureScaling
@@ -31,6 +32,7 @@ __all__ = [
     "PlattScaling",
     "ProbabilityFloor",
     "ScalingBinning",
+    "SmoothingSplineCalibration",
     "SplineCalibration",
     "StructuredMatrixScaling",
     "TemperatureScaling",

@@ -13,6 +13,7 @@ from skcalib.calibrators import (
     IsotonicCalibration,
     OrderPreservingScaling,
     PlattScaling,
+    SmoothingSplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
@@ -38,17 +39,15 @@ def default_candidates(n_classes):
 
     They learn different things; what several of them learn, the first one stands for.
     """
-    vector = StructuredMatrixScaling(structure="vector")
-    candidates = {
-        "EnsembleTemperatureScaling": EnsembleTemperatureScaling(),
-        "OrderPreservingScaling": OrderPreservingScaling(),
-        readable_name(vector): vector,
-    }
+    simplest = EnsembleTemperatureScaling()
     if n_classes == 2:
-        # One score, of which the two structures make much the same: curves instead.
-        curves = [BetaCalibration(), VennAbersCalibration()]
-        return candidates | named_candidates(curves)
-    candidates["StructuredMatrixScaling"] = StructuredMatrixScaling()
+        # Of one score a smooth curve learns what lines and powers of it would, and
+        # steps what is not smooth.
+        curves = [SmoothingSplineCalibration(), VennAbersCalibration()]
+        return named_candidates([simplest, *curves])
+    vector = StructuredMatrixScaling(structure="vector")
+    matrix = StructuredMatrixScaling()
+    candidates = named_candidates([simplest, OrderPreservingScaling(), vector, matrix])
     if n_classes < TOO_MANY:
         weak = StructuredMatrixScaling(**WEAK)
         candidates["StructuredMatrixScaling(weak penalties)"] = weak

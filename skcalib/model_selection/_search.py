@@ -77,9 +77,9 @@ class CalibratorSearch(BaseCalibrator):
         calibrator. Each is a map of logits, which `DensityRatioCalibration` is not.
         None stacks ensemble temperature scaling, order-preserving scaling, structured
         vector scaling, and structured matrix scaling with its own penalties and, below
-        300 classes, with a hundredth of them. For two classes, beta and Venn-Abers
-        calibration take the place of the matrices. With another `rule`, None chooses
-        among the calibrators that `compare_calibrators` compares.
+        300 classes, with a hundredth of them; of two classes ensemble temperature
+        scaling, smoothing splines and Venn-Abers calibration. With another `rule`, None
+        chooses among the calibrators that `compare_calibrators` compares.
 
     scoring : str or callable, default="neg_log_loss"
         What is maximised: a name known to `skcalib.metrics.get_scorer`, or a scorer.

@@ -1,0 +1,299 @@
+r"""Smoothing splines of the log-odds, averaged over how smooth they are.
+
+For one score s, the log-odds of a class at a good temperature, the curve is
+
+    f(s) = a s + b + g(u),    u = arcsinh(s / m),
+
+with m the median of \|s\| and g a natural cubic spline with knots at quantiles of u.
+Minimised for a penalty l, over the weighted rows with hits y, is
+
+    sum of log-loss(y, f(s)) + prior ((a - 1)^2 + b^2) + l / 2 integral g''(u)^2 du ,
+
+u in units of its standard deviation: penalised likelihood [Green & Silverman,
+Nonparametric Regression and Generalized Linear Models, 1994, ch. 5]. No line is taken
+out of u, which the penalty would not see, so that straight parts are those in s. The
+penalty is that of a Gaussian process prior on g, and the evidence of l is Laplace's
+approximation of the probability of the hits under it [MacKay, The evidence framework
+applied to classification networks, 1992]. Nothing is chosen: the curve is the mean of
+the probabilities under all penalties of a wide grid, weighted by their evidence.
+
+Splines over quantiles of a score, penalised and fitted by log-loss, are from Lucena,
+Spline-Based Probability Calibration, 2018, who chooses the penalty by cross-validation
+and penalises the size of coefficients. Here the curve is drawn to the temperature, and
+neighbouring scores are pooled where there are very many.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from scipy.linalg import cho_solve, cholesky, eigh
+from scipy.special import logsumexp
+
+from skcalib._blocks import CalibrationData, map_blocks
+from skcalib._blocks._scores import (
+    Floats,
+    Scores,
+    all_scores,
+    one_vs_rest,
+    pool_ties,
+    second_class,
+)
+from skcalib._numerics import cut_logits, log_sigmoid
+from skcalib._solvers._descend import LOSS_NOISE, backtrack, descend, jittered
+from skcalib._solvers._result import CONVERGED, NO_DESCENT
+
+Array = NDArray[np.float64]
+
+# Curvature costs from next to nothing to everything: the ends of the grid are a curve
+# that is free at each knot, and a straight line. A finer grid changes nothing seen.
+PENALTIES = 10.0 ** np.arange(4, -5, -1)
+# Knots lie between these quantiles, and no nearer in standard deviations than that:
+# between two that nearly coincide lies nothing that could be learned.
+OUTER = 0.01
+NEAREST = 0.02
+# So many groups of neighbouring scores say of a smooth curve what all rows say.
+MOST_GROUPS = 2048
+# Points of the table that a curve becomes, at equal steps of u.
+TABLE = 512
+# In nats, of all rows: what a step must promise to be taken, and how many there may be.
+TOL = 1e-7
+MAX_ITER = 100
+# Scores of less spread say nothing, and u has no unit.
+LEAST_SPREAD = 1e-8
+# Samples, of all that there are, of the uniform distribution: where no sample of many
+# was wrong, the next one still may be.
+DOUBT = 0.1
+# In units of the Hessian's diagonal, so that rounding leaves it positive definite.
+RIDGE = 1e-12
+TINY = np.finfo(float).tiny
+
+
+class SmoothCurve(NamedTuple):
+    """Log-odds at ascending scores, and the share of each penalty in them."""
+
+    knots: Floats
+    values: Floats
+    shares: Floats
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Groups of equal or neighbouring scores: mean score, weight, and that of hits."""
+
+    score: Array
+    total: Array
+    hits: Array
+    ends: Array
+
+
+class _Point(NamedTuple):
+    x: Array
+    loss: float
+    gradient: Array
+    hessian: Array
+
+
+class _Step(NamedTuple):
+    point: _Point
+    step: Array
+    drop: float
+
+    @property
+    def left(self) -> float:
+        return self.drop / 2
+
+
+def fit_smoothing_splines(
+    data: CalibrationData, *, factor: float, prior: float, n_knots: int
+) -> list[SmoothCurve]:
+    """Fit a curve to the log-odds of every class; two classes have mirrored curves.
+
+    Log-odds are those of ``factor * logits``.
+    """
+    mirror = data.n_classes == 2
+    of_logits = second_class if mirror else one_vs_rest
+    scores, hits = all_scores(data, partial(_scaled, of_logits, factor))
+    weight = data.sample_weight
+
+    def of_class(k: int) -> SmoothCurve:
+        rows = _pooled(scores[k], hits[k], weight)
+        return _fit(rows, data.n_classes, prior, n_knots)
+
+    curves = list(map_blocks(of_class, range(len(scores))))
+    return [_mirrored(curves[0]), *curves] if mirror else curves
+
+
+def _scaled(
+    scores: Scores, factor: float, logits: NDArray[Any], codes: NDArray[np.intp]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    return scores(cut_logits(logits) * factor, codes)
+
+
+def _mirrored(curve: SmoothCurve) -> SmoothCurve:
+    return SmoothCurve(-curve.knots[::-1], -curve.values[::-1], curve.shares)
+
+
+def _pooled(score: Floats, hit: NDArray[np.bool_], weight: Floats) -> _Rows:
+    """Pool ties, and neighbours of about equal weight where there are too many."""
+    index = pool_ties(score)[2]
+    total = np.bincount(index, weight)
+    if total.shape[0] > MOST_GROUPS:
+        before = np.cumsum(total) - total / 2
+        of_tie = np.minimum(before / total.sum() * MOST_GROUPS, MOST_GROUPS - 1)
+        index = np.unique(of_tie.astype(np.intp), return_inverse=True)[1][index]
+        total = np.bincount(index, weight)
+    mean = np.bincount(index, weight * score) / total
+    ends = np.array([score.min(), score.max()])
+    return _Rows(mean, total, np.bincount(index, weight * hit), ends)
+
+
+def _fit(rows: _Rows, n_classes: int, prior: float, n_knots: int) -> SmoothCurve:
+    spline = _Spline(rows, n_knots)
+    features = np.column_stack([rows.score, np.ones_like(rows.score)])
+    features = np.column_stack([features, spline.features(rows.score)])
+    n_bends = features.shape[1] - 2
+    x = np.zeros(features.shape[1])
+    found, evidence = [], []
+    for penalty in PENALTIES:
+        ridge = np.append(np.full(2, 2 * prior), np.full(n_bends, penalty))
+        point = _minimize(rows, features, ridge, x)
+        x = point.x
+        root, unit = _root(point.hessian)
+        half_log_det = np.log(np.diagonal(root) / unit).sum()
+        evidence.append(n_bends * np.log(penalty) / 2 - point.loss - half_log_det)
+        found.append(x)
+    shares = np.exp(evidence - np.max(evidence))
+    shares /= shares.sum()
+    knots = spline.points()
+    bends = np.column_stack([knots, np.ones_like(knots), spline.features(knots)])
+    curves = knots[:, np.newaxis] + bends @ np.transpose(found)
+    doubt = DOUBT / (DOUBT + rows.total.sum())
+    hit = _log_mean(curves, shares, doubt, 1 / n_classes)
+    values = hit - _log_mean(-curves, shares, doubt, 1 - 1 / n_classes)
+    return SmoothCurve(knots, values, shares)
+
+
+def _log_mean(log_odds: Array, shares: Array, doubt: float, proba: float) -> Array:
+    """Return the logarithm of the mean probability, of which `proba` has `doubt`."""
+    parts = log_sigmoid(log_odds) + np.log(np.maximum(shares, TINY))
+    mean: Array = logsumexp(parts, axis=1)
+    doubted: Array = np.logaddexp(np.log1p(-doubt) + mean, np.log(doubt * proba))
+    return doubted
+
+
+def _root(hessian: Array) -> tuple[Array, Array]:
+    """Return the Cholesky root in units of the diagonal, and these units."""
+    unit = 1 / np.sqrt(np.diagonal(hessian))
+    factorise = partial(cholesky, check_finite=False)
+    root: Array = jittered(hessian * np.outer(unit, unit), RIDGE, factorise)
+    return root, unit
+
+
+def _minimize(rows: _Rows, features: Array, ridge: Array, x: Array) -> _Point:
+    """Minimise the penalised loss by Newton's method from `x`.
+
+    The parameters are those of what is added to the score.
+    """
+    misses = rows.total - rows.hits
+
+    def at(x: Array) -> _Point:
+        u = rows.score + features @ x
+        hit = log_sigmoid(u)
+        miss = hit - u
+        loss = -(rows.hits @ hit + misses @ miss)
+        slope = rows.total * np.exp(hit) - rows.hits
+        bent = features * (rows.total * np.exp(hit + miss))[:, np.newaxis]
+        hessian = features.T @ bent + np.diag(ridge)
+        loss = float(loss + ridge @ x**2 / 2)
+        return _Point(x, loss, features.T @ slope + ridge * x, hessian)
+
+    def step_from(point: _Point) -> _Step:
+        root, unit = _root(point.hessian)
+        solved = cho_solve((root, False), unit * point.gradient, check_finite=False)
+        step = -unit * solved
+        return _Step(point, step, -float(point.gradient @ step))
+
+    def go(newton: _Step) -> _Point | str:
+        def trial(length: float) -> tuple[float, _Point]:
+            point = at(newton.point.x + length * newton.step)
+            return point.loss, point
+
+        found = backtrack(trial, newton.point.loss, newton.drop)
+        if found is None:
+            small = newton.left <= LOSS_NOISE * max(newton.point.loss, 1.0)
+            return CONVERGED if small else NO_DESCENT.format(newton.left)
+        return found[1]
+
+    return descend(at(x), step_from, go, tol=TOL, max_iter=MAX_ITER)[0]
+
+
+class _Spline:
+    """Natural cubic splines of arcsinh(s / m), as features of unit curvature."""
+
+    def __init__(self, rows: _Rows, n_knots: int) -> None:
+        self._rows = rows
+        self._unit = max(_quantiles(np.abs(rows.score), rows.total, 0.5), LEAST_SPREAD)
+        u = self._u(rows.score)
+        spread = np.sqrt(np.cov(u, aweights=rows.total, ddof=0)) if u.size > 1 else 0.0
+        ends = np.linspace(OUTER, 1 - OUTER, n_knots)
+        knots = _apart(_quantiles(u, rows.total, ends), NEAREST * spread)
+        # Two knots bound a line, which is no bend.
+        self._basis: Any = None
+        if knots.shape[0] > 2 and spread > LEAST_SPREAD:
+            self._basis, self._knots = _unit_bends(knots, float(spread)), knots
+
+    def _u(self, score: Array) -> Array:
+        return np.arcsinh(score / self._unit)
+
+    def features(self, score: Array) -> Array:
+        """Return the (n, n_bends) values at scores; beyond the knots they are lines."""
+        if self._basis is None:
+            return np.empty((score.shape[0], 0))
+        u = self._u(score)
+        inside = np.clip(u, self._knots[0], self._knots[-1])
+        beyond = (u - inside)[:, np.newaxis]
+        values: Array = self._basis(inside) + beyond * self._basis(inside, 1)
+        return values
+
+    def points(self) -> Array:
+        """Return ascending scores between which a curve may be taken for straight."""
+        points = np.linspace(*self._u(self._rows.ends), TABLE)
+        points = np.sinh(points) * self._unit
+        return np.unique(points)
+
+
+def _unit_bends(knots: Array, spread: float) -> Any:
+    """Return splines whose integrals of the squared second derivative are 1.
+
+    And those of products of two are 0, so that the penalty is a sum of squares. Lines
+    are left out.
+    """
+    basis = CubicSpline(knots, np.eye(knots.shape[0]), bc_type="natural")
+    bend: Any = basis(knots, 2)
+    gap = np.diff(knots)
+    # The second derivative is straight between knots.
+    inner = np.diag(gap[:-1] + gap[1:]) / 3
+    inner += (np.diag(gap[1:-1], 1) + np.diag(gap[1:-1], -1)) / 6
+    curvature, directions = eigh(spread**3 * bend[1:-1].T @ inner @ bend[1:-1])
+    directions = directions[:, 2:] / np.sqrt(curvature[2:])
+    return CubicSpline(knots, directions, bc_type="natural")
+
+
+def _quantiles(values: Array, weight: Array, at: Any) -> Any:
+    order = np.argsort(values)
+    cumulated = np.cumsum(weight[order])
+    shares = (cumulated - weight[order] / 2) / cumulated[-1]
+    return np.interp(at, shares, values[order])
+
+
+def _apart(knots: Array, nearest: float) -> Array:
+    """Leave out knots that are not above the last one by more than that."""
+    kept = [knots[0]]
+    for knot in knots[1:]:
+        if knot > kept[-1] + nearest:
+            kept.append(knot)
+    return np.array(kept)
