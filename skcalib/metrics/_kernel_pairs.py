@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 # A tile is a square of so many rows; it and its temporaries fit into a core's cache.
 TILE = 256
+# Mean square of the distance to the centre up to which rows are equal.
+ROUNDING = 1e-28
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +26,7 @@ class KernelPairs:
     kernel of the Euclidean distance in units of `bandwidth`.
     """
 
-    proba: Floats
+    centred: Floats
     residual: Floats
     kernel: str
     bandwidth: float
@@ -42,20 +44,17 @@ class KernelPairs:
         proba = proba.astype(np.float64)
         residual = -proba
         residual[np.arange(codes.shape[0]), codes] += 1
+        # Distances are differences of products: near their mean these lose nothing.
+        share = weight / weight.sum()
+        proba -= share @ proba
         if bandwidth is None:
-            bandwidth = typical_distance(proba, weight)
+            bandwidth = _typical_distance(proba, share)
         return cls(proba, residual, kernel, float(bandwidth))
 
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return self.proba.shape[0]
-
-    def take(self, rows: NDArray[np.intp]) -> "KernelPairs":
-        """Return the pairs among some of the rows."""
-        return KernelPairs(
-            self.proba[rows], self.residual[rows], self.kernel, self.bandwidth
-        )
+        return self.centred.shape[0]
 
     @property
     def diagonal(self) -> Floats:
@@ -64,7 +63,7 @@ class KernelPairs:
 
     def between(self, first: slice, second: slice) -> Floats:
         """Values of h for all pairs of two slices of rows."""
-        p, q = self.proba[first], self.proba[second]
+        p, q = self.centred[first], self.centred[second]
         squares = np.einsum("ij,ij->i", p, p)[:, np.newaxis] - 2 * (p @ q.T)
         squares += np.einsum("ij,ij->i", q, q)
         np.maximum(squares, 0, out=squares)
@@ -109,9 +108,7 @@ class KernelPairs:
         return self.sum(of_tile)
 
 
-def typical_distance(proba: Floats, weight: Floats) -> float:
+def _typical_distance(centred: Floats, share: Floats) -> float:
     """Root of the mean squared distance of two rows; 1 where all rows are equal."""
-    share = weight / weight.sum()
-    centre = share @ proba
-    spread = np.einsum("i,ij,ij->", share, proba - centre, proba - centre)
-    return float(np.sqrt(2 * spread)) or 1.0
+    spread = np.einsum("i,ij,ij->", share, centred, centred)
+    return float(np.sqrt(2 * spread)) if spread > ROUNDING else 1.0

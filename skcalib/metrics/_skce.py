@@ -160,16 +160,16 @@ def block_means(pairs: KernelPairs, rows: NDArray[np.intp], size: int) -> Floats
             "smaller block_size."
         )
     blocks = rows[: n_blocks * size].reshape(n_blocks, size)
-    step = max(1, BATCH_ELEMENTS // (size * max(size, pairs.proba.shape[1])))
+    step = max(1, BATCH_ELEMENTS // (size * max(size, pairs.centred.shape[1])))
     batches = [blocks[i : i + step] for i in range(0, n_blocks, step)]
     return np.concatenate([_means_of(pairs, batch) for batch in batches])
 
 
 def _means_of(pairs: KernelPairs, blocks: NDArray[np.intp]) -> Floats:
-    proba, residual = pairs.proba[blocks], pairs.residual[blocks]
-    square = np.einsum("bik,bik->bi", proba, proba)
+    centred, residual = pairs.centred[blocks], pairs.residual[blocks]
+    square = np.einsum("bik,bik->bi", centred, centred)
     squares: NDArray[Any] = square[:, :, np.newaxis] + square[:, np.newaxis]
-    squares -= 2 * (proba @ proba.mT)
+    squares -= 2 * (centred @ centred.mT)
     value = pairs.of_squares(np.maximum(squares, 0))
     value *= residual @ residual.mT
     size = blocks.shape[1]

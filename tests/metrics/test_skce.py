@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from skcalib.metrics import squared_kernel_calibration_error
+from skcalib.metrics import calibration_test, squared_kernel_calibration_error
 
 
 def draw(n=70, n_classes=3, seed=0, temperature=2.0):
@@ -65,6 +65,27 @@ def test_equal_rows_have_a_value():
     # The kernel is 1; residuals (0.3, -0.3) twice and (-0.7, 0.7) once.
     value = squared_kernel_calibration_error([0, 0, 1], [[0.7, 0.3]] * 3)
     assert value == pytest.approx((2 * 0.09 - 4 * 0.21) * 2 / 6)
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "block"])
+def test_equal_rows_that_are_all_wrong_have_a_large_error(estimator):
+    y, proba = np.full(300, 2), np.tile([0.5, 0.3, 0.2], (300, 1))
+    error = squared_kernel_calibration_error(y, proba, estimator=estimator)
+    assert error == pytest.approx(0.25 + 0.09 + 0.64)
+    assert calibration_test(y, proba, metric="skce", n_resamples=99).pvalue == 0.01
+
+
+@pytest.mark.parametrize("estimator", ["unbiased", "block"])
+def test_the_error_does_not_depend_on_the_spread_of_nearly_equal_rows(estimator):
+    rng = np.random.default_rng(0)
+    away = rng.normal(size=100)[:, np.newaxis] * [1, -1]
+    near, nearer = (
+        squared_kernel_calibration_error(
+            np.zeros(100, int), [0.6, 0.4] + spread * away, estimator=estimator
+        )
+        for spread in (1e-5, 1e-9)
+    )
+    assert nearer == pytest.approx(near, rel=1e-3)
 
 
 def test_the_unbiased_estimators_are_right_on_average():
