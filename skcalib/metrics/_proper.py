@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,8 +14,11 @@ from skcalib._numerics import PROBA_FLOOR, softmax_
 from skcalib._solvers._result import NO_INFORMATION
 from skcalib._solvers._temperature import fit_temperature
 from skcalib._validation import check_proba, check_whole, rows_of_shares
-from skcalib.metrics._bins import Floats
+from skcalib.metrics._bins import Floats, is_whole
 from skcalib.metrics._resampling import RowStatistics
+
+# Of more rows that are alike each fold has an equal share, but for rounding.
+MOST_TIED = 1e15
 
 
 def calibration_loss(
@@ -77,8 +82,9 @@ def calibration_loss(
     with 1/(n + 1) of the uniform distribution, n the number of rows fitted on, so that
     no certain miss costs infinitely much.
 
-    No randomness: rows are dealt out to the parts in the order of confidence, equal
-    rows to the same part. If all are equal they are left as they are.
+    Rows are dealt out to the parts in the order of confidence, equal rows to the same
+    part, and by lot where only the confidence is equal. The same rows, in any order,
+    have the same lot. If all are equal they are left as they are.
 
     References
     ----------
@@ -195,63 +201,70 @@ def _losses(
     used = weight > 0
     if not used.all():
         codes, proba, weight = codes[used], proba[used], weight[used]
-    recalibrated = recalibrate(
-        codes, proba, weight, int(n_splits), together=row is not None
+
+    def loss_of(rows: NDArray[np.intp], found: NDArray[Any]) -> Floats:
+        statistics = RowStatistics(found, codes[rows], n_bins=1)
+        return statistics.log_loss if loss == "log_loss" else statistics.brier
+
+    values = (
+        loss_of(np.arange(codes.shape[0]), proba),
+        of_recalibrated(
+            loss_of, codes, proba, weight, int(n_splits), together=row is not None
+        ),
     )
-    total, refined = (
-        float(np.average(_loss_of_rows(p, codes, loss), weights=weight))
-        for p in (proba, recalibrated)
-    )
+    total, refined = (float(np.average(v, weights=weight)) for v in values)
     return total, refined
 
 
-def _loss_of_rows(proba: NDArray[Any], codes: NDArray[np.intp], loss: str) -> Floats:
-    rows = RowStatistics(proba, codes, n_bins=1)
-    return rows.log_loss if loss == "log_loss" else rows.brier
-
-
-def recalibrate(
+def of_recalibrated(
+    function: Callable[[NDArray[np.intp], NDArray[Any]], Floats],
     codes: NDArray[np.intp],
     proba: NDArray[Any],
     weight: Floats,
     n_splits: int,
     *,
     together: bool = False,
-) -> NDArray[Any]:
-    """Return cross-fitted probabilities: temperature scaling, slightly smoothed.
+) -> Floats:
+    """Return ``function(rows, recalibrated)``, a number for each row.
 
-    Rows of different classes are dealt out as one where they stand `together`.
+    Probabilities are cross-fitted: temperature scaling, slightly smoothed. Rows of
+    different classes are dealt out as one where they stand `together`.
     """
-    fold, tied = _deal(codes, proba, n_splits, together)
+    share = _deal(codes, proba, weight, n_splits, together)
+    if share.shape[1] == 1:  # All rows are alike: there are no others to learn from.
+        return function(np.arange(codes.shape[0]), proba)
     logits = np.log(np.maximum(proba, PROBA_FLOOR))
-    n_folds = n_splits if tied.any() else fold.max() + 1
-    if n_folds == 1:  # All rows are alike: there are no others to learn from.
-        return proba
-    held_out = np.where(tied, 1 / n_folds, 1.0)
-    left = weight * np.where(tied, 1 - 1 / n_folds, 1.0)
-    result = np.zeros_like(proba)
-    for k in range(n_folds):
-        fitted = np.flatnonzero(tied | (fold != k))
-        judged = np.flatnonzero(tied | (fold == k))
-        data = CalibrationData(ArraySource(logits[fitted]), codes[fitted], left[fitted])
+    result = np.zeros(codes.shape[0])
+    for held_out in share.T:
+        fitted, judged = np.flatnonzero(held_out < 1), np.flatnonzero(held_out > 0)
+        left = weight[fitted] * (1 - held_out[fitted])
+        data = CalibrationData(ArraySource(logits[fitted]), codes[fitted], left)
         found = fit_temperature(data)
         # Where the optimum is infinite, how near the fit comes depends on the rows.
         temperature = np.inf if found.message == NO_INFORMATION else found.x[0]
         uniform = 1 / (data.total_weight + 1)
         part = softmax_(logits[judged] / proba.dtype.type(temperature))
         part = (1 - uniform) * part + uniform / proba.shape[1]
-        result[judged] += part * held_out[judged, np.newaxis]
+        result[judged] += held_out[judged] * function(judged, part)
     return result
 
 
 def _deal(
-    codes: NDArray[np.intp], proba: NDArray[Any], n_splits: int, together: bool
-) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    codes: NDArray[np.intp],
+    proba: NDArray[Any],
+    weight: Floats,
+    n_splits: int,
+    together: bool,
+) -> Floats:
     """Deal rows out to folds in turn, those of equal probabilities together.
 
     Equal are the probability of the predicted and that of the true class, unless rows
-    of different classes stand together. Tied are rows of which only the former is
-    equal, as where there are few scores: an equal share of each is in every fold.
+    of different classes stand together. Of rows of which only the former is equal, as
+    where there are few scores, each fold has a share by lot, as if they were dealt out
+    one by one: equal shares would tell a fold of its own outcomes. The lot is drawn
+    from how many rows are alike, so that neither their order nor a seed decides.
+
+    Returns the share of each row that is in each fold.
     """
     confidence, own = proba.max(axis=1), proba[np.arange(codes.shape[0]), codes]
     if together:
@@ -261,10 +274,16 @@ def _deal(
     differs = keys[1:] != keys[:-1]
     group = np.append(0, np.cumsum(differs.any(axis=1)))
     level = np.append(0, np.cumsum(differs[:, 0]))
-    n_groups = np.bincount(level[np.unique(group, return_index=True)[1]])
-    shared = n_groups[level] > 1
-    number = np.unique(group[~shared], return_inverse=True)[1]
-    fold, tied = np.full(codes.shape[0], -1), np.empty(codes.shape[0], dtype=bool)
-    fold[order[~shared]] = number % n_splits
-    tied[order] = shared
-    return fold, tied
+    first = np.unique(group, return_index=True)[1]
+    shared = np.bincount(level[first])[level[first]] > 1
+    count = np.bincount(group, weight[order] if is_whole(weight) else None)
+    share = np.zeros((first.shape[0], n_splits))
+    number = np.arange(np.count_nonzero(~shared))
+    share[np.flatnonzero(~shared), number % n_splits] = 1
+    tied = np.minimum(count[shared], MOST_TIED).astype(np.int64)
+    random = np.random.default_rng(crc32(tied.tobytes()))
+    share[shared] = random.multinomial(tied, np.full(n_splits, 1 / n_splits))
+    share /= share.sum(axis=1, keepdims=True)
+    result = np.empty((codes.shape[0], n_splits))
+    result[order] = share[group]
+    return result[:, result.any(axis=0)]

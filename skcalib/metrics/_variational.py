@@ -16,6 +16,7 @@ one half, where the paper's binary form would count it as too little.
 from __future__ import annotations
 
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +26,7 @@ from skcalib._numerics import PROBA_FLOOR
 from skcalib._validation import check_proba, check_whole, is_event
 from skcalib.metrics._bins import Floats, is_whole, repetitions
 from skcalib.metrics._corp import isotonic_rates
-from skcalib.metrics._proper import recalibrate
+from skcalib.metrics._proper import of_recalibrated
 
 KINDS, DIRECTIONS = ("top_label", "canonical"), ("both", "over", "under")
 
@@ -114,7 +115,8 @@ def variational_calibration_error(
     of several, the largest value is the best, if they are few. Isotonic regression
     finds any error that keeps the order of the confidences.
 
-    No randomness: rows are dealt out to the parts in turn, in the order of confidence.
+    Rows are dealt out to the parts in turn, in the order of confidence, and by lot
+    where confidences are equal. The same rows, in any order, have the same lot.
 
     References
     ----------
@@ -215,18 +217,21 @@ def _of_vectors(
     n_splits: int,
 ) -> Floats:
     """Return the product of each row's residual and the direction of recalibration."""
+
+    def product(rows: NDArray[np.intp], recalibrated: NDArray[Any]) -> Floats:
+        away = recalibrated.astype(np.float64) - proba[rows]
+        if norm == 1:
+            slope = np.sign(away)
+        else:
+            length = np.sqrt(np.einsum("ij,ij->i", away, away))[:, np.newaxis]
+            slope = np.divide(away, length, out=np.zeros_like(away), where=length > 0)
+        own = slope[np.arange(rows.shape[0]), codes[rows]]
+        return own - np.einsum("ij,ij->i", slope, proba[rows])
+
     if calibrator is None:
-        recalibrated = recalibrate(codes, proba, weight, n_splits)
-    else:
-        recalibrated = _cross_fit(codes, proba, weight, calibrator, n_splits)
-    away = recalibrated.astype(np.float64) - proba
-    if norm == 1:
-        slope = np.sign(away)
-    else:
-        length = np.sqrt(np.einsum("ij,ij->i", away, away))[:, np.newaxis]
-        slope = np.divide(away, length, out=np.zeros_like(away), where=length > 0)
-    own = slope[np.arange(codes.shape[0]), codes]
-    return own - np.einsum("ij,ij->i", slope, proba)
+        return of_recalibrated(product, codes, proba, weight, n_splits)
+    recalibrated = _cross_fit(codes, proba, weight, calibrator, n_splits)
+    return product(np.arange(codes.shape[0]), recalibrated)
 
 
 def _cross_fit(
@@ -258,7 +263,17 @@ def _cross_fit(
 
 
 def _deal(n_splits: int, *keys: Floats) -> NDArray[np.intp]:
-    """Deal rows out in turn, in the order of the last key, ties in that of others."""
-    fold = np.empty(keys[0].shape[0], dtype=np.intp)
-    fold[np.lexsort(keys)] = np.arange(fold.shape[0]) % n_splits
+    """Deal rows out in turn, in the order of the last key, ties by lot.
+
+    In the order of the other keys, which know the outcomes, every part would have the
+    same share of hits, and the others would tell of its own. The lot is drawn from how
+    many rows are alike, so that neither their order nor a seed decides.
+    """
+    order = np.lexsort(keys)
+    differs = [key[order][1:] != key[order][:-1] for key in keys[-2:]]
+    seed = crc32(np.packbits(differs).tobytes())
+    lot = np.random.default_rng(seed).random(order.size)
+    level = np.append(0, np.cumsum(differs[-1]))
+    fold = np.empty(order.shape[0], dtype=np.intp)
+    fold[order[np.lexsort((lot, level))]] = np.arange(order.shape[0]) % n_splits
     return fold

@@ -118,3 +118,22 @@ def test_few_scores_are_recalibrated_like_many(levels):
     rows = np.repeat(np.arange(4000), weight)
     weighted = calibration_loss(y, proba, sample_weight=weight)
     assert weighted == pytest.approx(calibration_loss(y[rows], proba[rows]))
+    order = rng.permutation(4000)
+    assert calibration_loss(y[order], proba[order]) == pytest.approx(found)
+
+
+def test_few_scores_do_not_tell_the_parts_of_their_own_outcomes():
+    rng = np.random.default_rng(0)
+    losses = []
+    for _ in range(15):
+        proba = rng.choice([0.55, 0.65, 0.75, 0.85, 0.95], 100)
+        losses.append(calibration_loss(rng.random(100) < proba, proba))
+    # What others learn by chance costs some 0.005; equal shares would hide it.
+    assert np.mean(losses) < -0.003
+
+
+@pytest.mark.parametrize("weight", [1e30, 1e-30])
+def test_few_rows_of_few_scores_have_parts_however_much_they_weigh(weight):
+    y, proba = [0, 1, 1, 0, 1], [0.6, 0.6, 0.7, 0.7, 0.6]
+    loss = refinement_loss(y, proba, sample_weight=np.full(5, weight))
+    assert 0.5 < loss < 2

@@ -89,6 +89,37 @@ def test_chance_adds_nothing_for_a_calibrated_classifier(options):
     assert np.mean([expected_calibration_error(*draw(s)) for s in range(60)]) > 0.05
 
 
+def draw_tied(seed, n=200):
+    """Probabilities of few levels, and labels of which they are the rates."""
+    rng = np.random.default_rng(seed)
+    proba = rng.choice([0.55, 0.65, 0.75, 0.85, 0.95], n)
+    return (rng.random(n) < proba).astype(int), proba
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "canonical"}])
+def test_equal_confidences_do_not_tell_the_parts_of_their_own_hits(options):
+    errors = [
+        variational_calibration_error(*draw_tied(s), **options) for s in range(25)
+    ]
+    assert np.mean(errors) < 2.5 * np.std(errors) / 5
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"kind": "canonical"}, {"calibrator": TemperatureScaling()}]
+)
+def test_equal_confidences_are_dealt_out_alike_in_any_order(options):
+    y, proba = draw_tied(0)
+    error = variational_calibration_error(y, proba, **options)
+    order = np.random.default_rng(1).permutation(200)
+    shuffled = variational_calibration_error(y[order], proba[order], **options)
+    assert shuffled == pytest.approx(error)
+    weight = np.random.default_rng(2).integers(0, 4, 200)
+    weighted = variational_calibration_error(y, proba, sample_weight=weight, **options)
+    rows = np.repeat(order, weight[order])
+    repeated = variational_calibration_error(y[rows], proba[rows], **options)
+    assert weighted == pytest.approx(repeated)
+
+
 @pytest.mark.parametrize(("shift", "direction"), [(0.15, "over"), (-0.15, "under")])
 def test_a_known_shift_is_found_whole(shift, direction):
     rng = np.random.default_rng(0)
