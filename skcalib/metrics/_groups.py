@@ -4,8 +4,8 @@ The rows of a group have the mean gap ``sum w (confidence - hit) / sum w``. Its 
 is that of a mean, with the larger of two variances of a row: the mean of
 confidence (1 - confidence), which it is if the group is calibrated, and the observed
 one, with one degree of freedom less. A group whose few rows all went alike is not taken
-to be known exactly. A group has as many rows as its weights add up to, and no fewer
-than they amount to, whatever their scale.
+to be known exactly. Where all weights are whole, a group has as many rows as they add
+up to; else as many as they amount to, whatever their scale (Kish's effective number).
 
 Groups share no rows, so that their gaps are independent, and Sidak's correction is
 exact: intervals of the level (1 - alpha)^(1/G) hold together with 1 - alpha, and of the
@@ -29,8 +29,8 @@ from scipy.stats import t as student
 
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
-from skcalib._validation import check_groups, check_top_label, effective_number
-from skcalib.metrics._bins import Floats, sum_by_index
+from skcalib._validation import check_groups, check_top_label
+from skcalib.metrics._bins import Floats, is_whole, sum_by_index
 
 # Variance of a row below which a gap counts as known.
 LEAST = 1e-12
@@ -169,7 +169,9 @@ def compare_groups(
         Class of a single column of `y_proba`; see `expected_calibration_error`.
 
     sample_weight : array-like of shape (n_samples,), default=None
-        Non-negative weights; integer weights equal repeated rows.
+        Non-negative weights; integer weights equal repeated rows. Others say how much a
+        row counts, and not how many rows there are: the less equal they are in a
+        group, the wider is its interval.
 
     confidence_level : float, default=0.95
         Level of the intervals of all groups together.
@@ -251,7 +253,7 @@ def _moments(
         return sum_by_index(number, weight * values, names.size) / total
 
     squares = sum_by_index(number, weight**2, names.size)
-    rows = np.array(list(map(effective_number, total, squares)))
+    rows = total if is_whole(weight) else total * (total / squares)
     accuracy, mean = mean_of(hit), mean_of(confidence)
     about = confidence - hit - (mean - accuracy)[number]
     observed = mean_of(about**2) * rows / np.maximum(rows - 1, 1)

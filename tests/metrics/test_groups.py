@@ -134,3 +134,19 @@ def test_the_printed_table_is_in_percent():
     assert header.split()[2:7] == ["accuracy", "%", "confidence", "%", "gap"]
     assert row.split()[:5] == ["a", "400", "75.00", "80.00", "+5.00"]
     assert found.gap[0] == pytest.approx(0.05)
+
+
+def test_weights_that_are_no_repetitions_are_as_many_rows_as_they_amount_to():
+    y, proba, groups = draw_groups(np.random.default_rng(0), [400, 500], [1, 2])
+    weight = 100 * np.random.default_rng(1).lognormal(size=900)
+    found = compare_groups(y, proba, groups, sample_weight=weight)
+    for k, width in enumerate(found.high - found.low):
+        rows = groups == k
+        share = weight[rows] / weight[rows].sum()
+        hit = proba[rows].argmax(axis=1) == y[rows]
+        away = proba[rows].max(axis=1) - hit - found.gap[k]
+        # 2.24 is the quantile of a normal distribution for two intervals.
+        expected = 2 * 2.24 * np.sqrt((share**2).sum() * (share @ away**2))
+        assert width == pytest.approx(expected, rel=0.15)
+    options = {"sample_weight": weight, "groups": groups, "n_bootstrap": 0}
+    assert calibration_report(y, proba, **options).groups.high[0] == found.high[0]
