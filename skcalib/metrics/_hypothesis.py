@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ TEST_METRICS = [
     "sce",
     "skce",
 ]
+
+# With fewer expected errors than this, the signs of residuals tell nothing of chance.
+FEW_ERRORS = 10.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,6 +147,8 @@ def calibration_test(
     For "skce" no labels are drawn, which would take the time of all pairs for each
     class. The signs of the residuals are turned at random instead [3]_, which is right
     for large samples (wild bootstrap); the time grows with the square of their number.
+    Where the classifier expects fewer than 10 errors, signs tell nothing, and labels
+    are drawn: only pairs with one of these few errors are summed anew.
 
     References
     ----------
@@ -237,11 +243,8 @@ def _redrawn(
     n_rows = codes.shape[0]
     if metric == "sce":
         weight = np.full(n_rows, 1 / n_rows)
-        cumulated = np.cumsum(proba, axis=1, dtype=np.float64)
-        while True:
-            yield class_stats(proba, codes, weight, n_bins).mean_gap
-            drawn = random.random_sample((n_rows, 1)) * cumulated[:, -1:]
-            codes = (cumulated[:, :-1] <= drawn).sum(axis=1)
+        for labels in chain([codes], _drawn_labels(proba, random)):
+            yield class_stats(proba, labels, weight, n_bins).mean_gap
     ranked = rows.ranked
     function, weight = RANKED[metric], np.ones(n_rows)
     while True:
@@ -260,6 +263,8 @@ def _test_skce(
     n_rows = codes.shape[0]
     if n_rows < 2:
         raise ValueError('metric="skce" needs at least two rows.')
+    if float((1 - proba.max(axis=1).astype(np.float64)).sum()) < FEW_ERRORS:
+        return _redraw_skce(codes, proba, n_resamples, random)
     pairs = KernelPairs.of_rows(codes, proba, np.ones(n_rows), "laplacian", None)
     signs = random.randint(0, 2, (n_resamples + 1, n_rows)).astype(np.int8) * 2 - 1
     signs[0] = 1  # The first draw is the estimate itself.
@@ -272,3 +277,45 @@ def _test_skce(
     sums = pairs.sum(of_tile) - pairs.diagonal.sum()
     values = sums / (n_rows * (n_rows - 1))
     return float(values[0]), values[1:]
+
+
+def _redraw_skce(
+    codes: NDArray[np.intp],
+    proba: NDArray[Any],
+    n_resamples: int,
+    random: np.random.RandomState,
+) -> tuple[float, Floats]:
+    """Return the unbiased estimate, and its values for labels that are drawn anew.
+
+    Few of these are not the predicted class, and the sum over pairs follows from that
+    of the predicted classes: of each pair, only what these few change is added.
+    """
+    n_rows, top = codes.shape[0], proba.argmax(axis=1)
+    pairs = KernelPairs.of_rows(top, proba, np.ones(n_rows), "laplacian", None)
+    nearby = pairs.residual_nearby()
+    of_predicted = np.vdot(nearby, pairs.residual)
+
+    def value(labels: NDArray[np.intp]) -> float:
+        rows = np.flatnonzero(labels != top)
+        one = np.arange(rows.shape[0])
+        change = np.zeros((rows.shape[0], proba.shape[1]))
+        change[one, labels[rows]], change[one, top[rows]] = 1, -1
+        among = replace(pairs, centred=pairs.centred[rows], residual=change)
+        total = of_predicted + 2 * np.vdot(nearby[rows], change)
+        if rows.size:
+            total += among.weighted_sum(np.ones(rows.size)) - among.diagonal.sum()
+        return float(total / (n_rows * (n_rows - 1)))
+
+    draws = _drawn_labels(proba, random)
+    null = np.array([value(next(draws)) for _ in range(n_resamples)])
+    return value(codes), null
+
+
+def _drawn_labels(
+    proba: NDArray[Any], random: np.random.RandomState
+) -> Iterator[NDArray[np.intp]]:
+    """Yield labels drawn with the stated probabilities, again and again."""
+    cumulated = np.cumsum(proba, axis=1, dtype=np.float64)
+    while True:
+        drawn = random.random_sample((proba.shape[0], 1)) * cumulated[:, -1:]
+        yield (cumulated[:, :-1] <= drawn).sum(axis=1)

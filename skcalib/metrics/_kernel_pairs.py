@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks import sum_blocks
+from skcalib._blocks import map_blocks, sum_blocks
 from skcalib.metrics._bins import Floats
 
 T = TypeVar("T")
@@ -63,15 +63,19 @@ class KernelPairs:
 
     def between(self, first: slice, second: slice) -> Floats:
         """Values of h for all pairs of two slices of rows."""
+        value = self.kernel_between(first, second)
+        value *= self.residual[first] @ self.residual[second].T
+        return value
+
+    def kernel_between(self, first: slice, second: slice) -> Floats:
+        """Values of the kernel for all pairs of two slices of rows."""
         p, q = self.centred[first], self.centred[second]
         squares = np.einsum("ij,ij->i", p, p)[:, np.newaxis] - 2 * (p @ q.T)
         squares += np.einsum("ij,ij->i", q, q)
         np.maximum(squares, 0, out=squares)
         if first == second:
             np.fill_diagonal(squares, 0)
-        value = self.of_squares(squares)
-        value *= self.residual[first] @ self.residual[second].T
-        return value
+        return self.of_squares(squares)
 
     def of_squares(self, squares: Floats) -> Floats:
         """Kernel of squared distances, which are overwritten."""
@@ -82,14 +86,30 @@ class KernelPairs:
             squares /= -2 * self.bandwidth**2
         return np.exp(squares, out=squares)
 
+    @property
+    def _parts(self) -> list[slice]:
+        starts = range(0, self.n_rows, TILE)
+        return [slice(i, min(i + TILE, self.n_rows)) for i in starts]
+
+    def residual_nearby(self) -> Floats:
+        """Sum of ``k_ij (e_yj - p_j)`` over all j, itself left out, of each row i."""
+        parts = self._parts
+
+        def of_part(first: slice) -> Floats:
+            near = -self.residual[first]
+            for second in parts:
+                near += self.kernel_between(first, second) @ self.residual[second]
+            return near
+
+        return np.concatenate(list(map_blocks(of_part, parts, heavy=True)))
+
     def sum(self, function: Callable[[slice, slice, Floats], T]) -> T:
         """Sum ``function(first, second, h)`` over tiles; each pair of rows comes once.
 
         On the diagonal tiles, where both slices are equal, every pair comes twice and
         each row with itself.
         """
-        starts = range(0, self.n_rows, TILE)
-        parts = [slice(i, min(i + TILE, self.n_rows)) for i in starts]
+        parts = self._parts
         pairs = [(a, b) for i, a in enumerate(parts) for b in parts[i:]]
 
         def of_pair(pair: tuple[slice, slice]) -> T:

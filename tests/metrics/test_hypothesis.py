@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from scipy.stats import kstest
 
-from skcalib.metrics import calibration_test
+from skcalib.metrics import calibration_test, squared_kernel_calibration_error
 from skcalib.metrics._hypothesis import TEST_METRICS
 from skcalib.metrics._registry import METRICS
 
@@ -207,6 +207,19 @@ def test_without_draws_certainties_are_right_or_impossible():
 def test_pairs_need_two_rows():
     with pytest.raises(ValueError, match="needs at least two rows"):
         calibration_test([1], [[0.3, 0.7]], metric="skce")
+
+
+def test_a_sure_classifier_without_errors_is_no_surprise():
+    # One error is expected: with a chance of 0.37 there is none.
+    proba = np.tile([0.996, 0.002, 0.002], (200, 1))
+    proba[::2] -= [0.002, -0.002, 0]
+    few = calibration_test(np.zeros(200, int), proba, metric="skce", n_resamples=199)
+    assert few.pvalue > 0.2
+    y = np.repeat([0, 1, 2], [192, 5, 3])
+    many = calibration_test(y, proba, metric="skce", n_resamples=199)
+    assert many.pvalue == 0.005
+    expected = squared_kernel_calibration_error(y, proba)
+    assert many.statistic == pytest.approx(expected, rel=1e-9)
 
 
 def test_every_metric_can_be_tested_by():
