@@ -21,6 +21,7 @@ from skcalib._validation._groups import (
     check_groups,
     check_same_columns,
     check_width,
+    plain_names,
 )
 from skcalib._validation._logits import (
     INDEX_ROWS,
@@ -122,6 +123,7 @@ __all__ = [
     "number_equal_rows",
     "one_column",
     "pad_options",
+    "plain_names",
     "preview",
     "readable",
     "refuse_dask",

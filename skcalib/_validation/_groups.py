@@ -32,6 +32,15 @@ def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
     return array
 
 
+def plain_names(names: ArrayLike) -> list[Any]:
+    """Return names that JSON knows: text, numbers, and all else, as dates, as text."""
+    array = np.asarray(names)
+    if array.dtype.kind in "biufUS":
+        listed: list[Any] = array.tolist()
+        return listed
+    return [name if isinstance(name, str | int) else str(name) for name in array]
+
+
 def check_both_times(owner: object, name: str, value: Any, *, in_fit: bool) -> None:
     """Refuse what came beside the rows of `fit` only, or of a prediction only."""
     if (value is not None) != in_fit:

@@ -16,6 +16,7 @@ from skcalib._validation import (
     check_batch,
     check_whole,
     is_dask,
+    plain_names,
     preview,
     readable,
 )
@@ -350,21 +351,23 @@ class CalibrationAccumulator(BaseEstimator):
         Returns
         -------
         content : dict
-            What `from_dict` reads. Sums that are zero are left out.
+            What `from_dict` reads. Sums that are zero are left out. Labels that JSON
+            does not know, such as dates, are written as text.
         """
         n_bins, names = self._settings()
+        event: Any = None if self.pos_label is None else [self.pos_label]
         content: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
             "n_bins": n_bins,
             "metrics": names,
             "labels": _as_list(self.labels),
-            "pos_label": getattr(self.pos_label, "tolist", lambda: self.pos_label)(),
+            "pos_label": (_as_list(event) or [None])[0],
         }
         if self._has_rows:
             sums = self._sums
             content |= {
-                "classes": self._classes,
+                "classes": _as_list(self._classes),
                 "n_samples": sums.n_rows,
                 "cells": _write(sums.cells),
                 "class_bins": _write(sums.class_bins),
@@ -478,7 +481,7 @@ def _is_empty(rows: Any) -> bool:
 
 
 def _as_list(labels: ArrayLike | None) -> list[Any] | None:
-    return None if labels is None else list(np.asarray(labels).tolist())
+    return None if labels is None else plain_names(np.asarray(labels).tolist())
 
 
 def _write(stats: BinStats) -> dict[str, list[Any]]:

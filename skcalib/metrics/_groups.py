@@ -29,7 +29,7 @@ from scipy.stats import t as student
 
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
-from skcalib._validation import check_groups, check_top_label
+from skcalib._validation import check_groups, check_top_label, plain_names
 from skcalib.metrics._bins import Floats, is_whole, sum_by_index
 
 # Variance of a row below which a gap counts as known.
@@ -89,9 +89,11 @@ class GroupComparison:
         Returns
         -------
         comparison : dict
-            The attributes, arrays as lists.
+            The attributes, arrays as lists; groups that JSON does not know, such as
+            dates and intervals, as text.
         """
-        return {name: np.asarray(value).tolist() for name, value in vars(self).items()}
+        plain = {name: np.asarray(value).tolist() for name, value in vars(self).items()}
+        return {**plain, "groups": plain_names(self.groups)}
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame.
@@ -222,7 +224,8 @@ def compare_groups(
     middle = (gap / error**2).sum() / (1 / error**2).sum()
     spread = float((((gap - middle) / error) ** 2).sum())
     return GroupComparison(
-        groups=names.tolist(),
+        # Of a date of nanoseconds tolist makes a number.
+        groups=list(names) if names.dtype.kind == "M" else names.tolist(),
         weight=total,
         accuracy=accuracy,
         confidence=mean,

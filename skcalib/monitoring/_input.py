@@ -17,6 +17,7 @@ from skcalib._validation import (
     column_names,
     column_on_host,
     encode_labels,
+    plain_names,
     readable,
 )
 
@@ -107,7 +108,7 @@ def number_groups(
     if groups is None:
         return np.zeros(n_rows, np.intp)
     number = {name: k for k, name in enumerate(group_names(monitor), start=1)}
-    given = _plain(check_groups(groups, n_rows))
+    given = plain_names(check_groups(groups, n_rows))
     unknown = [row for row, name in enumerate(given) if name not in number]
     if unknown:
         raise ValueError(
@@ -117,17 +118,9 @@ def number_groups(
     return np.array([number[name] for name in given], dtype=np.intp)
 
 
-def _plain(names: NDArray[Any]) -> list[Any]:
-    """Return names that JSON knows: text and numbers, dates as text."""
-    if names.dtype.kind in "biufUS":
-        listed: list[Any] = names.tolist()
-        return listed
-    return [name if isinstance(name, str | int) else str(name) for name in names]
-
-
 def group_names(monitor: Any) -> list[Any]:
     """Return the names of the groups of a monitor that has some."""
-    names = _plain(np.asarray(readable(monitor.groups)))
+    names = plain_names(readable(monitor.groups))
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"groups={names} needs names, each of them once.")
     return names

@@ -231,6 +231,20 @@ def test_what_json_gives_back_is_the_same_to_the_last_bit(labels):
     assert again.compute() == accumulator.compute()
 
 
+def test_labels_that_json_does_not_know_are_written_as_text():
+    days = np.array(["2020-01-31", "2020-02-01"], dtype="datetime64[D]")
+    accumulator = CalibrationAccumulator(labels=days, pos_label=days[1])
+    accumulator.update(days[[0, 1, 1]], [0.3, 0.6, 0.7])
+    again = CalibrationAccumulator.from_dict(
+        json.loads(json.dumps(accumulator.to_dict()))
+    )
+    assert again.compute() == accumulator.compute()
+    assert again.classes_.tolist() == ["2020-01-31", "2020-02-01"]
+    assert again.pos_label == "2020-02-01"
+    again.update(["2020-01-31"], [0.2])
+    assert again.n_samples_ == 4
+
+
 def test_an_empty_accumulator_goes_through_json_too():
     content = CalibrationAccumulator(metrics=["ks"]).to_dict()
     again = CalibrationAccumulator.from_dict(json.loads(json.dumps(content)))

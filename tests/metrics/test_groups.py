@@ -150,3 +150,14 @@ def test_weights_that_are_no_repetitions_are_as_many_rows_as_they_amount_to():
         assert width == pytest.approx(expected, rel=0.15)
     options = {"sample_weight": weight, "groups": groups, "n_bootstrap": 0}
     assert calibration_report(y, proba, **options).groups.high[0] == found.high[0]
+
+
+def test_names_that_json_does_not_know_are_written_as_text():
+    pandas = pytest.importorskip("pandas")
+    y, proba = [0, 1, 1, 0], [[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]]
+    ages = pandas.cut([20, 30, 60, 70], [0, 50, 100])
+    found = compare_groups(y, proba, ages)
+    assert json.loads(json.dumps(found.to_dict()))["groups"] == ["(0, 50]", "(50, 100]"]
+    days = pandas.to_datetime(["2020-01-31"] * 2 + ["2020-02-01"] * 2)
+    names = compare_groups(y, proba, days).to_dict()["groups"]
+    assert [name[:10] for name in names] == ["2020-01-31", "2020-02-01"]
