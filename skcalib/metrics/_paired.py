@@ -138,6 +138,11 @@ def compare_calibration(
     The difference of every draw is taken relative to the mean of the draws, for the
     resampling has a bias of its own.
 
+    With "ece", "ks", "kuiper" and "smooth_ece" it rejects too often where rows are few:
+    of 400 rows, and two classifiers with the same error of 0.05 in opposite directions,
+    a p-value is at most 0.05 in 14 to 15 % of draws, against 4 % with the default. Of
+    2000 rows it is in 5 % with "ks", 8 % with "ece" and 13 % with "kuiper".
+
     Examples
     --------
     >>> from scipy.special import softmax
