@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
+from skcalib._files import digest
 from skcalib._optional import import_optional
 from skcalib._validation import (
     Batch,
@@ -20,7 +21,7 @@ from skcalib._validation import (
     preview,
     readable,
 )
-from skcalib.metrics._bins import BinStats, check_strategy, sum_by_index
+from skcalib.metrics._bins import BinStats, check_strategy
 from skcalib.metrics._registry import ACCUMULATED, check_names
 from skcalib.metrics._sums import (
     RowSums,
@@ -28,7 +29,9 @@ from skcalib.metrics._sums import (
     chunk_sums,
     metric_values,
     no_rows,
+    read_bins,
     row_sums,
+    write_bins,
 )
 
 FORMAT = "skcalib accumulator"
@@ -37,7 +40,6 @@ VERSION = 1
 # Fewer rows wait for others: to add so many takes little more time than to add one.
 ROWS_AT_ONCE = 256
 _STATE = ("_classes", "_used", "_summed", "_waiting", "_n_waiting")
-_BIN_SUMS = ("weight", "confidence", "hit")
 
 
 class CalibrationAccumulator(BaseEstimator):
@@ -369,11 +371,11 @@ class CalibrationAccumulator(BaseEstimator):
             content |= {
                 "classes": _as_list(self._classes),
                 "n_samples": sums.n_rows,
-                "cells": _write(sums.cells),
-                "class_bins": _write(sums.class_bins),
+                "cells": write_bins(sums.cells),
+                "class_bins": write_bins(sums.class_bins),
                 "totals": sums.totals.tolist(),
             }
-        return content
+        return {**content, "sha256": digest(content)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CalibrationAccumulator:
@@ -422,6 +424,10 @@ class CalibrationAccumulator(BaseEstimator):
 
     @classmethod
     def _read(cls, content: Mapping[str, Any]) -> CalibrationAccumulator:
+        written = {key: value for key, value in content.items() if key != "sha256"}
+        # Earlier versions wrote no checksum.
+        if "sha256" in content and digest(written) != content["sha256"]:
+            raise ValueError("its content is not what was written")
         names = ("n_bins", "metrics", "labels", "pos_label")
         accumulator = cls(**{name: content[name] for name in names})
         n_bins, metrics = accumulator._settings()
@@ -429,8 +435,8 @@ class CalibrationAccumulator(BaseEstimator):
             empty = no_rows(n_bins, len(content["classes"]), metrics)
             sums = RowSums(
                 int(content["n_samples"]),
-                _read(content["cells"], empty.cells),
-                _read(content["class_bins"], empty.class_bins),
+                read_bins(content["cells"], empty.cells),
+                read_bins(content["class_bins"], empty.class_bins),
                 np.reshape(content["totals"], empty.totals.shape).astype(np.float64),
             )
             accumulator._start(list(content["classes"]), sums)
@@ -482,17 +488,3 @@ def _is_empty(rows: Any) -> bool:
 
 def _as_list(labels: ArrayLike | None) -> list[Any] | None:
     return None if labels is None else plain_names(np.asarray(labels).tolist())
-
-
-def _write(stats: BinStats) -> dict[str, list[Any]]:
-    """Return where sums are not zero, and the sums."""
-    sums = [np.ravel(getattr(stats, name)) for name in _BIN_SUMS]
-    filled = np.flatnonzero(np.any(sums, axis=0))
-    parts = zip(_BIN_SUMS, (part[filled].tolist() for part in sums), strict=True)
-    return {"index": filled.tolist(), **dict(parts)}
-
-
-def _read(content: Mapping[str, Any], like: BinStats) -> BinStats:
-    index = np.array(content["index"], dtype=np.intp)
-    sums = (sum_by_index(index, content[name], like.weight.size) for name in _BIN_SUMS)
-    return BinStats(*(part.reshape(like.weight.shape) for part in sums))

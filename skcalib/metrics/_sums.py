@@ -7,6 +7,7 @@ sorts confidences sees those of a cell as equal to their mean.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -21,6 +22,7 @@ from skcalib.metrics._bins import (
     Floats,
     RankedScores,
     bin_stats,
+    sum_by_index,
     uniform_edges,
 )
 from skcalib.metrics._classwise import class_stats
@@ -36,6 +38,7 @@ CELLS_PER_HALVING = 16
 HALVINGS = 53
 # Large blocks, as each has sums for all cells.
 BLOCK_ELEMENTS = 1 << 19
+_BIN_SUMS = ("weight", "confidence", "hit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,3 +207,18 @@ def metric_values(sums: RowSums, n_bins: int, names: list[str]) -> dict[str, flo
         return RANKED[name](replicate)
 
     return {name: of_rows[name] if name in of_rows else value(name) for name in names}
+
+
+def write_bins(stats: BinStats) -> dict[str, list[Any]]:
+    """Return where sums are not zero, and the sums."""
+    sums = [np.ravel(getattr(stats, name)) for name in _BIN_SUMS]
+    filled = np.flatnonzero(np.any(sums, axis=0))
+    parts = zip(_BIN_SUMS, (part[filled].tolist() for part in sums), strict=True)
+    return {"index": filled.tolist(), **dict(parts)}
+
+
+def read_bins(content: Mapping[str, Any], like: BinStats) -> BinStats:
+    """Return the sums that `write_bins` has written, in the shape of others."""
+    index = np.array(content["index"], dtype=np.intp)
+    sums = (sum_by_index(index, content[name], like.weight.size) for name in _BIN_SUMS)
+    return BinStats(*(part.reshape(like.weight.shape) for part in sums))
