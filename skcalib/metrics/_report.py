@@ -15,6 +15,7 @@ from skcalib._validation import (
     check_whole,
     is_dask,
     is_event,
+    is_shares,
     rows_of_shares,
 )
 from skcalib.metrics._accumulator import CalibrationAccumulator
@@ -96,6 +97,7 @@ def calibration_report(
 
     groups : array-like of shape (n_samples,), default=None
         The group of each row, for `compare_groups`, whose table is ``report.groups``.
+        Of true classes only, not of shares.
 
     Returns
     -------
@@ -183,6 +185,12 @@ def _compared(
     if groups is None:
         return None
     y_true, y_proba, labels, sample_weight, pos_label = given
+    if not is_dask(y_true) and is_shares(y_true):
+        raise ValueError(
+            "groups beside shares of classes: groups are compared by how often the "
+            "predicted class is right, which takes one class in each row. Leave groups "
+            "out, or pass the true class of each row as y_true."
+        )
     return compare_groups(
         y_true,
         y_proba,

@@ -161,3 +161,9 @@ def test_names_that_json_does_not_know_are_written_as_text():
     days = pandas.to_datetime(["2020-01-31"] * 2 + ["2020-02-01"] * 2)
     names = compare_groups(y, proba, days).to_dict()["groups"]
     assert [name[:10] for name in names] == ["2020-01-31", "2020-02-01"]
+
+
+def test_groups_beside_shares_of_classes_are_refused():
+    proba = [[0.9, 0.1], [0.2, 0.8]]
+    with pytest.raises(ValueError, match="groups beside shares of classes"):
+        calibration_report(proba, proba, groups=["a", "b"], n_bootstrap=0)
