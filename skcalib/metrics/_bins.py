@@ -123,19 +123,27 @@ def rank_scores(confidence: NDArray[Any], hit: NDArray[Any]) -> RankedScores:
     return RankedScores(order, ranked, hit[order], ends)
 
 
-def cumulate(ranked: RankedScores, weight: Floats) -> BinStats:
+def cumulate(
+    ranked: RankedScores, weight: Floats, known: BinStats | None = None
+) -> BinStats:
     """Cumulate the sums, from zero on, at the end of each run of equal scores.
 
     `weight` is in the order of the scores. Rows of equal score count together, so
-    the order in which they came has no influence.
+    the order in which they came has no influence. Of the `known` sums of other hits,
+    those of the weights and the confidences are taken over.
     """
-    sums = np.zeros((3, ranked.ends.shape[0] + 1))
     tied = ranked.ends.shape[0] < weight.shape[0]
-    values = weight, weight * ranked.confidence, weight * ranked.hit
-    for row, value in zip(sums, values, strict=True):
-        total = np.cumsum(value)
-        row[1:] = total[ranked.ends] if tied else total
-    return BinStats(*sums)
+
+    def cumulated(values: NDArray[Any]) -> Floats:
+        sums = np.zeros(ranked.ends.shape[0] + 1)
+        total = np.cumsum(values)
+        sums[1:] = total[ranked.ends] if tied else total
+        return sums
+
+    hit = cumulated(weight * ranked.hit)
+    if known is not None:
+        return BinStats(known.weight, known.confidence, hit)
+    return BinStats(cumulated(weight), cumulated(weight * ranked.confidence), hit)
 
 
 def ranked_bin_stats(ranked: RankedScores, weight: Floats, edges: Floats) -> BinStats:

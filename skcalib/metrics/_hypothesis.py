@@ -250,8 +250,11 @@ def _redrawn(
             yield class_stats(proba, labels, weight, n_bins).mean_gap
     ranked = rows.ranked
     function, weight = RANKED[metric], np.ones(n_rows)
+    known = None
     while True:
-        yield function(Replicate(ranked, weight, n_bins))
+        replicate = Replicate(ranked, weight, n_bins, known)
+        yield function(replicate)
+        known = known or replicate.cumulated
         hit = random.random_sample(n_rows) < ranked.confidence
         ranked = replace(ranked, hit=hit.astype(np.float64))
 

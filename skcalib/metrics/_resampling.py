@@ -148,11 +148,15 @@ class RowStatistics:
 
 @dataclass(frozen=True, eq=False)
 class Replicate:
-    """Rows in the order of confidence, counted with these weights."""
+    """Rows in the order of confidence, counted with these weights.
+
+    They may have the `known` cumulated sums of the same rows with other hits.
+    """
 
     ranked: RankedScores
     weight: Floats
     n_bins: int
+    known: BinStats | None = None
 
     @cached_property
     def bins(self) -> BinStats:
@@ -163,7 +167,7 @@ class Replicate:
     @cached_property
     def cumulated(self) -> BinStats:
         """Sums from the lowest confidence on."""
-        return cumulate(self.ranked, self.weight)
+        return cumulate(self.ranked, self.weight, self.known)
 
     @cached_property
     def mass_bins(self) -> BinStats:

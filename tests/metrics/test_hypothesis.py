@@ -121,6 +121,19 @@ def test_draws_follow_the_stated_probabilities():
     )
 
 
+@pytest.mark.parametrize("metric", ["ks", "kuiper", "aece", "ece"])
+def test_draws_are_values_of_the_metric(metric):
+    confidence = np.sort(np.random.default_rng(0).uniform(0.5, 1, 100).round(2))
+    result = calibration_test(
+        confidence < 0.9, confidence, metric=metric, n_resamples=3, pos_label="event"
+    )
+    random = np.random.RandomState(0)
+    for value in result.null_distribution:
+        hit = (random.random_sample(100) < confidence).astype(int)
+        drawn = FUNCTIONS[metric](hit, confidence, pos_label="event")
+        assert value == pytest.approx(drawn)
+
+
 def test_the_p_value_counts_draws_as_large_as_the_value():
     y, proba = draw(temperature=1.2)
     result = calibration_test(y, proba, n_resamples=99, random_state=0)
