@@ -75,6 +75,11 @@ def check_strategy(strategy: str) -> str:
 def check_bootstrap(n_bootstrap: int, confidence_level: float) -> None:
     """Refuse a number of replicates below 0, and a level outside (0, 1)."""
     check_whole("n_bootstrap", n_bootstrap, 0)
+    check_level(confidence_level)
+
+
+def check_level(confidence_level: float) -> None:
+    """Refuse a level of an interval outside (0, 1)."""
     if not 0 < confidence_level < 1:
         raise ValueError(
             f"confidence_level={confidence_level!r} is not between 0 and 1; "

@@ -30,7 +30,7 @@ from scipy.stats import t as student
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
 from skcalib._validation import check_groups, check_top_label, plain_names
-from skcalib.metrics._bins import Floats, is_whole, sum_by_index
+from skcalib.metrics._bins import Floats, check_level, is_whole, sum_by_index
 
 # Variance of a row below which a gap counts as known.
 LEAST = 1e-12
@@ -204,11 +204,7 @@ def compare_groups(
     >>> bool(found.pvalue_equal < 0.01)
     True
     """
-    if not 0 < confidence_level < 1:
-        raise ValueError(
-            f"confidence_level={confidence_level!r} is not between 0 and 1; 95 % is "
-            "0.95."
-        )
+    check_level(confidence_level)
     confidence, hit, weight = check_top_label(
         y_true, y_proba, labels, sample_weight, pos_label
     )

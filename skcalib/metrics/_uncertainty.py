@@ -14,6 +14,7 @@ from skcalib.metrics._bins import (
     BinStats,
     Floats,
     bin_stats,
+    check_level,
     check_strategy,
     equal_mass_stats,
     rank_scores,
@@ -332,9 +333,5 @@ def _mass_stats(
 
 
 def _normal_factor(confidence_level: float) -> float:
-    if not 0 < confidence_level < 1:
-        raise ValueError(
-            f"confidence_level={confidence_level!r} is not between 0 and 1; "
-            "95 % is 0.95."
-        )
+    check_level(confidence_level)
     return float(ndtri((1 + confidence_level) / 2))
