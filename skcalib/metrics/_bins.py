@@ -1,5 +1,6 @@
 """Per-bin sums: the only place where confidences meet bin edges."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,12 @@ class BinStats:
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     out = np.zeros_like(numerator)
     return np.divide(numerator, denominator, out=out, where=denominator > 0)
+
+
+def check_option(name: str, value: object, known: Collection[Any]) -> None:
+    """Refuse what is none of the known values of a parameter."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is not known; use one of {[*known]}.")
 
 
 def check_strategy(strategy: str) -> str:

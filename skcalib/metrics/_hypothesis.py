@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from skcalib._validation import check_proba, check_whole, is_event
-from skcalib.metrics._bins import Floats, is_whole, repetitions
+from skcalib.metrics._bins import Floats, check_option, is_whole, repetitions
 from skcalib.metrics._classwise import class_stats
 from skcalib.metrics._kernel_pairs import KernelPairs
 from skcalib.metrics._registry import METRICS, RANKED
@@ -176,8 +176,7 @@ def calibration_test(
     >>> bool(calibration_test(y, truth, random_state=0).pvalue > 0.05)
     True
     """
-    if metric not in TEST_METRICS:
-        raise ValueError(f"metric={metric!r} is not known; use one of {TEST_METRICS}.")
+    check_option("metric", metric, TEST_METRICS)
     n_resamples = check_whole("n_resamples", n_resamples, 0)
     tail = METRICS[metric].tail
     if n_resamples == 0 and tail is None:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from skcalib._validation import check_proba, check_whole, is_event
-from skcalib.metrics._bins import Floats, check_bootstrap
+from skcalib.metrics._bins import Floats, check_bootstrap, check_option
 from skcalib.metrics._hypothesis import repeat_rows
 from skcalib.metrics._registry import OF_ROWS, PER_ROW, RANKED, evaluate
 from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
@@ -192,10 +192,7 @@ def compare_calibration(
 
 
 def _check_options(metric: str, alternative: str) -> None:
-    if metric not in COMPARED_METRICS:
-        raise ValueError(
-            f"metric={metric!r} is not known; use one of {COMPARED_METRICS}."
-        )
+    check_option("metric", metric, COMPARED_METRICS)
     if alternative not in ("two-sided", "less", "greater"):
         raise ValueError(
             f"alternative={alternative!r} is not known; use 'two-sided', 'less' (the "

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skcalib._validation import check_proba, check_whole
-from skcalib.metrics._bins import Floats, is_whole, repetitions
+from skcalib.metrics._bins import Floats, check_option, is_whole, repetitions
 from skcalib.metrics._kernel_pairs import KernelPairs
 
 ESTIMATORS = ("unbiased", "biased", "block")
@@ -130,12 +130,8 @@ def check_kernel_options(
     estimator: str, kernel: str, bandwidth: float | None, block_size: int
 ) -> None:
     """Refuse options that do not exist or have no meaning."""
-    if estimator not in ESTIMATORS:
-        raise ValueError(
-            f"estimator={estimator!r} is not known; use one of {list(ESTIMATORS)}."
-        )
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel={kernel!r} is not known; use one of {list(KERNELS)}.")
+    check_option("estimator", estimator, ESTIMATORS)
+    check_option("kernel", kernel, KERNELS)
     if bandwidth is not None and not 0 < bandwidth < np.inf:
         raise ValueError(f"bandwidth={bandwidth!r} is not a number above 0.")
     check_whole("block_size", block_size, 2)

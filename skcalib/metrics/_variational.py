@@ -24,7 +24,7 @@ from sklearn.base import clone
 
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._validation import check_proba, check_whole, is_event
-from skcalib.metrics._bins import Floats, is_whole, repetitions
+from skcalib.metrics._bins import Floats, check_option, is_whole, repetitions
 from skcalib.metrics._corp import isotonic_rates
 from skcalib.metrics._proper import of_recalibrated
 
@@ -159,13 +159,9 @@ def variational_calibration_error(
 
 
 def _check_options(kind: str, direction: str, norm: int) -> None:
-    for name, value, known in (
-        ("kind", kind, KINDS),
-        ("direction", direction, DIRECTIONS),
-        ("norm", norm, (1, 2)),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r} is not known; use one of {known}.")
+    check_option("kind", kind, KINDS)
+    check_option("direction", direction, DIRECTIONS)
+    check_option("norm", norm, (1, 2))
     if kind == "canonical" and direction != "both":
         raise ValueError(
             f"direction={direction!r} is known of the predicted class only; leave it "
