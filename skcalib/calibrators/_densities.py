@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import map_blocks, row_slices
-from skcalib.metrics._neighbours import mass_quantiles
+from skcalib.metrics._bins import mass_quantiles
 
 Floats = NDArray[np.float64]
 

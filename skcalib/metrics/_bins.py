@@ -225,6 +225,16 @@ def mass_edges(
     return np.asarray(parts * (total / n_bins))
 
 
+def mass_quantiles(values: Floats, weight: Floats, n_bins: int) -> Floats:
+    """Inner edges of `n_bins` bins of equal mass, closed on the right."""
+    order = np.argsort(values)
+    cumulated = np.cumsum(weight[order])
+    shares = np.arange(1, n_bins) / n_bins * cumulated[-1]
+    # Shares that rounding carries just above a sum are that sum.
+    last = np.searchsorted(cumulated, shares * (1 - 1e-12))
+    return values[order][last]
+
+
 def top_label_stats(
     confidence: Floats,
     hit: NDArray[Any],

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
 from skcalib._validation import check_top_label, check_whole
-from skcalib.metrics._bins import Floats, sum_by_index, uniform_edges
-from skcalib.metrics._neighbours import mass_quantiles, neighbour_proximity
+from skcalib.metrics._bins import Floats, mass_quantiles, sum_by_index, uniform_edges
 
 
 def neighbor_proximity(
@@ -68,10 +68,24 @@ def neighbor_proximity(
     n_neighbors = check_whole("n_neighbors", n_neighbors)
     dtype = [float, np.float32]
     rows = check_array(features, input_name="features", dtype=dtype)
-    others = None
+    among, n_others = rows, rows.shape[0] - 1
     if reference is not None:
-        others = check_array(reference, input_name="reference", dtype=dtype)
-    return neighbour_proximity(rows, others, n_neighbors)
+        among = check_array(reference, input_name="reference", dtype=dtype)
+        n_others = among.shape[0]
+    if n_others < n_neighbors:
+        raise ValueError(
+            f"{n_neighbors} neighbours are asked for among {n_others} other samples. "
+            "Pass more samples, or ask for fewer neighbours."
+        )
+    if among.shape[1] != rows.shape[1]:
+        raise ValueError(
+            f"The samples have {rows.shape[1]} features, but those among which to "
+            f"look for neighbours have {among.shape[1]}."
+        )
+    search = NearestNeighbors(n_neighbors=n_neighbors).fit(among)
+    # No argument: a sample is then not its own neighbour.
+    distance, _ = search.kneighbors(None if reference is None else rows)
+    return np.exp(-distance.mean(axis=1, dtype=np.float64))
 
 
 def proximity_calibration_error(

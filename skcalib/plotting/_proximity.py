@@ -9,8 +9,7 @@ import numpy as np
 from skcalib._validation import check_top_label, check_whole
 from skcalib._warnings import DEPRECATED, renamed
 from skcalib.metrics import proximity_calibration_error
-from skcalib.metrics._bins import check_bootstrap, sum_by_index
-from skcalib.metrics._neighbours import mass_quantiles
+from skcalib.metrics._bins import check_bootstrap, mass_quantiles, sum_by_index
 from skcalib.metrics._proximity import check_proximity
 from skcalib.plotting._binned_rows import redraw
 from skcalib.plotting._style import (
