@@ -261,8 +261,8 @@ class _Spline:
 
     def points(self) -> Array:
         """Return ascending scores between which a curve may be taken for straight."""
-        points = np.linspace(*self._u(self._rows.ends), TABLE)
-        points = np.sinh(points) * self._unit
+        first, last = self._u(self._rows.ends)
+        points = np.sinh(np.linspace(first, last, TABLE)) * self._unit
         return np.unique(points)
 
 
