@@ -101,14 +101,16 @@ def read_scores(estimator, method, X):
         if not is_tensor(scores) and not is_standard(scores):
             scores = np.asarray(scores)
         columns = scores[:, np.newaxis] if scores.ndim == 1 else scores
-        n_classes = estimator.classes_.shape[0]
-        if columns.shape[1] == (1 if n_classes == 2 else n_classes):
+        n_classes, pairwise = estimator.classes_.shape[0], _is_pairwise(estimator)
+        n_columns = 1 if n_classes == 2 else n_classes
+        if columns.shape[1] == n_columns and not (pairwise and n_classes == 3):
             return columns, False
-        if method == "decision_function":
+        if method == "decision_function" or not hasattr(estimator, "predict_proba"):
             raise ValueError(
                 f"The decision function has {columns.shape[1]} columns for "
-                f"{n_classes} classes. Use method='predict_proba' or "
-                "decision_function_shape='ovr' where the classifier has it."
+                f"{'the pairs of ' if pairwise else ''}{n_classes} classes. Use "
+                "method='predict_proba' or decision_function_shape='ovr' where the "
+                "classifier has it."
             )
     if not hasattr(estimator, "predict_proba"):
         raise ValueError(
@@ -123,3 +125,12 @@ def read_scores(estimator, method, X):
     rows = estimator.predict_proba(X)
     logits = logits_from_proba(np.asarray(column_on_host(rows)))
     return given_back(logits, rows), True
+
+
+def _is_pairwise(estimator):
+    """Whether the scores have a column a pair of classes: of three, three columns."""
+    if hasattr(estimator, "best_estimator_"):
+        return _is_pairwise(estimator.best_estimator_)
+    if hasattr(estimator, "steps"):
+        return _is_pairwise(estimator.steps[-1][1])
+    return getattr(estimator, "decision_function_shape", None) == "ovo"

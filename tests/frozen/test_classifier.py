@@ -8,7 +8,9 @@ from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
+from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
@@ -73,10 +75,22 @@ def test_pairwise_decisions_are_no_logits(sample):
     if y.max() == 1:
         pytest.skip("two classes have one pair")
     classifier = SVC(decision_function_shape="ovo").fit(X, y)
-    with pytest.raises(ValueError, match="6 columns for 4 classes"):
+    with pytest.raises(ValueError, match="6 columns for the pairs of 4 classes"):
         ClassifierLogits(classifier, method="decision_function").fit(X)
-    with pytest.raises(ValueError, match="has no predict_proba"):
+    with pytest.raises(ValueError, match="6 columns for the pairs of 4 classes"):
         ClassifierLogits(classifier).fit(X)
+
+
+@pytest.mark.parametrize("method", ["auto", "decision_function"])
+def test_three_pairwise_decisions_are_no_logits_of_three_classes(method):
+    X, y = make_classification(90, n_informative=6, n_classes=3, random_state=0)
+    shape = {"decision_function_shape": ["ovo"]}
+    svc = SVC(decision_function_shape="ovo").fit(X, y)
+    pipeline = make_pipeline(svc)
+    search = GridSearchCV(SVC(), shape, cv=2).fit(X, y)
+    for classifier in (svc, pipeline, FrozenEstimator(pipeline), search):
+        with pytest.raises(ValueError, match="3 columns for the pairs of 3 classes"):
+            ClassifierLogits(classifier, method=method).transform(X)
 
 
 def test_a_clone_shares_the_classifier_and_fit_leaves_it_alone(sample):
