@@ -45,7 +45,11 @@ from skcalib._validation._containers import (
     refuse_masked,
     refuse_missing,
 )
-from skcalib._validation._mistakes import refuse_swapped, warn_of_mistakes
+from skcalib._validation._mistakes import (
+    refuse_swapped,
+    warn_of_counting_from_1,
+    warn_of_mistakes,
+)
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
 from skcalib._warnings import warn
 from skcalib.exceptions import AbsentClassWarning
@@ -361,6 +365,9 @@ def check_calibration_set(
         refuse_one_class(estimator, present, data.classes)
     keeps_class = getattr(estimator, "keeps_class", False)
     warn_of_mistakes(name_of(estimator), data, keeps_class=keeps_class)
+    is_numbered = data.classes.dtype.kind in "iu" and data.classes[0] == 0
+    if classes is None and is_numbered and not data.source.is_remote:
+        warn_of_counting_from_1("y", data.codes, data.n_classes, data.head, "classes")
     if getattr(estimator, "learns_by_class", False):
         _warn_of_absent(name_of(estimator), data)
     return data

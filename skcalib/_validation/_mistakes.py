@@ -3,6 +3,7 @@
 Looked at are their shapes and a few rows, never all of them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from skcalib.exceptions import OneColumnWarning, ProbabilitiesAsLogitsWarning
 
 # So many rows are looked at.
 FEW_ROWS = 64
+# And so many where labels may count the columns from 1.
+NUMBERED_ROWS = 1000
 # And so many of a single column, whose sign is told from its mean in each class.
 SIGN_ROWS = 10_000
 # So many standard errors below 0 is their difference where the sign is wrong.
@@ -80,6 +83,36 @@ def warn_of_mistakes(
             _warn_of_sign(name, data)
     else:
         _warn_of_probabilities(name, few)
+
+
+def warn_of_counting_from_1(
+    name: str,
+    codes: NDArray[np.intp],
+    n_columns: int,
+    head: Callable[[int], NDArray[Any]],
+    parameter: str,
+) -> None:
+    """Warn of labels that were read as numbers of columns and probably count from 1.
+
+    Then none is 0, and the largest score lies in the column before that of the label.
+    `head` returns the first rows of scores, `parameter` names the columns.
+    """
+    few = on_host(codes[:NUMBERED_ROWS])
+    if n_columns < 3 or not few.all() or not on_host(codes).all():
+        return
+    scores, row = head(NUMBERED_ROWS), np.arange(len(few))
+    largest = scores.max(axis=1)
+    of_label, before = scores[row, few], scores[row, few - 1]
+    hits = int(((of_label == largest) & (before < largest)).sum())
+    shifted = int(((before == largest) & (of_label < largest)).sum())
+    if shifted - hits <= SIGN_ERRORS * np.sqrt(shifted + hits):
+        return
+    warn(
+        f"No label in {name} is 0, and of the first {len(few)} rows {hits} have their "
+        f"largest score in the column of that number, counted from 0, and {shifted} in "
+        "the one before. If the labels count the columns from 1, name them: "
+        f"{parameter}=range(1, {n_columns + 1})."
+    )
 
 
 def _warn_of_probabilities(name: str, few: NDArray[Any]) -> None:

@@ -42,7 +42,7 @@ from skcalib._validation._logits import (
     one_column,
     refuse_negative,
 )
-from skcalib._validation._mistakes import refuse_swapped
+from skcalib._validation._mistakes import refuse_swapped, warn_of_counting_from_1
 
 # How far above 1 rounding may carry a probability.
 ROUNDING = 1e-6
@@ -307,6 +307,10 @@ def _read(
         if labels is None and seen is not y:
             labels = seen
         codes, classes = _encode(y, proba.shape[1], labels, is_single)
+    if labels is None:
+        warn_of_counting_from_1(
+            "y_true", codes, proba.shape[1], lambda n: np.asarray(proba[:n]), "labels"
+        )
     column = positive_column(classes, pos_label, is_single)
     if is_single and column == 0:
         proba = np.ascontiguousarray(proba[:, ::-1])

@@ -53,6 +53,38 @@ def test_shares_of_two_classes_beside_one_column_are_not_swapped():
     assert calibration_report(hard, [0, 1, 0], n_bootstrap=0)["accuracy"].value == 2 / 3
 
 
+@pytest.mark.parametrize("n_classes", [5, 300])
+def test_labels_from_1_without_the_last_are_warned_of(n_classes):
+    logits, y = make_logits(1000, n_classes, random_state=0)
+    from_1, kept = y + 1, y < n_classes - 1
+    logits, from_1 = logits[kept], from_1[kept]
+    with pytest.warns(match=rf"classes=range\(1, {n_classes + 1}\)") as told:
+        TemperatureScaling().fit(logits, from_1)
+    assert len(told) == 1
+    proba = softmax(logits, axis=1)
+    with pytest.warns(match=rf"labels=range\(1, {n_classes + 1}\)") as told:
+        expected_calibration_error(from_1, proba)
+    assert len(told) == 1
+    names = range(1, n_classes + 1)
+    named = TemperatureScaling(classes=names).fit(logits, from_1)
+    numbered = TemperatureScaling().fit(logits, from_1 - 1)
+    assert named.temperature_ == numbered.temperature_
+    error = expected_calibration_error(from_1, proba, labels=names)
+    assert error == expected_calibration_error(from_1 - 1, proba)
+
+
+def test_labels_without_0_are_not_warned_of_where_they_are_right_or_named():
+    logits, y = make_logits(1000, 5, random_state=0)
+    kept = y > 0
+    TemperatureScaling().fit(logits[kept], y[kept])
+    expected_calibration_error(y[kept], softmax(logits[kept], axis=1))
+    wrong = np.roll(logits[kept], -1, axis=1)
+    TemperatureScaling(classes=range(5)).fit(wrong, y[kept])
+    with pytest.warns(ConvergenceWarning, match="equal") as told:
+        TemperatureScaling().fit(np.zeros_like(wrong), y[kept])
+    assert len(told) == 1
+
+
 @pytest.mark.parametrize("calibrator", [TemperatureScaling(), CalibratorSearch()])
 def test_probabilities_read_as_logits_are_warned_of_once(calibrator):
     logits, y = make_logits(300, 4, random_state=0)
