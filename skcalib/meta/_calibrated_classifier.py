@@ -356,7 +356,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(estimator)
         if not self._is_multilabel():
             self.classes_ = column_on_host(estimator.classes_)
-        scores = self._scores_of(estimator, self.classes_, n_train=0)
+        # Its word is taken for what it was trained on.
+        scores = self._scores_of(estimator, self.classes_, n_train=np.inf)
         logits = scores(X)
         return scores, self._fit_calibrator([scores], logits, y, sample_weight, groups)
 
@@ -429,12 +430,10 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return self._fit_calibrator(scores, logits, *_rows(kept, *data))
 
     def _scores_of(self, estimator, classes, *, n_train):
+        told = {"method": self.method, "n_train": n_train}
         if self._is_multilabel():
-            n_labels = len(self.classes_)
-            return LabelScores(estimator, method=self.method, n_labels=n_labels)
-        return ClassifierScores(
-            estimator, method=self.method, classes=classes, n_train=n_train
-        )
+            return LabelScores(estimator, n_labels=len(self.classes_), **told)
+        return ClassifierScores(estimator, classes=classes, **told)
 
     def _fit_calibrator(self, scores, logits, y, sample_weight, groups):
         calibrator = name_classes(clone(self._resolved_calibrator()), self.classes_)
@@ -476,13 +475,12 @@ def _fit_fold(estimator, X, y, rows, fit_params, method):
     train, test = (np.arange(y.shape[0])[part] for part in rows)
     fold_params = check_method_params(X, fit_params, indices=train)
     estimator.fit(safe_indexing(X, train), _beside(X, y[train]), **fold_params)
+    told = {"method": method, "n_train": train.shape[0]}
     if y.ndim == 2:
-        of_labels = LabelScores(estimator, method=method, n_labels=y.shape[1])
+        of_labels = LabelScores(estimator, n_labels=y.shape[1], **told)
         return of_labels, of_labels(safe_indexing(X, test)), test
     kept = test[np.isin(y[test], column_on_host(estimator.classes_))]
-    scores = ClassifierScores(
-        estimator, method=method, classes=np.unique(y), n_train=train.shape[0]
-    )
+    scores = ClassifierScores(estimator, classes=np.unique(y), **told)
     logits = scores(safe_indexing(X, kept)) if kept.size else scores.none()
     return scores, logits, kept
 

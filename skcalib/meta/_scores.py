@@ -51,14 +51,19 @@ class ClassifierScores:
 
 
 class LabelScores:
-    """Log-odds of one fitted classifier of several labels, a column for each."""
+    """Log-odds of one fitted classifier of several labels, a column for each.
+
+    A label that was never set among `n_train` samples, or always, has a single column
+    of probabilities in some classifiers; the other one is 1 / (n_train + 1).
+    """
 
     are_log_proba = False
 
-    def __init__(self, estimator, *, method, n_labels):
+    def __init__(self, estimator, *, method, n_labels, n_train):
         self.estimator = estimator
         self.method = method
         self.n_labels = n_labels
+        self.n_train = n_train
 
     def __call__(self, X):
         """Return log-odds of shape (n_samples, n_labels)."""
@@ -67,8 +72,8 @@ class LabelScores:
             decide = getattr(self.estimator, "decision_function", None)
             scores = None if decide is None else np.asarray(decide(X))
         if scores is None and self.method != "decision_function":
-            proba = check_label_proba(self.estimator.predict_proba(X))
-            scores = log_odds_of(proba, PROBA_FLOOR)
+            proba = self._complete(self.estimator.predict_proba(X))
+            scores = log_odds_of(check_label_proba(proba), PROBA_FLOOR)
         if scores is None or scores.shape[1:] != (self.n_labels,):
             raise ValueError(
                 f"{type(self.estimator).__name__} gives no column of scores for each "
@@ -77,3 +82,16 @@ class LabelScores:
                 "predict_proba, and name that one as the method."
             )
         return scores
+
+    def _complete(self, proba):
+        """Return what a classifier gives, with two columns for every label."""
+        if not isinstance(proba, list):
+            return proba
+        unseen = 1 / (self.n_train + 1)
+        of_known = {False: [1 - unseen, unseen], True: [unseen, 1 - unseen]}
+        return [
+            np.tile(of_known[bool(known[0])], (len(part), 1))
+            if np.shape(part)[1:] == (1,)
+            else part
+            for part, known in zip(proba, self.estimator.classes_, strict=True)
+        ]

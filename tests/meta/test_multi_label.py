@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.tree import DecisionTreeClassifier
 
 from skcalib import (
     CalibratedClassifier,
@@ -27,6 +28,7 @@ from skcalib import (
     save,
 )
 from skcalib.exceptions import AbsentClassWarning
+from skcalib.meta._scores import LabelScores
 from skcalib.metrics import expected_calibration_error, get_scorer, per_label
 from tests.shared.every_calibrator import CALIBRATORS, VARIANTS, identify
 
@@ -207,6 +209,22 @@ def test_classifiers_of_several_labels_are_calibrated(classifier, ensemble):
         model, X, y, scoring=get_scorer("neg_brier_score", multilabel=True), cv=2
     )
     assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_label_never_set_in_a_fold_has_odds_by_the_rule_of_succession(always):
+    X, y = make_multilabel_classification(100, 8, n_classes=3, random_state=0)
+    y[:, 1] = always
+    y[0, 1] = not always
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0)
+    model = CalibratedClassifier(tree, MultiLabelCalibration())
+    proba = model.fit(X, y).predict_proba(X)
+    assert np.isfinite(proba).all()
+    assert abs(proba[:, 1].mean() - y[:, 1].mean()) < 0.03
+    scores = LabelScores(tree.fit(X[1:], y[1:]), method="auto", n_labels=3, n_train=99)(
+        X
+    )
+    assert_allclose(scores[:, 1], np.log(99) * (1 if always else -1))
 
 
 def test_a_frozen_classifier_gets_the_calibrator_of_its_scores():
