@@ -188,11 +188,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Non-negative weights.
 
         **params : dict
-            Further parameters of the `fit` method of the classifier, such as
-            ``logisticregression__sample_weight`` of a pipeline, and `groups` for
-            the splitter. With metadata routing enabled, they go where requested: an
-            integer `cv` requests no groups, `StratifiedGroupKFold` does. A calibrator
-            that draws folds, such as `CalibratorSearch`, is given the groups too.
+            Further parameters of the `fit` method of the classifier, unless it is
+            frozen, such as ``logisticregression__sample_weight`` of a pipeline, and
+            `groups` for the splitter. With metadata routing enabled, they go where
+            requested: an integer `cv` requests no groups, `StratifiedGroupKFold` does.
+            A calibrator that draws folds, such as `CalibratorSearch`, is given the
+            groups too.
 
         Returns
         -------
@@ -342,6 +343,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         estimator = self._resolved_estimator()
         fit_params = dict(params)
         split_params = {"groups": fit_params.pop("groups", None)}
+        if isinstance(estimator, FrozenEstimator) and fit_params:
+            raise TypeError(
+                f"{type(self).__name__}.fit got {', '.join(sorted(fit_params))}. Of a "
+                "frozen classifier it takes X, y, sample_weight and groups only."
+            )
         if sample_weight is not None:
             if has_fit_parameter(estimator, "sample_weight"):
                 fit_params["sample_weight"] = _beside(X, sample_weight)

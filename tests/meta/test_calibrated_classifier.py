@@ -202,6 +202,17 @@ def test_parameters_of_fit_reach_the_steps_of_a_pipeline(problem):
     assert_allclose(clf.estimators_[0][-1].coef_, expected[-1].coef_)
 
 
+@pytest.mark.parametrize("routing", [False, True])
+def test_a_frozen_classifier_takes_no_parameter_of_fit(problem, routing):
+    X, y = problem
+    clf = CalibratedClassifier(FrozenEstimator(GaussianNB().fit(X, y)))
+    with (
+        sklearn.config_context(enable_metadata_routing=routing),
+        pytest.raises(TypeError, match="sample_weights"),
+    ):
+        clf.fit(X, y, sample_weights=np.ones(400))
+
+
 def test_groups_reach_the_splitter(problem):
     X, y = problem
     groups = np.arange(400) // 4
