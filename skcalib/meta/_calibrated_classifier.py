@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, check_cv
 from sklearn.utils import Bunch, assert_all_finite, get_tags, indexable
 from sklearn.utils.metadata_routing import (
+    MetadataRequest,
     MetadataRouter,
     MethodMapping,
     process_routing,
@@ -188,12 +189,11 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Non-negative weights.
 
         **params : dict
-            Further parameters of the `fit` method of the classifier, unless it is
-            frozen, such as ``logisticregression__sample_weight`` of a pipeline, and
-            `groups` for the splitter. With metadata routing enabled, they go where
-            requested: an integer `cv` requests no groups, `StratifiedGroupKFold` does.
-            A calibrator that draws folds, such as `CalibratorSearch`, is given the
-            groups too.
+            Further parameters of the `fit` method of a classifier that is not frozen,
+            such as ``logisticregression__sample_weight`` of a pipeline, and `groups`
+            for the splitter and for a calibrator that draws folds. With metadata
+            routing enabled, they go where requested: an integer `cv` requests no
+            groups, but `StratifiedGroupKFold` and `CalibratorSearch` do.
 
         Returns
         -------
@@ -206,8 +206,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         routed = self._route(X, sample_weight, params)
         estimator = self._resolved_estimator()
         if isinstance(estimator, FrozenEstimator):
-            groups = routed.split.get("groups")
-            pairs = [self._fit_frozen(estimator, X, y, sample_weight, groups)]
+            pairs = [self._fit_frozen(estimator, X, y, sample_weight, routed.groups)]
         else:
             if not self._is_multilabel():
                 self.classes_ = np.unique(y)
@@ -234,9 +233,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Probabilities in the order of `classes_`.
         """
         check_is_fitted(self)
-        total = 0
-        for scores, calibrator in zip(self._scores, self.calibrators_, strict=True):
-            total = total + calibrator.predict_proba(scores(X))
+        pairs = zip(self._scores, self.calibrators_, strict=True)
+        total = sum(calibrator.predict_proba(scores(X)) for scores, calibrator in pairs)
         return total / len(self.calibrators_)
 
     def predict(self, X: Any) -> Any:
@@ -285,15 +283,19 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         -------
         routing : MetadataRouter
             `sample_weight` for the calibration itself, what the classifier requests,
-            and what the splitter requests.
+            what the splitter requests, and `groups` for a calibrator that takes them.
         """
         fit_to_fit = MethodMapping().add(caller="fit", callee="fit")
         fit_to_split = MethodMapping().add(caller="fit", callee="split")
+        of_calibrator = MetadataRequest(owner=type(self).__name__)
+        if has_fit_parameter(self._resolved_calibrator(), "groups"):
+            of_calibrator.fit.add_request(param="groups", alias=True)
         return (
             MetadataRouter(owner=type(self).__name__)
             .add_self_request(self)
             .add(estimator=self._resolved_estimator(), method_mapping=fit_to_fit)
             .add(splitter=self.cv, method_mapping=fit_to_split)
+            .add(calibrator=of_calibrator, method_mapping=fit_to_fit)
         )
 
     def __sklearn_tags__(self):
@@ -339,10 +341,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if get_config()["enable_metadata_routing"]:
             given = {} if sample_weight is None else {"sample_weight": sample_weight}
             routed = process_routing(self, "fit", **given, **params)
-            return Bunch(fit=routed.estimator.fit, split=routed.splitter.split)
+            split = routed.splitter.split
+            groups = (routed.calibrator.fit | split).get("groups")
+            return Bunch(fit=routed.estimator.fit, split=split, groups=groups)
         estimator = self._resolved_estimator()
         fit_params = dict(params)
-        split_params = {"groups": fit_params.pop("groups", None)}
+        groups = fit_params.pop("groups", None)
         if isinstance(estimator, FrozenEstimator) and fit_params:
             raise TypeError(
                 f"{type(self).__name__}.fit got {', '.join(sorted(fit_params))}. Of a "
@@ -356,16 +360,15 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                     f"The fit method of {type(estimator).__name__} has no parameter "
                     "sample_weight: the weights are used for the calibration only."
                 )
-        return Bunch(fit=check_method_params(X, fit_params), split=split_params)
+        fit_params = check_method_params(X, fit_params)
+        return Bunch(fit=fit_params, split={"groups": groups}, groups=groups)
 
-    def _fit_frozen(self, estimator, X, y, sample_weight, groups):
+    def _fit_frozen(self, estimator, X, *data):
         check_is_fitted(estimator)
         if not self._is_multilabel():
             self.classes_ = column_on_host(estimator.classes_)
-        # Its word is taken for what it was trained on.
-        scores = self._scores_of(estimator, self.classes_, n_train=np.inf)
-        logits = scores(X)
-        return scores, self._fit_calibrator([scores], logits, y, sample_weight, groups)
+        scores = self._scores_of(estimator, self.classes_, n_train=np.inf)  # Trusted.
+        return scores, self._fit_calibrator([scores], scores(X), *data)
 
     def _cross_fit(self, estimator, X, y, sample_weight, routed):
         if self.classes_.shape[0] < 2:
@@ -373,14 +376,13 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 f"y has {y.shape[0]} samples of {self.classes_.shape[0]} class(es). "
                 f"{type(self).__name__} needs samples of at least two classes."
             )
-        groups = routed.split.get("groups")
+        groups, split = routed.groups, routed.split
         cv = check_cv(self.cv, y, classifier=True)
         if self.cv is None or isinstance(self.cv, Integral):
-            cv = self._numbered_cv(cv, groups)
-        splits = list(cv.split(X, y, **routed.split))
+            cv, split = self._numbered_cv(cv, groups), {"groups": groups}
+        splits = list(cv.split(X, y, **split))
         told = _told(y, X)
-        parallel = Parallel(n_jobs=self.n_jobs)
-        folds = parallel(
+        folds = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_fold)(clone(estimator), X, told, rows, routed.fit, self.method)
             for rows in splits
         )
@@ -411,15 +413,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "that is fitted on the held-out samples of all splits. Use fewer, "
                 "stratified or shuffled splits."
             )
-        return [
-            (
-                scores,
-                self._fit_calibrator([scores], logits, *_rows(kept, *data))
-                if own
-                else pooled,
-            )
-            for (scores, logits, kept), own in zip(folds, rich, strict=True)
-        ]
+        pairs = []
+        for (scores, logits, kept), own in zip(folds, rich, strict=True):
+            rows = _rows(kept, *data)
+            fitted = self._fit_calibrator([scores], logits, *rows) if own else pooled
+            pairs.append((scores, fitted))
+        return pairs
 
     def _fit_pooled(self, folds, *data):
         """Return a calibrator fitted on the held-out samples of all folds."""
@@ -432,7 +431,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
                 "a cv that leaves samples of every class on both sides, such as "
                 "StratifiedKFold or a shuffled KFold."
             )
-        scores = [scores for scores, *_ in folds]
+        scores, *_ = zip(*folds, strict=True)
         return self._fit_calibrator(scores, logits, *_rows(kept, *data))
 
     def _scores_of(self, estimator, classes, *, n_train):
@@ -446,9 +445,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         is_ours = isinstance(calibrator, BaseCalibrator)
         if is_ours and any(part.are_log_proba for part in scores):
             calibrator = ProbabilityFloor(calibrator, classes=self.classes_)
-        known = {}
-        if groups is not None and has_fit_parameter(calibrator, "groups"):
-            known["groups"] = groups
+        takes_groups = groups is not None and has_fit_parameter(calibrator, "groups")
+        known = {"groups": groups} if takes_groups else {}
         calibrator.fit(logits, y, sample_weight=sample_weight, **known)
         if self.calibrator is None:
             warn_of_base_rates(calibrator, logits, y, sample_weight)

@@ -233,15 +233,17 @@ def test_groups_stay_on_one_side_of_so_many_folds(problem, ensemble):
     assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
 
 
+@pytest.mark.parametrize("routing", [False, True])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_a_calibrator_that_draws_folds_is_given_the_groups(problem, frozen):
+def test_a_calibrator_that_draws_folds_is_given_the_groups(problem, frozen, routing):
     X, y = problem
     groups = np.arange(400) // 4
     base = LogisticRegression()
     base = FrozenEstimator(base.fit(X[:, ::-1], y)) if frozen else base
     search = CalibratorSearch([TemperatureScaling()])
     clf = CalibratedClassifier(base, search, cv=GroupKFold(4))
-    clf.fit(X, y, groups=groups)
+    with sklearn.config_context(enable_metadata_routing=routing):
+        clf.fit(X, y, groups=groups)
     rows = np.arange(400)
     if not frozen:
         rows = np.concatenate([b for _, b in GroupKFold(4).split(X, y, groups)])
@@ -299,6 +301,23 @@ def test_metadata_are_routed_as_requested(problem):
         search = GridSearchCV(clf, {"ensemble": [False]}, cv=2)
         search.fit(X, y, sample_weight=weight, groups=groups)
     assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+
+
+def test_groups_of_a_calibrator_are_those_of_an_integer_cv(problem):
+    X, y = problem
+    groups = np.arange(400) // 4
+    search = CalibratorSearch([TemperatureScaling()])
+    expected = CalibratedClassifier(calibrator=search).fit(X, y, groups=groups)
+    with sklearn.config_context(enable_metadata_routing=True):
+        base = LogisticRegression().set_fit_request(sample_weight=False)
+        clf = CalibratedClassifier(base, search)
+        clf.fit(X, y, groups=groups, sample_weight=np.ones(400))
+        with pytest.raises(TypeError, match="groups"):
+            CalibratedClassifier().fit(X, y, groups=groups)
+        frozen = FrozenEstimator(clf.estimators_[0])
+        frozen = CalibratedClassifier(frozen, search).fit(X, y, groups=groups)
+    assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+    assert frozen.score(X, y) > 0.5
 
 
 def test_parameters_of_both_parts_can_be_searched(problem):
