@@ -35,6 +35,8 @@ from skcalib._sklearn_compat import (
 )
 from skcalib._validation import (
     check_all_known,
+    check_two_classes,
+    check_weight,
     column_on_host,
     given_back,
     is_standard,
@@ -208,8 +210,6 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if isinstance(estimator, FrozenEstimator):
             pairs = [self._fit_frozen(estimator, X, y, sample_weight, routed.groups)]
         else:
-            if not self._is_multilabel():
-                self.classes_ = np.unique(y)
             pairs = self._cross_fit(estimator, X, y, sample_weight, routed)
         self._scores, self.calibrators_ = map(list, zip(*pairs, strict=True))
         self.estimators_ = [scores.estimator for scores in self._scores]
@@ -334,6 +334,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         X, y = indexable(X, y)
         if sample_weight is not None:
             sample_weight = check_sample_weight(column_on_host(sample_weight), y)
+            check_weight(sample_weight, y)  # None negative, and some above 0.
         return X, y, sample_weight
 
     def _route(self, X, sample_weight, params):
@@ -371,11 +372,10 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return scores, self._fit_calibrator([scores], scores(X), *data)
 
     def _cross_fit(self, estimator, X, y, sample_weight, routed):
-        if self.classes_.shape[0] < 2:
-            raise ValueError(
-                f"y has {y.shape[0]} samples of {self.classes_.shape[0]} class(es). "
-                f"{type(self).__name__} needs samples of at least two classes."
-            )
+        if not self._is_multilabel():
+            self.classes_, codes = np.unique(y, return_inverse=True)
+            weight = np.ones(y.shape) if sample_weight is None else sample_weight
+            check_two_classes(self, codes, weight, self.classes_)
         groups, split = routed.groups, routed.split
         cv = check_cv(self.cv, y, classifier=True)
         if self.cv is None or isinstance(self.cv, Integral):

@@ -182,6 +182,20 @@ def test_weights_reach_the_classifier_and_the_calibrator(problem):
     assert weighted.calibrators_[0].temperature_ != plain.calibrators_[0].temperature_
 
 
+def test_bad_weights_are_named_by_their_row(problem):
+    X, y = problem
+    weight = np.ones(400)
+    weight[250] = -1
+    with pytest.raises(ValueError, match=r"negative value: -1\.0 in row 250"):
+        CalibratedClassifier().fit(X, y, sample_weight=weight)
+    with pytest.raises(ValueError, match=r"negative value: -1\.0 in row 0"):
+        CalibratedClassifier().fit(X, y, sample_weight=-np.ones(400))
+    with pytest.raises(ValueError, match=r"one class only: 2.*positive weight"):
+        CalibratedClassifier().fit(X, y, sample_weight=y == 2)
+    with pytest.raises(ValueError, match="zero"):
+        CalibratedClassifier().fit(X, y, sample_weight=np.zeros(400))
+
+
 def test_a_classifier_without_weights_warns_and_the_calibrator_gets_them(problem):
     X, y = problem
     clf = CalibratedClassifier(KNeighborsClassifier(), TemperatureScaling())
@@ -366,7 +380,7 @@ def test_repeated_splits_are_pooled(problem):
 
 def test_a_user_mistake_is_named(problem):
     X, y = problem
-    with pytest.raises(ValueError, match="1 class"):
+    with pytest.raises(ValueError, match="one class"):
         CalibratedClassifier().fit(X, np.zeros(400))
     with pytest.raises(ValueError, match="inconsistent"):
         CalibratedClassifier().fit(X, y[:-1])
