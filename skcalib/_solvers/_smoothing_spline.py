@@ -140,15 +140,15 @@ def _mirrored(curve: SmoothCurve) -> SmoothCurve:
 def _pooled(score: Floats, hit: NDArray[np.bool_], weight: Floats) -> _Rows:
     """Pool ties, and neighbours of about equal weight where there are too many."""
     index = pool_ties(score)[2]
-    total = np.bincount(index, weight)
+    total: Any = np.bincount(index, weight)
     if total.shape[0] > MOST_GROUPS:
         before = np.cumsum(total) - total / 2
         of_tie = np.minimum(before / total.sum() * MOST_GROUPS, MOST_GROUPS - 1)
         index = np.unique(of_tie.astype(np.intp), return_inverse=True)[1][index]
         total = np.bincount(index, weight)
     mean = np.bincount(index, weight * score) / total
-    ends = np.array([score.min(), score.max()])
-    return _Rows(mean, total, np.bincount(index, weight * hit), ends)
+    hits: Any = np.bincount(index, weight * hit)
+    return _Rows(mean, total, hits, np.array([score.min(), score.max()]))
 
 
 def _fit(rows: _Rows, n_classes: int, prior: float, n_knots: int) -> SmoothCurve:
@@ -238,13 +238,14 @@ class _Spline:
         self._rows = rows
         self._unit = max(_quantiles(np.abs(rows.score), rows.total, 0.5), LEAST_SPREAD)
         u = self._u(rows.score)
-        spread = np.sqrt(np.cov(u, aweights=rows.total, ddof=0)) if u.size > 1 else 0.0
+        centre = np.average(u, weights=rows.total)
+        spread = float(np.sqrt(np.average((u - centre) ** 2, weights=rows.total)))
         ends = np.linspace(OUTER, 1 - OUTER, n_knots)
         knots = _apart(_quantiles(u, rows.total, ends), NEAREST * spread)
         # Two knots bound a line, which is no bend.
         self._basis: Any = None
         if knots.shape[0] > 2 and spread > LEAST_SPREAD:
-            self._basis, self._knots = _unit_bends(knots, float(spread)), knots
+            self._basis, self._knots = _unit_bends(knots, spread), knots
 
     def _u(self, score: Array) -> Array:
         return np.arcsinh(score / self._unit)

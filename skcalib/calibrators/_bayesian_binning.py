@@ -125,6 +125,7 @@ class BayesianBinning(BaseCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Fit histograms of many numbers of bins, and their weights."""
+        self._method = self.method
         self.n_bins_, averages = fit_bayesian_binning(
             data,
             top_label if self.method == "top_label" else one_vs_rest,
@@ -146,4 +147,4 @@ class BayesianBinning(BaseCalibrator):
     def calibration_map(self) -> Any:
         """Return the averaged histograms as tables."""
         tables = make_tables(self.edges_, self.values_, "constant")
-        return curve_map(tables, top_label=self.method == "top_label")
+        return curve_map(tables, top_label=self._method_of_fit == "top_label")

@@ -119,6 +119,7 @@ class HistogramBinning(BaseCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Cut the scores into bins, and count the hits of each."""
+        self._method = self.method
         histograms = fit_histogram(
             data,
             top_label if self.method == "top_label" else one_vs_rest,
@@ -134,5 +135,5 @@ class HistogramBinning(BaseCalibrator):
         """Return the histograms as tables."""
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(
-            tables, top_label=self.method == "top_label", softmax_share=FALLBACK
+            tables, top_label=self._method_of_fit == "top_label", softmax_share=FALLBACK
         )

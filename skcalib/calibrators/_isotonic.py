@@ -126,11 +126,11 @@ class IsotonicCalibration(BaseCalibrator):
 
     @property
     def keeps_class(self) -> Any:
-        return self.method == "shared"
+        return self._method_of_fit == "shared"
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the isotonic curves."""
-        factor = 1.0
+        self._method, factor = self.method, 1.0
         self.__dict__.pop("temperature_", None)
         if self.method == "strict_temperature":
             self.temperature_ = self._fit_temperature(data)
@@ -159,12 +159,12 @@ class IsotonicCalibration(BaseCalibrator):
     def calibration_map(self) -> Any:
         """Return the curves as tables, normalised."""
         tables = make_tables(self.knots_, self.values_, "linear")
-        scaled = self.method == "strict_temperature"
-        front = [Scale(self._factor)] if scaled else []
-        share = FALLBACK if self.method == "one_vs_rest" else STRICT
+        method = self._method_of_fit
+        front = [Scale(self._factor)] if method == "strict_temperature" else []
+        share = FALLBACK if method == "one_vs_rest" else STRICT
         return curve_map(
             tables,
-            top_label=self.method == "top_label",
+            top_label=method == "top_label",
             front=front,
             softmax_share=share,
         )

@@ -319,7 +319,7 @@ class MatrixScaling(BaseCalibrator):
 
     def calibration_map(self) -> Any:
         """Return the affine map, or the mean of those of the folds."""
-        if not self.average_folds:
+        if self.has_logits:
             return self._affine_map(self.coef_, self.intercept_)
         folds = zip(self.fold_coefs_, self.fold_intercepts_, strict=True)
         parts = tuple(self._affine_map(coef, intercept) for coef, intercept in folds)
@@ -331,7 +331,9 @@ class MatrixScaling(BaseCalibrator):
 
     @property
     def has_logits(self) -> Any:
-        return not self.average_folds
+        if not hasattr(self, "coef_"):
+            return not self.average_folds
+        return not hasattr(self, "fold_coefs_")
 
 
 def _unit(data, temperature):

@@ -187,6 +187,11 @@ class OrderPreservingScaling(WrappingCalibrator):
         # Without a scaling there is the temperature, which all calibrators begin with.
         return TemperatureScaling() if self.scaling is None else self.scaling
 
+    @property
+    def keeps_class(self) -> Any:
+        scaling = getattr(self, "scaling_", self.scaling)
+        return scaling is None or scaling.keeps_class
+
     def fit_calibration(self, data: Any) -> None:
         """Fit the scaling before the curve, if there is one, then both its parts."""
         self.scaling_ = None

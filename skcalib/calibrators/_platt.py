@@ -145,7 +145,7 @@ class PlattScaling(BaseCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Fit a logistic curve for each class."""
-        on_log_odds = self.fit_on == "log_odds"
+        on_log_odds = self._on_log_odds = self.fit_on == "log_odds"
         prior = self.prior if on_log_odds else None
         self.unit_ = score_unit(data, prior)
         result = fit_platt(
@@ -164,7 +164,9 @@ class PlattScaling(BaseCalibrator):
         """Return the logistic curves, normalised."""
         affine = Affine(self.coef_, self.intercept_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
-        if self.fit_on == "log_odds" or self.coef_.shape[0] == 2:
+        # Older files do not tell.
+        on_log_odds = getattr(self, "_on_log_odds", self.fit_on == "log_odds")
+        if on_log_odds or self.coef_.shape[0] == 2:
             odds = log_odds_after(self.unit_)
             return CalibrationMap(*odds, affine, LogSigmoid(), Softmax())
         return CalibrationMap(affine, LogSigmoid(), Softmax())

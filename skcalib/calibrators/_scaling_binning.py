@@ -134,6 +134,7 @@ class ScalingBinning(WrappingCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the scaling, then cut what it says into bins."""
+        self._method = self.method
         scaling = self._inner()
         if self.scaling is None and data.n_classes == 2:
             scaling = PlattScaling()
@@ -154,7 +155,7 @@ class ScalingBinning(WrappingCalibrator):
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(
             tables,
-            top_label=self.method == "top_label",
+            top_label=self._method_of_fit == "top_label",
             front=front,
             softmax_share=FALLBACK,
         )

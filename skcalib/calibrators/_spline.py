@@ -122,6 +122,7 @@ class SplineCalibration(BaseCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the splines of cumulated hits."""
+        self._method = self.method
         scores = top_label if self.method == "top_label" else one_vs_rest
         curves = fit_splines(data, scores, n_knots=self.n_knots)
         self.uniform_weight_ = 1 / (data.total_weight + 1)
@@ -136,4 +137,4 @@ class SplineCalibration(BaseCalibrator):
     def calibration_map(self) -> Any:
         """Return the splines' derivatives as tables."""
         tables = make_tables(self.knots_, self.values_, "linear")
-        return curve_map(tables, top_label=self.method == "top_label")
+        return curve_map(tables, top_label=self._method_of_fit == "top_label")

@@ -185,8 +185,8 @@ class VennAbersCalibration(BaseCalibrator):
         else:
             splits = splits_of(self.cv, data, self.random_state)
             folds = [data.subset(test) for _, test in splits]
-        pairwise = self.method == "one_vs_one"
-        curves = (fit_one_vs_one if pairwise else fit_one_vs_rest)(folds)
+        self._method = self.method
+        curves = (fit_one_vs_one if self._is_pairwise() else fit_one_vs_rest)(folds)
         self.knots_ = [curve.knots for curve in curves]
         self.values_ = [curve.values for curve in curves]
         self.lower_ = [curve.lower for curve in curves]
@@ -217,7 +217,7 @@ class VennAbersCalibration(BaseCalibrator):
             )
 
     def _is_pairwise(self):
-        return self.method == "one_vs_one"
+        return self._method_of_fit == "one_vs_one"
 
     def _tables(self, values):
         return make_tables(self.knots_, values, "constant")

@@ -148,7 +148,7 @@ class OptionCalibration(BaseCalibrator):
 
     @property
     def keeps_class(self) -> Any:
-        return not self.position_offset
+        return not np.any(getattr(self, "offset_", self.position_offset))
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -198,7 +198,7 @@ class OptionCalibration(BaseCalibrator):
     def calibration_map(self) -> Any:
         """Return the division by the temperature, and the offsets."""
         front = divisions(self.temperature_)
-        if self.position_offset:
+        if self.offset_.any():
             front += (Affine(np.ones_like(self.offset_), self.offset_),)
         return CalibrationMap(*front, Softmax())
 
