@@ -438,11 +438,10 @@ class CalibratorSearch(BaseCalibrator):
     @property
     def learns_by_class(self) -> Any:
         # Some of those that are tried when none are named do.
-        tried = self.calibrators
-        tried = tried.values() if isinstance(tried, dict) else tried
-        return tried is None or any(
-            getattr(calibrator, "learns_by_class", False) for calibrator in tried
-        )
+        if self.calibrators is None:
+            return True
+        tried = named_candidates(self.calibrators).values()
+        return any(getattr(each, "learns_by_class", False) for each in tried)
 
     def calibration_map(self) -> Any:
         """Return the map of the calibrator that was chosen."""

@@ -1,3 +1,4 @@
+import warnings
 from functools import partial
 
 import numpy as np
@@ -34,6 +35,7 @@ from skcalib._maps import CalibrationMap, Softmax
 from skcalib._solvers._mixture import fit_mixture
 from skcalib._validation import _logits
 from skcalib.datasets import make_logits
+from skcalib.exceptions import AbsentClassWarning
 from skcalib.export import to_onnx, to_torch
 from skcalib.metrics import ece_scorer
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
@@ -904,3 +906,15 @@ def test_few_distinct_scores_are_searched_as_well_as_by_plain_folds(levels):
         proba = CalibratorSearch(cv=cv).fit(X[:2000], y[:2000]).predict_proba(X[2000:])
         losses.append(log_loss(y[2000:], proba))
     assert losses[0] == pytest.approx(losses[1], abs=0.005)
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_named_candidates_that_learn_by_class_warn_of_absent_ones(kind):
+    logits, y = make_logits(200, 4, random_state=0)
+    kept = y < 3
+    for candidate, n_warnings in ((VectorScaling(), 1), (TemperatureScaling(), 0)):
+        search = CalibratorSearch(kind([("named", candidate)]))
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", AbsentClassWarning)
+            search.fit(logits[kept], y[kept])
+        assert [w.category for w in told] == n_warnings * [AbsentClassWarning]
