@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial, singledispatch
+from functools import singledispatch
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib import __version__, _maps, calibrators
 from skcalib._base import BaseCalibrator
-from skcalib._files import check_target, digest, write_together
+from skcalib._files import check_target, digest, text_file, write_together
 from skcalib._maps import CalibrationMap, Operation
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
@@ -174,8 +174,7 @@ def calibrator_file(calibrator: Any) -> Callable[[Path], object]:
         "sha256": digest(content),
         **content,
     }
-    text = json.dumps(document, allow_nan=False, indent=1)
-    return partial(Path.write_text, data=text, encoding="utf-8")
+    return text_file(json.dumps(document, allow_nan=False, indent=1))
 
 
 def load(path: str | os.PathLike[str]) -> Any:

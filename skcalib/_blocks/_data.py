@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, row_slices
+from skcalib._blocks._rows import BLOCK_ELEMENTS, map_blocks, on_host, row_slices
 from skcalib._blocks._sources import BlockFunction, Source
 
 Statistic = Callable[[NDArray[Any], NDArray[np.intp], NDArray[np.float64]], Any]
@@ -134,12 +134,14 @@ class CalibrationData:
 
     def class_weights(self) -> NDArray[np.float64]:
         """Return the share of every class in the weights; 0 where it never occurs."""
-        return np.bincount(self.codes, self.weight, self.n_classes).astype(np.float64)
+        shares = on_host(np.bincount(self.codes, self.weight, self.n_classes))
+        return np.asarray(shares, dtype=np.float64)
 
     @property
     def present(self) -> NDArray[np.intp]:
         """The columns whose classes occur, ascending."""
-        return np.unique(self.codes)
+        columns: NDArray[np.intp] = on_host(np.unique(self.codes))
+        return columns
 
     @property
     def logits(self) -> NDArray[Any]:

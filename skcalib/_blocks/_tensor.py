@@ -207,23 +207,6 @@ class TensorData(CalibrationData):
 
     source: TensorSource
 
-    def class_weights(self) -> NDArray[np.float64]:
-        """Return the share of every class in the weights; 0 where it never occurs."""
-        shares: NDArray[np.float64]
-        shares = on_host(np.bincount(self.codes, self.weight, self.n_classes))
-        return shares
-
-    @property
-    def present(self) -> NDArray[np.intp]:
-        """The columns whose classes occur, ascending."""
-        columns: NDArray[np.intp] = on_host(np.unique(self.codes))
-        return columns
-
-    def used(self) -> "TensorData":
-        """Leave out the rows of weight 0, if there are any."""
-        used = self.weight > 0
-        return self if used.all() else self.subset(np.flatnonzero(used))
-
     def subset(self, rows: Any) -> "TensorData":
         """Copy the rows of these indices, with the weights rescaled to sum to 1."""
         codes: Any = self.codes

@@ -1,6 +1,6 @@
 """Calibration maps: fitted calibrators written down as data."""
 
-from skcalib._maps._curves import curve_map, make_tables
+from skcalib._maps._curves import FALLBACK, curve_map, make_tables
 from skcalib._maps._log_proba import log_proba
 from skcalib._maps._numpy import (
     evaluate,
@@ -33,6 +33,7 @@ from skcalib._maps._operations import (
 from skcalib._numerics import LARGEST_LOGIT
 
 __all__ = [
+    "FALLBACK",
     "LARGEST_LOGIT",
     "OPERATIONS",
     "SMALLEST",

@@ -18,6 +18,10 @@ from skcalib._maps._operations import (
     WeightedSum,
 )
 
+# A share of the softmax that is lost beside any positive value: it decides only in rows
+# where every curve gives 0.
+FALLBACK = 1e-100
+
 Arrays = Sequence[NDArray[np.float64]]
 
 

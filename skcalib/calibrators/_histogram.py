@@ -5,13 +5,10 @@ from typing import Any, Literal
 
 from skcalib._base import BaseCalibrator
 from skcalib._blocks._scores import one_vs_rest, top_label
-from skcalib._maps import curve_map, make_tables
+from skcalib._maps import FALLBACK, curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._histogram import fit_histogram
 from skcalib.calibrators._absent import keep_absent
-
-# Lost beside any positive value; decides only in rows where every bin gives 0.
-FALLBACK = 1e-100
 
 
 class HistogramBinning(BaseCalibrator):

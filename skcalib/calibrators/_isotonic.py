@@ -6,7 +6,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from skcalib._base import BaseCalibrator
 from skcalib._blocks._scores import one_vs_rest, top_label
-from skcalib._maps import Scale, curve_map, make_tables
+from skcalib._maps import FALLBACK, Scale, curve_map, make_tables
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._isotonic import fit_isotonic
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, PRIOR, fit_temperature
@@ -15,8 +15,6 @@ from skcalib.calibrators._absent import keep_absent
 
 # Share of the uncalibrated probabilities that makes the curves strictly increasing.
 STRICT = 1e-9
-# Lost beside any positive value; decides only in rows where every curve gives 0.
-FALLBACK = 1e-100
 
 
 class IsotonicCalibration(BaseCalibrator):

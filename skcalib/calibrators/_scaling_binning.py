@@ -5,15 +5,12 @@ from typing import Any, Literal
 
 from skcalib._base import BaseCalibrator, WrappingCalibrator
 from skcalib._blocks._scores import one_vs_rest, top_label
-from skcalib._maps import curve_map, make_tables
+from skcalib._maps import FALLBACK, curve_map, make_tables
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._histogram import fit_histogram
 from skcalib.calibrators._platt import PlattScaling
 from skcalib.calibrators._scaling import fit_scaling
 from skcalib.calibrators._temperature import TemperatureScaling
-
-# Lost beside any positive value; decides only in rows where every bin gives 0.
-FALLBACK = 1e-100
 
 
 class ScalingBinning(WrappingCalibrator):

@@ -36,13 +36,15 @@ preconditioner), and a handful of steps are left.
 """
 
 from collections.abc import Callable
+from functools import partial
 from math import exp, log
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve
 
+from skcalib._solvers._descend import jittered
 from skcalib._solvers._focal_brier import row_losses
 from skcalib._solvers._lbfgs import minimize
 from skcalib._solvers._result import INTERRUPTED, Result
@@ -264,16 +266,6 @@ def inverse(
     scale = np.sqrt(np.maximum(diagonal, FLATTEST * diagonal[:-1].max()))
     scale[-1] = np.sqrt(diagonal[-1])
     matrix /= scale[:, np.newaxis] * scale
-    factor = _factorised(matrix)
+    # The rounding of single precision may outweigh the ridge.
+    factor = jittered(matrix, RIDGE, partial(cho_factor, lower=True))
     return lambda vector: cho_solve(factor, vector / scale) / scale
-
-
-def _factorised(matrix: NDArray[np.float64]) -> Any:
-    """Return a Cholesky factor, with the least jitter on the diagonal that it takes."""
-    ridge = RIDGE
-    while True:
-        lifted = matrix + ridge * np.eye(matrix.shape[0])
-        try:
-            return cho_factor(lifted, lower=True)
-        except LinAlgError:  # the rounding of single precision outweighs the ridge
-            ridge *= 10
