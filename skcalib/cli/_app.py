@@ -135,8 +135,8 @@ def calibrate(
 ) -> None:
     """Fit a calibrator on held-out data and write it as ONNX, or --save it.
 
-    As ONNX, with MODEL into a copy of the model; without, as a model from logits to
-    probabilities.
+    As ONNX, with MODEL into a copy of the model; without, as a model from what was
+    given, logits or uncalibrated_probabilities, to probabilities.
     """
     outcome = _commands.run_calibrate(
         source,

@@ -156,6 +156,7 @@ def run_calibrate(
             targets.output,
             serving,
             source.model_output,
+            source,
         )
     outcome = judged(method, calibrator, n_fit, held_out, served, judging, targets.save)
     if targets.report is not None:
@@ -323,7 +324,13 @@ def run_apply(
         values = load_values(source, calibrator)
     if write is None or values is None:
         model, served = write_model(
-            calibrator, values, source.model, output, serving, source.model_output
+            calibrator,
+            values,
+            source.model,
+            output,
+            serving,
+            source.model_output,
+            source,
         )
         write_together(_model_files(model, source.model, served, overwrite))
         return served

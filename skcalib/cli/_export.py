@@ -17,10 +17,11 @@ from skcalib._onnx._session import open_session
 from skcalib._warnings import warn
 from skcalib.cli._console import progress
 from skcalib.cli._images import ImageRows
-from skcalib.cli._options import Serving
+from skcalib.cli._options import Serving, Source
 from skcalib.cli._scores import Values
 from skcalib.export import calibrate_onnx_model, to_onnx
 from skcalib.export._record import recorded
+from skcalib.export._to_onnx import take_probabilities
 from skcalib.export._verify import largest_difference
 
 # Rows a run of the written model.
@@ -88,18 +89,15 @@ def write_model(
     path: Path,
     serving: Serving,
     model_output: str | None = None,
+    takes: Source | None = None,
 ) -> tuple[Any, Served]:
     """Write `calibrator` into `model`, or alone if there is none, and run it.
 
     `path` is the file that it will go to; on `values`, where there are any, it is
-    compared with Python.
+    compared with Python. Alone it takes what `takes` has, logits or probabilities.
     """
     if model is None:
-        served = Served(path, ["logits"], "probabilities")
-        written = to_onnx(calibrator)
-        # What the model takes: Python must see the same numbers.
-        logits = None if values is None else _sample(values.logits)
-        return written, _compare(written, None, served, logits, calibrator, logits)
+        return _write_alone(calibrator, values, path, takes)
     network = inputs = seen = None
     if values is not None:
         network, inputs = values.network, values.inputs
@@ -123,6 +121,21 @@ def write_model(
         path, [], outputs["scores"], outputs["meaning"], outputs["probabilities"]
     )
     return calibrated, _compare(calibrated, model, served, inputs, calibrator, seen)
+
+
+def _write_alone(
+    calibrator: Any, values: Values | None, path: Path, takes: Source | None
+) -> tuple[Any, Served]:
+    written = to_onnx(calibrator)
+    served = Served(path, ["logits"], "probabilities")
+    # What the model takes: Python must see the same numbers.
+    given = seen = None if values is None else _sample(values.logits)
+    if takes is not None and takes.probabilities is not None:
+        take_probabilities(written, takes.floor, normalise=takes.normalise)
+        if seen is not None:
+            given = np.exp(seen)
+            seen = np.log(np.maximum(given, np.float32(takes.floor)))
+    return written, _compare(written, None, served, given, calibrator, seen)
 
 
 def _sample(logits: Any) -> NDArray[np.float32]:

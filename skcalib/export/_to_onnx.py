@@ -6,6 +6,7 @@ import numpy as np
 
 import skcalib
 from skcalib._networks._given import perturbs_inputs
+from skcalib._onnx._graph import tensor_names
 from skcalib._optional import import_optional
 from skcalib.export._builder import NodeBuilder
 from skcalib.export._clamping import calibrate_with_clamping
@@ -127,3 +128,22 @@ def _model(calibrator: Any, build: NodeBuilder, dtype: np.dtype, label: Any) -> 
     )
     build.opsets(model)
     return model
+
+
+def take_probabilities(model: Any, floor: float, *, normalise: bool) -> None:
+    """Let what `to_onnx` wrote take probabilities, as `logits_from_proba` reads them.
+
+    Its input is then ``uncalibrated_probabilities``; its result has the shorter name.
+    """
+    given = next(value for value in model.graph.input if value.name == "logits")
+    given.name = "uncalibrated_probabilities"
+    build = NodeBuilder(_OPSET, taken=tensor_names(model.graph), prefix="uncalibrated_")
+    x = build.cast(given.name, np.float64)
+    if normalise:
+        x = build.op("Div", x, build.reduce("ReduceSum", x))
+    x = build.op("Log", build.op("Max", x, build.constant(floor)))
+    build.cast(x, given.type.tensor_type.elem_type, output="logits")
+    build.add_to(model)
+    given.doc_string = model.doc_string = (
+        f"Takes probabilities; the logits are log(max(probabilities, {floor:g}))."
+    )

@@ -8,7 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 
-from skcalib import EnsembleTemperatureScaling
+from skcalib import EnsembleTemperatureScaling, logits_from_proba
+from skcalib import load as load_calibrator
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -272,6 +273,31 @@ def test_probabilities_are_calibrated_by_their_logarithms(
     assert (first.code, second.code) == (0, 0), first.err + second.err
     temperatures = [run.json["learned"]["temperature"] for run in (first, second)]
     assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("more", [(), ("--normalise",), ("--floor", "1e-4")])
+def test_a_model_of_probabilities_takes_what_it_was_made_from(
+    skcalib, logits_file, probabilities_file, more
+):
+    given, method = ("--probabilities", probabilities_file), ("-m", "vector")
+    run = skcalib(
+        "calibrate", *given, *method, *more, "-o", "c.onnx", "--save", "c.json",
+        "--report", "c.html", "--json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert run.json["largest_difference"] < 1e-6
+    with np.load(probabilities_file) as arrays:
+        key = next(name for name in arrays if arrays[name].ndim == 2)
+        proba = arrays[key].astype(np.float32)
+    name = "uncalibrated_probabilities"
+    served = run_onnx("c.onnx", "probabilities", **{name: proba})
+    logits = logits_from_proba(proba, floor=1e-4 if "--floor" in more else 1e-12)
+    expected = load_calibrator("c.json").predict_proba(logits)
+    assert_allclose(served, expected, atol=1e-6)
+    assert f"{name!r}: ..." in html.unescape(Path("c.html").read_text())
+    run = skcalib("apply", *given, *more, "--calibrator", "c.json", "-o", "d.onnx")
+    assert run.code == 0, run.err
+    assert_allclose(run_onnx("d.onnx", "probabilities", **{name: proba}), served)
 
 
 @pytest.mark.slow
