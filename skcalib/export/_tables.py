@@ -35,6 +35,7 @@ class PackedTables:
 
 def pack_tables(tables: Sequence[Table]) -> PackedTables:
     """Pack linear and constant tables, also mixed."""
+    tables = [_thinned(table) for table in tables]
     n_steps = max(int(table.knots.shape[0]).bit_length() for table in tables)
     n_steps = max(n_steps, 1)
     shape = (len(tables), 2**n_steps)
@@ -53,3 +54,13 @@ def pack_tables(tables: Sequence[Table]) -> PackedTables:
         origin[row, 1:n_knots] = table.knots[:-1]
         width[row, 1:n_knots] = np.diff(table.knots)
     return PackedTables(knots, start, rise, origin, width, n_steps)
+
+
+def _thinned(table: Table) -> Table:
+    """Leave out the knots inside flat stretches, of which splines have many."""
+    values = table.values
+    if table.kind == "constant" or values.shape[0] < 3:
+        return table
+    is_inside = (values[1:-1] == values[:-2]) & (values[1:-1] == values[2:])
+    kept = np.concatenate([[True], ~is_inside, [True]])
+    return Table(table.knots[kept], values[kept], table.kind)

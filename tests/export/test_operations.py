@@ -10,8 +10,9 @@ from sklearn.base import BaseEstimator
 
 from skcalib import _maps as ops
 from skcalib._blocks import ArraySource
-from skcalib._maps import CalibrationMap
+from skcalib._maps import CalibrationMap, Table
 from skcalib.export import to_onnx, to_torch
+from skcalib.export._tables import pack_tables
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -119,6 +120,18 @@ def test_nan_becomes_no_probability(backend, name, n_missing):
         assert not missing[[0, 2]].any()
         if "column" not in name:
             assert missing[1].all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_knots_of_flat_stretches_are_left_out(backend):
+    knots = np.arange(1000.0)
+    values = np.repeat([0.1, 0.4, 0.4, 0.7, 0.9], 200)
+    full = Table(knots, values, "linear")
+    assert pack_tables([full]).knots.shape == (1, 15)
+    calibrator = Tiny(ops.Lookup((full,)), n_features=K)
+    logits = np.linspace(-10, 1010, 300 * K).reshape(300, K)
+    proba = getattr(calibrator, backend)(logits)
+    assert_allclose(proba, calibrator.python(logits), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
