@@ -76,7 +76,8 @@ def calibrate_onnx_model(
     Raises
     ------
     ModelFormatError
-        If the model cannot be read or is no classifier.
+        If the model cannot be read or is no classifier, or nothing shows whether its
+        scores are logits or probabilities: pass the pipeline, which has seen data.
     TypeError
         If the network of a `NeuralClamping` is a bare callable, or the calibrator is
         none of skcalib.
