@@ -182,15 +182,26 @@ def two_columns(results):
 def seeded(seed, device):
     """Seed torch's global generators and put their state back at the end.
 
-    "auto" is any device that a module may lie on.
+    "auto" is any device that a module may lie on. Autocast keeps no weights meanwhile:
+    those of the first run would serve all steps of a training, and nothing be learned.
     """
     if device == "auto":
         devices = list(range(torch.cuda.device_count()))
     else:
         devices = [device] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), _autocast_without_cache():
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _autocast_without_cache():
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
 
 
 def seed_generator(seed, device):

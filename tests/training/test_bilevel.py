@@ -250,6 +250,14 @@ def test_the_same_seed_gives_the_same_and_leaves_the_generators_alone():
     assert not np.allclose(first, other)
 
 
+def test_under_autocast_the_same_is_learned():
+    X, y = draw()
+    plain = BilevelCalibratedClassifier(**SMALL).fit(X, y).predict_proba(X)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fitted = BilevelCalibratedClassifier(**SMALL).fit(X, y)
+    assert_allclose(fitted.predict_proba(X), plain, atol=0.05)
+
+
 def test_rows_without_weight_do_not_count_and_weights_have_no_unit():
     X, y = draw()
     weight = np.repeat([1.0, 2.0], 75)

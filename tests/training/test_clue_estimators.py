@@ -114,6 +114,16 @@ def test_the_same_seed_gives_the_same_and_leaves_the_generators_alone(kind):
 
 
 @pytest.mark.parametrize("kind", [CLUEClassifier, CLUERegressor])
+def test_under_autocast_the_same_is_learned(kind):
+    X, y = draw_classes()
+    plain = kind(**SMALL).fit(X, y).predict_uncertainty(X)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fitted = kind(**SMALL).fit(X, y)
+        assert torch.is_autocast_cache_enabled()
+    assert_allclose(fitted.predict_uncertainty(X), plain, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", [CLUEClassifier, CLUERegressor])
 def test_a_row_is_mapped_alike_alone_in_a_batch_and_each_time(kind):
     X, y = draw_classes()
     estimator = kind(**SMALL, batch_size=32).fit(X, y)
