@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch.nn.modules.dropout import _DropoutNd
@@ -23,9 +23,12 @@ _FACTORS = (
     torch.nn.Dropout2d,
     torch.nn.Dropout3d,
 )
-# Networks that were found to need all rows from the input on, as long as they live,
-# with the sites of which that holds.
-_UNSPLIT: WeakKeyDictionary[torch.nn.Module, list[object]] = WeakKeyDictionary()
+# Networks that were found to need all rows from the input on, as long as they live: by
+# sites the layers that drop what has no rows, such as a weight. With one of these, each
+# pass is a run of its own.
+_UNSPLIT: WeakKeyDictionary[torch.nn.Module, dict[object, WeakSet]] = (
+    WeakKeyDictionary()
+)
 
 
 def mc_dropout(
@@ -64,7 +67,8 @@ def mc_dropout(
         Whether one pass drops the same units in all rows: the passes are then
         `n_passes` thinned networks, and a row's result does not hang on its
         neighbours. Layers with their own dropout inside (attention, recurrent layers,
-        alpha dropout) draw for each row all the same.
+        alpha dropout) draw for each row all the same. The rows may lie along the second
+        axis of sequences, as recurrent layers have them.
 
     sites : list of str, default=None
         Names of the parts of the network, as ``named_modules`` has them, whose dropout
@@ -96,6 +100,8 @@ def mc_dropout(
     repeated rows as a whole; a network is tried once, and its forward then runs twice.
     Batch normalisation in train mode counts rows before the layer once. Where dropout
     sits from the first layers on, S passes cost S runs; `sites` takes the last ones.
+    Where a layer drops what has no rows, such as a weight (DropConnect), the passes are
+    run one at a time, but not in a compiled network: there they share that mask.
 
     Examples
     --------
@@ -182,17 +188,27 @@ def _run_passes(module, x, n_passes, n_rows, share_masks, sites):
         or (isinstance(layer, _DropoutNd) and "forward" in vars(layer))
         for layer in module.modules()
     )
-    splits = n_passes > 1 and sites not in _UNSPLIT.get(module, ()) and not whole
+    splits = n_passes > 1 and sites not in _UNSPLIT.get(module, {}) and not whole
     if splits:
         try:
             return _run_split(module, x, n_passes, n_rows, share_masks)
         except Exception:  # noqa: S110 - a true error comes again below.
             pass
-    with _Masks(n_passes, n_rows, share_masks).drawn_by(module):
-        passes = _run(module, _repeat(x, n_passes), n_passes, n_rows)
-    if splits:
-        _UNSPLIT.setdefault(module, []).append(sites)
-    return passes
+    rowless = _UNSPLIT.get(module, {}).get(sites) or WeakSet()
+    if not rowless:
+        state = _State(module, x)
+        masks = _Masks(n_passes, n_rows, share_masks, rowless)
+        with masks.drawn_by(module):
+            passes = _run(module, _repeat(x, n_passes), n_passes, n_rows)
+        if splits or rowless:
+            _UNSPLIT.setdefault(module, {})[sites] = rowless
+        if not rowless or n_passes == 1:
+            return passes
+        state.restore()
+    with _Masks(1, n_rows, share_masks, rowless).drawn_by(module):
+        return torch.cat(
+            [_run(module, _repeat(x, 1), 1, n_rows) for _ in range(n_passes)]
+        )
 
 
 def _run_split(module, x, n_passes, n_rows, share_masks):
@@ -202,23 +218,37 @@ def _run_split(module, x, n_passes, n_rows, share_masks):
     nothing random came before. Else the rows do not fit each other, or the generators
     have moved: it raises, and leaves generators and buffers as they were.
     """
-    generators = _Generators(x)
-    kept = [
-        (buffer, buffer.clone())
-        for layer in module.modules()
-        if layer.training
-        for buffer in layer.buffers(recurse=False)
-    ]
-    masks = _Masks(n_passes, n_rows, share_masks, generators)
+    state = _State(module, x)
+    masks = _Masks(n_passes, n_rows, share_masks, WeakSet(), state.generators)
     try:
         with masks.drawn_by(module):
-            return _run(module, x, n_passes, n_rows)
+            passes = _run(module, x, n_passes, n_rows)
+        if masks.rowless:
+            raise ValueError("A layer drops what has no rows.")
     except BaseException:
-        generators.restore()
-        with torch.no_grad():
-            for buffer, before in kept:
-                buffer.copy_(before)
+        state.restore()
         raise
+    return passes
+
+
+class _State:
+    """What a run moves: torch's generators, and buffers of layers in train mode."""
+
+    def __init__(self, module, x):
+        self.generators = _Generators(x)
+        self._kept = [
+            (buffer, buffer.clone())
+            for layer in module.modules()
+            if layer.training
+            for buffer in layer.buffers(recurse=False)
+        ]
+
+    @torch.no_grad()
+    def restore(self):
+        """Set all back to the start."""
+        self.generators.restore()
+        for buffer, before in self._kept:
+            buffer.copy_(before)
 
 
 class _Generators:
@@ -249,44 +279,58 @@ class _Generators:
 class _Masks:
     """How dropout layers draw for the passes of one run.
 
-    With `generators` the rows enter once, and the first layer copies them.
+    `rowless` are the layers found to drop what has no rows. With `generators` the rows
+    enter once, and the first layer copies them.
     """
 
-    def __init__(self, n_passes, n_rows, share, generators=None):
+    def __init__(self, n_passes, n_rows, share, rowless, generators=None):
         self.n_passes = n_passes
         self.n_rows = n_rows
         self.share = share
+        self.rowless = rowless
         self.generators = generators
 
     @contextmanager
     def drawn_by(self, module):
         """Let the dropout layers of `module` draw as this says."""
-        layers = set()
-        if self.share or self.generators is not None:
-            layers = {m for m in module.modules() if isinstance(m, _DropoutNd)}
-        replaced = {layer: layer.__dict__.get("forward") for layer in layers}
+        parts = set(module.modules())
+        watched = self.share or not any(map(is_compiled, parts))
+        layers = {m for m in parts if watched and isinstance(m, _DropoutNd)}
+        layers = {m for m in layers if "forward" not in vars(m)}
         try:
             for layer in layers:
                 layer.forward = partial(self._forward, layer)
             yield
         finally:
-            for layer, own in replaced.items():
-                if own is None:
-                    del layer.forward
-                else:
-                    layer.forward = own
+            for layer in layers:
+                del layer.forward
 
     def _forward(self, layer, values):
         own_forward = partial(type(layer).forward, layer)
-        if not layer.training or layer.p == 0:
+        if not layer.training or layer.p == 0 or layer in self.rowless:
             return own_forward(values)
         copies = 1 if self.generators is None else self._copies(values)
-        n = copies * values.shape[0]
-        if not self.share or type(layer) not in _FACTORS or n % self.n_passes:
+        axes = self._axes(layer, values) if copies == 1 else [0]
+        if not axes:
+            self.rowless.add(layer)
+        # Where rows may lie along either axis, each draws for itself.
+        if not self.share or type(layer) not in _FACTORS or len(axes) != 1:
             return own_forward(_repeat(values, copies) if copies > 1 else values)
-        mask = own_forward(values.new_ones((self.n_passes, *values.shape[1:])))
-        parts = values.unflatten(0, (self.n_passes // copies, -1))
-        return (parts * mask.unsqueeze(1)).flatten(0, 1)
+        (axis,) = axes
+        shape = list(values.shape)
+        shape[axis] = self.n_passes
+        mask = own_forward(values.new_ones(shape))
+        parts = values.unflatten(axis, (self.n_passes // copies, -1))
+        return (parts * mask.unsqueeze(axis + 1)).flatten(axis, axis + 1)
+
+    def _axes(self, layer, values):
+        """Return the axes that the rows of all passes may lie along."""
+        n = max(1, self.n_passes * self.n_rows)
+        if isinstance(values, torch.nn.Parameter) or values.ndim == 0:
+            return []
+        sequences = type(layer) is torch.nn.Dropout and values.ndim == 3
+        exact = [axis for axis in range(1 + sequences) if values.shape[axis] == n]
+        return exact or ([0] if values.shape[0] % n == 0 else [])
 
     def _copies(self, values):
         """Return how often to repeat the rows: once for each pass, and never again."""

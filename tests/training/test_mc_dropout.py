@@ -356,3 +356,77 @@ def test_what_was_put_in_the_place_of_a_dropout_layers_forward_runs():
     network = nn.Sequential(nn.Linear(2, 2), layer).eval()
     passes = mc_dropout(network, torch.ones(2, 2), 3)
     assert passes.abs().sum() == 0
+
+
+class DropConnect(nn.Module):
+    """Drops a weight, which has no rows, between two layers that drop rows."""
+
+    def __init__(self, factor=1):
+        super().__init__()
+        self.first, self.last = nn.Dropout(1e-9), nn.Dropout(1e-9)
+        self.linear, self.norm = nn.Linear(6, 5), nn.BatchNorm1d(6)
+        self.dropout, self.factor = nn.Dropout(0.5), factor
+
+    def forward(self, x):
+        weight = self.linear.weight
+        weight = self.dropout(weight if self.factor == 1 else self.factor * weight)
+        return self.last(nn.functional.linear(self.first(self.norm(x)), weight))
+
+
+@pytest.mark.parametrize("n_rows", [1, 4, 5])
+@pytest.mark.parametrize("factor", [1, 2])
+@pytest.mark.parametrize("share_masks", [True, False])
+def test_a_weight_is_dropped_anew_in_each_pass(n_rows, factor, share_masks):
+    torch.manual_seed(0)
+    module, x = DropConnect(factor).eval(), torch.randn(n_rows, 6)
+    for _ in range(2):
+        torch.manual_seed(1)
+        passes = mc_dropout(module, x, 6, share_masks=share_masks)
+        assert passes.unique(dim=0).shape[0] == 6
+        torch.manual_seed(1)
+        single = [mc_dropout(module, x, 1, share_masks=share_masks) for _ in range(6)]
+        torch.testing.assert_close(passes, torch.cat(single))
+
+
+def test_passes_of_a_dropped_weight_move_the_statistics_once_each():
+    torch.manual_seed(0)
+    module, x = DropConnect(), torch.randn(4, 6)
+    mc_dropout(module, x, 3)
+    assert module.norm.num_batches_tracked == 3
+    assert not any("forward" in vars(layer) for layer in module.modules())
+
+
+class SequenceFirst(nn.Module):
+    """Numbers in a row to logits, with (n_steps, n_rows, n_features) inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(1, 8), nn.Linear(8, 2)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x):
+        hidden = self.first(x.unsqueeze(-1)).transpose(0, 1)
+        return self.last(torch.relu(self.dropout(hidden)).mean(0))
+
+
+def test_masks_of_sequences_along_the_first_axis_are_shared_by_rows_not_by_steps():
+    torch.manual_seed(0)
+    module, x = SequenceFirst().eval(), torch.randn(6, 20)
+
+    def run(rows):
+        torch.manual_seed(1)
+        return mc_dropout(module, rows, 10, share_masks=True)
+
+    torch.testing.assert_close(run(x)[:, 2:3], run(x[2:3]))
+    # Each pass draws for itself: passes differ by as much as those without sharing.
+    shared = mc_dropout(module, x, 2000, share_masks=True).std(0).mean()
+    assert shared.item() == pytest.approx(
+        mc_dropout(module, x, 2000).std(0).mean().item(), rel=0.05
+    )
+
+
+def test_as_many_steps_as_rows_draw_each_for_itself():
+    torch.manual_seed(0)
+    module, x = SequenceFirst().eval(), torch.randn(1, 20)
+    passes = mc_dropout(module, x, 20, share_masks=True)
+    assert passes.unique(dim=0).shape[0] == 20
