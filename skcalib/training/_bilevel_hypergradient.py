@@ -84,6 +84,10 @@ def hypergradient(
     the figures. `BilevelCalibratedClassifier`, which never waits for a minimum, does as
     well with "one_step".
 
+    The losses are differentiated twice, which the quick kernels of torch's attention
+    cannot be: compute both within
+    ``torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)``.
+
     Networks are not convex: conjugate gradients end where the curvature along their
     direction is not positive, with what they have found so far.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from skcalib.training._bilevel_confidence import (
     fit_head,
@@ -247,6 +248,8 @@ class BilevelTraining:
         if scale > 0:
             self.scores -= self.settings.weight_lr / scale * total
 
+    # The other kernels of attention have no second derivative.
+    @sdpa_kernel(SDPBackend.MATH)
     def _hypergradient(self, number, member, head):
         """Return how the outer loss of one member changes with its rows' scores."""
         member.module.eval()

@@ -298,6 +298,25 @@ def test_modules_are_copied_and_may_know_classes_that_do_not_occur():
     assert not any(m.training for part in classifier.modules_ for m in part.modules())
 
 
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.last(self.layer(x).mean(dim=1))
+
+
+def test_networks_with_attention_are_trained():
+    X = np.random.default_rng(0).normal(size=(60, 3, 4))
+    settings = {"cv": 3, "max_epochs": 2, "random_state": 0}
+    fitted = BilevelCalibratedClassifier(Attention, **settings).fit(
+        X, X.sum((1, 2)) > 0
+    )
+    assert fitted.sample_weights_.std() > 0.001
+
+
 def test_one_output_is_the_log_odds_of_the_second_class():
     X, y = draw(n_classes=2)
     classifier = BilevelCalibratedClassifier(lambda: network(1), **SMALL).fit(X, y)
