@@ -3,12 +3,18 @@
 from typing import Any, Literal
 
 import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from skcalib._validation import check_whole
+from skcalib._warnings import warn
 
 METHODS = ("one_step", "neumann", "cg")
 # Products that find the largest curvature, where no step is given.
 _POWER_ITERATIONS = 10
 # A residual this small, relative to the right-hand side, ends the solution.
 _CG_TOLERANCE = 1e-6
+# One so large is told of.
+_CG_TOLD = 1e-3
 
 
 def hypergradient(
@@ -43,7 +49,8 @@ def hypergradient(
         The outer loss at the same parameters.
 
     parameters : iterable of Tensor
-        What the inner loss is minimised over.
+        What the inner loss is minimised over; those that are frozen
+        (``requires_grad=False``) count as constants.
 
     hyperparameters : iterable of Tensor
         What to differentiate by, such as a weight a sample.
@@ -62,8 +69,8 @@ def hypergradient(
 
     step : float, default=None
         :math:`\eta`; None is for "one_step" the length of steepest descent, found with
-        one product, and for "neumann" the inverse of the largest curvature, found by
-        power iteration with ten.
+        one product (1 where the curvature is not positive), and for "neumann" the
+        inverse of the largest curvature, found by power iteration with ten.
 
     Returns
     -------
@@ -73,7 +80,16 @@ def hypergradient(
     Raises
     ------
     ValueError
-        If `method` is none of the three.
+        If `method` is none of the three, `n_products` no positive whole number, or all
+        parameters are frozen.
+
+    TypeError
+        If `parameters` or `hyperparameters` is a single tensor.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If conjugate gradients stop with a residual above a thousandth.
 
     Notes
     -----
@@ -89,7 +105,8 @@ def hypergradient(
     ``torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)``.
 
     Networks are not convex: conjugate gradients end where the curvature along their
-    direction is not positive, with what they have found so far.
+    direction is not positive, with what they have found so far; in the first direction
+    that is the gradient of the outer loss itself, with a step of 1.
 
     References
     ----------
@@ -111,25 +128,68 @@ def hypergradient(
     """
     if method not in METHODS:
         raise ValueError(f"method={method!r} is none of {', '.join(METHODS)}.")
-    parameters, hyperparameters = list(parameters), list(hyperparameters)
+    check_whole("n_products", n_products)
+    gradients, problem = solve_hypergradient(
+        inner_loss,
+        outer_loss,
+        _listed("parameters", parameters),
+        _listed("hyperparameters", hyperparameters),
+        method=method,
+        n_products=n_products,
+        damping=damping,
+        step=step,
+    )
+    if problem:
+        warn(problem, ConvergenceWarning)
+    return gradients
+
+
+def _listed(name, tensors):
+    if isinstance(tensors, torch.Tensor):
+        raise TypeError(
+            f"{name} is a single tensor of shape {tuple(tensors.shape)}; a list of "
+            f"tensors is needed, such as [{name}]."
+        )
+    return list(tensors)
+
+
+def solve_hypergradient(
+    inner_loss,
+    outer_loss,
+    parameters,
+    hyperparameters,
+    *,
+    method,
+    n_products=10,
+    damping=0.0,
+    step=None,
+):
+    """Return the hypergradient, and in words how far it is from exact, or None."""
+    parameters = [p for p in parameters if p.requires_grad]
+    if not parameters:
+        raise ValueError(
+            "There is nothing that the inner loss is minimised over: parameters holds "
+            "no tensor with requires_grad=True."
+        )
     both = _gradients(outer_loss, [*parameters, *hyperparameters], retain_graph=True)
     right = _flat(both[: len(parameters)])
     gradient = _flat(_gradients(inner_loss, parameters, create_graph=True))
+    problem = None
 
     def product(vector):
         return _flat(_gradients(gradient, parameters, vector, retain_graph=True))
 
     if method == "one_step" and step is None:
-        solution = _conjugate_gradients(product, right, 1, damping=0.0)
+        solution, _ = _conjugate_gradients(product, right, 1, damping=0.0)
     elif method == "one_step":
         solution = step * right
     elif method == "neumann":
         solution = _neumann(product, right, n_products, step)
     else:
-        solution = _conjugate_gradients(product, right, n_products, damping)
+        solution, problem = _conjugate_gradients(product, right, n_products, damping)
     mixed = _gradients(gradient, hyperparameters, solution, retain_graph=True)
     direct = both[len(parameters) :]
-    return tuple(d - m for d, m in zip(direct, mixed, strict=True))
+    return tuple(d - m for d, m in zip(direct, mixed, strict=True)), problem
 
 
 def _gradients(value, inputs, vector=None, **options):
@@ -165,20 +225,32 @@ def _largest_curvature(product, start):
 
 
 def _conjugate_gradients(product, right, n_products, damping):
+    """Return the solution, and in words how far it is from exact, or None."""
     solution = torch.zeros_like(right)
     residual, direction = right.clone(), right.clone()
-    square = residual @ residual
-    enough = _CG_TOLERANCE**2 * square
+    square = start = residual @ residual
     for k in range(n_products):
-        if square <= enough:
+        if square <= _CG_TOLERANCE**2 * start:
             break
         bent = product(direction) + damping * direction
         curvature = direction @ bent
         if curvature <= 0:
-            return right if k == 0 else solution
+            problem = (
+                f"Conjugate gradients met a curvature of {float(curvature):.2g} in "
+                f"direction {k + 1}: the inner loss is at no minimum. The result is "
+                f"made of {'the steps before' if k else 'a step of length 1'}. "
+                "Minimise the inner loss further, or raise damping."
+            )
+            return (solution if k else right), problem
         length = square / curvature
         solution += length * direction
         residual -= length * bent
         before, square = square, residual @ residual
         direction = residual + square / before * direction
-    return solution
+    if square <= _CG_TOLD**2 * start:
+        return solution, None
+    return solution, (
+        f"Conjugate gradients stopped at n_products={n_products} with a residual of "
+        f"{float((square / start).sqrt()):.2g} of the right-hand side. Raise "
+        "n_products, or damping."
+    )

@@ -16,7 +16,7 @@ from skcalib.training._bilevel_confidence import (
     own_parameters,
     two_outputs,
 )
-from skcalib.training._bilevel_hypergradient import hypergradient
+from skcalib.training._bilevel_hypergradient import solve_hypergradient
 from skcalib.training._bilevel_splits import find_judges
 from skcalib.training._network_estimator import class_logits
 
@@ -260,7 +260,8 @@ class BilevelTraining:
         outputs = self.read(member.module, self.x[outer])
         losses = outer_losses(outputs, self.codes[outer], head)
         weight = self.weight[outer].to(losses.dtype)
-        (gradient,) = hypergradient(
+        # Never at a minimum, and so never exact: that is no news.
+        (gradient,), _ = solve_hypergradient(
             inner_loss + self.settings.l2_penalty * squares,
             weight @ losses / weight.sum(),
             member.parameters,

@@ -21,7 +21,6 @@ torch = pytest.importorskip("torch")
 from skcalib.training import (  # noqa: E402
     BilevelCalibratedClassifier,
     _bilevel_train,
-    hypergradient,
 )
 from skcalib.training._bilevel_confidence import (  # noqa: E402
     confident_log_proba,
@@ -89,11 +88,13 @@ def test_a_step_of_training_is_that_of_the_inner_loss_the_outer_level_sees(monke
 
     seen = []
 
+    solve = _bilevel_train.solve_hypergradient
+
     def spy(inner_loss, outer_loss, parameters, *others, **options):
         seen.extend(torch.autograd.grad(inner_loss, parameters, retain_graph=True))
-        return hypergradient(inner_loss, outer_loss, parameters, *others, **options)
+        return solve(inner_loss, outer_loss, parameters, *others, **options)
 
-    monkeypatch.setattr(_bilevel_train, "hypergradient", spy)
+    monkeypatch.setattr(_bilevel_train, "solve_hypergradient", spy)
     training._hypergradient(0, training.members[0], np.array([1.0, 1.0, 0.0]))
     before = [p.detach().clone() for p in parameters]
     training._train_epoch(0, training.members[0])

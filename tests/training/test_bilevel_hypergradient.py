@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.exceptions import ConvergenceWarning
 
 torch = pytest.importorskip("torch")
 
@@ -141,6 +142,7 @@ def test_the_documented_error_of_each_method(method, error, cosine):
     assert angle == pytest.approx(cosine, abs=0.0005)
 
 
+@pytest.mark.filterwarnings("ignore:Conjugate gradients stopped")
 @pytest.mark.parametrize("method", ["one_step", "neumann", "cg"])
 def test_few_products_point_downhill(method):
     found = at_solution(Logistic(), method=method, n_products=3)
@@ -174,9 +176,43 @@ def test_negative_curvature_ends_conjugate_gradients_with_what_was_found():
     theta = torch.tensor([1.0, 1.0], requires_grad=True)
     w = torch.tensor([1.0, 1.0], requires_grad=True)
     inner = (theta * w).sum() - (theta**2).sum()
-    (found,) = hypergradient(inner, theta.sum(), [theta], [w], damping=0.0)
+    with pytest.warns(ConvergenceWarning, match="of -4 in direction 1: .* length 1"):
+        (found,) = hypergradient(inner, theta.sum(), [theta], [w], damping=0.0)
     # No direction curves upwards: the right-hand side itself, as for "one_step".
     assert_allclose(found, [-1.0, -1.0])
+
+
+def test_too_few_products_are_told_with_the_residual():
+    with pytest.warns(ConvergenceWarning, match="n_products=2 with a residual of 0.0"):
+        at_solution(Ridge(), n_products=2)
+
+
+def test_frozen_parameters_are_constants():
+    theta, w = (torch.tensor(v, requires_grad=True) for v in (2.0, 3.0))
+    frozen = torch.tensor(5.0)
+    inner, outer = (theta - w * frozen) ** 2, theta**2
+    (found,) = hypergradient(inner, outer, [theta, frozen], [w])
+    assert float(found) == pytest.approx(20.0)
+    with pytest.raises(ValueError, match="no tensor with requires_grad=True"):
+        hypergradient(inner, outer, [frozen], [w])
+
+
+def test_a_tensor_in_place_of_a_list_is_refused():
+    theta, w = torch.ones(2, 2, requires_grad=True)
+    inner, outer = (theta * w).square().sum(), theta.sum()
+    with pytest.raises(
+        TypeError, match=r"parameters is a single tensor of shape \(2,\)"
+    ):
+        hypergradient(inner, outer, theta, [w])
+    with pytest.raises(TypeError, match="hyperparameters is a single tensor"):
+        hypergradient(inner, outer, [theta], w)
+
+
+@pytest.mark.parametrize("n_products", [0, -1, 2.5])
+def test_products_that_are_no_number_are_refused(n_products):
+    theta = torch.tensor(1.0, requires_grad=True)
+    with pytest.raises(ValueError, match=f"n_products={n_products} is not"):
+        hypergradient(theta**2, theta, [theta], [theta], n_products=n_products)
 
 
 def test_an_unknown_method_is_refused():
