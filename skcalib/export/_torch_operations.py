@@ -88,6 +88,8 @@ class GroupedCalibration(Calibration):
                 f"The groups are {group.dtype} of shape {tuple(group.shape)}; each of "
                 f"the {told.shape[0]} rows needs one whole number."
             )
+        # Bytes and truth values would index as a mask.
+        group = group.long()
         other = self.factor.shape[0] - 1
         number = torch.where((group >= 0) & (group < other), group, other)
         scaled = told * self.factor[number] + self.offset[number]

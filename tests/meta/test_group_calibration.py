@@ -288,6 +288,9 @@ def test_all_groups_are_exported_as_one_module():
         number[:9] = unseen
         proba = module(torch.tensor(X), number)
         assert_allclose(proba.numpy(), expected, atol=1e-12)
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+        proba = module(torch.tensor(X), number.clamp(max=3).to(dtype))
+        assert_allclose(proba.numpy(), expected, atol=1e-12)
     assert module(torch.tensor(X).float(), number).dtype == torch.float32
     with pytest.raises(ValueError, match="each of the 1500 rows needs one whole"):
         module(torch.tensor(X), number.double())
