@@ -53,7 +53,7 @@ class CLUELoss(torch.nn.Module):
 
     n_groups : int, default=10
         Number of groups for ``reduction="group"``, of equal weight by rank of
-        :math:`u`.
+        :math:`u`; a sample at an edge is in both groups by its shares.
 
     ignore_index : int, default=-100
         Target of samples or tokens that do not count.
@@ -248,14 +248,26 @@ def _as_weight(sample_weight, target, dtype):
 
 
 def _grouped_mismatch(gap, uncertainty, weight, n_groups):
-    """Return the mean over rank groups of the squared mean gap."""
-    order = uncertainty.detach().argsort(stable=True)
-    gap, weight = gap[order], weight[order]
-    # The middle of a sample's share of the total weight decides on its group.
-    middle = weight.cumsum(0) - weight / 2
-    group = (n_groups * middle).long().clamp(0, n_groups - 1)
-    zeros = torch.zeros(n_groups, dtype=gap.dtype, device=gap.device)
-    mass = zeros.index_add(0, group, weight)
-    gaps = zeros.index_add(0, group, weight * gap)
-    # mass * (gaps / mass)^2, for groups that hold something.
-    return (gaps.square() / mass.clamp_min(torch.finfo(mass.dtype).tiny)).sum()
+    """Return the mean over rank groups of the squared mean gap.
+
+    A group is an n-th of the total weight. What straddles an edge is in both groups by
+    its shares, and samples of equal uncertainty are one, so that neither their order
+    nor a repetition in place of a weight counts.
+    """
+    values, order = uncertainty.detach().sort()
+    # Running sums, over whose stretch of equal uncertainty both are linear.
+    mass, total = (
+        functional.pad(part[order].cumsum(0), (1, 0)) for part in (weight, weight * gap)
+    )
+    edges = torch.linspace(0, 1, n_groups + 1, dtype=mass.dtype, device=mass.device)
+    edges = edges * mass[-1]
+    at = values[torch.searchsorted(mass[1:-1], edges)]
+    first, last = (
+        torch.searchsorted(values, at),
+        torch.searchsorted(values, at, right=True),
+    )
+    tiny = torch.finfo(mass.dtype).tiny
+    share = (edges - mass[first]) / (mass[last] - mass[first]).clamp_min(tiny)
+    beyond = total[first].lerp(total[last], share)
+    # A group is an n-th of the mass: mass * (gaps / mass)^2.
+    return n_groups * beyond.diff().square().sum()

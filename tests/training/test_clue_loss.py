@@ -87,12 +87,34 @@ def test_the_weight_of_a_sample_is_that_of_its_tokens():
     assert by_sample.item() == pytest.approx(by_token.item())
 
 
-@pytest.mark.parametrize("reduction", ["batch", "sample"])
-def test_whole_weights_equal_repeated_samples(reduction):
+@pytest.mark.parametrize("n_groups", [1, 4, 10])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_whole_weights_equal_repeated_samples(reduction, n_groups):
     z, y, weight = draw(4, 6, 3), draw_labels(6, 3), torch.tensor([0, 1, 2, 3, 1, 1])
-    loss = CLUELoss(0.5, reduction=reduction)
-    repeated = loss(z.repeat_interleave(weight, 1), y.repeat_interleave(weight))
-    assert loss(z, y, sample_weight=weight).item() == pytest.approx(repeated.item())
+    loss = CLUELoss(0.5, reduction=reduction, n_groups=n_groups)
+    for shift in range(6):  # Any may be without weight.
+        turned = weight.roll(shift)
+        repeated = loss(z.repeat_interleave(turned, 1), y.repeat_interleave(turned))
+        assert loss(z, y, sample_weight=turned).item() == pytest.approx(repeated.item())
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_the_order_of_samples_does_not_count_where_uncertainties_are_equal(reduction):
+    logits, y = draw(1, 4, 3).repeat_interleave(5, 1), draw_labels(20, 3)
+    loss, order = CLUELoss(0.5, reduction=reduction), torch.arange(20).flip(0)
+    backwards = loss(logits[:, order], y[order])
+    assert loss(logits, y).item() == pytest.approx(backwards.item(), rel=1e-12)
+
+
+def test_a_sample_at_an_edge_is_in_both_groups_by_its_shares():
+    # Of weight 1, 2 and 1: the middle one is half in either group.
+    means = torch.tensor([[1.0, 2.0, 3.0]] * 2, dtype=torch.float64)
+    passes = means + torch.tensor([[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]])
+    loss = CLUELoss(0, task="regression", n_groups=2)
+    gaps = np.array([1, 4, 9]) - np.array([0.01, 0.04, 0.09])
+    halves = [gaps[:2].mean(), gaps[1:].mean()]
+    found = loss(passes, torch.zeros(3), sample_weight=torch.tensor([1.0, 2.0, 1.0]))
+    assert found.item() == pytest.approx(np.mean(np.square(halves)), rel=1e-6)
 
 
 @pytest.mark.parametrize("n_passes", [1, 4])
@@ -105,7 +127,7 @@ def test_gradients_equal_finite_differences(task, reduction, n_passes):
     if task == "tokens":
         target = target.reshape(3, 2)
     weight = torch.linspace(0.5, 2, 6, dtype=torch.float64).reshape(target.shape)
-    loss = CLUELoss(0.4, reduction=reduction, task=task, n_groups=2)
+    loss = CLUELoss(0.4, reduction=reduction, task=task, n_groups=4)
     assert torch.autograd.gradcheck(
         lambda values: loss(values, target, sample_weight=weight), passes
     )
