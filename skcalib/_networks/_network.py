@@ -26,9 +26,8 @@ from skcalib._networks._torch import (
     run_module,
 )
 from skcalib._networks._train_mode import modules_behind, refuse_train_mode
-from skcalib._onnx._outputs import are_proba, refuse_nan
+from skcalib._onnx._outputs import refuse_nan, warn_of_proba
 from skcalib._onnx._session import OnnxNetwork, open_onnx
-from skcalib._warnings import warn
 from skcalib.exceptions import NotDifferentiableError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -316,12 +315,7 @@ class Network:
                 "classes. It needs one column a class."
             )
         single = logits.shape[1] == 2 and not logits[:, 0].any()
-        if are_proba(logits[:, 1:] if single else logits):
-            warn(
-                "The network's results look like probabilities, not logits: between 0 "
-                "and 1, with rows that sum to 1. Remove the softmax or sigmoid at its "
-                "end."
-            )
+        warn_of_proba(logits[:, 1:] if single else logits)
 
     def _check_gradient(self, x: Any) -> None:
         x = x[:2]

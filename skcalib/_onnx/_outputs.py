@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from skcalib._warnings import warn
 from skcalib.exceptions import ModelFormatError
 
 # A single column cannot show by its sum that it holds probabilities, so many rows do.
@@ -44,6 +45,15 @@ def are_proba(values: np.ndarray) -> bool:
         is_seen = values.shape[0] >= FEWEST_OF_ONE
         return inside and is_seen and bool((values <= 1).all())
     return inside and bool((np.abs(values.sum(axis=1) - 1) <= tolerance).all())
+
+
+def warn_of_proba(values: np.ndarray) -> None:
+    """Warn where a network's results are probabilities in place of logits."""
+    if are_proba(values):
+        warn(
+            "The network's results look like probabilities, not logits: between 0 and "
+            "1, with rows that sum to 1. Remove the softmax or sigmoid at its end."
+        )
 
 
 def refuse_nan(logits: np.ndarray, rows: Any = None) -> None:

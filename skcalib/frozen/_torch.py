@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from skcalib._networks._torch import frozen_view, is_module, module_logits
-from skcalib._onnx._outputs import are_proba
+from skcalib._onnx._outputs import warn_of_proba
 from skcalib._sklearn_compat import Interval
-from skcalib._warnings import warn
 from skcalib.frozen._base import FrozenLogits
 
 
@@ -95,11 +94,7 @@ class TorchLogits(FrozenLogits):
 
     def _check(self, X):
         logits = next(self._run(X))
-        if are_proba(logits):
-            warn(
-                "The module's results are non-negative and sum to 1: probabilities, "
-                "not logits. Remove the softmax at its end."
-            )
+        warn_of_proba(logits)
         return logits
 
     def _compute(self, X):

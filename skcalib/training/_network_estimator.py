@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import (
@@ -16,6 +16,7 @@ from sklearn.utils.validation import (
 )
 
 from skcalib._networks._module_copy import ModuleCopier
+from skcalib._onnx._outputs import warn_of_proba
 from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib.training._modules import build_perceptron, logits_of
 
@@ -100,6 +101,8 @@ class NetworkEstimator(BaseEstimator):
                 f"{_describe(results)}. It has to return one tensor of logits or "
                 "means, with one row a sample."
             )
+        if is_classifier(self) and results.ndim == 2:
+            warn_of_proba(results.float().cpu().numpy())
         return tuple(results.shape)
 
     def _check_classes(self, X, y, sample_weight):

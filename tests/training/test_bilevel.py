@@ -318,6 +318,13 @@ def test_networks_with_attention_are_trained():
     assert fitted.sample_weights_.std() > 0.001
 
 
+def test_a_network_that_ends_in_a_softmax_is_told_of():
+    X, y = draw()
+    module = network().append(nn.Softmax(1))
+    with pytest.warns(UserWarning, match="look like probabilities, not logits"):
+        BilevelCalibratedClassifier(module, **SMALL).fit(X, y)
+
+
 def test_one_output_is_the_log_odds_of_the_second_class():
     X, y = draw(n_classes=2)
     classifier = BilevelCalibratedClassifier(lambda: network(1), **SMALL).fit(X, y)

@@ -221,6 +221,12 @@ def test_a_module_may_know_classes_that_do_not_occur():
     assert_array_equal(named.classes_, names)
 
 
+def test_a_network_that_ends_in_a_softmax_is_told_of():
+    X, y = draw_classes()
+    with pytest.warns(UserWarning, match="look like probabilities, not logits"):
+        CLUEClassifier(network().append(nn.Softmax(1)), max_epochs=1).fit(X, y)
+
+
 def test_one_output_is_the_log_odds_of_the_second_class():
     X, y = draw_classes(n_classes=2)
     module = network(n_out=1)
