@@ -103,6 +103,10 @@ def mc_dropout(
     Where a layer drops what has no rows, such as a weight (DropConnect), the passes are
     run one at a time, but not in a compiled network: there they share that mask.
 
+    Gradient checkpointing (``torch.utils.checkpoint``) runs parts of the network anew
+    in the backward pass, where dropout is as it was before: switch it off for a loss of
+    these passes. With ``use_reentrant=True`` only wrong gradients would show it.
+
     Examples
     --------
     >>> import torch
