@@ -6,16 +6,21 @@ from torch import nn
 
 
 class Standardize(nn.Module):
-    """Subtract each feature's mean and divide by its standard deviation."""
+    """Subtract each feature's mean and divide by its standard deviation.
 
-    def __init__(self, mean, scale):
+    The mean is float64, and so may the features be: a time in seconds since 1970 keeps
+    its digits until they are few. The result has the type of the layers behind.
+    """
+
+    def __init__(self, mean, scale, dtype=torch.float64):
         super().__init__()
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32))
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+        narrow = torch.get_default_dtype()
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=dtype))
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=narrow))
 
     def forward(self, x):
         """Return the standardised features."""
-        return (x - self.mean) / self.scale
+        return ((x - self.mean) / self.scale).to(self.scale.dtype)
 
 
 def logits_of(result):
@@ -39,14 +44,14 @@ class TwoOutputs(nn.Module):
 
 
 def build_perceptron(
-    X, weight, hidden_layer_sizes, dropout, n_outputs, *, confidence=False
+    X, weight, hidden_layer_sizes, dropout, n_outputs, *, dtype, confidence=False
 ):
-    """Return a perceptron for the features `X`, standardised as they are.
+    """Return a perceptron for the features `X` of a type, standardised as they are.
 
     Each hidden layer is linear, ReLU, dropout. With `confidence` it has two outputs.
     """
     mean, scale = weighted_moments(X, weight)
-    layers: list[nn.Module] = [Standardize(mean, scale)]
+    layers: list[nn.Module] = [Standardize(mean, scale, dtype)]
     width = X.shape[1]
     for size in hidden_layer_sizes:
         layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]

@@ -42,7 +42,9 @@ class NetworkEstimator(BaseEstimator):
         """Return a tensor of the module's type; whole numbers reach your own module."""
         if X.dtype.kind in "iub" and self.module is not None:
             return torch.from_numpy(X.astype(np.int64))
-        floats = [p.dtype for p in module.parameters() if p.is_floating_point()]
+        # The perceptron takes what its means are, which may be wider than its weights.
+        held = module.buffers() if self.module is None else module.parameters()
+        floats = [values.dtype for values in held if values.is_floating_point()]
         dtype = floats[0] if floats else torch.float32
         # A copy: torch refuses to read arrays that may not be written to.
         return torch.from_numpy(np.array(X, X.dtype.newbyteorder("="))).to(dtype)
@@ -67,8 +69,12 @@ class NetworkEstimator(BaseEstimator):
         return module
 
     def _build_perceptron(self, X, weight, n_outputs, **options):
+        # Apple's devices have no float64.
+        narrow = self.device != "auto" and torch.device(self.device).type == "mps"
+        dtype = torch.float32 if narrow else torch.float64
+        sizes = self.hidden_layer_sizes
         return build_perceptron(
-            X, weight, self.hidden_layer_sizes, self.dropout, n_outputs, **options
+            X, weight, sizes, self.dropout, n_outputs, dtype=dtype, **options
         )
 
     def _start(self, X, weight, n_outputs):

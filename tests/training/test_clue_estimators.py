@@ -185,6 +185,16 @@ def test_the_units_of_features_and_target_do_not_matter():
     assert_allclose(scaled.predict(1e6 * X + 1e6), 1e-3 * base, rtol=1e-2)
 
 
+def test_a_large_offset_of_a_feature_takes_no_digits_of_it():
+    rng = np.random.default_rng(0)
+    seconds = rng.uniform(0, 600, (300, 1))
+    y = np.sin(seconds[:, 0] / 100)
+    base, late = (
+        CLUERegressor(**SMALL).fit(X, y).predict(X) for X in (seconds, 1.7e9 + seconds)
+    )
+    assert_allclose(late, base, atol=1e-3)
+
+
 def test_rows_without_weight_do_not_count_and_weights_have_no_unit():
     X, y = draw_classes()
     weight = np.repeat([1.0, 2.0], 100)
