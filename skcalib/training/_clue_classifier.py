@@ -147,10 +147,11 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
     Notes
     -----
     Integer `X` reaches a module of your own as int64, real `X` in the type of its
-    weights. At prediction all rows share the masks of a pass, so a row is mapped alike
-    alone and in a batch, but for layers with dropout inside (attention, recurrent
-    layers). A loss that is no longer finite ends the training with a ConvergenceWarning
-    and the last good weights; in the first epoch it is an error.
+    weights; what `fit` had decides. At prediction all rows share the masks of a pass,
+    so a row is mapped alike alone and in a batch, but for layers with dropout inside
+    (attention, recurrent layers). A loss that is no longer finite ends the training
+    with a ConvergenceWarning and the last good weights; in the first epoch it is an
+    error.
 
     Examples
     --------

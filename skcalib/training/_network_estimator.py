@@ -39,9 +39,12 @@ class NetworkEstimator(BaseEstimator):
         return validate_data(self, X, reset=reset, allow_nd=True)
 
     def _as_tensor(self, X, module):
-        """Return a tensor of the module's type; whole numbers reach your own module."""
-        if X.dtype.kind in "iub" and self.module is not None:
-            return torch.from_numpy(X.astype(np.int64))
+        """Return a tensor of the module's type; whole numbers reach your own module.
+
+        Whether `fit` had whole numbers decides, not how later ones are written.
+        """
+        if self._whole_numbers and np.array_equal(whole := X.astype(np.int64), X):
+            return torch.from_numpy(whole)
         # The perceptron takes what its means are, which may be wider than its weights.
         held = module.buffers() if self.module is None else module.parameters()
         floats = [values.dtype for values in held if values.is_floating_point()]
@@ -87,6 +90,7 @@ class NetworkEstimator(BaseEstimator):
             module = self._build_module(X, weight, n_outputs)
             if self.device != "auto":
                 module = module.to(self.device)
+            self._whole_numbers = X.dtype.kind in "iub" and self.module is not None
             x = self._as_tensor(X, module)
             return module, x, self._probe(module, x[:2]), rng
 
@@ -96,10 +100,15 @@ class NetworkEstimator(BaseEstimator):
             try:
                 results = self._run_once(module.eval(), rows.to(device_of(module)))
             except (RuntimeError, TypeError, IndexError) as error:
+                advice = "Pass X in the shape the module was made for."
+                if not rows.is_floating_point():
+                    advice += (
+                        " Whole numbers reach it as int64, as tokens do: one that "
+                        "takes real numbers, as of images, needs X.astype(np.float32)."
+                    )
                 raise ValueError(
                     f"The module could not be run on a batch of shape "
-                    f"{tuple(rows.shape)} and type {rows.dtype}: {error}. Pass X in "
-                    "the shape the module was made for."
+                    f"{tuple(rows.shape)} and type {rows.dtype}: {error}. {advice}"
                 ) from error
         if not isinstance(results, torch.Tensor) or results.shape[:1] != rows.shape[:1]:
             raise ValueError(

@@ -17,7 +17,11 @@ from skcalib.datasets import make_overlapping_blobs
 torch = pytest.importorskip("torch")
 skorch = pytest.importorskip("skorch")
 
-from skcalib.training import CLUEClassifier, CLUERegressor  # noqa: E402
+from skcalib.training import (  # noqa: E402
+    BilevelCalibratedClassifier,
+    CLUEClassifier,
+    CLUERegressor,
+)
 
 pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("one_thread")]
 nn = torch.nn
@@ -278,6 +282,20 @@ def test_images_and_whole_numbers_reach_a_module_as_they_are():
         nn.Embedding(9, 3), nn.Flatten(), nn.Dropout(0.3), nn.Linear(12, 2)
     )
     assert CLUEClassifier(embedding, max_epochs=2).fit(tokens, y).n_features_in_ == 4
+
+
+@pytest.mark.parametrize("kind", [CLUEClassifier, BilevelCalibratedClassifier])
+def test_the_kind_of_numbers_is_that_of_fit(kind):
+    X, y = draw_classes()
+    fitted = kind(network(), max_epochs=1).fit(X, y)
+    whole = fitted.predict_proba([[1, 2]])
+    assert_array_equal(whole, fitted.predict_proba([[1.0, 2.0]]))
+    tokens = np.random.default_rng(0).integers(0, 9, (60, 4))
+    fitted = kind(Tokens(), max_epochs=1).fit(tokens, tokens[:, 0] > 4)
+    proba = fitted.predict_proba(tokens)
+    assert_array_equal(fitted.predict_proba(tokens.astype(float)), proba)
+    with pytest.raises(ValueError, match=r"needs X.astype\(np.float32\)"):
+        kind(network(), max_epochs=1).fit(X.astype(np.uint8), y)
 
 
 class Output:
