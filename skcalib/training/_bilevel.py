@@ -393,8 +393,9 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
     def _mean_proba(self, x):
         x = x.to(device_of(self.modules_[0]))
         read = two_outputs if self.head_coef_ is None else class_logits
+        # A copy for each: their first layer may work in place.
         total = sum(
-            confident_log_proba(read(module, x), self.head_coef_).exp()
+            confident_log_proba(read(module, x.clone()), self.head_coef_).exp()
             for module in self.modules_
         )
         return (total / len(self.modules_)).cpu().numpy()

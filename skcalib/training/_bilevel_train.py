@@ -97,7 +97,7 @@ class BilevelTraining:
         device, settings = self.x.device, self.settings
         own, own_optimizer = [], None
         if settings.confidence == "network":
-            own = own_parameters(module.eval(), self.x[:2])
+            own = own_parameters(module.eval(), self.x[:2].clone())
             own_optimizer = settings.optimizer(own, lr=settings.lr)
         parameters = [p for p in _trainable(module) if all(p is not q for q in own)]
         return Member(

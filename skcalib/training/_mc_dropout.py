@@ -226,7 +226,8 @@ def _run_split(module, x, n_passes, n_rows, share_masks):
     masks = _Masks(n_passes, n_rows, share_masks, WeakSet(), state.generators)
     try:
         with masks.drawn_by(module):
-            passes = _run(module, x, n_passes, n_rows)
+            # A copy: the first layer may work in place.
+            passes = _run(module, _repeat(x, 1), n_passes, n_rows)
         if masks.rowless:
             raise ValueError("A layer drops what has no rows.")
     except BaseException:

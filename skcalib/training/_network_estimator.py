@@ -92,7 +92,7 @@ class NetworkEstimator(BaseEstimator):
                 module = module.to(self.device)
             self._whole_numbers = X.dtype.kind in "iub" and self.module is not None
             x = self._as_tensor(X, module)
-            return module, x, self._probe(module, x[:2]), rng
+            return module, x, self._probe(module, x[:2].clone()), rng
 
     def _probe(self, module, rows):
         """Return the shape of the results for a few rows; refuse unfit inputs."""

@@ -298,6 +298,22 @@ def test_the_kind_of_numbers_is_that_of_fit(kind):
         kind(network(), max_epochs=1).fit(X.astype(np.uint8), y)
 
 
+class InPlace(nn.Module):
+    def forward(self, x):
+        return x.sub_(10)
+
+
+@pytest.mark.parametrize("kind", [CLUEClassifier, BilevelCalibratedClassifier])
+def test_a_first_layer_may_work_in_place(kind):
+    X, y = draw_classes()
+    X = np.round(64 * X) / 64  # So that 10 more and less is exact in single precision.
+    shifted = nn.Sequential(InPlace(), network())
+    settings = {"max_epochs": 2, "random_state": 0}
+    expected = kind(network(), **settings).fit(X, y).predict_proba(X)
+    found = kind(shifted, **settings).fit(X + 10, y).predict_proba(X + 10)
+    assert_allclose(found, expected, rtol=1e-6)
+
+
 class Output:
     def __init__(self, logits):
         self.logits = logits

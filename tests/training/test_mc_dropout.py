@@ -430,3 +430,20 @@ def test_as_many_steps_as_rows_draw_each_for_itself():
     module, x = SequenceFirst().eval(), torch.randn(1, 20)
     passes = mc_dropout(module, x, 20, share_masks=True)
     assert passes.unique(dim=0).shape[0] == 20
+
+
+class InPlace(nn.Module):
+    def forward(self, x):
+        return x.sub_(10)
+
+
+@pytest.mark.parametrize("rest", [Residual, lambda: network(nn.Linear(16, 2))])
+def test_a_first_layer_that_works_in_place_leaves_the_input_alone(rest):
+    torch.manual_seed(0)
+    module, x = nn.Sequential(InPlace(), rest()).eval(), torch.randn(6, 4)
+    for _ in range(2):
+        results = []
+        for run, rows in ((module, x), (module[1], x - 10)):
+            torch.manual_seed(1)
+            results.append(mc_dropout(run, rows, 4, max_rows=12))
+        torch.testing.assert_close(*results)
