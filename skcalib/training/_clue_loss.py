@@ -169,6 +169,8 @@ class CLUELoss(torch.nn.Module):
         passes = widen(passes)
         if self.task == "regression":
             target = target.reshape(passes.shape[1])
+        elif not target.is_floating_point():
+            target = target.long()  # Bytes would wrap `ignore_index` round.
         weight = _as_weight(sample_weight, target, passes.dtype)
         with torch.autocast(passes.device.type, enabled=False):
             passes, target, weight = self._select(passes, target, weight, padding_mask)

@@ -79,6 +79,15 @@ def test_tokens_are_samples_and_padding_does_not_count():
         assert by_index.item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_small_whole_numbers_are_column_numbers(dtype):
+    # As a byte, -100 is 156.
+    z, y = draw(3, 4, 200), torch.tensor([100, 1, 2, 120])
+    y = y + 56 if dtype is torch.uint8 else y
+    found = CLUELoss()(z, y.to(dtype))
+    assert found.item() == pytest.approx(CLUELoss()(z, y).item())
+
+
 def test_the_weight_of_a_sample_is_that_of_its_tokens():
     z, y = draw(3, 2, 5, 4), draw_labels(10, 4).reshape(2, 5)
     loss = CLUELoss(0.5, task="tokens")
