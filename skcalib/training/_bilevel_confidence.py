@@ -18,7 +18,7 @@ from scipy.special import expit
 from torch.nn import functional
 
 from skcalib._solvers._newton_cg import Expansion, minimize
-from skcalib.training._network_estimator import two_columns
+from skcalib.training._uncertainty import two_columns
 
 _IDENTITY = np.array([1.0, 1.0, 0.0])
 # Penalty on the squared distance from the identity, in samples: a dozen samples are

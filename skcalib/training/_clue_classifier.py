@@ -14,9 +14,8 @@ from skcalib.training._network_estimator import (
     check_finite,
     device_of,
     seeded,
-    two_columns,
 )
-from skcalib.training._uncertainty import widen
+from skcalib.training._uncertainty import two_columns, widen
 
 # Fewer passes would not tell how much they differ.
 _FIRST_PASSES = 10

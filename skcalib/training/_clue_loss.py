@@ -11,6 +11,7 @@ from skcalib.training._uncertainty import (
     entropy,
     log_mean_proba,
     predictive_moments,
+    two_columns,
     widen,
 )
 
@@ -148,8 +149,9 @@ class CLUELoss(torch.nn.Module):
         ----------
         passes : Tensor of shape (n_passes, n_samples, ...)
             Logits (..., n_classes) for classification, (..., n_tokens, n_classes) for
-            tokens. For regression the means, (n_passes, n_samples), or in a last axis
-            of 2 the means and the natural logarithms of the variances.
+            tokens; a single column is the log-odds of the second class. For regression
+            the means, (n_passes, n_samples), or in a last axis of 2 the means and the
+            natural logarithms of the variances.
 
         target : Tensor of shape (n_samples,), or (n_samples, n_tokens) for tokens
             Column numbers of the true classes, or the true values.
@@ -169,8 +171,10 @@ class CLUELoss(torch.nn.Module):
         passes = widen(passes)
         if self.task == "regression":
             target = target.reshape(passes.shape[1])
-        elif not target.is_floating_point():
-            target = target.long()  # Bytes would wrap `ignore_index` round.
+        else:
+            passes = two_columns(passes)
+            # Bytes would wrap `ignore_index` round.
+            target = target if target.is_floating_point() else target.long()
         weight = _as_weight(sample_weight, target, passes.dtype)
         with torch.autocast(passes.device.type, enabled=False):
             passes, target, weight = self._select(passes, target, weight, padding_mask)

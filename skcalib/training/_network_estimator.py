@@ -19,6 +19,7 @@ from skcalib._networks._module_copy import ModuleCopier
 from skcalib._onnx._outputs import warn_of_proba
 from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib.training._modules import build_perceptron, logits_of
+from skcalib.training._uncertainty import two_columns
 
 LARGEST_SEED = 2**31 - 1
 
@@ -182,18 +183,6 @@ def device_of(module):
 def class_logits(module, x):
     """Return the logits of all classes, (n_samples, n_classes)."""
     return two_columns(logits_of(module(x)).unsqueeze(0)).squeeze(0)
-
-
-def two_columns(results):
-    """Return logits of all classes; one column is the second class's log-odds.
-
-    `results` are stacked passes: (n_passes, n_samples[, n_columns]).
-    """
-    if results.ndim == 2:
-        results = results.unsqueeze(-1)
-    if results.shape[-1] > 1:
-        return results
-    return torch.cat([torch.zeros_like(results), results], dim=-1)
 
 
 @contextmanager

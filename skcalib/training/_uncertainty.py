@@ -16,6 +16,18 @@ def widen(values):
     return values
 
 
+def two_columns(results):
+    """Return logits of all classes; one column is the second class's log-odds.
+
+    `results` are stacked passes: (n_passes, n_samples[, n_columns]).
+    """
+    if results.ndim == 2:
+        results = results.unsqueeze(-1)
+    if results.shape[-1] > 1:
+        return results
+    return torch.cat([torch.zeros_like(results), results], dim=-1)
+
+
 def log_mean_proba(logits):
     """Return the logarithm of the mean of the softmaxes: (S, ..., K) to (..., K)."""
     log_proba = torch.log_softmax(logits, dim=-1).clamp_min(_LOG_ZERO)

@@ -88,6 +88,16 @@ def test_small_whole_numbers_are_column_numbers(dtype):
     assert found.item() == pytest.approx(CLUELoss()(z, y).item())
 
 
+@pytest.mark.parametrize(("task", "shape"), [("classification", 6), ("tokens", (3, 2))])
+def test_one_column_is_the_log_odds_of_the_second_class(task, shape):
+    z, y = draw(3, 6, 1), draw_labels(6, 2)
+    pair = torch.cat([torch.zeros_like(z), z], dim=-1)
+    expected = CLUELoss()(pair, y).item()
+    passes = z.unflatten(1, shape) if task == "tokens" else z
+    found = CLUELoss(task=task)(passes, y.reshape(shape))
+    assert found.item() == pytest.approx(expected)
+
+
 def test_the_weight_of_a_sample_is_that_of_its_tokens():
     z, y = draw(3, 2, 5, 4), draw_labels(10, 4).reshape(2, 5)
     loss = CLUELoss(0.5, task="tokens")
