@@ -296,6 +296,12 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
                 self._build_module(X[used], weight[used], self.classes_.shape[0])
                 for _ in splits[1:]
             ]
+            if len({id(part) for part in (module, *others)}) < len(splits):
+                raise ValueError(
+                    "module() gave the same module twice, and each split trains its "
+                    "own. Build a new one in each call, or pass the module itself, of "
+                    "which copies are trained."
+                )
             device = device_of(module)
             modules = [part.to(device) for part in (module, *others)]
             relative = torch.as_tensor(weight[used] / weight[used].mean())

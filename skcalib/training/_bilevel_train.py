@@ -100,13 +100,19 @@ class BilevelTraining:
             own = own_parameters(module.eval(), self.x[:2].clone())
             own_optimizer = settings.optimizer(own, lr=settings.lr)
         parameters = [p for p in _trainable(module) if all(p is not q for q in own)]
+        optimizer = settings.optimizer(parameters, lr=settings.lr)
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise ValueError(
+                "The optimizer LBFGS needs the loss anew within a step, which this "
+                "training does not offer. Take one such as torch.optim.Adam."
+            )
         return Member(
             module,
             inner.to(device),
             outer.to(device),
             parameters,
             own,
-            settings.optimizer(parameters, lr=settings.lr),
+            optimizer,
             own_optimizer,
         )
 

@@ -93,7 +93,14 @@ class NetworkEstimator(BaseEstimator):
                 module = module.to(self.device)
             self._whole_numbers = X.dtype.kind in "iub" and self.module is not None
             x = self._as_tensor(X, module)
-            return module, x, self._probe(module, x[:2].clone()), rng
+            shape = self._probe(module, x[:2].clone())
+        if not any(p.requires_grad for p in module.parameters()):
+            raise ValueError(
+                "The module has no parameter that can be trained, with "
+                "requires_grad=True. A frozen network is calibrated by NeuralClamping "
+                "or by a calibrator of its logits."
+            )
+        return module, x, shape, rng
 
     def _probe(self, module, rows):
         """Return the shape of the results for a few rows; refuse unfit inputs."""

@@ -325,6 +325,19 @@ def test_a_network_that_ends_in_a_softmax_is_told_of():
         BilevelCalibratedClassifier(module, **SMALL).fit(X, y)
 
 
+def test_what_cannot_be_trained_is_refused_with_the_reason():
+    X, y = draw()
+    module = network()
+    with pytest.raises(ValueError, match=r"module\(\) gave the same module twice"):
+        BilevelCalibratedClassifier(lambda: module, **SMALL).fit(X, y)
+    lbfgs = BilevelCalibratedClassifier(optimizer=torch.optim.LBFGS, **SMALL)
+    with pytest.raises(ValueError, match="LBFGS needs the loss anew within a step"):
+        lbfgs.fit(X, y)
+    frozen = network().requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter that can be trained"):
+        BilevelCalibratedClassifier(frozen, **SMALL).fit(X, y)
+
+
 def test_one_output_is_the_log_odds_of_the_second_class():
     X, y = draw(n_classes=2)
     classifier = BilevelCalibratedClassifier(lambda: network(1), **SMALL).fit(X, y)
