@@ -86,7 +86,9 @@ class BilevelTraining:
         ]
         self.judges = torch.as_tensor(find_judges(splits, x.shape[0]), device=x.device)
         # One row a member: s(w) = 2 sigmoid(w) is 1 at the start.
-        self.scores = torch.zeros(len(modules), x.shape[0], device=x.device)
+        self.scores = torch.zeros(
+            len(modules), x.shape[0], device=x.device, dtype=self.judges.dtype
+        )
         self.mean_square = 0.0
         self.n_weight_steps = 0
         self.epoch = 0

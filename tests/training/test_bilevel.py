@@ -259,6 +259,18 @@ def test_under_autocast_the_same_is_learned():
     assert_allclose(fitted.predict_proba(X), plain, atol=0.05)
 
 
+def test_double_precision_may_be_the_default_of_torch():
+    X, y = draw()
+    torch.set_default_dtype(torch.float64)
+    try:
+        fitted = BilevelCalibratedClassifier(**{**SMALL, "max_epochs": 15}).fit(X, y)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert next(fitted.modules_[0].parameters()).dtype == torch.float64
+    assert fitted.sample_weights_.std() > 0.001
+    assert fitted.score(X, y) > 0.7
+
+
 def test_rows_without_weight_do_not_count_and_weights_have_no_unit():
     X, y = draw()
     weight = np.repeat([1.0, 2.0], 75)
