@@ -19,7 +19,7 @@ from skcalib._networks._module_copy import ModuleCopier
 from skcalib._onnx._outputs import warn_of_proba
 from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib.training._modules import build_perceptron, logits_of
-from skcalib.training._uncertainty import two_columns
+from skcalib.training._uncertainty import two_columns, widen
 
 LARGEST_SEED = 2**31 - 1
 
@@ -37,6 +37,8 @@ class NetworkEstimator(BaseEstimator):
 
     def _check_inputs(self, X, *, reset):
         """Return `X` as a finite array with one row a sample."""
+        if isinstance(X, torch.Tensor):
+            X = widen(X.detach())
         return validate_data(self, X, reset=reset, allow_nd=True)
 
     def _as_tensor(self, X, module):

@@ -285,6 +285,17 @@ def test_images_and_whole_numbers_reach_a_module_as_they_are():
 
 
 @pytest.mark.parametrize("kind", [CLUEClassifier, BilevelCalibratedClassifier])
+def test_tensors_of_half_precision_or_with_gradients_are_taken(kind):
+    X, y = draw_classes(60)
+    tensor = torch.as_tensor(X).bfloat16().requires_grad_()
+    rows = tensor.detach().float().numpy()
+    expected = kind(max_epochs=1).fit(rows, y).predict_proba(rows)
+    assert_array_equal(
+        kind(max_epochs=1).fit(tensor, y).predict_proba(tensor), expected
+    )
+
+
+@pytest.mark.parametrize("kind", [CLUEClassifier, BilevelCalibratedClassifier])
 def test_the_kind_of_numbers_is_that_of_fit(kind):
     X, y = draw_classes()
     fitted = kind(network(), max_epochs=1).fit(X, y)
