@@ -1,5 +1,6 @@
 """Monte-Carlo dropout: several random passes of one network, in one run."""
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -53,8 +54,9 @@ def mc_dropout(
         The network; it returns a tensor with one row a sample, or an output with such
         `logits`, as Hugging Face has it.
 
-    x : Tensor, or tuple, list or dict of tensors
+    x : Tensor, or tuple, list or mapping of tensors
         Its input, positional inputs or inputs by name, samples along the first axis.
+        What is no tensor, such as None or a flag, goes to the network as it is.
 
     n_passes : int
         Number of passes.
@@ -85,6 +87,9 @@ def mc_dropout(
     ValueError
         If the network, or a part at the sites, has no dropout layer with a positive
         probability, or the network does not return one row a sample.
+
+    TypeError
+        If `x` holds no tensor, or `sites` is a single name.
 
     Notes
     -----
@@ -118,6 +123,8 @@ def mc_dropout(
     False
     """
     n_passes = at_once = check_whole("n_passes", n_passes)
+    if isinstance(sites, str):
+        raise TypeError(f"sites={sites!r} is a single name; pass a list, [{sites!r}].")
     sites = None if sites is None else tuple(sites)
     n_rows = _count_rows(x)
     if max_rows is not None:
@@ -345,10 +352,19 @@ class _Masks:
         return self.n_passes
 
 
+def _has_rows(value):
+    return isinstance(value, torch.Tensor) and value.ndim > 0
+
+
 def _inputs(x):
-    if isinstance(x, dict):
-        return list(x.values())
-    return list(x) if isinstance(x, (tuple, list)) else [x]
+    """Return the tensors of the input; flags and None go to the network as they are."""
+    parts = list(x.values()) if isinstance(x, Mapping) else x
+    parts = parts if isinstance(parts, (tuple, list)) else [parts]
+    tensors = [part for part in parts if _has_rows(part)]
+    if not tensors:
+        kinds = sorted({type(part).__name__ for part in parts})
+        raise TypeError(f"x holds no tensor with rows, but {', '.join(kinds)}.")
+    return tensors
 
 
 def _count_rows(x):
@@ -361,18 +377,18 @@ def _count_rows(x):
 def _repeat(x, n):
     """Repeat all rows `n` times, pass after pass."""
 
-    def repeated(tensor):
-        return tensor.repeat(n, *[1] * (tensor.ndim - 1))
+    def repeated(part):
+        return part.repeat(n, *[1] * (part.ndim - 1)) if _has_rows(part) else part
 
-    if isinstance(x, dict):
-        return {name: repeated(tensor) for name, tensor in x.items()}
+    if isinstance(x, Mapping):
+        return {name: repeated(part) for name, part in x.items()}
     if isinstance(x, (tuple, list)):
-        return [repeated(tensor) for tensor in x]
+        return [repeated(part) for part in x]
     return repeated(x)
 
 
 def _run(module, x, n_passes, n_rows):
-    if isinstance(x, dict):
+    if isinstance(x, Mapping):
         result = module(**x)
     else:
         result = module(*x) if isinstance(x, (tuple, list)) else module(x)

@@ -1,5 +1,7 @@
 """mc_dropout switches dropout on, nothing else, and leaves no trace."""
 
+from collections import UserDict
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -285,8 +287,10 @@ class TokenModel(nn.Module):
         self.embedding = nn.Embedding(9, 4)
         self.dropout = nn.Dropout(0.5)
 
-    def forward(self, input_ids, attention_mask):
-        hidden = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+    def forward(self, input_ids, attention_mask=None, use_cache=True):
+        hidden = self.embedding(input_ids)
+        if attention_mask is not None:
+            hidden = hidden * attention_mask.unsqueeze(-1)
         return Output(self.dropout(hidden).mean(dim=1))
 
 
@@ -294,6 +298,24 @@ def test_the_logits_of_an_output_with_other_things_are_taken():
     tokens = torch.arange(6).reshape(2, 3)
     x = {"input_ids": tokens, "attention_mask": torch.ones(2, 3)}
     assert mc_dropout(TokenModel(), x, 4).shape == (4, 2, 4)
+
+
+@pytest.mark.parametrize("kind", [dict, UserDict])
+def test_inputs_by_name_may_hold_none_and_flags(kind):
+    # As a tokenizer of Hugging Face gives them, in a UserDict.
+    module, tokens = TokenModel(), torch.arange(6).reshape(2, 3)
+    x = kind(input_ids=tokens, attention_mask=None, use_cache=False)
+    torch.manual_seed(1)
+    found = mc_dropout(module, x, 4)
+    torch.manual_seed(1)
+    assert torch.equal(found, mc_dropout(module, tokens, 4))
+
+
+def test_inputs_without_a_tensor_and_a_single_name_for_sites_are_refused():
+    with pytest.raises(TypeError, match="no tensor with rows, but ndarray"):
+        mc_dropout(network(), torch.zeros(3, 4).numpy(), 2)
+    with pytest.raises(TypeError, match=r"sites='2' is a single name; .* \['2'\]"):
+        mc_dropout(network(), torch.zeros(3, 4), 2, sites="2")
 
 
 @pytest.mark.parametrize(
