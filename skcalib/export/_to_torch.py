@@ -9,6 +9,7 @@ from skcalib._optional import import_optional
 from skcalib.export._clamping import clamped_module
 from skcalib.export._emit import check_calibrator
 from skcalib.export._groups import is_grouped, numbers_by_group, of_whole
+from skcalib.meta import DenseCalibration
 
 
 def to_torch(calibrator: Any) -> Any:
@@ -31,6 +32,9 @@ def to_torch(calibrator: Any) -> Any:
         The module of a `NeuralClamping` maps inputs of its network to probabilities,
         several of them by keyword. It holds a copy of the network, which stays in eval
         mode and is not trained.
+
+        The module of a `DenseCalibration` takes logits of places too, such as
+        (n, K, H, W), and gives probabilities of that shape.
 
         The module of a `GroupCalibration` takes a second argument, the place of each
         row's group in ``groups_``; any other number, such as -1, stands for groups that
@@ -62,6 +66,8 @@ def to_torch(calibrator: Any) -> Any:
     operations = importlib.import_module("skcalib.export._torch_operations")
     n_features = int(calibrator.n_features_in_)
     whole = of_whole(calibrator).calibration_map()
+    if isinstance(calibrator, DenseCalibration):
+        return operations.DenseCalibration(whole, n_features, calibrator.class_axis)
     if not is_grouped(calibrator):
         return operations.Calibration(whole, n_features)
     front = CalibrationMap(*log_proba(whole, len(calibrator.classes_)))

@@ -60,6 +60,25 @@ class Calibration(nn.Module):
         return super()._apply(move, recurse)
 
 
+class DenseCalibration(Calibration):
+    """Logits of places to probabilities: the classes lie along an axis of their own."""
+
+    def __init__(
+        self, calibration_map: ops.CalibrationMap, n_features: int, class_axis: int
+    ) -> None:
+        super().__init__(calibration_map, n_features)
+        self.class_axis = class_axis
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Map (n, ..., n_features, ...) logits; those of one or two axes as rows."""
+        if logits.ndim <= 2:
+            return super().forward(logits)
+        last = logits.movedim(self.class_axis, -1)
+        proba = super().forward(last.reshape(-1, last.shape[-1]))
+        laid = proba.reshape(*last.shape[:-1], proba.shape[1])
+        return laid.movedim(-1, self.class_axis)
+
+
 class GroupedCalibration(Calibration):
     """Logits and the number of each row's group to probabilities.
 

@@ -68,6 +68,24 @@ def test_the_probabilities_are_those_of_flattened_rows(calibrator):
     assert dense.score(logits, y) == alone.score(rows, labels)
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("class_axis", [1, 3, -1, -2])
+def test_the_exported_module_maps_places_and_rows(class_axis):
+    torch = pytest.importorskip("torch")
+    to_torch = pytest.importorskip("skcalib.export").to_torch
+    logits, y = make_images()
+    for columns in (logits, logits[:, :1]):
+        z = np.moveaxis(columns, 1, class_axis)
+        labels = y if columns is logits else (columns[:, 0] > 0).astype(int)
+        labels[:, 0] = 1 - labels[:, 0].clip(max=1)
+        dense = DenseCalibration(class_axis=class_axis, ignore_index=255).fit(z, labels)
+        module = to_torch(dense)
+        proba = module(torch.as_tensor(z)).numpy()
+        assert_allclose(proba, dense.predict_proba(z), atol=1e-12)
+        rows = columns[:, :, 0, 0]
+        assert_allclose(module(torch.as_tensor(rows)), dense.predict_proba(rows))
+
+
 @pytest.mark.parametrize("class_axis", [1, 2, 3, -1, -2])
 def test_any_axis_but_the_first_may_hold_the_classes(class_axis):
     logits, y = make_images()
