@@ -87,7 +87,8 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
 
     callbacks : list, default=None
         Callbacks of skorch, such as ``skorch.callbacks.Checkpoint``. The instances are
-        used as they are.
+        used as they are. They may monitor the losses; the net inside predicts nothing
+        that ``EpochScoring`` could score.
 
     device : str or torch.device, default="auto"
         Where to train and predict; "auto" is where the module lies, for the perceptron

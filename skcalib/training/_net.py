@@ -39,6 +39,14 @@ class CLUENet(NeuralNet):
         results = mc_dropout(self.module_, x, self.n_passes, sites=self.sites)
         return self.as_passes(results)
 
+    def predict_proba(self, X):
+        """Refuse what skorch would make of stacked passes."""
+        raise NotImplementedError(
+            "The net inside a CLUE estimator returns passes, of which skorch makes no "
+            "prediction: EpochScoring has nothing to score. Monitor train_loss or "
+            "valid_loss, and predict by the estimator."
+        )
+
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the weighted loss; the mean weight over all samples is 1."""
         target, weight = (part.to(self.device) for part in y_true)

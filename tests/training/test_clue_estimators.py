@@ -389,6 +389,14 @@ def test_early_stopping_keeps_the_best_weights():
     assert int(np.argmin(losses)) == len(losses) - 4
 
 
+def test_scores_of_predictions_by_epoch_are_refused():
+    X, y = draw_classes(60)
+    scoring = skorch.callbacks.EpochScoring("accuracy")
+    classifier = CLUEClassifier(max_epochs=1, early_stopping=True, callbacks=[scoring])
+    with pytest.raises(NotImplementedError, match="EpochScoring has nothing to score"):
+        classifier.fit(X, y)
+
+
 def test_callbacks_checkpoints_and_net_parameters_reach_skorch(tmp_path, capsys):
     X, y = draw_classes()
     checkpoint = skorch.callbacks.Checkpoint(
