@@ -67,7 +67,7 @@ class Read:
         request = Request("probabilities", *keys, option="--proba-key")
         values, labels, self.names = read_rows(path, request)
         if batch.labels is not None:
-            labels = read_labels(batch.labels, batch.labels_key)
+            labels = read_labels(batch.labels, batch.labels_key, self.names)
         if labels is None:
             raise DataError(
                 f"No labels found in {path}. Name the array or column with "

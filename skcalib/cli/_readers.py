@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple, Protocol
@@ -47,6 +47,8 @@ LARGEST_WHOLE = 2**53
 # An array in a file this much smaller holds nothing but one value.
 LARGEST_RATIO = 500
 LARGE = 1 << 30
+# Labels that may be integers; programs write 3 as 3.0, +3 and 3.000e+00.
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*(e[-+][0-9]+)?)?")
 NOT_NUMPY = (
     "it is not a NumPy file of numbers or text. Python objects are never unpickled, as "
     "that could run code."
@@ -138,9 +140,15 @@ def _as_labels(path: Path, labels: NDArray[Any]) -> NDArray[Any]:
     return labels if labels.dtype.kind != "f" else _whole_numbers(labels)
 
 
-def read_labels(path: Path, key: str | None) -> NDArray[Any]:
-    """Read a file of labels: an array, or one column of a table."""
-    labels = read_rows(path, Request("labels", key)).values
+def read_labels(
+    path: Path, key: str | None, columns: Sequence[str] | None = None
+) -> NDArray[Any]:
+    """Read a file of labels: an array, or one column of a table.
+
+    `columns` are the names of those that the scores have in another file.
+    """
+    request = Request("labels", key, columns=columns or ())
+    labels = read_rows(path, request).values
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
@@ -274,7 +282,7 @@ class _CsvTable:
 
     index: Collection[str] = ()
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, request: Request) -> None:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.reader(lines)
             first = next(reader, None)
@@ -294,19 +302,23 @@ class _CsvTable:
                 "index saved by pandas, write the file with index=False."
             )
         check_names(path, self.names)
+        self._known = {*self.names, *request.columns}
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one column: integers where all values are whole numbers, else text."""
+        """Return one column: integers where all values are whole numbers, else text.
+
+        Names of columns that an integer would spell otherwise, such as 01, stay text.
+        """
         text = np.char.strip(self._load([name], str)[:, 0])
-        try:
-            return text.astype(np.int64)
-        except (ValueError, OverflowError):
-            pass
-        try:
-            numbers = _whole_numbers(text.astype(np.float64))
-        except ValueError:
+        if not all(map(_NUMBER.fullmatch, set(text.tolist()))):
             return text
-        return numbers if numbers.dtype.kind == "i" else text
+        try:
+            numbers = text.astype(np.int64)
+        except (ValueError, OverflowError):
+            numbers = _whole_numbers(text.astype(np.float64))
+        spelled_otherwise = set(text[text != numbers.astype(str)].tolist())
+        is_text = numbers.dtype.kind != "i" or spelled_otherwise & self._known
+        return text if is_text else numbers
 
     def matrix(self, names: list[str]) -> NDArray[Any]:
         """Return columns of numbers side by side."""
@@ -464,7 +476,7 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
 _READERS: dict[str, Reader] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
-    ".csv": lambda path, request: _read_table(path, _CsvTable(path), request),
+    ".csv": lambda path, request: _read_table(path, _CsvTable(path, request), request),
     ".h5": read_hdf5,
     ".hdf5": read_hdf5,
     ".zarr": read_zarr,

@@ -1,7 +1,7 @@
 """What is looked for in a file, by which names, and what is found."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -42,7 +42,8 @@ class Request(NamedTuple):
 
     `apart` names a column that holds neither values nor labels. With `by_name` the key
     lists several inputs of a model. `option` is what the key is given by, where it is
-    not named after the role.
+    not named after the role. `columns` are the names of columns in another file, which
+    labels may be.
     """
 
     role: Role
@@ -51,6 +52,7 @@ class Request(NamedTuple):
     apart: str | None = None
     by_name: bool = False
     option: str | None = None
+    columns: Sequence[str] = ()
 
     @property
     def key_option(self) -> str:

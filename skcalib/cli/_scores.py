@@ -124,7 +124,7 @@ def _read_labelled(
     _, path, _ = source.values
     values, labels, names = _read_values(source, source.labels is None)
     if source.labels is not None:
-        labels = read_labels(source.labels, source.labels_key)
+        labels = read_labels(source.labels, source.labels_key, names)
     if labels is None:
         raise DataError(
             f"No labels found in {path}. Name the array or column with --labels-key, "

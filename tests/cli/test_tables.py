@@ -63,6 +63,39 @@ def test_columns_named_by_numbers_are_those_numbers(metrics, frame, logits_file)
     assert metrics(save(frame, "csv")) == pytest.approx(metrics(logits_file))
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["03", "01", "02"],
+        ["3.0", "1.0", "2.0"],
+        ["30_0", "1_0", "2_0"],
+        ["3E5", "1E5", "2E5"],
+    ],
+)
+def test_labels_that_name_columns_keep_their_spelling(
+    metrics, frame, logits_file, names
+):
+    frame["label"] = frame["label"].map(dict(zip(NAMES, names, strict=True)))
+    frame.columns = [*names, "label"]
+    expected = pytest.approx(metrics(logits_file))
+    assert metrics(save(frame, "csv")) == expected
+    frame["label"].to_csv("labels.csv", index=False)
+    alone = save(frame[names], "parquet")
+    assert metrics(alone, "--labels", "labels.csv") == expected
+
+
+@pytest.mark.parametrize("form", ["%d", "%+d", "%02d", "%.1f", "%.18e"])
+def test_labels_are_integers_however_they_are_written(
+    metrics, frame, logits_file, form
+):
+    # Sorted as text, 10 would come before 2.
+    with np.load(logits_file) as arrays:
+        np.save("logits.npy", arrays["logits"])
+        np.savetxt("labels.csv", np.array([1, 2, 10])[arrays["y"]], form)
+    found = metrics("logits.npy", "--labels", "labels.csv")
+    assert found == pytest.approx(metrics(logits_file))
+
+
 def test_the_classes_of_the_columns_are_told(skcalib, frame):
     path = save(frame, "csv")
     told = "trouser = trouser, top = top, pullover = pullover"
