@@ -12,6 +12,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple, Protocol
@@ -47,6 +48,7 @@ LARGEST_WHOLE = 2**53
 # An array in a file this much smaller holds nothing but one value.
 LARGEST_RATIO = 500
 LARGE = 1 << 30
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 # Labels that may be integers; programs write 3 as 3.0, +3 and 3.000e+00.
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*(e[-+][0-9]+)?)?")
 NOT_NUMPY = (
@@ -276,8 +278,10 @@ class _Table(Protocol):
 class _CsvTable:
     """A file of comma-separated values; without a header the names are 0, 1, ...
 
-    The first line is a header unless it holds numbers only. The numbers 0, 1, 2, ...
-    in order, which pandas writes above columns without names, are a header too.
+    The first line is a header unless it holds numbers only. Of several columns it also
+    is one if it holds the names that are asked for, the numbers 0, 1, 2, ... in order,
+    which pandas writes above columns without names, or integers that ascend, as classes
+    do, above a line with a number that is none.
     """
 
     index: Collection[str] = ()
@@ -287,13 +291,15 @@ class _CsvTable:
             reader = csv.reader(lines)
             first = next(reader, None)
             n_lines = reader.line_num
+            second = next(reader, [])
         if not first:
             raise DataError(f"{path} is empty, or begins with an empty line.")
         _check_separator(path, first)
         self._path = path
         numbered = [str(k) for k in range(len(first))]
-        is_numbered = len(first) > 1 and first == numbered
-        self.has_header = is_numbered or not all(map(_is_number, first))
+        told = first in (numbered, list(request.columns)) or _above(first, second)
+        is_named = len(first) > 1 and told
+        self.has_header = is_named or not all(map(_is_number, first))
         self._n_header_lines = n_lines if self.has_header else 0
         self.names = [name.strip() for name in first] if self.has_header else numbered
         if "" in self.names:
@@ -434,6 +440,15 @@ def _check_separator(path: Path, first: list[str]) -> None:
                 f"The columns of {path} look as if {name} stood between them. Commas "
                 "are needed there, and points in numbers."
             )
+
+
+def _above(first: list[str], second: list[str]) -> bool:
+    """Whether a line holds integers that ascend, and the next a number that is none."""
+    if not all(map(_INTEGER.fullmatch, first)):
+        return False
+    ascends = all(int(a) < int(b) for a, b in pairwise(first))
+    others = (text for text in second if not _INTEGER.fullmatch(text.strip()))
+    return ascends and any(map(_is_number, others))
 
 
 def _is_number(text: str) -> bool:

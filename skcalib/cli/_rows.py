@@ -42,8 +42,8 @@ class Request(NamedTuple):
 
     `apart` names a column that holds neither values nor labels. With `by_name` the key
     lists several inputs of a model. `option` is what the key is given by, where it is
-    not named after the role. `columns` are the names of columns in another file, which
-    labels may be.
+    not named after the role. `columns` are names that columns are known to have: of
+    scores those of their classes, of labels those in the file of the scores.
     """
 
     role: Role

@@ -134,13 +134,17 @@ def _read_labelled(
     if values.shape[:1] != labels.shape[:1]:
         raise DataError(
             f"{path} has {values.shape[0]} rows but there are {len(labels)} labels. "
-            "(The first line of a .csv file is a header unless it holds numbers only.)"
+            "(The first line of a .csv file that holds numbers only is a row, except "
+            "integers that ascend above other numbers: they are names of columns.)"
         )
     return values, labels, names
 
 
-def _read_values(source: Source, with_labels: bool) -> Rows:
-    """Read what is named; several inputs of a model are found by their names."""
+def _read_values(source: Source, with_labels: bool, known: Sequence[Any] = ()) -> Rows:
+    """Read what is named; several inputs of a model are found by their names.
+
+    Columns may be named after the `known` classes of a calibrator.
+    """
     role, path, key = source.values
     is_folder = role == "inputs" and is_image_folder(path)
     if source.preprocess is not None and not is_folder:
@@ -157,13 +161,16 @@ def _read_values(source: Source, with_labels: bool) -> Rows:
         if by_name:
             key = key or ",".join(spec.name for spec in specs)
     labels_key = source.labels_key if with_labels else None
-    return read_rows(path, Request(role, key, labels_key, by_name=by_name))
+    request = Request(
+        role, key, labels_key, by_name=by_name, columns=[*map(str, known)]
+    )
+    return read_rows(path, request)
 
 
 def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     """Read what a fitted calibrator is to be applied to; labels are passed over."""
     role, path, key = source.values
-    values, _, names = _read_values(source, True)
+    values, _, names = _read_values(source, True, calibrator.classes_.tolist())
     found = _as_logits(source, values)
     _check_width(found.logits, calibrator, path)
     if names is not None:

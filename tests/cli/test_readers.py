@@ -104,6 +104,41 @@ def test_the_numbered_header_of_pandas_is_no_row(write_csv):
     assert_array_equal(rows.values, [[3, 4], [5, 6]])
 
 
+@pytest.mark.parametrize("names", ["1,2,3", "-1,1", "10,200"])
+def test_integers_that_ascend_above_other_numbers_are_a_header(write_csv, names):
+    row = [0.25] * len(names.split(","))
+    path = write_csv(f"{names}\n{','.join(map(str, row))}\n")
+    rows = read_rows(path, Request("logits"))
+    assert rows.names == names.split(",")
+    assert_array_equal(rows.values, [row])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1,0\n0.9,0.1\n",  # probabilities; integers that do not ascend
+        "1.0,2.0\n0.9,0.1\n",
+        "1,2\n3,4\n",
+        "01,02\n0.9,0.1\n",
+        "1,2\n",
+    ],
+)
+def test_other_numbers_are_a_row(write_csv, text):
+    rows = read_rows(write_csv(text), Request("logits"))
+    assert rows.names is None
+    assert len(rows.values) == text.count("\n")
+
+
+def test_integers_that_are_known_to_be_names_are_a_header(write_csv):
+    path = write_csv("3,1,2\n1,0,0\n")
+    rows = read_rows(path, Request("logits", columns=["3", "1", "2"]))
+    assert rows.names == ["3", "1", "2"]
+    assert_array_equal(rows.values, [[1, 0, 0]])
+    # A file of labels alone has one column, whose first line is a label.
+    path = write_csv("2\n1\n")
+    assert_array_equal(read_labels(path, None, ["2"]), [2, 1])
+
+
 def test_labels_that_start_with_zero_are_no_header(write_csv):
     assert_array_equal(read_labels(write_csv("0\n1\n1\n"), None), [0, 1, 1])
 

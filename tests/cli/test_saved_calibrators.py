@@ -128,6 +128,20 @@ def test_what_apply_writes_evaluates_as_the_calibrator_does(
         assert told["value"] == pytest.approx(written["metrics"][name]["value"])
 
 
+@pytest.mark.parametrize("classes", [[1, 2, 3], [30, 10, 20], [-1, 1, 0]])
+def test_what_apply_writes_is_read_row_by_row(skcalib, logits_file, classes):
+    logits, y = load(logits_file)
+    classes = np.array(classes)
+    fitted = package.TemperatureScaling(classes=classes).fit(logits, classes[y])
+    package.save(fitted, "c.json")
+    np.save("logits.npy", logits)
+    apply = ("apply", "--calibrator", "c.json")
+    assert skcalib(*apply, "--logits", "logits.npy", "-o", "proba.csv").code == 0
+    assert skcalib(*apply, "--probabilities", "proba.csv", "-o", "t.npy").code == 0
+    twice = fitted.predict_proba(np.log(fitted.predict_proba(logits)))
+    assert_allclose(np.load("t.npy"), twice, rtol=1e-9)
+
+
 def test_apply_writes_into_a_model_what_calibrate_wrote(
     skcalib, demo, images_file, tmp_path
 ):
