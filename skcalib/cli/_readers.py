@@ -207,7 +207,9 @@ def _read_header(file: IO[bytes]) -> _Header:
 
 
 def _check_claim(path: Path, header: _Header, n_bytes: int) -> None:
-    """Refuse an array that cannot be in the file, before memory is taken for it."""
+    """Refuse objects, and an array that cannot be in the file, before it is read."""
+    if header.dtype.hasobject:
+        raise DataError(f"{path}: {NOT_NUMPY} Save text so: labels.astype(str).")
     if min(header.shape, default=0) < 0 or header.n_bytes > n_bytes:
         raise DataError(
             f"{path} is damaged: it claims an array of {header}, which the {n_bytes:,} "

@@ -184,6 +184,15 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path, ending, content, reason):
         read_rows(path, Request("logits"))
 
 
+@pytest.mark.parametrize("ending", [".npy", ".npz"])
+def test_labels_that_are_python_objects_are_no_damage(tmp_path, ending):
+    path = tmp_path / f"file{ending}"
+    save = np.savez if ending == ".npz" else np.save
+    save(path, np.array(["cat", "dog"] * 500, dtype=object))
+    with pytest.raises(DataError, match=r"never unpickled.*labels\.astype\(str\)"):
+        read_rows(path, Request("labels"))
+
+
 def test_two_arrays_of_one_name_are_refused(tmp_path):
     path = tmp_path / "file.npz"
     with zipfile.ZipFile(path, "w") as packed:
