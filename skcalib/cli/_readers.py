@@ -3,16 +3,13 @@
 Reading never runs code from a file: NumPy files that hold Python objects are refused.
 """
 
-import csv
 import io
 import json
 import math
-import re
 import sys
 import warnings
 import zipfile
 from collections.abc import Collection, Sequence
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple, Protocol
@@ -23,6 +20,7 @@ from numpy.typing import NDArray
 from skcalib._blocks import ParquetRows, free_memory, open_source
 from skcalib._networks._named import NamedRows
 from skcalib._optional import import_optional
+from skcalib.cli._csv import CsvTable
 from skcalib.cli._errors import DataError
 from skcalib.cli._rows import (
     STANDARD_INPUT,
@@ -35,6 +33,7 @@ from skcalib.cli._rows import (
     is_dataset,
     stays_in_file,
     take,
+    whole_numbers,
 )
 from skcalib.cli._stores import (
     read_hdf5,
@@ -43,14 +42,9 @@ from skcalib.cli._stores import (
     read_zarr,
 )
 
-# Above it not every whole number is a float64.
-LARGEST_WHOLE = 2**53
 # An array in a file this much smaller holds nothing but one value.
 LARGEST_RATIO = 500
 LARGE = 1 << 30
-_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
-# Labels that may be integers; programs write 3 as 3.0, +3 and 3.000e+00.
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*(e[-+][0-9]+)?)?")
 NOT_NUMPY = (
     "it is not a NumPy file of numbers or text. Python objects are never unpickled, as "
     "that could run code."
@@ -139,7 +133,7 @@ def _as_labels(path: Path, labels: NDArray[Any]) -> NDArray[Any]:
         )
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8")
-    return labels if labels.dtype.kind != "f" else _whole_numbers(labels)
+    return labels if labels.dtype.kind != "f" else whole_numbers(labels)
 
 
 def read_labels(
@@ -277,85 +271,6 @@ class _Table(Protocol):
         """Return columns of numbers side by side."""
 
 
-class _CsvTable:
-    """A file of comma-separated values; without a header the names are 0, 1, ...
-
-    The first line is a header unless it holds numbers only. Of several columns it also
-    is one if it holds the names that are asked for, the numbers 0, 1, 2, ... in order,
-    which pandas writes above columns without names, or integers that ascend, as classes
-    do, above a line with a number that is none.
-    """
-
-    index: Collection[str] = ()
-
-    def __init__(self, path: Path, request: Request) -> None:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            reader = csv.reader(lines)
-            first = next(reader, None)
-            n_lines = reader.line_num
-            second = next(reader, [])
-        if not first:
-            raise DataError(f"{path} is empty, or begins with an empty line.")
-        _check_separator(path, first)
-        self._path = path
-        numbered = [str(k) for k in range(len(first))]
-        told = first in (numbered, list(request.columns)) or _above(first, second)
-        is_named = len(first) > 1 and told
-        self.has_header = is_named or not all(map(_is_number, first))
-        self._n_header_lines = n_lines if self.has_header else 0
-        self.names = [name.strip() for name in first] if self.has_header else numbered
-        if "" in self.names:
-            raise DataError(
-                f"Column {self.names.index('') + 1} of {path} has no name. If it is an "
-                "index saved by pandas, write the file with index=False."
-            )
-        check_names(path, self.names)
-        self._known = {*self.names, *request.columns}
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Return one column: integers where all values are whole numbers, else text.
-
-        Names of columns that an integer would spell otherwise, such as 01, stay text.
-        """
-        text = np.char.strip(self._load([name], str)[:, 0])
-        if not all(map(_NUMBER.fullmatch, set(text.tolist()))):
-            return text
-        try:
-            numbers = text.astype(np.int64)
-        except (ValueError, OverflowError):
-            numbers = _whole_numbers(text.astype(np.float64))
-        spelled_otherwise = set(text[text != numbers.astype(str)].tolist())
-        is_text = numbers.dtype.kind != "i" or spelled_otherwise & self._known
-        return text if is_text else numbers
-
-    def matrix(self, names: list[str]) -> NDArray[Any]:
-        """Return columns of numbers side by side."""
-        return self._load(names, float)
-
-    def _load(self, names: list[str], dtype: type) -> NDArray[Any]:
-        position = {name: k for k, name in enumerate(self.names)}
-        columns = [position[name] for name in names]
-        with (
-            self._path.open(newline="", encoding="utf-8-sig") as lines,
-            warnings.catch_warnings(),
-        ):
-            # Told as an error below.
-            warnings.filterwarnings("ignore", message=".*contained no data")
-            loaded: NDArray[Any] = np.loadtxt(
-                lines,
-                dtype=dtype,
-                delimiter=",",
-                comments=None,
-                quotechar='"',
-                skiprows=self._n_header_lines,
-                usecols=columns,
-                ndmin=2,
-            )
-        if loaded.shape[0] == 0:
-            raise DataError(f"{self._path} has a header but no rows.")
-        return loaded
-
-
 class _ParquetTable:
     """A Parquet file; a column of lists counts as so many columns of numbers."""
 
@@ -424,43 +339,6 @@ def _read_arrow(path: Path, table: Any, request: Request) -> Rows:
     return _read_table(path, _ParquetTable(path, content), request)
 
 
-def _whole_numbers(numbers: NDArray[Any]) -> NDArray[Any]:
-    """Return floats as integers if all are whole numbers; pandas writes 3 as 3.0."""
-    is_whole = np.abs(numbers) < LARGEST_WHOLE  # False for NaN
-    if not (is_whole & (np.trunc(numbers) == numbers)).all():
-        return numbers
-    return numbers.astype(np.int64)
-
-
-def _check_separator(path: Path, first: list[str]) -> None:
-    """Tell of separators that other programs write."""
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        alone = len(first) == 1 and separator in first[0]
-        between = any(re.search(rf"\d{separator}-?\d", field) for field in first)
-        if alone or between:
-            raise DataError(
-                f"The columns of {path} look as if {name} stood between them. Commas "
-                "are needed there, and points in numbers."
-            )
-
-
-def _above(first: list[str], second: list[str]) -> bool:
-    """Whether a line holds integers that ascend, and the next a number that is none."""
-    if not all(map(_INTEGER.fullmatch, first)):
-        return False
-    ascends = all(int(a) < int(b) for a, b in pairwise(first))
-    others = (text for text in second if not _INTEGER.fullmatch(text.strip()))
-    return ascends and any(map(_is_number, others))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _read_table(path: Path, table: _Table, request: Request) -> Rows:
     names = table.names
     if request.role == "labels":
@@ -493,7 +371,7 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
 _READERS: dict[str, Reader] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
-    ".csv": lambda path, request: _read_table(path, _CsvTable(path, request), request),
+    ".csv": lambda path, request: _read_table(path, CsvTable(path, request), request),
     ".h5": read_hdf5,
     ".hdf5": read_hdf5,
     ".zarr": read_zarr,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import free_memory
@@ -23,6 +24,8 @@ USUAL_NAMES: dict[Role, tuple[str, ...]] = {
 STANDARD_INPUT = Path("-")
 # Numbers of which so many would not fit in the free memory stay in their file.
 LARGEST_SHARE = 2
+# Above it not every whole number is a float64.
+LARGEST_WHOLE = 2**53
 
 
 class Rows(NamedTuple):
@@ -148,6 +151,14 @@ def find_name(
             f"Choose one with {option or f'--{role}-key'}."
         )
     return usual[0] if usual else None
+
+
+def whole_numbers(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return floats as integers if all are whole numbers; pandas writes 3 as 3.0."""
+    is_whole = np.abs(numbers) < LARGEST_WHOLE  # False for NaN
+    if not (is_whole & (np.trunc(numbers) == numbers)).all():
+        return numbers
+    return numbers.astype(np.int64)
 
 
 def check_names(path: Path, names: list[str]) -> None:

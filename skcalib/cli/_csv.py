@@ -1,0 +1,127 @@
+"""Files of comma-separated values: what is a header, and which labels are numbers."""
+
+import csv
+import re
+import warnings
+from collections.abc import Collection
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skcalib.cli._errors import DataError
+from skcalib.cli._rows import Request, check_names, whole_numbers
+
+_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
+# Labels that may be integers; programs write 3 as 3.0, +3 and 3.000e+00.
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*(e[-+][0-9]+)?)?")
+
+
+class CsvTable:
+    """A file of comma-separated values; without a header the names are 0, 1, ...
+
+    The first line is a header unless it holds numbers only. Of several columns it also
+    is one if it holds the names that are asked for, the numbers 0, 1, 2, ... in order,
+    which pandas writes above columns without names, or integers that ascend, as classes
+    do, above a line with a number that is none.
+    """
+
+    index: Collection[str] = ()
+
+    def __init__(self, path: Path, request: Request) -> None:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.reader(lines)
+            first = next(reader, None)
+            n_lines = reader.line_num
+            second = next(reader, [])
+        if not first:
+            raise DataError(f"{path} is empty, or begins with an empty line.")
+        _check_separator(path, first)
+        self._path = path
+        numbered = [str(k) for k in range(len(first))]
+        told = first in (numbered, list(request.columns)) or _above(first, second)
+        is_named = len(first) > 1 and told
+        self.has_header = is_named or not all(map(_is_number, first))
+        self._n_header_lines = n_lines if self.has_header else 0
+        self.names = [name.strip() for name in first] if self.has_header else numbered
+        if "" in self.names:
+            raise DataError(
+                f"Column {self.names.index('') + 1} of {path} has no name. If it is an "
+                "index saved by pandas, write the file with index=False."
+            )
+        check_names(path, self.names)
+        self._known = {*self.names, *request.columns}
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one column: integers where all values are whole numbers, else text.
+
+        Names of columns that an integer would spell otherwise, such as 01, stay text.
+        """
+        text = np.char.strip(self._load([name], str)[:, 0])
+        if not all(map(_NUMBER.fullmatch, set(text.tolist()))):
+            return text
+        try:
+            numbers = text.astype(np.int64)
+        except (ValueError, OverflowError):
+            numbers = whole_numbers(text.astype(np.float64))
+        spelled_otherwise = set(text[text != numbers.astype(str)].tolist())
+        is_text = numbers.dtype.kind != "i" or spelled_otherwise & self._known
+        return text if is_text else numbers
+
+    def matrix(self, names: list[str]) -> NDArray[Any]:
+        """Return columns of numbers side by side."""
+        return self._load(names, float)
+
+    def _load(self, names: list[str], dtype: type) -> NDArray[Any]:
+        position = {name: k for k, name in enumerate(self.names)}
+        columns = [position[name] for name in names]
+        with (
+            self._path.open(newline="", encoding="utf-8-sig") as lines,
+            warnings.catch_warnings(),
+        ):
+            # Told as an error below.
+            warnings.filterwarnings("ignore", message=".*contained no data")
+            loaded: NDArray[Any] = np.loadtxt(
+                lines,
+                dtype=dtype,
+                delimiter=",",
+                comments=None,
+                quotechar='"',
+                skiprows=self._n_header_lines,
+                usecols=columns,
+                ndmin=2,
+            )
+        if loaded.shape[0] == 0:
+            raise DataError(f"{self._path} has a header but no rows.")
+        return loaded
+
+
+def _check_separator(path: Path, first: list[str]) -> None:
+    """Tell of separators that other programs write."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        alone = len(first) == 1 and separator in first[0]
+        between = any(re.search(rf"\d{separator}-?\d", field) for field in first)
+        if alone or between:
+            raise DataError(
+                f"The columns of {path} look as if {name} stood between them. Commas "
+                "are needed there, and points in numbers."
+            )
+
+
+def _above(first: list[str], second: list[str]) -> bool:
+    """Whether a line holds integers that ascend, and the next a number that is none."""
+    if not all(map(_INTEGER.fullmatch, first)):
+        return False
+    ascends = all(int(a) < int(b) for a, b in pairwise(first))
+    others = (text for text in second if not _INTEGER.fullmatch(text.strip()))
+    return ascends and any(map(_is_number, others))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
