@@ -22,6 +22,9 @@ from skcalib._numerics import places_by
 LARGE_PAGE = 1 << 21
 # Scattered rows may pull in a large page each; they are given back this often.
 TAKEN_ROWS = 16
+# Blocks of a file in the order of columns lie all over it; it is given back as a whole
+# once so many bytes were touched. More often takes longer, as neighbours share pages.
+SCATTERED_BYTES = 1 << 23
 # Kinds of types that other libraries have arrays of; texts stay arrays of NumPy.
 NUMBERS = "iufb"
 
@@ -265,7 +268,8 @@ class MemmapSource(Source):
     """Rows of a memory-mapped file, which may be larger than memory.
 
     Pages that a block has touched are given back to the system once the block has
-    been copied out, so that the process never holds more than a few blocks.
+    been copied out, so that the process never holds more than a few blocks, or of a
+    file in the order of columns a few megabytes a column.
     """
 
     def __init__(self, array: np.memmap[Any, Any]) -> None:
@@ -277,6 +281,7 @@ class MemmapSource(Source):
         self._may_release = array.mode != "c" and hasattr(mmap, "MADV_DONTNEED")
         whole = np.frombuffer(self._mapping, dtype=np.uint8)
         self._origin = whole.__array_interface__["data"][0]
+        self._scattered = 0
 
     def read(self, rows: slice) -> NDArray[Any]:
         """Return a copy of the block."""
@@ -297,11 +302,19 @@ class MemmapSource(Source):
 
     def release(self, view: NDArray[Any]) -> None:
         """Give back the pages of `view`, and its neighbours that came along."""
-        if not (self._may_release and view.flags.c_contiguous):
+        if not self._may_release:
             return
-        start = view.__array_interface__["data"][0] - self._origin
-        first = max(0, start - LARGE_PAGE) // mmap.PAGESIZE * mmap.PAGESIZE
-        last = start + view.nbytes + LARGE_PAGE
+        step = abs(view.strides[0])
+        if step < max(map(abs, view.strides)):
+            self._scattered += step * view.size
+            if self._scattered >= SCATTERED_BYTES:
+                self._scattered = 0
+                self._mapping.madvise(mmap.MADV_DONTNEED)
+            return
+        start, stop = np.lib.array_utils.byte_bounds(view)
+        first = max(0, start - self._origin - LARGE_PAGE)
+        first = first // mmap.PAGESIZE * mmap.PAGESIZE
+        last = stop - self._origin + LARGE_PAGE
         self._mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 

@@ -1,7 +1,9 @@
 import copy
 import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,10 @@ from skcalib._blocks import (
     MemmapSource,
     open_source,
 )
+from skcalib._blocks._rows import row_slices
 from skcalib.calibrators import TemperatureScaling
+
+STATUS = Path("/proc/self/status")
 
 
 @pytest.fixture
@@ -120,6 +125,27 @@ def test_column_order_and_integers_in_a_file_are_read_right(as_memmap):
     array = np.random.default_rng(0).integers(-9, 9, (500, 4)).astype(np.int16)
     source = open_source(as_memmap(np.asfortranarray(array)))
     assert_array_equal(source.read(slice(100, 200)), array[100:200].astype(float))
+
+
+def resident():
+    """Megabytes of files that this process holds."""
+    return int(re.search(r"RssFile:\s+(\d+)", STATUS.read_text())[1]) / 1024
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="needs /proc")
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("cut", [np.s_[:], np.s_[:, :2], np.s_[::50], np.s_[::-1]])
+def test_a_file_is_given_back_whatever_its_order(tmp_path, order, cut):
+    array = np.arange(6e6).reshape(-1, 3)
+    path = tmp_path / "array"
+    array.ravel(order).tofile(path)
+    mapped = np.memmap(path, "f8", mode="r", shape=array.shape, order=order)[cut]
+    source = MemmapSource(mapped)
+    before = most = resident()
+    for rows in row_slices(*source.shape):
+        assert_array_equal(source.read(rows), array[cut][rows])
+        most = max(most, resident())
+    assert most - before < 24  # of 48 MB
 
 
 def test_reading_keeps_unsaved_changes_of_a_private_mapping(as_memmap):
