@@ -67,9 +67,11 @@ class ParquetRows:
 
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         start, stop, _ = rows.indices(self.shape[0])
+        if stop <= start:
+            return np.empty((0, self.shape[1]), self.dtype)
         first = int(np.searchsorted(self.edges, start, "right")) - 1
         last = int(np.searchsorted(self.edges, stop, "left"))
-        groups = list(range(first, max(first + 1, last)))
+        groups = list(range(first, last))
         matrix = self._matrix(self._file.read_row_groups(groups, columns=self._names))
         return matrix[start - self.edges[first] : stop - self.edges[first]]
 

@@ -81,7 +81,7 @@ class CsvTable:
             self._path.open(newline="", encoding="utf-8-sig") as lines,
             warnings.catch_warnings(),
         ):
-            # Told as an error below.
+            # Whether that is an error depends on the command.
             warnings.filterwarnings("ignore", message=".*contained no data")
             loaded: NDArray[Any] = np.loadtxt(
                 lines,
@@ -93,9 +93,7 @@ class CsvTable:
                 usecols=columns,
                 ndmin=2,
             )
-        if loaded.shape[0] == 0:
-            raise DataError(f"{self._path} has a header but no rows.")
-        return loaded
+        return loaded if loaded.size else loaded.reshape(0, len(columns))
 
 
 def _check_separator(path: Path, first: list[str]) -> None:

@@ -77,7 +77,7 @@ class Read:
             raise DataError(
                 f"{path} has {len(values)} rows but there are {len(labels)} labels."
             )
-        self.proba = check_proba_rows(values)
+        self.proba = check_proba_rows(values) if len(values) else values
         self.labels: NDArray[Any] = labels
         self.groups = (
             None if batch.groups_key is None else read_labels(path, batch.groups_key)
@@ -126,6 +126,8 @@ def run_monitor(
     if batch.proba is not None:
         read = Read(batch, batch.proba)
         if monitor is None:
+            if not len(read.labels):
+                raise DataError(f"{batch.proba} has no rows to begin a state with.")
             groups = None if read.groups is None else np.unique(read.groups)
             classes = read.classes(batch.classes)
             monitor = CalibrationMonitor(classes=classes, groups=groups, **settings)

@@ -164,7 +164,10 @@ def _read_values(source: Source, with_labels: bool, known: Sequence[Any] = ()) -
     request = Request(
         role, key, labels_key, by_name=by_name, columns=[*map(str, known)]
     )
-    return read_rows(path, request)
+    rows = read_rows(path, request)
+    if rows.values.shape[0] == 0:
+        raise DataError(f"{path} has no rows.")
+    return rows
 
 
 def load_values(source: Source, calibrator: BaseCalibrator) -> Values:

@@ -104,7 +104,7 @@ class TestData:
 
     def test_no_rows(self, refused, command):
         file = save("bad.npz", logits=np.zeros((0, 3)), y=np.zeros(0, int))
-        assert "0 sample" in self.run(refused, command, "--logits", file)
+        assert "bad.npz has no rows" in self.run(refused, command, "--logits", file)
 
     def test_classes_of_another_kind_than_the_labels(
         self, refused, command, logits_file

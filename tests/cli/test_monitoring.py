@@ -74,6 +74,29 @@ def test_parquet_is_read(skcalib, tmp_path):
     assert found.json["n_rows"] == 100
 
 
+@pytest.mark.parametrize("ending", ["npz", "csv", "parquet"])
+def test_a_batch_without_rows_adds_nothing(skcalib, refused, tmp_path, ending):
+    pandas = pytest.importorskip("pandas")
+    y, proba = draw_stream(np.random.default_rng(0), 100, 2)
+    frame = pandas.DataFrame({"cat": proba[:, 0], "dog": proba[:, 1]})
+    frame["y"] = np.array(["cat", "dog"])[y]
+    frame.to_csv("full.csv", index=False)
+    none = f"none.{ending}"
+    if ending == "npz":
+        np.savez(none, proba=proba[:0], y=frame["y"][:0].to_numpy(str))
+    elif ending == "csv":
+        frame[:0].to_csv(none, index=False)
+    else:
+        frame[:0].to_parquet(none)
+    message = refused(UNUSABLE, "monitor", "state.json", "--proba", none)
+    assert f"{none} has no rows to begin a state with" in message
+    full = skcalib("monitor", "state.json", "--proba", "full.csv", "--json").json
+    again = skcalib("monitor", "state.json", "--proba", none, "--json")
+    assert (again.code, again.json) == (0, full)
+    message = refused(UNUSABLE, "evaluate", "--probabilities", none)
+    assert f"{none} has no rows." in message
+
+
 def test_states_of_servers_are_merged_once(skcalib, batches):
     for name in ("sharp", "more"):
         skcalib("monitor", f"{name}.json", "--proba", f"{name}.npz", "--alpha", "1e-9")
