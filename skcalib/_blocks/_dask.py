@@ -293,19 +293,23 @@ def aligned(array: da.Array, others: Sequence[Any]) -> list[da.Array]:
     Sizes of chunks that are not known are counted, which takes a pass. Columns that lie
     in memory are handed to the workers once.
     """
-    array = _with_known_chunks(one_column_chunk(array))
-    sizes = array.chunks[0]
-    columns = []
-    for other in others:
-        if isinstance(other, da.Array):
-            other = _with_known_chunks(other).rechunk((sizes,))
-        else:
-            other = da.from_array(other, chunks=(sizes,)).persist()
-        columns.append(other)
+    array, *known = map(_with_known_chunks, (one_column_chunk(array), *others))
+    lengths = [int(part.shape[0]) for part in (array, *known)]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"Columns that belong together have {lengths} rows; they need as many."
+        )
+    sizes = array.chunks[:1]
+    columns = [
+        other.rechunk(sizes)
+        if isinstance(other, da.Array)
+        else da.from_array(other, chunks=sizes).persist()
+        for other in known
+    ]
     return [array, *columns]
 
 
-def _with_known_chunks(array: da.Array) -> da.Array:
+def _with_known_chunks(array: Any) -> Any:
     if np.isnan(array.shape[0]):
         # Not in place: the collection is the caller's.
         array = array.copy()

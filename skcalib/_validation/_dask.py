@@ -76,9 +76,7 @@ def check_dask_set(
     columns = [as_column(y, "y")]
     if sample_weight is not None:
         columns.append(as_column(sample_weight, "sample_weight"))
-    _check_lengths(source.array, *columns)
     array, *beside = aligned(source.array, columns)
-    _check_lengths(array, *beside)
     found = inspect(array, beside[0], beside[1] if len(beside) > 1 else None)
     if found is None:
         raise ValueError(f"X has no rows. {name} needs at least two.")
@@ -105,16 +103,6 @@ def check_dask_set(
     return DaskData(
         source, beside, [step], classes_, source.shape[0], mass / total, effective
     )
-
-
-def _check_lengths(array: Any, *columns: Any) -> None:
-    """Refuse columns of other lengths, as far as lengths are known."""
-    lengths = [part.shape[0] for part in (array, *columns)]
-    known = [length for length in lengths if not np.isnan(length)]
-    if len(set(known)) > 1:
-        raise ValueError(
-            f"X, y and sample_weight have {lengths} rows; they need as many."
-        )
 
 
 def _refuse_bad_rows(name: str, found: Inspection, first: NDArray[np.intp]) -> None:

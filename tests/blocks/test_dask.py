@@ -283,6 +283,15 @@ def test_bad_labels_and_weights_are_refused(change, message):
         TemperatureScaling().fit(X, **chunked)
 
 
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_labels_of_another_length_than_uncounted_rows_are_refused(is_lazy):
+    X = da.random.default_rng(0).normal(size=(100, 3), chunks=(25, 3))
+    X = X[X[:, 0] < 99]
+    y = np.arange(90) % 3
+    with pytest.raises(ValueError, match=r"have \[100, 90\] rows"):
+        TemperatureScaling().fit(X, da.from_array(y, chunks=25) if is_lazy else y)
+
+
 @pytest.mark.parametrize(
     ("X", "error", "message"),
     [
