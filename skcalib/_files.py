@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,15 +17,22 @@ from typing import Any
 
 
 def write_together(contents: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Write every file by calling its function with a temporary path beside it."""
+    """Write every file by calling its function with a temporary path beside it.
+
+    A file that is replaced keeps its permissions; of a link, what it points to is.
+    """
     made: dict[Path, Path] = {}
     try:
         for target, write in contents.items():
+            if target.is_symlink():
+                target = target.resolve()
             made[target] = _temporary(target)
             with _naming(target):
                 write(made[target])
         for target, temporary in made.items():
             with _naming(target):
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copymode(target, temporary)
                 os.replace(temporary, target)
     finally:
         for temporary in made.values():

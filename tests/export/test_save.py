@@ -220,3 +220,15 @@ def run(path, X):
     ort = pytest.importorskip("onnxruntime")
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     return session.run(None, {"x": X})[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions and links")
+def test_a_file_that_is_replaced_stays_private_and_a_link_a_link(tmp_path):
+    real, link = tmp_path / "real.json", tmp_path / "link.json"
+    real.write_text("old")
+    real.chmod(0o600)
+    link.symlink_to(real.name)
+    write_together({link: text_file("new")})
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert real.stat().st_mode & 0o777 == 0o600
