@@ -251,16 +251,16 @@ def _estimator(calibrator: Any) -> dict[str, Any]:
     name = _name_of(calibrator, BaseCalibrator)
     parameters = calibrator.get_params(deep=False)
     learned = {k: v for k, v in vars(calibrator).items() if k not in parameters}
-    entry: dict[str, Any] = {"class": name}
+    entry: dict[str, Any] = {"class": name, "parameters": {}, "learned": {}}
     for part, values in (("parameters", parameters), ("learned", learned)):
-        entry[part] = {}
         for key, value in values.items():
             try:
                 entry[part][key] = _written(value)
             except _DamageError as error:
+                how = f"set_params({key}=...)" if values is parameters else "fit again"
                 raise TypeError(
                     f"{name} cannot be saved: {key} holds {error}, which is no data. "
-                    f"Set it to numbers or names first: set_params({key}=...)."
+                    f"Set it to numbers or names first: {how}."
                 ) from error
     return entry
 

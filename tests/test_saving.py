@@ -174,6 +174,14 @@ def test_every_operation_comes_back_from_a_file(
     assert_array_equal(evaluate(loaded.map_, source), evaluate(fitted.map_, source))
 
 
+def test_classes_that_are_dates_are_no_parameter_to_set(calibration_set, tmp_path):
+    logits, y = calibration_set
+    dates = np.arange("2026-01-01", "2026-01-05", dtype="M8[D]")
+    fitted = TemperatureScaling().fit(logits, dates[y])
+    with pytest.raises(TypeError, match=r"classes_ holds .* first: fit again\."):
+        skcalib.save(fitted, tmp_path / "c.json")
+
+
 def test_an_operation_whose_package_is_missing_is_refused(
     calibration_set, tmp_path, monkeypatch
 ):
