@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import softmax
 
 from skcalib._tables import aligned
-from skcalib._validation import logits_of_options
+from skcalib._validation import logits_of_options, names_twice
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Judging
 from skcalib.cli._outcome import as_text
@@ -170,6 +170,8 @@ def _of_options(given: dict[str, Any]) -> tuple[float, bool]:
         options = list(logprobs)
     if options is not None and not isinstance(options, list):
         raise ValueError(f"options is {options!r:.60}; a list is needed.")
+    if names_twice(map(str, options or [])):
+        raise ValueError(f"options is {options!r:.60}, which names one twice.")
     if isinstance(logprobs, Mapping):
         logits = logits_of_options(logprobs, list(map(str, options or [])))
     else:

@@ -161,6 +161,10 @@ def test_options_that_are_not_told_have_a_share_of_the_rest(skcalib, tmp_path):
         ("{", "line 2: this is no JSON"),
         ("[1]", r"line 2: a JSON object is needed, not \[1\]"),
         ('{"id": 3}', "line 2: it has id; needed are logprobs and answer"),
+        (
+            '{"options": ["A", "A"], "logprobs": [-1, -2], "answer": "A"}',
+            r"line 2: options is \['A', 'A'\], which names one twice",
+        ),
         ('{"confidence": 70, "correct": 1}', "line 2: confidence is 70; .* 0 to 1"),
         ('{"confidence": 0.7, "correct": "yes"}', "line 2: correct is 'yes'"),
         ('{"logprobs": [-1], "answer": 0}', "line 2: there are 1 logprobs"),
