@@ -72,7 +72,12 @@ class CsvTable:
 
     def matrix(self, names: list[str]) -> NDArray[Any]:
         """Return columns of numbers side by side."""
-        return self._load(names, float)
+        try:
+            return self._load(names, float)
+        except ValueError as error:
+            if not re.search(r"string '-?\d+,\d+'", str(error)):
+                raise
+            raise DataError(f"{error}. Points are needed in numbers.") from error
 
     def _load(self, names: list[str], dtype: type) -> NDArray[Any]:
         position = {name: k for k, name in enumerate(self.names)}
@@ -98,9 +103,10 @@ class CsvTable:
 
 def _check_separator(path: Path, first: list[str]) -> None:
     """Tell of separators that other programs write."""
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+    for separator, name in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         alone = len(first) == 1 and separator in first[0]
-        between = any(re.search(rf"\d{separator}-?\d", field) for field in first)
+        pattern = re.compile(rf"\d{re.escape(separator)}-?\d")
+        between = any(map(pattern.search, first))
         if alone or between:
             raise DataError(
                 f"The columns of {path} look as if {name} stood between them. Commas "

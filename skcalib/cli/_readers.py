@@ -157,6 +157,8 @@ def read_labels(
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"its text is not in utf-8, in which it has to be saved ({error})."
     text = str(error) or type(error).__name__
     objects = ("allow_pickle", "Python objects", "magic string")
     return NOT_NUMPY if any(word in text for word in objects) else text

@@ -174,6 +174,7 @@ CLAIM = header(described((10**6, 10**6)))
         (".npz", npz(logits=np.eye(2), y=np.array([b"a", b"\xff"])), "utf-8"),
         (".csv", b"a" * 200_000 + b",b\n1,2\n", "field larger than field limit"),
         (".csv", b"\x93\xff,b\n1,2\n", "utf-8"),
+        (".csv", "a,b\n1,2\n".encode("utf-16"), "has to be saved"),
         (".csv", b"a,b\n1,\n", "could not convert"),
     ],
 )

@@ -208,6 +208,9 @@ def test_python_objects_are_refused_without_running_code(tmp_path, capsys, name)
         ("a;b;y\n1,5;2,5;0\n", r"semicolons stood between them\. Commas"),
         ("1,5;2,5;0\n", "semicolons stood between them"),
         ("a\tb\n1\t2\n", "tabs stood between them"),
+        ("a|b\n1|2\n", "bars stood between them"),
+        ("1,5|2,5|0\n", "bars stood between them"),
+        ('a,b\n"1,5","2,5"\n', r"Points are needed in numbers\."),
         ("label\nx\n", "no columns beside those of labels"),
     ],
 )
