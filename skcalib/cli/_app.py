@@ -198,7 +198,7 @@ def apply(
         content |= {"output": str(output), "n_samples": n_samples}
         content |= {"n_classes": n_classes}
     if json:
-        print_json({**content, "skcalib_version": skcalib.__version__})
+        print_json(content)
     elif isinstance(applied, Served):
         print_served(applied)
     else:
@@ -235,7 +235,7 @@ def evaluate(
             raise UsageError("--jsonl holds all that is judged; pass no other file.")
         found = judge_answers(jsonl, judging)
         if json:
-            print_json({**found.to_dict(), "skcalib_version": skcalib.__version__})
+            print_json(found.to_dict())
         else:
             print_text(str(found))
         return
@@ -244,7 +244,7 @@ def evaluate(
         content = {**report.to_dict(), "columns": scores.columns}
         if calibrator is not None:
             content["calibrator"] = str(calibrator)
-        print_json({**content, "skcalib_version": skcalib.__version__})
+        print_json(content)
         return
     print_columns(scores.columns)
     after = "" if calibrator is None else f", after {calibrator}"
@@ -284,7 +284,6 @@ def compare(
             "columns": scores.columns,
             "methods": table.to_dict(),
             "report": None if report is None else str(report),
-            "skcalib_version": skcalib.__version__,
         }
         print_json(content)
         return
@@ -379,7 +378,7 @@ def monitor(
     settings = {name: value for name, value in given.items() if value is not None}
     found = run_monitor(state, batch, merge or [], settings, report, prometheus)
     if json:
-        print_json({**found.to_dict(), "skcalib_version": skcalib.__version__})
+        print_json(found.to_dict())
     else:
         print_text(str(found))
     if found.alarm:
@@ -427,7 +426,7 @@ def recalibrate(
         content = {} if served is None else served.to_dict()
         content |= {"temperature": calibrator.temperature_}
         content |= {"saved": None if save is None else str(save)}
-        print_json({**content, "skcalib_version": skcalib.__version__})
+        print_json(content)
         return
     print_text(f"Corrected by a temperature of {calibrator.temperature_:.4g} and more")
     if served is not None:

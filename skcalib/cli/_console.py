@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track
 
+import skcalib
+
 Item = TypeVar("Item")
 
 
@@ -18,7 +20,8 @@ def print_text(text: str) -> None:
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """Print one JSON object; numbers that JSON does not know become null."""
+    """Print one JSON object, and the version; what JSON does not know becomes null."""
+    content = {**content, "skcalib_version": skcalib.__version__}
     print_text(json.dumps(_known_to_json(content), indent=2))
 
 

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-import skcalib
 from skcalib import _learned
 from skcalib._judging import HeldOut, describe
 from skcalib.cli._console import print_text, working
@@ -84,7 +83,6 @@ class Outcome:
             "after": self.after.to_dict(),
             **({"output": None} if self.served is None else self.served.to_dict()),
             "saved": None if self.saved is None else str(self.saved),
-            "skcalib_version": skcalib.__version__,
         }
 
 

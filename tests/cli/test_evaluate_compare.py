@@ -138,10 +138,12 @@ def test_an_unknown_method_stops_the_comparison(refused, logits_file):
 
 
 def test_numbers_unknown_to_json_become_null(capsys):
+    import skcalib as package
     from skcalib.cli._console import print_json
 
     print_json({"a": [1.5, float("inf")], "b": {"c": float("nan"), "d": "text"}})
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert told.pop("skcalib_version") == package.__version__
     assert told == {"a": [1.5, None], "b": {"c": None, "d": "text"}}
 
 
