@@ -1,6 +1,11 @@
 """Checks of user input, with errors that say what came and what is needed."""
 
-from skcalib._validation._column_classes import both_of_bool, preview, refuse_index
+from skcalib._validation._column_classes import (
+    both_of_bool,
+    in_another_order,
+    preview,
+    refuse_index,
+)
 from skcalib._validation._containers import (
     column_names,
     column_on_host,
@@ -104,6 +109,7 @@ __all__ = [
     "effective_number",
     "encode_labels",
     "given_back",
+    "in_another_order",
     "is_dask",
     "is_event",
     "is_shares",

@@ -61,6 +61,20 @@ def classes_of_columns(
     return np.array(classes, dtype=dtype)
 
 
+def in_another_order(names: Sequence[Any], classes: NDArray[Any]) -> bool:
+    """Whether columns are named after classes, but not each after its own.
+
+    A single column stands for the last class. Numbers 0, 1, ... are no names, unless
+    they are those of all classes.
+    """
+    texts, known = [[str(name) for name in of] for of in (names, classes.tolist())]
+    numbers = [str(k) for k in range(len(texts))]
+    if texts == numbers and set(texts) != set(known):
+        return False
+    pairs = zip(texts, known[-len(texts) :], strict=False)
+    return any(name != label and name in known for name, label in pairs)
+
+
 def _with_other(
     name: str, label_of: dict[str, Any], present: NDArray[Any]
 ) -> NDArray[Any] | None:

@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 from skcalib._files import check_target, text_file, write_together
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
-from skcalib._validation import check_proba_rows, encode_labels, refuse_index
+from skcalib._validation import (
+    check_proba_rows,
+    encode_labels,
+    in_another_order,
+    refuse_index,
+)
 from skcalib.cli._errors import DataError, UsageError
 from skcalib.cli._export import Served
 from skcalib.cli._options import Key, _data
@@ -100,11 +105,9 @@ class Read:
     def check_columns(self, classes: NDArray[Any]) -> None:
         """Refuse columns that are named after the classes in another order."""
         known = [str(label) for label in classes.tolist()]
-        names = self.names or []
-        pairs = zip(names, known[-len(names) :], strict=False)
-        if any(name != label and name in known for name, label in pairs):
+        if self.names is not None and in_another_order(self.names, classes):
             raise DataError(
-                f"The columns are {', '.join(names)}, but the state watches "
+                f"The columns are {', '.join(self.names)}, but the state watches "
                 f"{', '.join(known)}, in this order. Name them so: --proba-key "
                 f"{','.join(known)}"
             )

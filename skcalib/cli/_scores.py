@@ -20,6 +20,7 @@ from skcalib._validation import (
     INDEX_ROWS,
     check_calibration_set,
     check_proba_rows,
+    in_another_order,
     logits_from_proba,
     preview,
     refuse_index,
@@ -179,9 +180,7 @@ def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     if names is not None:
         if key is None:
             _refuse_index(path, role, names, found.logits, calibrator.classes_)
-        known = [str(label) for label in calibrator.classes_.tolist()]
-        pairs = zip(names, known[-len(names) :], strict=True)
-        if any(name != label and name in known for name, label in pairs):
+        if in_another_order(names, calibrator.classes_):
             raise _other_classes(source, names, calibrator)
     return found
 

@@ -142,6 +142,18 @@ def test_what_apply_writes_is_read_row_by_row(skcalib, logits_file, classes):
     assert_allclose(np.load("t.npy"), twice, rtol=1e-9)
 
 
+def test_numbers_of_columns_are_no_classes_in_another_order(skcalib, refused):
+    logits = np.random.default_rng(0).normal(size=(60, 3))
+    y = np.random.default_rng(1).integers(1, 4, 60)
+    package.save(package.TemperatureScaling().fit(logits, y), "c.json")
+    apply = ("apply", "--calibrator", "c.json", "-o", "t.npy", "--logits")
+    np.savetxt("numbers.csv", logits, delimiter=",", header="0,1,2", comments="")
+    assert skcalib(*apply, "numbers.csv").code == 0
+    np.savetxt("turned.csv", logits, delimiter=",", header="a,1,2", comments="")
+    told = refused(1, *apply, "turned.csv", "--overwrite")
+    assert "stand for ['a', '1', '2']" in told
+
+
 def test_apply_writes_into_a_model_what_calibrate_wrote(
     skcalib, demo, images_file, tmp_path
 ):
