@@ -59,8 +59,10 @@ NEAREST = 0.02
 MOST_GROUPS = 2048
 # Points of the table that a curve becomes, at equal steps of u.
 TABLE = 512
-# In nats, of all rows: what a step must promise to be taken, and how many there may be.
+# In nats, of all rows or of each: what a step must promise to be taken. And how many
+# steps there may be.
 TOL = 1e-7
+TOL_OF_ROW = 1e-12
 MAX_ITER = 100
 # Scores of less spread say nothing, and u has no unit.
 LEAST_SPREAD = 1e-8
@@ -228,7 +230,8 @@ def _minimize(rows: _Rows, features: Array, ridge: Array, x: Array) -> _Point:
             return CONVERGED if small else NO_DESCENT.format(newton.left)
         return found[1]
 
-    return descend(at(x), step_from, go, tol=TOL, max_iter=MAX_ITER)[0]
+    tol = max(TOL, TOL_OF_ROW * float(rows.total.sum()))
+    return descend(at(x), step_from, go, tol=tol, max_iter=MAX_ITER)[0]
 
 
 class _Spline:

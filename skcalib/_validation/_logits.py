@@ -476,8 +476,8 @@ def refuse_one_class(
 ) -> None:
     """Refuse rows of a single class, `present` being the columns that occur."""
     if present.shape[0] < 2:
+        held = [f"one class only: {label!r}" for label in classes[present].tolist()]
         raise ValueError(
-            f"y holds one class only: {classes.tolist()[present[0]]!r}. "
-            f"{name_of(estimator)} needs at least two classes among the samples with "
-            "positive weight."
+            f"y holds {held[0] if held else 'no samples'}. {name_of(estimator)} needs "
+            "at least two classes among the samples with positive weight."
         )

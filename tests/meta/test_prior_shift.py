@@ -123,7 +123,7 @@ def test_intervals_cover_shares_however_far_they_moved(method, n_rows):
     shift = fitted(method=method)
     for shares in ([0.37, 0.33, 0.3], [0.6, 0.2, 0.2], [0.97, 0.02, 0.01]):
         covered = []
-        for seed in range(1, 41):
+        for seed in range(1, 21):
             shift.update_priors(draw_problem(n_rows, shares, seed)[0])
             low, high = shift.priors_interval_
             covered.append((low <= shares) & (shares <= high))
