@@ -25,6 +25,7 @@ from skcalib import (
     OrderPreservingScaling,
     PlattScaling,
     ScalingBinning,
+    SmoothingSplineCalibration,
     SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
@@ -52,6 +53,7 @@ METHODS = {
     ),
     "Platt": PlattScaling(),
     "beta": BetaCalibration(),
+    "smoothing spline": SmoothingSplineCalibration(),
     "isotonic": IsotonicCalibration(),
     "isotonic, strict": IsotonicCalibration(method="strict"),
     "isotonic, strict, after temperature": IsotonicCalibration(
