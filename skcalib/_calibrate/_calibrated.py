@@ -12,7 +12,7 @@ import numpy as np
 from skcalib._judging import HeldOut, describe
 from skcalib._onnx._files import is_onnx_model, open_source
 from skcalib._saving import save
-from skcalib._tables import aligned
+from skcalib._tables import aligned, html_table
 from skcalib.calibrators import ProbabilityFloor
 from skcalib.metrics import CalibrationReport
 from skcalib.metrics._bins import bin_stats, uniform_edges
@@ -178,14 +178,8 @@ class Calibrated:
         return "\n".join([self._title, "", *aligned(self._rows()), "", summary])
 
     def _repr_html_(self) -> str:
-        head, *body = (
-            "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row)
-            for tag, row in zip(["th", *["td"] * 99], self._rows(), strict=False)
-        )
-        rows = "".join(f"<tr>{row}</tr>" for row in body)
         return (
-            f"<table><caption>{escape(self._title)}</caption><thead><tr>{head}</tr>"
-            f"</thead><tbody>{rows}</tbody></table>{_picture(self.held_out)}"
+            f"{html_table(self._rows(), self._title)}{_picture(self.held_out)}"
             f"<p>{escape(self.held_out.summary)}</p>"
         )
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skcalib._optional import import_optional
+from skcalib._tables import html_table
 from skcalib.metrics._bins import Floats
 from skcalib.metrics._groups import GroupComparison
 from skcalib.metrics._registry import METRICS
@@ -137,13 +138,8 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
         return f"CalibrationReport({values})"
 
     def _repr_html_(self) -> str:
-        head = "<tr><th>Metric</th><th>Value</th><th>Interval</th></tr>"
-        body = "".join(
-            f"<tr><td>{escape(a)}</td><td>{b}</td><td>{c}</td></tr>"
-            for a, b, c in self._rows()
-        )
-        caption = f"<caption>{escape(self._title)}</caption>"
-        table = f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>"
+        head = ("Metric", "Value", "Interval")
+        table = html_table([head, *self._rows()], self._title)
         if self.groups is None:
             return table
         return f"{table}<pre>{escape(str(self.groups))}</pre>"

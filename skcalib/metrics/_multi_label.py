@@ -7,7 +7,6 @@ labels are never turned into predictions that they are absent.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from skcalib._optional import import_optional
-from skcalib._tables import aligned
+from skcalib._tables import aligned, html_table
 from skcalib._validation import (
     check_indicator,
     check_label_proba,
@@ -159,14 +158,7 @@ class MultiLabelReport(CalibrationReport):
         return "\n".join([super().__str__(), "", *aligned(self._table())])
 
     def _repr_html_(self) -> str:
-        head, *rows = self._table()
-        cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
-        table = f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
-        return super()._repr_html_() + table
+        return super()._repr_html_() + html_table(self._table())
 
 
 def multilabel_report(
