@@ -6,9 +6,9 @@ their steps: truncated Newton (`_newton_cg`), Newton with bounds (`_bounded_newt
 the simplex (`_mixture`), and L-BFGS (`_lbfgs`). Source: Nocedal & Wright, Numerical
 Optimization, 2006, chapter 3.
 
-Two solvers keep loops of their own, for reasons that their files give, and share limits
-and outcome: `_temperature` (one unknown in a bracket) and `_logistic` (many problems at
-once).
+Three solvers keep loops of their own, for reasons that their files give, and share
+limits and outcome: `_temperature` (one unknown in a bracket), `_logistic` and
+`_group_scaling` (many problems at once).
 """
 
 from collections.abc import Callable
