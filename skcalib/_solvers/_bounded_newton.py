@@ -11,7 +11,8 @@ constant, (g + H l)' t + |R t|^2 / 2 = |R t - b|^2 / 2 with R' b = -(g + H l): a
 least-squares problem with non-negative unknowns, for which Lawson & Hanson's active-set
 method is exact [Solving Least Squares Problems, 1974, ch. 23]. So the set of parameters
 at their bounds is found by each step as a whole, and near the optimum, where it no
-longer changes, the method is Newton's on the others and converges quadratically.
+longer changes, the method is Newton's on the others and converges quadratically. Where
+the free minimum of the model holds the bounds, it is the step.
 
 The model of a convex loss promises a decrease at every point but the optimum, where it
 is an estimate of what is left; Armijo backtracking halves steps that bring less. All
@@ -24,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from skcalib._solvers._descend import (
@@ -94,13 +95,24 @@ def minimize_bounded(
 
 
 def bounded_step(gradient: Array, hessian: Array, lower: Array) -> Array:
-    """Minimise ``gradient @ s + s @ hessian @ s / 2`` over ``s >= lower``."""
-    unit = 1 / np.sqrt(np.diagonal(hessian) + np.finfo(float).tiny)
-    scaled = hessian * np.outer(unit, unit)
-    root: Array = jittered(scaled, RIDGE, cholesky)
+    """Minimise ``gradient @ s + s @ hessian @ s / 2`` over ``s >= lower``.
+
+    All of `lower` is finite, or all of it minus infinity, where nothing is bounded.
+    """
+    root, unit = scaled_root(hessian)
+    free: Array = -unit * cho_solve((root, False), gradient * unit)
+    if (free >= lower).all():
+        return free
     lower = lower / unit
     # In t = s - lower, which is to be non-negative.
-    slope = gradient * unit + scaled @ lower
+    slope = gradient * unit + root.T @ (root @ lower)
     target = -solve_triangular(root, slope, trans="T")
     result: Array = (nnls(root, target)[0] + lower) * unit
     return result
+
+
+def scaled_root(hessian: Array) -> tuple[Array, Array]:
+    """Return the Cholesky root in units of a unit diagonal, and these units."""
+    unit = 1 / np.sqrt(np.diagonal(hessian) + np.finfo(float).tiny)
+    root: Array = jittered(hessian * np.outer(unit, unit), RIDGE, cholesky)
+    return root, unit

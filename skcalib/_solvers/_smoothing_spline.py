@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from scipy.linalg import cho_solve, cholesky, eigh
+from scipy.linalg import eigh
 from scipy.special import logsumexp
 
 from skcalib._blocks import CalibrationData, map_blocks
@@ -43,8 +43,7 @@ from skcalib._blocks._scores import (
     second_class,
 )
 from skcalib._numerics import cut_logits, log_sigmoid
-from skcalib._solvers._descend import LOSS_NOISE, backtrack, descend, jittered
-from skcalib._solvers._result import CONVERGED, NO_DESCENT
+from skcalib._solvers._bounded_newton import minimize_bounded, scaled_root
 
 Array = NDArray[np.float64]
 
@@ -69,8 +68,6 @@ LEAST_SPREAD = 1e-8
 # Samples, of all that there are, of the uniform distribution: where no sample of many
 # was wrong, the next one still may be.
 DOUBT = 0.1
-# In units of the Hessian's diagonal, so that rounding leaves it positive definite.
-RIDGE = 1e-12
 TINY = np.finfo(float).tiny
 
 
@@ -90,23 +87,6 @@ class _Rows:
     total: Array
     hits: Array
     ends: Array
-
-
-class _Point(NamedTuple):
-    x: Array
-    loss: float
-    gradient: Array
-    hessian: Array
-
-
-class _Step(NamedTuple):
-    point: _Point
-    step: Array
-    drop: float
-
-    @property
-    def left(self) -> float:
-        return self.drop / 2
 
 
 def fit_smoothing_splines(
@@ -162,11 +142,10 @@ def _fit(rows: _Rows, n_classes: int, prior: float, n_knots: int) -> SmoothCurve
     found, evidence = [], []
     for penalty in PENALTIES:
         ridge = np.append(np.full(2, 2 * prior), np.full(n_bends, penalty))
-        point = _minimize(rows, features, ridge, x)
-        x = point.x
-        root, unit = _root(point.hessian)
+        x, loss, hessian = _minimize(rows, features, ridge, x)
+        root, unit = scaled_root(hessian)
         half_log_det = np.log(np.diagonal(root) / unit).sum()
-        evidence.append(n_bends * np.log(penalty) / 2 - point.loss - half_log_det)
+        evidence.append(n_bends * np.log(penalty) / 2 - loss - half_log_det)
         found.append(x)
     shares = np.exp(evidence - np.max(evidence))
     shares /= shares.sum()
@@ -187,22 +166,16 @@ def _log_mean(log_odds: Array, shares: Array, doubt: float, proba: float) -> Arr
     return doubted
 
 
-def _root(hessian: Array) -> tuple[Array, Array]:
-    """Return the Cholesky root in units of the diagonal, and these units."""
-    unit = 1 / np.sqrt(np.diagonal(hessian))
-    factorise = partial(cholesky, check_finite=False)
-    root: Array = jittered(hessian * np.outer(unit, unit), RIDGE, factorise)
-    return root, unit
-
-
-def _minimize(rows: _Rows, features: Array, ridge: Array, x: Array) -> _Point:
-    """Minimise the penalised loss by Newton's method from `x`.
+def _minimize(
+    rows: _Rows, features: Array, ridge: Array, x: Array
+) -> tuple[Array, float, Array]:
+    """Minimise the penalised loss from `x`; return where, the loss and the Hessian.
 
     The parameters are those of what is added to the score.
     """
     misses = rows.total - rows.hits
 
-    def at(x: Array) -> _Point:
+    def expand(x: Array) -> tuple[float, Array, Array]:
         u = rows.score + features @ x
         hit = log_sigmoid(u)
         miss = hit - u
@@ -211,27 +184,13 @@ def _minimize(rows: _Rows, features: Array, ridge: Array, x: Array) -> _Point:
         bent = features * (rows.total * np.exp(hit + miss))[:, np.newaxis]
         hessian = features.T @ bent + np.diag(ridge)
         loss = float(loss + ridge @ x**2 / 2)
-        return _Point(x, loss, features.T @ slope + ridge * x, hessian)
-
-    def step_from(point: _Point) -> _Step:
-        root, unit = _root(point.hessian)
-        solved = cho_solve((root, False), unit * point.gradient, check_finite=False)
-        step = -unit * solved
-        return _Step(point, step, -float(point.gradient @ step))
-
-    def go(newton: _Step) -> _Point | str:
-        def trial(length: float) -> tuple[float, _Point]:
-            point = at(newton.point.x + length * newton.step)
-            return point.loss, point
-
-        found = backtrack(trial, newton.point.loss, newton.drop)
-        if found is None:
-            small = newton.left <= LOSS_NOISE * max(newton.point.loss, 1.0)
-            return CONVERGED if small else NO_DESCENT.format(newton.left)
-        return found[1]
+        return loss, features.T @ slope + ridge * x, hessian
 
     tol = max(TOL, TOL_OF_ROW * float(rows.total.sum()))
-    return descend(at(x), step_from, go, tol=tol, max_iter=MAX_ITER)[0]
+    unbounded = np.full_like(x, -np.inf)
+    x = minimize_bounded(expand, x, unbounded, tol=tol, max_iter=MAX_ITER).x
+    loss, _, hessian = expand(x)
+    return x, loss, hessian
 
 
 class _Spline:
