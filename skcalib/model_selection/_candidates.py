@@ -30,8 +30,14 @@ WEAK: dict[str, Any] = {
     "off_diagonal_penalty": 0.01,
 }
 # From so many classes on, their many numbers take many samples a class to pay, and
-# finding them takes longer than all else (`benchmarks/default_search.py`).
-TOO_MANY = 300
+# finding them takes longer than all else (`benchmarks/default_search.py`). First they
+# wait for what a matrix is worth, then they are not tried at all.
+MANY, TOO_MANY = 50, 300
+VECTOR, MATRIX = (
+    "StructuredMatrixScaling(structure='vector')",
+    "StructuredMatrixScaling",
+)
+WEAK_MATRIX = "StructuredMatrixScaling(weak penalties)"
 
 
 def default_candidates(n_classes):
@@ -49,9 +55,16 @@ def default_candidates(n_classes):
     matrix = StructuredMatrixScaling()
     candidates = named_candidates([simplest, OrderPreservingScaling(), vector, matrix])
     if n_classes < TOO_MANY:
-        weak = StructuredMatrixScaling(**WEAK)
-        candidates["StructuredMatrixScaling(weak penalties)"] = weak
+        candidates[WEAK_MATRIX] = StructuredMatrixScaling(**WEAK)
     return candidates
+
+
+def waiting(n_classes):
+    """Return the default candidates that wait until the others are judged, by name.
+
+    Each is tried if the first of the two that it waits for is better than the second.
+    """
+    return {WEAK_MATRIX: (MATRIX, VECTOR)} if MANY <= n_classes < TOO_MANY else {}
 
 
 def common_calibrators():

@@ -28,13 +28,13 @@ from skcalib.model_selection._candidates import (
     default_candidates,
     named_candidates,
     run_told,
+    waiting,
 )
 from skcalib.model_selection._elsewhere import cross_validate
 from skcalib.model_selection._stack import (
     HeldOut,
     StackedCalibrator,
-    fit_all,
-    judge_all,
+    Trial,
 )
 
 STACK = "stack"
@@ -77,9 +77,10 @@ class CalibratorSearch(BaseCalibrator):
         calibrator. Each is a map of logits, which `DensityRatioCalibration` is not.
         None stacks ensemble temperature scaling, order-preserving scaling, structured
         vector scaling, and structured matrix scaling with its own penalties and, below
-        300 classes, with a hundredth of them; of two classes ensemble temperature
-        scaling, smoothing splines and Venn-Abers calibration. With another `rule`, None
-        chooses among the calibrators that `compare_calibrators` compares.
+        300 classes, with a hundredth of them (from 50 on if the matrix is better than
+        the vector); of two classes ensemble temperature scaling, smoothing splines and
+        Venn-Abers calibration. With another `rule`, None chooses among the calibrators
+        that `compare_calibrators` compares.
 
     scoring : str or callable, default="neg_log_loss"
         What is maximised: a name known to `skcalib.metrics.get_scorer`, or a scorer.
@@ -334,11 +335,10 @@ class CalibratorSearch(BaseCalibrator):
         """Fit all candidates, and the weights of the stack."""
         budget = np.inf if self.max_time is None else self.max_time
         tell = Progress(type(self).__name__, shown=self.verbose > 0).note
-        fitted, seconds = fit_all(
-            candidates, data, self.n_features_in_, len(splits), budget, tell
-        )
-        folds = judge_all(fitted, data, splits, self.n_jobs, tell)
-        names = list(candidates)[: len(fitted)]
+        later = waiting(data.n_classes) if self.calibrators is None else {}
+        trial = Trial(data, self.n_features_in_, splits, budget, self.n_jobs, tell)
+        trial.run(candidates, later)
+        names = list(trial.fitted)
         parts = [candidates[name] for name in names]
         judged = np.concatenate([test for _, test in splits])
         # A row that several folds judge is one piece of evidence.
@@ -347,14 +347,14 @@ class CalibratorSearch(BaseCalibrator):
         # What the mixture goes through anyway stands beside it, not in it.
         beside = np.array([isinstance(part, OrderPreservingScaling) for part in parts])
         mixed = np.full(len(parts), True) if beside.all() else ~beside
-        held_out = HeldOut(folds, mixed, weight, data.n_classes)
+        held_out = HeldOut(trial.folds, mixed, weight, data.n_classes)
         best = choose(held_out.own.T, weight, one_standard_error=True)
         alone = sorted({0, best, *np.flatnonzero(beside).tolist()})
         (weights, last_maps, final, share), scores = held_out.stack(alone)
-        seconds = [0.0, *seconds, time.perf_counter() - started]
+        seconds = [0.0, *trial.seconds, time.perf_counter() - started]
         came = {"untouched": share, "uniform": held_out.uniform}
         stack = StackedCalibrator(parts, weights, last_maps, alone, final, **came)
-        self.best_calibrator_ = stack.take(fitted, data)
+        self.best_calibrator_ = stack.take(trial.fitted.values(), data)
         scores = np.vstack([held_out.untouched, held_out.own.T, scores])
         tried = [UNTOUCHED, *names, STACK]
         self.cv_results_ = _summarise(tried, scores, weight, np.array(seconds))

@@ -172,46 +172,86 @@ class _Fold(NamedTuple):
     # Probabilities of the ranks, one array a candidate.
     proba: list[NDArray[np.float32]]
 
+    def beside(self, other):
+        """Take in what other candidates say of the same rows."""
+        own = np.column_stack([self.own, other.own])
+        return self._replace(own=own, proba=self.proba + other.proba)
 
-def fit_all(candidates, data, n_features_in, n_splits, max_time, tell):
-    """Fit candidates to all rows, by name; return them, and the seconds of each.
 
-    From the one on with which these fits, and as long a one for each split, would take
-    more than `max_time` seconds, they are left out, but for the first. ``tell(text)``
-    tells how it goes.
+class Trial:
+    """Candidates that are fitted to all rows, and judged by the splits.
+
+    ``tell(text)`` tells how it goes. The fits, with as much for each split, may take
+    `max_time` seconds.
     """
-    # What fits of the same rows share is kept as long as this object.
-    every = copy(data)
-    fitted: list[BaseCalibrator] = []
-    seconds: list[float] = []
-    for name, candidate in candidates.items():
-        started = time.perf_counter()
-        found = _fitted(candidate, every, n_features_in)
-        spent = time.perf_counter() - started
-        tell(f"{name}: fitted to all rows in {spent:.1f} s")
-        if fitted and sum(seconds, spent) * (1 + n_splits) > max_time:
-            tell(f"max_time={max_time:g} s ends here: without {name} and the rest")
-            break
-        fitted.append(found)
-        seconds.append(spent)
-    tell(f"up to {n_splits * sum(seconds):.0f} s more for {n_splits} folds")
-    return fitted, seconds
 
+    def __init__(self, data, n_features_in, splits, max_time, n_jobs, tell):
+        self._data, self._n_features_in = data, n_features_in
+        self._splits, self._max_time = splits, max_time
+        self._n_jobs, self._tell = n_jobs, tell
+        self.fitted: dict[str, BaseCalibrator] = {}
+        self.seconds: list[float] = []
+        self.folds: list[_Fold] = []
 
-def judge_all(fitted, data, splits, n_jobs, tell):
-    """Return what candidates say of the test rows of each split.
+    def run(self, candidates, waiting):
+        """Try candidates, by name, until time is up; the first always is.
 
-    They are fitted anew for each split, from where their fits to all rows ended.
-    """
-    ranks = Ranks(data.n_classes)
-    folds = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(_judge)(fitted, data, split, ranks) for split in splits
-    )
-    kept = []
-    for fold in folds:
-        kept.append(fold)
-        tell(f"fold {len(kept)} of {len(splits)}")
-    return kept
+        Each of `waiting` has the names of two others, and is tried after them if the
+        first is judged to be better than the second.
+        """
+        self._try({k: v for k, v in candidates.items() if k not in waiting})
+        for name, pair in waiting.items():
+            if self._is_better(*pair):
+                self._try({name: candidates[name]})
+
+    def _try(self, candidates):
+        known = len(self.fitted)
+        self._fit(candidates)
+        new = list(self.fitted.values())[known:]
+        if new:
+            folds = self._judge(new)
+            self.folds = list(map(_Fold.beside, self.folds, folds)) or folds
+
+    def _is_better(self, name, other):
+        names = list(self.fitted)
+        if name not in names:  # Time was up.
+            return False
+        i, j = names.index(name), names.index(other)
+        gain = 0.0
+        for (_, test), fold in zip(self._splits, self.folds, strict=True):
+            gain += self._data.sample_weight[test] @ (fold.own[:, i] - fold.own[:, j])
+        return gain > 0
+
+    def _fit(self, candidates):
+        # What fits of the same rows share is kept as long as this object.
+        every, n_splits = copy(self._data), len(self._splits)
+        for name, candidate in candidates.items():
+            started = time.perf_counter()
+            found = _fitted(candidate, every, self._n_features_in)
+            spent = time.perf_counter() - started
+            self._tell(f"{name}: fitted to all rows in {spent:.1f} s")
+            needed = sum(self.seconds, spent) * (1 + n_splits)
+            if self.fitted and needed > self._max_time:
+                end = f"max_time={self._max_time:g} s ends here"
+                self._tell(f"{end}: without {name} and the rest")
+                break
+            self.fitted[name] = found
+            self.seconds.append(spent)
+
+    def _judge(self, fitted):
+        """Fit anew for each split, from where the fits to all rows ended."""
+        n_splits = len(self._splits)
+        spent = sum(self.seconds[-len(fitted) :])
+        self._tell(f"up to {n_splits * spent:.0f} s more for {n_splits} folds")
+        ranks = Ranks(self._data.n_classes)
+        folds = Parallel(n_jobs=self._n_jobs, return_as="generator")(
+            delayed(_judge)(fitted, self._data, split, ranks) for split in self._splits
+        )
+        kept = []
+        for fold in folds:
+            kept.append(fold)
+            self._tell(f"fold {len(kept)} of {n_splits}")
+        return kept
 
 
 def _fitted(calibrator, data, n_features_in=None, near=None):

@@ -39,7 +39,14 @@ from skcalib.exceptions import AbsentClassWarning
 from skcalib.export import to_onnx, to_torch
 from skcalib.metrics import ece_scorer
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
-from skcalib.model_selection._candidates import default_candidates, named_candidates
+from skcalib.model_selection._candidates import (
+    MANY,
+    MATRIX,
+    VECTOR,
+    WEAK_MATRIX,
+    default_candidates,
+    named_candidates,
+)
 from skcalib.model_selection._stack import HeldOut, StackedCalibrator, _Fold
 
 
@@ -542,6 +549,30 @@ def test_max_time_leaves_out_what_it_has_no_time_for(wanting_set, capsys):
     unhurried = CalibratorSearch(max_time=1e9).fit(*wanting_set)
     assert list(unhurried.weights_) == list(default_candidates(4))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("confusion", "is_tried"), [(0.0, False), (2.0, True)])
+def test_of_many_classes_weak_penalties_wait_for_what_a_matrix_is_worth(
+    confusion, is_tried
+):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(scale=2, size=(2000, MANY))
+    swapped = logits[:, np.arange(MANY) ^ 1]  # Each class is taken for its neighbour.
+    scores = logits + confusion * swapped
+    y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+    search = CalibratorSearch(cv=2).fit(logits, y)
+    results = search.cv_results_
+    score = dict(zip(results["name"], results["mean_test_score"], strict=True))
+    assert (WEAK_MATRIX in score) == (WEAK_MATRIX in search.weights_) == is_tried
+    assert (score[MATRIX] > score[VECTOR]) == is_tried
+    assert_allclose(search.predict_proba(logits).sum(axis=1), 1)
+
+
+def test_a_stack_of_named_candidates_waits_for_none():
+    logits, y = make_logits(500, MANY, random_state=0)
+    candidates = default_candidates(MANY)
+    search = CalibratorSearch(candidates, cv=2, rule="stack").fit(logits, y)
+    assert list(search.weights_) == list(candidates)
 
 
 def test_a_choice_tells_of_each_candidate_that_is_done(calibration_set, capsys):
