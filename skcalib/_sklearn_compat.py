@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_params,
 )
-from sklearn.utils._set_output import ADAPTERS_MANAGER
+from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config
 from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
 fit_context = _fit_context
@@ -34,6 +34,11 @@ def like_frame(values, frame):
     if not is_frame or frame.shape != values.shape:
         return values
     return adapter.create_container(values, frame, columns=frame.columns)
+
+
+def output_container(estimator: Any) -> str:
+    """Return what `transform` is to return: "default", "pandas" or "polars"."""
+    return str(_get_output_config("transform", estimator)["dense"])
 
 
 def name_classes(calibrator: Any, classes: Any) -> Any:
@@ -68,6 +73,7 @@ __all__ = [
     "like_frame",
     "n_threads",
     "name_classes",
+    "output_container",
     "safe_indexing",
     "validate_params",
 ]

@@ -24,6 +24,7 @@ from skcalib._progress import Progress
 from skcalib._sklearn_compat import name_classes, safe_indexing
 from skcalib._validation import (
     check_calibration_set,
+    classes_of_model,
     column_names,
     column_on_host,
     encode_labels,
@@ -158,7 +159,8 @@ default=None
         own, network = _chosen(fitted.calibrators_[0]), None
     else:
         scores, front, network, y = _scores_of(given, X, y)
-        own, held_out = job.of_scores(scores, y)
+        labels = None if network is None else Given.of(front).labels
+        own, held_out = job.of_scores(scores, y, labels)
         fitted = own
         if front is not None:
             fitted = Pipeline([("logits", front), ("calibrator", own)])
@@ -202,12 +204,17 @@ class _Job:
             self.tell(f"fold {k + 1} of {len(splits)}", passing=True)
             yield split
 
-    def of_scores(self, scores: Any, y: Any) -> tuple[Any, HeldOut]:
-        """Return a calibrator of logits, and what others of its kind say held out."""
+    def of_scores(self, scores: Any, y: Any, labels: Any) -> tuple[Any, HeldOut]:
+        """Return a calibrator of logits, and what others of its kind say held out.
+
+        `labels` are those by which a model names the columns, if it does.
+        """
         refuse_dask("calibrate", scores)
-        names = column_names(scores)
+        names, classes = column_names(scores), self.classes
+        if classes is None:
+            classes = classes_of_model(y, labels)
         given = check_calibration_set(
-            "calibrate", scores, y, None, self.classes, names=names
+            "calibrate", scores, y, None, classes, names=names
         )
         if given.row is not None:
             raise ValueError(

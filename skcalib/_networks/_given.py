@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from skcalib._networks._torch import is_module
 from skcalib._onnx._files import is_onnx_model
+from skcalib._onnx._session import open_onnx
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class Given:
             "module" if is_module(model) else "callable"
         )
         return cls(kind, model, output, device, providers)
+
+    @property
+    def labels(self) -> tuple[Any, ...] | None:
+        """The labels by which an ONNX model names its columns, if it does."""
+        if self.kind != "onnx":
+            return None
+        return open_onnx(self.model, self.output, self.providers).readout.labels
 
 
 def perturbs_inputs(estimator: Any) -> bool:

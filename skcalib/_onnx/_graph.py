@@ -22,6 +22,8 @@ ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 CLASSIFIERS = frozenset(
     {"LinearClassifier", "TreeEnsembleClassifier", "SVMClassifier", "TreeEnsemble"}
 )
+# Operators that look up a label by its number, which is their second input.
+LOOKING_UP = frozenset({"ArrayFeatureExtractor", "Gather"})
 
 N = TypeVar("N")
 Names = Callable[[N], Iterable[str]]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from skcalib._numerics import PROBA_FLOOR
+from skcalib._onnx._class_names import named_classes
 from skcalib._onnx._files import ModelSource, parse_model
 from skcalib._onnx._graph import (
     CLASSIFIERS,
@@ -38,7 +39,8 @@ class Readout:
     `path` holds all tensors between, from which labels may have been made; `columns`
     is the number of columns of the scores, where it is known. `made` is what the
     operators between `tensor` and `score` make of logits, and `step` how far apart the
-    numbers lie that static quantisation leaves of it.
+    numbers lie that static quantisation leaves of it. `labels` are those that the model
+    names the columns by, if it does.
     """
 
     tensor: str
@@ -49,6 +51,7 @@ class Readout:
     columns: int | None = field(default=None, repr=False)
     made: Meaning = field(default="logits", repr=False)
     step: float = field(default=0.0, repr=False)
+    labels: tuple[Any, ...] | None = field(default=None, repr=False)
 
     @property
     def meaning(self) -> Meaning:
@@ -193,7 +196,8 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
         break
     if normalised and not end.is_certain:
         end = replace(end, kind="proba")
-    return replace(end, path=frozenset([*path, end.tensor]))
+    through = frozenset([*path, end.tensor])
+    return replace(end, path=through, labels=named_classes(index, score, through))
 
 
 def _largest_step(index: GraphIndex, pairs: list[tuple[str, Any]]) -> float:

@@ -41,6 +41,11 @@ from skcalib._validation._logits import (
     encode_labels,
     one_column,
 )
+from skcalib._validation._model_classes import (
+    classes_of_model,
+    in_order_of,
+    refuse_other_order,
+)
 from skcalib._validation._multi_label import (
     check_all_known,
     check_indicator,
@@ -104,12 +109,14 @@ __all__ = [
     "check_weight",
     "check_whole",
     "check_width",
+    "classes_of_model",
     "column_names",
     "column_on_host",
     "effective_number",
     "encode_labels",
     "given_back",
     "in_another_order",
+    "in_order_of",
     "is_dask",
     "is_event",
     "is_shares",
@@ -135,6 +142,7 @@ __all__ = [
     "refuse_dask",
     "refuse_index",
     "refuse_masked",
+    "refuse_other_order",
     "rows_of_shares",
     "splits_of",
     "spread_weight",

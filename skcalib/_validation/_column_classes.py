@@ -28,8 +28,8 @@ def classes_of_columns(
     as tables have no other names. A single column holds the scores of its own class
     against the other.
     """
-    names = [_as_text(name) for name in names]
-    label_of = {_as_text(label): label for label in present.tolist()}
+    names = [as_text(name) for name in names]
+    label_of = {as_text(label): label for label in present.tolist()}
     if len(names) == 1:
         return _with_other(names[0], label_of, present)
     numbers = [str(k) for k in range(len(names))]
@@ -85,7 +85,7 @@ def _with_other(
     return np.array([other, label_of[name]], dtype=present.dtype)
 
 
-def _as_text(label: Any) -> str:
+def as_text(label: Any) -> str:
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     return label.decode() if isinstance(label, bytes) else str(label)
@@ -190,7 +190,7 @@ def refuse_index(
     for name, column in zip(names, rows.T, strict=True):
         if not (_INDEX_NAME.fullmatch(str(name)) and _numbers_rows(column)):
             continue
-        if str(name) not in map(_as_text, np.ravel(np.asarray(labels)).tolist()):
+        if str(name) not in map(as_text, np.ravel(np.asarray(labels)).tolist()):
             others = ",".join(str(other) for other in names if other != name)
             others = shorten(others, 200, placeholder=" ...")
             raise ValueError(

@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
 
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
-from skcalib._networks._given import Brief
+from skcalib._networks._given import Brief, Given
 from skcalib._networks._inputs import Inputs, as_rows
 from skcalib._networks._network import open_network
 from skcalib._networks._sharing import portable
@@ -30,6 +30,7 @@ from skcalib._solvers._temperature_search import best_temperature
 from skcalib._validation import (
     check_two_classes,
     check_weight,
+    classes_of_model,
     column_on_host,
     encode_labels,
 )
@@ -344,7 +345,10 @@ class ClampedClassifier(ClassifierMixin, BaseEstimator):
         check_consistent_length(np.empty(inputs.n_samples), y)
         n_classes = None if self.classes is None else len(self.classes)
         n_columns = network.probe(inputs, n_classes, gradient=needs_gradient)
-        self.classes_, codes = encode_labels(self, y, n_columns, self.classes)
+        classes = self.classes
+        if classes is None:
+            classes = classes_of_model(y, Given.of(self.model, self.output).labels)
+        self.classes_, codes = encode_labels(self, y, n_columns, classes)
         weight = check_weight(sample_weight, codes)
         check_two_classes(self, codes, weight, self.classes_)
         check_range(self.feasible_range, inputs)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from skcalib._base import BaseCalibrator
 from skcalib._blocks import is_stored, open_source
-from skcalib._networks._given import perturbs_inputs
+from skcalib._networks._given import Given, perturbs_inputs
 from skcalib._networks._named import NamedRows
 from skcalib._numerics import hash_rows
 from skcalib._onnx._session import open_onnx
@@ -20,10 +20,12 @@ from skcalib._validation import (
     INDEX_ROWS,
     check_calibration_set,
     check_proba_rows,
+    classes_of_model,
     in_another_order,
     logits_from_proba,
     preview,
     refuse_index,
+    refuse_other_order,
 )
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError, UsageError
@@ -93,6 +95,9 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
     if found.inputs is not None:
         names = None
     labels, named = _parse_classes(source.classes, labels)
+    if named is None and names is None:
+        classes = classes_of_model(labels, _named_by(source))
+        named = None if classes is None else classes.tolist()
     if calibrator is not None:
         _check_width(found.logits, calibrator, path)
         _check_labels(source.labels or path, labels, calibrator)
@@ -177,6 +182,7 @@ def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     values, _, names = _read_values(source, True, calibrator.classes_.tolist())
     found = _as_logits(source, values)
     _check_width(found.logits, calibrator, path)
+    refuse_other_order(_named_by(source), calibrator.classes_)
     if names is not None:
         if key is None:
             _refuse_index(path, role, names, found.logits, calibrator.classes_)
@@ -202,6 +208,13 @@ def _as_logits(source: Source, values: Any) -> Values:
     # Row by row; a row that is wrong is told of before any is used.
     rows = values if source.normalise else check_proba_rows(values, blocks=True)
     return Values(open_source(rows).mapped(as_logits))
+
+
+def _named_by(source: Source) -> tuple[Any, ...] | None:
+    """Return the classes by which the model names its columns, if there is one."""
+    if source.model is None:
+        return None
+    return Given.of(str(source.model), source.model_output).labels
 
 
 def _check_width(logits: NDArray[Any], calibrator: BaseCalibrator, path: Path) -> None:

@@ -82,8 +82,9 @@ def calibrate_onnx_model(
         If the network of a `NeuralClamping` is a bare callable, or the calibrator is
         none of skcalib.
     ValueError
-        If the calibrator was fitted for another number of classes, or the calibrated
-        model would not give the probabilities of a `NeuralClamping`.
+        If the calibrator was fitted for another number of classes, or for those that
+        the model names in another order, or the calibrated model would not give the
+        probabilities of a `NeuralClamping`.
 
     See Also
     --------

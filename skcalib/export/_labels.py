@@ -7,6 +7,7 @@ import numpy as np
 
 from skcalib._onnx._graph import (
     CLASSIFIERS,
+    LOOKING_UP,
     PASSING,
     GraphIndex,
     attribute,
@@ -16,9 +17,6 @@ from skcalib._onnx._graph import (
 from skcalib._onnx._readout import Readout
 from skcalib._optional import import_optional
 from skcalib.export._builder import NodeBuilder
-
-# Operators that look up a label by its number, which is their second input.
-_LOOKING_UP = frozenset({"ArrayFeatureExtractor", "Gather"})
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ def _trace(
     while (node := index.producer(tensor)) is not None:
         if operator(node) in PASSING:
             tensor = node.input[0]
-        elif operator(node) in _LOOKING_UP:
+        elif operator(node) in LOOKING_UP:
             tensor = node.input[1]
         else:
             break
@@ -112,7 +110,7 @@ def _trace(
 def _names_classes(index: GraphIndex, chain: list[Any], readout: Readout) -> bool:
     """Whether a label of each class is looked up along the way to the output."""
     for node in chain:
-        table = index.constant(node.input[0]) if operator(node) in _LOOKING_UP else None
+        table = index.constant(node.input[0]) if operator(node) in LOOKING_UP else None
         if table is not None and readout.columns in (None, table.size):
             return True
     return False

@@ -385,3 +385,37 @@ def test_json_is_all_there_is_on_stdout_and_stderr_is_silent(skcalib, logits_fil
     )
     assert json.loads(run.out)["method"] == "auto"
     assert run.err == ""
+
+
+@pytest.mark.parametrize("how", ["--inputs", "--logits"])
+def test_the_order_of_the_classes_is_that_of_the_model(skcalib, tmp_path, how):
+    from named_model import draw_rows, name_classes
+
+    labels = [0, 1, 10, 11, 2, 3, 4, 5, 6, 7, 8, 9]
+    X, weight, columns = draw_rows(len(labels))
+    onnx.save(
+        name_classes(weight, [str(label) for label in labels]), tmp_path / "m.onnx"
+    )
+    rows = X if how == "--inputs" else X @ np.float32(weight)
+    np.savez(tmp_path / "x.npz", **{how[2:]: rows, "y": np.array(labels)[columns]})
+    run = skcalib(
+        "calibrate", "m.onnx", how, "x.npz", "-o", "c.onnx", "-m", "temperature",
+        "--save", "c.json", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert load_calibrator(tmp_path / "c.json").classes_.tolist() == labels
+
+
+def test_a_calibrator_of_another_order_is_not_applied_to_the_model(skcalib, tmp_path):
+    from named_model import draw_rows, name_classes
+
+    X, weight, columns = draw_rows(3)
+    onnx.save(name_classes(weight, ["low", "mid", "high"]), tmp_path / "m.onnx")
+    y = np.array(["low", "mid", "high"])[columns]
+    np.savez(tmp_path / "x.npz", inputs=X, logits=X @ weight, y=y)
+    fit = ("-m", "temperature", "--save", "c.json", *QUICK)
+    assert skcalib("calibrate", "--logits", "x.npz", *fit).code == 0
+    for to, more in (("c.onnx", ()), ("p.npy", ("--inputs", "x.npz"))):
+        run = skcalib("apply", "m.onnx", "--calibrator", "c.json", *more, "-o", to)
+        assert run.code == 1
+        assert "The model names the classes of its columns" in run.err

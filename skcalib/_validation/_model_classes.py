@@ -1,0 +1,44 @@
+"""Columns of scores that the model itself names after classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from skcalib._numerics import distinct
+from skcalib._validation._column_classes import as_text, classes_of_columns, preview
+from skcalib._validation._logits import one_column
+from skcalib._validation._shares import is_shares
+
+
+def classes_of_model(y: Any, labels: Sequence[Any] | None) -> NDArray[Any] | None:
+    """Return the labels by which a model names its columns, as `y` writes them.
+
+    None where it names none, or `y` holds others, such as numbers of columns.
+    """
+    if labels is None or y is None or is_shares(y):
+        return None
+    present, _ = distinct(one_column(y))
+    texts = [as_text(label) for label in labels]
+    if not set(map(as_text, present.tolist())) <= set(texts):
+        return None
+    return classes_of_columns(present, texts)
+
+
+def in_order_of(labels: Sequence[Any] | None, classes: NDArray[Any]) -> bool:
+    """Whether classes are in the order of a model that names the same ones."""
+    if labels is None:
+        return True
+    texts = [as_text(label) for label in labels]
+    others = [as_text(label) for label in classes.tolist()]
+    return texts == others or sorted(texts) != sorted(others)
+
+
+def refuse_other_order(labels: Sequence[Any] | None, classes: NDArray[Any]) -> None:
+    """Refuse a calibrator whose classes are those of a model in another order."""
+    if not in_order_of(labels, classes):
+        raise ValueError(
+            f"The model names the classes of its columns {preview(labels or [])}, "
+            f"and the calibrator was fitted for {preview(classes)}, in this order. Fit "
+            "it with classes=[...] in the order of the model."
+        )
