@@ -40,7 +40,8 @@ class Readout:
     is the number of columns of the scores, where it is known. `made` is what the
     operators between `tensor` and `score` make of logits, and `step` how far apart the
     numbers lie that static quantisation leaves of it. `labels` are those that the model
-    names the columns by, if it does.
+    names the columns by, if it does; `independent` says that each column is the
+    probability of its class by itself, by a sigmoid inside a classifier.
     """
 
     tensor: str
@@ -52,6 +53,7 @@ class Readout:
     made: Meaning = field(default="logits", repr=False)
     step: float = field(default=0.0, repr=False)
     labels: tuple[Any, ...] | None = field(default=None, repr=False)
+    independent: bool = field(default=False, repr=False)
 
     @property
     def meaning(self) -> Meaning:
@@ -189,7 +191,10 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
             if normalised and kind != "logits" and not binary:
                 tensor, kind = score, "proba"
             columns = 2 if binary else None
-            end = replace(end, tensor=tensor, kind=kind, columns=columns)
+            alone = not normalised and _logistic_kind(node) == "proba"
+            end = replace(
+                end, tensor=tensor, kind=kind, columns=columns, independent=alone
+            )
             if kind != "raw":
                 logarithm = operator(node) == "LogSoftmax" and not normalised
                 end = replace(end, made="log_proba" if logarithm else "proba")
@@ -229,9 +234,18 @@ def _read_node(index: GraphIndex, node: Any, tensor: str) -> tuple[str, Kind] | 
             return (found, "logits") if found else (tensor, "proba")
         if applied == "LOGISTIC":
             found = _linear_scores(index, node, binary=True)
-            return (found, "log_odds") if found else (tensor, "raw")
+            return (found, "log_odds") if found else (tensor, _logistic_kind(node))
         return (tensor, "raw")
+    if operator(node) in CLASSIFIERS and _logistic_kind(node) == "proba":
+        return tensor, "proba"
     return None
+
+
+def _logistic_kind(node: Any) -> Kind:
+    """Say what a classifier gives: of several classes maybe a sigmoid for each."""
+    applied = attribute(node, "post_transform", "NONE")
+    is_several = len(class_labels(node)) > 2
+    return "proba" if applied == "LOGISTIC" and is_several else "raw"
 
 
 def _spelt_softmax(index: GraphIndex, node: Any) -> str | None:
@@ -364,8 +378,12 @@ def confirm_readout(
     served = as_columns(score, n_rows, f"The tensor {readout.score!r}")
     readout = replace(readout, columns=served.shape[1])
     values = as_columns(values, n_rows, f"The tensor {readout.tensor!r}")
+    if readout.independent:
+        before = "export it without its post_transform, so that it serves logits"
+        raise _independent(readout, before, "its log-odds are")
     if readout.kind == "log_odds" and values.shape[1] > 1:
-        return _refuse_independent(readout, values.shape[1])
+        before = f"name the tensor before the sigmoid: output={readout.tensor!r}"
+        raise _independent(readout, before, "that holds the log-odds")
     if readout.kind == "raw":
         return replace(readout, kind=_kind_of(readout, values))
     if readout.kind != "proba" and readout.tensor != readout.score:
@@ -401,12 +419,11 @@ def _kind_of(readout: Readout, values: np.ndarray) -> Kind:
     return "proba" if len(values) > 0 and are_proba(values) else "logits"
 
 
-def _refuse_independent(readout: Readout, n_columns: int) -> Readout:
-    raise ModelFormatError(
-        f"The output {readout.output or readout.score!r} holds {n_columns} independent "
-        "sigmoids, whose rows are no distribution over classes. If each sample has "
-        "exactly one class, name the tensor before the sigmoid as the logits: "
-        f"output={readout.tensor!r}. If it may have several, that holds the log-odds "
+def _independent(readout: Readout, before: str, log_odds: str) -> ModelFormatError:
+    return ModelFormatError(
+        f"The output {readout.output or readout.score!r} holds {readout.columns} "
+        "independent sigmoids, whose rows are no distribution over classes. If each "
+        f"sample has exactly one class, {before}. If it may have several, {log_odds} "
         "for a MultiLabelCalibration, which calibrate_onnx_model writes into the model."
     )
 

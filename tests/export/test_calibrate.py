@@ -100,7 +100,7 @@ def linear_classifier(post_transform):
 LEAVES = np.array([[5, 3, 1, 1], [0, 2, 7, 1], [4, 0, 4, 2], [1, 1, 2, 6]]) / 20
 
 
-def forest(leaves=LEAVES, labels=(10, 20, 30, 40)):
+def forest(leaves=LEAVES, labels=(10, 20, 30, 40), post_transform="NONE"):
     # Two stumps on the first two features, with leaf weights for all classes.
     leaf = {"nodes_falsenodeids": 0, "nodes_truenodeids": 0}
     rows = [
@@ -128,7 +128,7 @@ def forest(leaves=LEAVES, labels=(10, 20, 30, 40)):
         class_ids=list(range(n_classes)) * 4,
         class_weights=leaves.ravel().tolist(),
         classlabels_int64s=labels,
-        post_transform="NONE",
+        post_transform=post_transform,
     )
 
 
@@ -707,6 +707,12 @@ def test_something_else_than_a_calibrator_is_refused():
             "shape .* for 42 rows",
         ),
         ([LINEAR, node("Sigmoid", ["z"], ["p"])], PROBA, "4 independent sigmoids"),
+        (
+            [linear_classifier("LOGISTIC")],
+            [info("raw", ["n", K])],
+            "4 independent sigmoids",
+        ),
+        ([forest(post_transform="LOGISTIC")], PROBA, "4 independent sigmoids"),
     ],
 )
 def test_a_model_that_is_no_classifier_is_refused(nodes, outputs, match):
