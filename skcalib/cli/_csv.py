@@ -52,6 +52,7 @@ class CsvTable:
                 "index saved by pandas, write the file with index=False."
             )
         check_names(path, self.names)
+        _check_widths(path, len(first), n_lines)
         self._known = {*self.names, *request.columns}
 
     def column(self, name: str) -> NDArray[Any]:
@@ -112,6 +113,34 @@ def _check_separator(path: Path, first: list[str]) -> None:
                 f"The columns of {path} look as if {name} stood between them. Commas "
                 "are needed there, and points in numbers."
             )
+
+
+def _check_widths(path: Path, n_columns: int, n_first: int) -> None:
+    """Refuse lines of more cells than the first, which spans `n_first` of the file."""
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        is_quoted = False
+        for number, line in enumerate(lines, 1):
+            is_quoted = is_quoted or '"' in line
+            # A comma between quotes separates nothing, nor does one after a line break.
+            if line.count(",") >= n_columns and number > n_first:
+                if not is_quoted:
+                    raise _too_wide(path, number, line.count(",") + 1, n_columns)
+                break
+        else:
+            return
+        lines.seek(0)
+        reader = csv.reader(lines)
+        for row in reader:
+            if len(row) > n_columns:
+                raise _too_wide(path, reader.line_num, len(row), n_columns)
+
+
+def _too_wide(path: Path, number: int, n_cells: int, n_columns: int) -> DataError:
+    return DataError(
+        f"Line {number} of {path} has {n_cells} cells, and the first line {n_columns}. "
+        "Every column needs a name, or none (R: row.names=FALSE); commas in numbers "
+        "have to be points, and text with commas needs quotes."
+    )
 
 
 def _above(first: list[str], second: list[str]) -> bool:

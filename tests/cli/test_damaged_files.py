@@ -7,7 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from skcalib.cli._errors import DataError
+from skcalib.cli._csv import CsvTable
+from skcalib.cli._errors import UNUSABLE, DataError
 from skcalib.cli._readers import read_rows
 from skcalib.cli._rows import Request
 
@@ -230,3 +231,26 @@ def test_a_file_that_unpacks_without_end_is_refused_unread(tmp_path, monkeypatch
     monkeypatch.setattr("skcalib.cli._readers.LARGE", 1000)
     with pytest.raises(DataError, match=r"unpacks from .* bytes, too many"):
         read_rows(path, Request("logits"))
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "n_cells"),
+    [
+        ('"a","b","label"', '"1",0.5,1.5,"a"', 4),  # write.table of R
+        ("a,b,label", "0,5,1,5,a", 5),
+        ("a,b,label", "0.5,1.5,a, or b", 4),
+    ],
+)
+def test_a_line_of_more_cells_than_columns_is_refused(
+    refused, tmp_path, header, row, n_cells
+):
+    (tmp_path / "t.csv").write_text(f"{header}\n0.1,0.2,a\n{row}\n")
+    message = refused(UNUSABLE, "evaluate", "--logits", "t.csv")
+    assert f"Line 3 of t.csv has {n_cells} cells, and the first line 3" in message
+
+
+def test_commas_between_quotes_are_no_cells_of_their_own(tmp_path):
+    text = 'a,"b\n,,,",label\n0.1,0.2,"x,\ny,,,,z"\n\n0.3,0.4,b\n'
+    (tmp_path / "t.csv").write_text(text)
+    rows = CsvTable(tmp_path / "t.csv", Request("logits", None, None)).matrix(["a"])
+    assert rows.tolist() == [[0.1], [0.3]]
