@@ -1,7 +1,8 @@
 """Columns that are named after classes, and columns that are no classes at all."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import product
 from textwrap import shorten
 from typing import Any
 
@@ -14,6 +15,7 @@ _INDEX_NAME = re.compile(
     r"|(.*[ _.-])?(id|idx|index|number)|(row|sample|image|record|item|user)id",
     re.IGNORECASE,
 )
+_POINT_ZERO = re.compile(r"(?<=\d)\.0*$")
 # Labels of which the larger is the positive one; True equals 1.
 WITH_A_POSITIVE = ([0, 1], [-1, 1])
 
@@ -25,18 +27,22 @@ def classes_of_columns(
 
     `present` are the labels that occur, sorted. All of them must be names of columns,
     or none; a column whose label never occurs is normal. Labels are compared as text,
-    as tables have no other names. A single column holds the scores of its own class
-    against the other.
+    as tables have no other names; what all names begin or end with is left out where
+    the rest are the labels. A single column holds the scores of its own class against
+    the other.
     """
     names = [as_text(name) for name in names]
     label_of = {as_text(label): label for label in present.tolist()}
     if len(names) == 1:
         return _with_other(names[0], label_of, present)
+    names = _bare(names, label_of.keys(), present)
     numbers = [str(k) for k in range(len(names))]
     known = set(names)
     found = [label for text, label in label_of.items() if text in known]
     missing = [label for text, label in label_of.items() if text not in known]
-    if names == numbers or not found:  # Columns that were numbered, not named.
+    is_text = present.dtype.kind not in "iu" and label_of.keys() == known
+    # Columns that were numbered, not named.
+    if not found or (names == numbers and not is_text):
         return None
     if missing:
         raise ValueError(
@@ -68,11 +74,43 @@ def in_another_order(names: Sequence[Any], classes: NDArray[Any]) -> bool:
     they are those of all classes.
     """
     texts, known = [[str(name) for name in of] for of in (names, classes.tolist())]
+    if not set(texts) & set(known):
+        known = [as_text(label) for label in classes.tolist()]
+        texts = _bare(texts, known, classes)
     numbers = [str(k) for k in range(len(texts))]
     if texts == numbers and set(texts) != set(known):
         return False
     pairs = zip(texts, known[-len(texts) :], strict=False)
     return any(name != label and name in known for name, label in pairs)
+
+
+def _bare(
+    names: list[str], labels: Collection[str], classes: NDArray[Any]
+) -> list[str]:
+    """Return what tells names apart, where that are all labels or all numbers.
+
+    That is what is left without a common beginning and end, up to a sign such as _ or
+    a bracket; 1.0 is the number 1, and of bool labels 1 is True.
+    """
+    wanted = set(labels)
+    if len(names) < 2 or wanted & set(names):
+        return names
+    numbers = {str(k) for k in range(len(names))}
+    read = {"0": "False", "1": "True"} if classes.dtype.kind == "b" else {}
+    for i, j in product(_cuts(names), _cuts([name[::-1] for name in names])):
+        rest = [_POINT_ZERO.sub("", name[i : len(name) - j]) for name in names]
+        rest = [read.get(name, name) for name in rest]
+        if wanted <= set(rest) and set(rest) in (wanted, numbers):
+            return rest
+    return names
+
+
+def _cuts(names: list[str]) -> list[int]:
+    """Return the lengths of common beginnings that end in a sign; 0 is the first."""
+    first, last = min(names), max(names)
+    pairs = enumerate(zip(first, last, strict=False))
+    length = next((k for k, (a, b) in pairs if a != b), len(first))
+    return [k for k in range(length + 1) if k == 0 or not first[k - 1].isalnum()]
 
 
 def _with_other(

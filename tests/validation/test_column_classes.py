@@ -14,6 +14,7 @@ from skcalib import (
     TemperatureScaling,
     logits_from_proba,
 )
+from skcalib._validation import in_another_order
 from skcalib.exceptions import AbsentClassWarning
 from skcalib.metrics import (
     calibration_report,
@@ -276,3 +277,33 @@ def test_classes_with_names_of_indices_are_classes():
     rng = np.random.default_rng(0)
     X = pandas.DataFrame({"id": rng.normal(size=50), "en": rng.normal(size=50)})
     assert PlattScaling().fit(X, np.arange(50) % 2).classes_.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["logit_c", "logit_a", "logit_b"], ["c", "a", "b"]),
+        (["class_2", "class_0", "class_1"], [2, 0, 1]),
+        (["p(2)", "p(0)", "p(1)"], [2, 0, 1]),
+        (["2.0", "0.0", "1.0"], [2, 0, 1]),
+        (["1.0", "0.0"], [1, 0]),
+        (["1", "0"], [True, False]),
+        (["class_1", "class_0"], [True, False]),
+        ([str(k) for k in range(11)], [str(k) for k in range(11)]),
+    ],
+)
+def test_what_all_names_share_does_not_hide_the_classes(
+    draw_calibration_set, names, labels
+):
+    logits, y = draw_calibration_set(n_classes=len(names))
+    ts = TemperatureScaling().fit(as_pandas(logits, names), np.array(labels)[y])
+    assert ts.classes_.tolist() == labels
+    assert in_another_order(names, np.array(sorted(labels))) == (names != sorted(names))
+
+
+@pytest.mark.parametrize("names", [["p0", "p2", "p1"], ["x_1", "x_2", "x_3"]])
+def test_other_names_leave_numbers_of_columns_what_they_are(calibration_set, names):
+    logits, y = calibration_set
+    few = y < 2
+    ts = TemperatureScaling().fit(as_pandas(logits[few][:, :3], names), y[few])
+    assert ts.classes_.tolist() == [0, 1, 2]
