@@ -170,14 +170,17 @@ def _of_options(given: dict[str, Any]) -> tuple[float, bool]:
         options = list(logprobs)
     if options is not None and not isinstance(options, list):
         raise ValueError(f"options is {options!r:.60}; a list is needed.")
-    if names_twice(map(str, options or [])):
+    texts = [*map(str, options or [])]
+    if names_twice(texts):
         raise ValueError(f"options is {options!r:.60}, which names one twice.")
     if isinstance(logprobs, Mapping):
-        logits = logits_of_options(logprobs, list(map(str, options or [])))
+        logits = logits_of_options(logprobs, texts)
     else:
         logits = _listed(logprobs, options)
     if options is not None and answer in options:
         right = options.index(answer)
+    elif str(answer) in texts:
+        right = texts.index(str(answer))
     elif type(answer) is int and 0 <= answer < len(logits):
         right = answer
     else:

@@ -196,3 +196,13 @@ def test_an_empty_file_and_another_source_are_refused(refused, tmp_path):
     logits = tmp_path / "logits.npy"
     told = refused(2, "evaluate", "--jsonl", path, "--logits", logits)
     assert "pass no other file" in told
+
+
+@pytest.mark.parametrize("options", [["1", "2", "3"], [1, 2, 3]])
+def test_an_answer_that_is_the_name_of_an_option_is_no_position(
+    skcalib, tmp_path, options
+):
+    line = {"options": options, "logprobs": [-0.1, -3, -4], "answer": 1}
+    (tmp_path / "a.jsonl").write_text((json.dumps(line) + "\n") * 20)
+    run = skcalib("evaluate", "--jsonl", "a.jsonl", "--json")
+    assert run.json["types"]["all"]["accuracy"] == 1
