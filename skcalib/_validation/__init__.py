@@ -1,8 +1,10 @@
 """Checks of user input, with errors that say what came and what is needed."""
 
 from skcalib._validation._column_classes import (
+    BOTH,
     both_of_bool,
     in_another_order,
+    like_known,
     preview,
     refuse_index,
 )
@@ -82,6 +84,7 @@ from skcalib._validation._top_logprobs import (
 from skcalib._validation._whole import check_whole
 
 __all__ = [
+    "BOTH",
     "INDEX_ROWS",
     "Batch",
     "Rows",
@@ -123,6 +126,7 @@ __all__ = [
     "is_standard",
     "is_tensor",
     "label_names",
+    "like_known",
     "like_options",
     "log_odds_of",
     "log_proba_rows",

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skcalib._numerics import distinct
+
 # What an index is called that was saved as a column.
 _INDEX_NAME = re.compile(
     r"unnamed.*|__index_level_\d+__|level_\d+|#|no\.?|nr\.?|rows?|row_?names?"
@@ -16,6 +18,7 @@ _INDEX_NAME = re.compile(
     re.IGNORECASE,
 )
 _POINT_ZERO = re.compile(r"(?<=\d)\.0*$")
+BOTH = np.array([False, True])
 # Labels of which the larger is the positive one; True equals 1.
 WITH_A_POSITIVE = ([0, 1], [-1, 1])
 
@@ -84,6 +87,21 @@ def in_another_order(names: Sequence[Any], classes: NDArray[Any]) -> bool:
     return any(name != label and name in known for name, label in pairs)
 
 
+def like_known(labels: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as the known ones are written, where all are these as text.
+
+    A file of the labels 1 and 2 alone is read as numbers though others are text.
+    """
+    if labels.dtype.kind == known.dtype.kind or labels.ndim != 1:
+        return labels
+    present, codes = distinct(labels)
+    label_of = {as_text(label): label for label in known.tolist()}
+    texts = [as_text(label) for label in present.tolist()]
+    if not texts or not label_of.keys() >= set(texts):
+        return labels
+    return np.array([label_of[text] for text in texts], dtype=known.dtype)[codes]
+
+
 def _bare(
     names: list[str], labels: Collection[str], classes: NDArray[Any]
 ) -> list[str]:
@@ -149,7 +167,7 @@ def both_of_bool(y: NDArray[Any]) -> NDArray[Any]:
 
     Others are returned as they are. Only a single column says that there are two.
     """
-    return np.array([False, True]) if y.dtype.kind == "b" else y
+    return BOTH if y.dtype.kind == "b" else y
 
 
 def positive_column(

@@ -13,9 +13,11 @@ from skcalib._files import check_target, text_file, write_together
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
 from skcalib._validation import (
+    BOTH,
     check_proba_rows,
     encode_labels,
     in_another_order,
+    like_known,
     refuse_index,
 )
 from skcalib.cli._errors import DataError, UsageError
@@ -98,9 +100,17 @@ class Read:
             given = np.array([name.strip() for name in named.split(",")])
             if self.labels.dtype.kind in "iu":
                 given = given.astype(self.labels.dtype)
+            if self.labels.dtype.kind == "b":
+                given = like_known(given, BOTH)
         return encode_labels(
             "monitor", self.labels, self.proba.shape[1], given, self.names
         )[0]
+
+    def follow(self, monitor: CalibrationMonitor) -> None:
+        """Write labels and groups as the state does, where their text is the same."""
+        self.labels = like_known(self.labels, monitor.classes_)
+        if self.groups is not None and monitor.groups is not None:
+            self.groups = like_known(self.groups, np.array(monitor.groups))
 
     def check_columns(self, classes: NDArray[Any]) -> None:
         """Refuse columns that are named after the classes in another order."""
@@ -135,6 +145,7 @@ def run_monitor(
             classes = read.classes(batch.classes)
             monitor = CalibrationMonitor(classes=classes, groups=groups, **settings)
         else:
+            read.follow(monitor)
             read.check_columns(monitor.classes_)
             _check_classes(monitor, batch.classes)
         monitor.update(

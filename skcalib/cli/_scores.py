@@ -17,11 +17,13 @@ from skcalib._networks._named import NamedRows
 from skcalib._numerics import hash_rows
 from skcalib._onnx._session import open_onnx
 from skcalib._validation import (
+    BOTH,
     INDEX_ROWS,
     check_calibration_set,
     check_proba_rows,
     classes_of_model,
     in_another_order,
+    like_known,
     logits_from_proba,
     preview,
     refuse_index,
@@ -90,7 +92,8 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
     With a `calibrator` the classes have to be those it was fitted for.
     """
     role, path, key = source.values
-    values, labels, names = _read_labelled(source)
+    known = [] if calibrator is None else calibrator.classes_.tolist()
+    values, labels, names = _read_labelled(source, known)
     found = _as_logits(source, values)
     if found.inputs is not None:
         names = None
@@ -99,6 +102,7 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
         classes = classes_of_model(labels, _named_by(source))
         named = None if classes is None else classes.tolist()
     if calibrator is not None:
+        labels = like_known(labels, calibrator.classes_)
         _check_width(found.logits, calibrator, path)
         _check_labels(source.labels or path, labels, calibrator)
         if named is None and names is None:
@@ -124,13 +128,17 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
 
 
 def _read_labelled(
-    source: Labelled,
+    source: Labelled, known: Sequence[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], list[str] | None]:
-    """Return values, their labels, and the names of the columns in a table."""
+    """Return values, their labels, and the names of the columns in a table.
+
+    A calibrator has the `known` classes.
+    """
     _, path, _ = source.values
-    values, labels, names = _read_values(source, source.labels is None)
+    values, labels, names = _read_values(source, source.labels is None, known)
     if source.labels is not None:
-        labels = read_labels(source.labels, source.labels_key, names)
+        spelt = [*(names or []), *map(str, known)]
+        labels = read_labels(source.labels, source.labels_key, spelt)
     if labels is None:
         raise DataError(
             f"No labels found in {path}. Name the array or column with --labels-key, "
@@ -279,6 +287,8 @@ def _parse_classes(
     if text is None:
         return labels, None
     names: list[Any] = [name.strip() for name in text.split(",")]
+    if labels.dtype.kind == "b":
+        return labels, like_known(np.array(names), BOTH).tolist()
     if labels.dtype.kind not in "iu":
         return labels, names
     try:

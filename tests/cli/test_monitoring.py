@@ -199,3 +199,27 @@ def test_classes_in_another_order_than_those_of_the_state_are_refused(skcalib, b
     assert refused.code == USAGE
     assert "not those of the state, 0,1,2" in " ".join(refused.err.split())
     assert skcalib("monitor", "state.json", "--json").json["n_rows"] == 600
+
+
+def test_labels_and_groups_of_a_batch_are_read_as_the_state_names_them(
+    skcalib, tmp_path
+):
+    y, proba = draw_stream(np.random.default_rng(0), 300, 3)
+    names = np.array(["1", "2", "2b"])
+    for name, kept in {"first": y < 3, "next": y < 2}.items():
+        lines = ["1,2,2b,label,group"]
+        for row, k in zip(proba[kept].tolist(), y[kept], strict=True):
+            lines.append(",".join([*map(repr, row), names[k], names[k]]))
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines))
+    for name in ("first", "next"):
+        keys = ("--proba-key", "1,2,2b", "--groups-key", "group")
+        run = skcalib("monitor", "s.json", "--proba", f"{name}.csv", *keys, "--json")
+        assert run.code in (0, ALARM), run.err
+    assert run.json["n_rows"] == 300 + (y < 2).sum()
+
+
+def test_classes_of_bool_labels_are_named_by_their_text(skcalib, tmp_path):
+    y, proba = draw_stream(np.random.default_rng(0), 300, 2)
+    np.savez(tmp_path / "b.npz", proba=proba, y=y == 1)
+    run = skcalib("monitor", "s.json", "--proba", "b.npz", "--classes", "False,True")
+    assert run.code in (0, ALARM), run.err

@@ -503,3 +503,31 @@ def test_one_process_saves_and_another_applies(logits_file, tmp_path):
     run("apply", *logits, "--calibrator", "c.json", "-o", "p.npy")
     expected = package.load(tmp_path / "c.json").predict_proba(load(logits_file)[0])
     assert_array_equal(np.load(tmp_path / "p.npy"), expected)
+
+
+def test_a_file_of_some_classes_is_read_as_the_calibrator_names_them(
+    skcalib, draw_calibration_set, tmp_path
+):
+    logits, y = draw_calibration_set(n_classes=3)
+    names = np.array(["01", "2", "2b"])
+    for name, kept in {"all": y < 3, "few": y < 2}.items():
+        np.save(tmp_path / f"{name}.npy", logits[kept])
+        (tmp_path / f"{name}.csv").write_text("label\n" + "\n".join(names[y[kept]]))
+    fit = ("-m", "temperature", "--save", "c.json", *QUICK)
+    run = skcalib("calibrate", "--logits", "all.npy", "--labels", "all.csv", *fit)
+    assert run.code == 0, run.err
+    judge = ("evaluate", "--calibrator", "c.json", "--logits", "few.npy")
+    run = skcalib(*judge, "--labels", "few.csv", *QUICK)
+    assert run.code == 0, run.err
+
+
+def test_text_and_options_name_bool_classes(skcalib, draw_calibration_set, tmp_path):
+    logits, y = draw_calibration_set(n_classes=2)
+    np.savez(tmp_path / "b.npz", logits=logits, y=y == 1)
+    (tmp_path / "y.csv").write_text("label\n" + "\n".join(map(str, y == 1)))
+    fit = ("--classes", "False,True", "-m", "temperature", "--save", "c.json", *QUICK)
+    run = skcalib("calibrate", "--logits", "b.npz", *fit)
+    assert run.code == 0, run.err
+    judge = ("evaluate", "--calibrator", "c.json", "--logits", "b.npz")
+    run = skcalib(*judge, "--labels", "y.csv", *QUICK)
+    assert run.code == 0, run.err
