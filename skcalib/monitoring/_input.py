@@ -83,6 +83,16 @@ def known_classes(monitor: Any, default: Any = None) -> Any:
     return default
 
 
+def check_map(calibrator: Any) -> None:
+    """Refuse a calibrator that maps logits together with features or groups."""
+    if calibrator is not None and not hasattr(calibrator, "calibration_map"):
+        raise TypeError(
+            f"{type(calibrator).__name__} has no map from logits alone, by which a "
+            "monitor knows its calibrator and recalibrates it. Leave it out: "
+            "CalibrationMonitor(classes=calibrator.classes_) watches what it serves."
+        )
+
+
 def check_order(names: list[Any] | None, classes: Any) -> None:
     """Refuse columns that are named after the classes in another order."""
     known = [str(label) for label in np.asarray(classes).tolist()]

@@ -23,6 +23,7 @@ from skcalib.monitoring._alarm import HasAlarm
 from skcalib.monitoring._evidence import over_groups, over_streams
 from skcalib.monitoring._input import (
     check_begun,
+    check_map,
     check_position,
     check_rows,
     group_names,
@@ -53,7 +54,8 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
     ----------
     calibrator : estimator, default=None
         The fitted calibrator whose probabilities are served. It is not needed to watch;
-        with it, `recalibrate` returns a calibrator of the same logits.
+        with it, `recalibrate` returns a calibrator of the same logits. It has to map
+        logits alone: one that takes groups or features is left out.
 
     alpha : float, default=0.05
         Largest probability of an alarm, ever, while the probabilities are calibrated.
@@ -427,6 +429,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         return math.log(1 / self.alpha)
 
     def _begin(self, classes: NDArray[Any]) -> None:
+        check_map(self.calibrator)
         self.classes_ = np.asarray(classes)
         n_classes = self.classes_.shape[0]
         n_subjects = 1 + (0 if self.groups is None else len(group_names(self)))

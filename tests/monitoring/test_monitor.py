@@ -496,3 +496,17 @@ def test_bool_labels_beside_one_column_may_lack_a_class_at_first(value):
     assert monitor.classes_.tolist() == [False, True]
     monitor.update([not value, value], [0.4, 0.5]).update(value, 0.5)
     assert monitor.n_rows_ == 5
+
+
+def test_a_calibrator_that_takes_groups_is_refused_before_rows_are_seen():
+    logits, y = make_logits(600, 3, random_state=0)
+    groups = np.arange(600) % 2
+    served = skcalib.GroupCalibration(TemperatureScaling()).fit(
+        logits, y, groups=groups
+    )
+    proba = served.predict_proba(logits, groups=groups)
+    monitor = CalibrationMonitor(served)
+    with pytest.raises(TypeError, match="GroupCalibration has no map from logits"):
+        monitor.update(y, proba)
+    state = CalibrationMonitor(classes=served.classes_).update(y, proba).to_dict()
+    assert state["n_rows"] == 600
