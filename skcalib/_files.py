@@ -40,6 +40,26 @@ def write_together(contents: Mapping[Path, Callable[[Path], object]]) -> None:
                 os.unlink(temporary)
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process works in a folder; where nothing can lock it, go on.
+
+    Nothing stays behind: the system lets go of the lock when a process ends.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has none.
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # Some network file systems refuse.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def text_file(text: str) -> Callable[[Path], object]:
     """Return what writes a text, for `write_together`."""
     return partial(Path.write_text, data=text, encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._files import check_target, text_file, write_together
+from skcalib._files import check_target, one_at_a_time, text_file, write_together
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
 from skcalib._validation import (
@@ -133,6 +133,26 @@ def run_monitor(
 ) -> MonitorReport:
     """Add a batch, or other states, to the state in a file, which may be new."""
     _check_apart(state, batch, merge, report, prometheus)
+    with one_at_a_time(state.resolve().parent):
+        before = _content(state)
+        monitor = _advanced(state, batch, merge, settings)
+        if _content(state) != before:
+            raise DataError(
+                f"{state} was written by another run in the meantime, and is left as "
+                "it is. Run this one again."
+            )
+        _write(monitor, state, report, prometheus)
+    return monitor.report()
+
+
+def _content(state: Path) -> bytes | None:
+    return state.read_bytes() if state.is_file() else None
+
+
+def _advanced(
+    state: Path, batch: Batch, merge: list[Path], settings: dict[str, Any]
+) -> CalibrationMonitor:
+    """Return the monitor of a state, which may be new, with a batch or other states."""
     monitor = _read_state(state) if state.exists() else None
     if monitor is not None:
         _check_settings(monitor, settings)
@@ -162,8 +182,7 @@ def run_monitor(
         raise UsageError(
             f"There is no state {state} yet. Begin one with --proba, or --merge states."
         )
-    _write(monitor, state, report, prometheus)
-    return monitor.report()
+    return monitor
 
 
 def _check_apart(

@@ -1,8 +1,12 @@
 import json
+import time
+from threading import Thread
 
 import numpy as np
 import pytest
 from streams import draw_stream
+
+from skcalib.cli import _monitoring
 
 UNUSABLE, USAGE, ALARM = 1, 2, 3
 
@@ -223,3 +227,45 @@ def test_classes_of_bool_labels_are_named_by_their_text(skcalib, tmp_path):
     np.savez(tmp_path / "b.npz", proba=proba, y=y == 1)
     run = skcalib("monitor", "s.json", "--proba", "b.npz", "--classes", "False,True")
     assert run.code in (0, ALARM), run.err
+
+
+def slowly(monkeypatch, then):
+    """Let a run read the state, and do something before it goes on."""
+    read = _monitoring._read_state
+
+    def read_and_then(path):
+        state = read(path)
+        then(path)
+        return state
+
+    monkeypatch.setattr(_monitoring, "_read_state", read_and_then)
+
+
+def test_of_two_runs_at_once_both_are_counted(skcalib, batches, monkeypatch):
+    pytest.importorskip("fcntl")
+    assert skcalib("monitor", "state.json", "--proba", "calm.npz").code == 0
+    slowly(monkeypatch, lambda path: time.sleep(0.5))
+    state = batches / "state.json"
+    runs = [
+        Thread(
+            target=_monitoring.run_monitor,
+            args=(state, _monitoring.Batch(proba=batches / name), [], {}, None, None),
+        )
+        for name in ("sharp.npz", "more.npz")
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert json.loads(state.read_text())["n_rows"] == 1800
+    assert not [path for path in batches.iterdir() if path.name.startswith(".")]
+
+
+def test_a_state_that_moved_meanwhile_is_not_written_over(
+    skcalib, refused, batches, monkeypatch
+):
+    assert skcalib("monitor", "state.json", "--proba", "calm.npz").code == 0
+    slowly(monkeypatch, lambda path: path.write_text("moved"))
+    message = refused(UNUSABLE, "monitor", "state.json", "--proba", "sharp.npz")
+    assert "state.json was written by another run in the meantime" in message
+    assert (batches / "state.json").read_text() == "moved"
