@@ -191,6 +191,29 @@ def split_by_mass(sums: BinStats, weight: Floats, n_bins: int) -> BinStats:
     )
 
 
+def whole_run_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinStats:
+    """Sum over bins of equal mass, each run of equal scores whole in one of them.
+
+    What chance adds to a bin can be told from its accuracy only where its hits are not
+    shared with another.
+    """
+    sums = cumulate(ranked, weight)
+    index = bins_of_runs(sums, n_bins)
+    return BinStats(
+        *(
+            sum_by_index(index, np.diff(values), n_bins)
+            for values in (sums.weight, sums.confidence, sums.hit)
+        )
+    )
+
+
+def bins_of_runs(sums: BinStats, n_bins: int) -> NDArray[np.intp]:
+    """Bin of equal mass that holds the middle of each run, of cumulated sums."""
+    middle = (sums.weight[1:] + sums.weight[:-1]) / 2
+    place = middle / sums.weight[-1] * n_bins
+    return np.minimum(place, n_bins - 1).astype(np.intp)
+
+
 def is_whole(weight: Floats) -> bool:
     """Whether all weights are whole numbers: numbers of repetitions."""
     return np.array_equal(weight, np.rint(weight))

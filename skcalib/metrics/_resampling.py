@@ -21,6 +21,7 @@ from skcalib.metrics._bins import (
     BinStats,
     Floats,
     RankedScores,
+    bins_of_runs,
     cumulate,
     rank_scores,
     ranked_bin_stats,
@@ -200,8 +201,7 @@ def residual_sums(
     Rows of equal confidence are all in the bin that holds the middle of them.
     """
     sums = cumulate(ranked, weight)
-    middle = (sums.weight[1:] + sums.weight[:-1]) / 2
-    index = np.minimum(middle / sums.weight[-1] * n_bins, n_bins - 1).astype(np.intp)
+    index = bins_of_runs(sums, n_bins)
     confidence = ranked.confidence[ranked.ends]
     n_rows, n_hits = np.diff(sums.weight), np.diff(sums.hit)
     squares = n_hits * (1 - 2 * confidence) + n_rows * confidence**2

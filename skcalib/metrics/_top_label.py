@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from skcalib._validation import check_top_label, check_whole, is_dask
-from skcalib.metrics._bins import BinStats, top_label_stats
+from skcalib.metrics._bins import (
+    BinStats,
+    rank_scores,
+    top_label_stats,
+    whole_run_stats,
+)
 from skcalib.metrics._chunks import accumulate
 
 
@@ -326,7 +331,8 @@ def root_mean_squared_calibration_error(
     -----
     Without the correction, finite samples make a calibrated classifier look worse
     the more bins there are. Bins of at most one row have no variance estimate; their
-    squared gap counts as it is.
+    squared gap counts as it is. For the correction, rows of equal confidence are never
+    separated: of equal mass, all are in the bin that holds the middle of them.
 
     References
     ----------
@@ -354,7 +360,11 @@ def root_mean_squared_calibration_error(
         )
     if strategy is None:
         strategy = "quantile" if debiased else "uniform"
-    stats = top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
+    if debiased and strategy == "quantile":
+        ranked = rank_scores(*rows[:2])
+        stats = whole_run_stats(ranked, rows[2][ranked.order], n_bins)
+    else:
+        stats = top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
     return root_mean_squared_gap(stats, debiased=debiased)
 
 

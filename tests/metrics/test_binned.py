@@ -152,6 +152,27 @@ def test_debiasing_removes_the_bias_of_many_bins():
     assert np.mean(plain) > 0.025
 
 
+def test_debiasing_takes_rows_of_equal_confidence_for_one_bin():
+    hit = np.arange(300) < 270
+    error = root_mean_squared_calibration_error(
+        hit, np.full(300, 0.95), pos_label="event", debiased=True
+    )
+    assert error**2 == pytest.approx(0.05**2 - 0.9 * 0.1 / 299)
+
+
+def test_debiasing_removes_no_more_than_the_bias_of_few_confidences():
+    rng = np.random.default_rng(0)
+    squared = []
+    for _ in range(300):
+        confidence = rng.choice([0.6, 0.8, 0.9], 500)
+        hit = rng.random(500) < confidence - 0.1
+        error = root_mean_squared_calibration_error(
+            hit, confidence, pos_label="event", debiased=True
+        )
+        squared.append(error**2)
+    assert np.mean(squared) == pytest.approx(0.01, abs=0.001)
+
+
 def test_debiasing_needs_two_rows_a_bin():
     y, proba = draw(n=15)
     with pytest.raises(ValueError, match="total weight of 15 over 15 bins"):
