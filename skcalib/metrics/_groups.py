@@ -7,12 +7,18 @@ one, with one degree of freedom less. A group whose few rows all went alike is n
 to be known exactly. Where all weights are whole, a group has as many rows as they add
 up to; else as many as they amount to, whatever their scale (Kish's effective number).
 
+Of a gap that is the same for all rows, and an accuracy a, the variance of a row is
+a (1 - a) less the variance of the confidences. A sure group with few errors may have an
+accuracy of more errors, whose variance is larger: an interval also holds the gaps that
+are near by their own variance. Of one confidence this is Wilson's interval.
+
 Groups share no rows, so that their gaps are independent, and Sidak's correction is
 exact: intervals of the level (1 - alpha)^(1/G) hold together with 1 - alpha, and of the
 smallest of G p-values, 1 - (1 - p)^G is a p-value. Whether groups differ from one
 another is Cochran's Q: gaps about their mean weighted by precision, chi-square with
-G - 1 degrees of freedom. Quantiles are Student's, of as many degrees of freedom as a
-group has rows less one.
+G - 1 degrees of freedom. The variances are those of groups that have this mean gap,
+lest groups of few errors by chance weigh most. Quantiles are Student's, of as many
+degrees of freedom as a group has rows less one.
 """
 
 from __future__ import annotations
@@ -34,6 +40,8 @@ from skcalib.metrics._bins import Floats, check_level, is_whole, sum_by_index
 
 # Variance of a row below which a gap counts as known.
 LEAST = 1e-12
+# After as many, the common gap and the variances that follow from it agree.
+STEPS = 20
 _COLUMNS = ("weight", "accuracy", "confidence", "gap", "low", "high", "pvalue")
 
 
@@ -189,9 +197,11 @@ def compare_groups(
 
     Notes
     -----
-    The intervals are those of means, by Student's t; of groups of a few rows take them
-    as rough. Over- and under-confidence within one group may cancel: the expected
-    calibration error of its rows shows that.
+    The intervals are those of means, by Student's t, and of proportions, by Wilson's
+    score, whichever reaches further. Where groups are sure or calibrated, they hold
+    more often than they say; of groups of a few rows take them as rough. Over- and
+    under-confidence within one group may cancel: the expected calibration error of its
+    rows shows that.
 
     Examples
     --------
@@ -211,28 +221,85 @@ def compare_groups(
     names, number = np.unique(
         check_groups(groups, confidence.size), return_inverse=True
     )
-    total, rows, accuracy, mean, error = _moments(
-        confidence, hit, weight, number, names
-    )
-    gap, freedom, n_groups = mean - accuracy, np.maximum(rows - 1, 1), names.size
-    pvalue = np.asarray(2 * student.sf(np.abs(gap) / error, freedom))
-    half = student.isf((1 - confidence_level ** (1 / n_groups)) / 2, freedom) * error
-    middle = (gap / error**2).sum() / (1 / error**2).sum()
-    spread = float((((gap - middle) / error) ** 2).sum())
+    found = _moments(confidence, hit, weight, number, names)
+    n_groups, freedom = names.size, np.maximum(found.rows - 1, 1)
+    pvalue = np.asarray(2 * student.sf(np.abs(found.gap) / found.error, freedom))
+    tail = (1 - confidence_level ** (1 / n_groups)) / 2
+    reach = np.asarray(student.isf(tail, freedom))
+    low, high = found.interval(reach)
+    spread = found.spread()
     return GroupComparison(
         # Of a date of nanoseconds tolist makes a number.
         groups=list(names) if names.dtype.kind == "M" else names.tolist(),
-        weight=total,
-        accuracy=accuracy,
-        confidence=mean,
-        gap=gap,
-        low=gap - half,
-        high=gap + half,
+        weight=found.weight,
+        accuracy=found.accuracy,
+        confidence=found.confidence,
+        gap=found.gap,
+        low=low,
+        high=high,
         pvalue=pvalue,
         pvalue_any=float(-np.expm1(xlog1py(n_groups, -pvalue.min()))),
         pvalue_equal=float(chi2.sf(spread, n_groups - 1)) if n_groups > 1 else 1.0,
         confidence_level=float(confidence_level),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Moments:
+    """Means of the rows of each group, and variances.
+
+    Those of the gap of a row if the group is `calibrated`, and as `observed`; its `own`
+    of the confidence.
+    """
+
+    weight: Floats
+    rows: Floats
+    accuracy: Floats
+    confidence: Floats
+    calibrated: Floats
+    observed: Floats
+    own: Floats
+
+    @property
+    def gap(self) -> Floats:
+        return self.confidence - self.accuracy
+
+    @property
+    def error(self) -> Floats:
+        """Standard error of the gap."""
+        variance = np.maximum(self.calibrated, self.observed)
+        # Where all are sure and right there is none.
+        return np.sqrt(np.maximum(variance, LEAST) / self.rows)
+
+    def interval(self, reach: Floats) -> tuple[Floats, Floats]:
+        """Return the ends of the gaps that are at most `reach` errors away.
+
+        The errors are that of the gap found, and that of each accuracy a: solved is
+        (accuracy - a)^2 = reach^2 (a (1 - a) - own) / rows.
+        """
+        square, total = reach**2, self.rows + reach**2
+        hits = self.accuracy * (1 - self.accuracy)
+        inner = self.rows * hits + square / 4 - total * self.own
+        half = reach * np.sqrt(np.maximum(inner, 0)) / total
+        middle = self.confidence - (self.rows * self.accuracy + square / 2) / total
+        plain = reach * self.error
+        return (
+            np.minimum(self.gap - plain, middle - half),
+            np.maximum(self.gap + plain, middle + half),
+        )
+
+    def spread(self) -> float:
+        """Return Cochran's Q, with the variances of groups that have one gap."""
+        precision = self.rows
+        hits = self.accuracy * (1 - self.accuracy)
+        rest = np.maximum(self.observed - hits, -self.own)
+        for _ in range(STEPS):
+            middle = np.average(self.gap, weights=precision)
+            accuracy = np.clip(self.confidence - middle, 0, 1)
+            variance = np.maximum(accuracy * (1 - accuracy) + rest, self.calibrated)
+            precision = self.rows / np.maximum(variance, LEAST)
+        away = self.gap - np.average(self.gap, weights=precision)
+        return float(precision @ away**2)
 
 
 def _moments(
@@ -241,8 +308,7 @@ def _moments(
     weight: Floats,
     number: NDArray[np.intp],
     names: NDArray[Any],
-) -> tuple[Floats, Floats, Floats, Floats, Floats]:
-    """Return weight, rows, accuracy, mean confidence, and the error of their gap."""
+) -> _Moments:
     total = sum_by_index(number, weight, names.size)
     if not total.all():
         empty = names.tolist()[int((total == 0).argmax())]
@@ -254,9 +320,13 @@ def _moments(
     squares = sum_by_index(number, weight**2, names.size)
     rows = total if is_whole(weight) else total * (total / squares)
     accuracy, mean = mean_of(hit), mean_of(confidence)
-    about = confidence - hit - (mean - accuracy)[number]
-    observed = mean_of(about**2) * rows / np.maximum(rows - 1, 1)
-    variance = np.maximum(observed, mean_of(confidence * (1 - confidence)))
-    # Where all are sure and right there is none; the interval is then a point.
-    error = np.sqrt(np.maximum(variance, LEAST) / rows)
-    return total, rows, accuracy, mean, error
+    about = mean_of((confidence - hit - (mean - accuracy)[number]) ** 2)
+    return _Moments(
+        weight=total,
+        rows=rows,
+        accuracy=accuracy,
+        confidence=mean,
+        calibrated=mean_of(confidence * (1 - confidence)),
+        observed=about * rows / np.maximum(rows - 1, 1),
+        own=mean_of((confidence - mean[number]) ** 2),
+    )

@@ -53,6 +53,70 @@ def test_intervals_hold_together_and_tests_keep_their_level(sizes):
     assert 0.04 < np.mean(equal) < 0.16
 
 
+def draw_weighted(rng):
+    return {"sample_weight": rng.exponential(size=2000)}
+
+
+@pytest.mark.parametrize("options", [lambda rng: {}, draw_weighted])
+@pytest.mark.parametrize("confidences", [[0.99], [0.6, 0.8, 0.95, 0.99]])
+def test_groups_that_are_too_sure_hold_together_and_keep_the_level(
+    confidences, options
+):
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 100)
+    held, equal = [], []
+    for _ in range(200):
+        confidence = rng.choice(confidences, 2000)
+        hit = rng.random(2000) < confidence - 0.04
+        found = compare_groups(
+            hit, confidence, groups, pos_label="event", **options(rng)
+        )
+        held.append(((found.low <= 0.04) & (found.high >= 0.04)).all())
+        equal.append(found.pvalue_equal <= 0.05)
+    # 200 draws at 5 %: three standard errors are 5 percentage points.
+    assert np.mean(held) > 0.93
+    assert np.mean(equal) < 0.1
+
+
+def test_predicted_classes_that_are_too_sure_hold_together_and_keep_the_level():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), 100)
+    proba = np.tile([0.98, 0.01, 0.01], (2000, 1))
+    held, equal = [], []
+    for _ in range(200):
+        y = rng.choice(3, 2000, p=[0.95, 0.03, 0.02])
+        found = compare_groups(y, proba, groups)
+        held.append(((found.low <= 0.03) & (found.high >= 0.03)).all())
+        equal.append(found.pvalue_equal <= 0.05)
+    assert np.mean(held) > 0.93
+    assert np.mean(equal) < 0.1
+
+
+def test_the_interval_of_one_confidence_reaches_as_far_as_wilsons():
+    hit = np.arange(200) < 199
+    found = compare_groups(hit, np.full(200, 0.99), ["a"] * 200, pos_label="event")
+    t, share = 1.97196, 0.995
+    half = t * np.sqrt(share * (1 - share) / 200 + (t / 400) ** 2)
+    lowest = (share + t**2 / 400 - half) / (1 + t**2 / 200)
+    assert found.high[0] == pytest.approx(0.99 - lowest, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_zero_lies_at_the_end_of_the_interval_whose_level_is_the_p_value(seed):
+    rng = np.random.default_rng(seed)
+    y, proba, groups = draw_groups(rng, [200], [1.5])
+    pvalue = compare_groups(y, proba, groups).pvalue[0]
+    found = compare_groups(y, proba, groups, confidence_level=1 - pvalue)
+    assert min(abs(found.low[0]), abs(found.high[0])) == pytest.approx(0, abs=1e-9)
+
+
+def test_rows_that_are_sure_and_right_are_not_taken_to_be_known():
+    found = compare_groups([1] * 50, np.ones(50), ["a"] * 50, pos_label="event")
+    assert found.pvalue[0] == 1
+    assert found.low[0] == pytest.approx(0, abs=1e-5)
+    assert 0.05 < found.high[0] < 0.1
+
+
 def test_a_group_that_is_off_is_seen():
     rng = np.random.default_rng(0)
     found = compare_groups(*draw_groups(rng, [2000, 2000, 500], [1, 1, 2]))
