@@ -123,7 +123,14 @@ def temperature_of(
         slope, low, high, xtol=tol, maxiter=max_iter, full_output=True, disp=False
     )
     message = CONVERGED if course.converged else LIMIT.format(max_iter)
-    return found(v, course.iterations, message)
+    result = found(v, course.iterations, message)
+    # Where the log-loss falls ever faster towards the end, what it gains beyond may
+    # outweigh the prior.
+    curvature = float(smooth.deriv(2)(high) + exp(high) * gap)
+    falls = slope(high) < pull.at(high)[1] and curvature < 0
+    if falls and result.loss > pull.at(high)[0]:
+        return found(v, course.iterations, OUTSIDE.format(1 / WIDEST, WIDEST))
+    return result
 
 
 def nodes() -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import skcalib
 from skcalib import TemperatureScaling, logits_from_proba
+from skcalib.datasets import make_logits
 
 
 def learned_by_parts(calibrator, X, y, sizes, weight=None, **options):
@@ -228,6 +229,20 @@ def test_a_temperature_outside_the_range_is_warned_of(calibration_set, factor):
     with pytest.warns(ConvergenceWarning, match=r"not between 0\.02 and 50"):
         ts = TemperatureScaling().partial_fit(factor * X, y)
     assert ts.temperature_ == pytest.approx(0.02 if factor < 1 else 50)
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1e-4])
+def test_a_prior_does_not_hide_that_the_best_temperature_is_outside(factor):
+    X, y = make_logits(100, 4, random_state=3)
+    assert TemperatureScaling().fit(factor * X, y).temperature_ < 0.001
+    with pytest.warns(ConvergenceWarning, match=r"not between 0\.02 and 50"):
+        TemperatureScaling().partial_fit(factor * X, y)
+
+
+def test_few_rows_of_tiny_logits_leave_the_temperature_to_the_prior():
+    X, y = make_logits(5, 4, random_state=3)
+    ts = TemperatureScaling().partial_fit(1e-4 * X, y)
+    assert ts.temperature_ == pytest.approx(1, abs=0.01)
 
 
 def test_a_stream_without_errors_goes_to_the_end_of_the_range():
