@@ -1,5 +1,6 @@
 """Checks of Dask collections: one look at all rows before a fit, none to predict."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -8,17 +9,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import validate_data
 
-from skcalib._blocks._dask import DaskSource, aligned, as_array, as_column
+from skcalib._blocks._dask import (
+    DaskSource,
+    aligned,
+    as_array,
+    as_column,
+    reduce_chunks,
+)
 from skcalib._blocks._dask_data import DaskData, Inspection, encode, inspect
 from skcalib._numerics import first_not_finite
-from skcalib._validation._column_classes import refuse_index
+from skcalib._validation._column_classes import (
+    both_of_bool,
+    classes_of_columns,
+    refuse_index,
+)
 from skcalib._validation._containers import column_names, is_dask, refuse_dates
+from skcalib._validation._event import EVENT
 from skcalib._validation._logits import (
     check_numbered_columns,
     check_part,
     effective_number,
     encode_labels,
     name_of,
+    one_column,
     refuse_not_finite,
     sensible_exponent,
 )
@@ -118,3 +131,30 @@ def _refuse_bad_rows(name: str, found: Inspection, first: NDArray[np.intp]) -> N
         )
     if not found.largest_weight:
         raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")
+
+
+def classes_of_chunks(
+    proba: Any, y: Any, is_single: bool, pos_label: Any
+) -> tuple[NDArray[Any] | None, Any]:
+    """Return the class of each column of `proba`, and that of a single column.
+
+    Where columns have names, or there is one of them, it takes a pass over the labels,
+    a Dask array, to know which occur. None says that labels are column numbers.
+    """
+    names = column_names(getattr(proba, "_meta", None))
+    is_event = pos_label == EVENT and y.dtype.kind in "biuf"
+    if is_event or (names is None and not is_single):
+        return None, pos_label
+    found = reduce_chunks(_labels_of_chunk, [y])
+    present = np.array(sorted(found))
+    seen = both_of_bool(present) if is_single else present
+    labels = None if names is None else classes_of_columns(seen, names, "labels")
+    if is_single and labels is not None and pos_label is None:
+        pos_label = labels[1]
+    if is_single and labels is None and seen.shape[0] == 2:
+        labels = seen
+    return labels, pos_label
+
+
+def _labels_of_chunk(number: int, y: Any) -> Counter[Any]:
+    return Counter(np.unique(one_column(np.asarray(y), "y_true")).tolist())

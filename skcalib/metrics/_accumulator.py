@@ -142,8 +142,8 @@ class CalibrationAccumulator(BaseEstimator):
                 (n_samples, 1)
             Predicted probabilities; a single column is that of `pos_label`. May be
             empty, or in a file, which is read block by block. A Dask array or data
-            frame is summed chunk by chunk where it lies; its columns are those of
-            `labels`, or labels are column numbers.
+            frame is summed chunk by chunk where it lies. Names of its columns, and the
+            class of a single column, ask for a pass over `y`, unless `labels` tells.
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.

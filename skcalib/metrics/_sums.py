@@ -147,12 +147,18 @@ def chunk_sums(
 ) -> tuple[RowSums | None, list[Any]]:
     """Return the sums over all chunks, None if they have no rows, and the classes."""
     from skcalib._blocks._dask import aligned, as_array, as_column, reduce_chunks
+    from skcalib._validation._dask import classes_of_chunks
 
     columns = [as_column(y, "y")]
     if sample_weight is not None:
         columns.append(as_column(sample_weight, "sample_weight"))
     arrays = aligned(as_array(proba, "proba"), columns)
-    n_columns = 2 if arrays[0].ndim == 1 else max(arrays[0].shape[1], 2)
+    n_columns = 1 if arrays[0].ndim == 1 else arrays[0].shape[1]
+    if labels is None:
+        labels, pos_label = classes_of_chunks(
+            proba, arrays[1], n_columns == 1, pos_label
+        )
+    n_columns = max(n_columns, 2)
     named = np.arange(n_columns) if labels is None else np.asarray(labels)
     of_chunk = partial(_sums_of_chunk, labels, pos_label, n_bins, names)
     return reduce_chunks(of_chunk, arrays), named.tolist()

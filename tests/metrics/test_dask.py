@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from skcalib.metrics import (
     CalibrationAccumulator,
@@ -15,8 +15,11 @@ from skcalib.metrics import (
     static_calibration_error,
     underconfidence_error,
 )
+from skcalib.plotting import ReliabilityDisplay
 
 da = pytest.importorskip("dask.array")
+dd = pytest.importorskip("dask.dataframe")
+pd = pytest.importorskip("pandas")
 dask = pytest.importorskip("dask")
 
 pytestmark = pytest.mark.usefixtures("dask_in_this_process")
@@ -107,3 +110,74 @@ def test_a_row_that_is_no_distribution_is_named_by_its_chunk(predictions):
     wrong = da.concatenate([proba[:2000], 2 * proba[2000:]])
     with pytest.raises(ValueError, match="Chunk 3: Row 0 of the probabilities"):
         expected_calibration_error(y, wrong)
+
+
+def ece_of_accumulator(y, proba, **options):
+    sums = CalibrationAccumulator(metrics=["ece"], **options).update(y, proba)
+    return sums.compute()["ece"]
+
+
+def ece_of_report(y, proba, **options):
+    return calibration_report(y, proba, n_bootstrap=0, **options)["ece"].value
+
+
+def ece_of_diagram(y, proba, **options):
+    matplotlib = pytest.importorskip("matplotlib.figure")
+    return ReliabilityDisplay.from_predictions(
+        y,
+        proba,
+        n_bootstrap=0,
+        ax=matplotlib.Figure().subplots(),
+        **options,
+    ).error
+
+
+WAYS = [
+    expected_calibration_error,
+    ece_of_accumulator,
+    ece_of_report,
+    ece_of_diagram,
+]
+
+
+def in_chunks(*columns):
+    return [dd.from_pandas(column, npartitions=3) for column in columns]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        ([0, 1, 2, 3], ["1", "0", "3", "2"]),
+        ([0, 1, 2, 3], [1, 0, 3, 2]),
+        (list("abcd"), list("dacb")),
+    ],
+)
+def test_columns_of_a_dask_frame_are_found_by_name(
+    calibration_set, way, classes, names
+):
+    logits, y = calibration_set
+    proba = softmax(logits, axis=1)
+    frame = pd.DataFrame(proba, columns=[type(names[0])(k) for k in classes])[names]
+    found = way(*in_chunks(pd.Series(np.array(classes)[y]), frame))
+    assert found == pytest.approx(expected_calibration_error(y, proba))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("classes", "name", "options"),
+    [
+        ([-1, 1], None, {}),
+        ([False, True], None, {}),
+        (["bad", "ok"], "ok", {}),
+        (["bad", "event"], None, {"pos_label": "event"}),
+    ],
+)
+def test_a_single_dask_column_is_that_of_the_class_that_arrays_take(
+    binary_calibration_set, way, classes, name, options
+):
+    log_odds, y = binary_calibration_set
+    proba = pd.Series(expit(log_odds), name=name)
+    labels = pd.Series(np.array(classes)[y])
+    expected = expected_calibration_error(labels, proba, **options)
+    assert way(*in_chunks(labels, proba), **options) == pytest.approx(expected)
