@@ -87,6 +87,34 @@ def in_another_order(names: Sequence[Any], classes: NDArray[Any]) -> bool:
     return any(name != label and name in known for name, label in pairs)
 
 
+def refuse_another_order(
+    names: Sequence[Any] | None,
+    classes: ArrayLike,
+    parameter: str,
+    pos_label: object = None,
+) -> None:
+    """Refuse classes that are names of the columns, but not each of its own.
+
+    A single column stands for `pos_label`, else for the last class. Numbers 0, 1, ...
+    in order are no names.
+    """
+    if names is None:
+        return
+    given = np.asarray(classes).tolist()
+    told = given[-len(names) :]
+    if len(names) == 1 and parameter == "labels":
+        told, parameter = told if pos_label is None else [pos_label], "pos_label"
+    texts, stands, known = [list(map(as_text, of)) for of in (names, told, given)]
+    of_classes = set(texts) == set(known) or (len(texts) == 1 and texts[0] in known)
+    numbers = [str(k) for k in range(len(texts))]
+    if of_classes and texts not in (stands, numbers):
+        raise ValueError(
+            f"The columns are named {preview(names)}, but by {parameter} they stand "
+            f"for {preview(told)}. Name the class of each column in {parameter}, in "
+            "the order of the columns, or rename them."
+        )
+
+
 def like_known(labels: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:
     """Return labels as the known ones are written, where all are these as text.
 

@@ -21,6 +21,7 @@ from skcalib._numerics import first_not_finite
 from skcalib._validation._column_classes import (
     both_of_bool,
     classes_of_columns,
+    refuse_another_order,
     refuse_index,
 )
 from skcalib._validation._containers import column_names, is_dask, refuse_dates
@@ -101,6 +102,8 @@ def check_dask_set(
             refuse_index(names, first, np.array(list(found.labels)))
     source = DaskSource(array)
     present = np.array(sorted(found.labels), dtype=beside[0].dtype)
+    if classes is not None:
+        refuse_another_order(names, classes, "classes")
     classes_, code = encode_labels(estimator, present, source.shape[1], classes, names)
     exponent = sensible_exponent(found.largest_weight)
     mass = np.zeros(classes_.shape[0])
@@ -134,25 +137,27 @@ def _refuse_bad_rows(name: str, found: Inspection, first: NDArray[np.intp]) -> N
 
 
 def classes_of_chunks(
-    proba: Any, y: Any, is_single: bool, pos_label: Any
-) -> tuple[NDArray[Any] | None, Any]:
+    proba: Any, y: Any, is_single: bool, labels: ArrayLike | None, pos_label: Any
+) -> tuple[ArrayLike | None, Any]:
     """Return the class of each column of `proba`, and that of a single column.
 
-    Where columns have names, or there is one of them, it takes a pass over the labels,
-    a Dask array, to know which occur. None says that labels are column numbers.
+    Where `labels` does not tell, and columns have names or there is one of them, it
+    takes a pass over `y`, a Dask array, to know which classes occur. None says that
+    labels are column numbers.
     """
     names = column_names(getattr(proba, "_meta", None))
     is_event = pos_label == EVENT and y.dtype.kind in "biuf"
-    if is_event or (names is None and not is_single):
-        return None, pos_label
-    found = reduce_chunks(_labels_of_chunk, [y])
-    present = np.array(sorted(found))
-    seen = both_of_bool(present) if is_single else present
-    labels = None if names is None else classes_of_columns(seen, names, "labels")
-    if is_single and labels is not None and pos_label is None:
-        pos_label = labels[1]
-    if is_single and labels is None and seen.shape[0] == 2:
-        labels = seen
+    if labels is None and not is_event and (is_single or names is not None):
+        present = np.array(sorted(reduce_chunks(_labels_of_chunk, [y])))
+        seen = both_of_bool(present) if is_single else present
+        if names is not None:
+            labels = classes_of_columns(seen, names, "labels")
+        if is_single and labels is not None and pos_label is None:
+            pos_label = np.asarray(labels)[1]
+        if is_single and labels is None and seen.shape[0] == 2:
+            labels = seen
+    if labels is not None:
+        refuse_another_order(names, labels, "labels", pos_label)
     return labels, pos_label
 
 

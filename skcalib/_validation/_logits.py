@@ -32,6 +32,7 @@ from skcalib._validation._column_classes import (
     classes_of_columns,
     columns_of_labels,
     preview,
+    refuse_another_order,
     refuse_index,
 )
 from skcalib._validation._containers import (
@@ -430,6 +431,8 @@ def _checked_set(
             # An index tells itself from scores in the first rows of a large file.
             n_rows = INDEX_ROWS if is_stored(X) else source.shape[0]
             refuse_index(names, source.read(slice(0, n_rows)), y)
+    if classes is not None:
+        refuse_another_order(names, classes, "classes")
     classes, codes = encode_labels(estimator, y, source.shape[1], classes, names)
     weight = counted(check_weight(sample_weight, codes), is_part)
     return CalibrationData(source, codes, weight, classes)

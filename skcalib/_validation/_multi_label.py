@@ -5,7 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._validation._column_classes import preview, refuse_twice
+from skcalib._validation._column_classes import (
+    preview,
+    refuse_another_order,
+    refuse_twice,
+)
 from skcalib._validation._containers import column_names, column_on_host
 from skcalib._validation._proba import ROUNDING
 
@@ -70,6 +74,8 @@ def label_names(y: Any, X: Any, classes: Any, n_labels: int) -> NDArray[Any]:
                 "Name each label once, in the order of the columns."
             )
         refuse_twice(names, "classes", "label")
+        for given in (y, X):
+            refuse_another_order(column_names(given), names, "classes")
         return names
     of_y, of_X = column_names(y), column_names(X)
     if of_y and of_X and of_y != of_X and set(of_y) == set(of_X):

@@ -24,6 +24,7 @@ from skcalib._validation._column_classes import (
     columns_of_labels,
     positive_column,
     preview,
+    refuse_another_order,
 )
 from skcalib._validation._containers import (
     SUM_TOLERANCE,
@@ -312,6 +313,7 @@ def _read(
             "y_true", codes, proba.shape[1], lambda n: np.asarray(proba[:n]), "labels"
         )
     column = positive_column(classes, pos_label, is_single)
+    refuse_another_order(names, classes, "labels", pos_label)
     if is_single and column == 0:
         proba = np.ascontiguousarray(proba[:, ::-1])
     unnamed = is_single and pos_label is None

@@ -109,8 +109,10 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
             named = calibrator.classes_.tolist()
     if names is not None and key is None and named is None:
         _refuse_index(path, role, names, found.logits, labels)
+    # --classes goes before the names: which class each column is, is printed.
+    told = names if named is None or names is None else range(len(names))
     data = check_calibration_set(
-        "Calibration", found.logits, labels, None, named, names=names
+        "Calibration", found.logits, labels, None, named, names=told
     )
     classes = data.classes
     columns = None if names is None else _mapping(names, classes)

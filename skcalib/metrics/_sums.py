@@ -154,10 +154,9 @@ def chunk_sums(
         columns.append(as_column(sample_weight, "sample_weight"))
     arrays = aligned(as_array(proba, "proba"), columns)
     n_columns = 1 if arrays[0].ndim == 1 else arrays[0].shape[1]
-    if labels is None:
-        labels, pos_label = classes_of_chunks(
-            proba, arrays[1], n_columns == 1, pos_label
-        )
+    labels, pos_label = classes_of_chunks(
+        proba, arrays[1], n_columns == 1, labels, pos_label
+    )
     n_columns = max(n_columns, 2)
     named = np.arange(n_columns) if labels is None else np.asarray(labels)
     of_chunk = partial(_sums_of_chunk, labels, pos_label, n_bins, names)

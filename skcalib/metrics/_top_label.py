@@ -48,7 +48,7 @@ def expected_calibration_error(
         Class of each column of `y_proba`. By default columns of a data frame that are
         named after labels are theirs; else integers inside ``range(n_classes)`` are
         column numbers, and other labels must be as many as the columns, in sorted
-        order.
+        order. Names that are these classes in another order are refused.
 
     pos_label : int, float, bool or str, default=None
         Class that a single column of `y_proba` is the probability of. By default 1

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.model_selection import KFold, cross_val_score
 
 from skcalib import (
@@ -17,6 +17,7 @@ from skcalib import (
 from skcalib._validation import in_another_order
 from skcalib.exceptions import AbsentClassWarning
 from skcalib.metrics import (
+    CalibrationAccumulator,
     calibration_report,
     expected_calibration_error,
     sce_scorer,
@@ -86,13 +87,93 @@ def test_a_class_that_never_occurs_keeps_its_column(named):
     assert TemperatureScaling().fit(X, labels[seen]).classes_.tolist() == NAMES
 
 
-def test_the_classes_that_are_passed_go_before_the_names(named):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["logit_0", "logit_1", "logit_2", "logit_3"],
+        ["x1", "top", "dress", "x2"],
+        ["0", "1", "2", "3"],
+    ],
+)
+def test_the_classes_that_are_passed_go_before_other_names(named, names):
     logits, labels, y = named
-    X = as_pandas(logits, sorted(NAMES))
+    X = as_pandas(logits, names)
     fitted = TemperatureScaling(classes=NAMES).fit(X, labels)
     assert fitted.classes_.tolist() == NAMES
     expected = TemperatureScaling().fit(logits, y).temperature_
     assert fitted.temperature_ == pytest.approx(expected, rel=1e-12)
+
+
+def test_columns_that_are_numbered_say_nothing_beside_classes(named):
+    logits, _, y = named
+    order = np.array([2, 0, 3, 1])
+    for X in (logits, as_pandas(logits, range(4))):
+        fitted = TemperatureScaling(classes=order).fit(X, order[y])
+        assert fitted.classes_.tolist() == order.tolist()
+
+
+@pytest.mark.parametrize(
+    ("classes", "names"),
+    [
+        (NAMES, sorted(NAMES)),
+        ([0, 1, 2, 3], ["2", "0", "3", "1"]),
+        ([1.0, 2.0, 3.0, 4.0], [2, 1, 4, 3]),
+    ],
+)
+@pytest.mark.parametrize("frame", [as_pandas, as_polars, as_arrow])
+def test_names_that_contradict_the_classes_are_refused(
+    calibration_set, frame, classes, names
+):
+    logits, y = calibration_set
+    if frame is not as_pandas:
+        names = [str(name) for name in names]
+    labels, proba = np.array(classes)[y], frame(softmax(logits, axis=1), names)
+    X = frame(logits, names)
+    with pytest.raises(ValueError, match=r"named .* but by classes they stand for "):
+        TemperatureScaling(classes=classes).fit(X, labels)
+    for metric in (
+        expected_calibration_error,
+        calibration_report,
+        CalibrationAccumulator(labels=classes).update,
+    ):
+        options = {} if metric.__name__ == "update" else {"labels": classes}
+        with pytest.raises(ValueError, match=r"named .* but by labels they stand for "):
+            metric(labels, proba, **options)
+
+
+def test_a_dask_frame_that_contradicts_the_classes_is_refused(named):
+    dd = pytest.importorskip("dask.dataframe")
+    logits, labels, _ = named
+    y = dd.from_pandas(pandas.Series(labels), npartitions=2)
+    X, proba = (
+        dd.from_pandas(as_pandas(values, sorted(NAMES)), npartitions=2)
+        for values in (logits, softmax(logits, axis=1))
+    )
+    with pytest.raises(ValueError, match=r"named .* but by classes they stand for "):
+        TemperatureScaling(classes=NAMES).fit(X, y)
+    with pytest.raises(ValueError, match=r"named .* but by labels they stand for "):
+        expected_calibration_error(y, proba, labels=NAMES)
+
+
+def test_a_single_column_of_another_class_than_its_name_is_refused(
+    binary_calibration_set,
+):
+    log_odds, y = binary_calibration_set
+    X, labels = pandas.Series(log_odds, name="bad"), np.where(y == 1, "bad", "ok")
+    proba = pandas.Series(expit(log_odds), name="bad")
+    fitted = PlattScaling(classes=["ok", "bad"]).fit(X, labels)
+    assert (fitted.coef_ > 0).all()
+    with pytest.raises(ValueError, match=r"\['bad'\], but by classes .* \['ok'\]"):
+        PlattScaling(classes=["bad", "ok"]).fit(X, labels)
+    with pytest.raises(ValueError, match=r"\['bad'\], but by pos_label .* \['ok'\]"):
+        expected_calibration_error(labels, proba, pos_label="ok")
+
+
+def test_labels_that_exclude_nothing_are_not_named_in_another_order(named):
+    logits, _, y = named
+    proba = as_pandas(expit(logits), sorted(NAMES))
+    with pytest.raises(ValueError, match="but by classes they stand for "):
+        calibration_report(np.eye(4)[y], proba, labels=NAMES, multilabel=True)
 
 
 def test_names_of_some_labels_only_are_refused(named):
