@@ -19,6 +19,7 @@ from skcalib._validation._containers import (
     readable,
     refuse_dask,
     refuse_masked,
+    refuse_outside,
 )
 from skcalib._validation._dense import as_rows, check_class_axis, spread_weight
 from skcalib._validation._event import is_event
@@ -147,6 +148,7 @@ __all__ = [
     "refuse_index",
     "refuse_masked",
     "refuse_other_order",
+    "refuse_outside",
     "rows_of_shares",
     "splits_of",
     "spread_weight",

@@ -134,6 +134,20 @@ def refuse_dask(name: str, X: Any, otherwise: str = FIT_THERE) -> None:
         )
 
 
+def refuse_outside(values: Any, name: str) -> None:
+    """Refuse rows of a Dask collection or a file, for what needs them in memory."""
+    if is_dask(values):
+        raise TypeError(
+            f"{name} is a Dask collection, and this needs all of its rows in memory. "
+            f"Pass {name}.compute() if they fit."
+        )
+    if is_stored(values):
+        raise TypeError(
+            f"{name} is a {type(values).__name__}, a file of {values.shape[0]:,} rows. "
+            f"This needs all of them in memory: read them first, such as {name}[:]."
+        )
+
+
 def refuse_dates(values: Any, name: str) -> None:
     """Refuse dates and durations, which NumPy would turn into numbers unasked."""
     for dtype in _types(values):

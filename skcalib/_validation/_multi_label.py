@@ -10,7 +10,12 @@ from skcalib._validation._column_classes import (
     refuse_another_order,
     refuse_twice,
 )
-from skcalib._validation._containers import column_names, column_on_host
+from skcalib._validation._containers import (
+    column_names,
+    column_on_host,
+    readable,
+    refuse_outside,
+)
 from skcalib._validation._proba import ROUNDING
 
 
@@ -92,6 +97,8 @@ def check_label_proba(y_proba: Any) -> NDArray[np.float64]:
 
     That is a matrix, or a list with the (n, 2) probabilities of each label.
     """
+    for part in y_proba if isinstance(y_proba, list) else [y_proba]:
+        refuse_outside(readable(part), "y_proba")
     if isinstance(y_proba, list) and all(np.ndim(part) == 2 for part in y_proba):
         y_proba = np.column_stack([_second_column(part) for part in y_proba])
     proba = np.asarray(column_on_host(y_proba), dtype=np.float64)

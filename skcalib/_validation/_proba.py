@@ -34,6 +34,7 @@ from skcalib._validation._containers import (
     is_tensor,
     readable_proba,
     refuse_dates,
+    refuse_outside,
 )
 from skcalib._validation._event import check_event, is_event, warn_of_confidences
 from skcalib._validation._logits import (
@@ -372,11 +373,7 @@ def _of_file(proba: Any, *, blocks: bool) -> Any:
         return np.asarray(proba[:])
     if blocks and proba.dtype.kind in "fiub":
         return open_source(proba)
-    if is_stored(proba):
-        raise TypeError(
-            f"y_proba is a {type(proba).__name__}, a file of {proba.shape[0]:,} rows. "
-            "This needs all of them in memory: read them first, such as y_proba[:]."
-        )
+    refuse_outside(proba, "y_proba")
     return proba
 
 

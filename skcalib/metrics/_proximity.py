@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 
-from skcalib._validation import check_top_label, check_whole
+from skcalib._validation import check_top_label, check_whole, refuse_outside
 from skcalib.metrics._bins import Floats, mass_quantiles, sum_by_index, uniform_edges
 
 
@@ -66,6 +66,8 @@ def neighbor_proximity(
     array([0.86, 0.9 , 0.86, 0.01])
     """
     n_neighbors = check_whole("n_neighbors", n_neighbors)
+    refuse_outside(features, "features")
+    refuse_outside(reference, "reference")
     dtype = [float, np.float32]
     rows = check_array(features, input_name="features", dtype=dtype)
     among, n_others = rows, rows.shape[0] - 1

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 
 from skcalib import metrics
 from skcalib.metrics import calibration_report, expected_calibration_error, per_label
+from skcalib.plotting import ClasswiseReliabilityDisplay
 
 # What every metric of one column needs to be called with.
 OPTIONS = {"kde_calibration_error": {"bandwidth": 0.1}}
@@ -148,3 +149,36 @@ def test_what_is_no_table_of_labels_is_refused():
         calibration_report(y, p, multilabel=True, pos_label=1)
     with pytest.raises(TypeError, match="'ece' of a report takes no"):
         per_label("ece", y, p, strategy="quantile")
+
+
+@pytest.mark.parametrize("outside", ["dask", "hdf5"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda y, p: calibration_report(y, p, multilabel=True, n_bootstrap=0),
+        lambda y, p: per_label(expected_calibration_error, y, p),
+        lambda y, p: ClasswiseReliabilityDisplay.from_predictions(
+            y, p, multilabel=True
+        ),
+        lambda y, p: metrics.neighbor_proximity(p),
+        lambda y, p: metrics.neighbor_proximity(y, p),
+    ],
+    ids=["report", "per_label", "display", "features", "reference"],
+)
+def test_rows_outside_memory_are_not_brought_here(tmp_path, outside, way):
+    y, p = np.eye(3)[[0, 1, 2, 0]], np.full((4, 3), 0.5)
+    if outside == "dask":
+        array = pytest.importorskip("dask.array")
+
+        def raising(block):
+            raise RuntimeError("computed")
+
+        rows = array.from_array(p).map_blocks(raising, meta=np.empty((0, 0)))
+        with pytest.raises(TypeError, match=r"Dask collection.* Pass \w+\.compute\(\)"):
+            way(y, rows)
+    else:
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(tmp_path / "p.h5", "w") as file:
+            rows = file.create_dataset("p", data=p)
+            with pytest.raises(TypeError, match=r"is a Dataset, a file of 4 rows"):
+                way(y, rows)
