@@ -60,7 +60,8 @@ class BinnedRows:
     def band(self, interval, n_bootstrap, confidence_level, random_state):
         """Range of each bin's accuracy, NaN where a bin is empty."""
         if interval in FORMULAS:
-            return self._interval(FORMULAS[interval], confidence_level)
+            refuse_fractions(is_whole(self._weight))
+            return band_by_formula(self.stats, interval, confidence_level)
         if n_bootstrap == 0:
             return None
         rows = self._ranked.confidence, self._ranked.hit, self._weight
@@ -77,18 +78,23 @@ class BinnedRows:
         ends[:, filled] = np.nanquantile(draws[:, filled], [tail, 1 - tail], axis=0)
         return ends[0], ends[1]
 
-    def _interval(self, formula, confidence_level):
-        """Return ends of an interval of each bin's accuracy, from its hits."""
-        if not is_whole(self._weight):
-            raise ValueError(
-                "An interval by formula needs numbers of rows: weights have to be "
-                'whole for it. Draw the band instead, interval="confidence".'
-            )
-        filled = self.stats.weight > 0
-        ends = np.full((2, self._n_bins), np.nan)
-        rows, hits = self.stats.weight[filled], self.stats.hit[filled]
-        ends[:, filled] = formula(hits, rows, (1 - confidence_level) / 2)
-        return ends[0], ends[1]
+
+def refuse_fractions(are_whole):
+    """Refuse weights that are not whole, for what needs numbers of rows."""
+    if not are_whole:
+        raise ValueError(
+            "An interval by formula needs numbers of rows: weights have to be "
+            'whole for it. Draw the band instead, interval="confidence".'
+        )
+
+
+def band_by_formula(stats, interval, confidence_level):
+    """Return ends of an interval of each bin's accuracy, from its hits."""
+    filled = stats.weight > 0
+    ends = np.full((2, filled.shape[0]), np.nan)
+    rows, hits = stats.weight[filled], stats.hit[filled]
+    ends[:, filled] = FORMULAS[interval](hits, rows, (1 - confidence_level) / 2)
+    return ends[0], ends[1]
 
 
 def clopper_pearson(hits, rows, tail):

@@ -12,7 +12,9 @@ from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.plotting._binned_rows import (
     FORMULAS,
     BinnedRows,
+    band_by_formula,
     check_interval,
+    refuse_fractions,
     rows_of,
 )
 from skcalib.plotting._style import (
@@ -173,7 +175,7 @@ class ReliabilityDisplay(FromEstimator):
         n_bootstrap : int, default=500
             Number of draws behind the band; 0 leaves it out, as it must be of Dask
             collections, of which sums are drawn, without `class_`. "clopper_pearson"
-            and "wilson" draw nothing.
+            and "wilson" draw nothing, whatever it is.
 
         confidence_level : float, default=0.95
             Share of the draws that the band covers in each bin, or level of the
@@ -211,13 +213,19 @@ class ReliabilityDisplay(FromEstimator):
         """
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval, tuple(FORMULAS))
-        if is_dask(y_proba) and not n_bootstrap and class_ is None:
+        draws_nothing = not n_bootstrap or interval in FORMULAS
+        if is_dask(y_proba) and draws_nothing and class_ is None:
+            if interval in FORMULAS:
+                refuse_fractions(_are_whole(sample_weight))
             sums = CalibrationAccumulator(
                 n_bins=n_bins, metrics=["ece"], labels=labels, pos_label=pos_label
             ).update(y_true, y_proba, sample_weight)
-            return cls.from_accumulator(
-                sums, strategy=strategy, name=name, ax=ax, legend=legend
-            )
+            display = cls._of_sums(sums, strategy, name)
+            display.interval = interval
+            if interval in FORMULAS:
+                stats = sums._bins(strategy)
+                display.band = band_by_formula(stats, interval, confidence_level)
+            return display.plot(ax=ax, legend=legend)
         confidence, hit, weight = rows_of(
             y_true, y_proba, labels, sample_weight, pos_label, class_
         )
@@ -285,16 +293,19 @@ class ReliabilityDisplay(FromEstimator):
         >>> round(ReliabilityDisplay.from_accumulator(accumulator).error, 3)
         0.25
         """
+        return cls._of_sums(accumulator, strategy, name).plot(ax=ax, legend=legend)
+
+    @classmethod
+    def _of_sums(cls, accumulator, strategy, name):
         bins = accumulator.reliability(strategy)
         gaps = np.abs(bins["confidence"] - bins["accuracy"])
-        display = cls(
+        return cls(
             **bins,
             histogram=accumulator.reliability()["share"],
             error=float(np.nansum(bins["share"] * gaps)),
             error_name=_error_name(strategy, None),
             name=name,
         )
-        return display.plot(ax=ax, legend=legend)
 
     @classmethod
     def compare(
@@ -465,6 +476,14 @@ class ReliabilityDisplay(FromEstimator):
             color=COLOURS["histogram"],
         )
         hide_box(ax)
+
+
+def _are_whole(sample_weight):
+    if sample_weight is None:
+        return True
+    from skcalib._blocks._dask import as_column
+
+    return bool((as_column(sample_weight, "sample_weight") % 1 == 0).all())
 
 
 def _error_name(strategy, class_):

@@ -294,6 +294,28 @@ def test_the_diagram_of_chunks_is_that_of_all_rows(pyplot, predictions):
             ReliabilityDisplay.from_predictions(Y, P, **needs_rows)
 
 
+@pytest.mark.parametrize("interval", ["clopper_pearson", "wilson"])
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+@pytest.mark.parametrize("options", [{}, {"n_bootstrap": 0}])
+def test_chunks_have_the_interval_by_formula(
+    pyplot, predictions, interval, strategy, options
+):
+    da = pytest.importorskip("dask.array")
+    y, proba, _ = predictions
+    weight = np.random.default_rng(0).integers(0, 3, len(y)).astype(float)
+    Y, P, W = (da.from_array(part, chunks=300) for part in (y, proba, weight))
+    options = {"interval": interval, "strategy": strategy, "n_bins": 8, **options}
+    found = ReliabilityDisplay.from_predictions(Y, P, sample_weight=W, **options)
+    expected = ReliabilityDisplay.from_predictions(
+        y, proba, sample_weight=weight, **options
+    )
+    rtol = 1e-12 if strategy == "uniform" else 1e-2
+    assert_allclose(found.band, expected.band, rtol=rtol)
+    assert "confidence interval" in found.ax_.get_legend_handles_labels()[1]
+    with pytest.raises(ValueError, match="weights have to be whole"):
+        ReliabilityDisplay.from_predictions(Y, P, sample_weight=W / 2, **options)
+
+
 @pytest.mark.parametrize(
     ("interval", "method"), [("clopper_pearson", "exact"), ("wilson", "wilson")]
 )
