@@ -14,6 +14,7 @@ from skcalib._validation._containers import (
     column_names,
     column_on_host,
     readable,
+    refuse_masked,
     refuse_outside,
 )
 from skcalib._validation._proba import ROUNDING
@@ -99,6 +100,7 @@ def check_label_proba(y_proba: Any) -> NDArray[np.float64]:
     """
     for part in y_proba if isinstance(y_proba, list) else [y_proba]:
         refuse_outside(readable(part), "y_proba")
+        refuse_masked(part, "this", "y_proba")
     if isinstance(y_proba, list) and all(np.ndim(part) == 2 for part in y_proba):
         y_proba = np.column_stack([_second_column(part) for part in y_proba])
     proba = np.asarray(column_on_host(y_proba), dtype=np.float64)

@@ -34,6 +34,7 @@ from skcalib._validation._containers import (
     is_tensor,
     readable_proba,
     refuse_dates,
+    refuse_masked,
     refuse_outside,
 )
 from skcalib._validation._event import check_event, is_event, warn_of_confidences
@@ -340,6 +341,7 @@ def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
         and proba.size > 0
     ):  # Nothing to convert: batches may be of one row, and many.
         return proba
+    refuse_masked(proba, "this", "y_proba")
     refuse_dates(proba, "y_proba")
     array: NDArray[Any] = check_array(
         proba,

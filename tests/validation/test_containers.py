@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
 from sklearn.exceptions import DataConversionWarning
 
 from skcalib import (
@@ -19,6 +20,7 @@ from skcalib import (
     logits_from_proba,
 )
 from skcalib.metrics import (
+    CalibrationAccumulator,
     calibration_report,
     expected_calibration_error,
     static_calibration_error,
@@ -135,6 +137,24 @@ def test_masked_entries_are_refused(calibration_set):
     whole = np.ma.array(logits)
     assert_array_equal(fitted.predict_proba(whole), fitted.predict_proba(logits))
     assert TemperatureScaling().fit(whole, y).temperature_ == fitted.temperature_
+
+
+def test_masked_probabilities_are_refused(calibration_set):
+    logits, y = calibration_set
+    proba = softmax(logits, axis=1)
+    masked = np.ma.masked_greater(proba, 0.9)
+    for call in (
+        lambda: expected_calibration_error(y, masked),
+        lambda: static_calibration_error(y, masked),
+        lambda: calibration_report(y, masked),
+        lambda: calibration_report(np.eye(4)[y], masked, multilabel=True),
+        lambda: CalibrationAccumulator().update(y, masked),
+        lambda: logits_from_proba(masked),
+    ):
+        with pytest.raises(ValueError, match=r"is a masked array, \d+ of whose"):
+            call()
+    whole = expected_calibration_error(y, np.ma.array(proba))
+    assert whole == expected_calibration_error(y, proba)
 
 
 @pytest.mark.torch
