@@ -96,11 +96,12 @@ def check_map(calibrator: Any) -> None:
 def check_order(names: list[Any] | None, classes: Any) -> None:
     """Refuse columns that are named after the classes in another order."""
     known = [str(label) for label in np.asarray(classes).tolist()]
-    given = [str(name) for name in names or []]
-    if given != known and sorted(given) == sorted(known):
+    name_of = {str(name): name for name in names or []}
+    if [*name_of] != known and sorted(name_of) == sorted(known):
         raise ValueError(
-            f"The columns of proba are {', '.join(given)}, but the monitor watches "
-            f"{', '.join(known)}, in this order. Pass them so: proba[{known}]."
+            f"The columns of proba are {', '.join(name_of)}, but the monitor watches "
+            f"{', '.join(known)}, in this order. Pass them so: "
+            f"proba[{[name_of[text] for text in known]}]."
         )
 
 

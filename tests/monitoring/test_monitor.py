@@ -462,8 +462,11 @@ def test_columns_named_after_the_classes_in_another_order_are_refused():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame([[0.7, 0.2, 0.1], [0.2, 0.3, 0.5]], columns=["b", "a", "c"])
     monitor = CalibrationMonitor(classes=["b", "a", "c"]).update(["b", "c"], frame)
-    with pytest.raises(ValueError, match="watches b, a, c, in this order"):
+    with pytest.raises(ValueError, match=r"order\. .*: proba\[\['b', 'a', 'c'\]\]"):
         monitor.update(["b", "c"], frame[["a", "b", "c"]])
+    frame.columns = [2, 0, 1]
+    with pytest.raises(ValueError, match=r"order\. .*: proba\[\[0, 1, 2\]\]"):
+        CalibrationMonitor(classes=range(3)).update([0, 1], frame)
     assert monitor.n_rows_ == 2
 
 
