@@ -54,8 +54,12 @@ def draw_band(ax, x, low, high, **options):
 
 
 def add_legend(ax, place="best"):
-    """Explain the colours, without hiding what is behind."""
-    ax.legend(loc=place, fontsize="small", edgecolor="none", framealpha=0.7)
+    """Explain each colour once, without hiding what is behind."""
+    once: dict[str, Any] = {}
+    for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+        once.setdefault(label, handle)
+    entries = [*once.values()], [*once]
+    ax.legend(*entries, loc=place, fontsize="small", edgecolor="none", framealpha=0.7)
 
 
 def titled(text, name):

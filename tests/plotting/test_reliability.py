@@ -141,6 +141,15 @@ def test_the_band_can_be_left_out(pyplot, predictions):
     assert [text.get_text() for text in labels] == ["calibrated", "gap", "accuracy"]
 
 
+def test_two_diagrams_on_one_axes_explain_each_colour_once(pyplot, predictions):
+    y, before, after = predictions
+    _, ax = pyplot.subplots()
+    for proba in (before, after):
+        ReliabilityDisplay.from_predictions(y, proba, n_bootstrap=9, ax=ax)
+    entries = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert entries == ["calibrated", "range of chance", "gap", "accuracy"]
+
+
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
 def test_whole_weights_equal_repetition(pyplot, predictions, strategy):
     y, proba, _ = (array[:200] for array in predictions)
