@@ -28,6 +28,7 @@ def readable(values: Any) -> Any:
     read; it is refused on another device. An open Parquet file becomes rows of all its
     columns.
     """
+    _refuse_future(values)
     if is_standard(values):
         return _of_standard(values)
     if is_stored(values) and not hasattr(values, "shape"):
@@ -40,6 +41,16 @@ def readable(values: Any) -> Any:
     if values.is_floating_point() and values.dtype not in known:
         values = values.float()
     return values.numpy() if lies_on_host(values) else values
+
+
+def _refuse_future(values: Any) -> None:
+    kind = getattr(sys.modules.get("distributed"), "Future", ())
+    if isinstance(values, kind):
+        raise TypeError(
+            f"This is a {type(values).__module__}.{type(values).__name__}; of Dask's "
+            "collections, arrays and data frames can be used. Pass future.result() if "
+            "it fits into memory."
+        )
 
 
 def is_standard(values: Any) -> bool:

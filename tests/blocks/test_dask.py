@@ -20,6 +20,7 @@ from skcalib.calibrators import (
     VectorScaling,
     VennAbersCalibration,
 )
+from skcalib.metrics import expected_calibration_error
 
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
@@ -430,3 +431,15 @@ def test_rows_that_only_share_a_score_are_in_all_folds(levels):
     sizes = [data.subset(test).n_samples for _, test in data.hashed_splits(5, 0)]
     assert sum(sizes) == 3000
     assert min(sizes) > 450
+
+
+def test_a_future_is_refused_with_what_can_be_used():
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(
+        processes=False, n_workers=1, dashboard_address=None
+    ) as client:
+        future = client.submit(np.zeros, (4, 3))
+        with pytest.raises(TypeError, match=r"a distributed\S*Future; of Dask's coll"):
+            TemperatureScaling().fit(future, [0, 1, 2, 0])
+        with pytest.raises(TypeError, match=r"a distributed\S*Future; of Dask's coll"):
+            expected_calibration_error([0, 1, 2, 0], future)
