@@ -1,7 +1,7 @@
 """Checks of Dask collections: one look at all rows before a fit, none to predict."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from skcalib._blocks._dask import (
     aligned,
     as_array,
     as_column,
+    one_column_chunk,
     reduce_chunks,
 )
 from skcalib._blocks._dask_data import DaskData, Inspection, encode, inspect
@@ -163,3 +164,47 @@ def classes_of_chunks(
 
 def _labels_of_chunk(number: int, y: Any) -> Counter[Any]:
     return Counter(np.unique(one_column(np.asarray(y), "y_true")).tolist())
+
+
+def logits_of_chunks(
+    proba: Any, of_rows: Callable[[Any], Any], *, is_exact: bool
+) -> Any:
+    """Return what a function makes of the probabilities of each chunk, when computed.
+
+    A data frame stays one; a single column becomes those of both classes. What is not
+    `is_exact`, in float64, stays in single precision.
+    """
+    rows: Any = one_column_chunk(as_array(proba, "proba"))
+    is_single = rows.dtype == np.float32 and not is_exact
+    dtype = np.dtype(np.float32 if is_single else np.float64)
+    if hasattr(proba, "map_partitions") and rows.ndim == 2 and rows.shape[1] > 1:
+        of_frame = partial(_logits_of_frame, of_rows, dtype)
+        return proba.map_partitions(of_frame, meta=proba._meta.astype(dtype))
+    rows = rows if rows.ndim == 2 else rows[:, np.newaxis]
+    n_columns = max(rows.shape[1], 2)
+    return rows.map_blocks(
+        partial(_logits_of_chunk, of_rows, n_columns, dtype),
+        chunks=(rows.chunks[0], (n_columns,)),
+        dtype=dtype,
+        meta=np.empty((0, n_columns), dtype=dtype),
+    )
+
+
+def _logits_of_chunk(
+    of_rows: Callable[[Any], Any],
+    n_columns: int,
+    dtype: np.dtype,
+    block: Any,
+    block_id: tuple[int, ...] = (0,),
+) -> NDArray[Any]:
+    if not block.shape[0]:
+        return np.empty((0, n_columns), dtype=dtype)
+    try:
+        logits: NDArray[Any] = of_rows(np.asarray(block))
+    except ValueError as error:
+        raise ValueError(f"Chunk {block_id[0]}: {error}") from error
+    return logits
+
+
+def _logits_of_frame(of_rows: Callable[[Any], Any], dtype: np.dtype, part: Any) -> Any:
+    return of_rows(part) if len(part) else part.astype(dtype)

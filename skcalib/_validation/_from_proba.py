@@ -1,13 +1,16 @@
 """Probabilities to logits, the one door through which probabilities enter."""
 
+from functools import partial
 from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._blocks import is_stored
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._sklearn_compat import like_frame
+from skcalib._validation._containers import is_dask, readable
 from skcalib._validation._multi_label import check_label_proba, log_odds_of
 from skcalib._validation._proba import check_proba_rows, normalised_rows
 
@@ -36,7 +39,8 @@ def logits_from_proba(
     Parameters
     ----------
     proba : array-like of shape (n_samples, n_classes) or (n_samples,)
-        Probabilities; a single column is that of the second class.
+        Probabilities; a single column is that of the second class. Those of a Dask
+        array or data frame are turned chunk by chunk, when they are computed.
 
     floor : float or "auto", default=1e-12
         Smallest probability told apart from zero. "auto" decides by the values: half a
@@ -58,7 +62,7 @@ def logits_from_proba(
 
     Returns
     -------
-    logits : ndarray or DataFrame of shape (n_samples, n_classes)
+    logits : ndarray, DataFrame or Dask collection of shape (n_samples, n_classes)
         Natural logarithms; float32 if `proba` is float32, else float64. A data frame
         of pandas or polars gives one with the same columns, since their names may
         say which class each stands for. Log-odds, in float64, with `multilabel`.
@@ -103,10 +107,40 @@ def logits_from_proba(
                 'floor="auto" is not known with multilabel=True. Name a number, such '
                 "as 1e-12."
             )
-        return like_frame(log_odds_of(check_label_proba(proba), floor), proba)
+    if is_dask(proba):
+        return _of_chunks(proba, floor, normalise, multilabel)
+    _refuse_file(readable(proba))
+    if multilabel:
+        return like_frame(log_odds_of(check_label_proba(proba), float(floor)), proba)
     rows = normalised_rows(proba) if normalise else check_proba_rows(proba)
     least = _floor_of(rows) if is_auto else floor
     return like_frame(np.log(np.maximum(rows, least)), proba)
+
+
+def _of_chunks(proba: Any, floor: Any, normalise: bool, multilabel: bool) -> Any:
+    """Return the logits of a Dask collection, which are lazy."""
+    from skcalib._validation._dask import logits_of_chunks
+
+    if floor == "auto":
+        raise ValueError(
+            'floor="auto" looks at all probabilities, and those of a Dask collection '
+            "are not brought here unasked. Name a number, such as 1e-12."
+        )
+    of_rows = partial(
+        logits_from_proba, floor=floor, normalise=normalise, multilabel=multilabel
+    )
+    return logits_of_chunks(proba, of_rows, is_exact=multilabel)
+
+
+def _refuse_file(proba: Any) -> None:
+    """Refuse the rows of a file; a single column is small, and is read."""
+    if is_stored(proba) and len(proba.shape) > 1 and proba.shape[1] > 1:
+        raise TypeError(
+            f"proba is a {type(proba).__name__}, a file of {proba.shape[0]:,} rows, "
+            "whose logits would lie in memory. Pass proba[:] if they fit. Else turn "
+            "some rows at a time, such as proba[:100_000], and write their logits to "
+            "a file, which calibrators read block by block."
+        )
 
 
 def log_proba_rows(log_proba: Any) -> NDArray[Any]:

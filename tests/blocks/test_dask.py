@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.model_selection import KFold
 
-from skcalib import CalibratorSearch
+from skcalib import CalibratorSearch, logits_from_proba
 from skcalib._blocks import CalibrationData, open_source
 from skcalib._blocks import _scores as scores
 from skcalib._validation import check_calibration_set
@@ -443,3 +444,52 @@ def test_a_future_is_refused_with_what_can_be_used():
             TemperatureScaling().fit(future, [0, 1, 2, 0])
         with pytest.raises(TypeError, match=r"a distributed\S*Future; of Dask's coll"):
             expected_calibration_error([0, 1, 2, 0], future)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    "options", [{}, {"floor": 1e-3}, {"normalise": True}, {"multilabel": True}]
+)
+def test_probabilities_in_chunks_become_logits_in_chunks(
+    calibration_set, kind, options
+):
+    proba = softmax(calibration_set[0], axis=1).astype(kind)
+    chunks = da.from_array(proba, chunks=((1400, 0, 1600), (2, 2)))
+    found = logits_from_proba(chunks, **options)
+    assert found.chunks == ((1400, 0, 1600), (4,))
+    expected = logits_from_proba(proba, **options)
+    assert found.dtype == found.compute().dtype == expected.dtype
+    assert_array_equal(found.compute(), expected)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_one_column_of_probabilities_in_chunks_becomes_two_of_logits(shape):
+    proba = np.linspace(0, 1, 50)
+    found = logits_from_proba(da.from_array(proba.reshape(shape), chunks=20))
+    assert found.shape == (50, 2)
+    assert_array_equal(found.compute(), logits_from_proba(proba))
+
+
+def test_logits_of_a_dask_frame_of_probabilities_keep_its_names(calibration_set):
+    logits, y, _ = calibration_set
+    names = np.array(list("dacb"))
+    proba = pd.DataFrame(softmax(logits, axis=1), columns=names)
+    X = logits_from_proba(dd.from_pandas(proba, npartitions=3))
+    assert X.columns.tolist() == names.tolist()
+    pd.testing.assert_frame_equal(X.compute(), logits_from_proba(proba))
+    labels = dd.from_pandas(pd.Series(names[y]), npartitions=3)
+    fitted = TemperatureScaling().fit(X, labels)
+    assert fitted.classes_.tolist() == names.tolist()
+    expected = TemperatureScaling().fit(logits, y).temperature_
+    assert fitted.temperature_ == pytest.approx(expected)
+    assert fitted.predict_proba(X).compute().shape == proba.shape
+
+
+def test_bad_probabilities_of_a_dask_collection_are_refused():
+    wrong = da.from_array(np.full((50, 2), [0.5, 0.6]), chunks=20)
+    with pytest.raises(ValueError, match=r"Chunk \d: Row 0 of the probabilities sums"):
+        logits_from_proba(wrong).compute()
+    with pytest.raises(ValueError, match='floor="auto" looks at all probabilities'):
+        logits_from_proba(wrong, floor="auto")
+    with pytest.raises(TypeError, match=r"proba is a dask\.delayed\.Delayed"):
+        logits_from_proba(dask.delayed(np.zeros)((4, 3)))

@@ -312,7 +312,7 @@ def test_columns_of_a_parquet_file_are_classes_by_name(tmp_path):
 
 def test_what_needs_all_rows_at_once_says_so(store):
     logits, _ = draw()
-    with pytest.raises(TypeError, match=r"file of 1,000 rows.*y_proba\[:\]"):
+    with pytest.raises(TypeError, match=r"file of 1,000 rows, .* Pass proba\[:\]"):
         logits_from_proba(store(softmax(logits, axis=1)))
 
 
