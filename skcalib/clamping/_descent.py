@@ -131,12 +131,13 @@ def scalar_inverse(
     """Return a function that divides by the curvatures of theta and of log T.
 
     That of theta is taken along the gradient, from forward runs of few rows: a network
-    bends more than its linearisation, so the first step is tried on them.
+    bends more than its linearisation, so the first step is tried on them. How steep the
+    loss is, is known of all rows; the few are asked only how it bends.
     """
     rows = np.arange(problem.codes.shape[0]) if rows is None else rows
     scores = logits.astype(np.float64) / np.exp(x[-1])
     codes, weight = problem.codes[rows], problem.weight[rows]
-    by_log_t = _curvature(problem, scores, scores, codes, weight)
+    by_log_t = _along(problem, scores, scores, codes, weight)[1]
     by_theta = _curvature_along(problem, basis, penalty, x, gradient[:-1], logits, rows)
     diagonal = np.full_like(x, by_theta)
     diagonal[-1] = by_log_t
@@ -166,17 +167,16 @@ def _curvature_along(
         return problem.perturbed_logits(point, rows)
 
     def loss_at(length: float) -> float:
-        theta = x[:-1] - length * slope / norm
         loss = mean_loss(
             logits_at(length), codes, weight, temperature, problem.loss, problem.gamma
         )
-        return loss + penalty * float(theta @ theta)
+        return loss - (own_slope + norm) * length + penalty * length**2
 
     small = PROBE_STEP * np.sqrt(problem.input_variance * np.prod(problem.shape))
-    change = (logits_at(small) - logits) / (small * temperature)
+    change = (logits_at(small) - logits_at(-small)) / (2 * small * temperature)
     scores = logits.astype(np.float64) / temperature
-    curvature = _curvature(problem, scores, change, codes, weight) + 2 * penalty
-    length = norm / max(curvature, 1e-12)
+    own_slope, curvature = _along(problem, scores, change, codes, weight)
+    length = norm / max(curvature + 2 * penalty, 1e-12)
     lowest = loss_at(length)
     for _ in range(MAX_PROBES):
         shorter = loss_at(SHORTER * length)
@@ -186,16 +186,18 @@ def _curvature_along(
     return norm / length
 
 
-def _curvature(
+def _along(
     problem: Problem,
     scores: NDArray[np.float64],
     change: NDArray[Any],
     codes: NDArray[np.intp],
     weight: NDArray[np.float64],
-) -> float:
-    """Return the Gauss-Newton curvature of the mean loss along a change of scores."""
+) -> tuple[float, float]:
+    """Return slope and Gauss-Newton curvature of the loss along a change of scores."""
     found = row_losses(scores.copy(), codes, problem.loss, problem.gamma)
-    proba, root = found[2:]
+    residual, proba, root = found[1:]
+    slopes = np.einsum("ij,ij->i", residual, change)
     centred = change - np.einsum("ij,ij->i", proba, change)[:, np.newaxis]
     squares = ((root * centred) ** 2).sum(axis=1)
-    return float(squares @ weight / weight.sum())
+    share = weight / weight.sum()
+    return float(slopes @ share), float(squares @ share)

@@ -151,6 +151,28 @@ def test_the_descent_ends_at_a_stationary_point(loss, perturbation):
         assert objective(factor * nc.delta_) > lowest
 
 
+@pytest.mark.parametrize("seed", [7, 11, 15, 30])
+def test_a_descent_starts_also_where_few_rows_would_not_follow_the_gradient(seed):
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3),
+        torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(8, 3),
+    ).requires_grad_(False)
+    module[4].weight *= 6
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(1000, 3, 6, 6, generator=generator)
+    proba = module(X + torch.tensor([0.1, -0.1, 0.05])[:, None, None]).softmax(dim=1)
+    y = torch.multinomial(proba, 1, generator=generator)[:, 0]
+    options = {"perturbation": "channel", "penalty": 1e-3, "gamma": 0}
+    nc = NeuralClamping(module, **options).fit(X, y)
+    lowest = NeuralClamping(module, max_iter=200, tol=1e-9, **options).fit(X, y)
+    assert nc.delta_.any()
+    assert nc.loss_ < lowest.loss_ + 1e-5
+
+
 def test_the_linearised_solver_ends_as_low_as_lbfgs():
     module, X, y = images(600)
     fast = NeuralClamping(module, gamma=0, penalty=0.01).fit(X, y)
