@@ -75,7 +75,8 @@ class ModuleCopier:
             self.met_compiled = True
             twin = self._memo[id(module)] = self._scripted(module)
             return twin
-        twin = module.__class__.__new__(module.__class__)
+        # Not by the class's own way, which a traced graph uses to make a new class.
+        twin = object.__new__(module.__class__)
         self._memo[id(module)] = twin
         twin.__dict__ = self._state(dict(module.__dict__))
         return twin

@@ -89,8 +89,11 @@ class ClampedNetwork(nn.Module):
 
     def train(self, mode: bool = True) -> "ClampedNetwork":
         """Set the mode; the network stays in eval mode."""
-        super().train(mode)
-        self.network.eval()
+        self.training = mode
+        self.calibration.train(mode)
+        # Not by `eval`, which a graph of torch.export refuses.
+        for part in self.network.modules():
+            part.training = False
         return self
 
     def _shift(self, values: Tensor) -> Tensor:

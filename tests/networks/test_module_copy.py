@@ -188,6 +188,32 @@ def test_training_learns_a_copy(patched):
     assert not torch.equal(first, network()[0].weight)
 
 
+def exported(module):
+    n_rows = {0: torch.export.Dim("n_rows", min=2)}
+    example = torch.zeros(5, 4)
+    return torch.export.export(module, (example,), dynamic_shapes=(n_rows,)).module()
+
+
+@pytest.mark.parametrize("graph_of", [torch.fx.symbolic_trace, exported])
+def test_graphs_of_torch_are_networks_like_others(graph_of):
+    X, y = draw()
+    module = graph_of(network().eval())
+    assert_allclose(TorchLogits(module).transform(X), expected_logits(X), atol=1e-6)
+    nc = NeuralClamping(module, solver="lbfgs", penalty=0.1, tol=1e-2).fit(X, y)
+    clamped = to_torch(nc)
+    assert_allclose(clamped(torch.from_numpy(X)), nc.predict_proba(X), atol=1e-5)
+    assert not any(part.training for part in clamped.train().network.modules())
+
+
+def test_a_symbolic_graph_is_trained_as_a_copy():
+    X, y = draw()
+    module = torch.fx.symbolic_trace(network())
+    state = state_of(module)
+    options = {"max_epochs": 2, "random_state": 0}
+    BilevelCalibratedClassifier(module, cv=2, **options).fit(X, y)
+    assert_unchanged(module, state)
+
+
 def test_methods_of_the_original_that_are_hooks_write_to_the_view():
     class Recording(torch.nn.Module):
         def __init__(self):
