@@ -18,7 +18,7 @@ from skcalib.training._bilevel_confidence import (
 )
 from skcalib.training._bilevel_hypergradient import solve_hypergradient
 from skcalib.training._bilevel_splits import find_judges
-from skcalib.training._network_estimator import class_logits
+from skcalib.training._network_estimator import class_logits, drawn_parts
 
 # Most rows of either level that a hypergradient is computed from; of more, as many are
 # drawn anew in each epoch.
@@ -155,13 +155,9 @@ class BilevelTraining:
             self._step(member.optimizer, member.parameters, loss)
 
     def _batches(self, rows):
-        """Return the rows in random order, in parts.
-
-        Of even size: batch normalisation refuses a single row that is left over.
-        """
-        order = torch.randperm(rows.shape[0]).to(rows.device)
-        n_batches = -(-rows.shape[0] // self.settings.batch_size)
-        return rows[order].tensor_split(n_batches)
+        """Return the rows in random order, in parts."""
+        parts = drawn_parts(rows.shape[0], self.settings.batch_size)
+        return [rows[part.to(rows.device)] for part in parts]
 
     def _step(self, optimizer, parameters, loss):
         """Take a step; the gradient of the penalty is cheaper than to differentiate."""

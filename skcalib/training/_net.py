@@ -7,6 +7,7 @@ import torch
 from skorch import NeuralNet
 
 from skcalib.training._mc_dropout import mc_dropout
+from skcalib.training._network_estimator import drawn_parts
 
 
 class CLUENet(NeuralNet):
@@ -111,8 +112,11 @@ class Batches:
 
     def __iter__(self):
         n = len(self.rows)
-        order = torch.randperm(n) if self.shuffle else torch.arange(n)
-        for part in order.split(self.batch_size):
+        if self.shuffle:
+            parts = drawn_parts(n, self.batch_size)
+        else:
+            parts = torch.arange(n).split(self.batch_size)
+        for part in parts:
             yield self.rows[part]
 
     def __len__(self):

@@ -194,6 +194,15 @@ def class_logits(module, x):
     return two_columns(logits_of(module(x)).unsqueeze(0)).squeeze(0)
 
 
+def drawn_parts(n_rows, batch_size):
+    """Return the numbers of rows in random order, in parts of at most `batch_size`.
+
+    Of even size: batch normalization refuses a single row that is left over, and a few
+    would weigh as much as many.
+    """
+    return torch.randperm(n_rows).tensor_split(-(-n_rows // batch_size))
+
+
 @contextmanager
 def seeded(seed, device):
     """Seed torch's global generators and put their state back at the end.

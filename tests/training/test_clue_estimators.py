@@ -359,6 +359,27 @@ def test_double_precision_modules_compute_in_double_precision():
     assert np.isfinite(regressor.predict(X)).all()
 
 
+class BatchSizes(nn.Module):
+    """Notes the sizes of the batches that it is trained on."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+        self.sizes = []
+
+    def forward(self, x):
+        if self.training:
+            self.sizes.append(x.shape[0])
+        return self.inner(x)
+
+
+def test_no_single_row_is_left_over_for_a_batch():
+    X, y = draw_classes(65)
+    options = {"batch_size": 32, "n_passes": 1, "max_epochs": 1, "random_state": 0}
+    classifier = CLUEClassifier(BatchSizes, **options).fit(X, y)
+    assert classifier.module_.sizes == [22, 22, 21]
+
+
 def test_clones_pickles_pipelines_and_grids():
     X, y = draw_classes()
     classifier = CLUEClassifier(**SMALL).fit(X, y)
