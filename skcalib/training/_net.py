@@ -26,8 +26,32 @@ class CLUENet(NeuralNet):
     def initialize(self):
         """Initialise all parts, and forget what an earlier fit left."""
         self.diverged_ = None
+        self.ended_ = self.interrupted_ = False
         self.snapshot_ = self.candidate_ = None
         return super().initialize()
+
+    def notify(self, method_name, **keywords):
+        """Tell the callbacks, one of which may end the training by an interrupt."""
+        try:
+            super().notify(method_name, **keywords)
+        except KeyboardInterrupt:
+            self.ended_ = True
+            raise
+
+    def fit_loop(self, *args, **keywords):
+        """Train, and remember an interrupt by the user."""
+        try:
+            return super().fit_loop(*args, **keywords)
+        except KeyboardInterrupt:
+            self.interrupted_ = not self.ended_
+            raise
+
+    def partial_fit(self, *args, **keywords):
+        """Train; skorch takes any interrupt for the wish to end with what there is."""
+        super().partial_fit(*args, **keywords)
+        if self.interrupted_:
+            raise KeyboardInterrupt
+        return self
 
     def on_epoch_begin(self, net, **keywords):
         """Keep the weights; they are good if they give a finite loss."""
@@ -60,6 +84,7 @@ class CLUENet(NeuralNet):
         epoch = len(self.history)
         if not math.isfinite(loss.item()):
             self._give_up(epoch, f"the loss was {loss.item()}")
+            self.ended_ = True
             raise KeyboardInterrupt  # skorch's way to end the training early.
         # The weights that the epoch began with are now known to be good.
         self.snapshot_ = epoch - 1, self.candidate_

@@ -446,6 +446,41 @@ def test_progress_is_told_by_epoch(capsys, early_stopping):
     assert told.err.count("\n") == len(history)
 
 
+class Interrupted(nn.Module):
+    """Is interrupted in its third run in train mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = network()
+        self.runs = 0
+
+    def forward(self, x):
+        self.runs += self.training
+        if self.runs == 3:
+            raise KeyboardInterrupt
+        return self.inner(x)
+
+
+def test_an_interrupt_ends_the_fit_and_the_search_around_it():
+    X, y = draw_classes(60)
+    classifier = CLUEClassifier(Interrupted, max_epochs=9, random_state=0)
+    search = GridSearchCV(classifier, {"lr": [0.01, 0.02]}, cv=2)
+    for estimator in (classifier, search):
+        with pytest.raises(KeyboardInterrupt):
+            estimator.fit(X, y)
+    assert not hasattr(classifier, "module_")
+
+
+def test_a_callback_may_end_the_training_as_in_skorch():
+    class Enough(skorch.callbacks.Callback):
+        def on_epoch_end(self, net, **keywords):
+            if len(net.history) == 2:
+                raise KeyboardInterrupt
+
+    classifier = CLUEClassifier(**SMALL, callbacks=[Enough()]).fit(*draw_classes(60))
+    assert classifier.n_iter_ == 2
+
+
 class Exploding(nn.Module):
     """Gives infinity from a certain run in train mode on."""
 
