@@ -197,7 +197,9 @@ class Inputs:
         device = self.network.device
         if device.type == "cuda" and values.device.type == "cpu":
             values = values.pin_memory()
-        return values.to(device, non_blocking=True).to(dtype or values.dtype)
+        values = values.to(device, non_blocking=True).to(dtype or values.dtype)
+        # What was made in inference mode takes no part in a gradient.
+        return values.clone() if values.is_inference() else values
 
 
 def _hash_tensor(rows: Any) -> NDArray[Any]:

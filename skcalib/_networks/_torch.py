@@ -46,9 +46,10 @@ def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
         if type(parameter) is not torch.nn.Parameter:
             return copy.deepcopy(parameter) if owns else parameter
         values = parameter.detach()
-        return torch.nn.Parameter(
-            values.clone() if owns else values, requires_grad=False
-        )
+        # What was made in inference mode takes no part in a gradient.
+        if owns or values.is_inference():
+            values = values.clone()
+        return torch.nn.Parameter(values, requires_grad=False)
 
     def buffer(tensor: Any) -> Any:
         return tensor.detach().clone()

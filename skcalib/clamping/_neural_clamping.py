@@ -4,6 +4,7 @@ from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from sklearn.utils import check_random_state
 
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
@@ -371,6 +372,7 @@ class NeuralClamping(ClampedClassifier):
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
+    @torch.inference_mode(False)  # with gradients, whatever the caller runs in
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None, groups: Any = None
     ) -> Self:

@@ -265,6 +265,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(False)  # with gradients, whatever the caller runs in
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the networks, the weights of the samples and the confidence head.
 

@@ -227,6 +227,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
     _as_passes = staticmethod(two_columns)
 
     @fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(False)  # with gradients, whatever the caller runs in
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
 

@@ -3,6 +3,7 @@
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import (
     assert_all_finite,
@@ -206,6 +207,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=True)
+    @torch.inference_mode(False)  # with gradients, whatever the caller runs in
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Train the network.
 

@@ -421,6 +421,19 @@ def test_a_gradient_beyond_single_precision_is_named():
         nc.fit(np.float32(1e-42 * X.astype(float)), y)
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("options", [{}, {"perturbation": "filter"}, {"solver": "sgd"}])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_fit_does_not_mind_gradients_that_are_switched_off(context, options):
+    nc = NeuralClamping(small_network(), max_iter=2, **options).fit(*images()[1:])
+    with context():
+        module, X, y = images()
+        twin = NeuralClamping(module, max_iter=2, **options).fit(torch.tensor(X), y)
+        assert torch.is_grad_enabled() is False
+    assert_allclose(twin.delta_, nc.delta_, atol=1e-6)
+    assert twin.temperature_ == pytest.approx(nc.temperature_)
+
+
 def test_images_have_no_number_of_features_that_an_earlier_fit_saw():
     nc = NeuralClamping(identity, solver="fixed_delta", start="zeros").fit(*draw())
     assert nc.n_features_in_ == 4

@@ -380,6 +380,19 @@ def test_no_single_row_is_left_over_for_a_batch():
     assert classifier.module_.sizes == [22, 22, 21]
 
 
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "kind", [CLUEClassifier, CLUERegressor, BilevelCalibratedClassifier]
+)
+def test_a_fit_does_not_mind_gradients_that_are_switched_off(context, kind):
+    X, y = draw_classes(60)
+    options = {"hidden_layer_sizes": (8,), "max_epochs": 2, "random_state": 0}
+    outside = kind(**options).fit(X, y).predict(X)
+    with context():
+        inside = kind(**options).fit(X, y).predict(X)
+    assert_array_equal(inside, outside)
+
+
 def test_clones_pickles_pipelines_and_grids():
     X, y = draw_classes()
     classifier = CLUEClassifier(**SMALL).fit(X, y)
