@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 Replace = Callable[[Any], Any]
 
@@ -64,10 +65,12 @@ class ModuleCopier:
         self.met_compiled = False
 
     def module(self, module: Any) -> Any:
-        """Return the copy of a module; that of a compiled one is not compiled."""
+        """Return the copy of a module, not compiled nor shared among processes."""
         if is_compiled(module):
             self.met_compiled = True
             module = module._modules["_orig_mod"]
+        if isinstance(module, DistributedDataParallel):
+            module = module.module  # the reducer around it cannot be copied
         if id(module) in self._memo:
             return self._memo[id(module)]
         self.originals.append(module)

@@ -188,6 +188,25 @@ def test_training_learns_a_copy(patched):
     assert not torch.equal(first, network()[0].weight)
 
 
+@pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch without processes"
+)
+def test_a_network_of_several_processes_is_seen_without_them():
+    X, y = draw()
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        module = torch.nn.parallel.DistributedDataParallel(network())
+        state = state_of(module)
+        assert_allclose(TorchLogits(module).transform(X), expected_logits(X), atol=1e-6)
+        nc = NeuralClamping(module, perturbation="full", penalty=0.05).fit(X, y)
+        assert_allclose(nc.logits(X), expected_logits(X + nc.delta_), atol=1e-5)
+        BilevelCalibratedClassifier(module, cv=2, max_epochs=2).fit(X, y)
+        assert_unchanged(module, state)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def exported(module):
     n_rows = {0: torch.export.Dim("n_rows", min=2)}
     example = torch.zeros(5, 4)
