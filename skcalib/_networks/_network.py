@@ -15,14 +15,13 @@ from skcalib._networks._given import Given
 from skcalib._networks._named import NamedRows, each, perturbed_name
 from skcalib._networks._onnx import SessionLogits, confirm_once, convert
 from skcalib._networks._processes import Processes
+from skcalib._networks._result import as_logits, pick_logits
 from skcalib._networks._site import SiteModule
 from skcalib._networks._torch import (
-    as_logits,
     checked_device,
     describe,
     frozen_view,
     module_device,
-    pick_logits,
     run_module,
 )
 from skcalib._networks._train_mode import modules_behind, refuse_train_mode

@@ -1,7 +1,7 @@
 """Running a trained torch module without touching it."""
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -96,6 +96,7 @@ def module_logits(
 ) -> Iterator[np.ndarray]:
     """Yield the logits of batches of inputs, as float32 or float64 arrays."""
     torch = import_optional("torch", _PURPOSE)
+    from skcalib._networks._result import pick_logits
     from skcalib._networks._train_mode import refuse_train_mode
 
     device = module_device(view)
@@ -134,42 +135,3 @@ def describe(x: Any) -> str:
     if isinstance(x, NamedRows):
         return f"a batch of {x.describe()}"
     return f"a batch of shape {tuple(x.shape)} and type {x.dtype}"
-
-
-def as_logits(result: Any, n_rows: int) -> Any:
-    """Lay out a network's result as (n, K) logits in single or double precision.
-
-    One column of log-odds z becomes the two columns (0, z).
-    """
-    torch = import_optional("torch", _PURPOSE)
-    advice = "Say where the logits are: output=<name or position>."
-    logits = as_columns(result, n_rows, "The network's result", advice)
-    if logits.dtype != torch.float64:
-        logits = logits.float()
-    if logits.shape[1] > 1:
-        return logits
-    return torch.cat([torch.zeros_like(logits), logits], dim=1)
-
-
-def pick_logits(result: Any, output: str | int | None) -> Any:
-    """Take the logits out of what a module returned."""
-    torch = import_optional("torch", _PURPOSE)
-    if output is not None:
-        try:
-            if isinstance(output, str) and not isinstance(result, Mapping):
-                result = getattr(result, output)
-            else:
-                result = result[output]
-        except (AttributeError, KeyError, IndexError, TypeError) as error:
-            raise ValueError(
-                f"The module's result, a {type(result).__name__}, has no {output!r}."
-            ) from error
-    elif not isinstance(result, torch.Tensor) and hasattr(result, "logits"):
-        result = result.logits
-    if not isinstance(result, torch.Tensor):
-        found = f" with the keys {list(result)}" if isinstance(result, Mapping) else ""
-        raise ValueError(
-            f"The module returned a {type(result).__name__}{found}, not a tensor. Say "
-            "where its logits are: output=<name or position>."
-        )
-    return result

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from skcalib._networks._named import NamedRows, perturbed_name
+from skcalib._networks._result import as_logits, pick_logits
 from skcalib._networks._site import SiteModule
-from skcalib._networks._torch import as_logits, frozen_view, pick_logits, run_module
+from skcalib._networks._torch import frozen_view, run_module
 from skcalib._onnx._in_torch import differentiable_network
 from skcalib.clamping._change import Change
 from skcalib.export._torch_operations import Calibration

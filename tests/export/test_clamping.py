@@ -604,3 +604,18 @@ def test_a_resnet_agrees_with_python(clamp, resnet, source):
         # Fitted on the module, deployed in an ONNX file of its owner.
         own = calibrate_onnx_model(path, estimator)
         assert_allclose(softmax(run(own, X), axis=1), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the compiler's import
+def test_the_torch_module_is_compiled_as_one_graph():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 4)).astype(np.float32), np.arange(30) % 3
+    options = {"perturbation": "full", "penalty": 0.1}
+    module = to_torch(
+        clamping.NeuralClamping(torch.nn.Linear(4, 3), **options).fit(X, y)
+    )
+    compiled = torch.compile(module, backend="eager", fullgraph=True)
+    X = torch.from_numpy(X)
+    assert_allclose(compiled(X), module(X), atol=1e-6)

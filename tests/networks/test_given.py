@@ -12,7 +12,7 @@ pytestmark = pytest.mark.torch
 
 from skcalib._networks._given import Given, perturbs_inputs  # noqa: E402
 from skcalib._networks._network import open_network  # noqa: E402
-from skcalib._networks._torch import as_logits  # noqa: E402
+from skcalib._networks._result import as_logits  # noqa: E402
 from skcalib._onnx._outputs import as_columns  # noqa: E402
 from skcalib.clamping import NeuralClamping, NeuralClampingCV  # noqa: E402
 
