@@ -1,5 +1,6 @@
 """CLUE: a loss under which a network's uncertainty comes to match its error."""
 
+import math
 from numbers import Real
 from typing import Any, Literal
 
@@ -211,7 +212,15 @@ class CLUELoss(torch.nn.Module):
             keep = named if keep is None else keep & named
         if keep is not None and not bool(keep.all()):
             passes, target, weight = passes[:, keep], target[keep], weight[keep]
-        if not bool(weight.sum() > 0):
+        # Both are read at once: a GPU is waited for a single time.
+        sums = torch.stack([weight.sum(), weight.clamp(max=0).sum()])
+        total, below = sums.tolist()
+        if not math.isfinite(total) or below < 0:
+            bad = weight[~(weight >= 0) | weight.isinf()][:3].tolist()
+            raise ValueError(
+                f"sample_weight holds {bad}; weights are finite and not negative."
+            )
+        if total == 0:
             raise ValueError(
                 "No sample of the batch counts: all are padding or of weight 0."
             )

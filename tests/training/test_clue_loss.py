@@ -254,6 +254,17 @@ def test_weights_of_another_shape_are_refused():
         )
 
 
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_weights_that_are_negative_or_not_finite_are_refused(bad):
+    z, y, weight = draw(2, 4, 3), draw_labels(4, 3), torch.tensor([1.0, 3.0, bad, 1.0])
+    with pytest.raises(
+        ValueError, match=rf"sample_weight holds \[{bad}\]; weights are"
+    ):
+        CLUELoss()(z, y, sample_weight=weight)
+    hidden = CLUELoss()(z, y, sample_weight=weight, padding_mask=torch.arange(4) == 2)
+    assert math.isfinite(hidden)
+
+
 def test_a_batch_of_padding_is_refused():
     z, y = draw(2, 3, 4), draw_labels(3, 4)
     with pytest.raises(ValueError, match="No sample of the batch counts"):
