@@ -25,10 +25,8 @@ from skcalib._solvers._logistic import (
     LogisticModel,
     fit_logistic,
     in_units,
-    temperature_start,
 )
 from skcalib._solvers._result import Result
-from skcalib._solvers._temperature import prior_strength
 
 Variant = Literal["abm", "am", "ab"]
 
@@ -54,7 +52,6 @@ def fit_beta(
     """
     n_classes = data.n_classes
     present = np.flatnonzero(data.class_weights()) if n_classes > 2 else np.array([1])
-    start = temperature_start(data, prior, unit)
     features = {"abm": _two_logarithms, "am": _one, "ab": _halves}[variant]
     model = LogisticModel(
         features=in_units(features, unit),
@@ -64,11 +61,10 @@ def fit_beta(
         non_negative=True,
         intercept=variant != "ab",
         smallest_scale=SMALLEST_SPREAD,
-        start=start,
-        prior=0.0 if start is None else prior_strength(prior, data),
     )
+    model = model.drawn(data, prior, unit)
     result = fit_logistic(data, model, present, tol=tol, max_iter=max_iter)
-    own = 1.0 if prior is None or start is None else start
+    own = 1.0 if prior is None or model.start is None else model.start
     x = np.tile([own, own, 0.0], (n_classes, 1))
     x[present] = _abc(result.x, variant)
     if n_classes == 2:

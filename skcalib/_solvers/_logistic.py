@@ -19,9 +19,10 @@ differ from zero can be tried: the lowest of the minima that hold the constraint
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,10 @@ from numpy.typing import NDArray
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._blocks._scores import Block
 from skcalib._numerics import LARGEST_LOGIT, cut_logits
+from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._descend import NOISE, SUFFICIENT
 from skcalib._solvers._result import CONVERGED, LIMIT, SEPARATED, Result
-from skcalib._solvers._temperature import LEAST_TEMPERATURE, fit_temperature
+from skcalib._solvers._temperature import prior_strength
 
 Sums = tuple[Block, Block, Block]
 # Of a block, the features of some problems.
@@ -60,9 +62,10 @@ class LogisticModel:
     `features` maps (n, K) logits to (n_features, n, K) values. `low` and `high` are
     the targets of the rows of other classes and of the own class, one for each class.
     A feature whose standard deviation is not above `smallest_scale` is a constant.
-    The search starts from `start`, the coefficients of every class with intercept 0,
-    or without it from the constant that fits best. A `prior` above 0 adds so many times
-    the squared distance from that start, coefficients in units of those of the start.
+    The search starts from `start`, the coefficients of every class, with the intercepts
+    `offsets`, or without it from the constant that fits best. A `prior` above 0 adds so
+    many times the squared distance from that start, coefficients in units of those of
+    the start.
     """
 
     features: Callable[[Block], Block]
@@ -73,7 +76,20 @@ class LogisticModel:
     intercept: bool = True
     smallest_scale: float = 0.0
     start: float | None = None
+    offsets: NDArray[np.float64] | None = None
     prior: float = 0.0
+
+    def drawn(self, data: CalibrationData, prior: float | None, unit: float) -> Self:
+        """Return the model that starts at a temperature, and is drawn to what is there.
+
+        Its features are those of the logits over `unit`.
+        """
+        # What is only a start need not be precise.
+        centre = fit_centre(data, prior, tol=1e-2 if prior is None else 1e-10)
+        if not centre.converged:
+            return self
+        start, strength = unit * centre.slope, prior_strength(prior, data)
+        return replace(self, start=start, offsets=centre.of_odds, prior=strength)
 
     @property
     def free_sets(self) -> list[list[int]]:
@@ -102,20 +118,6 @@ def fit_logistic(
     return _Newton(data, model, columns).run(tol, max_iter)
 
 
-def temperature_start(
-    data: CalibrationData, prior: float | None = None, unit: float = 1.0
-) -> float | None:
-    """Coefficient of the log-odds that temperature scaling would give, a good start.
-
-    Of those of the logits over `unit`.
-    """
-    # What is only a start need not be precise.
-    result = fit_temperature(data, prior=prior, tol=1e-2 if prior is None else 1e-10)
-    if not result.converged:
-        return None
-    return unit * (1 / max(float(result.x[0]), LEAST_TEMPERATURE))
-
-
 def score_unit(data: CalibrationData, prior: float | None) -> float:
     """Temperature below 1 by which logits are divided before their log-odds, or 1.
 
@@ -124,9 +126,9 @@ def score_unit(data: CalibrationData, prior: float | None) -> float:
     """
     if prior is None or data.n_classes == 2:
         return 1.0
-    start = temperature_start(data, prior)
+    centre = fit_centre(data, prior)
     # Squares of log-odds stay finite.
-    return 1.0 if start is None else 1 / min(max(start, 1.0), LARGEST_LOGIT)
+    return 1 / min(max(centre.slope, 1.0), LARGEST_LOGIT) if centre.converged else 1.0
 
 
 def in_units(
@@ -178,11 +180,15 @@ class _Newton:
         varies = np.isfinite(self.scale)
         coef = np.where(varies, self.model.start, 0)
         start[:, :-1] = (coef * np.where(varies, self.scale, 0)).T
-        start[:, -1] = (coef * self.centre).sum(axis=0)
+        start[:, -1] = (coef * self.centre).sum(axis=0) + self._offsets()
         return start
 
+    def _offsets(self) -> Block | float:
+        offsets = self.model.offsets
+        return 0.0 if offsets is None else offsets[self.columns]
+
     def _raw_form(self) -> tuple[Block, Block]:
-        """Return the matrices from standardised to raw parameters, and the start's.
+        """Return the matrices from standardised to raw parameters, and the starts.
 
         Raw coefficients are in units of those of the start, which are therefore 1.
         """
@@ -194,7 +200,9 @@ class _Newton:
         matrix[:, j, j] = inverse / unit
         matrix[:, -1, :-1] = -self.centre.T * inverse
         matrix[:, -1, -1] = 1
-        return matrix, np.append(np.ones(size - 1), 0.0)
+        target = np.ones((n_problems, size))
+        target[:, -1] = self._offsets()
+        return matrix, target
 
     def run(self, tol: float, max_iter: int) -> Result:
         todo = np.arange(self.columns.shape[0])
@@ -256,7 +264,7 @@ class _Newton:
         gradient += factor[:, np.newaxis] * away
         hessian += factor[:, np.newaxis, np.newaxis] * np.eye(theta.shape[1])
         if self.model.prior > 0:
-            away = np.einsum("kij,kj->ki", self.to_raw[todo], theta) - self.target
+            away = np.einsum("kij,kj->ki", self.to_raw[todo], theta) - self.target[todo]
             pull = 2 * self.model.prior * self.to_raw[todo].transpose(0, 2, 1)
             loss += self.model.prior * (away**2).sum(axis=1)
             gradient += np.einsum("kij,kj->ki", pull, away)

@@ -72,17 +72,19 @@ TINY = np.finfo(float).tiny
 class Ridge:
     """Factors of the squared off-diagonal and diagonal entries of W - I, and of b.
 
-    With a `centre`, of W - centre I.
+    With a `centre`, of W - centre I; with `offsets`, of b - offsets.
     """
 
     off_diagonal: float = 0.0
     diagonal: float = 0.0
     intercept: float = 0.0
     centre: float = 1.0
+    offsets: Array | float = 0.0
 
     def at(self, x: Array) -> tuple[float, Array]:
         """Return the penalty of the parameters `x`, and its gradient."""
         away = _away(x, self.centre)
+        away[:, -1] -= self.offsets
         slope = self.slope(away)
         return float(np.vdot(away, slope)) / 2, slope
 

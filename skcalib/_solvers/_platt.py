@@ -20,10 +20,8 @@ from skcalib._solvers._logistic import (
     LogisticModel,
     fit_logistic,
     in_units,
-    temperature_start,
 )
 from skcalib._solvers._result import Result
-from skcalib._solvers._temperature import prior_strength
 
 
 def fit_platt(
@@ -49,14 +47,14 @@ def fit_platt(
     high = smooth_high if smooth_targets else np.ones(n_classes)
     use_odds = on_log_odds or n_classes == 2
     features = in_units(_log_odds, unit) if use_odds else _logits
-    start = temperature_start(data, prior, unit) if use_odds else None
-    strength = 0.0 if start is None else prior_strength(prior, data)
-    model = LogisticModel(features, 1, low, high, start=start, prior=strength)
+    model = LogisticModel(features, 1, low, high)
+    if use_odds:
+        model = model.drawn(data, prior, unit)
 
     x = np.zeros((n_classes, 2))
     # A class that never occurs has one target only, which its intercept meets.
-    if strength > 0:
-        x[:, 0] = start
+    if model.prior > 0:
+        x[:, 0] = model.start
     else:
         x[:, 1] = np.log(smooth_low) - np.log1p(-smooth_low)
     present = np.flatnonzero(own) if n_classes > 2 else np.array([1])

@@ -31,8 +31,9 @@ class BetaCalibration(BaseCalibrator):
         Strength :math:`s`, in samples, of a weak pull of the curves towards the
         temperature :math:`T` that `TemperatureScaling` finds with it:
         :math:`\frac{s}{n} ((T a - 1)^2 + (T b - 1)^2 + c^2)` is added to the mean
-        log-loss of each class. None is the maximum likelihood of [1]_. See Notes on
-        small units.
+        log-loss of each class. Where the base rates have evidently moved, the pull is
+        towards a temperature and offsets that are fitted together. None is the maximum
+        likelihood of [1]_. See Notes on small units.
 
     tol : float, default=1e-8
         A class has converged when the next step would lower its log-loss by less than

@@ -9,11 +9,10 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Operation, Softmax, WeightedSum
 from skcalib._numerics import LARGEST_LOGIT
 from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map
 from skcalib._solvers._temperature import (
-    LEAST_TEMPERATURE,
     PRIOR,
-    fit_temperature,
     prior_strength,
     subsample,
     typical_gap,
@@ -231,9 +230,7 @@ class MatrixScaling(BaseCalibrator):
         """Choose the penalties where they are searched, then fit matrix and offset."""
         splits = self._split(data) if self._needs_splits() else []
         data = data.used()
-        # No smaller one has a finite inverse.
-        found = fit_temperature(data, prior=self.prior)
-        temperature = max(found.x[0], LEAST_TEMPERATURE)
+        temperature = fit_centre(data, self.prior).temperature
         data, self.logit_range_ = clip_masked(data, temperature)
         centre = 1 / temperature, _unit(data, temperature)
         features = self._features(data)

@@ -37,7 +37,8 @@ class PlattScaling(BaseCalibrator):
         Strength :math:`c`, in samples, of a weak pull of the curves on log-odds towards
         the temperature :math:`T` that `TemperatureScaling` finds with it:
         :math:`\frac{c}{n} ((T a_k - 1)^2 + b_k^2)` is added to the mean log-loss of
-        each class. None, with ``smooth_targets=True``, is the fit of [1]_. Not used
+        each class. Where the base rates have evidently moved, the pull is towards a
+        temperature and offsets that are fitted together. None, with ``smooth_targets=True``, is the fit of [1]_. Not used
         where ``fit_on="logits"`` has more than two classes. See Notes on small units.
 
     tol : float, default=1e-8

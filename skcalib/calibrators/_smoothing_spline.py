@@ -14,7 +14,7 @@ from skcalib._maps import (
     make_tables,
 )
 from skcalib._sklearn_compat import Interval
-from skcalib._solvers._logistic import temperature_start
+from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._smoothing_spline import fit_smoothing_splines
 from skcalib._solvers._temperature import PRIOR
 from skcalib.calibrators._absent import KNOTS
@@ -121,7 +121,8 @@ class SmoothingSplineCalibration(BaseCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the temperature, then the splines."""
-        factor = temperature_start(data, PRIOR) or 1.0
+        centre = fit_centre(data, PRIOR)
+        factor = centre.slope if centre.converged else 1.0
         self.temperature_ = 1 / factor
         curves = fit_smoothing_splines(
             data, factor=factor, prior=self.prior, n_knots=self.n_knots

@@ -16,8 +16,9 @@ from skcalib._maps import (
     evaluate_block,
 )
 from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
-from skcalib._solvers._temperature import PRIOR, fit_temperature
+from skcalib._solvers._temperature import PRIOR
 from skcalib._solvers._vector import fit_vector
 from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._floor import (
@@ -64,7 +65,7 @@ class StructuredMatrixScaling(BaseCalibrator):
 
     prior : float or None, default=8.0
         Strength, in samples, of a weak pull of the temperature towards 1, as in
-        `TemperatureScaling`; None is the maximum likelihood of [1]_.
+        `TemperatureScaling`; None is the maximum likelihood of [1]_. See Notes.
 
     tol : float, default=1e-7
         How far above its minimum, in nats, the penalised mean log-loss may end.
@@ -122,6 +123,10 @@ class StructuredMatrixScaling(BaseCalibrator):
     would decide the temperature. Where a probability is below the least of single
     precision, 1.2e-38, that, 1e-20 and 1e-12 are tried as a floor under all of them,
     and one is kept if a temperature fits better after it, as in `ProbabilityFloor`.
+
+    Where the base rates have evidently moved since training, as after training with
+    class weights, and there is a `prior`, the temperature is fitted together with an
+    offset for every class, and the first penalty is on :math:`b` less these.
 
     A class that does not occur in the calibration set is left out of the second step.
     It has the mean of the others' diagonal entries, off-diagonal entries and offsets.
@@ -185,15 +190,16 @@ class StructuredMatrixScaling(BaseCalibrator):
         near = self._near
         known = None if near is None else (near.floor_, near.temperature_)
         # Both structures ask the same rows for the same.
-        self.floor_, self.temperature_, features = data.once(
+        self.floor_, centre, features = data.once(
             ("structured", self.prior, known), lambda: self._through_front(data, known)
         )
+        self.temperature_ = centre.temperature
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
         unit = data.n_classes / data.total_weight
         present = data.present
         if present.shape[0] < data.n_classes:
             features = features.columns(present)
-        result = fit(features, unit)
+        result = fit(features, unit, centre.offsets[present])
         self._record(result)
         is_vector = self.structure == "vector"
         coef = result.x[0] if is_vector else result.x[:, :-1]
@@ -203,7 +209,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         )
 
     def _through_front(self, data, known):
-        """Return floor and temperature, and the data after both.
+        """Return floor and centre, and the data after floor and temperature.
 
         `known` are those of nearly the same rows: a floor is a choice of four, which
         they have made, a temperature the start of a search.
@@ -213,13 +219,13 @@ class StructuredMatrixScaling(BaseCalibrator):
         else:
             floor, near = known
         raised = raised_to(floor, data)
-        temperature = float(fit_temperature(raised, prior=self.prior, near=near).x[0])
-        front = CalibrationMap(*self._front(floor, temperature, data.n_classes))
+        centre = fit_centre(raised, self.prior, near=near)
+        front = CalibrationMap(*self._front(floor, centre.temperature, data.n_classes))
         through = partial(evaluate_block, front)
-        return floor, temperature, data.mapped(through, keep_type=is_large(data))
+        return floor, centre, data.mapped(through, keep_type=is_large(data))
 
-    def _fit_vector(self, data, unit):
-        start = np.repeat([[1.0], [0.0]], data.n_classes, axis=1)
+    def _fit_vector(self, data, unit, offsets):
+        start = np.stack([np.ones(data.n_classes), offsets])
         factors = [[self.diagonal_penalty], [self.intercept_penalty]]
         penalty = np.repeat(unit * np.array(factors), data.n_classes, axis=1)
         tol, blind, near = self._start(data)
@@ -235,13 +241,15 @@ class StructuredMatrixScaling(BaseCalibrator):
             blind=blind,
         )
 
-    def _fit_matrix(self, data, unit):
+    def _fit_matrix(self, data, unit, offsets):
         ridge = Ridge(
             unit * (data.n_classes - 1) * self.off_diagonal_penalty,
             unit * self.diagonal_penalty,
             unit * self.intercept_penalty,
+            offsets=offsets,
         )
         start, (tol, blind, near) = identity_map(data.n_classes), self._start(data)
+        start[:, -1] = offsets
         if near is not None:
             start = np.column_stack([near.coef_, near.intercept_])
         return fit_matrix(

@@ -9,10 +9,10 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Softmax
 from skcalib._numerics import LARGEST_LOGIT
 from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._temperature import (
     LEAST_TEMPERATURE,
     PRIOR,
-    fit_temperature,
     prior_strength,
 )
 from skcalib._solvers._temperature_search import search_temperature
@@ -98,8 +98,10 @@ class VectorScaling(BaseCalibrator):
 
     With a `prior` of :math:`c`, :math:`\frac{c}{n} (\lVert T v - 1 \rVert^2 + \lVert b
     \rVert^2)` is added to the mean objective of :math:`n` samples, with :math:`T` the
-    temperature for it. Classes with few samples, which would overfit,
-    stay near it.
+    temperature for it. Classes with few samples, which would overfit, stay near it.
+    Where the base rates have evidently moved since training, as after training with
+    class weights, :math:`T` is fitted together with offsets, and :math:`b` is held near
+    these instead of 0 (for the log-loss only).
 
     The top objective need not be convex. L-BFGS starts from its temperature or from the
     optimum of the log-loss, whichever is lower, and ends in a minimum that need not be
@@ -169,16 +171,18 @@ class VectorScaling(BaseCalibrator):
             fit = fit_top_vector
             options: dict[str, Any] = {"tol": 1e-10, "max_iter": self.max_iter}
             found = search_temperature(data, "top", 0.0, prior=self.prior, **options)
+            # No smaller one has a finite inverse.
+            temperature = max(found.x[0], LEAST_TEMPERATURE)
+            offsets = np.zeros(data.n_classes)
         else:
             fit = fit_vector
-            found = fit_temperature(data, prior=self.prior)
-        # No smaller one has a finite inverse.
-        temperature = max(found.x[0], LEAST_TEMPERATURE)
+            centre = fit_centre(data, self.prior)
+            temperature, offsets = centre.temperature, centre.offsets
         data, self.logit_range_ = clip_masked(data, temperature)
         n_classes, present = data.n_classes, data.present
         if present.shape[0] < n_classes:
             data = data.columns(present)
-        start = np.repeat([[1 / temperature], [0.0]], data.n_classes, axis=1)
+        start = np.stack([np.full(data.n_classes, 1 / temperature), offsets[present]])
         penalty = slight_penalty(data, start)
         # In units of the temperature, as logits may have any.
         scale = np.array([[min(temperature, LARGEST_LOGIT)], [1.0]])

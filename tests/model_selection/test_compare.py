@@ -212,7 +212,7 @@ def excess_test(table, row, best):
 
 
 def test_what_cannot_be_told_from_the_best_is_marked_with_it():
-    logits, y = make_logits(3000, 5, random_state=0)
+    logits, y = make_logits(3000, 5, class_bias=0.25, random_state=0)
     methods = {"one": TemperatureScaling(), "two": TemperatureScaling()}
     table = compare_calibrators({**methods, "vector": VectorScaling()}, logits, y)
     nll = table.metrics.index("nll")

@@ -1,0 +1,203 @@
+"""What a prior draws to: a temperature, and offsets where the base rates have moved.
+
+Where a classifier was trained with class weights, or on classes of other shares, a
+temperature alone takes the wrong base rates for over-confidence and flattens all there
+is. A prior that draws to it would then be wrong on slopes and offsets, and not give way
+however many samples say so.
+
+So the temperature is fitted beside an offset for every class, too [bias-corrected
+temperature scaling: Alexandari, Kundaje & Shrikumar, Maximum likelihood with
+bias-corrected calibration is hard-to-beat at label shift adaptation, ICML 2020], with
+the prior of `_temperature` and a weak one on the offsets. Both are the centre if their
+gain is evident: above a nat an offset, as in Akaike's criterion, and odds of 50 to 1.
+What is not evident costs the samples no more than that, all together.
+
+Steps are Newton's in (log beta, b), with what is not convex of the curvature left out.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from skcalib._blocks import CalibrationData
+from skcalib._numerics import cut_logits
+from skcalib._solvers._descend import jittered
+from skcalib._solvers._newton_cg import Expansion, minimize
+from skcalib._solvers._softmax import Exponentials
+from skcalib._solvers._temperature import (
+    LEAST_TEMPERATURE,
+    Pull,
+    fit_temperature,
+    prior_strength,
+)
+
+Array = NDArray[np.float64]
+
+# Nats by which the gain of offsets has to exceed their number.
+EVIDENT = float(np.log(50))
+# Of the prior on the temperature, so much holds the offsets.
+OF_OFFSETS = 1 / 8
+# With more classes, the curvature by the offsets is taken for its diagonal.
+MAX_DENSE_CLASSES = 64
+# Nats above the minimum at which the search may end: a centre need not be precise.
+NEAR = 1e-5
+# Steps end within this factor of the temperature alone.
+REACH = 1e3
+# In units of the Hessian's diagonal, so that rounding leaves it positive definite.
+RIDGE = 1e-10
+
+
+@dataclass(frozen=True)
+class Centre:
+    """The map softmax(z / temperature + offsets)."""
+
+    temperature: float
+    offsets: Array
+    # The same as offsets of each class's log-odds against the rest, about.
+    of_odds: Array
+    # Whether there is such a temperature: not where nothing holds it.
+    converged: bool
+
+    @property
+    def slope(self) -> float:
+        return 1 / self.temperature
+
+
+def fit_centre(
+    data: CalibrationData, prior: float | None, **options: float | None
+) -> Centre:
+    """Return what a prior of so many samples draws to; without one, a temperature.
+
+    The options are those of `fit_temperature`.
+    """
+    key = "centre", prior, *sorted(options.items())
+    centre: Centre = data.once(key, lambda: _fit(data, prior, **options))
+    return centre
+
+
+def _fit(data: CalibrationData, prior: float | None, **options: float | None) -> Centre:
+    alone = fit_temperature(data, prior=prior, **options)
+    # No smaller one has a finite inverse.
+    temperature = max(float(alone.x[0]), LEAST_TEMPERATURE)
+    shares = data.class_weights()
+    offsets = np.zeros(data.n_classes)
+    if prior is not None and alone.converged:
+        found = _beside_offsets(data, prior, temperature, shares > 0)
+        if found is not None:
+            temperature, offsets = found
+    # What shares the others would have without the offsets.
+    rest = shares.sum() - shares
+    without = shares * np.exp(-offsets)
+    before = without.sum() - without
+    usable = (rest > 0) & (before > 0)
+    moved = np.divide(rest, before, out=np.ones_like(rest), where=usable)
+    return Centre(temperature, offsets, offsets - np.log(moved), alone.converged)
+
+
+def _beside_offsets(
+    data: CalibrationData, prior: float, temperature: float, present: NDArray[np.bool_]
+) -> tuple[float, Array] | None:
+    """Return temperature and offsets; None unless the gain is evident."""
+    start = np.append(-np.log(temperature), np.zeros(data.n_classes))
+    problem = _Problem(data, prior_strength(prior, data), present, start[0])
+    first = problem.expand(start, None)
+    enough = (present.sum() - 1 + EVIDENT) / data.total_weight
+    # By Newton's step; what is evident is so by far.
+    if np.vdot(first.gradient, first.precondition(first.gradient)) / 2 <= enough:
+        return None
+    found = minimize(problem.expand, problem.loss, start, tol=NEAR, max_iter=20)
+    if first.loss - found.loss <= enough:
+        return None
+    offsets = np.where(present, found.x[1:], 0)
+    offsets[present] -= offsets[present].mean()
+    return float(np.exp(-found.x[0])), offsets
+
+
+class _Problem:
+    def __init__(
+        self,
+        data: CalibrationData,
+        strength: float,
+        present: NDArray[np.bool_],
+        log_beta: float,
+    ) -> None:
+        self._data, self._present = data, present
+        self._most = log_beta + np.log(REACH)
+        self._pull, self._ridge = Pull(strength, 0.0), OF_OFFSETS * strength
+
+    def loss(self, x: Array) -> float:
+        if x[0] > self._most:
+            return np.inf
+        loss: float = self._data.sum(partial(_loss_of_block, x))
+        return loss + self._pull.at(x[0])[0] + self._ridge * float(x[1:] @ x[1:])
+
+    def expand(self, x: Array, curvature: Expansion | None) -> Expansion:
+        if x[0] > self._most:  # So far off that it is refused.
+            return Expansion(np.inf, np.zeros_like(x), None, np.copy)
+        loss, gradient, hessian = self._data.sum(partial(_sums_of_block, x))
+        cost, slope, bend = self._pull.at(x[0])
+        # The curvature by log beta is this and the slope, which may be negative.
+        hessian[0, 0] += max(gradient[0], 0.0) + bend
+        loss += cost + self._ridge * float(x[1:] @ x[1:])
+        gradient[0] += slope
+        gradient[1:] += 2 * self._ridge * x[1:]
+        gradient[1:][~self._present] = 0
+        if curvature is not None:
+            return Expansion(loss, gradient, None, curvature.precondition)
+        k = np.arange(1, x.shape[0])
+        hessian[k, k] += 2 * self._ridge
+        scale = 1 / np.sqrt(np.maximum(np.diagonal(hessian), np.finfo(float).tiny))
+        scaled = hessian * scale[:, np.newaxis] * scale
+        factor = jittered(scaled, RIDGE, partial(cho_factor, lower=True))
+
+        def precondition(r: Array) -> Array:
+            step: Array = scale * cho_solve(factor, scale * r)
+            return step
+
+        return Expansion(loss, gradient, None, precondition)
+
+
+def _scores(x: Array, logits: NDArray[Any]) -> tuple[Array, Array]:
+    """Return beta times the logits less their maximum, and that with offsets."""
+    t = cut_logits(logits)
+    t -= t.max(axis=1, keepdims=True)
+    t *= np.exp(x[0])
+    return t, t + x[1:]
+
+
+def _loss_of_block(x: Array, logits: NDArray, codes: NDArray, weight: Array) -> float:
+    _, scores = _scores(x, logits)
+    return float(Exponentials.of_scores(scores, codes).loss @ weight)
+
+
+def _sums_of_block(
+    x: Array, logits: NDArray, codes: NDArray, weight: Array
+) -> tuple[float, Array, Array]:
+    """Loss, gradient and Hessian by (log beta, b)."""
+    t, scores = _scores(x, logits)
+    e = Exponentials.of_scores(scores, codes)
+    loss = float(e.loss @ weight)
+    proba = e.values / e.total[:, np.newaxis]
+    mean = np.vecdot(proba, t)
+    by_scale = weight @ (mean - t[e.own])
+    t -= mean[:, np.newaxis]
+    first = proba * t
+    hessian = np.zeros((x.shape[0], x.shape[0]), like=t)
+    hessian[0, 0] = weight @ np.vecdot(first, t)
+    hessian[0, 1:] = hessian[1:, 0] = weight @ first
+    if proba.shape[1] <= MAX_DENSE_CLASSES:
+        root = proba * np.sqrt(weight)[:, np.newaxis]
+        hessian[1:, 1:] = -(root.T @ root)
+        curvature = weight @ proba
+    else:
+        curvature = weight @ (proba * (1 - proba))
+    k = np.arange(1, x.shape[0])
+    hessian[k, k] += curvature
+    gradient = np.empty(x.shape[0], like=t)
+    gradient[0] = by_scale
+    gradient[1:] = (weight / e.total) @ e.turn_into_residuals()
+    return loss, gradient, hessian
