@@ -161,8 +161,19 @@ def log_loss(data: CalibrationData, x: Array) -> float:
 
 
 def _loss_of_block(x: Array, features: NDArray, codes: NDArray, weight: Array) -> float:
-    e = Exponentials.of_scores(affine_scores(x, features), codes)
-    return float(e.loss @ weight)
+    return float(_losses(x, features, codes) @ weight)
+
+
+def _losses(x: Array, features: NDArray, codes: NDArray) -> Array:
+    return Exponentials.of_scores(affine_scores(x, features), codes).loss
+
+
+def rise_of_block(
+    x: Array, other: Array, features: NDArray, codes: NDArray, weight: Array
+) -> tuple[float, float]:
+    """Mean and mean square of how much more `x` loses in a row than `other`."""
+    rise = _losses(x, features, codes) - _losses(other, features, codes)
+    return float(rise @ weight), float(rise * rise @ weight)
 
 
 def is_large(data: CalibrationData) -> bool:

@@ -155,11 +155,13 @@ class MatrixScaling(BaseCalibrator):
 
     The search for the strengths departs from the full grid of [2]_: it takes
     :math:`\lambda` from the strongest to the weakest with :math:`\mu = \lambda`, until
-    the held-out loss rises, and then :math:`\mu` likewise. Both strengths multiply
-    means of squares. A weight counts as a repetition. Equal rows of a class share a
-    fold of an integer `cv`, whose folds depend on the order of rows; given splits do
-    not. Rows that are nearly equal, such as frames of one video, need splits that keep
-    them together: ``cv=list(GroupKFold(5).split(X, y, groups))``.
+    the held-out loss rises, and then :math:`\mu` likewise; before it has clearly
+    fallen, a rise within one standard error of the difference does not count. Both
+    strengths multiply means of squares. A weight counts as a repetition. Equal rows of
+    a class share a fold of an integer `cv`, whose folds depend on the order of rows;
+    given splits do not. Rows that are nearly equal, such as frames of one video, need
+    splits that keep them together:
+    ``cv=list(GroupKFold(5).split(X, y, groups))``.
 
     References
     ----------

@@ -3,17 +3,21 @@
 The off-diagonal penalty is searched first, from the strongest to the weakest, with the
 intercept penalty tied to it; then the intercept penalty at the off-diagonal penalty
 found. Each fit starts where the one before ended, and both searches end once the
-held-out loss rises, since the weakest penalties overfit the most and cost the most.
+held-out loss rises, since the weakest penalties overfit the most and cost the most. The
+strongest all hold the parameters, and their losses differ by noise alone: until the
+loss has fallen by more than one standard error of the difference, only as large a rise
+counts.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._solvers._matrix import log_loss
+from skcalib._solvers._matrix import log_loss, rise_of_block
 
 Array = NDArray[np.float64]
 
@@ -60,17 +64,20 @@ class PenaltySearch:
     def _walk(
         self, pairs: list[tuple[float, float]], models: list[Array]
     ) -> tuple[tuple[float, float], list[Array]]:
-        """Go along `pairs` until the held-out loss rises."""
+        """Go along `pairs` until the held-out loss rises, and clearly rose or fell."""
         best, best_models = pairs[0], models
+        first: list[Array] = []
         for pair in pairs:
             models = [
                 self.fit(train, *pair, model)
                 for (train, _), model in zip(self.folds, models, strict=True)
             ]
+            first = first or models
             self.losses[pair] = self._held_out_loss(models)
-            if self.losses[pair] > self.losses[best]:
+            if self.losses[pair] <= self.losses[best]:
+                best, best_models = pair, models
+            elif any(self._is_worse(x, best_models) for x in (first, models)):
                 break
-            best, best_models = pair, models
         return best, best_models
 
     def _held_out_loss(self, models: list[Array]) -> float:
@@ -78,3 +85,15 @@ class PenaltySearch:
         losses = [log_loss(*pair) for pair in zip(held_out, models, strict=True)]
         shares = [data.total_weight for data in held_out]
         return float(np.average(losses, weights=shares))
+
+    def _is_worse(self, models: list[Array], others: list[Array]) -> bool:
+        """Whether held-out rows tell so by more than one standard error."""
+        held_out = [data for _, data in self.folds]
+        sums = [
+            data.sum(partial(rise_of_block, *pair), heavy=True)
+            for data, *pair in zip(held_out, models, others, strict=True)
+        ]
+        shares = [data.total_weight for data in held_out]
+        rise, square = np.average(sums, axis=0, weights=shares)
+        variance = max(square - rise**2, 0.0) / max(sum(shares) - 1, 1)
+        return bool(rise > np.sqrt(variance))

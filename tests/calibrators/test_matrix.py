@@ -3,7 +3,9 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 from sklearn.base import clone
+from sklearn.datasets import make_classification
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, StratifiedKFold
 
 from skcalib._validation import make_splits
@@ -177,6 +179,17 @@ def test_the_penalties_chosen_have_the_smallest_held_out_loss(skewed_set, fixed)
     assert refit.fit(*skewed_set).loss_ == pytest.approx(scaling.loss_, abs=1e-8)
     if fixed:
         assert scaling.intercept_penalty_ == 1.0
+
+
+@pytest.mark.parametrize("seed", [1, 4, 7])
+def test_the_search_goes_on_where_strong_penalties_differ_by_noise(seed):
+    X, y = make_classification(
+        3000, 10, weights=[0.97], flip_y=0.002, class_sep=0.8, random_state=seed
+    )
+    classifier = LogisticRegression(class_weight="balanced").fit(X[:1000], y[:1000])
+    log_odds, y = classifier.decision_function(X[1000:]), y[1000:]
+    proba = MatrixScaling().fit(log_odds, y).predict_proba(log_odds)
+    assert proba[:, 1].mean() == pytest.approx(y.mean(), rel=0.6)
 
 
 def test_held_out_losses_are_those_of_fits_to_the_other_folds(skewed_set):
