@@ -30,6 +30,7 @@ from skcalib._validation._groups import (
     check_same_columns,
     check_width,
     plain_names,
+    refuse_needed_groups,
 )
 from skcalib._validation._logits import (
     INDEX_ROWS,
@@ -147,6 +148,7 @@ __all__ = [
     "refuse_dask",
     "refuse_index",
     "refuse_masked",
+    "refuse_needed_groups",
     "refuse_other_order",
     "refuse_outside",
     "rows_of_shares",

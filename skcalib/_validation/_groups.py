@@ -1,5 +1,6 @@
 """What comes beside the rows, such as the group of each, a market or a device."""
 
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,18 @@ def check_both_times(owner: object, name: str, value: Any, *, in_fit: bool) -> N
         raise ValueError(
             f"{type(owner).__name__} was fitted {fitted} {name} and is asked to "
             f"predict {came}. Pass {name}= both times, or never."
+        )
+
+
+def refuse_needed_groups(owner: object, calibrator: Any) -> None:
+    """Refuse groups for a calibrator whose predictions need them too, and get none."""
+    methods = calibrator.fit, calibrator.predict_proba
+    if all("groups" in signature(method).parameters for method in methods):
+        name, of = type(owner).__name__, type(calibrator).__name__
+        raise ValueError(
+            f"{name} hands no groups to predictions, which {of} needs if fit gets "
+            f"them. Fit {of} beside it, to the logits of ClassifierLogits, or pass no "
+            "groups."
         )
 
 

@@ -31,7 +31,6 @@ from skcalib._sklearn_compat import (
     check_sample_weight,
     fit_context,
     name_classes,
-    safe_indexing,
 )
 from skcalib._validation import (
     check_all_known,
@@ -39,15 +38,20 @@ from skcalib._validation import (
     check_weight,
     column_on_host,
     given_back,
-    is_standard,
-    is_tensor,
     label_names,
     one_column,
+    refuse_needed_groups,
 )
 from skcalib._warnings import warn
 from skcalib.calibrators import ProbabilityFloor, TemperatureScaling
 from skcalib.meta._base_rate import warn_of_base_rates
-from skcalib.meta._scores import ClassifierScores, LabelScores
+from skcalib.meta._scores import (
+    ClassifierScores,
+    LabelScores,
+    beside,
+    fit_fold,
+    is_dispatched,
+)
 
 
 def _calibrator_has_logits(self):
@@ -206,6 +210,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             self.classes_ = label_names(y, None, None, np.shape(y)[-1])
         X, y, sample_weight = self._check_input(X, y, sample_weight)
         routed = self._route(X, sample_weight, params)
+        if routed.groups is not None:
+            refuse_needed_groups(self, self._resolved_calibrator())
         estimator = self._resolved_estimator()
         if isinstance(estimator, FrozenEstimator):
             pairs = [self._fit_frozen(estimator, X, y, sample_weight, routed.groups)]
@@ -355,7 +361,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             )
         if sample_weight is not None:
             if has_fit_parameter(estimator, "sample_weight"):
-                fit_params["sample_weight"] = _beside(X, sample_weight)
+                fit_params["sample_weight"] = beside(X, sample_weight)
             elif not isinstance(estimator, FrozenEstimator):
                 warn(
                     f"The fit method of {type(estimator).__name__} has no parameter "
@@ -383,14 +389,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         splits = list(cv.split(X, y, **split))
         told = _told(y, X)
         folds = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_fold)(clone(estimator), X, told, rows, routed.fit, self.method)
+            delayed(fit_fold)(clone(estimator), X, told, rows, routed.fit, self.method)
             for rows in splits
         )
         data = (y, sample_weight, groups)
         if self.ensemble:
             return self._fit_calibrators(folds, *data)
         calibrator = self._fit_pooled(folds, *data)
-        fitted = clone(estimator).fit(X, _beside(X, told), **routed.fit)
+        fitted = clone(estimator).fit(X, beside(X, told), **routed.fit)
         scores = self._scores_of(fitted, np.unique(told), n_train=y.shape[0])
         return [(scores, calibrator)]
 
@@ -443,7 +449,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _fit_calibrator(self, scores, logits, y, sample_weight, groups):
         calibrator = name_classes(clone(self._resolved_calibrator()), self.classes_)
         is_ours = isinstance(calibrator, BaseCalibrator)
-        if is_ours and any(part.are_log_proba for part in scores):
+        is_map = is_ours and hasattr(calibrator, "calibration_map")
+        if is_map and any(part.are_log_proba for part in scores):
             calibrator = ProbabilityFloor(calibrator, classes=self.classes_)
         takes_groups = groups is not None and has_fit_parameter(calibrator, "groups")
         known = {"groups": groups} if takes_groups else {}
@@ -454,39 +461,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return calibrator.calibrator_ if needs_none else calibrator
 
 
-def _is_dispatched(X):
-    """Whether scikit-learn computes with the library of `X` instead of NumPy."""
-    return get_config()["array_api_dispatch"] and (is_tensor(X) or is_standard(X))
-
-
 def _told(y, X):
     """Return the labels that a classifier learns from: numbers, beside arrays of such.
 
     Only NumPy has texts. Numbers of classes are in the order of the classes.
     """
-    if not _is_dispatched(X) or y.dtype.kind in NUMBERS:
+    if not is_dispatched(X) or y.dtype.kind in NUMBERS:
         return y
     return np.unique(y, return_inverse=True)[1]
-
-
-def _beside(X, column):
-    """Return what a classifier is given beside `X`, as its library wants it."""
-    return given_back(column, X) if _is_dispatched(X) else column
-
-
-def _fit_fold(estimator, X, y, rows, fit_params, method):
-    """Return the scores of one fold, its out-of-fold logits and their rows."""
-    train, test = (np.arange(y.shape[0])[part] for part in rows)
-    fold_params = check_method_params(X, fit_params, indices=train)
-    estimator.fit(safe_indexing(X, train), _beside(X, y[train]), **fold_params)
-    told = {"method": method, "n_train": train.shape[0]}
-    if y.ndim == 2:
-        of_labels = LabelScores(estimator, n_labels=y.shape[1], **told)
-        return of_labels, of_labels(safe_indexing(X, test)), test
-    kept = test[np.isin(y[test], column_on_host(estimator.classes_))]
-    scores = ClassifierScores(estimator, classes=np.unique(y), **told)
-    logits = scores(safe_indexing(X, kept)) if kept.size else scores.none()
-    return scores, logits, kept
 
 
 def _holds_two_classes(rows, y, sample_weight):

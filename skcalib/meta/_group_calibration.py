@@ -153,8 +153,9 @@ class GroupCalibration(WrappingCalibrator):
     groups=...)``. `calibrator_of` returns the calibrator of one group, which takes
     logits only and is saved and exported as any other; `skcalib.export.to_onnx`,
     `calibrate_onnx_model` and `to_torch` write all groups into one graph, with the
-    group of a row as an input more. A `CalibratedClassifier` hands
-    no groups to predictions: calibrate its logits beside it, by `ClassifierLogits`.
+    group of a row as an input more. A `CalibratedClassifier` hands no groups to
+    predictions, and refuses them in `fit`: calibrate its logits beside it, by
+    `ClassifierLogits`.
 
     Examples
     --------

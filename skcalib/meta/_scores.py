@@ -1,13 +1,17 @@
-"""Logits of a fitted classifier, one column for every class or label of the data."""
+"""Logits of a classifier, one column for every class or label of the data."""
 
 import numpy as np
 from scipy.special import logsumexp
+from sklearn import get_config
 
 from skcalib._numerics import PROBA_FLOOR
+from skcalib._sklearn_compat import check_method_params, safe_indexing
 from skcalib._validation import (
     check_label_proba,
     column_on_host,
     given_back,
+    is_standard,
+    is_tensor,
     log_odds_of,
 )
 from skcalib.frozen._classifier import read_scores
@@ -95,3 +99,28 @@ class LabelScores:
             else part
             for part, known in zip(proba, self.estimator.classes_, strict=True)
         ]
+
+
+def is_dispatched(X):
+    """Whether scikit-learn computes with the library of `X` instead of NumPy."""
+    return get_config()["array_api_dispatch"] and (is_tensor(X) or is_standard(X))
+
+
+def beside(X, column):
+    """Return what a classifier is given beside `X`, as its library wants it."""
+    return given_back(column, X) if is_dispatched(X) else column
+
+
+def fit_fold(estimator, X, y, rows, fit_params, method):
+    """Return the scores of one fold, its out-of-fold logits and their rows."""
+    train, test = (np.arange(y.shape[0])[part] for part in rows)
+    fold_params = check_method_params(X, fit_params, indices=train)
+    estimator.fit(safe_indexing(X, train), beside(X, y[train]), **fold_params)
+    told = {"method": method, "n_train": train.shape[0]}
+    if y.ndim == 2:
+        of_labels = LabelScores(estimator, n_labels=y.shape[1], **told)
+        return of_labels, of_labels(safe_indexing(X, test)), test
+    kept = test[np.isin(y[test], column_on_host(estimator.classes_))]
+    scores = ClassifierScores(estimator, classes=np.unique(y), **told)
+    logits = scores(safe_indexing(X, kept)) if kept.size else scores.none()
+    return scores, logits, kept

@@ -28,7 +28,10 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
 from skcalib import (
+    BoostedCalibration,
     CalibratedClassifier,
+    DensityRatioCalibration,
+    GroupCalibration,
     IsotonicCalibration,
     ProbabilityFloor,
     TemperatureScaling,
@@ -245,6 +248,31 @@ def test_groups_stay_on_one_side_of_so_many_folds(problem, ensemble):
     splits = list(StratifiedGroupKFold(4).split(X, y, groups))
     expected = CalibratedClassifier(cv=splits, ensemble=ensemble).fit(X, y)
     assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_groups_that_predictions_would_need_are_refused_before_any_fit(
+    problem, routing
+):
+    X, y = problem
+    # A fit of this classifier would raise another error.
+    clf = CalibratedClassifier(LogisticRegression(C=-1), GroupCalibration())
+    with (
+        sklearn.config_context(enable_metadata_routing=routing),
+        pytest.raises(ValueError, match="hands no groups to predictions, which Group"),
+    ):
+        clf.fit(X, y, groups=np.arange(400) % 4)
+
+
+@pytest.mark.parametrize(
+    "calibrator", [GroupCalibration(), BoostedCalibration(), DensityRatioCalibration()]
+)
+def test_a_calibrator_that_is_no_map_takes_probabilities_too(problem, calibrator):
+    X, y = problem
+    clf = CalibratedClassifier(GaussianNB(), calibrator).fit(X, y)
+    proba = clf.predict_proba(X)
+    assert_allclose(proba.sum(axis=1), 1, rtol=1e-6)
+    assert type(clf.calibrators_[0]) is type(calibrator)
 
 
 @pytest.mark.parametrize("routing", [False, True])
