@@ -31,6 +31,7 @@ from skcalib._validation._groups import (
     check_width,
     plain_names,
     refuse_needed_groups,
+    warn_of_namesakes,
 )
 from skcalib._validation._logits import (
     INDEX_ROWS,
@@ -154,4 +155,5 @@ __all__ = [
     "rows_of_shares",
     "splits_of",
     "spread_weight",
+    "warn_of_namesakes",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skcalib._validation._containers import readable
+from skcalib._warnings import warn
 
 
 def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
@@ -20,17 +21,44 @@ def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int((~np.isfinite(array)).argmax())
         raise ValueError(f"groups holds {array[row]} in row {row}; it needs names.")
-    if array.dtype.kind == "O":
+    if array.dtype.kind in "OUS":
+        # NumPy makes text of what stands beside text in a list.
+        names: Any = groups if isinstance(groups, list | tuple) else array.tolist()
         try:
             # Twice, so that one alone is compared as well.
-            sorted([*set(array.tolist())] * 2)
+            sorted([*set(names)] * 2)
         except TypeError as error:
-            kinds = sorted({type(name).__name__ for name in array.tolist()})
+            kinds = sorted({type(name).__name__ for name in names})
             raise TypeError(
                 f"groups holds entries of the types {', '.join(kinds)}, which have no "
                 "order. Give every group a name of one type, such as str."
             ) from error
     return array
+
+
+def warn_of_namesakes(names: list[Any], known: list[Any]) -> None:
+    """Warn if groups of a prediction are named by another type than those of `fit`.
+
+    Of names that were not seen, those are told that read as one that was; and if none
+    was seen, those of another type.
+    """
+    of_fit = set(known)
+    unknown = [name for name in names if name not in of_fit]
+    by_text = {_text(name): name for name in known}
+    alike = [name for name in unknown if _text(name) in by_text]
+    is_other = len(unknown) == len(names) and not isinstance(names[0], type(known[0]))
+    if alike or is_other:
+        name = (alike or unknown)[0]
+        seen = by_text.get(_text(name), known[0])
+        warn(
+            f"The group {name!r} was not seen in fit, which saw {seen!r}, and gets the "
+            f"calibration of the whole. Name groups as in fit, by values of the type "
+            f"{type(seen).__name__}."
+        )
+
+
+def _text(name: Any) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def plain_names(names: ArrayLike) -> list[Any]:

@@ -30,6 +30,7 @@ from skcalib._validation import (
     lone_class,
     refuse_dask,
     splits_of,
+    warn_of_namesakes,
 )
 from skcalib.calibrators import StructuredMatrixScaling
 from skcalib.meta._chain import Recalibrated
@@ -146,6 +147,9 @@ class GroupCalibration(WrappingCalibrator):
     -----
     ConvergenceWarning
         If the search of a group ends early. The best point found is kept.
+
+    UserWarning
+        If a prediction names groups by another type than `fit`, such as ``"1"`` for 1.
 
     Notes
     -----
@@ -292,6 +296,7 @@ class GroupCalibration(WrappingCalibrator):
         """Return the row of each name in the factors and offsets, and these two."""
         names, place = distinct(given)
         known = {name: number for number, name in enumerate(self.groups_)}
+        warn_of_namesakes(names.tolist(), self.groups_)
         # One that was not seen has the last row, which changes nothing.
         row = np.array([known.get(name, -1) for name in names.tolist()], dtype=np.intp)
         one = np.ones((1, self.classes_.shape[0]))
@@ -359,6 +364,7 @@ class GroupCalibration(WrappingCalibrator):
         """
         check_is_fitted(self)
         if group not in self.groups_:
+            warn_of_namesakes([group], self.groups_)
             return self.calibrator_
         scaling = ShrunkScaling(strength=self.strength_, structure=self.structure)
         scaling.classes_ = self.classes_

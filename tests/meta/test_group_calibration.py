@@ -340,6 +340,43 @@ def test_groups_are_checked():
         GroupCalibration().fit(X, y, groups=numbers)
 
 
+def test_groups_of_several_types_are_refused_in_a_list_too():
+    X, y, _ = draw_groups(100)
+    for other in (1, b"b", None):
+        with pytest.raises(TypeError, match=r"entries of the types .*, which have no"):
+            GroupCalibration().fit(X, y, groups=["a", other] * 50)
+
+
+@pytest.mark.parametrize("names", ["012", "xyz"])
+@pytest.mark.parametrize("other", [str, bytes])
+def test_groups_named_by_another_type_than_in_fit_are_told(other, names):
+    X, y, groups = draw_groups(500)
+    number = np.searchsorted(["a", "b", "c"], groups)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=number)
+    given = np.array(list(names), dtype=np.dtype(other))[number]
+    message = "was not seen in fit, which saw 0, .* by values of the type int"
+    with pytest.warns(UserWarning, match=message):
+        grouped.predict_proba(X, groups=given)
+    with pytest.warns(UserWarning, match=message):
+        assert grouped.calibrator_of(min(given.tolist())) is grouped.calibrator_
+
+
+def test_a_single_name_of_another_type_is_told():
+    X, y, groups = draw_groups(500)
+    names = np.where(groups == "a", "1", groups).astype(object)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=names)
+    with pytest.warns(UserWarning, match="group b'1' was not seen in fit, .* saw '1'"):
+        grouped.calibrator_of(b"1")
+
+
+def test_whole_numbers_are_one_group_as_int_and_float():
+    X, y, groups = draw_groups(500)
+    number = np.searchsorted(["a", "b", "c"], groups)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=number)
+    expected = grouped.predict_proba(X, groups=number)
+    assert_array_equal(grouped.predict_proba(X, groups=number.astype(float)), expected)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_tensors_give_the_same_as_arrays(dtype):
     torch = pytest.importorskip("torch")
