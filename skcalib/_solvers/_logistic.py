@@ -48,6 +48,8 @@ DAMPING = 1e-13
 # relative to the weight of the class. It moves no loss that matters, but gives
 # separable classes an optimum that does not depend on the order of the rows.
 SLIGHT = 1e-10
+# In units of the precision of logits and features: a spread that may be rounding alone.
+ROUNDING = 2.0
 # Half the usual block, since a dozen temporaries of its size are in use.
 BLOCK_ELEMENTS = 1 << 15
 # So many features are kept in memory (128 MB) instead of computed in each pass; when
@@ -61,7 +63,8 @@ class LogisticModel:
 
     `features` maps (n, K) logits to (n_features, n, K) values. `low` and `high` are
     the targets of the rows of other classes and of the own class, one for each class.
-    A feature whose standard deviation is not above `smallest_scale` is a constant.
+    A feature whose standard deviation is not above `smallest_scale`, or may come of
+    rounding, is a constant.
     The search starts from `start`, the coefficients of every class, with the intercepts
     `offsets`, or without it from the constant that fits best. A `prior` above 0 adds so
     many times the squared distance from that start, coefficients in units of those of
@@ -378,12 +381,13 @@ def _moments(
     first = _features(model.features, data.head(1), columns)
     origin = first if model.intercept else np.zeros_like(first)
     statistic = partial(_moments_of_block, model.features, columns, origin)
-    mean, square = data.sum(statistic, block_elements=BLOCK_ELEMENTS)
+    mean, square, noise = data.sum(statistic, block_elements=BLOCK_ELEMENTS)
     centre = origin[:, 0] + mean if model.intercept else np.zeros_like(mean)
     spread = square - mean**2 if model.intercept else square
     scale = np.sqrt(np.maximum(spread, 0))
     # A constant feature becomes 0 / inf: no slope, no curvature, coefficient 0.
-    return centre, np.where(scale > model.smallest_scale, scale, np.inf)
+    least = np.maximum(model.smallest_scale, noise)
+    return centre, np.where(scale > least, scale, np.inf)
 
 
 def _moments_of_block(
@@ -394,8 +398,10 @@ def _moments_of_block(
     codes: NDArray,
     weight: NDArray,
 ) -> NDArray:
-    x = _features(features_of, logits, columns) - origin
-    return np.stack([weight @ x, weight @ (x * x)])
+    x = _features(features_of, logits, columns)
+    noise = ROUNDING * np.finfo(logits.dtype).eps * (abs(x) + abs(logits[:, columns]))
+    x -= origin
+    return np.stack([weight @ x, weight @ (x * x), weight @ noise])
 
 
 def _logistic_sums(x: Block, target: Block, weight: NDArray, theta: Block) -> Sums:

@@ -2,7 +2,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize
 from scipy.special import expit, logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning
@@ -207,6 +207,19 @@ def test_equal_logits_give_the_class_shares():
     platt = paper(smooth_targets=False).fit(np.zeros((6, 2)), y)
     assert_allclose(platt.predict_proba([[0.0, 0.0]]), [[1 / 3, 2 / 3]], atol=1e-9)
     assert platt.coef_[1] == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("prior", [None, 8.0])
+@pytest.mark.parametrize("row", [[0, 1.5], [0, 1.5, 3, 4.5]])
+def test_log_odds_that_differ_by_rounding_are_constants(row, prior, dtype):
+    rng = np.random.default_rng(0)
+    logits, y = np.tile(row, (200, 1)), rng.integers(0, len(row), 200)
+    shifted = (logits + rng.normal(size=(200, 1))).astype(dtype)
+    equal = PlattScaling(prior=prior).fit(logits, y)
+    platt = PlattScaling(prior=prior).fit(shifted, y)
+    assert_array_equal(platt.coef_, 0)
+    assert_allclose(platt.intercept_, equal.intercept_, rtol=1e-10)
 
 
 @pytest.mark.parametrize("fit_on", ["log_odds", "logits"])
