@@ -113,6 +113,9 @@ def bounded_step(gradient: Array, hessian: Array, lower: Array) -> Array:
 
 def scaled_root(hessian: Array) -> tuple[Array, Array]:
     """Return the Cholesky root in units of a unit diagonal, and these units."""
-    unit = 1 / np.sqrt(np.diagonal(hessian) + np.finfo(float).tiny)
+    diagonal = np.diagonal(hessian)
+    # Where there is no curvature, rounding may leave some below 0.
+    diagonal = np.where(diagonal < 0, np.abs(diagonal).max(), diagonal)
+    unit = 1 / np.sqrt(diagonal + np.finfo(float).tiny)
     root: Array = jittered(hessian * np.outer(unit, unit), RIDGE, cholesky)
     return root, unit

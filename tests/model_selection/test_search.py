@@ -516,6 +516,14 @@ def test_a_candidate_with_a_fit_of_its_own_is_fitted_by_it(calibration_set):
         assert_allclose(own.predict_proba(logits), expected, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
+def test_weights_of_all_sizes_at_once_are_borne():
+    rng = np.random.default_rng(1)
+    X, y = rng.normal(size=(8, 30)), rng.integers(0, 30, 8)
+    search = CalibratorSearch().fit(X, y, sample_weight=np.logspace(-258, 269, 8))
+    assert_allclose(search.predict_proba(X).sum(axis=1), 1, rtol=1e-6)
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("weight", [1e9, 1e20, 1e300])
 def test_weights_beyond_all_counts_are_borne(n_classes, weight):

@@ -43,10 +43,11 @@ def test_the_minimum_over_the_bounds_is_found(seed):
     assert result.gradient_norm < 1e-5
 
 
-def test_a_loss_without_curvature_in_a_direction_is_minimised():
+@pytest.mark.parametrize("rounding", [0.0, 1e-15, -1e-15])
+def test_a_loss_without_curvature_in_a_direction_is_minimised(rounding):
     def expand(x):
         away = x[0] - 2
-        return away**2, np.array([2 * away, 0.0]), np.diag([2.0, 0.0])
+        return away**2, np.array([2 * away, 0.0]), np.diag([2.0, rounding])
 
     result = minimize_bounded(expand, np.zeros(2), np.zeros(2), tol=1e-12, max_iter=9)
     assert result.converged
