@@ -38,8 +38,9 @@ class PlattScaling(BaseCalibrator):
         the temperature :math:`T` that `TemperatureScaling` finds with it:
         :math:`\frac{c}{n} ((T a_k - 1)^2 + b_k^2)` is added to the mean log-loss of
         each class. Where the base rates have evidently moved, the pull is towards a
-        temperature and offsets that are fitted together. None, with ``smooth_targets=True``, is the fit of [1]_. Not used
-        where ``fit_on="logits"`` has more than two classes. See Notes on small units.
+        temperature and offsets that are fitted together. None, with
+        ``smooth_targets=True``, is the fit of [1]_. Not used where ``fit_on="logits"``
+        has more than two classes. See Notes on small units.
 
     tol : float, default=1e-8
         A class has converged when the next step would lower its log-loss by less than
