@@ -17,6 +17,7 @@ NEEDS = {
     "skcalib/_networks/_folding.py": ("torch",),
     "skcalib/_networks/_inputs.py": ("torch",),
     "skcalib/_networks/_module_copy.py": ("torch",),
+    "skcalib/_networks/_result.py": ("torch",),
     "skcalib/_networks/_network.py": ("torch",),
     "skcalib/_networks/_onnx.py": ("torch",),
     "skcalib/_networks/_processes.py": ("torch",),

@@ -49,7 +49,7 @@ from skcalib._validation._logits import (
 from skcalib._validation._model_classes import (
     classes_of_model,
     in_order_of,
-    refuse_other_order,
+    refuse_order_unlike_model,
 )
 from skcalib._validation._multi_label import (
     check_all_known,
@@ -150,7 +150,7 @@ __all__ = [
     "refuse_index",
     "refuse_masked",
     "refuse_needed_groups",
-    "refuse_other_order",
+    "refuse_order_unlike_model",
     "refuse_outside",
     "rows_of_shares",
     "splits_of",

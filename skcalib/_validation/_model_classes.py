@@ -34,7 +34,9 @@ def in_order_of(labels: Sequence[Any] | None, classes: NDArray[Any]) -> bool:
     return texts == others or sorted(texts) != sorted(others)
 
 
-def refuse_other_order(labels: Sequence[Any] | None, classes: NDArray[Any]) -> None:
+def refuse_order_unlike_model(
+    labels: Sequence[Any] | None, classes: NDArray[Any]
+) -> None:
     """Refuse a calibrator whose classes are those of a model in another order."""
     if not in_order_of(labels, classes):
         raise ValueError(

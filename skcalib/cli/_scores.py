@@ -27,7 +27,7 @@ from skcalib._validation import (
     logits_from_proba,
     preview,
     refuse_index,
-    refuse_other_order,
+    refuse_order_unlike_model,
 )
 from skcalib.cli._console import progress
 from skcalib.cli._errors import DataError, UsageError
@@ -192,7 +192,7 @@ def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     values, _, names = _read_values(source, True, calibrator.classes_.tolist())
     found = _as_logits(source, values)
     _check_width(found.logits, calibrator, path)
-    refuse_other_order(_named_by(source), calibrator.classes_)
+    refuse_order_unlike_model(_named_by(source), calibrator.classes_)
     if names is not None:
         if key is None:
             _refuse_index(path, role, names, found.logits, calibrator.classes_)

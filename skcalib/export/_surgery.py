@@ -17,7 +17,7 @@ from skcalib._onnx._graph import (
 )
 from skcalib._onnx._readout import Meaning, Readout
 from skcalib._optional import import_optional
-from skcalib._validation import refuse_other_order
+from skcalib._validation import refuse_order_unlike_model
 from skcalib._warnings import warn
 from skcalib.exceptions import ModelFormatError
 from skcalib.export._builder import NodeBuilder, model_opset
@@ -66,7 +66,7 @@ class Surgery:
         self.axis = axis
         self._multilabel = getattr(calibrator, "multilabel", False)
         if not self._multilabel:
-            refuse_other_order(readout.labels, calibrator.classes_)
+            refuse_order_unlike_model(readout.labels, calibrator.classes_)
         self.n_columns = self._count_columns()
         self.build = NodeBuilder(
             model_opset(model), taken=tensor_names(self.graph), prefix="skcalib_"
