@@ -334,8 +334,13 @@ class WrappingCalibrator(BaseCalibrator):
 
     def _fit_inner(self, data, groups=None):
         """Fit a clone, with the rows of weight 0 if it takes them."""
-        data = data if self.takes_unused else data.used()
-        inner = fit_checked(clone(self._inner()), data, groups=groups)
+        data, inner = data if self.takes_unused else data.used(), self._inner()
+        if not hasattr(inner, "calibration_map"):
+            raise TypeError(
+                f"{type(self).__name__} needs a calibrator that maps logits alone; "
+                f"{type(inner).__name__} needs groups or features beside them."
+            )
+        inner = fit_checked(clone(inner), data, groups=groups)
         # It is handed out, and takes what was given: a single column, if it was one.
         inner.n_features_in_ = self.n_features_in_
         return inner

@@ -6,7 +6,14 @@ from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 
 import skcalib
-from skcalib import GroupCalibration, IsotonicCalibration, TemperatureScaling
+from skcalib import (
+    BoostedCalibration,
+    GroupCalibration,
+    IsotonicCalibration,
+    PriorShift,
+    ProbabilityFloor,
+    TemperatureScaling,
+)
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._solvers import _group_scaling
 from skcalib._solvers._group_scaling import fit_groups
@@ -420,3 +427,20 @@ def test_groups_are_not_told_apart_where_no_fold_can_judge():
     assert fitted.strength_ == np.inf
     whole = fitted.calibrator_.predict_proba(X)
     assert_allclose(fitted.predict_proba(X, groups=groups), whole)
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [
+        PriorShift(GroupCalibration()),
+        GroupCalibration(BoostedCalibration()),
+        ProbabilityFloor(GroupCalibration()),
+    ],
+)
+def test_a_calibrator_of_more_than_logits_is_refused_inside_another(calibrator):
+    X, y = make_logits(200, 3, random_state=0)
+    options = {}
+    if isinstance(calibrator, GroupCalibration):
+        options["groups"] = np.arange(200) % 2
+    with pytest.raises(TypeError, match="needs a calibrator that maps logits alone"):
+        calibrator.fit(X, y, **options)
