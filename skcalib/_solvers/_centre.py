@@ -42,11 +42,13 @@ EVIDENT = float(np.log(50))
 # Of the prior on the temperature, so much holds the offsets.
 OF_OFFSETS = 1 / 8
 # With more classes, the curvature by the offsets is taken for its diagonal.
-MAX_DENSE_CLASSES = 64
-# Nats above the minimum at which the search may end: a centre need not be precise.
-NEAR = 1e-5
+MAX_DENSE_CLASSES = 300
+# Nats above the minimum at which the search ends; parameters err by its root.
+NEAR = 1e-18
 # Steps end within this factor of the temperature alone.
 REACH = 1e3
+# Curvature, in units of the largest, that counts as none.
+NO_CURVATURE = 1e-14
 # In units of the Hessian's diagonal, so that rounding leaves it positive definite.
 RIDGE = 1e-10
 
@@ -150,7 +152,8 @@ class _Problem:
             return Expansion(loss, gradient, None, curvature.precondition)
         k = np.arange(1, x.shape[0])
         hessian[k, k] += 2 * self._ridge
-        scale = 1 / np.sqrt(np.maximum(np.diagonal(hessian), np.finfo(float).tiny))
+        diagonal = np.diagonal(hessian)
+        scale = 1 / np.sqrt(np.maximum(diagonal, NO_CURVATURE * diagonal.max()))
         scaled = hessian * scale[:, np.newaxis] * scale
         factor = jittered(scaled, RIDGE, partial(cho_factor, lower=True))
 

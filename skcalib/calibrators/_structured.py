@@ -18,7 +18,7 @@ from skcalib._maps import (
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
-from skcalib._solvers._temperature import PRIOR
+from skcalib._solvers._temperature import PRIOR, fit_temperature
 from skcalib._solvers._vector import fit_vector
 from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._floor import (
@@ -125,8 +125,9 @@ class StructuredMatrixScaling(BaseCalibrator):
     and one is kept if a temperature fits better after it, as in `ProbabilityFloor`.
 
     Where the base rates have evidently moved since training, as after training with
-    class weights, and there is a `prior`, the temperature is fitted together with an
-    offset for every class, and the first penalty is on :math:`b` less these.
+    class weights, and there is a `prior`, another temperature is fitted together with
+    an offset for every class. The penalties on :math:`b` and on the diagonal of
+    :math:`I + D` then draw to that map instead of the identity.
 
     A class that does not occur in the calibration set is left out of the second step.
     It has the mean of the others' diagonal entries, off-diagonal entries and offsets.
@@ -190,16 +191,17 @@ class StructuredMatrixScaling(BaseCalibrator):
         near = self._near
         known = None if near is None else (near.floor_, near.temperature_)
         # Both structures ask the same rows for the same.
-        self.floor_, centre, features = data.once(
+        self.floor_, self.temperature_, centre, features = data.once(
             ("structured", self.prior, known), lambda: self._through_front(data, known)
         )
-        self.temperature_ = centre.temperature
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
         unit = data.n_classes / data.total_weight
         present = data.present
         if present.shape[0] < data.n_classes:
             features = features.columns(present)
-        result = fit(features, unit, centre.offsets[present])
+        # The map of the centre, after the temperature.
+        factor, offsets = self.temperature_ * centre.slope, centre.offsets[present]
+        result = fit(features, unit, factor, offsets)
         self._record(result)
         is_vector = self.structure == "vector"
         coef = result.x[0] if is_vector else result.x[:, :-1]
@@ -209,7 +211,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         )
 
     def _through_front(self, data, known):
-        """Return floor and centre, and the data after floor and temperature.
+        """Return floor, temperature, centre, and the data after the first two.
 
         `known` are those of nearly the same rows: a floor is a choice of four, which
         they have made, a temperature the start of a search.
@@ -219,13 +221,15 @@ class StructuredMatrixScaling(BaseCalibrator):
         else:
             floor, near = known
         raised = raised_to(floor, data)
+        temperature = float(fit_temperature(raised, prior=self.prior, near=near).x[0])
         centre = fit_centre(raised, self.prior, near=near)
-        front = CalibrationMap(*self._front(floor, centre.temperature, data.n_classes))
+        front = CalibrationMap(*self._front(floor, temperature, data.n_classes))
         through = partial(evaluate_block, front)
-        return floor, centre, data.mapped(through, keep_type=is_large(data))
+        kept = data.mapped(through, keep_type=is_large(data))
+        return floor, temperature, centre, kept
 
-    def _fit_vector(self, data, unit, offsets):
-        start = np.stack([np.ones(data.n_classes), offsets])
+    def _fit_vector(self, data, unit, factor, offsets):
+        start = np.stack([np.full(data.n_classes, factor), offsets])
         factors = [[self.diagonal_penalty], [self.intercept_penalty]]
         penalty = np.repeat(unit * np.array(factors), data.n_classes, axis=1)
         tol, blind, near = self._start(data)
@@ -241,14 +245,16 @@ class StructuredMatrixScaling(BaseCalibrator):
             blind=blind,
         )
 
-    def _fit_matrix(self, data, unit, offsets):
+    def _fit_matrix(self, data, unit, factor, offsets):
         ridge = Ridge(
             unit * (data.n_classes - 1) * self.off_diagonal_penalty,
             unit * self.diagonal_penalty,
             unit * self.intercept_penalty,
-            offsets=offsets,
+            factor,
+            offsets,
         )
-        start, (tol, blind, near) = identity_map(data.n_classes), self._start(data)
+        start = identity_map(data.n_classes, factor)
+        tol, blind, near = self._start(data)
         start[:, -1] = offsets
         if near is not None:
             start = np.column_stack([near.coef_, near.intercept_])
