@@ -62,6 +62,7 @@ if size > 1:
             assert "were given different data" in str(error), error
         else:
             raise AssertionError("different data were not noticed")
+    torch.distributed.destroy_process_group()
 """
 
 
