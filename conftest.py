@@ -33,6 +33,7 @@ NEEDS = {
     "skcalib/plotting/*": ("matplotlib",),
     "skcalib/plotting/_perturbation.py": ("matplotlib", "torch"),
     "skcalib/training/*": ("torch", "skorch"),
+    "tests/shared/named_model.py": ("onnx",),
     "tests/shared/token_model.py": ("torch",),
 }
 

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from streams import draw_stream
 
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+
 from skcalib.cli import _monitoring
 
 UNUSABLE, USAGE, ALARM = 1, 2, 3
