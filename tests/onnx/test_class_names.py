@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
 
+pytest.importorskip("onnxruntime")
+pytest.importorskip("torch")
+
 from skcalib import NeuralClamping, TemperatureScaling, calibrate
 from skcalib.export import calibrate_onnx_model
 from skcalib.frozen import OnnxLogits
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.onnx
 
 ORDERS = {
