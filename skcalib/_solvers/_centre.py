@@ -21,11 +21,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve
 
 from skcalib._blocks import CalibrationData
 from skcalib._numerics import cut_logits
-from skcalib._solvers._descend import jittered
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._softmax import Exponentials
 from skcalib._solvers._temperature import (
@@ -34,6 +32,7 @@ from skcalib._solvers._temperature import (
     fit_temperature,
     prior_strength,
 )
+from skcalib._solvers._vector import MAX_DENSE_CLASSES, inverse
 
 Array = NDArray[np.float64]
 
@@ -41,16 +40,10 @@ Array = NDArray[np.float64]
 EVIDENT = float(np.log(50))
 # Of the prior on the temperature, so much holds the offsets.
 OF_OFFSETS = 1 / 8
-# With more classes, the curvature by the offsets is taken for its diagonal.
-MAX_DENSE_CLASSES = 300
 # Nats above the minimum at which the search ends; parameters err by its root.
 NEAR = 1e-18
 # Steps end within this factor of the temperature alone.
 REACH = 1e3
-# Curvature, in units of the largest, that counts as none.
-NO_CURVATURE = 1e-14
-# In units of the Hessian's diagonal, so that rounding leaves it positive definite.
-RIDGE = 1e-10
 
 
 @dataclass(frozen=True)
@@ -152,16 +145,7 @@ class _Problem:
             return Expansion(loss, gradient, None, curvature.precondition)
         k = np.arange(1, x.shape[0])
         hessian[k, k] += 2 * self._ridge
-        diagonal = np.diagonal(hessian)
-        scale = 1 / np.sqrt(np.maximum(diagonal, NO_CURVATURE * diagonal.max()))
-        scaled = hessian * scale[:, np.newaxis] * scale
-        factor = jittered(scaled, RIDGE, partial(cho_factor, lower=True))
-
-        def precondition(r: Array) -> Array:
-            step: Array = scale * cho_solve(factor, scale * r)
-            return step
-
-        return Expansion(loss, gradient, None, precondition)
+        return Expansion(loss, gradient, None, inverse(hessian, (1, x.shape[0])))
 
 
 def _scores(x: Array, logits: NDArray[Any]) -> tuple[Array, Array]:
@@ -196,7 +180,7 @@ def _sums_of_block(
         root = proba * np.sqrt(weight)[:, np.newaxis]
         hessian[1:, 1:] = -(root.T @ root)
         curvature = weight @ proba
-    else:
+    else:  # Only the diagonal.
         curvature = weight @ (proba * (1 - proba))
     k = np.arange(1, x.shape[0])
     hessian[k, k] += curvature
