@@ -13,6 +13,11 @@ gain is evident: above a nat an offset, as in Akaike's criterion, and odds of 50
 What is not evident costs the samples no more than that, all together.
 
 Steps are Newton's in (log beta, b), with what is not convex of the curvature left out.
+
+Scores that fall with their class, and columns in other units than the rest, flatten the
+temperature, too. Slopes in units of it would then never give way. Where it leaves less
+than a nat for a standard deviation of a column, and slopes of their own, as in vector
+scaling, gain as evidently, their unit is so large that they are all but free.
 """
 
 from dataclasses import dataclass
@@ -23,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import cut_logits
+from skcalib._numerics import LARGEST_LOGIT, cut_logits
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._softmax import Exponentials
 from skcalib._solvers._temperature import (
@@ -32,7 +37,12 @@ from skcalib._solvers._temperature import (
     fit_temperature,
     prior_strength,
 )
-from skcalib._solvers._vector import MAX_DENSE_CLASSES, inverse
+from skcalib._solvers._vector import (
+    MAX_DENSE_CLASSES,
+    inverse,
+    promised_gain,
+    spreads,
+)
 
 Array = NDArray[np.float64]
 
@@ -42,6 +52,9 @@ EVIDENT = float(np.log(50))
 OF_OFFSETS = 1 / 8
 # Nats above the minimum at which the search ends; parameters err by its root.
 NEAR = 1e-18
+# Nats for a standard deviation that count as 1 where slopes are all but free: a prior
+# of 8 samples is then a normal distribution of two nats.
+NATS = 8.0
 # Steps end within this factor of the temperature alone.
 REACH = 1e3
 
@@ -56,10 +69,17 @@ class Centre:
     of_odds: Array
     # Whether there is such a temperature: not where nothing holds it.
     converged: bool
+    # Slope of each column that counts as 1 to a prior.
+    units: Array
 
     @property
     def slope(self) -> float:
         return 1 / self.temperature
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it leaves next to nothing of some column that says more."""
+        return bool((self.units > _least_unit(self.temperature)).any())
 
 
 def fit_centre(
@@ -90,7 +110,37 @@ def _fit(data: CalibrationData, prior: float | None, **options: float | None) ->
     before = without.sum() - without
     usable = (rest > 0) & (before > 0)
     moved = np.divide(rest, before, out=np.ones_like(rest), where=usable)
-    return Centre(temperature, offsets, offsets - np.log(moved), alone.converged)
+    of_odds = offsets - np.log(moved)
+    units = _units(data, prior, temperature, offsets)
+    return Centre(temperature, offsets, of_odds, alone.converged, units)
+
+
+def _units(
+    data: CalibrationData, prior: float | None, temperature: float, offsets: Array
+) -> Array:
+    """Return that of the temperature, or what slopes of their own evidently gain by."""
+    units = np.full(data.n_classes, _least_unit(temperature))
+    if prior is None:
+        return units
+    spread = spreads(data)
+    is_flat = (spread > 0) & (spread * units < 1)
+    if not is_flat.any():
+        return units
+    wider = np.where(is_flat, NATS / np.where(is_flat, spread, 1), units)
+    present = data.present
+    start = np.stack([np.full_like(offsets, 1 / temperature), offsets])[:, present]
+    penalty = prior_strength(prior, data) * np.ones_like(start)
+    penalty[0] /= wider[present] ** 2
+    if present.shape[0] < data.n_classes:
+        data = data.columns(present)
+    # The prior on the temperature may itself have held back a nat for each sample.
+    enough = 2 * (present.shape[0] - 1) + EVIDENT + prior
+    gain = promised_gain(data, start, penalty) * data.total_weight
+    return wider if gain > enough else units
+
+
+def _least_unit(temperature: float) -> float:
+    return max(1 / temperature, 1 / LARGEST_LOGIT)
 
 
 def _beside_offsets(

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._blocks._scores import Block
 from skcalib._numerics import LARGEST_LOGIT, cut_logits
-from skcalib._solvers._centre import fit_centre
+from skcalib._solvers._centre import NATS, fit_centre
 from skcalib._solvers._descend import NOISE, SUFFICIENT
 from skcalib._solvers._result import CONVERGED, LIMIT, SEPARATED, Result
 from skcalib._solvers._temperature import prior_strength
@@ -81,6 +81,7 @@ class LogisticModel:
     start: float | None = None
     offsets: NDArray[np.float64] | None = None
     prior: float = 0.0
+    is_flat: bool = False
 
     def drawn(self, data: CalibrationData, prior: float | None, unit: float) -> Self:
         """Return the model that starts at a temperature, and is drawn to what is there.
@@ -91,8 +92,9 @@ class LogisticModel:
         centre = fit_centre(data, prior, tol=1e-2 if prior is None else 1e-10)
         if not centre.converged:
             return self
-        start, strength = unit * centre.slope, prior_strength(prior, data)
-        return replace(self, start=start, offsets=centre.of_odds, prior=strength)
+        drawn = replace(self, start=unit * centre.slope, offsets=centre.of_odds)
+        strength = prior_strength(prior, data)
+        return replace(drawn, prior=strength, is_flat=centre.is_flat)
 
     @property
     def free_sets(self) -> list[list[int]]:
@@ -193,17 +195,21 @@ class _Newton:
     def _raw_form(self) -> tuple[Block, Block]:
         """Return the matrices from standardised to raw parameters, and the starts.
 
-        Raw coefficients are in units of those of the start, which are therefore 1.
+        Raw coefficients are in units of those of the start, or of `NATS` where that is
+        flat.
         """
         n_problems, size = self.theta.shape
         j = np.arange(size - 1)
         inverse = 1 / self.scale.T
         matrix = np.zeros((n_problems, size, size))
-        unit = max(self.model.start or 1.0, 1 / LARGEST_LOGIT)
+        start = max(self.model.start or 1.0, 1 / LARGEST_LOGIT)
+        flat = self.model.is_flat & (inverse > start)
+        unit = np.where(flat, NATS * inverse, start)
         matrix[:, j, j] = inverse / unit
         matrix[:, -1, :-1] = -self.centre.T * inverse
         matrix[:, -1, -1] = 1
-        target = np.ones((n_problems, size))
+        target = np.empty((n_problems, size))
+        target[:, :-1] = start / unit
         target[:, -1] = self._offsets()
         return matrix, target
 
@@ -458,7 +464,8 @@ def _newton_step(
     best_value = np.full(theta.shape[0], np.inf)
     for free in model.free_sets:
         step = -theta
-        right = gradient + np.einsum("kij,kj->ki", hessian, _without(step, free))
+        step[:, free] = 0
+        right = gradient + np.einsum("kij,kj->ki", hessian, step)
         system = hessian[np.ix_(range(theta.shape[0]), free, free)]
         step[:, free] = -np.linalg.solve(system, right[:, free, np.newaxis])[..., 0]
         curved = np.einsum("ki,kij,kj->k", step, hessian, step)
@@ -469,12 +476,6 @@ def _newton_step(
         best[better] = step[better]
         best_value[better] = value[better]
     return best, -np.einsum("ki,ki->k", gradient, best)
-
-
-def _without(step: Block, free: list[int]) -> Block:
-    fixed = step.copy()
-    fixed[:, free] = 0
-    return fixed
 
 
 def _residual(

@@ -56,8 +56,11 @@ OUTER = 0.01
 NEAREST = 0.02
 # So many groups of neighbouring scores say of a smooth curve what all rows say.
 MOST_GROUPS = 2048
-# Points of the table that a curve becomes, at equal steps of u.
+# Points of the table that a curve becomes, at equal steps of u, between the outermost
+# scores; and how far beyond these, in u, it goes on (to seven times large scores), and
+# with how many points.
 TABLE = 512
+BEYOND, BEYOND_TABLE = 2.0, 64
 # In nats, of all rows or of each: what a step must promise to be taken. And how many
 # steps there may be.
 TOL = 1e-7
@@ -90,11 +93,17 @@ class _Rows:
 
 
 def fit_smoothing_splines(
-    data: CalibrationData, *, factor: float, prior: float, n_knots: int
+    data: CalibrationData,
+    *,
+    factor: float,
+    prior: float,
+    n_knots: int,
+    is_flat: bool = False,
 ) -> list[SmoothCurve]:
     """Fit a curve to the log-odds of every class; two classes have mirrored curves.
 
-    Log-odds are those of ``factor * logits``.
+    Log-odds are those of ``factor * logits``. Where these are flat, the prior on slopes
+    is in units of a nat for a standard deviation.
     """
     mirror = data.n_classes == 2
     of_logits = second_class if mirror else one_vs_rest
@@ -103,7 +112,7 @@ def fit_smoothing_splines(
 
     def of_class(k: int) -> SmoothCurve:
         rows = _pooled(scores[k], hits[k], weight)
-        return _fit(rows, data.n_classes, prior, n_knots)
+        return _fit(rows, data.n_classes, prior, n_knots, is_flat)
 
     curves = list(map_blocks(of_class, range(len(scores))))
     return [_mirrored(curves[0]), *curves] if mirror else curves
@@ -133,15 +142,18 @@ def _pooled(score: Floats, hit: NDArray[np.bool_], weight: Floats) -> _Rows:
     return _Rows(mean, total, hits, np.array([score.min(), score.max()]))
 
 
-def _fit(rows: _Rows, n_classes: int, prior: float, n_knots: int) -> SmoothCurve:
+def _fit(
+    rows: _Rows, n_classes: int, prior: float, n_knots: int, is_flat: bool
+) -> SmoothCurve:
     spline = _Spline(rows, n_knots)
     features = np.column_stack([rows.score, np.ones_like(rows.score)])
     features = np.column_stack([features, spline.features(rows.score)])
     n_bends = features.shape[1] - 2
     x = np.zeros(features.shape[1])
+    nat = min(spline.spread or 1.0, 1.0) if is_flat else 1.0
     found, evidence = [], []
     for penalty in PENALTIES:
-        ridge = np.append(np.full(2, 2 * prior), np.full(n_bends, penalty))
+        ridge = np.append([2 * prior * nat**2, 2 * prior], np.full(n_bends, penalty))
         x, loss, hessian = _minimize(rows, features, ridge, x)
         root, unit = scaled_root(hessian)
         half_log_det = np.log(np.diagonal(root) / unit).sum()
@@ -199,9 +211,9 @@ class _Spline:
     def __init__(self, rows: _Rows, n_knots: int) -> None:
         self._rows = rows
         self._unit = max(_quantiles(np.abs(rows.score), rows.total, 0.5), LEAST_SPREAD)
+        self.spread = _spread(rows.score, rows.total)
         u = self._u(rows.score)
-        centre = np.average(u, weights=rows.total)
-        spread = float(np.sqrt(np.average((u - centre) ** 2, weights=rows.total)))
+        spread = _spread(u, rows.total)
         ends = np.linspace(OUTER, 1 - OUTER, n_knots)
         knots = _apart(_quantiles(u, rows.total, ends), NEAREST * spread)
         # Two knots bound a line, which is no bend.
@@ -225,8 +237,10 @@ class _Spline:
     def points(self) -> Array:
         """Return ascending scores between which a curve may be taken for straight."""
         first, last = self._u(self._rows.ends)
-        points = np.sinh(np.linspace(first, last, TABLE)) * self._unit
-        return np.unique(points)
+        below = np.linspace(first - BEYOND, first, BEYOND_TABLE, endpoint=False)
+        above = np.linspace(last + BEYOND, last, BEYOND_TABLE, endpoint=False)[::-1]
+        points = np.concatenate([below, np.linspace(first, last, TABLE), above])
+        return np.unique(np.sinh(points) * self._unit)
 
 
 def _unit_bends(knots: Array, spread: float) -> Any:
@@ -244,6 +258,12 @@ def _unit_bends(knots: Array, spread: float) -> Any:
     curvature, directions = eigh(spread**3 * bend[1:-1].T @ inner @ bend[1:-1])
     directions = directions[:, 2:] / np.sqrt(curvature[2:])
     return CubicSpline(knots, directions, bc_type="natural")
+
+
+def _spread(values: Array, weight: Array) -> float:
+    """Return the standard deviation."""
+    centre = np.average(values, weights=weight)
+    return float(np.sqrt(np.average((values - centre) ** 2, weights=weight)))
 
 
 def _quantiles(values: Array, weight: Array, at: Any) -> Any:

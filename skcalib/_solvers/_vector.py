@@ -121,6 +121,28 @@ def slight_penalty(data: CalibrationData, x: Array) -> Array:
     return SLIGHT * np.stack([_raised(vv), _raised(bb)])
 
 
+def promised_gain(data: CalibrationData, start: Array, penalty: Array) -> float:
+    """Return the nats that the first step of `fit_vector` promises."""
+    first = _expand(data, start, penalty, start, None)
+    return float(np.vdot(first.gradient, first.precondition(first.gradient))) / 2
+
+
+def spreads(data: CalibrationData) -> Array:
+    """Return the standard deviation of each column, 0 where it may be rounding."""
+    first = data.head(1).astype(np.float64)
+    mean, square, noise = data.sum(partial(_moments_of_block, first))
+    spread: Array = np.sqrt(np.maximum(square - mean**2, 0))
+    return np.where(spread > noise, spread, 0)
+
+
+def _moments_of_block(
+    first: Array, logits: NDArray, codes: NDArray, weight: Array
+) -> Array:
+    away = logits - first
+    rounding = 2 * np.finfo(logits.dtype).eps * abs(logits)
+    return np.stack([weight @ away, weight @ (away * away), weight @ rounding])
+
+
 def _curvature_of_block(
     x: Array, logits: NDArray, codes: NDArray, weight: Array
 ) -> Array:

@@ -56,7 +56,9 @@ class SmoothingSplineCalibration(BaseCalibrator):
 
     knots_ : list of ndarray
         Ascending log-odds between which each curve is a straight line, one array a
-        class. Beyond the first and the last it is constant.
+        class. They reach beyond the scores of the calibration set, to about seven times
+        the outermost, and there the curve goes on as a natural spline does, which is
+        nearly straight. Beyond the first and the last it is constant.
 
     values_ : list of ndarray
         Calibrated log-odds at these.
@@ -125,7 +127,11 @@ class SmoothingSplineCalibration(BaseCalibrator):
         factor = centre.slope if centre.converged else 1.0
         self.temperature_ = 1 / factor
         curves = fit_smoothing_splines(
-            data, factor=factor, prior=self.prior, n_knots=self.n_knots
+            data,
+            factor=factor,
+            prior=self.prior,
+            n_knots=self.n_knots,
+            is_flat=centre.is_flat,
         )
         self.knots_ = [curve.knots for curve in curves]
         self.values_ = [curve.values for curve in curves]

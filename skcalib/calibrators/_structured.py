@@ -19,7 +19,7 @@ from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
 from skcalib._solvers._temperature import PRIOR, fit_temperature
-from skcalib._solvers._vector import fit_vector
+from skcalib._solvers._vector import fit_vector, spreads
 from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._floor import (
     DEEP_FLOORS,
@@ -32,6 +32,8 @@ from skcalib.calibrators._scaling import divisions
 # Nats that a step may promise to be taken blindly, from a start that is near. Newton's
 # method then leaves far less.
 BLIND = 0.005
+# Penalties below this, as beside huge weights, are at the limit of precision.
+LEAST_UNIT = 1e-10
 
 
 class StructuredMatrixScaling(BaseCalibrator):
@@ -195,10 +197,13 @@ class StructuredMatrixScaling(BaseCalibrator):
             ("structured", self.prior, known), lambda: self._through_front(data, known)
         )
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
-        unit = data.n_classes / data.total_weight
         present = data.present
         if present.shape[0] < data.n_classes:
             features = features.columns(present)
+        unit = np.full(2, data.n_classes / data.total_weight)
+        if centre.is_flat and unit[0] > LEAST_UNIT:
+            # The temperature leaves next to nothing, which is then the unit of slopes.
+            unit[0] *= min(float(spreads(features).max()) or 1.0, 1.0) ** 2
         # The map of the centre, after the temperature.
         factor, offsets = self.temperature_ * centre.slope, centre.offsets[present]
         result = fit(features, unit, factor, offsets)
@@ -231,7 +236,7 @@ class StructuredMatrixScaling(BaseCalibrator):
     def _fit_vector(self, data, unit, factor, offsets):
         start = np.stack([np.full(data.n_classes, factor), offsets])
         factors = [[self.diagonal_penalty], [self.intercept_penalty]]
-        penalty = np.repeat(unit * np.array(factors), data.n_classes, axis=1)
+        penalty = np.repeat(unit[:, np.newaxis] * factors, data.n_classes, axis=1)
         tol, blind, near = self._start(data)
         if near is not None:
             near = np.stack([near.coef_, near.intercept_])
@@ -247,9 +252,9 @@ class StructuredMatrixScaling(BaseCalibrator):
 
     def _fit_matrix(self, data, unit, factor, offsets):
         ridge = Ridge(
-            unit * (data.n_classes - 1) * self.off_diagonal_penalty,
-            unit * self.diagonal_penalty,
-            unit * self.intercept_penalty,
+            unit[0] * (data.n_classes - 1) * self.off_diagonal_penalty,
+            unit[0] * self.diagonal_penalty,
+            unit[1] * self.intercept_penalty,
             factor,
             offsets,
         )

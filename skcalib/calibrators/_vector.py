@@ -174,10 +174,12 @@ class VectorScaling(BaseCalibrator):
             # No smaller one has a finite inverse.
             temperature = max(found.x[0], LEAST_TEMPERATURE)
             offsets = np.zeros(data.n_classes)
+            units = np.full(data.n_classes, max(1 / temperature, 1 / LARGEST_LOGIT))
         else:
             fit = fit_vector
             centre = fit_centre(data, self.prior)
             temperature, offsets = centre.temperature, centre.offsets
+            units = centre.units
         data, self.logit_range_ = clip_masked(data, temperature)
         n_classes, present = data.n_classes, data.present
         if present.shape[0] < n_classes:
@@ -185,8 +187,8 @@ class VectorScaling(BaseCalibrator):
         start = np.stack([np.full(data.n_classes, 1 / temperature), offsets[present]])
         penalty = slight_penalty(data, start)
         # In units of the temperature, as logits may have any.
-        scale = np.array([[min(temperature, LARGEST_LOGIT)], [1.0]])
-        penalty += prior_strength(self.prior, data) * scale**2
+        penalty[0] += prior_strength(self.prior, data) / units[present] ** 2
+        penalty[1] += prior_strength(self.prior, data)
         result = fit(data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter)
         self._record(result)
         factors, offsets = result.x

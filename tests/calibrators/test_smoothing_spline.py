@@ -8,7 +8,12 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.metrics import log_loss
 
-from skcalib import PlattScaling, SmoothingSplineCalibration, TemperatureScaling
+from skcalib import (
+    CalibratorSearch,
+    PlattScaling,
+    SmoothingSplineCalibration,
+    TemperatureScaling,
+)
 from skcalib._numerics import log_odds
 from skcalib._solvers import _smoothing_spline
 from skcalib.exceptions import AbsentClassWarning
@@ -154,6 +159,19 @@ def test_separable_scores_do_not_run_away():
     proba = spline.predict_proba(z)[:, 1]
     assert (np.diff(proba) > 0).all()
     assert 1e-3 < proba.min() < 0.1
+
+
+def test_the_curve_goes_on_beyond_the_scores_that_it_was_fitted_to():
+    # Other inputs, of which the same scores say the same.
+    rng = np.random.default_rng(0)
+    z = np.concatenate([rng.normal(-1.5, 0.5, 3000), rng.normal(2, 1, 5000)])
+    y = (rng.random(8000) < expit(z)).astype(int)
+    spline = SmoothingSplineCalibration().fit(1.3 * z[:3000], y[:3000])
+    proba = spline.predict_proba(1.3 * z[3000:])
+    assert log_loss(y[3000:], proba) < log_loss(y[3000:], expit(z[3000:])) + 0.03
+    assert (np.diff(spline.predict_proba([2.0, 4.0, 8.0])[:, 1]) > 0.02).all()
+    default = CalibratorSearch().fit(1.3 * z[:3000], y[:3000])
+    assert default.predict_proba([8.0])[0, 1] > 0.75  # Venn-Abers says 0.63.
 
 
 def test_scores_without_a_curve_keep_a_line():

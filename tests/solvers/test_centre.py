@@ -9,6 +9,7 @@ from skcalib import (
     BetaCalibration,
     CalibratorSearch,
     PlattScaling,
+    SmoothingSplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
@@ -123,3 +124,46 @@ def test_curves_of_several_classes_come_near_those_without_a_prior(calibrator):
     drawn = excess(calibrator, offsets, 3000)
     free = excess(calibrator.set_params(prior=None), offsets, 3000)
     assert drawn < free + 0.001
+
+
+def excess_of_columns(calibrator, factors, n_samples):
+    """Test log-loss above that of the truth, where columns have other units."""
+    X, y = moved_set(np.zeros(len(factors)), n_samples + 20_000)
+    truth = log_softmax(X[n_samples:], axis=1)[np.arange(20_000), y[n_samples:]]
+    calibrator.set_params(classes=np.arange(len(factors)))
+    calibrator.fit(X[:n_samples] * factors, y[:n_samples])
+    proba = calibrator.predict_proba(X[n_samples:] * factors)
+    return log_loss(y[n_samples:], proba) + truth.mean()
+
+
+@pytest.mark.parametrize("n_samples", [1000, 10_000])
+@pytest.mark.parametrize(
+    "calibrator",
+    [
+        PlattScaling(),
+        VectorScaling(),
+        SmoothingSplineCalibration(),
+        StructuredMatrixScaling(),
+        CalibratorSearch(),
+    ],
+)
+def test_a_prior_gives_way_to_scores_that_fall_with_their_class(calibrator, n_samples):
+    # Drawn to a slope of 0, they are fewer samples by those of the prior.
+    assert excess_of_columns(calibrator, [-1.0, -1.0], n_samples) < 6 / n_samples
+
+
+@pytest.mark.parametrize("n_samples", [1000, 10_000])
+def test_a_prior_gives_way_to_a_column_in_other_units(n_samples):
+    factors = [1.0, 1.0, 1.0, 30.0]
+    assert excess_of_columns(VectorScaling(), factors, n_samples) < 30 / n_samples
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+def test_weak_scores_keep_the_unit_of_their_temperature(n_classes):
+    found = 0
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        scores = 0.2 * rng.normal(size=(100, n_classes))
+        y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+        found += fit_centre(data_of(5 * scores, y), 8.0).is_flat
+    assert found <= 1
