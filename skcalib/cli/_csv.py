@@ -29,6 +29,7 @@ class CsvTable:
     """
 
     index: Collection[str] = ()
+    lists: Collection[str] = ()
 
     def __init__(self, path: Path, request: Request) -> None:
         with path.open(newline="", encoding="utf-8-sig") as lines:

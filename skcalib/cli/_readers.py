@@ -260,11 +260,12 @@ def _read_member(
 
 
 class _Table(Protocol):
-    """Named columns, some of which may be known to be an index of the rows."""
+    """Named columns, some of which may be an index of the rows, or hold lists."""
 
     names: list[str]
     has_header: bool
     index: Collection[str]
+    lists: Collection[str]
 
     def column(self, name: str) -> NDArray[Any]:
         """Return one column of labels."""
@@ -283,9 +284,12 @@ class _ParquetTable:
         self._path = path
         # Not `read_table`, which makes columns of folders called name=value.
         self._file = parquet.ParquetFile(path if content is None else content)
-        self.names = list(self._file.schema_arrow.names)
+        schema = self._file.schema_arrow
+        self.names = list(schema.names)
         check_names(path, self.names)
-        by_pandas = self._file.schema_arrow.pandas_metadata or {}
+        # The type of one number or text has no fields.
+        self.lists = [of.name for of in schema if of.type.num_fields]
+        by_pandas = schema.pandas_metadata or {}
         index = by_pandas.get("index_columns", [])
         self.index: Collection[str] = [k for k in index if isinstance(k, str)]
 
@@ -355,6 +359,7 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
     if request.key is None:
         others = (label_name, request.apart, *table.index)
         chosen = [name for name in names if name not in others]
+        chosen = _apart_from_lists(table, chosen, request)
     else:
         chosen = request.keys
         unknown = sorted(set(chosen) - set(names))
@@ -368,6 +373,22 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
     values = table.matrix(chosen)
     is_named = table.has_header and values.shape[1] == len(chosen)
     return Rows(values, labels, chosen if is_named else None)
+
+
+def _apart_from_lists(table: _Table, names: list[str], request: Request) -> list[str]:
+    """Return the column of lists by its usual name, or all where there are no lists."""
+    lists = [name for name in names if name in table.lists]
+    if not lists or len(names) == 1:
+        return names
+    usual = find_name(lists, request.role, None, request.key_option)
+    if usual is None:
+        others = [name for name in names if name != lists[0]]
+        raise DataError(
+            f"Column {lists[0]!r} holds lists, which are rows of {request.role} by "
+            f"themselves, and there are {', '.join(others)} beside it. Name the one "
+            f"to take: {request.key_option} {lists[0]}"
+        )
+    return [usual]
 
 
 _READERS: dict[str, Reader] = {

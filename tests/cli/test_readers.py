@@ -1,3 +1,4 @@
+import json
 import pickle
 import time
 
@@ -166,6 +167,46 @@ def test_a_parquet_column_of_lists_is_a_matrix(tmp_path):
     rows = read_rows(tmp_path / "table.parquet", Request("logits"))
     assert_array_equal(rows.values, LOGITS)
     assert_array_equal(rows.labels, LABELS)
+
+
+def write_table(folder, ending, **columns):
+    arrow = pytest.importorskip("pyarrow")
+    path = folder / f"table.{ending}"
+    if ending == "jsonl":
+        rows = [
+            dict(zip(columns, row, strict=True))
+            for row in zip(*columns.values(), strict=True)
+        ]
+        path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    elif ending == "feather":
+        feather = pytest.importorskip("pyarrow.feather")
+        feather.write_feather(arrow.table(columns), path)
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "feather"])
+@pytest.mark.parametrize(
+    ("role", "name"), [("logits", "logits"), ("probabilities", "proba")]
+)
+def test_a_column_of_lists_is_taken_by_its_usual_name(tmp_path, ending, role, name):
+    others = {"logits": (-LOGITS).tolist(), "proba": (-LOGITS).tolist()}
+    columns = {"id": [7, 8, 9], **others, "label": LABELS.tolist()}
+    path = write_table(tmp_path, ending, **{**columns, name: LOGITS.tolist()})
+    rows = read_rows(path, Request(role))
+    assert_array_equal(rows.values, LOGITS)
+    assert_array_equal(rows.labels, LABELS)
+
+
+@pytest.mark.parametrize("others", [{"id": [7, 8, 9]}, {"more": LOGITS.tolist()}])
+def test_a_column_of_lists_beside_others_is_to_be_named(tmp_path, others):
+    columns = {**others, "z": LOGITS.tolist(), "label": LABELS.tolist()}
+    path = write_table(tmp_path, "jsonl", **columns)
+    with pytest.raises(DataError, match=r"holds lists, .* beside it\. .*--logits-key"):
+        read_rows(path, Request("logits"))
+    assert_array_equal(read_rows(path, Request("logits", "z")).values, LOGITS)
 
 
 def test_a_missing_value_in_parquet_is_refused(tmp_path):
