@@ -17,6 +17,11 @@ _INDEX_NAME = re.compile(
     r"|(.*[ _.-])?(id|idx|index|number)|(row|sample|image|record|item|user)id",
     re.IGNORECASE,
 )
+# What the predicted class is called that was saved as a number.
+_PREDICTION_NAME = re.compile(
+    r"y_?hat|arg_?max|(y[ _.-]?)?pred(s|icted|ictions?)?([ _.-]?(class|label))?",
+    re.IGNORECASE,
+)
 _POINT_ZERO = re.compile(r"(?<=\d)\.0*$")
 BOTH = np.array([False, True])
 # Labels of which the larger is the positive one; True equals 1.
@@ -264,25 +269,34 @@ def refuse_index(
     advice: str = "Leave it out, or name the class of each column, in order: "
     "classes=[...].",
 ) -> None:
-    """Refuse a column that is an index of the rows; `advice` may name {others}.
+    """Refuse a column of row or class numbers; `advice` may name {others}.
 
-    Such a column has a name like `id`, holds whole numbers that are all different, and
-    is the name of no label that occurs.
+    Such a column has a name like `id`, and holds whole numbers that are all different,
+    or a name like `y_pred`, and holds whole numbers beside two columns or more; it is
+    the name of no label that occurs.
     """
     if rows.ndim != 2 or rows.shape[1] != len(names) or rows.shape[0] < 2:
         return
     for name, column in zip(names, rows.T, strict=True):
-        if not (_INDEX_NAME.fullmatch(str(name)) and _numbers_rows(column)):
+        found = _numbered(str(name), column, len(names))
+        if found is None:
             continue
         if str(name) not in map(as_text, np.ravel(np.asarray(labels)).tolist()):
             others = ",".join(str(other) for other in names if other != name)
             others = shorten(others, 200, placeholder=" ...")
             raise ValueError(
-                f"The column {name!r} of {of} numbers the rows: whole numbers, all "
-                f"different. {advice.format(others=others)}"
+                f"The column {name!r} of {of} {found}. {advice.format(others=others)}"
             )
 
 
-def _numbers_rows(column: NDArray[Any]) -> bool:
-    whole = (column == np.floor(column)).all()
-    return bool(whole) and np.unique(column).shape[0] == column.shape[0]
+def _numbered(name: str, column: NDArray[Any], n_columns: int) -> str | None:
+    """Return what a column numbers, rows or predicted classes, by its name."""
+    is_index = _INDEX_NAME.fullmatch(name)
+    is_prediction = n_columns > 2 and _PREDICTION_NAME.fullmatch(name)
+    if not (is_index or is_prediction) or (column != np.floor(column)).any():
+        return None
+    if is_prediction:
+        return "holds predicted classes: whole numbers, and no scores"
+    if np.unique(column).shape[0] < column.shape[0]:
+        return None
+    return "numbers the rows: whole numbers, all different"

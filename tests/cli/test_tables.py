@@ -147,6 +147,22 @@ def test_an_index_becomes_no_class(refused, metrics, frame, logits_file, name):
     assert chosen == pytest.approx(metrics(logits_file))
 
 
+@pytest.mark.parametrize("name", ["y_pred", "prediction", "Predicted Label", "argmax"])
+@pytest.mark.parametrize("by_number", [True, False])
+def test_a_predicted_class_becomes_no_class(
+    refused, metrics, frame, logits_file, name, by_number
+):
+    frame.insert(3, name, frame[NAMES].to_numpy().argmax(axis=1))
+    if by_number:
+        frame["label"] = frame["label"].map(NAMES.index)
+    path = save(frame, "csv")
+    message = refused(1, "evaluate", "--logits", path)
+    assert f"column '{name}' of table.csv holds predicted classes" in message
+    assert "--logits-key trouser,top,pullover" in message
+    chosen = metrics(path, "--logits-key", ",".join(NAMES))
+    assert chosen == pytest.approx(metrics(logits_file))
+
+
 def test_an_index_that_is_named_is_taken(skcalib, frame):
     frame.insert(0, "id", np.arange(len(frame)) % 7)
     # Not all different, so it may be scores.
