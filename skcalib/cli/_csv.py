@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib.cli._errors import DataError
-from skcalib.cli._rows import Request, check_names, whole_numbers
+from skcalib.cli._rows import Request, check_names, refuse_missing, whole_numbers
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 # Labels that may be integers; programs write 3 as 3.0, +3 and 3.000e+00.
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*(e[-+][0-9]+)?)?")
+
+# What programs write where a number is missing.
+_MISSING = ("", "nan", "na", "n/a", "<na>", "null")
 
 
 class CsvTable:
@@ -62,7 +65,11 @@ class CsvTable:
         Names of columns that an integer would spell otherwise, such as 01, stay text.
         """
         text = np.char.strip(self._load([name], str)[:, 0])
-        if not all(map(_NUMBER.fullmatch, set(text.tolist()))):
+        others = {label for label in set(text.tolist()) if not _NUMBER.fullmatch(label)}
+        if others:
+            if all(label.lower() in _MISSING for label in others - self._known):
+                is_missing = np.isin(text, [*(others - self._known)])
+                refuse_missing(self._path, repr(name), is_missing)
             return text
         try:
             numbers = text.astype(np.int64)

@@ -31,6 +31,7 @@ from skcalib.cli._rows import (
     find_name,
     in_memory,
     is_dataset,
+    refuse_missing,
     stays_in_file,
     take,
     whole_numbers,
@@ -113,7 +114,7 @@ def _checked(path: Path, rows: Rows, request: Request) -> Rows:
         if array is not None and array.ndim == 0:
             raise DataError(f"{path} holds a single value where rows are needed.")
     if request.role == "labels":
-        return Rows(_as_labels(path, rows.values))
+        return Rows(_as_labels(path, rows.values, request.key))
     for array in parts:
         if array.dtype.kind not in "fiu":
             raise DataError(
@@ -122,17 +123,20 @@ def _checked(path: Path, rows: Rows, request: Request) -> Rows:
             )
     if rows.labels is None:
         return rows
-    return rows._replace(labels=_as_labels(path, rows.labels))
+    return rows._replace(labels=_as_labels(path, rows.labels, request.labels_key))
 
 
-def _as_labels(path: Path, labels: NDArray[Any]) -> NDArray[Any]:
+def _as_labels(path: Path, labels: NDArray[Any], key: str | None) -> NDArray[Any]:
     """Return labels as integers where all are whole numbers, and text as text."""
     if labels.dtype.kind not in "biufUS":
         raise DataError(
             f"{path} holds labels of type {labels.dtype}; they must be numbers or text."
         )
     if labels.dtype.kind == "S":
-        return np.char.decode(labels, "utf-8")
+        labels = np.char.decode(labels, "utf-8")
+    if labels.dtype.kind == "U":
+        of = "the labels" if key is None else repr(key)
+        refuse_missing(path, of, np.char.strip(labels) == "")
     return labels if labels.dtype.kind != "f" else whole_numbers(labels)
 
 
@@ -288,7 +292,8 @@ class _ParquetTable:
         self.names = list(schema.names)
         check_names(path, self.names)
         # The type of one number or text has no fields.
-        self.lists = [of.name for of in schema if of.type.num_fields]
+        nested = [column.name for column in schema if column.type.num_fields]
+        self.lists: Collection[str] = nested
         by_pandas = schema.pandas_metadata or {}
         index = by_pandas.get("index_columns", [])
         self.index: Collection[str] = [k for k in index if isinstance(k, str)]
@@ -367,7 +372,8 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
             find_name(names, request.role, unknown[0])
     if not chosen:
         raise DataError(f"{path} has no columns beside those of labels and index.")
-    labels = None if label_name is None else table.column(label_name)
+    is_unread = label_name is None or not request.wants_labels
+    labels = None if is_unread else table.column(str(label_name))
     if request.by_name:
         return Rows(NamedRows({name: table.matrix([name]) for name in chosen}), labels)
     values = table.matrix(chosen)

@@ -46,7 +46,8 @@ class Request(NamedTuple):
     `apart` names a column that holds neither values nor labels. With `by_name` the key
     lists several inputs of a model. `option` is what the key is given by, where it is
     not named after the role. `columns` are names that columns are known to have: of
-    scores those of their classes, of labels those in the file of the scores.
+    scores those of their classes, of labels those in the file of the scores. Labels
+    that are not wanted are told apart from the values, and left unread.
     """
 
     role: Role
@@ -56,6 +57,7 @@ class Request(NamedTuple):
     by_name: bool = False
     option: str | None = None
     columns: Sequence[str] = ()
+    wants_labels: bool = True
 
     @property
     def key_option(self) -> str:
@@ -111,7 +113,8 @@ def take(
     else:
         name, label_name = choose(path, held, request)
         values = read(name)
-    return Rows(values, None if label_name is None else read_labels(label_name))
+    is_unread = label_name is None or not request.wants_labels
+    return Rows(values, None if is_unread else read_labels(str(label_name)))
 
 
 def choose(
@@ -151,6 +154,15 @@ def find_name(
             f"Choose one with {option or f'--{role}-key'}."
         )
     return usual[0] if usual else None
+
+
+def refuse_missing(path: Path, of: str, is_missing: NDArray[np.bool_]) -> None:
+    """Refuse labels or groups, called `of`, of which some are missing."""
+    if is_missing.any():
+        raise DataError(
+            f"{path} misses {is_missing.sum():,} values of {of}, the first in row "
+            f"{int(is_missing.argmax())}, counted from 0. Remove such rows."
+        )
 
 
 def whole_numbers(numbers: NDArray[Any]) -> NDArray[Any]:

@@ -137,7 +137,9 @@ def _read_labelled(
     A calibrator has the `known` classes.
     """
     _, path, _ = source.values
-    values, labels, names = _read_values(source, source.labels is None, known)
+    is_here = source.labels is None
+    labels_key = source.labels_key if is_here else None
+    values, labels, names = _read_values(source, labels_key, is_here, known)
     if source.labels is not None:
         spelt = [*(names or []), *map(str, known)]
         labels = read_labels(source.labels, source.labels_key, spelt)
@@ -156,7 +158,9 @@ def _read_labelled(
     return values, labels, names
 
 
-def _read_values(source: Source, with_labels: bool, known: Sequence[Any] = ()) -> Rows:
+def _read_values(
+    source: Source, labels_key: str | None, wants_labels: bool, known: Sequence[Any]
+) -> Rows:
     """Read what is named; several inputs of a model are found by their names.
 
     Columns may be named after the `known` classes of a calibrator.
@@ -176,9 +180,13 @@ def _read_values(source: Source, with_labels: bool, known: Sequence[Any] = ()) -
         by_name = len(specs) > 1
         if by_name:
             key = key or ",".join(spec.name for spec in specs)
-    labels_key = source.labels_key if with_labels else None
     request = Request(
-        role, key, labels_key, by_name=by_name, columns=[*map(str, known)]
+        role,
+        key,
+        labels_key,
+        by_name=by_name,
+        columns=[*map(str, known)],
+        wants_labels=wants_labels,
     )
     rows = read_rows(path, request)
     if rows.values.shape[0] == 0:
@@ -189,7 +197,8 @@ def _read_values(source: Source, with_labels: bool, known: Sequence[Any] = ()) -
 def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     """Read what a fitted calibrator is to be applied to; labels are passed over."""
     role, path, key = source.values
-    values, _, names = _read_values(source, True, calibrator.classes_.tolist())
+    known = calibrator.classes_.tolist()
+    values, _, names = _read_values(source, source.labels_key, False, known)
     found = _as_logits(source, values)
     _check_width(found.logits, calibrator, path)
     refuse_order_unlike_model(_named_by(source), calibrator.classes_)

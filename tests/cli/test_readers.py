@@ -316,7 +316,7 @@ def test_a_single_number_is_no_file_of_rows(tmp_path):
         (["3.000e+00", "1", " 2"], [3, 1, 2]),
         (["3.0", "cat", "2.0"], ["3.0", "cat", "2.0"]),
         (["0.5", "1", "2"], ["0.5", "1", "2"]),
-        (["nan", "1", "2"], ["nan", "1", "2"]),
+        (["nan", "cat", "2"], ["nan", "cat", "2"]),
         (["99999999999999999999", "1", "2"], ["99999999999999999999", "1", "2"]),
         ([" cat", "dog ", "cat"], ["cat", "dog", "cat"]),
     ],
@@ -327,6 +327,39 @@ def test_labels_of_a_table_are_integers_where_all_are_whole(
     rows = "".join(f"1.5,2.5,{label}\n" for label in labels)
     path = write_csv(f"a,b,y\n{rows}")
     assert read_rows(path, Request("logits")).labels.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["1", "", "2"],
+        ["cat", " ", "dog"],
+        *([1, m, 2.0] for m in ("nan", "NA", "null")),
+    ],
+)
+def test_a_missing_label_of_a_csv_is_refused_with_its_row(write_csv, labels):
+    rows = "".join(f"1.5,2.5,{label}\n" for label in labels)
+    path = write_csv(f"a,b,y\n{rows}")
+    with pytest.raises(DataError, match=r"misses 1 values of .*, the first in row 1,"):
+        read_rows(path, Request("logits"))
+    with pytest.raises(DataError, match="misses 1 values of 'y'"):
+        read_labels(path, "y")
+    unread = Request("logits", wants_labels=False)
+    assert read_rows(path, unread).values.shape == (3, 2)
+
+
+def test_a_class_that_a_column_is_named_after_is_not_missing(write_csv):
+    path = write_csv("1,NA,label\n0.5,1,NA\n0.7,2,1\n")
+    assert read_rows(path, Request("logits")).labels.tolist() == ["NA", "1"]
+
+
+def test_an_empty_label_of_json_lines_and_of_arrays_is_refused(tmp_path):
+    labels = ["cat", "dog", ""]
+    lines = write_table(tmp_path, "jsonl", logits=LOGITS.tolist(), label=labels)
+    arrays = write_npz(tmp_path, logits=LOGITS, label=np.array(labels))
+    for path in (lines, arrays):
+        with pytest.raises(DataError, match=r"1 values of the labels, .* in row 2"):
+            read_rows(path, Request("logits"))
 
 
 def test_float_labels_of_arrays_are_integers_too(tmp_path):

@@ -109,6 +109,15 @@ def test_apply_writes_the_probabilities_without_labels(
     assert_array_equal(np.loadtxt("p.csv", delimiter=",", skiprows=1), expected)
 
 
+def test_apply_needs_no_labels_in_a_column_of_labels(skcalib, logits_file, saved):
+    with np.load(logits_file) as arrays:
+        rows = "".join(f"{a},{b},{c},\n" for a, b, c in arrays["logits"])
+    Path("new.csv").write_text(f"a,b,c,label\n{rows}", encoding="utf-8")
+    options = ("--calibrator", "c.json", "-o", "proba.npy")
+    assert skcalib("apply", "--logits", "new.csv", *options).code == 0
+    assert np.load("proba.npy").shape == (300, 3)
+
+
 def test_what_apply_writes_evaluates_as_the_calibrator_does(
     skcalib, logits_file, named
 ):
