@@ -107,8 +107,8 @@ class Calibrated:
             Its ending says what is written. ".onnx": the model with its calibration, or
             where logits were passed the calibration alone, from logits to
             probabilities. A model's outputs keep their meaning: logits stay logits,
-            whose softmax are the probabilities. ".json": the calibrator, for
-            `skcalib.load`.
+            whose softmax are the probabilities, or the sigmoid of a single column.
+            ".json": the calibrator, for `skcalib.load`.
 
         model : str, path-like, bytes or onnx.ModelProto, default=None
             The same model as ONNX, where it was not passed as such: what

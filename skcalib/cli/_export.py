@@ -43,8 +43,9 @@ class Served:
     """A model file as a runtime sees it, and how closely it follows Python.
 
     `output` holds the calibrated scores, `meaning` says what they are, and
-    `probabilities` is an output that was added; `largest_difference` is None where
-    nothing could be compared.
+    `probabilities` is an output that was added; `event` is the class of which a single
+    column of logits is the log-odds. `largest_difference` is None where nothing could
+    be compared.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Served:
     output: str
     meaning: Meaning = "proba"
     probabilities: str | None = None
+    event: str | None = None
     n_compared: int = 0
     largest_difference: float | None = None
 
@@ -59,7 +61,9 @@ class Served:
     def outputs_text(self) -> str:
         """Which output holds what, in a sentence."""
         text = f"The output {self.output!r} holds calibrated {MEANINGS[self.meaning]}"
-        if self.meaning != "proba":
+        if self.event is not None:
+            text += f", whose sigmoid is the probability of {self.event}"
+        elif self.meaning != "proba":
             text += ", whose softmax is the probability"
         if self.probabilities is not None:
             text += f"; the probabilities are in {self.probabilities!r}"
@@ -116,11 +120,21 @@ def write_model(
         keep_original=serving.keep_outputs,
         add_probabilities=serving.add_probabilities,
     )
-    outputs = recorded(calibrated)["outputs"]
-    served = Served(
-        path, [], outputs["scores"], outputs["meaning"], outputs["probabilities"]
-    )
+    served = served_by(calibrated, path, calibrator)
     return calibrated, _compare(calibrated, model, served, inputs, calibrator, seen)
+
+
+def served_by(model: Any, path: Path, calibrator: Any) -> Served:
+    """Return what a model with a calibration serves, which goes to `path`."""
+    outputs = recorded(model)["outputs"]
+    name, meaning = outputs["scores"], outputs["meaning"]
+    (scores,) = (value for value in model.graph.output if value.name == name)
+    shape = [axis.dim_value for axis in scores.type.tensor_type.shape.dim]
+    # Scores of shape (n,) are one column; 0 is a number that is not told.
+    n_columns = shape[1] if len(shape) > 1 else len(shape)
+    is_one = (n_columns or calibrator.n_features_in_) == 1 and meaning != "proba"
+    event = repr(calibrator.classes_.tolist()[-1]) if is_one else None
+    return Served(path, [], name, meaning, outputs["probabilities"], event)
 
 
 def _write_alone(

@@ -21,13 +21,12 @@ from skcalib._validation import (
     refuse_index,
 )
 from skcalib.cli._errors import DataError, UsageError
-from skcalib.cli._export import Served
+from skcalib.cli._export import Served, served_by
 from skcalib.cli._options import Key, _data
 from skcalib.cli._readers import read_labels, read_rows
 from skcalib.cli._report import as_address, new_figure, template
 from skcalib.cli._rows import Request
 from skcalib.export import calibrate_onnx_model
-from skcalib.export._record import recorded
 from skcalib.export._save import model_files
 from skcalib.monitoring import CalibrationMonitor, MonitorReport
 
@@ -310,10 +309,7 @@ def run_recalibrate(
         written = calibrate_onnx_model(str(model), calibrator, output=model_output)
         folder = model.absolute().parent
         files |= model_files(written, output.absolute(), overwrite, folder)
-        held = recorded(written)["outputs"]
-        served = Served(
-            output, [], held["scores"], held["meaning"], held["probabilities"]
-        )
+        served = served_by(written, output, calibrator)
     if save is not None:
         files[save.absolute()] = calibrator_file(calibrator)
     write_together(files)

@@ -40,6 +40,10 @@ _TO_PROBABILITIES = {
         "import onnxruntime\nimport scipy.special",
         "\nprobabilities = scipy.special.softmax(logits, axis=1)",
     ),
+    "log_odds": (
+        "import onnxruntime\nimport scipy.special",
+        "\nprobabilities = scipy.special.expit(log_odds)",
+    ),
 }
 _PACKAGES = ("skcalib", "scikit-learn", "numpy", "onnx", "onnxruntime")
 
@@ -123,6 +127,8 @@ def _snippet(served: Served) -> str:
     name = served.probabilities or served.output
     is_proba = served.probabilities is not None or served.meaning == "proba"
     held = "probabilities" if is_proba else MEANINGS[served.meaning].replace("-", "_")
+    if served.event is not None and not is_proba:
+        held = "log_odds"
     imported, computed = _TO_PROBABILITIES[held]
     return (
         f"{imported}\n\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from skcalib import EnsembleTemperatureScaling, logits_from_proba
 from skcalib import load as load_calibrator
@@ -165,6 +165,41 @@ def test_the_code_in_the_report_runs(skcalib, logits_model):
     exec(html.unescape(code).replace("...", "x"), names)  # noqa: S102
     served = run_onnx("c.onnx", "logits", x=x)
     assert_allclose(names["probabilities"], softmax(served, axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [["n", 1], ["n"], ["n", "k"]])
+def test_log_odds_in_one_column_are_told_and_read_as_such(skcalib, tmp_path, shape):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(5, 1)[: len(shape)]).astype(np.float32)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", "W"], ["z"])],
+        "linear",
+        [value("x", 1, ["n", 5])],
+        [value("z", 1, shape)],
+        [onnx.numpy_helper.from_array(weight, "W")],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    x = rng.normal(size=(300, 5)).astype(np.float32)
+    is_dog = expit((x @ weight).ravel() / 2) > rng.uniform(size=300)
+    np.savez(tmp_path / "x.npz", x=x, y=np.where(is_dog, "dog", "cat"))
+    run = skcalib(
+        "calibrate", "m.onnx", "--inputs", "x.npz", "-m", "platt", "-o", "c.onnx",
+        "--report", "r.html", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert "holds calibrated logits, whose sigmoid is the probability of 'dog'." in (
+        run.out
+    )
+    (code,) = re.findall(r"<pre><code>(.*?)</code>", Path("r.html").read_text(), re.S)
+    names = {"x": x}
+    exec(html.unescape(code).replace("...", "x"), names)  # noqa: S102
+    assert_allclose(
+        names["probabilities"].ravel(), expit(run_onnx("c.onnx", "z", x=x)).ravel()
+    )
+    assert names["probabilities"].mean() == pytest.approx(is_dog.mean(), abs=0.02)
 
 
 def test_probabilities_can_be_added(skcalib, logits_model):
