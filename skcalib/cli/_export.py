@@ -153,10 +153,11 @@ def _write_alone(
 
 
 def _sample(logits: Any) -> NDArray[np.float32]:
-    """Return logits to compare by; the first rows of those that are in a file."""
+    """Return rows of logits to compare by, the first of those that are in a file."""
     if is_stored(logits):
         logits = logits[:_ROWS_OF_A_FILE]
-    return np.asarray(logits, dtype=np.float32)
+    rows = np.asarray(logits, dtype=np.float32)
+    return rows[:, np.newaxis] if rows.ndim == 1 else rows
 
 
 def _compare(

@@ -402,16 +402,22 @@ def test_a_labels_key_is_looked_up_in_the_file_of_labels(skcalib, logits_file):
     assert runs[0].json["learned"] == runs[1].json["learned"]
 
 
-def test_binary_log_odds_in_one_column(skcalib, tmp_path):
+@pytest.mark.parametrize("shape", [(400, 1), (400,)])
+def test_binary_log_odds_in_one_column(skcalib, tmp_path, shape):
     rng = np.random.default_rng(0)
     log_odds = 4 * rng.normal(size=400)
     y = (rng.uniform(size=400) < 1 / (1 + np.exp(-log_odds / 2))).astype(int)
-    np.savez(tmp_path / "binary.npz", logits=log_odds[:, np.newaxis], y=y)
+    np.savez(tmp_path / "binary.npz", logits=log_odds.reshape(shape), y=y)
     source = ["--logits", "binary.npz", "--method", "temperature"]
-    run = skcalib("calibrate", *source, "-o", "c.onnx", "--json", *QUICK)
+    written = ["-o", "c.onnx", "--save", "c.json"]
+    run = skcalib("calibrate", *source, *written, "--json", *QUICK)
     assert run.code == 0, run.err
     assert run.json["largest_difference"] < 1e-6
     assert run.json["learned"]["temperature"] == pytest.approx(2, rel=0.3)
+    saved = ["--calibrator", "c.json", "-o", "again.onnx", "--json"]
+    run = skcalib("apply", "--logits", "binary.npz", *saved)
+    assert run.code == 0, run.err
+    assert run.json["largest_difference"] < 1e-6
 
 
 def test_json_is_all_there_is_on_stdout_and_stderr_is_silent(skcalib, logits_file):
