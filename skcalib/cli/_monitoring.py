@@ -246,12 +246,15 @@ def _write(
     if report is not None:
         texts[report] = render_monitor(monitor)
     if prometheus is not None:
-        texts[prometheus] = as_prometheus(monitor.report())
+        texts[prometheus] = as_prometheus(monitor.report(), state.stem)
     write_together({path.absolute(): text_file(text) for path, text in texts.items()})
 
 
-def as_prometheus(report: MonitorReport) -> str:
-    """Return the text of metrics for Prometheus, as its textfile collector reads it."""
+def as_prometheus(report: MonitorReport, name: str) -> str:
+    """Return the text of metrics for Prometheus, as its textfile collector reads it.
+
+    `name` is the label that tells the states of a host apart.
+    """
     metrics = {
         "rows_total": ("counter", "Rows seen.", report.n_rows),
         "evidence": ("gauge", "Logarithm of the wealth.", report.evidence),
@@ -262,16 +265,25 @@ def as_prometheus(report: MonitorReport) -> str:
         "log_loss": ("gauge", "Mean log-loss, in nats.", report.log_loss),
     }
     lines = []
-    for name, (kind, text, value) in metrics.items():
-        name = f"skcalib_monitor_{name}"
-        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name} {value}"]
+    of_state = f"state={_quoted(name)}"
+    for metric, (kind, text, value) in metrics.items():
+        full = f"skcalib_monitor_{metric}"
+        lines += [f"# HELP {full} {text}", f"# TYPE {full} {kind}"]
+        lines.append(f"{full}{{{of_state}}} {value}")
     if report.group_evidence:
-        name = "skcalib_monitor_group_evidence"
-        lines += [f"# HELP {name} Evidence in a group.", f"# TYPE {name} gauge"]
+        full = "skcalib_monitor_group_evidence"
+        lines += [f"# HELP {full} Evidence in a group.", f"# TYPE {full} gauge"]
         for group, value in report.group_evidence.items():
-            label = json.dumps(str(group), ensure_ascii=False)
-            lines.append(f"{name}{{group={label}}} {value}")
+            labels = f"{of_state},group={_quoted(str(group))}"
+            lines.append(f"{full}{{{labels}}} {value}")
     return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """Write the value of a label, in which three characters are escaped, no others."""
+    for character, written in (("\\", r"\\"), ('"', r"\""), ("\n", r"\n")):
+        text = text.replace(character, written)
+    return f'"{text}"'
 
 
 def render_monitor(monitor: CalibrationMonitor) -> str:

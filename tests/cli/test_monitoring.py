@@ -125,9 +125,29 @@ def test_report_and_metrics_are_written(skcalib, batches):
     assert "data:image/svg+xml;base64," in page
     assert "not\ncalibrated since about row" in page
     metrics = (batches / "m.prom").read_text()
-    assert "skcalib_monitor_alarm 1\n" in metrics
-    assert 'skcalib_monitor_group_evidence{group="a"} ' in metrics
+    assert 'skcalib_monitor_alarm{state="s"} 1\n' in metrics
+    assert 'skcalib_monitor_group_evidence{state="s",group="a"} ' in metrics
     assert "# TYPE skcalib_monitor_rows_total counter" in metrics
+
+
+def test_the_metrics_of_two_states_are_no_series_twice(skcalib, batches):
+    series = []
+    for name in ("calm", "more"):
+        run = ("monitor", f"{name}.json", "--proba", f"{name}.npz")
+        skcalib(*run, "--groups-key", "groups", "--prometheus", "m.prom")
+        lines = (batches / "m.prom").read_text().splitlines()
+        series += [line.rpartition(" ")[0] for line in lines if line[0] != "#"]
+    assert len(series) == len(set(series)) == 2 * 9
+
+
+def test_names_in_metrics_are_escaped_as_prometheus_reads_them(skcalib, batches):
+    with np.load(batches / "calm.npz") as arrays:
+        groups = np.where(arrays["groups"] == "a", 'a"\\\n\tä\x01', "b")
+        np.savez(batches / "calm.npz", **{**arrays, "groups": groups})
+    run = ("monitor", "s.json", "--proba", "calm.npz", "--groups-key", "groups")
+    skcalib(*run, "--prometheus", "m.prom")
+    metrics = (batches / "m.prom").read_text(encoding="utf-8")
+    assert 'group="a\\"\\\\\\n\tä\x01"} ' in metrics
 
 
 @pytest.mark.onnx
