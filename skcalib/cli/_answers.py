@@ -1,5 +1,6 @@
 """Answers of a language model, a JSON object a line, judged by type of question."""
 
+import io
 import json
 import math
 import sys
@@ -90,7 +91,8 @@ def more_to_halve(report: CalibrationReport) -> int:
 def judge_answers(path: Path, judging: Judging) -> JudgedAnswers:
     """Read and judge answers; the path - is standard input."""
     if path == STANDARD_INPUT:
-        answers = read_answers(sys.stdin, "standard input")
+        text = sys.stdin.buffer.read().decode("utf-8-sig", errors="replace")
+        answers = read_answers(io.StringIO(text), "standard input")
     else:
         with path.open(encoding="utf-8-sig", errors="replace") as lines:
             answers = read_answers(lines, str(path))

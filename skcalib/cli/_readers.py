@@ -3,6 +3,7 @@
 Reading never runs code from a file: NumPy files that hold Python objects are refused.
 """
 
+import codecs
 import io
 import json
 import math
@@ -77,7 +78,7 @@ def read_rows(path: Path, request: Request) -> Rows:
 
 def _read_standard_input(request: Request) -> Rows:
     """Read a table from standard input: JSON lines, or comma-separated values."""
-    content = sys.stdin.buffer.read()
+    content = sys.stdin.buffer.read().removeprefix(codecs.BOM_UTF8)
     ending = ".jsonl" if content.lstrip()[:1] == b"{" else ".csv"
     with TemporaryDirectory() as folder:
         path = Path(folder) / f"standard-input{ending}"

@@ -145,6 +145,13 @@ def test_answers_come_from_standard_input_too(answers_file):
     assert "physics" in run.stdout
 
 
+def test_answers_from_standard_input_may_begin_with_a_byte_order_mark(skcalib):
+    lines = '{"confidence": 0.9, "correct": true}\n' * 20
+    run = skcalib("evaluate", "--jsonl", "-", "--json", stdin=f"\ufeff{lines}")
+    assert run.code == 0, run.err
+    assert run.json["types"]["all"]["accuracy"] == 1
+
+
 def test_options_that_are_not_told_have_a_share_of_the_rest(skcalib, tmp_path):
     path = tmp_path / "top.jsonl"
     top = {"A": np.log(0.7), "x": np.log(0.2)}

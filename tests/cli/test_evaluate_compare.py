@@ -236,7 +236,8 @@ def test_integer_labels_get_names_in_the_order_of_the_columns(skcalib, logits_fi
 
 
 @pytest.mark.parametrize("as_text", ["{a},{b},{y}", '{{"s": [{a}, {b}], "y": "{y}"}}'])
-def test_a_table_comes_from_standard_input(as_text, skcalib):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])  # some programs write it first
+def test_a_table_comes_from_standard_input(as_text, mark, skcalib):
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 40))
     y = np.where(a > b, "cat", "dog")
@@ -245,7 +246,7 @@ def test_a_table_comes_from_standard_input(as_text, skcalib):
     header = ["a,b,y"] if as_text.startswith("{a}") else []
     run = skcalib(
         "evaluate", "--logits", "-", "--json", "--n-bootstrap", 0,
-        stdin="\n".join(header + lines),
+        stdin=mark + "\n".join(header + lines),
     )  # fmt: skip
     assert run.code == 0, run.err
     assert run.json["metrics"]["accuracy"]["value"] == 1
