@@ -58,7 +58,8 @@ class Batch:
         int | None,
         _data(
             "Number of the first row in the stream; it has to be the number of rows "
-            "that the state has seen, so that no batch is added twice."
+            "that were added to the state itself, merged ones left out, so that no "
+            "batch is added twice."
         ),
     ] = None
 

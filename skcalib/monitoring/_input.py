@@ -34,8 +34,8 @@ def check_position(monitor: Any, position: int | None) -> None:
     if position is not None and position != n_rows:
         what = "came before" if position < n_rows else "leave out some"
         raise ValueError(
-            f"The rows begin at position {position}, but {n_rows} rows were seen: they "
-            f"{what}. Rows have to come once, in order, from {n_rows} on."
+            f"The rows begin at position {position}, but {n_rows} rows were added: "
+            f"they {what}. Rows have to come once, in order, from {n_rows} on."
         )
 
 
