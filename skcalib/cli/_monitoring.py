@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skcalib._files import check_target, one_at_a_time, text_file, write_together
 from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
+from skcalib._sklearn_compat import InvalidParameterError
 from skcalib._validation import (
     BOTH,
     check_proba_rows,
@@ -163,7 +164,7 @@ def _advanced(
                 raise DataError(f"{batch.proba} has no rows to begin a state with.")
             groups = None if read.groups is None else np.unique(read.groups)
             classes = read.classes(batch.classes)
-            monitor = CalibrationMonitor(classes=classes, groups=groups, **settings)
+            monitor = _begun(settings, classes=classes, groups=groups)
         else:
             read.follow(monitor)
             read.check_columns(monitor.classes_)
@@ -174,14 +175,22 @@ def _advanced(
     for path in merge:
         other = _read_state(path)
         if monitor is None:
-            monitor = CalibrationMonitor(
-                groups=other.groups, **(_settings_of(other) | settings)
-            )
+            monitor = _begun(_settings_of(other) | settings, groups=other.groups)
         monitor.merge(other)
     if monitor is None:
         raise UsageError(
             f"There is no state {state} yet. Begin one with --proba, or --merge states."
         )
+    return monitor
+
+
+def _begun(settings: dict[str, Any], **more: Any) -> CalibrationMonitor:
+    """Return a monitor without rows; refuse settings out of their range."""
+    monitor = CalibrationMonitor(**settings, **more)
+    try:
+        monitor._validate_params()
+    except InvalidParameterError as error:
+        raise UsageError(str(error)) from error
     return monitor
 
 

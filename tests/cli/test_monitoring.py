@@ -178,6 +178,20 @@ def test_the_next_model_is_written(skcalib, batches):
     assert 1.3 < told.json["temperature"] < 2.5
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--alpha", "2"), ("--tolerance", "-1"), ("--delay", "-1"), ("--memory", "-1")],
+)
+@pytest.mark.parametrize("source", ["--proba", "--merge"])
+def test_a_setting_out_of_its_range_is_a_wrong_command_line(
+    skcalib, refused, batches, option, value, source
+):
+    skcalib("monitor", "calm.json", "--proba", "calm.npz")
+    path = "calm.npz" if source == "--proba" else "calm.json"
+    message = refused(USAGE, "monitor", "s.json", source, path, option, value)
+    assert f"'{option[2:]}' parameter of CalibrationMonitor must be" in message
+
+
 def test_mistakes_are_told(skcalib, refused, batches):
     message = refused(USAGE, "monitor", "none.json")
     assert "There is no state none.json yet" in message
