@@ -17,7 +17,13 @@ EXIT_CODES = (
 )
 
 # The library speaks of its own parameters, where the command has options.
-_OPTIONS = {"classes=[...]": "--classes a,b,c", "overwrite=True": "--overwrite"}
+_OPTIONS = {
+    "classes=[...]": "--classes a,b,c",
+    "output=...": "--model-output NAME",
+    "output= with": "--model-output with",
+    "output='": "--model-output '",
+    "overwrite=True": "--overwrite",
+}
 
 
 class DataError(ValueError):

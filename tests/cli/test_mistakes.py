@@ -158,6 +158,24 @@ class TestModel:
         assert "probabilities" in message
 
 
+def test_several_outputs_of_scores_are_told_with_the_option(refused, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    value = onnx.helper.make_tensor_value_info
+    names = ["a", "b"]
+    nodes = [
+        onnx.helper.make_node(o, ["x"], [n])
+        for o, n in zip(["Neg", "Abs"], names, strict=True)
+    ]
+    ends = [value(name, 1, ["n", 3]) for name in ("x", *names)]
+    graph = onnx.helper.make_graph(nodes, "two", ends[:1], ends[1:])
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(model, tmp_path / "two.onnx")
+    file = save("x.npz", x=np.zeros((9, 3), np.float32), y=np.arange(9) % 3)
+    message = refused(UNUSABLE, "evaluate", "two.onnx", "--inputs", file)
+    assert "['a', 'b']. Name the right one: --model-output NAME" in message
+
+
 def test_an_output_that_exists_is_left_alone(refused, logits_file, tmp_path):
     (tmp_path / "out.onnx").write_text("precious")
     message = refused(UNUSABLE, "calibrate", "--logits", logits_file, "-o", "out.onnx")
