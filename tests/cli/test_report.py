@@ -104,6 +104,17 @@ def test_a_mended_mean_helps_where_the_loss_cannot_tell():
     assert verdict(held_out).startswith("Calibration helps: ")
 
 
+@pytest.mark.slow
+def test_bars_of_many_bins_have_a_width(browser, written):
+    page = written("temperature", ["cat", "dog", "fox"], "--n-bins", 1000)
+    least = browser(
+        page,
+        """async () => Math.min(
+      ...[...document.querySelectorAll("rect")].map((r) => r.getAttribute("width")))""",
+    )
+    assert 0 < least < 1
+
+
 def test_a_temperature_and_a_mixture_are_told_in_words():
     from skcalib.cli._words import fitted_words
 

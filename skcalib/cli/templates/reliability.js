@@ -121,15 +121,15 @@ function toldOf({ n, confidence, hits }) {
 function drawnBin(bin, b, width, most, base) {
   const { n } = bin, confidence = bin.confidence / n, accuracy = bin.hits / n;
   const [low, high] = chance(n, confidence);
-  const height = (n / most) * BARS;
+  const height = (n / most) * BARS, space = Math.min(1, (width * SIZE) / 2);
   return drawn("g", { opacity: n < FEW ? 0.35 : 1 },
     drawn("rect", { class: "chance", x: across(b * width), y: up(high),
       width: width * SIZE, height: Math.max(up(low) - up(high), 1) })
     + drawn("line", { class: "gap", x1: across(confidence), x2: across(confidence),
       y1: up(confidence), y2: up(accuracy) })
     + drawn("circle", { class: "point", cx: across(confidence), cy: up(accuracy), r: 4 })
-    + drawn("rect", { class: "bar", x: across(b * width) + 0.5, y: base - height,
-      width: width * SIZE - 1, height })
+    + drawn("rect", { class: "bar", x: across(b * width) + space / 2,
+      y: base - height, width: width * SIZE - space, height })
     // The whole column answers to the pointer.
     + drawn("rect", { class: "column", x: across(b * width), y: TOP,
       width: width * SIZE, height: base - TOP }, `<title>${toldOf(bin)}</title>`));
