@@ -3,7 +3,7 @@
 import csv
 import re
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ class CsvTable:
         if not first:
             raise DataError(f"{path} is empty, or begins with an empty line.")
         _check_separator(path, first)
+        _check_quotes(path, first)
         self._path = path
         numbered = [str(k) for k in range(len(first))]
         told = first in (numbered, list(request.columns)) or _above(first, second)
@@ -64,7 +65,9 @@ class CsvTable:
 
         Names of columns that an integer would spell otherwise, such as 01, stay text.
         """
-        text = np.char.strip(self._load([name], str)[:, 0])
+        text = self._load([name], str)[:, 0]
+        _check_quotes(self._path, set(text.tolist()))
+        text = np.char.strip(text)
         others = {label for label in set(text.tolist()) if not _NUMBER.fullmatch(label)}
         if others:
             if all(label.lower() in _MISSING for label in others - self._known):
@@ -120,6 +123,16 @@ def _check_separator(path: Path, first: list[str]) -> None:
             raise DataError(
                 f"The columns of {path} look as if {name} stood between them. Commas "
                 "are needed there, and points in numbers."
+            )
+
+
+def _check_quotes(path: Path, cells: Iterable[str]) -> None:
+    """Refuse a quote that stands behind a space, where it is a part of the text."""
+    for cell in cells:
+        if cell[:1].isspace() and cell.lstrip()[:1] == '"':
+            raise DataError(
+                f"In {path} a space stands between a comma and a quote: {cell:.40}. "
+                "Leave out such spaces, or the quotes."
             )
 
 

@@ -253,6 +253,8 @@ def test_python_objects_are_refused_without_running_code(tmp_path, capsys, name)
         ("1,5|2,5|0\n", "bars stood between them"),
         ('a,b\n"1,5","2,5"\n', r"Points are needed in numbers\."),
         ("label\nx\n", "no columns beside those of labels"),
+        ('"a", "b"\n1,2\n', 'space stands between a comma and a quote:  "b"'),
+        ('a,b,y\n1,2, "cat"\n', 'space stands between a comma and a quote:  "cat"'),
     ],
 )
 def test_broken_csv_files(write_csv, text, message):
