@@ -292,9 +292,8 @@ class _ParquetTable:
         schema = self._file.schema_arrow
         self.names = list(schema.names)
         check_names(path, self.names)
-        # The type of one number or text has no fields.
-        nested = [column.name for column in schema if column.type.num_fields]
-        self.lists: Collection[str] = nested
+        lists = [of.name for of in schema if hasattr(of.type, "value_field")]
+        self.lists: Collection[str] = lists
         by_pandas = schema.pandas_metadata or {}
         index = by_pandas.get("index_columns", [])
         self.index: Collection[str] = [k for k in index if isinstance(k, str)]
