@@ -1,9 +1,19 @@
 """A served calibration map and the calibrator that corrects it, as one calibrator."""
 
+import numpy as np
 from sklearn.base import clone
 
 from skcalib._base import BaseCalibrator, WrappingCalibrator, fit_checked
-from skcalib._maps import CalibrationMap, evaluate_block, log_proba
+from skcalib._maps import (
+    CalibrationMap,
+    Clip,
+    LogSoftmax,
+    Softmax,
+    evaluate_block,
+    log_proba,
+)
+from skcalib._numerics import PROBA_FLOOR
+from skcalib.calibrators._floor import floor_operations
 
 
 class Recalibrated(WrappingCalibrator):
@@ -45,11 +55,21 @@ class Recalibrated(WrappingCalibrator):
     @classmethod
     def of(cls, served, correction):
         """Chain two fitted calibrators, of which the latter takes log-probabilities."""
-        chain = cls(served.calibration_map(), clone(correction))
+        return cls._of_map(served.calibration_map(), correction, served)
+
+    @classmethod
+    def _of_map(cls, served, correction, first):
+        chain = cls(served, clone(correction))
         chain.correction_ = correction
-        chain.classes_ = served.classes_
-        chain.n_features_in_ = served.n_features_in_
+        chain.classes_ = first.classes_
+        chain.n_features_in_ = first.n_features_in_
         return chain
+
+    @classmethod
+    def after_floor(cls, floor, correction):
+        """Chain probabilities raised to a floor and what was fitted to their logs."""
+        served = CalibrationMap(*floor_operations(floor), Softmax())
+        return cls._of_map(served, correction, correction)
 
     def _inner(self):
         return self.correction
@@ -64,3 +84,36 @@ class Recalibrated(WrappingCalibrator):
         """Return the served map, then that of the correction."""
         front = log_proba(self.served, self.classes_.shape[0])
         return CalibrationMap(*front, *self.correction_.calibration_map().operations)
+
+
+def notices_constant(calibrator):
+    """Whether a constant added to a row of logits changes what a calibrator says."""
+    width = calibrator.n_features_in_
+    if width == 1:
+        return False
+    rows = 4 * np.cos(np.arange(5 * width)).reshape(5, width)
+    told = [calibrator.predict_proba(rows + constant) for constant in (0, 10)]
+    return bool(np.abs(told[0] - told[1]).max() > 1e-6)
+
+
+def of_log_proba(calibrator, floor=PROBA_FLOOR):
+    """Return what was fitted to logarithms of probabilities, for any of their logits.
+
+    One that would notice a constant comes with a map in front that takes it away, and
+    so does one of a floor other than the usual one. None is put before what has no map.
+    """
+    if not hasattr(calibrator, "calibration_map"):
+        return calibrator
+    if floor == PROBA_FLOOR and not notices_constant(calibrator):
+        return calibrator
+    return Recalibrated.after_floor(floor, calibrator)
+
+
+def held_log_floor(calibrator):
+    """Return the logarithm to which a map first raises others, None without one."""
+    if not hasattr(calibrator, "calibration_map"):
+        return None
+    front = calibrator.calibration_map().operations[:2]
+    if [type(operation) for operation in front] != [LogSoftmax, Clip]:
+        return None
+    return front[1].lower

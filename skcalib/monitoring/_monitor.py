@@ -17,7 +17,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._sklearn_compat import Interval
 from skcalib._validation import readable
 from skcalib.calibrators import StructuredMatrixScaling
-from skcalib.meta._chain import Recalibrated
+from skcalib.meta._chain import Recalibrated, of_log_proba
 from skcalib.monitoring import _bets, _state
 from skcalib.monitoring._alarm import HasAlarm
 from skcalib.monitoring._evidence import over_groups, over_streams
@@ -314,7 +314,8 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             `skcalib.export.calibrate_onnx_model`. It takes the logits that the served
             calibrator takes, if the monitor was given that; else the logarithms of the
             served probabilities, or logits that give them: log-odds, if the served
-            probabilities came as a single column.
+            probabilities came as a single column. Where it would notice a constant
+            added to a row, it comes with a log-softmax in front, which takes that away.
 
         Raises
         ------
@@ -336,11 +337,9 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             log_proba = log_proba[:, 1] - log_proba[:, 0]
         fitted = clone(calibrator).set_params(classes=self.classes_)
         fitted.fit(log_proba, self.classes_[codes])
-        return (
-            fitted
-            if self.calibrator is None
-            else Recalibrated.of(self.calibrator, fitted)
-        )
+        if self.calibrator is None:
+            return of_log_proba(fitted)
+        return Recalibrated.of(self.calibrator, fitted)
 
     def report(self) -> MonitorReport:
         """Return what is known, as numbers and as text.

@@ -9,7 +9,14 @@ from sklearn.exceptions import NotFittedError
 from streams import draw_stream
 
 import skcalib
-from skcalib import IsotonicCalibration, TemperatureScaling, logits_from_proba
+from skcalib import (
+    DensityRatioCalibration,
+    IsotonicCalibration,
+    MatrixScaling,
+    TemperatureScaling,
+    VectorScaling,
+    logits_from_proba,
+)
 from skcalib.datasets import make_logits
 from skcalib.monitoring import CalibrationMonitor
 from skcalib.monitoring._report import gap_half_width
@@ -294,6 +301,21 @@ def test_with_the_served_calibrator_the_next_takes_its_logits(served, tmp_path):
     assert_allclose(loaded.predict_proba(shifted), after.predict_proba(shifted))
     again = clone(after).fit(shifted, y)
     assert again.predict_proba(shifted).shape == (3000, 4)
+
+
+@pytest.mark.parametrize("calibrator", [VectorScaling(), MatrixScaling()])
+def test_the_next_calibrator_takes_any_logits_of_the_served_probabilities(calibrator):
+    logits, y = make_logits(600, 3, random_state=0)
+    logits = logits.astype(np.float64)
+    told = log_softmax(logits, axis=1)
+    monitor = CalibrationMonitor().update(y, np.exp(told))
+    after = monitor.recalibrate(calibrator)
+    assert_allclose(after.predict_proba(logits), after.predict_proba(told), atol=1e-9)
+    expected = after.correction_.predict_proba(np.maximum(told, np.log(1e-12)))
+    assert_allclose(after.predict_proba(told), expected, atol=1e-9)
+    # One without a map has none to put another before.
+    kind = DensityRatioCalibration
+    assert isinstance(monitor.recalibrate(kind()), kind)
 
 
 @pytest.mark.onnx
