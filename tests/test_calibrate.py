@@ -21,6 +21,7 @@ from skcalib import (
     IsotonicCalibration,
     PlattScaling,
     TemperatureScaling,
+    VectorScaling,
     calibrate,
     logits_from_proba,
 )
@@ -62,6 +63,13 @@ def test_probabilities_are_told_by_their_name():
     with pytest.warns(ProbabilitiesAsLogitsWarning) as told:
         calibrate(logits=proba, y=Y, **QUICK)
     assert len(told) == 1
+
+
+def test_what_was_fitted_to_probabilities_takes_any_logits_of_them():
+    proba = softmax(LOGITS, axis=1)
+    result = calibrate(proba=proba, y=Y, calibrator=VectorScaling(), n_bootstrap=0)
+    expected = result.predict_proba(proba)
+    assert_allclose(result.calibrator.predict_proba(LOGITS + 5), expected, atol=1e-5)
 
 
 def test_a_single_column_stays_one_and_labels_are_any():

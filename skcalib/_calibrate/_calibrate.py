@@ -36,6 +36,7 @@ from skcalib.exceptions import ProbabilitiesAsLogitsWarning
 from skcalib.frozen import ClassifierLogits, OnnxLogits, TorchLogits
 from skcalib.frozen._base import FrozenLogits
 from skcalib.meta import CalibratedClassifier
+from skcalib.meta._chain import of_log_proba
 from skcalib.metrics import calibration_report
 from skcalib.model_selection import CalibratorSearch
 
@@ -161,6 +162,7 @@ default=None
         scores, front, network, y = _scores_of(given, X, y)
         labels = None if network is None else Given.of(front).labels
         own, held_out = job.of_scores(scores, y, labels)
+        own = own if proba is None else of_log_proba(own)
         fitted = own
         if front is not None:
             fitted = Pipeline([("logits", front), ("calibrator", own)])

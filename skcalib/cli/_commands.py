@@ -32,6 +32,7 @@ from skcalib.cli._methods import (
     Fixed,
     load_calibrator,
     make_calibrator,
+    with_floor,
 )
 from skcalib.cli._options import Judging, Labelled, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
@@ -41,6 +42,7 @@ from skcalib.cli._scores import Scores, load_scores, load_values
 from skcalib.datasets import load_demo
 from skcalib.export._save import model_files
 from skcalib.frozen import OnnxLogits
+from skcalib.meta._chain import of_log_proba
 from skcalib.metrics import CalibrationReport
 from skcalib.model_selection import CalibratorComparison, compare_calibrators
 
@@ -147,22 +149,25 @@ def run_calibrate(
         _check_held_out(scores, judging)
     calibrator.set_params(classes=scores.classes)
     held_out, n_fit = _fit_and_judge(calibrator, scores, judging)
+    deployed = calibrator
+    if source.probabilities is not None:
+        deployed = of_log_proba(calibrator, source.floor)
     model = served = None
     if targets.output is not None:
         model, served = write_model(
-            calibrator,
+            deployed,
             scores,
             source.model,
             targets.output,
             serving,
             source.model_output,
-            source,
+            with_floor(source, deployed),
         )
     outcome = judged(method, calibrator, n_fit, held_out, served, judging, targets.save)
     if targets.report is not None:
         rival = _fit_rival(calibrator, scores, judging)
         outcome = replace(outcome, read=_names_of(source), rival=rival)
-    _save(model, source.model, outcome, targets)
+    _save(model, source.model, outcome, targets, deployed)
     return outcome
 
 
@@ -285,7 +290,11 @@ def _names_of(source: Labelled) -> dict[str, str]:
 
 
 def _save(
-    model: Any, original: Path | None, outcome: Outcome, targets: Targets
+    model: Any,
+    original: Path | None,
+    outcome: Outcome,
+    targets: Targets,
+    calibrator: Any = None,
 ) -> None:
     """Write the model, its weights, the calibrator and the report: all, or none."""
     files: dict[Path, Callable[[Path], object]] = {}
@@ -293,7 +302,7 @@ def _save(
         files |= _model_files(model, original, outcome.served, targets.overwrite)
     if targets.save is not None:
         check_target(targets.save, overwrite=targets.overwrite)
-        files[targets.save.absolute()] = calibrator_file(outcome.calibrator)
+        files[targets.save.absolute()] = calibrator_file(calibrator)
     if targets.report is not None and outcome.served is not None:
         check_target(targets.report, overwrite=targets.overwrite)
         text = render_report(outcome, outcome.served)
@@ -316,7 +325,8 @@ def run_apply(
     targets = Targets(output, overwrite=overwrite)
     targets.check_apart([saved, *source.files])
     targets.check_ready()
-    calibrator = load_calibrator(saved)
+    calibrator = load_calibrator(saved, source)
+    source = with_floor(source, calibrator)
     write = _WRITERS.get(output.suffix)
     values = None
     if write is not None or source.has_values:
@@ -388,7 +398,9 @@ def run_evaluate(
 ) -> tuple[Scores, CalibrationReport]:
     """Measure probabilities as they are, or as a saved calibrator makes them."""
     _check_model_runs(source)
-    calibrator = None if saved is None else load_calibrator(saved)
+    calibrator = None if saved is None else load_calibrator(saved, source)
+    if calibrator is not None:
+        source = with_floor(source, calibrator)
     scores = load_scores(source, calibrator)
     proba = probabilities(scores.logits, calibrator)
     if is_stored(proba) and judging.n_bootstrap:
@@ -418,7 +430,7 @@ def run_compare(
             "inputs. Run `skcalib calibrate --method clamping` and see its report."
         )
     calibrators = {name: make_calibrator(name, judging.seed) for name in names}
-    fixed = None if saved is None else load_calibrator(saved)
+    fixed = None if saved is None else load_calibrator(saved, source)
     scores = load_scores(source, fixed)
     if is_stored(scores.logits):
         raise UsageError(

@@ -1,15 +1,19 @@
 """Calibrators of the command line: by the name of a method, or out of a file."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from skcalib._base import BaseCalibrator
+from skcalib._numerics import PROBA_FLOOR
 from skcalib._optional import import_optional
 from skcalib._saving import load
+from skcalib._warnings import warn
 from skcalib.calibrators import (
     BayesianBinning,
     BetaCalibration,
@@ -29,7 +33,9 @@ from skcalib.calibrators import (
     VennAbersCalibration,
 )
 from skcalib.cli._errors import DataError, UsageError
+from skcalib.cli._options import Source
 from skcalib.extending import installed_calibrators
+from skcalib.meta._chain import held_log_floor, notices_constant
 from skcalib.model_selection import CalibratorSearch
 
 METHODS: dict[str, Callable[[], Any]] = {
@@ -55,6 +61,7 @@ METHODS: dict[str, Callable[[], Any]] = {
     "bayesian-binning": BayesianBinning,
     "auto": CalibratorSearch,
 }
+S = TypeVar("S", bound=Source)
 # The method that is fitted on the inputs of a model, not on its logits.
 CLAMPING = "clamping"
 NAMES = (*METHODS, CLAMPING)
@@ -118,8 +125,8 @@ def _make_clamping(model: Path | None, model_output: str | None) -> Any:
     return NeuralClamping(str(model), output=model_output)
 
 
-def load_calibrator(path: Path) -> BaseCalibrator:
-    """Read a saved calibrator, one of logits alone."""
+def load_calibrator(path: Path, source: Source) -> BaseCalibrator:
+    """Read a saved calibrator, one of logits alone, for what `source` names."""
     if not path.is_file():
         raise DataError(f"There is no file {path}.")
     calibrator: BaseCalibrator = load(path)
@@ -128,7 +135,27 @@ def load_calibrator(path: Path) -> BaseCalibrator:
             f"{path} holds a {type(calibrator).__name__}, which needs more than logits."
             " Read it with skcalib.load and apply it in Python."
         )
+    if source.probabilities is not None and notices_constant(calibrator):
+        warn(
+            f"{path} holds a {type(calibrator).__name__}, to which a constant added to "
+            "the logits of a row matters, and probabilities do not tell it. The "
+            "results are right only if it was fitted to logarithms of probabilities; "
+            "else pass --logits, or fit again: skcalib calibrate --probabilities."
+        )
     return calibrator
+
+
+def with_floor(source: S, calibrator: BaseCalibrator) -> S:
+    """Leave the floor of probabilities to a calibrator that holds one."""
+    held = None if source.probabilities is None else held_log_floor(calibrator)
+    if held is None:
+        return source
+    if np.log(source.floor) > max(held, np.log(PROBA_FLOOR)):
+        raise UsageError(
+            f"--floor {source.floor:g} is higher than that of the calibrator, "
+            f"{np.exp(held):g}, which it applies by itself. Leave --floor out."
+        )
+    return replace(source, floor=min(float(np.exp(held)), PROBA_FLOOR))
 
 
 class Fixed(BaseEstimator):

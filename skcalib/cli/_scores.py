@@ -14,7 +14,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._blocks import is_stored, open_source
 from skcalib._networks._given import Given, perturbs_inputs
 from skcalib._networks._named import NamedRows
-from skcalib._numerics import hash_rows
+from skcalib._numerics import hash_rows, log_softmax_
 from skcalib._onnx._session import open_onnx
 from skcalib._validation import (
     BOTH,
@@ -219,14 +219,18 @@ def _as_logits(source: Source, values: Any) -> Values:
         return Values(_run(network, values), network=network, inputs=values)
     if source.probabilities is None:
         return Values(values)
-    as_logits = partial(
-        logits_from_proba, floor=source.floor, normalise=source.normalise
-    )
+    as_logits = partial(_log_proba, source.floor, source.normalise)
     if not is_stored(values):
         return Values(as_logits(values))
     # Row by row; a row that is wrong is told of before any is used.
     rows = values if source.normalise else check_proba_rows(values, blocks=True)
     return Values(open_source(rows).mapped(as_logits))
+
+
+def _log_proba(floor: float, normalise: bool, proba: Any) -> NDArray[Any]:
+    """Return logarithms of rows that sum to 1, as the map before a fit gives them."""
+    logits = logits_from_proba(proba, floor=floor, normalise=normalise)
+    return log_softmax_(np.asarray(logits))
 
 
 def _named_by(source: Source) -> tuple[Any, ...] | None:

@@ -222,6 +222,61 @@ def test_apply_writes_the_calibrator_alone_as_onnx(skcalib, logits_file, saved):
     assert_allclose(served, saved.predict_proba(logits), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("method", "floor"),
+    [("vector", 1e-12), ("matrix", 1e-12), ("temperature", 0.02), ("vector", 1e-20)],
+)
+def test_what_was_fitted_to_probabilities_takes_logits(
+    skcalib, logits_file, probabilities_file, method, floor
+):
+    run = skcalib(
+        "calibrate", "--probabilities", probabilities_file, "-m", method, "--floor",
+        floor, "--save", "c.json", "-o", "fitted.onnx", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    files = {"logits": logits_file, "probabilities": probabilities_file}
+    for role, path in files.items():
+        run = skcalib(
+            "apply", "--calibrator", "c.json", f"--{role}", path, "-o", f"{role}.npy"
+        )
+        assert run.code == 0, run.err
+        assert "constant" not in run.err
+    with np.load(probabilities_file) as arrays:
+        feed = {"uncalibrated_probabilities": arrays["proba"].astype(np.float32)}
+    judged = ort.InferenceSession("fitted.onnx").run(["probabilities"], feed)[0]
+    assert_allclose(np.load("logits.npy"), judged, atol=1e-5)
+    assert_allclose(np.load("probabilities.npy"), judged, atol=1e-5)
+
+
+def test_a_floor_is_not_raised_above_that_of_the_fit(skcalib, probabilities_file):
+    skcalib(
+        "calibrate", "--probabilities", probabilities_file, "-m", "temperature",
+        "--floor", 0.02, "--save", "c.json", *QUICK,
+    )  # fmt: skip
+    for floor, code in ((0.02, 0), (1e-20, 0), (0.05, USAGE)):
+        run = skcalib(
+            "evaluate", "--probabilities", probabilities_file, "--calibrator",
+            "c.json", "--floor", floor, *QUICK,
+        )  # fmt: skip
+        assert run.code == code, run.err
+    assert "--floor 0.05 is higher than that of the calibrator, 0.02" in run.err
+
+
+@pytest.mark.parametrize("command", ["apply", "evaluate"])
+def test_what_was_fitted_to_logits_warns_of_probabilities(
+    skcalib, probabilities_file, saved, command
+):
+    output = ("-o", "p.npy") if command == "apply" else QUICK
+    run = skcalib(
+        command, "--calibrator", "c.json", "--probabilities", probabilities_file,
+        *output,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert "c.json holds a VectorScaling, to which a constant" in " ".join(
+        run.err.split()
+    )
+
+
 @pytest.mark.slow
 def test_evaluate_judges_scores_after_a_calibrator(skcalib, logits_file, saved):
     run = skcalib("evaluate", "--logits", logits_file, "--calibrator", "c.json", *QUICK)
