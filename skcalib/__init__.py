@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # What a type checker and an editor see of the names below.
     from skcalib._calibrate import calibrate as calibrate
     from skcalib._saving import load as load
     from skcalib._saving import save as save
-    from skcalib._saving import trusted_types as trusted_types
+    from skcalib._trusted_types import trusted_types as trusted_types
     from skcalib._validation import as_rows as as_rows
     from skcalib._validation import logits_from_proba as logits_from_proba
     from skcalib._validation import logits_from_top_logprobs as logits_from_top_logprobs
@@ -100,7 +100,7 @@ _HOME = {
     "logits_from_top_logprobs": "skcalib._validation",
     "pad_options": "skcalib._validation",
     "save": "skcalib._saving",
-    "trusted_types": "skcalib._saving",
+    "trusted_types": "skcalib._trusted_types",
 }
 
 __all__ = ["__version__", *_HOME]

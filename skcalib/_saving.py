@@ -9,6 +9,7 @@ import base64
 import json
 import os
 from collections.abc import Callable
+from copy import copy
 from dataclasses import fields
 from functools import singledispatch
 from math import prod
@@ -28,7 +29,6 @@ from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
 from skcalib.meta import (
     BoostedCalibration,
-    CalibratedClassifier,
     DenseCalibration,
     GroupCalibration,
     MultiLabelCalibration,
@@ -37,7 +37,6 @@ from skcalib.meta import (
 )
 from skcalib.meta._chain import Recalibrated
 from skcalib.meta._group_calibration import ShrunkScaling
-from skcalib.meta._scores import ClassifierScores
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator
 
@@ -68,11 +67,8 @@ _RECORDS = {
 }
 # By the base of what packages may add to them.
 _KNOWN: dict[type, dict[str, Any]] = {BaseCalibrator: _CLASSES, Operation: _RECORDS}
-# What neighbours are looked for in; scikit-learn's own, but not on the list of skops.
-_NEIGHBOURS = (
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.neighbors._kd_tree.KDTree",
-)
+# So many rows tell whether a calibrator without a map predicts the same.
+_N_ROWS = 8
 # Kinds of numbers and text that are bytes and nothing else.
 _PLAIN_KINDS = "biufUS"
 
@@ -130,38 +126,6 @@ def save(
     target = Path(path).expanduser().absolute()
     check_target(target, overwrite)
     write_together({target: calibrator_file(calibrator)})
-
-
-def trusted_types() -> list[str]:
-    """Return the names of the types that fitted estimators of skcalib consist of.
-
-    skops, and MLflow's default format of scikit-learn models, read a file only if every
-    type of another package in it is named. These have no code to run but their own.
-
-    Returns
-    -------
-    names : list of str
-        Full names of the classes, sorted.
-
-    See Also
-    --------
-    save : A file of skcalib, which needs no such list.
-
-    Notes
-    -----
-    Networks are none of them. The classifier in a `CalibratedClassifier` and types of
-    packages that add calibrators are to be named besides.
-
-    Examples
-    --------
-    >>> import skcalib
-    >>> "skcalib.calibrators._temperature.TemperatureScaling" in skcalib.trusted_types()
-    True
-    """
-    kinds = [*_CLASSES.values(), *_RECORDS.values(), CalibrationMap]
-    kinds += [CalibratedClassifier, ClassifierScores]
-    own = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
-    return sorted(own | {*_NEIGHBOURS})
 
 
 def calibrator_file(calibrator: Any) -> Callable[[Path], object]:
@@ -237,7 +201,10 @@ def _content(calibrator: Any) -> dict[str, Any]:
             "skcalib.export.calibrate_onnx_model."
         )
     check_is_fitted(calibrator)
-    return {"calibrator": _estimator(calibrator), "map": _map_of(calibrator)}
+    content = {"calibrator": _estimator(calibrator), "map": _map_of(calibrator)}
+    if hasattr(calibrator, "_some_beside"):
+        content["calibrator"]["told"] = _written(_told(calibrator))
+    return content
 
 
 def _map_of(calibrator: Any) -> Any:
@@ -245,6 +212,17 @@ def _map_of(calibrator: Any) -> Any:
     if not hasattr(calibrator, "calibration_map"):
         return None
     return _written(calibrator.calibration_map())
+
+
+def _told(calibrator: Any) -> NDArray[Any]:
+    """Return what a calibrator without a map says of a few rows."""
+    width = calibrator.n_features_in_
+    rows = 4 * np.cos(np.arange(_N_ROWS * width)).reshape(_N_ROWS, width)
+    beside = calibrator._some_beside(_N_ROWS)
+    # The rows have no names of columns, which is no mistake here.
+    nameless = copy(calibrator)
+    vars(nameless).pop("feature_names_in_", None)
+    return np.asarray(nameless.predict_proba(rows, **beside))
 
 
 def _estimator(calibrator: Any) -> dict[str, Any]:
@@ -392,17 +370,29 @@ def _calibrator_of(document: dict[str, Any]) -> Any:
         raise _DamageError("its content is not what was written.")
     calibrator = _value(content["calibrator"], _read_estimator)
     try:
-        rebuilt = _map_of(calibrator)
+        is_same = _predicts(calibrator, content)
     except Exception as error:
         # Learned values may be missing or of any shape; each has its own error.
         raise _DamageError(f"its values make no map ({error}).") from error
-    if rebuilt != content["map"]:
+    if not is_same:
         raise _DamageError(
             f"skcalib {__version__} makes another map of its values than skcalib "
             f"{document.get('skcalib')} did, and would predict something else. Fit "
             "and save the calibrator again."
         )
     return calibrator
+
+
+def _predicts(calibrator: Any, content: dict[str, Any]) -> bool:
+    """Whether a calibrator has the map in the file, or says the same of a few rows."""
+    if _map_of(calibrator) != content["map"]:
+        return False
+    # Older files do not tell.
+    told = content["calibrator"].get("told")
+    if told is None:
+        return True
+    known = _read_value(told)
+    return bool(np.allclose(_told(calibrator), known, rtol=1e-6, atol=1e-9))
 
 
 def _value(content: Any, read: Callable[[Any], Any]) -> Any:

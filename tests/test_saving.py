@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold
 
 import skcalib
-from skcalib import extending
+from skcalib import GroupCalibration, extending
 from skcalib._blocks import open_source
 from skcalib._files import digest
 from skcalib._maps import CalibrationMap, evaluate
@@ -97,6 +97,72 @@ def test_features_beside_the_logits_are_kept(calibration_set, tmp_path):
         loaded.predict_proba(logits, features=features),
         fitted.predict_proba(logits, features=features),
     )
+
+
+def without_a_map(logits, y):
+    """Yield fitted calibrators that have no map, and a value that matters to each."""
+    groups = np.array(["a", "b"])[np.arange(len(y)) % 2]
+    features = np.random.default_rng(0).normal(loc=50, size=(len(y), 3))
+    grouped = GroupCalibration().fit(logits, y, groups=groups)
+    yield grouped, grouped.calibrator_, "temperature_"
+    yield (
+        (alone := GroupCalibration().fit(logits, y)),
+        alone.calibrator_,
+        "temperature_",
+    )
+    for more in ({}, {"features": features}):
+        ratio = DensityRatioCalibration().fit(logits, y, **more)
+        yield ratio, ratio, "_typical"
+
+
+def test_a_calibrator_without_a_map_predicts_the_same_or_is_refused(
+    calibration_set, tmp_path
+):
+    path = tmp_path / "c.json"
+    for fitted, part, key in without_a_map(*calibration_set):
+        skcalib.save(fitted, path, overwrite=True)
+        assert vars(skcalib.load(path)).keys() == vars(fitted).keys()
+        document = json.loads(path.read_text())
+        assert document["map"] is None
+        was = getattr(part, key)
+        setattr(part, key, 2 * was)
+        skcalib.save(fitted, path, overwrite=True)
+        told = document["calibrator"]["told"]
+        other = json.loads(path.read_text())
+        other["calibrator"]["told"] = told
+        with pytest.raises(ValueError, match="would predict something else"):
+            load_document(other, tmp_path)
+        # A file that does not tell, as older ones do not, is read.
+        del other["calibrator"]["told"]
+        load_document(other, tmp_path)
+
+
+def test_names_of_columns_are_kept_without_a_map(calibration_set, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    logits, y = calibration_set
+    frame = pandas.DataFrame(logits, columns=list("wxyz"))
+    features = pandas.DataFrame(logits[:, :2], columns=["u", "v"])
+    labels = np.array(list("wxyz"))[y]
+    for kind, more in (
+        (GroupCalibration, {}),
+        (DensityRatioCalibration, {"features": features}),
+    ):
+        fitted = kind().fit(frame, labels, **more)
+        skcalib.save(fitted, tmp_path / f"{kind.__name__}.json")
+        loaded = skcalib.load(tmp_path / f"{kind.__name__}.json")
+        assert loaded.feature_names_in_.tolist() == list("wxyz")
+
+
+def test_values_of_another_version_make_no_calibrator_without_a_map(
+    calibration_set, tmp_path
+):
+    path = tmp_path / "c.json"
+    skcalib.save(DensityRatioCalibration().fit(*calibration_set), path)
+    document = json.loads(path.read_text())
+    learned = document["calibrator"]["learned"]
+    learned["_formerly"] = learned.pop("_model")
+    with pytest.raises(ValueError, match=r"make no map \(.* no attribute '_model'"):
+        load_document(document, tmp_path)
 
 
 def test_parameters_without_a_number_in_json_are_kept(calibration_set, tmp_path):

@@ -282,6 +282,13 @@ class DensityRatioCalibration(FeaturesCalibrator):
         proba[np.arange(top.shape[0]), top] = chance
         return proba.astype(source.dtype, copy=False)
 
+    def _some_beside(self, n_rows):
+        """Return features that `predict_proba` takes beside some rows."""
+        if self._n_features is None or self.n_logits is not None:
+            return {}
+        placed = np.resize(self.neighbors_._fit_X, (n_rows, self._n_features))
+        return {"features": np.ldexp(placed, self._exponent) + self._origin}
+
     def _split(self, X, features):
         """Return logits and features, from one block or from two."""
         for name, values in (("X", X), ("features", features)):

@@ -373,6 +373,12 @@ class GroupCalibration(WrappingCalibrator):
         scaling.coef_, scaling.intercept_ = self.coef_[number], self.intercept_[number]
         return Recalibrated.of(self.calibrator_, scaling)
 
+    def _some_beside(self, n_rows):
+        """Return groups that `predict_proba` takes beside some rows."""
+        if not self.groups_:
+            return {}
+        return {"groups": [self.groups_[i % len(self.groups_)] for i in range(n_rows)]}
+
     def _inner(self):
         if self.calibrator is None:
             return StructuredMatrixScaling(structure="vector")
