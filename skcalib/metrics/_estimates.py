@@ -12,9 +12,15 @@ from skcalib.metrics._bins import Floats
 from skcalib.metrics._groups import GroupComparison
 from skcalib.metrics._registry import METRICS
 
+# Rounding of the sums that draws are made of.
+_ALIKE = 1e-12
+
 
 class MetricEstimate(NamedTuple):
-    """A metric and the ends of its interval, None where none was asked for."""
+    """A metric and the ends of its interval.
+
+    They are None where none was asked for, or all draws of the bootstrap are alike.
+    """
 
     value: float
     low: float | None
@@ -147,11 +153,17 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
 
 def interval(
     name: str, value: float, draws: Floats, confidence_level: float
-) -> tuple[float, float]:
+) -> tuple[float, float] | tuple[None, None]:
     """Return percentiles of the draws; those of a gap are moved down by their excess.
 
-    A gap lies between 0 and 1, and so do these. Draws that are NaN are left out.
+    A gap lies between 0 and 1, and so do these. Draws that are NaN are left out. Draws
+    that are all alike, as those of a single row or of hits alone, tell no interval, but
+    for a gap that is 0 in all of them, such as that of one direction.
     """
+    spread = np.nanmax(draws) - np.nanmin(draws)
+    at_bound = METRICS[name].is_gap and value == 0
+    if spread <= _ALIKE * max(1.0, abs(value)) and not at_bound:
+        return None, None
     tail = (1 - confidence_level) / 2
     ends = np.nanquantile(draws, [tail, 1 - tail])
     if METRICS[name].is_gap:

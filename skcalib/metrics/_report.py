@@ -118,7 +118,9 @@ def calibration_report(
     metric. Calibration errors average absolute gaps, so noise raises them, and
     resampling adds noise: their percentiles are moved down by the mean excess of the
     replicates over the value, though not below 0. What remains is the upward bias of
-    the value itself, which the sample size decides: compare at equal sizes.
+    the value itself, which the sample size decides: compare at equal sizes. Rows that
+    are all alike, such as hits alone of one probability, tell no interval: its ends are
+    None. Where there are few errors, intervals are too narrow: see the guide.
 
     "nll" and "brier" follow `sklearn.metrics.log_loss` and `brier_score_loss`: the
     probability of the true class counts as 2.2e-16 at least, and the Brier score is

@@ -221,3 +221,19 @@ def test_the_interval_of_a_gap_covers_the_true_one():
     _, low, high = intervals.T
     assert np.count_nonzero((low <= 0.12) & (high >= 0.12)) >= 27
     assert np.count_nonzero((low <= expected) & (high >= expected)) >= 32
+
+
+def test_rows_that_are_all_alike_tell_no_interval():
+    proba = np.tile([0.03, 0.97], (30, 1))
+    names = ["accuracy", "nll", "brier", "ece"]
+    for n_rows in (30, 1):
+        sure = calibration_report(
+            np.ones(n_rows, int), proba[:n_rows], labels=[0, 1], metrics=names
+        )
+        assert all(sure[name][1:] == (None, None) for name in names)
+        assert "[" not in str(sure)
+        json.dumps(sure.to_dict(), allow_nan=False)
+    with_a_miss = calibration_report([0] + 29 * [1], proba, metrics=names)
+    for name in names:
+        _, low, high = with_a_miss[name]
+        assert low < high
