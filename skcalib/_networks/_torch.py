@@ -26,10 +26,16 @@ def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
     gradient. Buffers are small and copied, and attributes set while running land on the
     view, so that not even a module that counts its calls is changed. What was compiled
     is not compiled in the view. A move to another device copies the weights, as
-    `own_weights` does, and TorchScript in train mode is copied as a whole.
+    `own_weights` does.
+
+    Raises
+    ------
+    TrainModeError
+        If TorchScript was traced in train mode, which it cannot leave.
     """
     torch = import_optional("torch", _PURPOSE)
     from skcalib._networks._module_copy import ModuleCopier
+    from skcalib._networks._train_mode import refuse_train_trace
 
     own = module_device(module)
     if own.type == "meta":
@@ -55,10 +61,15 @@ def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
         return tensor.detach().clone()
 
     def scripted(part: Any) -> Any:
-        if not owns and not any(inner.training for inner in part.modules()):
-            return part
+        refuse_train_trace(part)
         with torch.no_grad():  # or its weights would be computed from the original's
-            return copy.deepcopy(part).eval()
+            twin = copy.deepcopy(part).eval()
+        if not owns:
+            for own_weight, values in zip(
+                twin.parameters(), part.parameters(), strict=True
+            ):
+                own_weight.data = values.data
+        return twin
 
     view = ModuleCopier(weight, buffer, scripted, frozen=True).module(module)
     return view.to(wanted) if moves else view

@@ -6,7 +6,7 @@ where torch is asked to act as in training: before a running mean is overwritten
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -17,10 +17,20 @@ from skcalib._networks._module_copy import ModuleCopier
 from skcalib._networks._named import each
 
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+# What arguments are called, in Python and in the operators of graphs.
+_MODES = ("training", "train", "use_input_stats")
+_RATES = ("p", "dropout_p", "dropout")
 
 
 class TrainModeError(ValueError):
     """A network acts as in training."""
+
+
+_MADE_IN_TRAINING = (
+    "The network is a graph that was made in train mode: it runs {} as in training, "
+    "which eval() does not undo. Call eval() on the module before it is traced or "
+    "exported, or pass that module itself."
+)
 
 
 class _Watch(TorchFunctionMode):
@@ -65,12 +75,38 @@ def acts_as_in_training(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
     except (TypeError, ValueError):  # a call that fails by itself, or a built-in
         return False
     call.apply_defaults()
-    found = call.arguments
-    if not (found.get("training") or found.get("use_input_stats")):
-        return False
-    if "running_mean" in found:  # without it, inference normalises by the batch too
-        return found["running_mean"] is not None
-    return bool(found.get("p", found.get("dropout_p", 1)) > 0)
+    return _trains(call.arguments)
+
+
+def _trains(found: Mapping[str, Any]) -> bool:
+    """Whether arguments ask for it; one that is not known is an ellipsis."""
+    modes = [found[mode] for mode in _MODES if mode in found]
+    if not any(mode == 1 for mode in modes):
+        # Attention has a rate alone.
+        return not modes and found.get("dropout_p", 0) not in (0, ...)
+    if "momentum" in found:  # without a mean, inference normalises by the batch too
+        return found.get("running_mean") is not None
+    return all(found.get(rate) != 0 for rate in _RATES)
+
+
+def refuse_train_trace(part: Any) -> None:
+    """Raise if TorchScript holds the train mode in which it was traced.
+
+    A script asks for its mode instead, also by branches, which are left out here.
+    """
+    graph = getattr(part, "inlined_graph", None)  # the nodes do not keep it alive
+    for node in () if graph is None else graph.nodes():
+        if not node.kind().startswith("aten::"):
+            continue
+        arguments = torch._C.parse_schema(node.schema()).arguments
+        found = {
+            argument.name: value.toIValue()
+            if value.node().kind() == "prim::Constant"
+            else ...
+            for argument, value in zip(arguments, node.inputs(), strict=False)
+        }
+        if _trains(found):
+            raise TrainModeError(_MADE_IN_TRAINING.format(node.kind()[6:]))
 
 
 def refuse_train_mode(forward: Callable[..., Any], *arguments: Any) -> None:
@@ -96,7 +132,7 @@ def modules_behind(function: Callable[..., Any]) -> tuple[list[Any], bool]:
     Raises
     ------
     TrainModeError
-        If that which is compiled belongs to a module in train mode.
+        If that which is compiled belongs to a module in train mode, or was traced so.
     """
 
     def same(tensor: Any) -> Any:
@@ -104,7 +140,11 @@ def modules_behind(function: Callable[..., Any]) -> tuple[list[Any], bool]:
 
     copier = ModuleCopier(same, same, scripted=same)
     copier.value(function)
+    if isinstance(function, torch.jit.ScriptFunction):
+        refuse_train_trace(function)
     for module in copier.originals if copier.met_compiled else ():
+        if isinstance(module, torch.jit.ScriptModule):
+            refuse_train_trace(module)
         if any(part.training for part in module.modules()):
             raise TrainModeError(
                 f"The network runs a compiled {type(module).__name__} in train mode, "

@@ -1,0 +1,145 @@
+"""TorchScript and graphs of torch.export are networks like others, or are refused."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+torch = pytest.importorskip("torch")
+
+from skcalib import NeuralClamping  # noqa: E402
+from skcalib._networks._torch import frozen_view  # noqa: E402
+from skcalib.frozen import TorchLogits  # noqa: E402
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of torch.jit
+    pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning"),
+]
+
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Linear(4, 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.5),
+        torch.nn.Linear(8, 3),
+    )
+
+
+def draw(n=60):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n, 4)).astype(np.float32)
+    return X, (expected_logits(X) + rng.gumbel(size=(n, 3))).argmax(axis=1)
+
+
+def expected_logits(X):
+    with torch.no_grad():
+        return network().eval()(torch.from_numpy(X)).numpy()
+
+
+def traced(module):
+    return torch.jit.trace(module, torch.ones(8, 4), check_trace=False)
+
+
+def scripted(module):
+    return torch.jit.script(module)
+
+
+def values_of(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def assert_same(module, values):
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, values[name]), name
+
+
+IN_TRAINING = {
+    "batch norm": network,
+    "dropout": lambda: torch.nn.Sequential(network()[0], *network()[2:]),
+    "instance norm": lambda: torch.nn.Sequential(
+        torch.nn.Unflatten(1, (2, 2)),
+        torch.nn.InstanceNorm1d(2, track_running_stats=True),
+        torch.nn.Flatten(),
+    ),
+    "attention": lambda: torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, 4)),
+        torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True),
+        torch.nn.Flatten(),
+    ),
+}
+
+
+@pytest.mark.parametrize("part", IN_TRAINING)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        TorchLogits,
+        NeuralClamping,
+        lambda trace: NeuralClamping(torch.nn.Sequential(trace)),
+        lambda trace: NeuralClamping(lambda x: trace(x)),
+    ],
+    ids=["frozen", "clamping", "inside another", "function"],
+)
+def test_a_trace_made_in_train_mode_is_refused(part, wrap):
+    (X, y), module = draw(), IN_TRAINING[part]()
+    trace = traced(module.train()).eval()
+    before = values_of(module)
+    with pytest.raises(ValueError, match="made in train mode"):
+        wrap(trace).fit(X, y)
+    assert_same(module, before)
+
+
+def test_a_traced_function_in_train_mode_is_refused():
+    module = network().train().requires_grad_(False)
+    X, y = draw()
+    with pytest.raises(ValueError, match="batch_norm as in training"):
+        NeuralClamping(traced(lambda x: module(x))).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        torch.nn.Dropout(0.0),
+        torch.nn.BatchNorm1d(4, track_running_stats=False),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_a_trace_in_a_train_mode_that_changes_nothing_is_taken(part):
+    X, _ = draw()
+    trace = traced(part.train())
+    expected = part(torch.from_numpy(X)).detach().numpy()
+    assert_allclose(TorchLogits(trace).transform(X), expected, atol=1e-6)
+
+
+class Branch(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = network()
+
+    def forward(self, x):
+        if self.training:
+            x = torch.nn.functional.dropout(x, 0.5)
+        return self.network(x)
+
+
+@pytest.mark.parametrize("module", [network, Branch])
+def test_a_script_in_train_mode_gives_the_logits_of_eval_mode(module):
+    X, _ = draw()
+    script = scripted(module().train())
+    assert_allclose(TorchLogits(script).transform(X), expected_logits(X), atol=1e-6)
+    assert script.training
+
+
+@pytest.mark.parametrize("form", [traced, scripted])
+def test_a_view_shares_weights_but_no_buffers(form):
+    module = form(network().eval())
+    view = frozen_view(module, "auto")
+    for own, original in zip(view.parameters(), module.parameters(), strict=True):
+        assert own.data_ptr() == original.data_ptr()
+        assert not own.requires_grad
+    for own, original in zip(view.buffers(), module.buffers(), strict=True):
+        assert own.data_ptr() != original.data_ptr()
+    assert all(weight.requires_grad for weight in module.parameters())
