@@ -145,7 +145,8 @@ def modules_behind(function: Callable[..., Any]) -> tuple[list[Any], bool]:
     for module in copier.originals if copier.met_compiled else ():
         if isinstance(module, torch.jit.ScriptModule):
             refuse_train_trace(module)
-        if any(part.training for part in module.modules()):
+        # A frozen script has no mode: it is that of inference.
+        if any(getattr(part, "training", False) for part in module.modules()):
             raise TrainModeError(
                 f"The network runs a compiled {type(module).__name__} in train mode, "
                 "so that its logits are not those of inference. Call eval() on it, or "

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 
 from skcalib import NeuralClamping  # noqa: E402
 from skcalib._networks._torch import frozen_view  # noqa: E402
+from skcalib.export import to_torch  # noqa: E402
 from skcalib.frozen import TorchLogits  # noqa: E402
 
 pytestmark = [
@@ -143,3 +144,28 @@ def test_a_view_shares_weights_but_no_buffers(form):
     for own, original in zip(view.buffers(), module.buffers(), strict=True):
         assert own.data_ptr() != original.data_ptr()
     assert all(weight.requires_grad for weight in module.parameters())
+
+
+def frozen(module):
+    return torch.jit.freeze(torch.jit.script(module.eval()))
+
+
+def optimized(module):
+    return torch.jit.optimize_for_inference(torch.jit.script(module.eval()))
+
+
+@pytest.mark.parametrize("form", [frozen, optimized])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda m: m, torch.nn.Sequential, lambda m: lambda x: m(x)],
+    ids=["module", "inside another", "function"],
+)
+def test_a_script_without_a_mode_is_in_eval_mode(form, wrap):
+    X, y = draw()
+    module = wrap(form(network()))
+    nc = NeuralClamping(module, solver="lbfgs", penalty=0.1, tol=1e-2).fit(X, y)
+    assert_allclose(nc.logits(X), expected_logits(X + nc.delta_), atol=1e-5)
+    if isinstance(module, torch.nn.Module):
+        assert_allclose(TorchLogits(module).transform(X), expected_logits(X), atol=1e-5)
+        clamped = to_torch(nc).train()
+        assert_allclose(clamped(torch.from_numpy(X)), nc.predict_proba(X), atol=1e-5)
