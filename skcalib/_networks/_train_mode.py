@@ -6,7 +6,7 @@ where torch is asked to act as in training: before a running mean is overwritten
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -49,14 +49,17 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        name = getattr(func, "__name__", "").split(".")[0]
         if acts_as_in_training(func, args, kwargs):
+            if isinstance(func, torch._ops.OpOverload):  # of an exported graph
+                raise TrainModeError(_MADE_IN_TRAINING.format(name))
             raise TrainModeError(
-                f"The network runs {func.__name__} as in training, so that its logits "
+                f"The network runs {name} as in training, so that its logits "
                 "are not those of inference. Call eval() on the module behind it, or "
                 "pass that module itself: it is then run in eval mode and left as it "
                 "is. In a forward of your own, pass training=self.training."
             )
-        if getattr(func, "__name__", "") == "add_" and args[0].ndim == 0:
+        if name == "add_" and args[0].ndim == 0:
             self._counts.append((args[0], args[0].item()))
         return func(*args, **kwargs)
 
@@ -68,6 +71,8 @@ def acts_as_in_training(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
         return any(type(a) is float and a > 0 and b is True for a, b in pairwise(args))
     if name == "scaled_dot_product_attention":
         return bool(kwargs.get("dropout_p", 0) > 0)
+    if isinstance(func, torch._ops.OpOverload):
+        return _trains(_bound(func._schema.arguments, args, kwargs))
     if getattr(func, "__module__", None) != "torch.nn.functional":
         return False
     try:
@@ -76,6 +81,15 @@ def acts_as_in_training(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
         return False
     call.apply_defaults()
     return _trains(call.arguments)
+
+
+def _bound(
+    arguments: Any, values: Iterable[Any], named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments of an operator by name."""
+    found = {a.name: a.default_value for a in arguments if a.has_default_value()}
+    names = (argument.name for argument in arguments)
+    return found | dict(zip(names, values, strict=False)) | dict(named)
 
 
 def _trains(found: Mapping[str, Any]) -> bool:
@@ -98,14 +112,12 @@ def refuse_train_trace(part: Any) -> None:
     for node in () if graph is None else graph.nodes():
         if not node.kind().startswith("aten::"):
             continue
+        values = (
+            value.toIValue() if value.node().kind() == "prim::Constant" else ...
+            for value in node.inputs()
+        )
         arguments = torch._C.parse_schema(node.schema()).arguments
-        found = {
-            argument.name: value.toIValue()
-            if value.node().kind() == "prim::Constant"
-            else ...
-            for argument, value in zip(arguments, node.inputs(), strict=False)
-        }
-        if _trains(found):
+        if _trains(_bound(arguments, values, {})):
             raise TrainModeError(_MADE_IN_TRAINING.format(node.kind()[6:]))
 
 

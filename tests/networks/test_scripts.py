@@ -48,6 +48,12 @@ def scripted(module):
     return torch.jit.script(module)
 
 
+def exported(module):
+    n_rows = {0: torch.export.Dim("n_rows", min=2)}
+    example = torch.zeros(8, 4)
+    return torch.export.export(module, (example,), dynamic_shapes=(n_rows,)).module()
+
+
 def values_of(module):
     return {name: value.clone() for name, value in module.state_dict().items()}
 
@@ -73,24 +79,25 @@ IN_TRAINING = {
 }
 
 
+@pytest.mark.parametrize("form", [lambda m: traced(m).eval(), exported])
 @pytest.mark.parametrize("part", IN_TRAINING)
 @pytest.mark.parametrize(
     "wrap",
     [
         TorchLogits,
         NeuralClamping,
-        lambda trace: NeuralClamping(torch.nn.Sequential(trace)),
-        lambda trace: NeuralClamping(lambda x: trace(x)),
+        lambda graph: NeuralClamping(torch.nn.Sequential(graph)),
+        lambda graph: NeuralClamping(lambda x: graph(x)),
     ],
     ids=["frozen", "clamping", "inside another", "function"],
 )
-def test_a_trace_made_in_train_mode_is_refused(part, wrap):
+def test_a_graph_made_in_train_mode_is_refused(form, part, wrap):
     (X, y), module = draw(), IN_TRAINING[part]()
-    trace = traced(module.train()).eval()
-    before = values_of(module)
+    graph = form(module.train())
+    before = values_of(graph)
     with pytest.raises(ValueError, match="made in train mode"):
-        wrap(trace).fit(X, y)
-    assert_same(module, before)
+        wrap(graph).fit(X, y)
+    assert_same(graph, before)
 
 
 def test_a_traced_function_in_train_mode_is_refused():
@@ -100,6 +107,7 @@ def test_a_traced_function_in_train_mode_is_refused():
         NeuralClamping(traced(lambda x: module(x))).fit(X, y)
 
 
+@pytest.mark.parametrize("form", [traced, exported])
 @pytest.mark.parametrize(
     "part",
     [
@@ -108,11 +116,11 @@ def test_a_traced_function_in_train_mode_is_refused():
     ],
     ids=lambda part: type(part).__name__,
 )
-def test_a_trace_in_a_train_mode_that_changes_nothing_is_taken(part):
+def test_a_graph_of_a_train_mode_that_changes_nothing_is_taken(form, part):
     X, _ = draw()
-    trace = traced(part.train())
+    graph = form(part.train())
     expected = part(torch.from_numpy(X)).detach().numpy()
-    assert_allclose(TorchLogits(trace).transform(X), expected, atol=1e-6)
+    assert_allclose(TorchLogits(graph).transform(X), expected, atol=1e-6)
 
 
 class Branch(torch.nn.Module):
