@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from skcalib._onnx._form import check_form, without_functions
+from skcalib._onnx._train_mode import refuse_train_mode
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
@@ -98,6 +99,7 @@ def parse_model(source: ModelSource) -> Any:
     if model.functions:
         model = without_functions(model, source.name)
         check_form(model, source.name)
+    refuse_train_mode(model, source.name)
     check_outside_data(model, source)
     return model
 

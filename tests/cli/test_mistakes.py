@@ -133,6 +133,22 @@ class TestModel:
         message = self.run(refused, command, "bad.onnx", "--inputs", images_file)
         assert "bad.onnx' is no ONNX model" in message
 
+    def test_a_model_in_training_mode(self, refused, command, images_file, tmp_path):
+        onnx = pytest.importorskip("onnx")
+        info = onnx.helper.make_tensor_value_info
+        node = onnx.helper.make_node(
+            "BatchNormalization", ["x", "s", "s", "s", "s"], ["p"], training_mode=1
+        )
+        graph = onnx.helper.make_graph(
+            [node],
+            "small",
+            [info("x", 1, ("n", 3)), info("s", 1, (3,))],
+            [info("p", 1, ("n", 3))],
+        )
+        onnx.save(onnx.helper.make_model(graph), tmp_path / "train.onnx")
+        message = self.run(refused, command, "train.onnx", "--inputs", images_file)
+        assert "is in training mode; export the network in eval mode" in message
+
     def test_half_a_model(self, refused, command, images_file, tmp_path, demo):
         with open(demo.model, "rb") as file:
             (tmp_path / "half.onnx").write_bytes(file.read()[:15_000])

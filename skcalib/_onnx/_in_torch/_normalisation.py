@@ -12,8 +12,6 @@ from skcalib._onnx._in_torch._registry import Function, Node, operator
 @operator("BatchNormalization")
 def _batch_norm(node: Node) -> Function:
     epsilon = node.get("epsilon", 1e-5)
-    if node.get("training_mode", 0):
-        raise node.refuse("is in training mode; export the network in eval mode")
 
     def run(
         x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, var: Tensor
