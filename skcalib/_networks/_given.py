@@ -4,7 +4,7 @@ It imports no torch, so that any room can ask.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from skcalib._networks._torch import is_module
 from skcalib._onnx._files import is_onnx_model
@@ -59,6 +59,16 @@ def perturbs_inputs(estimator: Any) -> bool:
     Those are the classes that say so, of neural clamping.
     """
     return getattr(estimator, "_perturbs_inputs", False) is True
+
+
+class SharedByCopies:
+    """An object whose pickles hold its network in another form; a copy shares it."""
+
+    def __copy__(self) -> Self:
+        """Return an object of the same attributes."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))
+        return twin
 
 
 class Brief:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
 
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
-from skcalib._networks._given import Brief, Given
+from skcalib._networks._given import Brief, Given, SharedByCopies
 from skcalib._networks._inputs import Inputs, as_rows
 from skcalib._networks._network import open_network
 from skcalib._networks._sharing import portable
@@ -85,7 +85,7 @@ def _has_calibrated_logits(estimator):
     return calibrator is None or hasattr(calibrator, "decision_function")
 
 
-class ClampedClassifier(ClassifierMixin, BaseEstimator):
+class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
     """Base of the estimators that put a perturbation before a frozen network."""
 
     delta_: NDArray[np.float32]

@@ -1,5 +1,6 @@
 """Networks reach other processes once, and searches share them."""
 
+import copy
 import pickle
 
 import joblib
@@ -53,6 +54,15 @@ def test_a_module_comes_back_whole():
     for name, tensor in module.state_dict().items():
         assert torch.equal(twin.state_dict()[name], tensor)
         assert twin.state_dict()[name].data_ptr() != tensor.data_ptr()
+
+
+def test_a_copy_shares_the_network():
+    module = network()
+    X, y = draw(module)
+    nc = NeuralClamping(module, cv=2).fit(X, y)
+    twin = copy.copy(nc)
+    assert twin.model is module
+    assert_allclose(twin.predict_proba(X), nc.predict_proba(X))
 
 
 def test_tied_weights_stay_tied():
