@@ -3,12 +3,14 @@
 joblib writes the large arrays that a task holds to memory-mapped files, once for each
 array however many tasks hold it. So a module is taken apart into its tree and arrays,
 the same arrays each time, and worker processes map them instead of copying them. What
-was compiled travels uncompiled.
+was compiled travels uncompiled, and TorchScript as the bytes of its file.
 """
 
-import copy
+import contextlib
+import io
 import warnings
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,28 +23,29 @@ _arrays: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDiction
 
 def portable(model: Any) -> Any:
     """Return what to pickle for a network; unpickled, it is the network again."""
-    if isinstance(model, torch.nn.Module):
-        return _portable_module(model)
-    inner = getattr(model, "module", None)
-    if isinstance(inner, torch.nn.Module):  # TorchLogits
-        twin = copy.copy(model)
-        twin.module = _portable_module(inner)
-        return twin
-    return model
-
-
-def _portable_module(module: torch.nn.Module) -> Any:
-    if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
-        return module
-    known = _arrays.get(module, {})
+    if not isinstance(model, torch.nn.Module):
+        return model
+    known = _arrays.get(model, {})
     used: dict[Any, Any] = {}
 
     def weight(tensor: Any) -> Any:
         return _weight(tensor, known, used)
 
-    tree = ModuleCopier(weight, weight).module(module)
-    _arrays[module] = used
+    tree = ModuleCopier(weight, weight, _Script).module(model)
+    _arrays[model] = used
     return tree
+
+
+def portable_scripts(state: dict[str, Any]) -> dict[str, Any]:
+    """Return what to pickle for a state in which TorchScript may be."""
+
+    def same(tensor: Any) -> Any:
+        return tensor
+
+    copier = ModuleCopier(same, same, _Script)
+    twin: dict[str, Any] = copier.value(state)
+    script = torch.jit.ScriptModule
+    return twin if any(isinstance(p, script) for p in copier.originals) else state
 
 
 def _weight(tensor: Any, known: dict[Any, Any], used: dict[Any, Any]) -> Any:
@@ -69,6 +72,32 @@ class _Weight:
 
     def __reduce__(self) -> Any:
         return _tensor, self._parts
+
+
+class _Script:
+    """TorchScript that is pickled, and comes back as it is read from a file."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __reduce__(self) -> Any:
+        file = io.BytesIO()
+        with _without_deprecation():
+            torch.jit.save(self._module, file)
+        return _script, (file.getvalue(),)
+
+
+def _script(data: bytes) -> Any:
+    with _without_deprecation():
+        return torch.jit.load(io.BytesIO(data))
+
+
+@contextlib.contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """Silence what torch says of TorchScript, which is the user's choice."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def _tensor(array: Any, is_parameter: bool, requires_grad: bool) -> torch.Tensor:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from skcalib._networks._given import SharedByCopies
 from skcalib._networks._named import NamedRows, perturbed_name
 from skcalib._networks._result import as_logits, pick_logits
+from skcalib._networks._sharing import portable_scripts
 from skcalib._networks._site import SiteModule
 from skcalib._networks._torch import frozen_view, run_module
 from skcalib._onnx._in_torch import differentiable_network
@@ -23,7 +25,7 @@ from skcalib.export._torch_operations import Calibration
 _OPSET = 17
 
 
-class ClampedNetwork(nn.Module):
+class ClampedNetwork(SharedByCopies, nn.Module):
     """Inputs to probabilities: filter and shift, clip, run the network, calibrate.
 
     With `at_site`, what is changed is the tensor at the site of an `OnnxModule` or a
@@ -61,6 +63,10 @@ class ClampedNetwork(nn.Module):
         self.site = site
         self.is_named = is_named
         self.eval()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state, with TorchScript as the bytes of its file."""
+        return portable_scripts(vars(self))
 
     def forward(self, x: Any = None, /, **named: Tensor) -> Tensor:
         """Map inputs of shape (n, ...) to probabilities of shape (n, n_classes).

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from skcalib._networks._given import SharedByCopies
 from skcalib._networks._torch import frozen_view, is_module, module_logits
 from skcalib._onnx._outputs import warn_of_proba
 from skcalib._sklearn_compat import Interval
 from skcalib.frozen._base import FrozenLogits
 
 
-class TorchLogits(FrozenLogits):
+class TorchLogits(SharedByCopies, FrozenLogits):
     """Run a trained torch module and return its logits.
 
     The module is never changed: neither its weights and buffers nor its train or eval
@@ -80,6 +81,13 @@ class TorchLogits(FrozenLogits):
         self.batch_size = batch_size
         self.device = device
         self.output = output
+
+    def __getstate__(self):
+        """Return the state, with a module's weights as arrays that joblib can map."""
+        from skcalib._networks._sharing import portable
+
+        state = super().__getstate__()
+        return {**state, "module": portable(state["module"])}
 
     def _run(self, X):
         if not is_module(self.module):

@@ -15,7 +15,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from skcalib._networks._given import SharedByCopies
 from skcalib._networks._module_copy import ModuleCopier
+from skcalib._networks._sharing import portable_scripts
 from skcalib._onnx._outputs import warn_of_proba
 from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib.training._modules import build_perceptron, logits_of
@@ -24,12 +26,16 @@ from skcalib.training._uncertainty import two_columns, widen
 LARGEST_SEED = 2**31 - 1
 
 
-class NetworkEstimator(BaseEstimator):
+class NetworkEstimator(SharedByCopies, BaseEstimator):
     """An estimator around a module, or around a perceptron made for the data.
 
     Subclasses have the parameters `module`, `hidden_layer_sizes`, `dropout`, `device`
     and `random_state`.
     """
+
+    def __getstate__(self):
+        """Return the state, with TorchScript as the bytes of its file."""
+        return portable_scripts(super().__getstate__())
 
     def _run_once(self, module, x):
         """Return the results for a few rows, samples along the first axis."""

@@ -1,8 +1,13 @@
 """TorchScript and graphs of torch.export are networks like others, or are refused."""
 
+import copy
+import io
+import pickle
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.model_selection import cross_val_score
 
 torch = pytest.importorskip("torch")
 
@@ -177,3 +182,46 @@ def test_a_script_without_a_mode_is_in_eval_mode(form, wrap):
         assert_allclose(TorchLogits(module).transform(X), expected_logits(X), atol=1e-5)
         clamped = to_torch(nc).train()
         assert_allclose(clamped(torch.from_numpy(X)), nc.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [traced, scripted, frozen, optimized])
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda m: m, torch.nn.Sequential, TorchLogits],
+    ids=["module", "inside another", "wrapped"],
+)
+def test_scripts_travel_with_their_estimators(form, wrap):
+    X, y = draw()
+    model = wrap(form(network().eval()))
+    nc = NeuralClamping(model, solver="fixed_delta").fit(X, y)
+    expected = nc.predict_proba(X)
+    for twin in (
+        pickle.loads(pickle.dumps(nc)),  # noqa: S301
+        copy.deepcopy(nc),
+        copy.copy(nc),
+    ):
+        assert_allclose(twin.predict_proba(X), expected, atol=1e-6)
+    file = io.BytesIO()
+    torch.save(to_torch(nc), file)
+    file.seek(0)
+    clamped = torch.load(file, weights_only=False)
+    for twin in (clamped, copy.deepcopy(clamped), copy.copy(clamped)):
+        assert_allclose(twin(torch.from_numpy(X)), expected, atol=1e-6)
+
+
+def test_a_script_in_a_transformer_travels():
+    X, _ = draw()
+    script = scripted(network().train())
+    logits = TorchLogits(script)
+    twin = pickle.loads(pickle.dumps(logits))  # noqa: S301
+    assert twin.module.training
+    assert_allclose(twin.transform(X), logits.transform(X), atol=1e-6)
+    assert copy.copy(logits).module is script
+
+
+@pytest.mark.slow
+def test_scripts_reach_worker_processes():
+    X, y = draw()
+    nc = NeuralClamping(scripted(network().eval()), solver="fixed_delta")
+    scores = [cross_val_score(nc, X, y, cv=2, n_jobs=n) for n in (1, 2)]
+    assert_allclose(*scores)
