@@ -210,6 +210,11 @@ def is_compiled(module: Any) -> bool:
     return "_orig_mod" in module._modules and "dynamo_ctx" in module.__dict__
 
 
+def is_exported(module: Any) -> bool:
+    """Whether `module` is a graph of `torch.export`, which has one mode for good."""
+    return isinstance(module, torch.fx.GraphModule) and "train" in vars(module)
+
+
 def _each(values: dict[str, Any], replace: Replace) -> dict[str, Any]:
     return {k: None if v is None else replace(v) for k, v in values.items()}
 

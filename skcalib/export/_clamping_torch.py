@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from skcalib._networks._given import SharedByCopies
+from skcalib._networks._module_copy import is_exported
 from skcalib._networks._named import NamedRows, perturbed_name
 from skcalib._networks._result import as_logits, pick_logits
 from skcalib._networks._sharing import portable_scripts
@@ -222,6 +223,14 @@ def export_clamped(module: nn.Module, output: str | int | None, clamping: Any) -
 
 def _as_written(module: nn.Module) -> tuple[nn.Module, torch.dtype]:
     """Return a network in a precision that onnxruntime runs, and that of its inputs."""
+    for part in module.modules():
+        if isinstance(part, torch.jit.ScriptModule) or is_exported(part):
+            raise ValueError(
+                "The network is, or holds, a module of TorchScript or torch.export, "
+                "which cannot be written as ONNX: pass the module that it was made of, "
+                "or the file that torch.onnx.export made of that one, as the model: "
+                "calibrate_onnx_model(model, neural_clamping)."
+            )
     network = frozen_view(module, "cpu")
     floating = {p.dtype for p in network.parameters() if p.is_floating_point()}
     wide = torch.float64 in floating

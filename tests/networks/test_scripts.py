@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from skcalib import NeuralClamping  # noqa: E402
 from skcalib._networks._torch import frozen_view  # noqa: E402
-from skcalib.export import to_torch  # noqa: E402
+from skcalib.export import calibrate_onnx_model, to_torch  # noqa: E402
 from skcalib.frozen import TorchLogits  # noqa: E402
 
 pytestmark = [
@@ -225,3 +225,17 @@ def test_scripts_reach_worker_processes():
     nc = NeuralClamping(scripted(network().eval()), solver="fixed_delta")
     scores = [cross_val_score(nc, X, y, cv=2, n_jobs=n) for n in (1, 2)]
     assert_allclose(*scores)
+
+
+@pytest.mark.onnx
+@pytest.mark.parametrize("form", [traced, scripted, frozen, exported])
+@pytest.mark.parametrize("wrap", [lambda m: m, torch.nn.Sequential])
+def test_what_is_not_written_as_onnx_is_told(form, wrap):
+    pytest.importorskip("onnxruntime")
+    X, y = draw()
+    module = wrap(form(network().eval()))
+    nc = NeuralClamping(module, solver="fixed_delta").fit(X, y)
+    with pytest.raises(ValueError, match="pass the module that it was made of"):
+        calibrate_onnx_model(module, nc)
+    written = calibrate_onnx_model(network().eval(), nc)
+    assert [value.name for value in written.graph.output] == ["probabilities"]
