@@ -20,6 +20,15 @@ from torch.nn.parallel import DistributedDataParallel
 Replace = Callable[[Any], Any]
 
 
+def copied_script(module: Any) -> Any:
+    """Return a copy of a TorchScript module that can be trained where it could be."""
+    with torch.no_grad():  # or its weights would be computed from the original's
+        twin = copy.deepcopy(module)
+    for weight, original in zip(twin.parameters(), module.parameters(), strict=True):
+        weight.requires_grad_(original.requires_grad)
+    return twin
+
+
 class ModuleCopier:
     """Copies modules, and functions and containers that refer to them.
 
@@ -28,7 +37,7 @@ class ModuleCopier:
     parameter, buffer : callable
         Give the tensor that stands in the copy for one of the original.
 
-    scripted : callable, default=copy.deepcopy
+    scripted : callable, default=copied_script
         Gives the copy of a TorchScript module, which cannot be taken apart.
 
     frozen : bool, default=False
@@ -51,7 +60,7 @@ class ModuleCopier:
         self,
         parameter: Replace,
         buffer: Replace,
-        scripted: Replace = copy.deepcopy,
+        scripted: Replace = copied_script,
         *,
         frozen: bool = False,
         deep: bool = False,

@@ -34,7 +34,7 @@ def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
         If TorchScript was traced in train mode, which it cannot leave.
     """
     torch = import_optional("torch", _PURPOSE)
-    from skcalib._networks._module_copy import ModuleCopier
+    from skcalib._networks._module_copy import ModuleCopier, copied_script
     from skcalib._networks._train_mode import refuse_train_trace
 
     own = module_device(module)
@@ -62,13 +62,11 @@ def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
 
     def scripted(part: Any) -> Any:
         refuse_train_trace(part)
-        with torch.no_grad():  # or its weights would be computed from the original's
-            twin = copy.deepcopy(part).eval()
-        if not owns:
-            for own_weight, values in zip(
-                twin.parameters(), part.parameters(), strict=True
-            ):
-                own_weight.data = values.data
+        twin = copied_script(part).eval()
+        for copied, original in zip(twin.parameters(), part.parameters(), strict=True):
+            copied.requires_grad_(False)
+            if not owns:
+                copied.data = original.data
         return twin
 
     view = ModuleCopier(weight, buffer, scripted, frozen=True).module(module)

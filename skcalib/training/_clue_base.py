@@ -70,8 +70,9 @@ class BaseCLUE(NetworkEstimator):
             where = "" if self.sites is None else f" at sites={self.sites!r}"
             raise ValueError(
                 f"{type(self).__name__} takes its uncertainty from dropout, and the "
-                f"module has no dropout layer with a positive probability{where}. Add "
-                "a torch.nn.Dropout, or give hidden_layer_sizes at least one entry."
+                f"module has no dropout layer with a positive probability{where}; "
+                "that inside TorchScript is not seen. Add a torch.nn.Dropout, or give "
+                "hidden_layer_sizes at least one entry."
             )
         return module
 

@@ -148,8 +148,9 @@ def dropout_on(module, sites=None):
         where = "" if sites is None else f" at sites={sites!r}"
         raise ValueError(
             f"{type(module).__name__} has no dropout layer with a positive "
-            f"probability{where}, so all its passes would be the same. Add a "
-            f"torch.nn.Dropout{where and ' there, or name parts that have one'}."
+            f"probability{where}, so all its passes would be the same; that inside "
+            "TorchScript is not seen. Add a torch.nn.Dropout"
+            f"{where and ' there, or name parts that have one'}."
         )
     kinds = (_DropoutNd, *_FUNCTIONAL, *_FUSED)
     modes = {

@@ -16,8 +16,9 @@ from sklearn.utils.validation import (
 )
 
 from skcalib._networks._given import SharedByCopies
-from skcalib._networks._module_copy import ModuleCopier
+from skcalib._networks._module_copy import ModuleCopier, is_exported
 from skcalib._networks._sharing import portable_scripts
+from skcalib._networks._train_mode import refuse_train_trace
 from skcalib._onnx._outputs import warn_of_proba
 from skcalib._validation import check_two_classes, check_weight, encode_labels
 from skcalib.training._modules import build_perceptron, logits_of
@@ -170,6 +171,14 @@ class NetworkEstimator(SharedByCopies, BaseEstimator):
 
 def _own_copy(module):
     """Return a deep copy of a module that is not compiled, whatever refers to it."""
+    for part in module.modules():
+        if is_exported(part):
+            raise ValueError(
+                "The module is, or holds, a graph of torch.export, which has one mode "
+                "for good and cannot be trained. Pass the module that was exported."
+            )
+        if isinstance(part, torch.jit.ScriptModule):
+            refuse_train_trace(part)
     return ModuleCopier(copy.deepcopy, copy.deepcopy, deep=True).module(module)
 
 

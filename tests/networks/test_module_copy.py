@@ -175,8 +175,6 @@ def test_it_travels_to_other_processes(form):
 
 
 def test_training_learns_a_copy(patched):
-    if any(isinstance(p, torch.jit.ScriptModule) for p in patched.modules()):
-        pytest.skip("TorchScript is copied as a whole")
     X, y = draw()
     state = state_of(patched)
     classifier = BilevelCalibratedClassifier(

@@ -15,6 +15,7 @@ from skcalib import NeuralClamping  # noqa: E402
 from skcalib._networks._torch import frozen_view  # noqa: E402
 from skcalib.export import calibrate_onnx_model, to_torch  # noqa: E402
 from skcalib.frozen import TorchLogits  # noqa: E402
+from skcalib.training import BilevelCalibratedClassifier, mc_dropout  # noqa: E402
 
 pytestmark = [
     pytest.mark.torch,
@@ -239,3 +240,51 @@ def test_what_is_not_written_as_onnx_is_told(form, wrap):
         calibrate_onnx_model(module, nc)
     written = calibrate_onnx_model(network().eval(), nc)
     assert [value.name for value in written.graph.output] == ["probabilities"]
+
+
+@pytest.mark.parametrize("wrap", [lambda m: m, torch.nn.Sequential])
+def test_a_script_is_trained_as_a_copy(wrap):
+    X, y = draw()
+    module = wrap(scripted(network()))
+    before = values_of(module)
+    classifier = BilevelCalibratedClassifier(module, cv=2, max_epochs=2).fit(X, y)
+    assert_same(module, before)
+    assert all(weight.requires_grad for weight in module.parameters())
+    for trained in classifier.modules_:
+        for own, weight in zip(trained.parameters(), module.parameters(), strict=True):
+            assert own.is_leaf
+            assert not torch.equal(own, weight)
+    twin = pickle.loads(pickle.dumps(classifier))  # noqa: S301
+    assert_allclose(twin.predict_proba(X), classifier.predict_proba(X), atol=1e-6)
+
+
+def test_a_script_beside_dropout_is_trained_by_clue():
+    pytest.importorskip("skorch")
+    from skcalib.training import CLUEClassifier
+
+    X, y = draw()
+    body = scripted(torch.nn.Linear(4, 8))
+    module = torch.nn.Sequential(body, torch.nn.Dropout(0.5), torch.nn.Linear(8, 3))
+    before = values_of(module)
+    classifier = CLUEClassifier(module, max_epochs=2).fit(X, y)
+    assert_same(module, before)
+    trained = classifier.module_.state_dict()
+    assert not torch.equal(trained["0.weight"], before["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (lambda m: exported(m.eval()), "torch.export, which .* cannot be trained"),
+        (lambda m: traced(m.train()), "made in train mode"),
+    ],
+)
+def test_what_has_one_mode_for_good_is_not_trained(form, message):
+    X, y = draw()
+    with pytest.raises(ValueError, match=message):
+        BilevelCalibratedClassifier(form(network()), cv=2, max_epochs=2).fit(X, y)
+
+
+def test_dropout_inside_a_script_is_told_of():
+    with pytest.raises(ValueError, match="inside TorchScript is not seen"):
+        mc_dropout(scripted(network()), torch.zeros(5, 4), 2)
