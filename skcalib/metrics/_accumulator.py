@@ -19,7 +19,7 @@ from skcalib._validation import (
     is_dask,
     plain_names,
     preview,
-    readable,
+    readable_proba,
 )
 from skcalib.metrics._bins import BinStats, check_strategy
 from skcalib.metrics._registry import ACCUMULATED, check_names
@@ -479,7 +479,7 @@ class CalibrationAccumulator(BaseEstimator):
 
 def _on_the_host(values: Any) -> Any:
     """Copy a tensor of another device; make rows of what an array is not."""
-    return readable(values.cpu() if hasattr(values, "cpu") else values)
+    return readable_proba(values.cpu() if hasattr(values, "cpu") else values)
 
 
 def _is_empty(rows: Any) -> bool:

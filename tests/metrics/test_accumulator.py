@@ -488,6 +488,21 @@ def test_a_binning_that_does_not_exist_is_refused():
 
 
 @pytest.mark.torch
+def test_rows_of_bfloat16_are_taken_as_by_the_metrics():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    proba = (2 * torch.randn(500, 10)).softmax(dim=1).bfloat16()
+    labels = torch.arange(500) % 10
+    assert (proba.float().sum(dim=1) - 1).abs().max() > 2e-3
+    accumulator = CalibrationAccumulator(metrics=["ece"])
+    for rows in torch.arange(500).split(100):
+        accumulator.update(labels[rows], proba[rows])
+    told = accumulator.compute()["ece"]
+    known = calibration_report(labels, proba, metrics=["ece"], n_bootstrap=0)
+    assert told == pytest.approx(known["ece"].value)
+
+
+@pytest.mark.torch
 def test_tensors_are_read_where_they_lie():
     torch = pytest.importorskip("torch")
     y, proba, weight = draw(dtype=np.float32)
