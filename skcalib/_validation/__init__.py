@@ -27,6 +27,7 @@ from skcalib._validation._event import is_event
 from skcalib._validation._from_proba import log_proba_rows, logits_from_proba
 from skcalib._validation._groups import (
     check_both_times,
+    check_features,
     check_groups,
     check_same_columns,
     check_width,
@@ -102,6 +103,7 @@ __all__ = [
     "check_calibration_set",
     "check_class_axis",
     "check_columns",
+    "check_features",
     "check_floats",
     "check_groups",
     "check_indicator",

@@ -162,6 +162,8 @@ def refuse_outside(values: Any, name: str) -> None:
 def refuse_dates(values: Any, name: str) -> None:
     """Refuse dates and durations, which NumPy would turn into numbers unasked."""
     for dtype in _types(values):
+        # NumPy reads a column of categories as what they are.
+        dtype = getattr(getattr(dtype, "categories", None), "dtype", dtype)
         if str(dtype).lower().startswith(("date", "time", "duration")):
             raise TypeError(
                 f"{name} holds values of type {dtype}; it needs numbers. Leave dates "

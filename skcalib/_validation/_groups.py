@@ -5,8 +5,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array
 
-from skcalib._validation._containers import readable
+from skcalib._validation._containers import (
+    column_names,
+    readable,
+    refuse_dates,
+    refuse_masked,
+)
 from skcalib._warnings import warn
 
 
@@ -90,6 +96,40 @@ def refuse_needed_groups(owner: object, calibrator: Any) -> None:
             f"them. Fit {of} beside it, to the logits of ClassifierLogits, or pass no "
             "groups."
         )
+
+
+def check_features(
+    owner: str, features: Any, name: str = "features", **options: Any
+) -> NDArray[Any]:
+    """Return what is known of each row as numbers; `options` are of `check_array`."""
+    refuse_masked(features, owner, name)
+    refuse_dates(features, name)
+    try:
+        array: NDArray[Any] = check_array(
+            readable(features), input_name=name, **options
+        )
+    except (TypeError, ValueError):
+        _refuse_texts(features, name)
+        raise
+    return array
+
+
+def _refuse_texts(features: Any, name: str) -> None:
+    """Refuse a data frame that has a column of no numbers, by its name."""
+    names = column_names(features) if hasattr(features, "iloc") else None
+    for column in names or []:
+        try:
+            check_array(
+                features[column].to_frame(),
+                dtype=np.float64,
+                ensure_all_finite=False,
+                ensure_min_samples=0,
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The column {column!r} of {name} holds no numbers: {error}. Encode "
+                "categories, such as by OrdinalEncoder, or leave the column out."
+            ) from error
 
 
 def check_same_columns(

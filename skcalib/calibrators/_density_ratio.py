@@ -1,5 +1,6 @@
 """Density-ratio calibration: the confidence, seen together with the neighbourhood."""
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -7,7 +8,6 @@ import numpy as np
 from scipy.special import expit
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import (
-    check_array,
     check_consistent_length,
     check_is_fitted,
     validate_data,
@@ -19,13 +19,12 @@ from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
     check_both_times,
     check_calibration_set,
+    check_features,
     check_logits,
     check_same_columns,
     check_width,
     column_names,
-    readable,
     refuse_dask,
-    refuse_masked,
 )
 from skcalib.calibrators._densities import BinShift, DensityRatio
 
@@ -291,22 +290,16 @@ class DensityRatioCalibration(FeaturesCalibrator):
 
     def _split(self, X, features):
         """Return logits and features, from one block or from two."""
-        for name, values in (("X", X), ("features", features)):
-            refuse_masked(values, type(self).__name__, name)
+        owner, dtype = type(self).__name__, [np.float64, np.float32]
+        as_numbers = partial(check_features, owner, dtype=dtype)
         if self.n_logits is None:
-            if features is not None:
-                features = check_array(
-                    readable(features),
-                    dtype=[np.float64, np.float32],
-                    input_name="features",
-                )
-            return X, features
+            return X, None if features is None else as_numbers(features)
         if features is not None:
             raise ValueError(
                 f"features are given, but n_logits={self.n_logits} says that they are "
                 "columns of X. Pass them in one way only."
             )
-        X = check_array(readable(X), dtype=[np.float64, np.float32], input_name="X")
+        X = as_numbers(X, "X")
         if X.shape[1] <= self.n_logits:
             raise ValueError(
                 f"X has {X.shape[1]} columns and n_logits={self.n_logits}, which "

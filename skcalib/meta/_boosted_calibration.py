@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import clone
 from sklearn.tree import DecisionTreeRegressor
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from skcalib._base import (
@@ -21,6 +21,7 @@ from skcalib._sklearn_compat import Interval, fit_context
 from skcalib._validation import (
     check_both_times,
     check_calibration_set,
+    check_features,
     check_logits,
     check_same_columns,
     check_width,
@@ -29,9 +30,7 @@ from skcalib._validation import (
     is_standard,
     is_tensor,
     lone_class,
-    readable,
     refuse_dask,
-    refuse_masked,
     splits_of,
 )
 from skcalib.calibrators import StructuredMatrixScaling
@@ -261,14 +260,13 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
 
     def _check_features(self, features, n_rows, n_columns=None):
         """Return the features as the float32 that trees compare."""
-        refuse_masked(features, type(self).__name__, "features")
         names = column_names(features)
-        known = check_array(
-            readable(features),
+        known = check_features(
+            type(self).__name__,
+            features,
             dtype=np.float32,
             order="C",
             ensure_all_finite="allow-nan",
-            input_name="features",
         )
         check_consistent_length(np.empty(n_rows), known)
         check_width("features", known, n_columns)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skcalib._validation import check_top_label, check_whole, refuse_outside
+from skcalib._validation import (
+    check_features,
+    check_top_label,
+    check_whole,
+    refuse_outside,
+)
 from skcalib.metrics._bins import Floats, mass_quantiles, sum_by_index, uniform_edges
 
 
@@ -68,11 +75,11 @@ def neighbor_proximity(
     n_neighbors = check_whole("n_neighbors", n_neighbors)
     refuse_outside(features, "features")
     refuse_outside(reference, "reference")
-    dtype = [float, np.float32]
-    rows = check_array(features, input_name="features", dtype=dtype)
+    as_numbers = partial(check_features, "this", dtype=[float, np.float32])
+    rows = as_numbers(features)
     among, n_others = rows, rows.shape[0] - 1
     if reference is not None:
-        among = check_array(reference, input_name="reference", dtype=dtype)
+        among = as_numbers(reference, "reference")
         n_others = among.shape[0]
     if n_others < n_neighbors:
         raise ValueError(

@@ -23,6 +23,7 @@ from skcalib.metrics import (
     CalibrationAccumulator,
     calibration_report,
     expected_calibration_error,
+    neighbor_proximity,
     static_calibration_error,
 )
 
@@ -49,6 +50,50 @@ def test_a_column_of_dates_in_a_frame_is_refused():
         X = X.astype({"b": "datetime64[ns]"}) if library == "pandas" else X
         with pytest.raises(TypeError, match=r"X holds values of type [Dd]ate"):
             TemperatureScaling().fit(X, [0, 1, 0])
+
+
+def fits_of_features(features):
+    logits = np.random.default_rng(0).normal(size=(len(features), 3))
+    y = np.arange(len(features)) % 3
+    yield lambda: BoostedCalibration().fit(logits, y, features=features)
+    yield lambda: DensityRatioCalibration().fit(logits, y, features=features)
+    yield lambda: neighbor_proximity(features, n_neighbors=1)
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "timedelta64[s]", "category"])
+@pytest.mark.parametrize("others", [[], [1.5]])
+def test_dates_and_durations_are_no_features(dtype, others):
+    pandas = pytest.importorskip("pandas")
+    days = DAYS - DAYS[0] if dtype.startswith("t") else DAYS
+    frame = pandas.DataFrame({"day": days}).astype({"day": dtype})
+    frame = frame.assign(**{f"x{i}": value for i, value in enumerate(others)})
+    for fit in fits_of_features(frame):
+        with pytest.raises(TypeError, match=r"features holds values of type .*64\["):
+            fit()
+
+
+def test_dates_among_logits_and_features_are_refused():
+    model = DensityRatioCalibration(n_logits=2)
+    with pytest.raises(TypeError, match="X holds values of type datetime64"):
+        model.fit(np.column_stack([DATES, DAYS]), [0, 1, 0])
+
+
+@pytest.mark.parametrize("dtype", ["str", "object", "category"])
+def test_a_column_of_texts_among_features_is_named(dtype):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": [30, 40, 50], "country": ["de", "fr", "de"]})
+    for fit in fits_of_features(frame.astype({"country": dtype})):
+        with pytest.raises(ValueError, match="column 'country' of features holds no"):
+            fit()
+
+
+def test_a_missing_number_is_told_from_a_text():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"age": [30.0, np.nan, 50.0], "rooms": [1, 2, 3]})
+    _, *fits = fits_of_features(frame)
+    for fit in fits:
+        with pytest.raises(ValueError, match="features contains NaN"):
+            fit()
 
 
 @pytest.mark.parametrize("dtype", ["bool", "boolean", "bool[pyarrow]", "category"])
