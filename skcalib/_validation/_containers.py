@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -182,17 +183,19 @@ def refuse_masked(values: Any, owner: str, name: str = "X") -> None:
         )
 
 
-def refuse_missing(labels: NDArray[Any], name: str) -> None:
-    """Refuse None, NaN and NA among labels that are objects, such as texts."""
+def refuse_missing(
+    labels: NDArray[Any], name: str, needs: str = "class labels"
+) -> None:
+    """Refuse None, NaN, NaT and NA among labels that are objects, such as texts."""
     if labels.dtype.kind != "O":
         return
     unknown = getattr(sys.modules.get("pandas"), "NA", None)
     for row, label in enumerate(labels.tolist()):
-        is_nan = isinstance(label, float) and label != label
+        is_nan = isinstance(label, float | date | timedelta) and label != label
         if label is None or label is unknown or is_nan:
             raise ValueError(
-                f"{name} holds {label} in row {row}; it needs class labels. Leave out "
-                "rows whose class is not known."
+                f"{name} holds {label} in row {row}; it needs {needs}. Leave out rows "
+                "where they are not known."
             )
 
 

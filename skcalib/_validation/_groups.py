@@ -1,5 +1,6 @@
 """What comes beside the rows, such as the group of each, a market or a device."""
 
+from datetime import date
 from inspect import signature
 from typing import Any
 
@@ -12,19 +13,20 @@ from skcalib._validation._containers import (
     readable,
     refuse_dates,
     refuse_masked,
+    refuse_missing,
 )
 from skcalib._warnings import warn
 
 
 def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
-    """Return the group of each row as an array."""
-    array = np.asarray(readable(groups))
+    """Return the group of each row as an array, dates and durations in one unit."""
+    array = _in_one_unit(np.asarray(readable(groups)))
     if array.shape != (n_rows,):
         raise ValueError(
             f"groups has shape {array.shape}; it needs one entry for each of the "
             f"{n_rows} rows."
         )
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind in "fmM" and not np.isfinite(array).all():
         row = int((~np.isfinite(array)).argmax())
         raise ValueError(f"groups holds {array[row]} in row {row}; it needs names.")
     if array.dtype.kind in "OUS":
@@ -39,7 +41,24 @@ def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
                 f"groups holds entries of the types {', '.join(kinds)}, which have no "
                 "order. Give every group a name of one type, such as str."
             ) from error
+        refuse_missing(array, "groups", "names")
     return array
+
+
+def _in_one_unit(names: NDArray[Any]) -> NDArray[Any]:
+    """Return dates and durations in microseconds, those of Python and pandas too.
+
+    Dates in a time zone, which NumPy lacks, stay objects: these are equal in any unit.
+    """
+    kind = names.dtype.kind
+    if kind == "O" and names.size and all(map(_is_local_date, names.flat)):
+        kind = "M"
+    return names.astype(f"{kind}8[us]") if kind in "mM" else names
+
+
+def _is_local_date(name: Any) -> bool:
+    is_naive = isinstance(name, date) and getattr(name, "tzinfo", None) is None
+    return is_naive and name == name  # NaT is none.
 
 
 def warn_of_namesakes(names: list[Any], known: list[Any]) -> None:
@@ -52,7 +71,10 @@ def warn_of_namesakes(names: list[Any], known: list[Any]) -> None:
     unknown = [name for name in names if name not in of_fit]
     by_text = {_text(name): name for name in known}
     alike = [name for name in unknown if _text(name) in by_text]
-    is_other = len(unknown) == len(names) and not isinstance(names[0], type(known[0]))
+    is_other = len(unknown) == len(names) and (
+        not isinstance(names[0], type(known[0]))
+        or _is_local_date(names[0]) != _is_local_date(known[0])
+    )
     if alike or is_other:
         name = (alike or unknown)[0]
         seen = by_text.get(_text(name), known[0])
@@ -69,11 +91,14 @@ def _text(name: Any) -> str:
 
 def plain_names(names: ArrayLike) -> list[Any]:
     """Return names that JSON knows: text, numbers, and all else, as dates, as text."""
-    array = np.asarray(names)
+    array = _in_one_unit(np.asarray(names))
+    if array.dtype.kind == "M":
+        texts: list[str] = array.astype(str).tolist()
+        return [t.removesuffix(".000000").removesuffix("T00:00:00") for t in texts]
+    listed: list[Any] = array.tolist()
     if array.dtype.kind in "biufUS":
-        listed: list[Any] = array.tolist()
         return listed
-    return [name if isinstance(name, str | int) else str(name) for name in array]
+    return [name if isinstance(name, str | int) else str(name) for name in listed]
 
 
 def check_both_times(owner: object, name: str, value: Any, *, in_fit: bool) -> None:

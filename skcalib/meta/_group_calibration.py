@@ -132,7 +132,8 @@ class GroupCalibration(WrappingCalibrator):
         The strength that was chosen or given; infinity without groups.
 
     groups_ : list
-        The groups seen, in sorted order; empty if `fit` was given none.
+        The groups seen, in sorted order; empty if `fit` was given none. Dates are
+        datetimes, in whatever unit they came.
 
     coef_, intercept_ : ndarray of shape (n_groups, n_classes)
         :math:`v_g` and :math:`b_g`.
@@ -363,6 +364,7 @@ class GroupCalibration(WrappingCalibrator):
             Fitted, to be saved and exported.
         """
         check_is_fitted(self)
+        [group] = check_groups([group], 1).tolist()
         if group not in self.groups_:
             warn_of_namesakes([group], self.groups_)
             return self.calibrator_

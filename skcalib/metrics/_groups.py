@@ -124,7 +124,7 @@ class GroupComparison:
     def _table(self) -> Iterator[list[str]]:
         level = f"{100 * self.confidence_level:g} % together"
         yield ["group", "rows", "accuracy %", "confidence %", "gap %", level]
-        for i, name in enumerate(self.groups):
+        for i, name in enumerate(plain_names(self.groups)):
             yield [
                 str(name),
                 f"{self.weight[i]:,.6g}",
@@ -229,8 +229,7 @@ def compare_groups(
     low, high = found.interval(reach)
     spread = found.spread()
     return GroupComparison(
-        # Of a date of nanoseconds tolist makes a number.
-        groups=list(names) if names.dtype.kind == "M" else names.tolist(),
+        groups=names.tolist(),
         weight=found.weight,
         accuracy=found.accuracy,
         confidence=found.confidence,

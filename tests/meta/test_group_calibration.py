@@ -384,6 +384,66 @@ def test_whole_numbers_are_one_group_as_int_and_float():
     assert_array_equal(grouped.predict_proba(X, groups=number.astype(float)), expected)
 
 
+def as_dates(groups, kind="M8[us]"):
+    """Dates, or durations, one for each group of `draw_groups`."""
+    number = np.searchsorted(["a", "b", "c"], groups)
+    days = np.datetime64("2026-01-01") + number
+    return (days - days.min() if kind[0] == "m" else days).astype(kind)
+
+
+@pytest.mark.parametrize("kind", ["M8", "m8"])
+@pytest.mark.parametrize("of_fit", ["D", "us", "ns"])
+def test_dates_are_one_group_in_any_unit(kind, of_fit):
+    X, y, groups = draw_groups(500)
+    times = as_dates(groups, f"{kind}[{of_fit}]")
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=times)
+    expected = GroupCalibration(strength=1.0).fit(X, y, groups=groups)
+    expected = expected.predict_proba(X, groups=groups)
+    for unit in ("s", "us", "ns"):
+        times = as_dates(groups, f"{kind}[{unit}]")
+        assert_array_equal(grouped.predict_proba(X, groups=times), expected)
+        assert grouped.calibrator_of(times[0]) is not grouped.calibrator_
+    objects = as_dates(groups, f"{kind}[D]").tolist()
+    assert_array_equal(grouped.predict_proba(X, groups=objects), expected)
+    assert grouped.calibrator_of(grouped.groups_[0]) is not grouped.calibrator_
+
+
+def test_dates_of_pandas_are_one_group_in_any_unit_and_time_zone():
+    pandas = pytest.importorskip("pandas")
+    X, y, groups = draw_groups(500)
+    local = pandas.Series(as_dates(groups, "M8[ns]"))
+    utc = local.dt.tz_localize("UTC")
+    berlin = utc.dt.as_unit("s").dt.tz_convert("Europe/Berlin")
+    expected = None
+    for days, alike in ((local, local.astype("category")), (utc, berlin)):
+        grouped = GroupCalibration(strength=1.0).fit(X, y, groups=days)
+        proba = grouped.predict_proba(X, groups=alike)
+        expected = proba if expected is None else expected
+        assert_array_equal(proba, expected)
+        assert grouped.calibrator_of(days[0]) is not grouped.calibrator_
+    for of_fit, other in ((local, utc), (utc, local)):
+        grouped = GroupCalibration(strength=1.0).fit(X, y, groups=of_fit)
+        with pytest.warns(UserWarning, match=r"group .* was not seen in fit"):
+            grouped.predict_proba(X, groups=other)
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_a_date_that_is_missing_is_no_group(zone):
+    pandas = pytest.importorskip("pandas")
+    X, y, groups = draw_groups(100)
+    days = pandas.Series(as_dates(groups)).dt.tz_localize(zone)
+    grouped = GroupCalibration(strength=1.0).fit(X, y, groups=days)
+    days[3] = pandas.NaT
+    for ask in (
+        lambda: GroupCalibration().fit(X, y, groups=days),
+        lambda: GroupCalibration().fit(X, y, groups=list(days)),
+        lambda: grouped.predict_proba(X, groups=days),
+        lambda: grouped.calibrator_of(days[3]),
+    ):
+        with pytest.raises(ValueError, match=r"groups holds NaT in row [03]"):
+            ask()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_tensors_give_the_same_as_arrays(dtype):
     torch = pytest.importorskip("torch")

@@ -223,8 +223,12 @@ def test_names_that_json_does_not_know_are_written_as_text():
     found = compare_groups(y, proba, ages)
     assert json.loads(json.dumps(found.to_dict()))["groups"] == ["(0, 50]", "(50, 100]"]
     days = pandas.to_datetime(["2020-01-31"] * 2 + ["2020-02-01"] * 2)
-    names = compare_groups(y, proba, days).to_dict()["groups"]
-    assert [name[:10] for name in names] == ["2020-01-31", "2020-02-01"]
+    for unit in ("s", "ns"):
+        found = compare_groups(y, proba, days.as_unit(unit))
+        assert found.to_dict()["groups"] == ["2020-01-31", "2020-02-01"]
+        assert "\n2020-02-01  " in str(found)
+        found = compare_groups(y, proba, (days - days[0]).as_unit(unit))
+        assert found.to_dict()["groups"] == ["0:00:00", "1 day, 0:00:00"]
 
 
 def test_groups_beside_shares_of_classes_are_refused():

@@ -434,6 +434,7 @@ def test_dates_name_groups_as_text():
     monitor.update(y, proba, groups=days[np.arange(100) % 2])
     again = CalibrationMonitor.from_dict(json.loads(json.dumps(monitor.to_dict())))
     again.update(y, proba, groups=days[np.arange(100) % 2].tolist())
+    again.update(y, proba, groups=days[np.arange(100) % 2].astype("M8[ns]"))
     assert list(again.report().group_evidence) == ["2026-01-01", "2026-01-02"]
 
 
