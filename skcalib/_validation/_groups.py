@@ -1,5 +1,6 @@
 """What comes beside the rows, such as the group of each, a market or a device."""
 
+from bisect import bisect_left
 from datetime import date
 from inspect import signature
 from typing import Any
@@ -61,28 +62,41 @@ def _is_local_date(name: Any) -> bool:
     return is_naive and name == name  # NaT is none.
 
 
-def warn_of_namesakes(names: list[Any], known: list[Any]) -> None:
+def place_of_group(name: Any, known: list[Any]) -> int:
+    """Return the place of a name among those of `fit`, which are sorted, or -1."""
+    try:
+        place = bisect_left(known, name)
+    except (TypeError, ValueError):  # It is of another type.
+        return -1
+    return place if place < len(known) and known[place] == name else -1
+
+
+def warn_of_namesakes(unknown: list[Any], known: list[Any], *, any_seen: bool) -> None:
     """Warn if groups of a prediction are named by another type than those of `fit`.
 
     Of names that were not seen, those are told that read as one that was; and if none
     was seen, those of another type.
     """
-    of_fit = set(known)
-    unknown = [name for name in names if name not in of_fit]
+    others = [name for name in unknown if known and not _is_of_kind(name, known[0])]
+    if not others:
+        return
     by_text = {_text(name): name for name in known}
-    alike = [name for name in unknown if _text(name) in by_text]
-    is_other = len(unknown) == len(names) and (
-        not isinstance(names[0], type(known[0]))
-        or _is_local_date(names[0]) != _is_local_date(known[0])
-    )
-    if alike or is_other:
-        name = (alike or unknown)[0]
+    alike = [name for name in others if _text(name) in by_text]
+    if alike or not any_seen:
+        name = (alike or others)[0]
         seen = by_text.get(_text(name), known[0])
         warn(
             f"The group {name!r} was not seen in fit, which saw {seen!r}, and gets the "
             f"calibration of the whole. Name groups as in fit, by values of the type "
             f"{type(seen).__name__}."
         )
+
+
+def _is_of_kind(name: Any, other: Any) -> bool:
+    """Whether a name is of the type of another, in a time zone where that one is."""
+    return isinstance(name, type(other)) and (
+        _is_local_date(name) == _is_local_date(other)
+    )
 
 
 def _text(name: Any) -> str:

@@ -28,6 +28,7 @@ from skcalib._validation import (
     column_on_host,
     is_tensor,
     lone_class,
+    place_of_group,
     refuse_dask,
     splits_of,
     warn_of_namesakes,
@@ -294,15 +295,17 @@ class GroupCalibration(WrappingCalibrator):
         )
 
     def _scaling_of(self, given):
-        """Return the row of each name in the factors and offsets, and these two."""
-        names, place = distinct(given)
-        known = {name: number for number, name in enumerate(self.groups_)}
-        warn_of_namesakes(names.tolist(), self.groups_)
-        # One that was not seen has the last row, which changes nothing.
-        row = np.array([known.get(name, -1) for name in names.tolist()], dtype=np.intp)
-        one = np.ones((1, self.classes_.shape[0]))
-        factor = np.concatenate([self.coef_, one])
-        return row[place], factor, np.concatenate([self.intercept_, 0 * one])
+        """Return which of the factors and offsets each row has, and these two."""
+        names, row = distinct(given)
+        names = names.tolist()
+        place = np.array([place_of_group(name, self.groups_) for name in names])
+        is_seen = place >= 0
+        unknown = [name for name, seen in zip(names, is_seen, strict=True) if not seen]
+        warn_of_namesakes(unknown, self.groups_, any_seen=bool(is_seen.any()))
+        # Those that were not seen are left as the whole.
+        seen = is_seen[:, np.newaxis]
+        factor = np.where(seen, self.coef_[place], 1.0)
+        return row, factor, np.where(seen, self.intercept_[place], 0.0)
 
     def predict(self, X: Any, groups: Any = None) -> Any:
         """Return the class of the largest calibrated probability.
@@ -365,13 +368,13 @@ class GroupCalibration(WrappingCalibrator):
         """
         check_is_fitted(self)
         [group] = check_groups([group], 1).tolist()
-        if group not in self.groups_:
-            warn_of_namesakes([group], self.groups_)
+        number = place_of_group(group, self.groups_)
+        if number < 0:
+            warn_of_namesakes([group], self.groups_, any_seen=False)
             return self.calibrator_
         scaling = ShrunkScaling(strength=self.strength_, structure=self.structure)
         scaling.classes_ = self.classes_
         scaling.n_features_in_ = self.classes_.shape[0]
-        number = self.groups_.index(group)
         scaling.coef_, scaling.intercept_ = self.coef_[number], self.intercept_[number]
         return Recalibrated.of(self.calibrator_, scaling)
 

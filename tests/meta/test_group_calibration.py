@@ -181,6 +181,41 @@ def test_names_of_groups_are_not_compared_with_every_row():
     )
 
 
+def test_a_row_is_not_held_against_every_group():
+    class Name(str):
+        asked = 0
+
+        def __hash__(self):
+            Name.asked += 1
+            return str.__hash__(self)
+
+        def __lt__(self, other):
+            Name.asked += 1
+            return str.__lt__(self, other)
+
+        def __str__(self):
+            Name.asked += 1
+            return str.__str__(self)
+
+    X, y, _ = draw_groups(1000)
+    groups = np.array([Name(i) for i in range(1000)], dtype=object)
+    grouped = GroupCalibration(TemperatureScaling(), strength=10.0)
+    grouped.fit(X, y, groups=groups)
+    expected = grouped.predict_proba(X, groups=groups)
+    for names, proba in (([groups[7]], expected[7:8]), ([Name("new")], None)):
+        Name.asked = 0
+        found = grouped.predict_proba(X[7:8], groups=np.array(names, dtype=object))
+        assert Name.asked < 50
+        whole = grouped.calibrator_.predict_proba(X[7:8])
+        assert_allclose(found, whole if proba is None else proba, atol=1e-12)
+
+
+def test_without_groups_every_group_has_the_whole():
+    X, y, _ = draw_groups(100)
+    grouped = GroupCalibration().fit(X, y)
+    assert grouped.calibrator_of("a") is grouped.calibrator_
+
+
 def test_a_group_that_was_not_seen_gets_the_whole():
     X, y, groups = draw_groups(2000)
     grouped = GroupCalibration(strength=1.0).fit(X, y, groups=groups)
