@@ -26,6 +26,7 @@ from skcalib._validation import (
 from skcalib._warnings import warn
 from skcalib.calibrators import TemperatureScaling
 from skcalib.exceptions import AbsentClassWarning
+from skcalib.meta._base_rate import warn_of_label_rates
 
 # What is learned of a label is learned of whether it is set.
 SET = np.array([0, 1])
@@ -41,7 +42,8 @@ class MultiLabelCalibration(BaseCalibrator):
     Parameters
     ----------
     calibrator : estimator, default=None
-        Calibrator of two classes; `TemperatureScaling` by default.
+        Calibrator of two classes; `TemperatureScaling` by default, with a
+        `BaseRateWarning` where it leaves mean probabilities off the shares of labels.
 
     shared : bool, default=False
         Whether one map serves all labels, which suits many labels of few rows.
@@ -158,6 +160,8 @@ class MultiLabelCalibration(BaseCalibrator):
             parts = [(*column, weight) for column in columns]
         self.calibrators_ = [self._fit_part(*part) for part in parts]
         self._warn_of_constant()
+        if self.calibrator is None:
+            self._warn_of_base_rates(logits, is_set, is_known, weight)
         return self
 
     def _read(self, X, *, reset):
@@ -205,6 +209,18 @@ class MultiLabelCalibration(BaseCalibrator):
             "be learned of them, and their probabilities stay as they are.",
             AbsentClassWarning,
         )
+
+    def _warn_of_base_rates(self, logits, is_set, is_known, weight):
+        """Warn of labels, or of all of them where they share a map."""
+        learned = [part is not None for part in self.calibrators_]
+        proba = evaluate(self.calibration_map(), ArraySource(logits))
+        is_known, names = is_known & learned, self.classes_
+        if self.shared:
+            weight = np.repeat(weight, logits.shape[1])
+            columns = proba, is_set, is_known
+            proba, is_set, is_known = (column.reshape(-1, 1) for column in columns)
+            names = np.array(["any label"])
+        warn_of_label_rates(proba, is_set, is_known, weight, names)
 
     def calibration_map(self) -> Any:
         """Return the maps of the columns, then the sigmoid."""
