@@ -199,6 +199,19 @@ def refuse_missing(
             )
 
 
+def missing(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether each of these objects is None, NaN, NaT or NA."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None:
+        found: NDArray[np.bool_] = pandas.isna(values)
+        return found
+    is_missing = [
+        each is None or (isinstance(each, float | np.generic) and each != each)
+        for each in values.flat
+    ]
+    return np.reshape(is_missing, values.shape)
+
+
 def _types(values: Any) -> list[Any]:
     """Return the types of all columns; of nested lists that of the first entry."""
     while isinstance(values, (list, tuple)) and len(values) > 0:

@@ -13,6 +13,7 @@ from skcalib._validation._column_classes import (
 from skcalib._validation._containers import (
     column_names,
     column_on_host,
+    missing,
     readable,
     refuse_masked,
     refuse_outside,
@@ -25,7 +26,8 @@ def check_indicator(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return ``(is_set, is_known)`` of every row and label.
 
-    `shape` is that of the scores: (n, L), L at least 2. -1 and NaN are not known.
+    `shape` is that of the scores: (n, L), L at least 2. -1, NaN, and pandas' NA are not
+    known.
     """
     values = y.toarray() if hasattr(y, "toarray") else np.asarray(column_on_host(y))
     if values.shape != shape:
@@ -34,6 +36,8 @@ def check_indicator(
             "may occur together need a matrix of 0 and 1 with a row a sample and a "
             "column a label, -1 or NaN where it is not known."
         )
+    if values.dtype.kind == "O":
+        values = np.where(missing(values), np.nan, values)
     values = values.astype(np.float64)
     is_set, is_known = values == 1, (values == 0) | (values == 1)
     wrong = ~is_known & ~np.isnan(values) & (values != -1)

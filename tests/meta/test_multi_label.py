@@ -1,6 +1,7 @@
 """Labels that may occur together."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -87,6 +88,35 @@ def test_labels_that_are_not_known_are_left_out(missing, shared):
     alone = TemperatureScaling().fit(z[known], codes[known])
     part = multi.calibrators_[0 if shared else 1]
     assert part.temperature_ == pytest.approx(alone.temperature_)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "boolean", "int64[pyarrow]", "object"])
+def test_missing_values_of_pandas_are_not_known(dtype):
+    pandas = pytest.importorskip("pandas")
+    if dtype == "int64[pyarrow]":
+        pytest.importorskip("pyarrow")
+    logits, y = make_labels(500)
+    frame = pandas.DataFrame(y == 1 if dtype == "boolean" else y).astype(dtype)
+    frame = frame.mask(np.random.default_rng(0).random(y.shape) < 0.3, pandas.NA)
+    partly = np.where(frame.isna(), np.nan, y)
+    found, expected = (MultiLabelCalibration().fit(logits, z) for z in (frame, partly))
+    assert_array_equal(found.predict_proba(logits), expected.predict_proba(logits))
+    assert found.score(logits, frame) == expected.score(logits, partly)
+    errors = per_label(expected_calibration_error, frame, expit(logits))
+    assert_array_equal(
+        errors, per_label(expected_calibration_error, partly, expit(logits))
+    )
+
+
+@pytest.mark.parametrize("pandas", [True, False])
+def test_labels_that_are_none_are_not_known(pandas, monkeypatch):
+    if not pandas:
+        monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    logits, y = make_labels(500)
+    hidden = np.random.default_rng(0).random(y.shape) < 0.3
+    found = MultiLabelCalibration().fit(logits, np.where(hidden, None, y))
+    expected = MultiLabelCalibration().fit(logits, np.where(hidden, -1, y))
+    assert_array_equal(found.predict_proba(logits), expected.predict_proba(logits))
 
 
 def test_weights_are_repetitions():
