@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import DataConversionWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
@@ -316,6 +317,23 @@ def test_a_classifier_is_not_judged_by_one_class(fitted, n_rows):
     model = GaussianNB().fit(LOGITS, Y) if fitted else GaussianNB()
     with pytest.raises(ValueError, match="one class only: 2"):
         calibrate(model, LOGITS[:n_rows], np.full(n_rows, 2), **QUICK)
+
+
+@pytest.mark.parametrize("fitted", [True, False])
+def test_a_column_of_labels_is_read_and_a_missing_label_refused(fitted):
+    pandas = pytest.importorskip("pandas")
+    names = np.array(list("abcd"))[Y]
+    model = GaussianNB().fit(LOGITS, names) if fitted else GaussianNB()
+    expected = calibrate(model, LOGITS, names, **QUICK).predict_proba(LOGITS)
+    frame = pandas.DataFrame({"y": names})
+    with pytest.warns(DataConversionWarning, match="column-vector y was passed"):
+        found = calibrate(model, LOGITS, frame, **QUICK)
+    assert_array_equal(found.predict_proba(LOGITS), expected)
+    for dtype in ("object", "str"):
+        labels = frame["y"].astype(dtype)
+        labels[3] = None
+        with pytest.raises(ValueError, match=r"y holds (None|nan) in row 3"):
+            calibrate(model, LOGITS, labels, **QUICK)
 
 
 def test_an_absent_class_is_told_of_once():

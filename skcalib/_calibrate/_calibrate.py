@@ -29,6 +29,7 @@ from skcalib._validation import (
     column_on_host,
     encode_labels,
     logits_from_proba,
+    one_column,
     refuse_dask,
 )
 from skcalib._warnings import quiet
@@ -253,8 +254,8 @@ class _Job:
                 "classes names the columns of logits, and a classifier knows its own. "
                 "Leave it out."
             )
-        y = np.asarray(column_on_host(y))
-        if y.ndim == 1 and len(y) > 0 and (y == y[0]).all():
+        y = one_column(y)
+        if len(y) > 0 and (y == y[0]).all():
             raise ValueError(
                 f"y holds one class only: {y.tolist()[0]!r}. calibrate needs samples "
                 "of at least two classes."

@@ -38,6 +38,8 @@ def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
             sorted([*set(names)] * 2)
         except TypeError as error:
             kinds = sorted({type(name).__name__ for name in names})
+            if "NoneType" not in kinds:
+                refuse_missing(array, "groups", "names")
             raise TypeError(
                 f"groups holds entries of the types {', '.join(kinds)}, which have no "
                 "order. Give every group a name of one type, such as str."

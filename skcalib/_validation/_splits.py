@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 
 from skcalib._blocks import CalibrationData, Source, map_blocks, on_host, row_slices
 from skcalib._numerics import hash_rows, occurrence
+from skcalib._validation._groups import check_groups
 
 DEFAULT_FOLDS = 5
 # A set that is repeated as a whole has each row as often; one drawn with replacement
@@ -51,8 +52,7 @@ def make_splits(
     if groups is None and hasattr(X, "row_groups"):
         groups = X.row_groups()
     if groups is not None:
-        groups = column_or_1d(groups, warn=True)
-        check_consistent_length(groups, codes)
+        groups = _one_for_each(groups, codes)
     if cv is None or isinstance(cv, Integral):
         n_folds = DEFAULT_FOLDS if cv is None else int(cv)
         if n_folds < 2:
@@ -95,8 +95,7 @@ def splits_of(
         return make_splits(cv, data.source, codes, weight, random_state, groups)
     came, number = np.unique(data.row, return_inverse=True)
     if groups is not None:
-        groups = column_or_1d(groups, warn=True)
-        check_consistent_length(groups, came)
+        groups = _one_for_each(groups, came)
     if cv is None or isinstance(cv, Integral):
         together = number if groups is None else groups[number]
         return make_splits(cv, data.source, codes, weight, random_state, together)
@@ -175,6 +174,12 @@ def _part_ties(unit: Codes, score: NDArray[np.uint64], n_folds: int) -> Codes:
     tied = ((n_classes[place] > 1) | (size > MOST_ALIKE * usual))[unit]
     copies = occurrence(unit) // times
     return _number(np.where(tied, copies, 0) * size.shape[0] + unit)
+
+
+def _one_for_each(groups: Any, rows: NDArray[Any]) -> NDArray[Any]:
+    groups = column_or_1d(groups, warn=True)
+    check_consistent_length(groups, rows)
+    return check_groups(groups, rows.shape[0])
 
 
 def _number_groups(groups: NDArray[Any]) -> Codes:

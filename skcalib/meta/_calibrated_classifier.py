@@ -34,6 +34,7 @@ from skcalib._sklearn_compat import (
 )
 from skcalib._validation import (
     check_all_known,
+    check_groups,
     check_two_classes,
     check_weight,
     column_on_host,
@@ -385,6 +386,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         groups, split = routed.groups, routed.split
         cv = check_cv(self.cv, y, classifier=True)
         if self.cv is None or isinstance(self.cv, Integral):
+            groups = None if groups is None else check_groups(groups, len(y))
             cv, split = self._numbered_cv(cv, groups), {"groups": groups}
         splits = list(cv.split(X, y, **split))
         told = _told(y, X)

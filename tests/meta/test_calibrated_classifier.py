@@ -240,6 +240,21 @@ def test_groups_reach_the_splitter(problem):
     assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
 
 
+@pytest.mark.parametrize("model", [CalibratedClassifier(), CalibratorSearch()])
+def test_rows_of_no_group_are_refused_before_any_fit(problem, model):
+    X, y = problem
+    X = X[:, :3]
+    names = np.array([f"g{i // 4}" for i in range(400)], dtype=object)
+    numbers = np.arange(400) // 4 * 1.0
+    for groups in (names, numbers):
+        groups[3] = np.nan
+        with pytest.raises(ValueError, match="groups holds nan in row 3"):
+            model.fit(X, y, groups=groups)
+    names[3] = None
+    with pytest.raises(TypeError, match=r"groups holds .* of the types NoneType, str"):
+        model.fit(X, y, groups=names)
+
+
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_groups_stay_on_one_side_of_so_many_folds(problem, ensemble):
     X, y = problem

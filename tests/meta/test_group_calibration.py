@@ -376,10 +376,10 @@ def test_groups_are_checked():
         GroupCalibration().fit(X, y, groups=np.column_stack([groups, groups]))
     with pytest.raises(ValueError, match=r"groups has shape \(50,\)"):
         GroupCalibration().fit(X, y, groups=groups[:50])
-    numbers = np.zeros(100)
-    numbers[3] = np.nan
-    with pytest.raises(ValueError, match="nan in row 3"):
-        GroupCalibration().fit(X, y, groups=numbers)
+    for numbers in (np.zeros(100), groups.astype(object)):
+        numbers[3] = np.nan
+        with pytest.raises(ValueError, match="nan in row 3"):
+            GroupCalibration().fit(X, y, groups=numbers)
 
 
 def test_groups_of_several_types_are_refused_in_a_list_too():
