@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
+from sklearn import config_context
 from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import DataConversionWarning
@@ -309,6 +310,30 @@ def test_what_is_missing_or_too_much_is_named():
     lone[0] = 1
     with pytest.raises(ValueError, match="one class only to fit on, 0"):
         calibrate(logits=LOGITS[:, :2], y=lone, **QUICK)
+
+
+@pytest.mark.parametrize("output", ["pandas", "polars"])
+def test_what_scikit_learn_transforms_to_has_no_influence(output):
+    proba, is_large = softmax(LOGITS, axis=1), (Y > 1).astype(int)
+    asked = [
+        lambda: calibrate(proba=proba, y=Y, **QUICK).predict_proba(proba),
+        lambda: calibrate(LinearSVC(), LOGITS, is_large, **QUICK).predict_proba(LOGITS),
+    ]
+    for ask in asked:
+        with config_context(transform_output=output):
+            found = ask()
+        assert_array_equal(found, ask())
+
+
+@pytest.mark.torch
+def test_the_calibrator_of_a_network_has_no_names_of_a_frame():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("pandas")
+    rows = LOGITS.astype(np.float32)
+    with config_context(transform_output="pandas"):
+        result = calibrate(torch.nn.Linear(4, 4), rows, Y, **QUICK)
+    assert not hasattr(result.calibrator, "feature_names_in_")
+    result.predict_proba(rows)
 
 
 @pytest.mark.parametrize("n_rows", [1, 12])

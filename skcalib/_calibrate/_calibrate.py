@@ -34,8 +34,9 @@ from skcalib._validation import (
 )
 from skcalib._warnings import quiet
 from skcalib.exceptions import ProbabilitiesAsLogitsWarning
-from skcalib.frozen import ClassifierLogits, OnnxLogits, TorchLogits
+from skcalib.frozen import OnnxLogits, TorchLogits
 from skcalib.frozen._base import FrozenLogits
+from skcalib.frozen._classifier import read_scores
 from skcalib.meta import CalibratedClassifier
 from skcalib.meta._chain import of_log_proba
 from skcalib.metrics import calibration_report
@@ -357,7 +358,8 @@ def _proba_of(classifier: Any, X: Any) -> NDArray[Any]:
     """Return what a classifier says of itself, or the softmax of its scores."""
     if hasattr(classifier, "predict_proba"):
         return np.asarray(column_on_host(classifier.predict_proba(X)))
-    rows: NDArray[Any] = uncalibrated(ClassifierLogits(classifier).transform(X))
+    # Not as a data frame, whatever scikit-learn's transform_output says.
+    rows: NDArray[Any] = uncalibrated(read_scores(classifier, "auto", X)[0])
     return rows
 
 
@@ -383,6 +385,7 @@ def _scores_of(given: dict[str, Any], X: Any, y: Any) -> tuple[Any, Any, Any, An
         return given["logits"], None, None, y
     if given["proba"] is not None:
         front = FunctionTransformer(logits_from_proba)
+        front.set_output(transform="default")
         return logits_from_proba(given["proba"]), front, None, y
     model = given["model"]
     is_array = isinstance(model, (list, tuple)) or hasattr(model, "__array__")
@@ -399,6 +402,7 @@ def _scores_of(given: dict[str, Any], X: Any, y: Any) -> tuple[Any, Any, Any, An
     front = model
     if not isinstance(front, FrozenLogits):
         front = OnnxLogits(front) if network.kind == "onnx" else TorchLogits(front)
+        front.set_output(transform="default")
     if y is None:
         y = _labels_of(X)
     onnx = network.model if network.kind == "onnx" else None
