@@ -146,7 +146,18 @@ def distinct(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
             occurs = np.bincount(offset) > 0
             present = np.flatnonzero(occurs).astype(np.uint64) + least
             return present.astype(values.dtype), (np.cumsum(occurs) - 1)[offset]
+    if values.dtype.kind == "O" and values.ndim == 1:
+        return _distinct_objects(values)
     return np.unique(values, return_inverse=True)
+
+
+def _distinct_objects(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Sort objects, such as texts, once each, as a sort of all calls Python often."""
+    listed = values.tolist()
+    place = {name: i for i, name in enumerate(sorted(set(listed)))}
+    present = np.fromiter(place, dtype=object, count=len(place))
+    index = map(place.__getitem__, listed)
+    return present, np.fromiter(index, dtype=np.intp, count=len(listed))
 
 
 def first_not_finite(block: NDArray[Any]) -> tuple[int, Any] | None:

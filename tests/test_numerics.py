@@ -62,8 +62,20 @@ def test_the_largest_column_is_the_first_that_holds_the_maximum(n_columns, dtype
         np.array([], dtype=int),
         np.array(["b", "a", "b"]),
         np.array([0.5, -1.0, 0.5]),
+        np.array(["b", "a", "b"], dtype=object),
+        np.array([(2, 1), (1,), (2, 1), None], dtype=object)[:3],
     ],
-    ids=["near", "large", "far apart", "one", "none", "texts", "fractions"],
+    ids=[
+        "near",
+        "large",
+        "far apart",
+        "one",
+        "none",
+        "texts",
+        "fractions",
+        "str",
+        "tuples",
+    ],
 )
 def test_distinct_values_are_those_of_a_sort(values):
     found, expected = distinct(values), np.unique(values, return_inverse=True)

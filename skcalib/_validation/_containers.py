@@ -3,7 +3,6 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -187,16 +186,13 @@ def refuse_missing(
     labels: NDArray[Any], name: str, needs: str = "class labels"
 ) -> None:
     """Refuse None, NaN, NaT and NA among labels that are objects, such as texts."""
-    if labels.dtype.kind != "O":
-        return
-    unknown = getattr(sys.modules.get("pandas"), "NA", None)
-    for row, label in enumerate(labels.tolist()):
-        is_nan = isinstance(label, float | date | timedelta) and label != label
-        if label is None or label is unknown or is_nan:
-            raise ValueError(
-                f"{name} holds {label} in row {row}; it needs {needs}. Leave out rows "
-                "where they are not known."
-            )
+    is_missing = missing(labels) if labels.dtype.kind == "O" else np.zeros(1)
+    if is_missing.any():
+        row = int(is_missing.argmax())
+        raise ValueError(
+            f"{name} holds {labels[row]} in row {row}; it needs {needs}. Leave out "
+            "rows where they are not known."
+        )
 
 
 def missing(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -190,9 +190,7 @@ def encode_labels(
         raise ValueError(
             f"Input y contains NaN or infinity. {name} needs class labels."
         )
-    if y.dtype.kind not in "iubUS":
-        # Not for integers and strings: it warns when many classes are rare.
-        check_classification_targets(y)
+    refuse_continuous(y)
     if classes is None and names is None and y.dtype.kind in "iu":
         extremes = np.array([y.min(), y.max()])
         if _are_column_numbers(extremes, n_columns):  # Spares many rows a copy.
@@ -212,6 +210,17 @@ def encode_labels(
         "single column for a binary problem. If some classes never occur in y, name "
         "them all in the order of the columns: classes=[...]."
     )
+
+
+def refuse_continuous(y: NDArray[Any]) -> None:
+    """Refuse numbers that are no classes.
+
+    Not asked of integers and texts, which scikit-learn would sort; and it warns when
+    many classes are rare.
+    """
+    is_text = y.dtype.kind == "O" and y.size > 0 and isinstance(y[0], str)
+    if y.dtype.kind not in "iubUS" and not is_text:
+        check_classification_targets(y)
 
 
 def _numbered(labels: NDArray[Any], n_columns: int) -> NDArray[Any]:

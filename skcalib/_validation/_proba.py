@@ -5,7 +5,6 @@ from typing import Any, Literal, NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length
 
 from skcalib._blocks import (
@@ -17,7 +16,7 @@ from skcalib._blocks import (
     open_source,
     slices_of,
 )
-from skcalib._numerics import largest_column
+from skcalib._numerics import distinct, largest_column
 from skcalib._validation._column_classes import (
     both_of_bool,
     classes_of_columns,
@@ -43,6 +42,7 @@ from skcalib._validation._logits import (
     _are_column_numbers,
     check_weight,
     one_column,
+    refuse_continuous,
     refuse_negative,
 )
 from skcalib._validation._mistakes import refuse_swapped, warn_of_counting_from_1
@@ -453,12 +453,11 @@ def _encode(
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         row = int((~np.isfinite(y)).argmax())
         raise ValueError(f"y_true holds {y[row]} in row {row}; it needs class labels.")
-    if y.dtype.kind not in "iub":  # Spares integers a sort.
-        check_classification_targets(y)
+    refuse_continuous(y)
     extremes = np.array([y.min(), y.max()]) if y.dtype.kind in "iu" else y[:1]
     if labels is None and _are_column_numbers(extremes, n_columns):
         return y.astype(np.intp, copy=False), list(range(n_columns))
-    present, codes = np.unique(y, return_inverse=True)
+    present, codes = distinct(y)
     found = f"{n_columns} columns"
     if is_single:
         found = "a single column, of one of two classes,"
