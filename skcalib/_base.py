@@ -18,6 +18,7 @@ from skcalib._validation import (
     check_two_classes,
     column_names,
     column_on_host,
+    counted_before,
     is_dask,
     is_shares,
     mean_share,
@@ -360,10 +361,10 @@ def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None)
         if groups is not None and has_fit_parameter(calibrator, "groups"):
             known["groups"] = groups
         # Whoever was given the whole set has told what it lacks, and looks like.
-        with quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning):
-            return calibrator.fit(
-                data.logits, data.labels, sample_weight=data.sample_weight, **known
-            )
+        told = quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning)
+        logits, weight = data.logits, data.sample_weight
+        with told, counted_before(weight):
+            return calibrator.fit(logits, data.labels, sample_weight=weight, **known)
     calibrator._validate_params()
     if not data.source.is_remote:
         check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)

@@ -53,6 +53,11 @@ def entropy(log_proba: NDArray[Any]) -> NDArray[Any]:
     return -np.vecdot(np.exp(log_proba), log_proba)
 
 
+def is_whole(weight: NDArray[Any]) -> bool:
+    """Whether all weights are whole numbers: numbers of repetitions."""
+    return bool((weight == np.rint(weight)).all())
+
+
 def log_sigmoid(x: NDArray[Any]) -> NDArray[Any]:
     """Logarithm of the logistic function, without overflow or cancellation."""
     return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))

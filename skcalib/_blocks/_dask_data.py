@@ -26,7 +26,13 @@ from skcalib._blocks._dask import (
 from skcalib._blocks._data import CalibrationData, Statistic
 from skcalib._blocks._rows import BLOCK_ELEMENTS, row_slices
 from skcalib._blocks._sources import ArraySource, BlockFunction
-from skcalib._numerics import distinct, first_not_finite, hash_rows, occurrence
+from skcalib._numerics import (
+    distinct,
+    first_not_finite,
+    hash_rows,
+    is_whole,
+    occurrence,
+)
 
 Rows = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
 # First rows of which few are distinct where a classifier has few scores.
@@ -318,6 +324,7 @@ class Inspection:
     largest_weight: float = 0.0
     # Sum of the squared weights, in units of that of the largest.
     squares: float = 0.0
+    whole: bool = True  # Whether all weights are.
     # Weight of the rows of each label.
     labels: dict[Any, float] = field(default_factory=dict)
 
@@ -333,6 +340,7 @@ class Inspection:
             self.squares *= (self.largest_weight / largest) ** 2
             self.squares += other.squares * (other.largest_weight / largest) ** 2
         self.largest_weight = largest
+        self.whole &= other.whole
         return self
 
 
@@ -365,7 +373,7 @@ def _inspect_chunk(
     present, code = distinct(y)
     mass = np.bincount(code, w, present.shape[0])
     found.labels = dict(zip(present.tolist(), mass.tolist(), strict=True))
-    found.largest_weight = float(w.max())
+    found.largest_weight, found.whole = float(w.max()), is_whole(w)
     if found.largest_weight:
         found.squares = float(((w / found.largest_weight) ** 2).sum())
     return found

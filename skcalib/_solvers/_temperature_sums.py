@@ -49,12 +49,12 @@ ORDERS = 3
 DOMAIN = (-log(WIDEST), log(WIDEST))
 
 
-def sums_of_rows(data: CalibrationData) -> NDArray[np.float64]:
+def sums_of_rows(data: CalibrationData, whole: bool) -> NDArray[np.float64]:
     """Return the sums over some rows; those of several parts of the rows add up.
 
     They are those of A, A' and A'' at each of the nodes, then of the distances of the
     true class to the largest logit, of the rows that have one, of the weights, and of
-    their squares.
+    their squares; and the number of rows of parts whose weights are not all `whole`.
     """
     sums: NDArray[np.float64] = data.sum(_sums_of_block)
     sums *= data.total_weight
@@ -62,7 +62,7 @@ def sums_of_rows(data: CalibrationData) -> NDArray[np.float64]:
         sums[-1] *= data.total_weight
     else:  # Classes that share a row are one sample.
         sums[-1] = (np.bincount(data.row, data.sample_weight) ** 2).sum()
-    return sums
+    return np.append(sums, 0 if whole else data.n_samples)
 
 
 def _sums_of_block(
@@ -81,9 +81,21 @@ def _sums_of_block(
     return np.stack([*sums, *rest])
 
 
-def weights_of(sums: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the sum of the weights of all rows, and that of their squares."""
-    return float(sums[-2]), float(sums[-1])
+def with_parts(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return sums with their last entry, which those of earlier files lack.
+
+    Weights that add up to less than the rows that they amount to are not whole.
+    """
+    if sums.size > ORDERS * NODES + 4:
+        return sums
+    total, squares = sums[-2:]
+    return np.append(sums, total**2 > (1 + 1e-9) * total * squares)
+
+
+def weights_of(sums: NDArray[np.float64]) -> tuple[float, float, bool]:
+    """Return the sums of weights and of their squares, and whether all are whole."""
+    total, squares, not_whole = sums[-3:]
+    return float(total), float(squares), not not_whole
 
 
 def temperature_of(
@@ -95,11 +107,11 @@ def temperature_of(
     max_iter: int,
 ) -> Result:
     """Minimise log-loss and prior of all rows, which are `n_samples`, over T > 0."""
-    total = sums[-2]
+    total = sums[-3]
     if not total:  # No rows yet.
         return Result(np.ones(1), 0.0, 0, CONVERGED)
-    gap, misses = sums[-4:-2] / total
-    values = sums[:-4].reshape(NODES, ORDERS) / total
+    gap, misses = sums[-5:-3] / total
+    values = sums[:-5].reshape(NODES, ORDERS) / total
     if not (values[:, 1].any() or gap):
         return Result(np.ones(1), float(values[0, 0]), 0, ALL_EQUAL)
     pull = Pull(strength_beside(prior, n_samples), 0.0)

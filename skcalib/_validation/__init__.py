@@ -38,14 +38,11 @@ from skcalib._validation._groups import (
 )
 from skcalib._validation._logits import (
     INDEX_ROWS,
-    as_repetitions,
     check_calibration_set,
     check_floats,
     check_logits,
     check_out,
     check_two_classes,
-    check_weight,
-    effective_number,
     encode_labels,
     one_column,
 )
@@ -87,6 +84,13 @@ from skcalib._validation._top_logprobs import (
     logits_from_top_logprobs,
     logits_of_options,
 )
+from skcalib._validation._weight import (
+    as_repetitions,
+    came_whole,
+    check_weight,
+    counted_before,
+    effective_number,
+)
 from skcalib._validation._whole import check_whole
 
 __all__ = [
@@ -97,6 +101,7 @@ __all__ = [
     "as_repetitions",
     "as_rows",
     "both_of_bool",
+    "came_whole",
     "check_all_known",
     "check_answers",
     "check_batch",
@@ -122,6 +127,7 @@ __all__ = [
     "classes_of_model",
     "column_names",
     "column_on_host",
+    "counted_before",
     "effective_number",
     "encode_labels",
     "given_back",

@@ -29,12 +29,15 @@ from skcalib._validation._containers import column_names, is_dask, refuse_dates
 from skcalib._validation._event import EVENT
 from skcalib._validation._logits import (
     check_numbered_columns,
-    check_part,
-    effective_number,
     encode_labels,
     name_of,
     one_column,
     refuse_not_finite,
+)
+from skcalib._validation._weight import (
+    are_repetitions,
+    check_part,
+    effective_number,
     sensible_exponent,
 )
 
@@ -107,19 +110,26 @@ def check_dask_set(
         refuse_another_order(names, classes, "classes")
     classes_, code = encode_labels(estimator, present, source.shape[1], classes, names)
     exponent = sensible_exponent(found.largest_weight)
+    largest = float(np.ldexp(found.largest_weight, exponent))
     mass = np.zeros(classes_.shape[0])
     mass[code] = np.ldexp([found.labels[label] for label in present.tolist()], exponent)
     total = float(mass.sum())
-    squares = found.squares * np.ldexp(found.largest_weight, exponent) ** 2
     is_numbered = present.dtype.kind in "iu" and np.array_equal(present, code)
     known = None if is_numbered else present
     step = partial(encode, known, code, exponent, total)
+    number = _number_of(found, largest, total, is_part)
+    return DaskData(
+        source, beside, [step], classes_, source.shape[0], mass / total, number
+    )
+
+
+def _number_of(found: Inspection, largest: float, total: float, is_part: bool) -> float:
+    """Return the number of samples, of a part of the rows the sum of the weights."""
     if is_part:
         check_part(found.largest_weight)
-    effective = total if is_part else effective_number(total, float(squares))
-    return DaskData(
-        source, beside, [step], classes_, source.shape[0], mass / total, effective
-    )
+        return total
+    repeated = are_repetitions(found.whole, largest)
+    return effective_number(total, found.squares * largest**2, repeated)
 
 
 def _refuse_bad_rows(name: str, found: Inspection, first: NDArray[np.intp]) -> None:

@@ -27,7 +27,6 @@ from skcalib._blocks import (
     row_slices,
 )
 from skcalib._numerics import distinct, first_not_finite
-from skcalib._sklearn_compat import check_sample_weight
 from skcalib._validation._column_classes import (
     classes_of_columns,
     columns_of_labels,
@@ -52,6 +51,7 @@ from skcalib._validation._mistakes import (
     warn_of_mistakes,
 )
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
+from skcalib._validation._weight import check_weight, counted
 from skcalib._warnings import warn
 from skcalib.exceptions import AbsentClassWarning
 
@@ -266,91 +266,6 @@ def _are_column_numbers(present: NDArray[Any], n_columns: int) -> bool:
     return integer and bool(present[0] >= 0 and present[-1] < n_columns)
 
 
-# Weights count rows, so they are left as they are, unless the largest lies outside
-# these powers of two: then neither sums nor products of two overflow or vanish, and
-# there are as good as infinitely many rows, or none, before and after.
-SMALLEST_WEIGHT, LARGEST_WEIGHT = -100, 100
-# In a fit, a row of so many samples is one of infinitely many: of more, what a prior
-# adds is no longer told from nothing.
-MOST_REPETITIONS = 2.0**50
-
-
-def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.float64]:
-    """Return float64 weights, non-negative and not all zero; ones by default.
-
-    Where the largest is above 2^100 or below 2^-100, all are multiplied by the power of
-    two that takes it there.
-    """
-    weight: NDArray[np.float64]
-    weight = check_sample_weight(column_on_host(sample_weight), y, dtype=np.float64)
-    refuse_negative(weight)
-    if not weight.any():
-        raise ValueError("sample_weight is zero everywhere; no sample is left to fit.")
-    exponent = sensible_exponent(float(weight.max()))
-    return np.ldexp(weight, exponent) if exponent else weight
-
-
-def effective_number(total: float, squares: float) -> float:
-    """Return the number of samples that weights of this sum, and sum of squares, are.
-
-    That is their sum, as integer weights are repetitions. Weights that add up to less
-    than the rows that they amount to (Kish's effective number, which takes no notice of
-    their scale), such as weights that sum to 1, are as many as those rows: whoever
-    normalises weights does not mean that there was a single sample. Of whole numbers
-    the sum is never the smaller one.
-    """
-    return max(total, total * (total / squares))
-
-
-def as_repetitions(weight: Any) -> Any:
-    """Return weights that add up to the `effective_number` of samples.
-
-    The largest is at most `MOST_REPETITIONS`.
-    """
-    largest = float(weight.max())
-    if largest > MOST_REPETITIONS:
-        weight = weight * (MOST_REPETITIONS / largest)
-    total, squares = float(weight.sum()), float((weight * weight).sum())
-    effective = effective_number(total, squares)
-    return weight if effective == total else weight * (effective / total)
-
-
-def counted(weight: Any, is_part: bool) -> Any:
-    """Return weights that count samples; those of a part of the rows as they are."""
-    if not is_part:
-        return as_repetitions(weight)
-    check_part(float(weight.max()))
-    return weight
-
-
-def check_part(largest: float) -> None:
-    """Refuse weights up to `largest` that do not add up with those of other parts."""
-    # What `check_weight` has changed lies outside.
-    if not 2.0**SMALLEST_WEIGHT <= largest <= MOST_REPETITIONS:
-        raise ValueError(
-            f"The largest sample_weight of these rows is {largest:.1e} or beyond; that "
-            f"of each part of a stream is to be from {2.0**SMALLEST_WEIGHT:.1e} to "
-            f"{MOST_REPETITIONS:.1e}. Multiply the weights of all parts by one factor."
-        )
-
-
-def sensible_exponent(largest: float) -> int:
-    """Return the power of two by which weights up to `largest` are multiplied."""
-    exponent = int(np.frexp(largest)[1])
-    return min(max(exponent, SMALLEST_WEIGHT), LARGEST_WEIGHT) - exponent
-
-
-def refuse_negative(weight: NDArray[np.float64]) -> None:
-    """Refuse negative weights, naming the first."""
-    if (weight < 0).any():
-        row = int((weight < 0).argmax())
-        value = on_host(weight[row])
-        raise ValueError(
-            f"sample_weight holds a negative value: {value} in row {row}. "
-            "Negative values in sample_weight have no meaning here."
-        )
-
-
 def check_calibration_set(
     estimator: Any,
     X: Any,
@@ -443,7 +358,7 @@ def _checked_set(
     if classes is not None:
         refuse_another_order(names, classes, "classes")
     classes, codes = encode_labels(estimator, y, source.shape[1], classes, names)
-    weight = counted(check_weight(sample_weight, codes), is_part)
+    weight = counted(check_weight(sample_weight, codes), sample_weight, is_part)
     return CalibrationData(source, codes, weight, classes)
 
 
@@ -464,7 +379,7 @@ def _check_share_set(
         )
     labels = classes_of_shares(y, source.shape[1], classes, names)
     shares = check_shares("y", y, source.shape[1])
-    weight = counted(check_weight(sample_weight, shares[:, 0]), is_part)
+    weight = counted(check_weight(sample_weight, shares[:, 0]), sample_weight, is_part)
     row, codes = np.nonzero(shares)
     weight = weight[row] * shares[row, codes]
     if row.size == source.shape[0]:  # Each row is of one class.

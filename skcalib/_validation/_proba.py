@@ -38,14 +38,12 @@ from skcalib._validation._containers import (
 )
 from skcalib._validation._event import check_event, is_event, warn_of_confidences
 from skcalib._validation._logits import (
-    LARGEST_WEIGHT,
     _are_column_numbers,
-    check_weight,
     one_column,
     refuse_continuous,
-    refuse_negative,
 )
 from skcalib._validation._mistakes import refuse_swapped, warn_of_counting_from_1
+from skcalib._validation._weight import LARGEST_WEIGHT, check_weight, refuse_negative
 
 # How far above 1 rounding may carry a probability.
 ROUNDING = 1e-6

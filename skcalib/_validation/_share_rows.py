@@ -8,10 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length
 
 from skcalib._validation._containers import column_names, is_dask
-from skcalib._validation._logits import check_weight
 from skcalib._validation._mistakes import refuse_swapped
 from skcalib._validation._proba import check_proba_rows
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
+from skcalib._validation._weight import check_weight
 
 Given = tuple[Any, Any, Any, Any, NDArray[np.intp] | None]
 

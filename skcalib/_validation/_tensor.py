@@ -21,12 +21,14 @@ from skcalib._validation._containers import is_tensor
 from skcalib._validation._logits import (
     check_finite,
     check_numbered_columns,
-    check_weight,
-    counted,
     encode_labels,
     name_of,
-    refuse_negative,
     refuse_not_finite,
+)
+from skcalib._validation._weight import (
+    check_weight,
+    counted,
+    refuse_negative,
     sensible_exponent,
 )
 
@@ -93,7 +95,7 @@ def check_tensor_set(
     else:
         classes_, columns = encode_labels(estimator, y, n_columns, classes)
         codes = torch.from_numpy(columns).to(device)
-    weight = counted(_check_weight(sample_weight, codes), is_part)
+    weight = counted(_check_weight(sample_weight, codes), sample_weight, is_part)
     return TensorData(source, as_array(codes), weight, classes_)
 
 

@@ -13,8 +13,14 @@ from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._solvers._result import Result
 from skcalib._solvers._temperature import PRIOR, fit_temperature
 from skcalib._solvers._temperature_search import search_temperature
-from skcalib._solvers._temperature_sums import sums_of_rows, temperature_of, weights_of
+from skcalib._solvers._temperature_sums import (
+    sums_of_rows,
+    temperature_of,
+    weights_of,
+    with_parts,
+)
 from skcalib._validation import (
+    came_whole,
     check_calibration_set,
     column_on_host,
     effective_number,
@@ -104,7 +110,7 @@ class TemperatureScaling(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
-    sums_ : ndarray of shape (100,)
+    sums_ : ndarray of shape (101,)
         What is kept of the rows of a stream; only after `partial_fit`.
 
     Warns
@@ -284,7 +290,7 @@ class TemperatureScaling(BaseCalibrator):
             self, X, y, sample_weight, given, reset=is_first, is_part=True
         )
         self.classes_ = data.classes
-        sums = sums_of_rows(data)
+        sums = sums_of_rows(data, came_whole(sample_weight))
         return self._add(np.zeros_like(sums) if is_idle else sums)
 
     @available_if(_by_log_loss)
@@ -316,9 +322,11 @@ class TemperatureScaling(BaseCalibrator):
 
     def _add(self, sums: NDArray[np.float64]) -> Self:
         """Find the temperature of all rows so far."""
-        self.sums_: NDArray[np.float64] = getattr(self, "sums_", 0.0) + sums
-        total, squares = weights_of(self.sums_)
-        n_samples = effective_number(total, squares) if total else 0.0
+        sums = with_parts(sums)
+        if hasattr(self, "sums_"):
+            sums = with_parts(self.sums_) + sums
+        self.sums_: NDArray[np.float64] = sums
+        n_samples = effective_number(*weights_of(sums)) if sums.any() else 0.0
         self._take(temperature_of(self.sums_, n_samples, **self._options))
         return self
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import free_memory
+from skcalib._numerics import is_whole
 from skcalib._validation import check_whole
 
 Floats = NDArray[np.float64]
@@ -212,11 +213,6 @@ def bins_of_runs(sums: BinStats, n_bins: int) -> NDArray[np.intp]:
     middle = (sums.weight[1:] + sums.weight[:-1]) / 2
     place = middle / sums.weight[-1] * n_bins
     return np.minimum(place, n_bins - 1).astype(np.intp)
-
-
-def is_whole(weight: Floats) -> bool:
-    """Whether all weights are whole numbers: numbers of repetitions."""
-    return np.array_equal(weight, np.rint(weight))
 
 
 def repetitions(weight: Floats, row_bytes: int = 0) -> NDArray[np.intp]:

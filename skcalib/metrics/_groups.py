@@ -33,10 +33,11 @@ from scipy.special import xlog1py
 from scipy.stats import chi2
 from scipy.stats import t as student
 
+from skcalib._numerics import is_whole
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
 from skcalib._validation import check_groups, check_top_label, plain_names
-from skcalib.metrics._bins import Floats, check_level, is_whole, sum_by_index
+from skcalib.metrics._bins import Floats, check_level, sum_by_index
 
 # Variance of a row below which a gap counts as known.
 LEAST = 1e-12

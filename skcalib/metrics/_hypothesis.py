@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
+from skcalib._numerics import is_whole
 from skcalib._validation import check_proba, check_whole, is_event
-from skcalib.metrics._bins import Floats, check_option, is_whole, repetitions
+from skcalib.metrics._bins import Floats, check_option, repetitions
 from skcalib.metrics._classwise import class_stats
 from skcalib.metrics._kernel_pairs import KernelPairs
 from skcalib.metrics._registry import METRICS, RANKED

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skcalib._blocks import ArraySource, CalibrationData
-from skcalib._numerics import PROBA_FLOOR, softmax_
+from skcalib._numerics import PROBA_FLOOR, is_whole, softmax_
 from skcalib._solvers._result import NO_INFORMATION
 from skcalib._solvers._temperature import fit_temperature
 from skcalib._validation import check_proba, check_whole, rows_of_shares
-from skcalib.metrics._bins import Floats, is_whole
+from skcalib.metrics._bins import Floats
 from skcalib.metrics._resampling import RowStatistics
 
 # Of more rows that are alike each fold has an equal share, but for rounding.

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skcalib._numerics import is_whole
 from skcalib._validation import check_proba, check_whole
-from skcalib.metrics._bins import Floats, check_option, is_whole, repetitions
+from skcalib.metrics._bins import Floats, check_option, repetitions
 from skcalib.metrics._kernel_pairs import KernelPairs
 
 ESTIMATORS = ("unbiased", "biased", "block")

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from skcalib._numerics import is_whole
 from skcalib._validation import check_top_label
 from skcalib.metrics._bins import (
     BinStats,
@@ -14,7 +15,6 @@ from skcalib.metrics._bins import (
     RankedScores,
     cumulate,
     equal_mass_stats,
-    is_whole,
     mass_edges,
     rank_scores,
 )

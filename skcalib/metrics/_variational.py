@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
-from skcalib._numerics import PROBA_FLOOR
+from skcalib._numerics import PROBA_FLOOR, is_whole
 from skcalib._validation import check_proba, check_whole, is_event
-from skcalib.metrics._bins import Floats, check_option, is_whole, repetitions
+from skcalib.metrics._bins import Floats, check_option, repetitions
 from skcalib.metrics._corp import isotonic_rates
 from skcalib.metrics._proper import of_recalibrated
 

@@ -6,11 +6,11 @@ import numpy as np
 from scipy.special import betaincinv, ndtri
 from sklearn.utils import check_random_state
 
+from skcalib._numerics import is_whole
 from skcalib._validation import check_columns, check_top_label
 from skcalib.metrics._bins import (
     bin_stats,
     equal_mass_stats,
-    is_whole,
     rank_scores,
     uniform_edges,
 )

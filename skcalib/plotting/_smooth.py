@@ -5,7 +5,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from skcalib.metrics._bins import check_bootstrap, is_whole
+from skcalib._numerics import is_whole
+from skcalib.metrics._bins import check_bootstrap
 from skcalib.metrics._corp import isotonic_rates, score_parts
 from skcalib.metrics._smooth import smooth_error, smoothed_densities
 from skcalib.plotting._binned_rows import check_interval, redraw, rows_of

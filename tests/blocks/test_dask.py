@@ -404,6 +404,21 @@ def test_huge_and_tiny_weights_are_shared_out(calibration_set):
         assert_allclose(found.coef_, expected.coef_, rtol=1e-8)
 
 
+@pytest.mark.parametrize("scale", [1 / 700, 1.0, 1000.0, 2.0**200])
+def test_weights_of_chunks_count_as_those_in_memory(calibration_set, scale):
+    logits, y, _ = calibration_set
+    X, labels = da.from_array(logits, chunks=(800, -1)), da.from_array(y, chunks=800)
+    weight = scale * np.random.default_rng(0).uniform(0.5, 1.5, len(y))
+    for those in (weight, scale * np.arange(1, len(y) + 1)):
+        found = TemperatureScaling(prior=200).fit(X, labels, da.from_array(those))
+        expected = TemperatureScaling(prior=200).fit(logits, y, those)
+        assert found.temperature_ == pytest.approx(expected.temperature_, rel=1e-8)
+        if scale < 2.0**50:
+            stream = TemperatureScaling(prior=200)
+            stream.partial_fit(X, labels, da.from_array(those))
+            assert stream.temperature_ == pytest.approx(found.temperature_, rel=1e-6)
+
+
 @pytest.mark.slow
 def test_the_core_does_not_import_dask():
     code = (

@@ -58,7 +58,8 @@ def rare_class():
 
 def uneven_weights():
     logits, y = draw()
-    return logits, y, 10.0 ** np.random.default_rng(1).uniform(-6, 6, len(y))
+    # Whole numbers, whose sum is the number of samples.
+    return logits, y, np.rint(10.0 ** np.random.default_rng(1).uniform(0, 12, len(y)))
 
 
 PROBLEMS = {
@@ -94,7 +95,7 @@ PROBLEMS = {
         mapped, lambda z, rng: z * 10.0 ** rng.uniform(-3, 3, 12) + 100, n_classes=12
     ),
     "one row of a class": rare_class,
-    "weights 1e-6 to 1e6": uneven_weights,
+    "weights 1 to 1e12": uneven_weights,
 }
 
 

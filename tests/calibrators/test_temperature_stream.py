@@ -112,6 +112,40 @@ def test_weights_of_a_stream_count_as_those_of_all_rows(calibration_set, scale):
     assert parts.temperature_ == pytest.approx(whole.temperature_, rel=1e-8)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_parts_tell_that_weights_of_a_stream_are_not_whole(calibration_set, scale):
+    X, y = calibration_set
+    # The second part alone would be repetitions.
+    weight = scale * np.random.default_rng(0).uniform(0.5, 3, size=600)
+    weight[100:300] = scale
+    whole = TemperatureScaling(prior=200).fit(X, y, weight)
+    parts = TemperatureScaling(prior=200)
+    learned_by_parts(parts, X, y, [100, 200, 300], weight)
+    assert parts.temperature_ == pytest.approx(whole.temperature_, rel=1e-8)
+    second = TemperatureScaling(prior=200)
+    second.partial_fit(X[100:300], y[100:300], weight[100:300])
+    first = TemperatureScaling(prior=200).partial_fit(X[:100], y[:100], weight[:100])
+    rest = TemperatureScaling(prior=200).partial_fit(X[300:], y[300:], weight[300:])
+    merged = second.merge(first).merge(rest)
+    assert merged.temperature_ == pytest.approx(whole.temperature_, rel=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 600])
+def test_a_stream_of_an_earlier_file_goes_on(calibration_set, scale):
+    X, y = calibration_set
+    weight = scale * np.random.default_rng(0).integers(1, 4, size=600)
+    whole = TemperatureScaling(prior=200).fit(X, y, weight)
+    early = TemperatureScaling(prior=200).partial_fit(X[:200], y[:200], weight[:200])
+    early.sums_ = early.sums_[:-1]
+    late = TemperatureScaling(prior=200).partial_fit(X[200:], y[200:], weight[200:])
+    for stream in (
+        deepcopy(early).partial_fit(X[200:], y[200:], weight[200:]),
+        deepcopy(early).merge(late),
+        late.merge(early),
+    ):
+        assert stream.temperature_ == pytest.approx(whole.temperature_, rel=1e-8)
+
+
 def test_integer_weights_are_repetitions(calibration_set):
     X, y = calibration_set
     times = np.random.default_rng(0).integers(1, 4, size=600)

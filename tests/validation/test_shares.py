@@ -63,7 +63,8 @@ TAKE_SHARES = [
 )
 def test_shares_are_weighted_repetitions(calibrator):
     logits, shares = draw_shares()
-    weight = np.random.default_rng(1).integers(1, 4, len(logits)).astype(float)
+    # So many times four votes: whole numbers, which are repetitions.
+    weight = 4.0 * np.random.default_rng(1).integers(1, 4, len(logits))
     row, column, parts = repeated(shares, weight)
     calibrator.fit(logits, shares, weight)
     found = calibrator.predict_proba(logits)

@@ -5,16 +5,22 @@ import numpy as np
 import pytest
 from every_calibrator import CALIBRATORS, identify
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
+from sklearn.metrics import log_loss
 
 from skcalib._validation import check_weight
-from skcalib._validation._logits import as_repetitions
+from skcalib._validation._weight import as_repetitions
 from skcalib.calibrators import (
     BayesianBinning,
     IsotonicCalibration,
+    SmoothingSplineCalibration,
     SplineCalibration,
+    StructuredMatrixScaling,
     TemperatureScaling,
+    VectorScaling,
 )
 from skcalib.datasets import make_logits
+from skcalib.meta import GroupCalibration
 from skcalib.metrics import (
     area_under_risk_coverage_curve,
     calibration_test,
@@ -70,16 +76,48 @@ def test_equal_weights_of_any_size_are_no_weights(three_classes, calibrator):
         assert_allclose(weighted.predict_proba(logits), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [1 / 300, 0.5, 1e-310])
+@pytest.mark.parametrize("scale", [1 / 300, 0.5, 1.0, 1e3, 1e9, 1e-310])
 def test_weights_that_were_normalised_are_no_fewer_samples(three_classes, scale):
     logits, y = three_classes
-    weight = np.random.default_rng(0).uniform(0.5, 1.5, 300)
-    small = TemperatureScaling().fit(logits, y, sample_weight=scale * weight)
+    times = np.random.default_rng(0).integers(500, 1500, 300) | 1
+    weight = scale * times / 1024
+    found = TemperatureScaling(prior=8).fit(logits, y, sample_weight=weight)
     # They amount to Kish's effective number of samples, whatever their scale.
-    kish = weight.sum() / (weight**2).sum()
-    expected = TemperatureScaling().fit(logits, y, sample_weight=kish * weight)
+    prior = 8 * (times**2).sum() / times.sum()
+    expected = TemperatureScaling(prior=prior).fit(logits, y, sample_weight=times)
     rel = 1e-9 if scale > 1e-300 else 1e-4
-    assert small.temperature_ == pytest.approx(expected.temperature_, rel=rel)
+    assert found.temperature_ == pytest.approx(expected.temperature_, rel=rel)
+
+
+@pytest.fixture
+def propensity():
+    """Weights of mean 1 that amount to 76 of 500 rows."""
+    weight = np.exp(1.5 * np.random.default_rng(0).normal(size=500))
+    return weight / weight.mean()
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS, ids=identify)
+def test_weights_that_are_not_whole_count_alike_whatever_their_mean(
+    calibrator, propensity
+):
+    logits, y = make_logits(500, 5, random_state=0)
+    expected = calibrator.fit(logits, y, propensity).predict_proba(logits)
+    found = calibrator.fit(logits, y, 1000 * propensity).predict_proba(logits)
+    assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [StructuredMatrixScaling(), SmoothingSplineCalibration(), VectorScaling()],
+    ids=identify,
+)
+@pytest.mark.parametrize("mean", [1, 1000])
+def test_few_rows_in_effect_do_not_make_it_worse(calibrator, mean, propensity):
+    logits, y = make_logits(20_500, 5, random_state=0)
+    calibrator.fit(logits[:500], y[:500], mean * propensity)
+    proba = calibrator.predict_proba(logits[500:])
+    untouched = log_loss(y[500:], softmax(logits[500:], axis=1))
+    assert log_loss(y[500:], proba) < untouched - 0.02
 
 
 def test_weights_that_sum_to_one_do_not_silence_the_search(three_classes):
@@ -96,6 +134,22 @@ def test_weights_that_sum_to_one_do_not_silence_the_search(three_classes):
 def test_whole_weights_are_repetitions_however_unequal():
     weight = np.array([1.0, 1.0, 1e6, 3.0])
     assert as_repetitions(weight) is weight
+
+
+@pytest.mark.parametrize("small", [3.0, 1e60])
+def test_whole_weights_beyond_all_counts_stay_repetitions(small):
+    weight = check_weight([2.0**300, 2.0**300, small], [0, 1, 1])
+    assert as_repetitions(weight).sum() == 2.0**51
+
+
+def test_shares_of_repetitions_are_counted_once_where_fits_are_nested(three_classes):
+    logits, y = three_classes
+    shares = 0.7 * np.eye(3)[y] + 0.1
+    search = CalibratorSearch([TemperatureScaling()], rule="best")
+    outer = GroupCalibration(search).fit(logits, shares, np.full(300, 5.0))
+    expected = TemperatureScaling().fit(logits, shares, np.full(300, 5.0))
+    found = outer.calibrator_.best_calibrator_
+    assert found.temperature_ == pytest.approx(expected.temperature_, rel=1e-9)
 
 
 def test_a_spline_bends_alike_where_rows_weigh_nothing(three_classes):
