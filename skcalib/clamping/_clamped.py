@@ -28,6 +28,7 @@ from skcalib._solvers._result import CONVERGED
 from skcalib._solvers._temperature import PRIOR
 from skcalib._solvers._temperature_search import best_temperature
 from skcalib._validation import (
+    as_repetitions,
     check_two_classes,
     check_weight,
     classes_of_model,
@@ -349,7 +350,7 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
         if classes is None:
             classes = classes_of_model(y, Given.of(self.model, self.output).labels)
         self.classes_, codes = encode_labels(self, y, n_columns, classes)
-        weight = check_weight(sample_weight, codes)
+        weight = as_repetitions(check_weight(sample_weight, codes))
         check_two_classes(self, codes, weight, self.classes_)
         check_range(self.feasible_range, inputs)
         if network.processes is not None:

@@ -583,6 +583,17 @@ def test_weights_count_as_repetitions_in_the_whole_choice():
     assert_allclose(weighted.delta_, again.delta_, atol=1e-5)
 
 
+@pytest.mark.parametrize("mean", [1 / 150, 1000])
+def test_weights_that_are_not_whole_count_alike_whatever_their_mean(mean):
+    X, y = draw(150)
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, 150)
+    expected = NeuralClamping(identity).fit(X, y, sample_weight=weight)
+    scaled = NeuralClamping(identity).fit(X, y, sample_weight=mean * weight)
+    assert scaled.perturbation_ == expected.perturbation_
+    assert scaled.temperature_ == pytest.approx(expected.temperature_, rel=1e-6)
+    assert_allclose(scaled.plain_temperatures_, expected.plain_temperatures_, rtol=1e-6)
+
+
 def test_the_choice_is_told_while_it_runs(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
