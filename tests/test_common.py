@@ -26,9 +26,7 @@ from skcalib import (
     PlattScaling,
     PriorShift,
     ProbabilityFloor,
-    ScalingBinning,
     TemperatureScaling,
-    VectorScaling,
     VennAbersCalibration,
 )
 from skcalib.model_selection import CalibratorSearch
@@ -53,20 +51,13 @@ METHODS = [
     BoostedCalibration(),
 ]
 
-# Increasing curves, and maps that start from a temperature and are shrunk to it.
+# Increasing curves, and a temperature.
 KEEP_THE_ORDER = (
     TemperatureScaling,
     EnsembleTemperatureScaling,
-    VectorScaling,
-    PlattScaling,
-    ScalingBinning,
     ProbabilityFloor,
-    CalibratorSearch,
-    PriorShift,
     DenseCalibration,
     OptionCalibration,
-    GroupCalibration,
-    BoostedCalibration,
     OrderPreservingScaling,
     BetaCalibration,
     IsotonicCalibration,
