@@ -133,6 +133,7 @@ def _units(
     penalty[0] /= wider[present] ** 2
     if present.shape[0] < data.n_classes:
         data = data.columns(present)
+    data = data.mapped(cut_logits)
     # The prior on the temperature may itself have held back a nat for each sample.
     enough = 2 * (present.shape[0] - 1) + EVIDENT + prior
     gain = promised_gain(data, start, penalty) * data.total_weight

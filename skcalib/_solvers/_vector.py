@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import softmax_
+from skcalib._numerics import cut_logits, softmax_
 from skcalib._solvers import _lbfgs
 from skcalib._solvers._descend import jittered
 from skcalib._solvers._newton_cg import Expansion, minimize
@@ -129,7 +129,7 @@ def promised_gain(data: CalibrationData, start: Array, penalty: Array) -> float:
 
 def spreads(data: CalibrationData) -> Array:
     """Return the standard deviation of each column, 0 where it may be rounding."""
-    first = data.head(1).astype(np.float64)
+    first = cut_logits(data.head(1))
     mean, square, noise = data.sum(partial(_moments_of_block, first))
     spread: Array = np.sqrt(np.maximum(square - mean**2, 0))
     return np.where(spread > noise, spread, 0)
@@ -138,8 +138,9 @@ def spreads(data: CalibrationData) -> Array:
 def _moments_of_block(
     first: Array, logits: NDArray, codes: NDArray, weight: Array
 ) -> Array:
-    away = logits - first
-    rounding = 2 * np.finfo(logits.dtype).eps * abs(logits)
+    z = cut_logits(logits)
+    away = z - first
+    rounding = 2 * np.finfo(logits.dtype).eps * abs(z)
     return np.stack([weight @ away, weight @ (away * away), weight @ rounding])
 
 

@@ -142,7 +142,8 @@ def test_moments_are_those_of_differences():
 
     rng = np.random.default_rng(0)
     logits, y = rng.normal(size=(60, 3)), np.arange(60) % 3
-    data = CalibrationData(open_source(logits), y, 1 + rng.random(60))
+    weight = rng.integers(1, 4, 60).astype(np.float64)
+    data = CalibrationData(open_source(logits), y, weight)
     scores = cross_validate([TemperatureScaling(), VectorScaling()], [(data, data)])
     rows = [
         np.log(part.fit(logits, y, data.sample_weight).predict_proba(logits))[
