@@ -40,8 +40,8 @@ from skcalib._solvers._temperature import (
 from skcalib._solvers._vector import (
     MAX_DENSE_CLASSES,
     inverse,
+    means_and_spreads,
     promised_gain,
-    spreads,
 )
 
 Array = NDArray[np.float64]
@@ -69,7 +69,7 @@ class Centre:
     of_odds: Array
     # Whether there is such a temperature: not where nothing holds it.
     converged: bool
-    # Slope of each column that counts as 1 to a prior.
+    # Slope and offset of each column that count as 1 to a prior, (2, n_classes).
     units: Array
 
     @property
@@ -79,7 +79,7 @@ class Centre:
     @property
     def is_flat(self) -> bool:
         """Whether it leaves next to nothing of some column that says more."""
-        return bool((self.units > _least_unit(self.temperature)).any())
+        return bool((self.units[0] > _least_unit(self.temperature)).any())
 
 
 def fit_centre(
@@ -119,18 +119,21 @@ def _units(
     data: CalibrationData, prior: float | None, temperature: float, offsets: Array
 ) -> Array:
     """Return that of the temperature, or what slopes of their own evidently gain by."""
-    units = np.full(data.n_classes, _least_unit(temperature))
+    units = np.ones((2, data.n_classes))
+    units[0] = _least_unit(temperature)
     if prior is None:
         return units
-    spread = spreads(data)
-    is_flat = (spread > 0) & (spread * units < 1)
+    mean, spread = means_and_spreads(data)
+    is_flat = (spread > 0) & (spread * units[0] < 1)
     if not is_flat.any():
         return units
-    wider = np.where(is_flat, NATS / np.where(is_flat, spread, 1), units)
+    # An offset has to go with the slope that turns about the mean.
+    slope = NATS / np.where(is_flat, spread, 1)
+    free = np.stack([slope, np.maximum(slope * abs(mean), 1)])
+    wider = np.where(is_flat, free, units)
     present = data.present
     start = np.stack([np.full_like(offsets, 1 / temperature), offsets])[:, present]
-    penalty = prior_strength(prior, data) * np.ones_like(start)
-    penalty[0] /= wider[present] ** 2
+    penalty = prior_strength(prior, data) / wider[:, present] ** 2
     if present.shape[0] < data.n_classes:
         data = data.columns(present)
     data = data.mapped(cut_logits)

@@ -196,7 +196,7 @@ class _Newton:
         """Return the matrices from standardised to raw parameters, and the starts.
 
         Raw coefficients are in units of those of the start, or of `NATS` where that is
-        flat.
+        flat, and there the intercept is the one at the mean.
         """
         n_problems, size = self.theta.shape
         j = np.arange(size - 1)
@@ -206,11 +206,11 @@ class _Newton:
         flat = self.model.is_flat & (inverse > start)
         unit = np.where(flat, NATS * inverse, start)
         matrix[:, j, j] = inverse / unit
-        matrix[:, -1, :-1] = -self.centre.T * inverse
+        matrix[:, -1, :-1] = np.where(flat, 0, -self.centre.T * inverse)
         matrix[:, -1, -1] = 1
         target = np.empty((n_problems, size))
         target[:, :-1] = start / unit
-        target[:, -1] = self._offsets()
+        target[:, -1] = self._offsets() + start * (flat * self.centre.T).sum(axis=1)
         return matrix, target
 
     def run(self, tol: float, max_iter: int) -> Result:

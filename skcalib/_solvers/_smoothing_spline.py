@@ -146,7 +146,9 @@ def _fit(
     rows: _Rows, n_classes: int, prior: float, n_knots: int, is_flat: bool
 ) -> SmoothCurve:
     spline = _Spline(rows, n_knots)
-    features = np.column_stack([rows.score, np.ones_like(rows.score)])
+    # A slope that is all but free turns about the mean.
+    middle = np.average(rows.score, weights=rows.total) if is_flat else 0.0
+    features = np.column_stack([rows.score - middle, np.ones_like(rows.score)])
     features = np.column_stack([features, spline.features(rows.score)])
     n_bends = features.shape[1] - 2
     x = np.zeros(features.shape[1])
@@ -162,7 +164,8 @@ def _fit(
     shares = np.exp(evidence - np.max(evidence))
     shares /= shares.sum()
     knots = spline.points()
-    bends = np.column_stack([knots, np.ones_like(knots), spline.features(knots)])
+    line = np.column_stack([knots - middle, np.ones_like(knots)])
+    bends = np.column_stack([line, spline.features(knots)])
     curves = knots[:, np.newaxis] + bends @ np.transpose(found)
     doubt = DOUBT / (DOUBT + rows.total.sum())
     hit = _log_mean(curves, shares, doubt, 1 / n_classes)

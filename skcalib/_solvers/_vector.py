@@ -127,12 +127,12 @@ def promised_gain(data: CalibrationData, start: Array, penalty: Array) -> float:
     return float(np.vdot(first.gradient, first.precondition(first.gradient))) / 2
 
 
-def spreads(data: CalibrationData) -> Array:
-    """Return the standard deviation of each column, 0 where it may be rounding."""
+def means_and_spreads(data: CalibrationData) -> tuple[Array, Array]:
+    """Return mean and standard deviation of each column, 0 where it may be rounding."""
     first = cut_logits(data.head(1))
     mean, square, noise = data.sum(partial(_moments_of_block, first))
     spread: Array = np.sqrt(np.maximum(square - mean**2, 0))
-    return np.where(spread > noise, spread, 0)
+    return mean + first[0], np.where(spread > noise, spread, 0)
 
 
 def _moments_of_block(

@@ -19,7 +19,7 @@ from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
 from skcalib._solvers._temperature import PRIOR, fit_temperature
-from skcalib._solvers._vector import fit_vector, spreads
+from skcalib._solvers._vector import fit_vector, means_and_spreads
 from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._floor import (
     DEEP_FLOORS,
@@ -203,7 +203,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         unit = np.full(2, data.n_classes / data.total_weight)
         if centre.is_flat and unit[0] > LEAST_UNIT:
             # The temperature leaves next to nothing, which is then the unit of slopes.
-            unit[0] *= min(float(spreads(features).max()) or 1.0, 1.0) ** 2
+            unit[0] *= min(float(means_and_spreads(features)[1].max()) or 1.0, 1.0) ** 2
         # The map of the centre, after the temperature.
         factor, offsets = self.temperature_ * centre.slope, centre.offsets[present]
         result = fit(features, unit, factor, offsets)

@@ -174,7 +174,8 @@ class VectorScaling(BaseCalibrator):
             # No smaller one has a finite inverse.
             temperature = max(found.x[0], LEAST_TEMPERATURE)
             offsets = np.zeros(data.n_classes)
-            units = np.full(data.n_classes, max(1 / temperature, 1 / LARGEST_LOGIT))
+            units = np.ones((2, data.n_classes))
+            units[0] = max(1 / temperature, 1 / LARGEST_LOGIT)
         else:
             fit = fit_vector
             centre = fit_centre(data, self.prior)
@@ -187,8 +188,7 @@ class VectorScaling(BaseCalibrator):
         start = np.stack([np.full(data.n_classes, 1 / temperature), offsets[present]])
         penalty = slight_penalty(data, start)
         # In units of the temperature, as logits may have any.
-        penalty[0] += prior_strength(self.prior, data) / units[present] ** 2
-        penalty[1] += prior_strength(self.prior, data)
+        penalty += prior_strength(self.prior, data) / units[:, present] ** 2
         result = fit(data, start, penalty=penalty, tol=self.tol, max_iter=self.max_iter)
         self._record(result)
         factors, offsets = result.x
