@@ -6,6 +6,8 @@ from every_calibrator import CALIBRATORS, identify
 from numpy.testing import assert_allclose
 
 from skcalib import (
+    BetaCalibration,
+    PlattScaling,
     TemperatureScaling,
     VectorScaling,
     logits_from_proba,
@@ -161,3 +163,16 @@ def test_a_failed_fit_of_a_candidate_is_not_hidden(calibration_set):
         CalibratorSearch([TemperatureScaling(), broken]).fit(*calibration_set)
     with pytest.raises(ValueError, match="'tol' parameter"):
         compare_calibrators([broken], *calibration_set)
+
+
+@pytest.mark.parametrize("calibrator", [PlattScaling(), BetaCalibration()])
+def test_rows_of_the_least_number_alone_do_not_make_all_scores_constant(
+    calibration_set, calibrator
+):
+    # Such as a decoder writes where it knows nothing: no class is more likely.
+    logits, y = calibration_set
+    some = logits.astype(np.float32)
+    some[:3] = np.finfo(np.float32).min
+    proba = calibrator.fit(some, y).predict_proba(logits)
+    expected = calibrator.fit(logits[3:], y[3:]).predict_proba(logits)
+    assert_allclose(proba, expected, atol=0.05)

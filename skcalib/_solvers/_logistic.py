@@ -392,7 +392,7 @@ def _moments(
     spread = square - mean**2 if model.intercept else square
     scale = np.sqrt(np.maximum(spread, 0))
     # A constant feature becomes 0 / inf: no slope, no curvature, coefficient 0.
-    least = np.maximum(model.smallest_scale, noise)
+    least = np.maximum(model.smallest_scale, np.sqrt(noise))
     return centre, np.where(scale > least, scale, np.inf)
 
 
@@ -406,8 +406,8 @@ def _moments_of_block(
 ) -> NDArray:
     x = _features(features_of, logits, columns)
     noise = ROUNDING * np.finfo(logits.dtype).eps * (abs(x) + abs(logits[:, columns]))
-    x -= origin
-    return np.stack([weight @ x, weight @ (x * x), weight @ noise])
+    noise = np.minimum(noise, abs(np.subtract(x, origin, out=x)))
+    return np.stack([weight @ x, weight @ (x * x), weight @ (noise * noise)])
 
 
 def _logistic_sums(x: Block, target: Block, weight: NDArray, theta: Block) -> Sums:

@@ -132,7 +132,7 @@ def means_and_spreads(data: CalibrationData) -> tuple[Array, Array]:
     first = cut_logits(data.head(1))
     mean, square, noise = data.sum(partial(_moments_of_block, first))
     spread: Array = np.sqrt(np.maximum(square - mean**2, 0))
-    return mean + first[0], np.where(spread > noise, spread, 0)
+    return mean + first[0], np.where(spread > np.sqrt(noise), spread, 0)
 
 
 def _moments_of_block(
@@ -140,8 +140,8 @@ def _moments_of_block(
 ) -> Array:
     z = cut_logits(logits)
     away = z - first
-    rounding = 2 * np.finfo(logits.dtype).eps * abs(z)
-    return np.stack([weight @ away, weight @ (away * away), weight @ rounding])
+    noise = np.minimum(2 * np.finfo(logits.dtype).eps * abs(z), abs(away))
+    return np.stack([weight @ v for v in (away, away * away, noise * noise)])
 
 
 def _curvature_of_block(
