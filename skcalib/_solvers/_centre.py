@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
 from skcalib._numerics import LARGEST_LOGIT, cut_logits
+from skcalib._solvers._moments import means_and_spreads
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._softmax import Exponentials
 from skcalib._solvers._temperature import (
@@ -37,12 +38,7 @@ from skcalib._solvers._temperature import (
     fit_temperature,
     prior_strength,
 )
-from skcalib._solvers._vector import (
-    MAX_DENSE_CLASSES,
-    inverse,
-    means_and_spreads,
-    promised_gain,
-)
+from skcalib._solvers._vector import MAX_DENSE_CLASSES, inverse, promised_gain
 
 Array = NDArray[np.float64]
 
@@ -79,7 +75,7 @@ class Centre:
     @property
     def is_flat(self) -> bool:
         """Whether it leaves next to nothing of some column that says more."""
-        return bool((self.units[0] > _least_unit(self.temperature)).any())
+        return bool((self.units > units_of(self.temperature, 1)).any())
 
 
 def fit_centre(
@@ -119,8 +115,7 @@ def _units(
     data: CalibrationData, prior: float | None, temperature: float, offsets: Array
 ) -> Array:
     """Return that of the temperature, or what slopes of their own evidently gain by."""
-    units = np.ones((2, data.n_classes))
-    units[0] = _least_unit(temperature)
+    units = units_of(temperature, data.n_classes)
     if prior is None:
         return units
     mean, spread = means_and_spreads(data)
@@ -143,8 +138,11 @@ def _units(
     return wider if gain > enough else units
 
 
-def _least_unit(temperature: float) -> float:
-    return max(1 / temperature, 1 / LARGEST_LOGIT)
+def units_of(temperature: float, n_classes: int) -> Array:
+    """Return the units of slopes and offsets where a temperature alone gives them."""
+    units = np.ones((2, n_classes))
+    units[0] = max(1 / temperature, 1 / LARGEST_LOGIT)
+    return units
 
 
 def _beside_offsets(

@@ -32,6 +32,7 @@ from skcalib._blocks._scores import Block
 from skcalib._numerics import LARGEST_LOGIT, cut_logits
 from skcalib._solvers._centre import NATS, fit_centre
 from skcalib._solvers._descend import NOISE, SUFFICIENT
+from skcalib._solvers._moments import ROUNDING, deviation, moments_of_block
 from skcalib._solvers._result import CONVERGED, LIMIT, SEPARATED, Result
 from skcalib._solvers._temperature import prior_strength
 
@@ -48,8 +49,6 @@ DAMPING = 1e-13
 # relative to the weight of the class. It moves no loss that matters, but gives
 # separable classes an optimum that does not depend on the order of the rows.
 SLIGHT = 1e-10
-# In units of the precision of logits and features: a spread that may be rounding alone.
-ROUNDING = 2.0
 # Half the usual block, since a dozen temporaries of its size are in use.
 BLOCK_ELEMENTS = 1 << 15
 # So many features are kept in memory (128 MB) instead of computed in each pass; when
@@ -388,12 +387,11 @@ def _moments(
     origin = first if model.intercept else np.zeros_like(first)
     statistic = partial(_moments_of_block, model.features, columns, origin)
     mean, square, noise = data.sum(statistic, block_elements=BLOCK_ELEMENTS)
-    centre = origin[:, 0] + mean if model.intercept else np.zeros_like(mean)
-    spread = square - mean**2 if model.intercept else square
-    scale = np.sqrt(np.maximum(spread, 0))
+    if not model.intercept:
+        mean = np.zeros_like(mean)
+    scale = deviation(mean, square, noise, model.smallest_scale)
     # A constant feature becomes 0 / inf: no slope, no curvature, coefficient 0.
-    least = np.maximum(model.smallest_scale, np.sqrt(noise))
-    return centre, np.where(scale > least, scale, np.inf)
+    return origin[:, 0] + mean, np.where(scale > 0, scale, np.inf)
 
 
 def _moments_of_block(
@@ -406,8 +404,7 @@ def _moments_of_block(
 ) -> NDArray:
     x = _features(features_of, logits, columns)
     noise = ROUNDING * np.finfo(logits.dtype).eps * (abs(x) + abs(logits[:, columns]))
-    noise = np.minimum(noise, abs(np.subtract(x, origin, out=x)))
-    return np.stack([weight @ x, weight @ (x * x), weight @ (noise * noise)])
+    return moments_of_block(x, noise, origin, weight)
 
 
 def _logistic_sums(x: Block, target: Block, weight: NDArray, theta: Block) -> Sums:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import cut_logits, softmax_
+from skcalib._numerics import softmax_
 from skcalib._solvers import _lbfgs
 from skcalib._solvers._descend import jittered
 from skcalib._solvers._newton_cg import Expansion, minimize
@@ -125,23 +125,6 @@ def promised_gain(data: CalibrationData, start: Array, penalty: Array) -> float:
     """Return the nats that the first step of `fit_vector` promises."""
     first = _expand(data, start, penalty, start, None)
     return float(np.vdot(first.gradient, first.precondition(first.gradient))) / 2
-
-
-def means_and_spreads(data: CalibrationData) -> tuple[Array, Array]:
-    """Return mean and standard deviation of each column, 0 where it may be rounding."""
-    first = cut_logits(data.head(1))
-    mean, square, noise = data.sum(partial(_moments_of_block, first))
-    spread: Array = np.sqrt(np.maximum(square - mean**2, 0))
-    return mean + first[0], np.where(spread > np.sqrt(noise), spread, 0)
-
-
-def _moments_of_block(
-    first: Array, logits: NDArray, codes: NDArray, weight: Array
-) -> Array:
-    z = cut_logits(logits)
-    away = z - first
-    noise = np.minimum(2 * np.finfo(logits.dtype).eps * abs(z), abs(away))
-    return np.stack([weight @ v for v in (away, away * away, noise * noise)])
 
 
 def _curvature_of_block(

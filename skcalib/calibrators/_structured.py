@@ -18,8 +18,9 @@ from skcalib._maps import (
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
+from skcalib._solvers._moments import means_and_spreads
 from skcalib._solvers._temperature import PRIOR, fit_temperature
-from skcalib._solvers._vector import fit_vector, means_and_spreads
+from skcalib._solvers._vector import fit_vector
 from skcalib.calibrators._absent import fill_absent
 from skcalib.calibrators._floor import (
     DEEP_FLOORS,

@@ -7,9 +7,8 @@ import numpy as np
 
 from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Softmax
-from skcalib._numerics import LARGEST_LOGIT
 from skcalib._sklearn_compat import Interval, StrOptions
-from skcalib._solvers._centre import fit_centre
+from skcalib._solvers._centre import fit_centre, units_of
 from skcalib._solvers._temperature import (
     LEAST_TEMPERATURE,
     PRIOR,
@@ -174,8 +173,7 @@ class VectorScaling(BaseCalibrator):
             # No smaller one has a finite inverse.
             temperature = max(found.x[0], LEAST_TEMPERATURE)
             offsets = np.zeros(data.n_classes)
-            units = np.ones((2, data.n_classes))
-            units[0] = max(1 / temperature, 1 / LARGEST_LOGIT)
+            units = units_of(temperature, data.n_classes)
         else:
             fit = fit_vector
             centre = fit_centre(data, self.prior)
