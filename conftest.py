@@ -34,6 +34,7 @@ NEEDS = {
     "skcalib/plotting/_perturbation.py": ("matplotlib", "torch"),
     "skcalib/training/*": ("torch", "skorch"),
     "tests/shared/named_model.py": ("onnx",),
+    "tests/shared/small_network.py": ("torch",),
     "tests/shared/token_model.py": ("torch",),
 }
 

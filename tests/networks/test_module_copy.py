@@ -4,11 +4,12 @@ import copy
 import functools
 import pickle
 
-import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 torch = pytest.importorskip("torch")
+
+from small_network import draw, expected_logits, network  # noqa: E402
 
 from skcalib import NeuralClamping  # noqa: E402
 from skcalib._networks._network import open_network  # noqa: E402
@@ -21,28 +22,6 @@ pytestmark = [
     # Importing the compiler, and torch.jit by itself.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
-
-
-def network():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(
-        torch.nn.Linear(4, 8),
-        torch.nn.BatchNorm1d(8),
-        torch.nn.ReLU(),
-        torch.nn.Dropout(0.5),
-        torch.nn.Linear(8, 3),
-    ).train()
-
-
-def draw(n=60):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(n, 4)).astype(np.float32)
-    return X, (expected_logits(X) + rng.gumbel(size=(n, 3))).argmax(axis=1)
-
-
-def expected_logits(X):
-    with torch.no_grad():
-        return network().eval()(torch.from_numpy(X)).numpy()
 
 
 def compiled(module):
