@@ -100,6 +100,11 @@ def log_odds(x: NDArray[Any]) -> NDArray[Any]:
     return result
 
 
+def some_logits(n_rows: int, n_columns: int) -> NDArray[np.float64]:
+    """Return rows of logits, always the same, to ask a calibrator what it makes of."""
+    return 4 * np.cos(np.arange(n_rows * n_columns)).reshape(n_rows, n_columns)
+
+
 def true_log_proba(proba: NDArray[Any], codes: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return ln p of column `codes` in each row; p is at least 2.2e-16."""
     own = proba[np.arange(codes.shape[0]), codes].astype(np.float64)

@@ -25,6 +25,7 @@ from skcalib import __version__, _maps, calibrators
 from skcalib._base import BaseCalibrator
 from skcalib._files import check_target, digest, text_file, write_together
 from skcalib._maps import CalibrationMap, Operation
+from skcalib._numerics import some_logits
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
 from skcalib.meta import (
@@ -216,8 +217,7 @@ def _map_of(calibrator: Any) -> Any:
 
 def _told(calibrator: Any) -> NDArray[Any]:
     """Return what a calibrator without a map says of a few rows."""
-    width = calibrator.n_features_in_
-    rows = 4 * np.cos(np.arange(_N_ROWS * width)).reshape(_N_ROWS, width)
+    rows = some_logits(_N_ROWS, calibrator.n_features_in_)
     beside = calibrator._some_beside(_N_ROWS)
     # The rows have no names of columns, which is no mistake here.
     nameless = copy(calibrator)

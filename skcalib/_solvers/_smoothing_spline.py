@@ -146,13 +146,14 @@ def _fit(
     rows: _Rows, n_classes: int, prior: float, n_knots: int, is_flat: bool
 ) -> SmoothCurve:
     spline = _Spline(rows, n_knots)
-    # A slope that is all but free turns about the mean.
-    middle = np.average(rows.score, weights=rows.total) if is_flat else 0.0
+    middle, nat = 0.0, 1.0
+    if is_flat:  # A slope that is all but free turns about the mean.
+        middle, spread = _mean_and_spread(rows.score, rows.total)
+        nat = min(spread or 1.0, 1.0)
     features = np.column_stack([rows.score - middle, np.ones_like(rows.score)])
     features = np.column_stack([features, spline.features(rows.score)])
     n_bends = features.shape[1] - 2
     x = np.zeros(features.shape[1])
-    nat = min(spline.spread or 1.0, 1.0) if is_flat else 1.0
     found, evidence = [], []
     for penalty in PENALTIES:
         ridge = np.append([2 * prior * nat**2, 2 * prior], np.full(n_bends, penalty))
@@ -214,9 +215,8 @@ class _Spline:
     def __init__(self, rows: _Rows, n_knots: int) -> None:
         self._rows = rows
         self._unit = max(_quantiles(np.abs(rows.score), rows.total, 0.5), LEAST_SPREAD)
-        self.spread = _spread(rows.score, rows.total)
         u = self._u(rows.score)
-        spread = _spread(u, rows.total)
+        spread = _mean_and_spread(u, rows.total)[1]
         ends = np.linspace(OUTER, 1 - OUTER, n_knots)
         knots = _apart(_quantiles(u, rows.total, ends), NEAREST * spread)
         # Two knots bound a line, which is no bend.
@@ -263,10 +263,11 @@ def _unit_bends(knots: Array, spread: float) -> Any:
     return CubicSpline(knots, directions, bc_type="natural")
 
 
-def _spread(values: Array, weight: Array) -> float:
-    """Return the standard deviation."""
-    centre = np.average(values, weights=weight)
-    return float(np.sqrt(np.average((values - centre) ** 2, weights=weight)))
+def _mean_and_spread(values: Array, weight: Array) -> tuple[float, float]:
+    """Return mean and standard deviation."""
+    mean = float(np.average(values, weights=weight))
+    square = np.average((values - mean) ** 2, weights=weight)
+    return mean, float(np.sqrt(square))
 
 
 def _quantiles(values: Array, weight: Array, at: Any) -> Any:

@@ -47,7 +47,7 @@ def are_repetitions(whole: bool, largest: float) -> bool:
     return whole or largest >= 2.0 ** (LARGEST_WEIGHT - 1)
 
 
-def effective_number(total: float, squares: float, repeated: bool) -> float:
+def effective_number(total: Any, squares: Any, repeated: bool) -> Any:
     """Return the number of samples that weights of this sum, and sum of squares, are.
 
     Of repetitions that is their sum. Other weights only compare rows, whether they sum

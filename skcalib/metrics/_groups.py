@@ -36,7 +36,12 @@ from scipy.stats import t as student
 from skcalib._numerics import is_whole
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
-from skcalib._validation import check_groups, check_top_label, plain_names
+from skcalib._validation import (
+    check_groups,
+    check_top_label,
+    effective_number,
+    plain_names,
+)
 from skcalib.metrics._bins import Floats, check_level, sum_by_index
 
 # Variance of a row below which a gap counts as known.
@@ -318,7 +323,7 @@ def _moments(
         return sum_by_index(number, weight * values, names.size) / total
 
     squares = sum_by_index(number, weight**2, names.size)
-    rows = total if is_whole(weight) else total * (total / squares)
+    rows = effective_number(total, squares, is_whole(weight))
     accuracy, mean = mean_of(hit), mean_of(confidence)
     about = mean_of((confidence - hit - (mean - accuracy)[number]) ** 2)
     return _Moments(
