@@ -13,7 +13,12 @@ from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._numerics import PROBA_FLOOR, is_whole, softmax_
 from skcalib._solvers._result import NO_INFORMATION
 from skcalib._solvers._temperature import fit_temperature
-from skcalib._validation import check_proba, check_whole, rows_of_shares
+from skcalib._validation import (
+    as_repetitions,
+    check_proba,
+    check_whole,
+    rows_of_shares,
+)
 from skcalib.metrics._bins import Floats
 from skcalib.metrics._resampling import RowStatistics
 
@@ -231,6 +236,7 @@ def of_recalibrated(
     different classes are dealt out as one where they stand `together`.
     """
     share = _deal(codes, proba, weight, n_splits, together)
+    weight = as_repetitions(weight)
     if share.shape[1] == 1:  # All rows are alike: there are no others to learn from.
         return function(np.arange(codes.shape[0]), proba)
     logits = np.log(np.maximum(proba, PROBA_FLOOR))

@@ -137,3 +137,11 @@ def test_few_rows_of_few_scores_have_parts_however_much_they_weigh(weight):
     y, proba = [0, 1, 1, 0, 1], [0.6, 0.6, 0.7, 0.7, 0.6]
     loss = refinement_loss(y, proba, sample_weight=np.full(5, weight))
     assert 0.5 < loss < 2
+
+
+@pytest.mark.parametrize("scale", [1e-3, 100])
+def test_the_scale_of_weights_that_only_compare_rows_does_not_matter(scale):
+    y, proba, _ = draw()
+    weight = np.random.default_rng(0).uniform(0.5, 1.5, y.shape[0])
+    scaled = refinement_loss(y, proba, sample_weight=weight * scale)
+    assert scaled == pytest.approx(refinement_loss(y, proba, sample_weight=weight))
