@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import LARGEST_LOGIT, cut_logits
+from skcalib._numerics import LARGEST_LOGIT, cut_logits, row_maxima, side_by_side
 from skcalib._solvers._moments import means_and_spreads
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._softmax import Exponentials
@@ -46,8 +46,9 @@ Array = NDArray[np.float64]
 EVIDENT = float(np.log(50))
 # Of the prior on the temperature, so much holds the offsets.
 OF_OFFSETS = 1 / 8
-# Nats above the minimum at which the search ends; parameters err by its root.
-NEAR = 1e-18
+# Nats that a last step promises: it squares about what is left, and parameters err by
+# the root of that. A fit errs by a small part of it, as far as its prior counts.
+NEAR = 1e-9
 # Nats for a standard deviation that count as 1 where slopes are all but free: a prior
 # of 8 samples is then a normal distribution of two nats.
 NATS = 8.0
@@ -151,12 +152,19 @@ def _beside_offsets(
     """Return temperature and offsets; None unless the gain is evident."""
     start = np.append(-np.log(temperature), np.zeros(data.n_classes))
     problem = _Problem(data, prior_strength(prior, data), present, start[0])
-    first = problem.expand(start, None)
+    first = problem.expand(start)
     enough = (present.sum() - 1 + EVIDENT) / data.total_weight
     # By Newton's step; what is evident is so by far.
     if np.vdot(first.gradient, first.precondition(first.gradient)) / 2 <= enough:
         return None
-    found = minimize(problem.expand, problem.loss, start, tol=NEAR, max_iter=20)
+    found = minimize(
+        lambda x, _: first if x is start else problem.expand(x),
+        problem.loss,
+        start,
+        tol=NEAR,
+        blind=NEAR,
+        max_iter=20,
+    )
     if first.loss - found.loss <= enough:
         return None
     offsets = np.where(present, found.x[1:], 0)
@@ -182,7 +190,7 @@ class _Problem:
         loss: float = self._data.sum(partial(_loss_of_block, x))
         return loss + self._pull.at(x[0])[0] + self._ridge * float(x[1:] @ x[1:])
 
-    def expand(self, x: Array, curvature: Expansion | None) -> Expansion:
+    def expand(self, x: Array) -> Expansion:
         if x[0] > self._most:  # So far off that it is refused.
             return Expansion(np.inf, np.zeros_like(x), None, np.copy)
         loss, gradient, hessian = self._data.sum(partial(_sums_of_block, x))
@@ -193,8 +201,6 @@ class _Problem:
         gradient[0] += slope
         gradient[1:] += 2 * self._ridge * x[1:]
         gradient[1:][~self._present] = 0
-        if curvature is not None:
-            return Expansion(loss, gradient, None, curvature.precondition)
         k = np.arange(1, x.shape[0])
         hessian[k, k] += 2 * self._ridge
         return Expansion(loss, gradient, None, inverse(hessian, (1, x.shape[0])))
@@ -203,7 +209,10 @@ class _Problem:
 def _scores(x: Array, logits: NDArray[Any]) -> tuple[Array, Array]:
     """Return beta times the logits less their maximum, and that with offsets."""
     t = cut_logits(logits)
-    t -= t.max(axis=1, keepdims=True)
+    columns = side_by_side(t)
+    if columns is not None:
+        t = columns.T
+    t -= row_maxima(t)[:, np.newaxis]
     t *= np.exp(x[0])
     return t, t + x[1:]
 
@@ -219,24 +228,22 @@ def _sums_of_block(
     """Loss, gradient and Hessian by (log beta, b)."""
     t, scores = _scores(x, logits)
     e = Exponentials.of_scores(scores, codes)
-    loss = float(e.loss @ weight)
-    proba = e.values / e.total[:, np.newaxis]
-    mean = np.vecdot(proba, t)
-    by_scale = weight @ (mean - t[e.own])
-    t -= mean[:, np.newaxis]
-    first = proba * t
+    share = weight / e.total
+    first = e.values * t
+    mean = np.einsum("ij->i", first) / e.total
     hessian = np.zeros((x.shape[0], x.shape[0]), like=t)
-    hessian[0, 0] = weight @ np.vecdot(first, t)
-    hessian[0, 1:] = hessian[1:, 0] = weight @ first
-    if proba.shape[1] <= MAX_DENSE_CLASSES:
-        root = proba * np.sqrt(weight)[:, np.newaxis]
+    gradient = np.empty(x.shape[0], like=t)
+    gradient[0] = weight @ (mean - t[e.own])
+    t -= mean[:, np.newaxis]
+    hessian[0, 0] = share @ np.einsum("ij,ij->i", first, t)
+    hessian[0, 1:] = hessian[1:, 0] = share @ np.multiply(e.values, t, out=t)
+    curvature = share @ e.values
+    if e.values.shape[1] <= MAX_DENSE_CLASSES:
+        root = np.multiply(e.values, (np.sqrt(weight) / e.total)[:, np.newaxis], out=t)
         hessian[1:, 1:] = -(root.T @ root)
-        curvature = weight @ proba
     else:  # Only the diagonal.
-        curvature = weight @ (proba * (1 - proba))
+        curvature -= (share / e.total) @ np.square(e.values, out=t)
     k = np.arange(1, x.shape[0])
     hessian[k, k] += curvature
-    gradient = np.empty(x.shape[0], like=t)
-    gradient[0] = by_scale
-    gradient[1:] = (weight / e.total) @ e.turn_into_residuals()
-    return loss, gradient, hessian
+    gradient[1:] = share @ e.turn_into_residuals()
+    return float(e.loss @ weight), gradient, hessian

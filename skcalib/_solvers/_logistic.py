@@ -88,7 +88,7 @@ class LogisticModel:
         Its features are those of the logits over `unit`.
         """
         # What is only a start need not be precise.
-        centre = fit_centre(data, prior, tol=1e-2 if prior is None else 1e-10)
+        centre = fit_centre(data, prior, **({"tol": 1e-2} if prior is None else {}))
         if not centre.converged:
             return self
         drawn = replace(self, start=unit * centre.slope, offsets=centre.of_odds)

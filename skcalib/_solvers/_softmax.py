@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._numerics import row_maxima
+
 Array = NDArray[np.float64]
 
 # Numbers whose sum of squares lies below this stay finite in float32 products.
@@ -44,16 +46,17 @@ class Exponentials:
     def of_scores(cls, scores: Array, codes: NDArray[np.intp]) -> "Exponentials":
         """Take the place of `scores`."""
         own = np.arange(scores.shape[0], like=scores), codes
-        largest = scores.max(axis=1)
-        own_score = scores[own] - largest
+        largest = row_maxima(scores)
         scores -= largest[:, np.newaxis]
+        flat, index = _flat(scores, own)
+        own_score = flat[index]
         values = np.exp(scores, out=scores)
-        own_value = values[own]
+        own_value = flat[index]
         # Where the true class has all probability but 1e-20, the rest is still exact.
-        values[own] = 0
+        flat[index] = 0
         # A product with ones, several times as fast as a sum.
         rest = values @ np.ones(values.shape[1])
-        values[own] = own_value
+        flat[index] = own_value
         loss = np.log1p(rest + (own_value - 1)) - own_score
         return cls(values, rest + own_value, rest, own, loss)
 
@@ -61,6 +64,21 @@ class Exponentials:
         """Return ``total * (p - one_hot)`` in place of the values."""
         self.values[self.own] = -self.rest
         return self.values
+
+
+def _flat(block: Any, own: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return a view of all numbers in a line, and where `own` is in it.
+
+    With one index it takes a third of the time.
+    """
+    if not isinstance(block, np.ndarray):
+        return block, own
+    (rows, codes), (n_rows, n_columns) = own, block.shape
+    if block.flags.c_contiguous:
+        return block.reshape(-1), rows * n_columns + codes
+    if block.flags.f_contiguous:
+        return block.T.reshape(-1), codes * n_rows + rows
+    return block, own
 
 
 def steering_precision(z: NDArray[Any]) -> NDArray[Any]:
