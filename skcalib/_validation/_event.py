@@ -12,9 +12,6 @@ from skcalib.exceptions import OneColumnWarning
 
 # `pos_label` of the probability of an event, beside numbers that say if it happened.
 EVENT = "event"
-# The likeliest of K classes has a probability of at least 1/K. Smaller ones tell the
-# probability of a class, which may be near 0, from confidences.
-LEAST_CONFIDENCE = 0.01
 # So much of the error has to cancel for a warning.
 CANCELLED = 0.01
 
@@ -62,12 +59,11 @@ def warn_of_confidences(
 
     Read as the probability p of one class, a row below 0.5 predicts the other one,
     and the sign of its gap turns. Where p is off in one direction on both sides of
-    0.5, which temperatures never do, the error of the predicted class cancels. This
-    is what confidences do, and shifted frequencies of the classes (class weights).
+    0.5, each by more than chance, the error of the predicted class cancels. This is
+    what confidences do, and shifted frequencies of the classes (class weights), but no
+    temperature. How small p gets tells nothing: a single row may state 0.
     """
     p = np.minimum(proba[:, 1].astype(np.float64), 1)
-    if p.min() < LEAST_CONFIDENCE:
-        return
     low = p < 0.5
     gap = weight * (p - codes)
     variance = weight**2 * p * (1 - p)

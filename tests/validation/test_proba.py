@@ -283,12 +283,21 @@ def test_two_classes_at_any_temperature_are_not_warned_of(n, centre, spread, fac
         check_top_label(y, expit(factor * logits))
 
 
-def test_probabilities_near_zero_are_no_confidences():
-    # The class is rarer than in training: off in one direction, but no confidences.
+def test_one_confidence_of_zero_does_not_silence_the_warning():
+    right, confidence = confidences()
+    confidence[0] = 0
+    with pytest.warns(OneColumnWarning, match='pos_label="event"'):
+        check_top_label(right, confidence)
+
+
+@pytest.mark.parametrize("shift", [0.5, 1])
+def test_probabilities_of_a_class_whose_share_has_moved_cancel_like_confidences(shift):
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 2, 5000)
-    y = (rng.random(5000) < expit(logits - 0.5)).astype(int)
-    check_top_label(y, expit(logits))
+    y = (rng.random(5000) < expit(logits - shift)).astype(int)
+    with pytest.warns(OneColumnWarning, match="too large both below and above 0.5"):
+        check_top_label(y, expit(logits))
+    check_top_label(y, expit(logits), pos_label=1)
 
 
 def log_floor(proba, zeros):
