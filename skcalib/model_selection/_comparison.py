@@ -49,10 +49,10 @@ class CalibratorComparison:
 
     is_best : ndarray of shape (n_rows, n_metrics)
         Whether a row has the best value of the column, or one that the draws cannot
-        tell from it at the level of 5 %, in pairs: by the interval of the difference
-        over bootstrap samples, or over folds, which share the rows they are fitted on,
-        by the corrected resampled t-test [1]_. False in columns in which lower is not
-        better than higher, nor the reverse.
+        tell from it at the level of 5 %, in pairs: by the difference of the values and
+        its standard deviation over bootstrap samples, or over folds, which share the
+        rows they are fitted on, by the corrected resampled t-test [1]_. False in
+        columns in which lower is not better than higher, nor the reverse.
 
     References
     ----------
@@ -88,17 +88,21 @@ class CalibratorComparison:
                 value = sign * self.mean[:, column]
                 draws = sign * self.draws[:, :, column]
                 best = np.where(np.isnan(value), np.inf, value).argmin()
-                excess = draws - draws[best]
-                found[:, column] = (value == value[best]) | self._may_be_none(excess)
+                error = self._standard_error(draws - draws[best])
+                limit = t.ppf(0.975, draws.shape[1] - 1) * error
+                found[:, column] = value - value[best] <= limit
         return found
 
-    def _may_be_none(self, excess):
-        """Tell for each row whether its mean excess may be chance."""
-        if self.fold_ratio is None:
-            return np.quantile(excess, 0.025, axis=1) <= 0
-        n_folds = excess.shape[1]
-        variance = excess.var(axis=1, ddof=1) * (1 / n_folds + self.fold_ratio)
-        return excess.mean(axis=1) <= t.ppf(0.975, n_folds - 1) * np.sqrt(variance)
+    def _standard_error(self, excess):
+        """Return that of the excess of each row, of which these are the draws.
+
+        Only the scatter of bootstrap samples tells: resampling raises the smaller of
+        two binned errors more, so that their mean is not the excess itself.
+        """
+        variance = excess.var(axis=1, ddof=1)
+        if self.fold_ratio is not None:
+            variance *= 1 / excess.shape[1] + self.fold_ratio
+        return np.sqrt(variance)
 
     def sorted(self, metric: str = "nll") -> "CalibratorComparison":
         """Return the table with the best row of a metric first.
