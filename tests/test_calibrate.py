@@ -20,7 +20,10 @@ from sklearn.svm import LinearSVC
 import skcalib
 from skcalib import (
     CalibratedClassifier,
+    DenseCalibration,
     IsotonicCalibration,
+    MultiLabelCalibration,
+    OptionCalibration,
     PlattScaling,
     TemperatureScaling,
     VectorScaling,
@@ -30,6 +33,7 @@ from skcalib import (
 from skcalib.datasets import load_demo, make_logits
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 from skcalib.metrics import calibration_report
+from skcalib.model_selection import compare_calibrators
 
 LOGITS, Y = make_logits(600, 4, random_state=0)
 QUICK = {"calibrator": TemperatureScaling(), "n_bootstrap": 0}
@@ -388,6 +392,35 @@ def test_a_network_whose_inputs_are_changed_is_fitted_by_itself():
 
     with pytest.raises(TypeError, match=r"NeuralClamping .* its own fit"):
         calibrate("model.onnx", LOGITS, Y, calibrator=NeuralClamping("model.onnx"))
+
+
+def test_calibrators_of_other_layouts_are_refused_by_name():
+    rng = np.random.default_rng(0)
+    options = [rng.normal(size=2 + row % 3) for row in range(20)]
+    dense = rng.normal(size=(5, 3, 4, 4))
+    for X, y, calibrator, message in (
+        (LOGITS, np.eye(4)[Y], MultiLabelCalibration(), "multilabel=True"),
+        (
+            options,
+            np.zeros(20),
+            OptionCalibration(),
+            r"skcalib\.pad_options\(X\) gives",
+        ),
+        (dense, dense.argmax(1), DenseCalibration(), r"skcalib\.as_rows\(X, y\) gives"),
+    ):
+        name = type(calibrator).__name__
+        message = rf"{name}.* directly, {name}\(\)\.fit\(X, y\).*{message}"
+        with pytest.raises(TypeError, match=message):
+            calibrate(logits=X, y=y, calibrator=calibrator)
+        with pytest.raises(TypeError, match=message):
+            compare_calibrators([calibrator], X, y)
+
+
+def test_calibrators_of_other_layouts_take_a_matrix():
+    for calibrator in (OptionCalibration(), DenseCalibration()):
+        result = calibrate(logits=LOGITS, y=Y, calibrator=calibrator, n_bootstrap=0)
+        expected = calibrator.fit(LOGITS, Y).predict_proba(LOGITS)
+        assert_allclose(result.predict_proba(LOGITS), expected)
 
 
 # Searches of scikit-learn.

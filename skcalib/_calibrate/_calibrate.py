@@ -41,6 +41,7 @@ from skcalib.meta import CalibratedClassifier
 from skcalib.meta._chain import of_log_proba
 from skcalib.metrics import calibration_report
 from skcalib.model_selection import CalibratorSearch
+from skcalib.model_selection._candidates import refuse_layouts
 
 # The part of the rows that judges a classifier which is still to be fitted.
 JUDGING = 0.2
@@ -87,7 +88,10 @@ default=None
     calibrator : calibrator, default=None
         What to fit; None is a `CalibratorSearch` with its defaults. A search of
         scikit-learn over a calibrator, such as `GridSearchCV`, is fitted anew in each
-        fold, and what it chooses on all samples is what you get.
+        fold, and what it chooses on all samples is what you get. It is judged by one
+        class in each row: fit a `MultiLabelCalibration` directly, and an
+        `OptionCalibration` or `DenseCalibration`, unless you pass a matrix of logits,
+        as of `pad_options` and `as_rows`.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits, see `TemperatureScaling`; a scikit-learn
@@ -155,6 +159,7 @@ default=None
     if calibrator is None:
         calibrator = CalibratorSearch(random_state=random_state)
     _check_calibrator(calibrator)
+    refuse_layouts("calibrate", [calibrator], proba if logits is None else logits)
     tell = Progress("calibrate", shown=verbose > 0).note
     job = _Job(clone(calibrator), classes, cv, random_state, tell)
     if model is not None and _is_classifier(model):

@@ -4,9 +4,11 @@ from collections import Counter
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from sklearn import config_context
 from sklearn.utils.parallel import Parallel
 
+from skcalib._validation._options import is_ragged
 from skcalib.calibrators import (
     BetaCalibration,
     EnsembleTemperatureScaling,
@@ -19,6 +21,7 @@ from skcalib.calibrators import (
     VectorScaling,
     VennAbersCalibration,
 )
+from skcalib.meta import DenseCalibration, MultiLabelCalibration, OptionCalibration
 
 # Structured matrix scaling for data that speak more clearly than its penalties assume.
 # A hundredth of them is a round number. What the mixture gains by it is measured by
@@ -107,6 +110,36 @@ def _as_pair(entry):
             "calibrator."
         )
     return pair
+
+
+def refuse_layouts(name, calibrators, X):
+    """Refuse calibrators, or logits for them, of more than one class and row a sample.
+
+    `name` is what judges probabilities of one class in each row.
+    """
+    for calibrator in calibrators:
+        calibrator = getattr(calibrator, "estimator", calibrator)  # A search over it.
+        kind = type(calibrator).__name__
+        if isinstance(calibrator, MultiLabelCalibration):
+            raise TypeError(
+                f"{kind} calibrates labels that may occur together, and {name} judges "
+                f"by one class in each row. Fit it directly, {kind}().fit(X, y), and "
+                "judge it on other rows by calibration_report(..., multilabel=True)."
+            )
+        for layout, rows, is_layout in (
+            (OptionCalibration, "pad_options(X)", is_ragged),
+            (DenseCalibration, "as_rows(X, y)", _is_deep),
+        ):
+            if isinstance(calibrator, layout) and is_layout(X):
+                raise TypeError(
+                    f"{name} needs a matrix of logits, one row a sample, of "
+                    f"{kind} too. Fit it directly, {kind}().fit(X, y), or pass rows, "
+                    f"which skcalib.{rows} gives."
+                )
+
+
+def _is_deep(X):
+    return not is_ragged(X) and np.ndim(X) > 2
 
 
 def readable_name(calibrator):

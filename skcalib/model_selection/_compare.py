@@ -25,6 +25,7 @@ from skcalib.metrics._scorers import SCORED
 from skcalib.model_selection._candidates import (
     common_calibrators,
     named_candidates,
+    refuse_layouts,
     run_told,
 )
 from skcalib.model_selection._comparison import CalibratorComparison
@@ -73,7 +74,10 @@ def compare_calibrators(
     calibrators : list of calibrators or dict from name to calibrator
         What to compare; a list may hold pairs of name and calibrator. None takes
         temperature, ensemble temperature, order-preserving, Platt, beta, structured
-        vector, vector, structured matrix scaling and strict isotonic regression.
+        vector, vector, structured matrix scaling and strict isotonic regression. All
+        are judged by one class in each row: fit a `MultiLabelCalibration` directly, and
+        an `OptionCalibration` or `DenseCalibration`, unless you pass a matrix of
+        logits, as of `pad_options` and `as_rows`.
 
     X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
         Logits of held-out samples.
@@ -133,7 +137,7 @@ def compare_calibrators(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If only one of `X_test` and `y_test` is given, the data are not logits and
         labels as the calibrators need them, or `scoring` names what is no column.
 
@@ -173,6 +177,7 @@ def compare_calibrators(
         refuse_dask("compare_calibrators", rows)
     uncalibrated = Uncalibrated(classes=classes)
     candidates = {"uncalibrated": uncalibrated, **named_candidates(calibrators)}
+    refuse_layouts("compare_calibrators", candidates.values(), X)
     data = check_calibration_set(uncalibrated, X, y, sample_weight, classes).in_memory()
     if X_test is None:
         tasks = _fold_tasks(data, cv, random_state, groups)
