@@ -197,8 +197,10 @@ class _DamageError(Exception):
 def _content(calibrator: Any) -> dict[str, Any]:
     if not isinstance(calibrator, BaseCalibrator):
         raise TypeError(
-            f"save takes a fitted calibrator, not a {type(calibrator).__name__}. A "
-            "frozen network is saved as a model file: see "
+            f"save takes a fitted calibrator, not a {type(calibrator).__name__}: of a "
+            "CalibratedClassifier one of its calibrators_, of a pipeline its last "
+            "step. The whole is kept by joblib.dump or skops.io.dump. A network with "
+            "its calibration becomes a model file: see "
             "skcalib.export.calibrate_onnx_model."
         )
     check_is_fitted(calibrator)

@@ -12,9 +12,10 @@ from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold
+from sklearn.naive_bayes import GaussianNB
 
 import skcalib
-from skcalib import GroupCalibration, extending
+from skcalib import CalibratedClassifier, GroupCalibration, extending
 from skcalib._blocks import open_source
 from skcalib._files import digest
 from skcalib._maps import CalibrationMap, evaluate
@@ -28,6 +29,7 @@ from skcalib.calibrators import (
     TemperatureScaling,
     VectorScaling,
 )
+from skcalib.datasets import make_logits
 from skcalib.model_selection import CalibratorSearch
 
 SAVED = [
@@ -213,6 +215,15 @@ def test_what_cannot_be_saved_is_refused_before_a_file_is_made(
     with pytest.raises(TypeError, match=r"cv holds a sklearn.*KFold.*set_params\(cv="):
         skcalib.save(search.fit(*calibration_set), path)
     assert not path.exists()
+
+
+def test_a_calibrated_classifier_is_told_how_it_is_kept(tmp_path):
+    logits, y = make_logits(100, 3, random_state=0)
+    whole = CalibratedClassifier(GaussianNB(), TemperatureScaling()).fit(logits, y)
+    with pytest.raises(TypeError, match=r"calibrators_.*whole is kept by joblib\.dump"):
+        skcalib.save(whole, tmp_path / "whole.json")
+    skcalib.save(whole.calibrators_[0], tmp_path / "calibrator.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["calibrator.json"]
 
 
 def name_gap_power(monkeypatch):

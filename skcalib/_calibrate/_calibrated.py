@@ -108,7 +108,8 @@ class Calibrated:
             where logits were passed the calibration alone, from logits to
             probabilities. A model's outputs keep their meaning: logits stay logits,
             whose softmax are the probabilities, or the sigmoid of a single column.
-            ".json": the calibrator, for `skcalib.load`.
+            ".json": the calibrator, for `skcalib.load`. Python alone needs no file to
+            deploy: ``joblib.dump(result, path)`` keeps the whole.
 
         model : str, path-like, bytes or onnx.ModelProto, default=None
             The same model as ONNX, where it was not passed as such: what
@@ -126,7 +127,8 @@ class Calibrated:
         if ending != ".onnx":
             raise ValueError(
                 f"{os.fspath(path)!r} ends in {ending!r}. Name a file that ends in "
-                ".onnx for the model to deploy, or in .json for the calibrator."
+                ".onnx for the model to deploy, or in .json for the calibrator. "
+                "joblib.dump(result, path) keeps the whole for Python."
             )
         from skcalib.export import calibrate_onnx_model, save_onnx, to_onnx
 
