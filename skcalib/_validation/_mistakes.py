@@ -28,7 +28,7 @@ LEAST_ROWS = 10
 
 
 def refuse_swapped(labels: Any, scores: Any, names: tuple[str, str]) -> None:
-    """Refuse rows of scores where labels belong, beside a column of labels.
+    """Refuse scores where labels belong, beside a column of labels.
 
     One column belongs beside labels of two columns, where these are shares; beside
     more it never does. `names` are those of the arguments.
@@ -36,10 +36,12 @@ def refuse_swapped(labels: Any, scores: Any, names: tuple[str, str]) -> None:
     if is_dask(labels) or is_dask(scores):
         return
     shape = _shape(labels)
+    if _is_column(shape) and _are_fractions(labels):
+        _refuse_swapped_columns(labels, scores, names)
     if len(shape) != 2 or shape[1] < 2:
         return
     column = _shape(scores)
-    if len(column) != 1 and column[1:] != (1,):
+    if not _is_column(column):
         return
     if shape[1] == 2 and not (_are_labels(scores) and _are_fractions(labels)):
         return
@@ -49,6 +51,23 @@ def refuse_swapped(labels: Any, scores: Any, names: tuple[str, str]) -> None:
         f"swapped? {names[0]} holds the class of each row, {names[1]} a column of "
         f"scores for each class.{shares if shape[1] == 2 else ''}"
     )
+
+
+def _refuse_swapped_columns(labels: Any, scores: Any, names: tuple[str, str]) -> None:
+    if not _is_column(_shape(scores)):
+        return
+    few = _few(scores)
+    if not _are_labels(scores) and (few.dtype.kind != "f" or (few % 1 != 0).any()):
+        return
+    raise ValueError(
+        f"{names[0]} holds fractions, such as {_few(labels).ravel()[0]}, and "
+        f"{names[1]} whole numbers or names: are they swapped? {names[0]} is the class "
+        f"of each row{', and comes first' if names[0] == 'y_true' else ''}."
+    )
+
+
+def _is_column(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 1 or shape[1:] == (1,)
 
 
 def _shape(values: Any) -> tuple[int, ...]:
@@ -65,7 +84,7 @@ def _are_labels(column: Any) -> bool:
 
 def _are_fractions(rows: Any) -> bool:
     few = _few(rows)
-    return few.dtype.kind == "f" and bool((few % 1 != 0).any())
+    return few.dtype.kind == "f" and bool((few[np.isfinite(few)] % 1 != 0).any())
 
 
 def warn_of_mistakes(

@@ -45,6 +45,23 @@ def test_metrics_ask_whether_their_arguments_are_swapped(metric, n_classes):
         metric(softmax(logits, axis=1), y)
 
 
+@pytest.mark.parametrize("labels", [[0, 1, 1], [0.0, 1.0, 1.0], [[0], [1], [1]], "abb"])
+@pytest.mark.parametrize("as_column", [False, True])
+def test_metrics_ask_whether_a_column_of_probabilities_is_swapped(labels, as_column):
+    p = np.array([0.2, 0.7, 0.9])
+    p = p[:, np.newaxis] if as_column else p
+    for metric in (expected_calibration_error, calibration_report):
+        with pytest.raises(ValueError, match=r"are they swapped.* and comes first"):
+            metric(p, list(labels))
+    with pytest.raises(ValueError, match=r"such as 0\.2, .*swapped\? y is the class"):
+        TemperatureScaling().fit(list(labels), p)
+
+
+def test_a_missing_label_is_no_fraction():
+    with pytest.raises(ValueError, match="y_true holds nan in row 2"):
+        expected_calibration_error([0.0, 1.0, np.nan], [0, 1, 1])
+
+
 def test_shares_of_two_classes_beside_one_column_are_not_swapped():
     shares = np.array([[0.5, 0.5], [0.2, 0.8], [1.0, 0.0]])
     hard = np.array([[0, 1], [0, 1], [1, 0]])
