@@ -97,7 +97,8 @@ def calibration_test(
         lists all by name.
 
     n_bins : int, default=15
-        Number of bins of the binned errors.
+        Number of bins of the binned errors. "squared_ce" has half as many bins as rows
+        where that is fewer.
 
     n_resamples : int, default=999
         Number of draws; no p-value is below 1 / (n_resamples + 1). 0 takes the limit
@@ -124,8 +125,9 @@ def calibration_test(
     Raises
     ------
     ValueError
-        See `expected_calibration_error`; also for the name of an unknown metric and
-        for weights that are not whole numbers.
+        See `expected_calibration_error`; also for the name of an unknown metric, for
+        weights that are not whole numbers, and for a single row, of which "squared_ce"
+        and "skce" know nothing.
 
     See Also
     --------

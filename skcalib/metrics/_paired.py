@@ -92,7 +92,8 @@ def compare_calibration(
         which the value of the first classifier is less, or greater.
 
     n_bins : int, default=15
-        Number of bins of the binned errors.
+        Number of bins of the binned errors. "squared_ce" has half as many bins as rows
+        where that is fewer.
 
     n_resamples : int, default=999
         Number of bootstrap draws; no p-value is below 1 / (n_resamples + 1).
@@ -121,7 +122,8 @@ def compare_calibration(
     ------
     ValueError
         See `expected_calibration_error`; also for the name of an unknown metric or
-        alternative, and for weights that are not whole numbers.
+        alternative, for weights that are not whole numbers, and for a single row, of
+        which "squared_ce" knows nothing.
 
     See Also
     --------
@@ -132,8 +134,8 @@ def compare_calibration(
     Averages of absolute gaps ("ece", "smooth_ece", ...) are raised by chance, and more
     so for a classifier whose confidence is near 0.5 than for a sure one: of two
     classifiers that are both perfectly calibrated the surer one seems better. The
-    default has no such bias. Where both are nearly calibrated the test is cautious: it
-    rejects less often than its level allows.
+    default has no such bias, whatever the number of rows. Where both are nearly
+    calibrated the test is cautious: it rejects less often than its level allows.
 
     The difference of every draw is taken relative to the mean of the draws, for the
     resampling has a bias of its own.
@@ -141,7 +143,8 @@ def compare_calibration(
     With "ece", "ks", "kuiper" and "smooth_ece" it rejects too often where rows are few:
     of 400 rows, and two classifiers with the same error of 0.05 in opposite directions,
     a p-value is at most 0.05 in 14 to 15 % of draws, against 4 % with the default. Of
-    2000 rows it is in 5 % with "ks", 8 % with "ece" and 13 % with "kuiper".
+    2000 rows it is in 5 % with "ks", 8 % with "ece" and 13 % with "kuiper". With the
+    default it is of 14 rows in 6 %, of 10 rows in 9 % and of 8 rows in 12 %.
 
     Examples
     --------

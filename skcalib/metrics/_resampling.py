@@ -180,17 +180,21 @@ def unbiased_squared_gap(ranked: RankedScores, weight: Floats, n_bins: int) -> f
     """Mean product of the residuals of two different rows of a bin of equal mass.
 
     Its expectation is the mean squared gap of the bins, whatever the number of rows: a
-    calibrated classifier scatters around 0. Weights count as numbers of rows. Rows of
-    equal confidence are all in the bin that holds the middle of them.
+    calibrated classifier scatters around 0. There are as many bins as have two rows
+    each, `n_bins` at most; rows that are alone in theirs do not count. Weights count as
+    numbers of rows. Rows of equal confidence are all in the bin that holds the middle
+    of them.
 
     Equal mass suits the comparison of two classifiers: an increasing map leaves every
     row in its bin, so that the chance both share cancels. Bins of equal width have the
     same size, and less power.
     """
-    rows, gaps, squares = residual_sums(ranked, weight, n_bins)
-    several = rows > 1
-    pairs = (gaps[several] ** 2 - squares[several]) / (rows[several] - 1)
-    return float(pairs.sum() / rows.sum())
+    n_rows = int(weight.sum())
+    if n_rows < 2:
+        raise ValueError('"squared_ce" needs at least two rows.')
+    sums = residual_sums(ranked, weight, min(n_bins, n_rows // 2))
+    rows, gaps, squares = (values[sums[0] > 1] for values in sums)
+    return float(((gaps**2 - squares) / (rows - 1)).sum() / rows.sum())
 
 
 def residual_sums(

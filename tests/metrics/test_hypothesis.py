@@ -65,6 +65,28 @@ def test_rows_of_equal_confidence_share_a_bin_of_the_squared_error():
         assert result.statistic == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("n_rows", [2, 10, 20])
+def test_the_squared_error_has_no_bias_of_few_rows(n_rows):
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(400):
+        confidence = rng.uniform(0.5, 0.9, n_rows)
+        right = rng.random(n_rows) < confidence - 0.3
+        options = {"metric": "squared_ce", "pos_label": "event", "n_resamples": 1}
+        values.append(calibration_test(right, confidence, **options).statistic)
+    error = np.std(values) / 20
+    assert abs(np.mean(values) - 0.09) < 3 * error
+
+
+def test_a_row_alone_in_its_bin_does_not_count():
+    # Ten equal rows fill the first bin; of the last row alone nothing is known.
+    confidence = np.repeat([0.6, 0.9], [10, 1])
+    options = {"metric": "squared_ce", "n_resamples": 1, "pos_label": "event"}
+    options["n_bins"] = 2
+    with_last = calibration_test(np.zeros(11), confidence, **options)
+    assert with_last.statistic == pytest.approx(0.36)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("metric", FAST)
 def test_the_p_value_of_a_calibrated_classifier_is_uniform(metric):
@@ -217,9 +239,10 @@ def test_without_draws_certainties_are_right_or_impossible():
     assert calibration_test([0, 1, 1], sure, n_resamples=0).pvalue == 0
 
 
-def test_pairs_need_two_rows():
-    with pytest.raises(ValueError, match="needs at least two rows"):
-        calibration_test([1], [[0.3, 0.7]], metric="skce")
+@pytest.mark.parametrize("metric", ["skce", "squared_ce"])
+def test_pairs_need_two_rows(metric):
+    with pytest.raises(ValueError, match=f"{metric}.*needs at least two rows"):
+        calibration_test([1], [[0.3, 0.7]], metric=metric)
 
 
 def test_a_sure_classifier_without_errors_is_no_surprise():

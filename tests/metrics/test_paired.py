@@ -62,6 +62,15 @@ def test_a_better_classifier_is_found():
     assert p_values(good_and_bad, 5, alternative="greater").min() > 0.9
 
 
+def test_a_classifier_that_is_always_wrong_is_found_from_14_rows():
+    y, confidence = np.tile([0, 1], 7), np.linspace(0.6, 0.9, 14)
+    wrong, right = np.abs(y - confidence), np.abs(1 - y - confidence)
+    result = compare_calibration(y, right, wrong)
+    assert result.value_b == pytest.approx(np.mean(confidence**2), abs=0.01)
+    assert result.value_a < 0.1
+    assert result.pvalue < 0.01
+
+
 def test_two_temperatures_of_one_classifier_are_told_apart():
     # The rows of a bin of equal mass are the same at both, so that chance cancels;
     # with bins of equal width 0 of 20 are found.
