@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from every_calibrator import CALIBRATORS, identify
+from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_allclose
+from sklearn.base import clone
 
 from skcalib import (
     BetaCalibration,
@@ -12,6 +13,8 @@ from skcalib import (
     VectorScaling,
     logits_from_proba,
 )
+from skcalib.calibrators import SmoothingSplineCalibration
+from skcalib.datasets import make_logits
 from skcalib.exceptions import ProbabilitiesAsLogitsWarning
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
 
@@ -176,3 +179,80 @@ def test_rows_of_the_least_number_alone_do_not_make_all_scores_constant(
     proba = calibrator.fit(some, y).predict_proba(logits)
     expected = calibrator.fit(logits[3:], y[3:]).predict_proba(logits)
     assert_allclose(proba, expected, atol=0.05)
+
+
+def mean_loss(calibrator, logits, y):
+    proba = calibrator.fit(logits, y).predict_proba(logits)
+    return -np.log(np.maximum(proba[np.arange(y.size), y], 1e-12)).mean()
+
+
+MORE = [
+    PlattScaling(prior=None),
+    PlattScaling(fit_on="logits"),
+    BetaCalibration(prior=None),
+    BetaCalibration(variant="am", prior=None),
+    BetaCalibration(variant="ab", prior=None),
+]
+# Where scores are sorted, those that are equal but for rounding beside a huge mask tie.
+SORTED = ("BayesianBinning", "SplineCalibration", "VennAbersCalibration")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.6])
+@pytest.mark.parametrize("calibrator", CALIBRATORS + VARIANTS + MORE, ids=identify)
+def test_masks_of_any_size_give_the_same_fit(calibrator, share):
+    logits, y = make_logits(1000, 5, random_state=0)
+    masked = np.random.default_rng(0).random(logits.shape) < share
+    masked[np.arange(y.size), y] = False
+    losses = [
+        mean_loss(clone(calibrator), np.where(masked, mask, logits), y)
+        for mask in (-1e4, -1e9, -1e30)
+    ]
+    is_sorted = type(calibrator).__name__ in SORTED
+    assert np.ptp(losses) < (1e-2 if is_sorted else 1e-3)
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [
+        PlattScaling(),
+        BetaCalibration(),
+        SmoothingSplineCalibration(),
+        *MORE,
+    ],
+    ids=identify,
+)
+@pytest.mark.parametrize("size", [1e4, 1e9, 1e30])
+@pytest.mark.parametrize("share", [1 / 2000, 0.3])
+def test_right_rows_of_huge_log_odds_leave_the_others_their_slope(
+    calibrator, size, share
+):
+    rng = np.random.default_rng(0)
+    z = rng.normal(scale=4, size=2000)
+    y = (rng.random(2000) < 1 / (1 + np.exp(-z / 2))).astype(int)
+    expected = clone(calibrator).fit(z, y).predict_proba([-2.0, 1.0, 3.0])
+    huge = slice(0, int(share * 2000))
+    z[huge] = np.where(y[huge] == 1, size, -size)
+    proba = clone(calibrator).fit(z, y).predict_proba([-2.0, 1.0, 3.0])
+    assert_allclose(proba, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("calibrator", [PlattScaling(), BetaCalibration()])
+def test_masks_are_alike_in_memory_in_files_in_dask_and_in_tensors(
+    calibrator, tmp_path, dask_in_this_process
+):
+    torch = pytest.importorskip("torch")
+    da = pytest.importorskip("dask.array")
+    logits, y = make_logits(600, 4, random_state=0)
+    masked = np.random.default_rng(0).random(logits.shape) < 0.4
+    masked[np.arange(y.size), y] = False
+    logits = np.where(masked, -1e9, logits)
+    np.save(tmp_path / "logits.npy", logits)
+    expected = clone(calibrator).fit(logits, y).predict_proba(logits)
+    assert mean_loss(clone(calibrator), logits, y) < 0.5
+    for other in (
+        np.load(tmp_path / "logits.npy", mmap_mode="r"),
+        da.from_array(logits, chunks=(250, -1)),
+        torch.from_numpy(logits),
+    ):
+        found = clone(calibrator).fit(other, y).predict_proba(logits)
+        assert_allclose(found, expected, rtol=1e-7, atol=1e-9)

@@ -21,12 +21,9 @@ import numpy as np
 from skcalib._blocks import CalibrationData
 from skcalib._blocks._scores import Block
 from skcalib._numerics import log_odds, log_sigmoid
-from skcalib._solvers._logistic import (
-    LogisticModel,
-    fit_logistic,
-    in_units,
-)
+from skcalib._solvers._logistic import LogisticModel, fit_logistic
 from skcalib._solvers._result import Result
+from skcalib._solvers._units import in_units, nat_of
 
 Variant = Literal["abm", "am", "ab"]
 
@@ -61,6 +58,7 @@ def fit_beta(
         non_negative=True,
         intercept=variant != "ab",
         smallest_scale=SMALLEST_SPREAD,
+        nat=nat_of(data) / unit,
     )
     model = model.drawn(data, prior, unit)
     result = fit_logistic(data, model, present, tol=tol, max_iter=max_iter)

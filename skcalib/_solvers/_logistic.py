@@ -49,6 +49,10 @@ DAMPING = 1e-13
 # relative to the weight of the class. It moves no loss that matters, but gives
 # separable classes an optimum that does not depend on the order of the rows.
 SLIGHT = 1e-10
+# Temperatures from the middle beyond which a class is certain, whatever the slope: a
+# mask of -1e30 is no further. And those beyond which no score counts for centre and
+# scale, in whose units the slight penalty acts.
+FAR, REACH = 1e6, 1e3
 # Half the usual block, since a dozen temporaries of its size are in use.
 BLOCK_ELEMENTS = 1 << 15
 # So many features are kept in memory (128 MB) instead of computed in each pass; when
@@ -63,7 +67,8 @@ class LogisticModel:
     `features` maps (n, K) logits to (n_features, n, K) values. `low` and `high` are
     the targets of the rows of other classes and of the own class, one for each class.
     A feature whose standard deviation is not above `smallest_scale`, or may come of
-    rounding, is a constant.
+    rounding, is a constant. The sum of the features is a log-odds or a logit; those far
+    from `middle`, in units of `nat`, are all alike.
     The search starts from `start`, the coefficients of every class, with the intercepts
     `offsets`, or without it from the constant that fits best. A `prior` above 0 adds so
     many times the squared distance from that start, coefficients in units of those of
@@ -77,6 +82,8 @@ class LogisticModel:
     non_negative: bool = False
     intercept: bool = True
     smallest_scale: float = 0.0
+    nat: float = np.inf
+    middle: float = 0.0
     start: float | None = None
     offsets: NDArray[np.float64] | None = None
     prior: float = 0.0
@@ -120,31 +127,6 @@ def fit_logistic(
     converged when its next step would gain less than `tol`, relative to its loss.
     """
     return _Newton(data, model, columns).run(tol, max_iter)
-
-
-def score_unit(data: CalibrationData, prior: float | None) -> float:
-    """Temperature below 1 by which logits are divided before their log-odds, or 1.
-
-    In units far below 1 all log-odds of K classes are near -ln(K - 1), and no line in
-    them comes near the temperature, which the prior draws to.
-    """
-    if prior is None or data.n_classes == 2:
-        return 1.0
-    centre = fit_centre(data, prior)
-    # Squares of log-odds stay finite.
-    return 1 / min(max(centre.slope, 1.0), LARGEST_LOGIT) if centre.converged else 1.0
-
-
-def in_units(
-    features: Callable[[Block], Block], unit: float
-) -> Callable[[Block], Block]:
-    """Return the function that takes the features of logits over `unit`."""
-    return features if unit == 1 else partial(_divided, features, unit)
-
-
-def _divided(features: Callable[[Block], Block], unit: float, logits: Block) -> Block:
-    logits /= unit
-    return features(logits)
 
 
 class _Newton:
@@ -307,7 +289,7 @@ class _Newton:
             self.scale[:, np.newaxis, todo],
         )
         columns = self.columns[todo]
-        return partial(_standardised, self.model.features, columns, centre, scale)
+        return partial(_standardised, self.model, columns, centre, scale)
 
     def _sums(self, theta: Block, todo: NDArray[np.intp]) -> Sums:
         """Loss, gradient and Hessian at `theta` of the problems `todo`."""
@@ -327,23 +309,28 @@ class _Newton:
 
 
 def _features(
-    features_of: Callable[[Block], Block], logits: NDArray, columns: NDArray[np.intp]
+    model: LogisticModel, logits: NDArray, columns: NDArray[np.intp]
 ) -> Block:
-    features = features_of(cut_logits(logits))
+    features = model.features(cut_logits(logits))
     if columns.shape[0] == features.shape[2]:
         return features
     return features[:, :, columns]
 
 
+def _cut(model: LogisticModel, factor: float, x: Block) -> Block:
+    reach = factor * model.nat
+    return np.clip(x, model.middle - reach, model.middle + reach, out=x)
+
+
 def _standardised(
-    features_of: Callable[[Block], Block],
+    model: LogisticModel,
     columns: NDArray[np.intp],
     centre: Block,
     scale: Block,
     logits: NDArray,
 ) -> Block:
     """Compute (n_features, n, n_problems) features of one block."""
-    x = _features(features_of, logits, columns)
+    x = _cut(model, FAR, _features(model, logits, columns))
     x -= centre
     x /= scale
     return x
@@ -383,9 +370,9 @@ def _moments(
 
     Without an intercept nothing may be moved, and the scale is measured from 0.
     """
-    first = _features(model.features, data.head(1), columns)
+    first = _cut(model, REACH, _features(model, data.head(1), columns))
     origin = first if model.intercept else np.zeros_like(first)
-    statistic = partial(_moments_of_block, model.features, columns, origin)
+    statistic = partial(_moments_of_block, model, columns, origin)
     mean, square, noise = data.sum(statistic, block_elements=BLOCK_ELEMENTS)
     if not model.intercept:
         mean = np.zeros_like(mean)
@@ -395,16 +382,20 @@ def _moments(
 
 
 def _moments_of_block(
-    features_of: Callable[[Block], Block],
+    model: LogisticModel,
     columns: NDArray[np.intp],
     origin: Block,
     logits: NDArray,
     codes: NDArray,
     weight: NDArray,
 ) -> NDArray:
-    x = _features(features_of, logits, columns)
+    x = _features(model, logits, columns)
     noise = ROUNDING * np.finfo(logits.dtype).eps * (abs(x) + abs(logits[:, columns]))
-    return moments_of_block(x, noise, origin, weight)
+    # Whatever rounding did, the sum of the features is out of reach.
+    certain = abs(x.sum(axis=0) - model.middle) - noise > REACH * model.nat
+    return moments_of_block(
+        _cut(model, REACH, x), np.where(certain, 0, noise), origin, weight
+    )
 
 
 def _logistic_sums(x: Block, target: Block, weight: NDArray, theta: Block) -> Sums:

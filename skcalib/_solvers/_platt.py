@@ -11,17 +11,16 @@ divides each row by its sum. With weights, n and m are their sums. With a prior,
 in small units are divided by a temperature before their log-odds.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from skcalib._blocks import CalibrationData
 from skcalib._blocks._scores import Block
 from skcalib._numerics import log_odds
-from skcalib._solvers._logistic import (
-    LogisticModel,
-    fit_logistic,
-    in_units,
-)
+from skcalib._solvers._logistic import LogisticModel, fit_logistic
 from skcalib._solvers._result import Result
+from skcalib._solvers._units import in_units, nat_of, typical_top
 
 
 def fit_platt(
@@ -47,9 +46,11 @@ def fit_platt(
     high = smooth_high if smooth_targets else np.ones(n_classes)
     use_odds = on_log_odds or n_classes == 2
     features = in_units(_log_odds, unit) if use_odds else _logits
-    model = LogisticModel(features, 1, low, high)
+    model = LogisticModel(features, 1, low, high, nat=nat_of(data) / unit)
     if use_odds:
         model = model.drawn(data, prior, unit)
+    else:
+        model = replace(model, middle=typical_top(data))
 
     x = np.zeros((n_classes, 2))
     # A class that never occurs has one target only, which its intercept meets.

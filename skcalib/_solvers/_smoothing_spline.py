@@ -4,8 +4,9 @@ For one score s, the log-odds of a class at a good temperature, the curve is
 
     f(s) = a s + b + g(u),    u = arcsinh(s / m),
 
-with m the median of \|s\| and g a natural cubic spline with knots at quantiles of u.
-Minimised for a penalty l, over the weighted rows with hits y, is
+with m the median of \|s\|, masked classes aside, and g a natural cubic spline with
+knots at quantiles of u. Minimised for a penalty l, over the weighted rows with hits y,
+is
 
     sum of log-loss(y, f(s)) + prior ((a - 1)^2 + b^2) + l / 2 integral g''(u)^2 du ,
 
@@ -68,6 +69,8 @@ TOL_OF_ROW = 1e-12
 MAX_ITER = 100
 # Scores of less spread say nothing, and u has no unit.
 LEAST_SPREAD = 1e-8
+# Scores beyond are as sure as any: a mask of -1e9 is no further.
+REACH = 1e3
 # Samples, of all that there are, of the uniform distribution: where no sample of many
 # was wrong, the next one still may be.
 DOUBT = 0.1
@@ -121,7 +124,8 @@ def fit_smoothing_splines(
 def _scaled(
     scores: Scores, factor: float, logits: NDArray[Any], codes: NDArray[np.intp]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    return scores(cut_logits(logits) * factor, codes)
+    found, hits = scores(cut_logits(logits) * factor, codes)
+    return np.clip(found, -REACH, REACH, out=found), hits
 
 
 def _mirrored(curve: SmoothCurve) -> SmoothCurve:
@@ -214,7 +218,11 @@ class _Spline:
 
     def __init__(self, rows: _Rows, n_knots: int) -> None:
         self._rows = rows
-        self._unit = max(_quantiles(np.abs(rows.score), rows.total, 0.5), LEAST_SPREAD)
+        size = np.abs(rows.score)
+        # In units of masks all else would be one score. Means err by rounding.
+        near = size < 0.99 * REACH
+        total = np.where(near, rows.total, 0) if near.any() else rows.total
+        self._unit = max(_quantiles(size, total, 0.5), LEAST_SPREAD)
         u = self._u(rows.score)
         spread = _mean_and_spread(u, rows.total)[1]
         ends = np.linspace(OUTER, 1 - OUTER, n_knots)

@@ -7,8 +7,8 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import BetaLink, CalibrationMap, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._beta import fit_beta
-from skcalib._solvers._logistic import score_unit
 from skcalib._solvers._temperature import PRIOR
+from skcalib._solvers._units import score_unit
 from skcalib.calibrators._scaling import log_odds_after
 
 

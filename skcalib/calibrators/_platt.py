@@ -6,9 +6,9 @@ from typing import Any, Literal
 from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, LogSigmoid, Softmax
 from skcalib._sklearn_compat import Interval, StrOptions
-from skcalib._solvers._logistic import score_unit
 from skcalib._solvers._platt import fit_platt
 from skcalib._solvers._temperature import PRIOR
+from skcalib._solvers._units import score_unit
 from skcalib.calibrators._scaling import log_odds_after
 
 
@@ -31,7 +31,8 @@ class PlattScaling(BaseCalibrator):
         Fit to Platt's targets :math:`(n_k + 1)/(n_k + 2)` for the :math:`n_k` samples
         of the class and :math:`1/(n - n_k + 2)` for the others instead of 1 and 0.
         They make the optimum finite whatever the data, but with few samples of a class
-        draw its curve far from the logits.
+        draw its curve far from the logits. They deny any class the probability 0: where
+        logits are masked by huge negative numbers, slopes go to 0.
 
     prior : float or None, default=8.0
         Strength :math:`c`, in samples, of a weak pull of the curves on log-odds towards
