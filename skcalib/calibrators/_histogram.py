@@ -64,6 +64,11 @@ class HistogramBinning(BaseCalibrator):
     the prior, where the source takes the share of the class. Bins are kept as log-odds,
     which tell apart probabilities that differ from 1 by less than rounding.
 
+    Bins of equal width are cut in the probability of the logits as they are. In small
+    units, such as those of cosine similarities, all probabilities are near :math:`1/K`,
+    fall into one or two bins and lose the order of the classes: then take the strategy
+    "quantile", or `ScalingBinning`, which fits a temperature first.
+
     The strategy "quantile" holds the scores of all classes in memory, as float64.
 
     References
