@@ -20,18 +20,6 @@ _LIBRARIES = tuple(
 # What `warn` keeps to itself, in each thread.
 _quiet: ContextVar[tuple[type[Warning], ...]] = ContextVar("_quiet", default=())
 
-# What a parameter holds under its former name where it was not passed by that.
-DEPRECATED = "deprecated"
-
-
-def renamed(owner: str, former: str, name: str, value: object) -> None:
-    """Warn that a value came under a former name of a parameter."""
-    warn(
-        f"The parameter {former} of {owner} is now called {name}, and will be removed "
-        f"in skcalib 0.2: pass {name}={value!r}.",
-        FutureWarning,
-    )
-
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn as from the innermost line outside skcalib and scikit-learn."""

@@ -76,7 +76,7 @@ MADE = (
 
 
 def parameters(module_name):
-    """Yield the name of a callable with each of its parameters, unless deprecated."""
+    """Yield the name of a callable with each of its parameters."""
     module = import_public(module_name)
     for public_name in module.__all__:
         public = getattr(module, public_name)
@@ -85,8 +85,7 @@ def parameters(module_name):
             if name == public_name and is_made:
                 continue
             for parameter in signature.parameters.values():
-                if parameter.default != "deprecated":
-                    yield name, parameter
+                yield name, parameter
 
 
 @pytest.mark.parametrize("module_name", MODULES)

@@ -35,7 +35,7 @@ from skcalib._validation import (
     column_on_host,
     encode_labels,
 )
-from skcalib._warnings import DEPRECATED, renamed, warn
+from skcalib._warnings import warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import channel_axis
@@ -77,7 +77,6 @@ SHARED_CONSTRAINTS = {
     "classes": ["array-like", None],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
-    "loss": [StrOptions({"focal", "brier", DEPRECATED})],
 }
 
 
@@ -328,7 +327,6 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
     ):
         """Validate everything `fit` is given; return the problem."""
         self._new_output_calibrator()
-        self._warn_of_loss()
         network = self._open_network(distributed=self.distributed)
         if needs_gradient:
             check_differentiable(network)
@@ -356,7 +354,7 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
         if network.processes is not None:
             self._check_processes(network.processes, inputs, codes, weight)
         objective = Objective(
-            network, inputs, codes, weight, self._loss(), gamma, self.feasible_range
+            network, inputs, codes, weight, self.objective, gamma, self.feasible_range
         )
         problem = Problem(
             objective, objective.logits(), "joint" if joint else "log_loss"
@@ -365,21 +363,6 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
             space, problem.shape, lambda: problem.channel_moments[1]
         )
         return problem
-
-    def _loss(self):
-        """Return the loss that the perturbation minimises, by either name."""
-        return self.objective if self.loss == DEPRECATED else self.loss
-
-    def _warn_of_loss(self):
-        """Tell of the former name of `objective`."""
-        if self.loss == DEPRECATED:
-            return
-        if self.objective not in ("focal", self.loss):
-            raise ValueError(
-                f"objective={self.objective!r} and its former name loss={self.loss!r} "
-                "differ. Pass objective alone."
-            )
-        renamed(type(self).__name__, "loss", "objective", self.loss)
 
     def _check_processes(self, processes, inputs, codes, weight):
         """Refuse what would lead the processes of a fit apart."""

@@ -188,9 +188,6 @@ class NeuralClamping(ClampedClassifier):
     verbose : int, default=0
         Whether to report progress.
 
-    loss : str, default="deprecated"
-        The former name of `objective`; it will be removed in skcalib 0.2.
-
     Attributes
     ----------
     delta_ : ndarray
@@ -337,7 +334,6 @@ class NeuralClamping(ClampedClassifier):
         warm_start: bool = False,
         random_state: Any = 0,
         verbose: int = 0,
-        loss: str = "deprecated",
     ) -> None:
         self.model = model
         self.gamma = gamma
@@ -368,7 +364,6 @@ class NeuralClamping(ClampedClassifier):
         self.warm_start = warm_start
         self.random_state = random_state
         self.verbose = verbose
-        self.loss = loss
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
@@ -425,7 +420,7 @@ class NeuralClamping(ClampedClassifier):
         """Whether the temperature is that of the perturbation's own loss."""
         if self.temperature_objective == "auto":
             # Without an exponent it is the log-loss, which has a prior.
-            return bool(self.gamma) and self._loss() == "focal"
+            return bool(self.gamma) and self.objective == "focal"
         return self.temperature_objective == "joint"
 
     def _check_preset(self):

@@ -110,9 +110,6 @@ class NeuralClampingCV(ClampedClassifier):
     verbose : int, default=0
         Whether to report progress.
 
-    loss : str, default="deprecated"
-        The former name of `objective`; it will be removed in skcalib 0.2.
-
     Attributes
     ----------
     gamma_, penalty_, perturbation_ : float, float, str, int or tuple
@@ -216,7 +213,6 @@ class NeuralClampingCV(ClampedClassifier):
         classes: Any = None,
         random_state: Any = 0,
         verbose: int = 0,
-        loss: str = "deprecated",
     ) -> None:
         self.model = model
         self.gammas = gammas
@@ -243,7 +239,6 @@ class NeuralClampingCV(ClampedClassifier):
         self.classes = classes
         self.random_state = random_state
         self.verbose = verbose
-        self.loss = loss
 
     # The output calibrator validates its own parameters.
     @fit_context(prefer_skip_nested_validation=False)
@@ -279,9 +274,9 @@ class NeuralClampingCV(ClampedClassifier):
         gammas, penalties = self._grid()
         joint = self.temperature_objective == "joint"
         if self.temperature_objective == "auto":
-            joint = self._loss() == "focal" and self.scoring != "neg_log_loss"
+            joint = self.objective == "focal" and self.scoring != "neg_log_loss"
         first = self._open_problem(X, y, sample_weight, gammas[0], joint, self.space)
-        gammas = gammas if self._loss() == "focal" else gammas[:1]
+        gammas = gammas if self.objective == "focal" else gammas[:1]
         problems = [first.with_gamma(gamma) for gamma in gammas]
         settings = self._settings(
             first,

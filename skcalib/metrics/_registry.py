@@ -3,13 +3,12 @@
 A metric is added here, in its own file and in ``skcalib.metrics.__init__``.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from skcalib._warnings import warn
 from skcalib.metrics._bins import BinStats, Floats, RankedScores
 from skcalib.metrics._brownian import largest_distance_tail, range_tail
 from skcalib.metrics._conditional import top_label_calibration_error
@@ -301,19 +300,6 @@ def check_names(metrics: Iterable[str] | None, known: list[str]) -> list[str]:
             else "metrics is empty; name at least one."
         )
     return names
-
-
-def column_name(name: str, known: Collection[str]) -> str:
-    """Return which of the known columns is meant; by its former name with a warning."""
-    found = {heading: name for name, heading in COLUMNS.items()}.get(name, name)
-    if name in known or found not in known:
-        return name
-    warn(
-        f"The metric {name!r} is now called {found!r}, as in calibration_report; the "
-        "former name will be removed in skcalib 0.2.",
-        FutureWarning,
-    )
-    return found
 
 
 def evaluate(

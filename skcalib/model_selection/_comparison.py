@@ -10,7 +10,7 @@ from scipy.stats import t
 
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
-from skcalib.metrics._registry import COLUMNS, column_name
+from skcalib.metrics._registry import COLUMNS
 from skcalib.metrics._scorers import measured, sign_of
 
 _SECONDS = "fit seconds"
@@ -117,7 +117,6 @@ class CalibratorComparison:
         comparison : CalibratorComparison
             The same rows in another order.
         """
-        metric = column_name(metric, self.metrics)
         if metric not in self.metrics:
             raise ValueError(f"metric={metric!r} is not among {self.metrics}.")
         value = (sign_of(metric) or 1) * self.mean[:, self.metrics.index(metric)]

@@ -7,7 +7,6 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from skcalib._validation import check_columns, check_whole
-from skcalib._warnings import DEPRECATED, renamed
 from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.metrics._multi_label import LabelColumns, refuse_beside_labels
 from skcalib.plotting._binned_rows import BinnedRows, check_interval
@@ -104,7 +103,6 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         multilabel: bool = False,
         name: str | None = None,
         ax: Any = None,
-        classes: Any = DEPRECATED,
     ) -> Self:
         """Draw the diagrams of predicted probabilities.
 
@@ -160,17 +158,11 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         ax : sequence of matplotlib Axes, default=None
             As many as there are classes to show; by default those of a new figure.
 
-        classes : list, default="deprecated"
-            The former name of `class_`; it will be removed in skcalib 0.2.
-
         Returns
         -------
         display : ClasswiseReliabilityDisplay
             The drawn display.
         """
-        if not (isinstance(classes, str) and classes == DEPRECATED):
-            renamed(cls.__name__, "classes", "class_", classes)
-            class_ = classes
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
         check_whole("n_bins", n_bins)

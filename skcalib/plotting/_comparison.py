@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from skcalib.metrics import calibration_report
-from skcalib.metrics._registry import METRICS, column_name
+from skcalib.metrics._registry import METRICS
 from skcalib.metrics._scorers import sign_of
 from skcalib.plotting._style import COLOURS, hide_box, ink, new_axes
 
@@ -95,8 +95,7 @@ class CalibratorComparisonDisplay:
         display : CalibratorComparisonDisplay
             The drawn display; intervals are one standard deviation to each side.
         """
-        known = list(comparison.metrics)
-        metrics = [column_name(metric, known) for metric in metrics]
+        metrics, known = list(metrics), list(comparison.metrics)
         unknown = [metric for metric in metrics if metric not in known]
         if unknown:
             raise ValueError(f"The comparison has no {unknown}. It has {known}.")

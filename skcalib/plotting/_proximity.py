@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 
 from skcalib._validation import check_top_label, check_whole
-from skcalib._warnings import DEPRECATED, renamed
 from skcalib.metrics import proximity_calibration_error
 from skcalib.metrics._bins import check_bootstrap, mass_quantiles, sum_by_index
 from skcalib.metrics._proximity import check_proximity
@@ -99,7 +98,6 @@ class ProximityDisplay(FromEstimator):
         name: str | None = None,
         ax: Any = None,
         legend: bool = True,
-        n_bins: Any = DEPRECATED,
     ) -> Self:
         """Draw the diagram of predicted probabilities.
 
@@ -147,17 +145,11 @@ class ProximityDisplay(FromEstimator):
         legend : bool, default=True
             Whether to explain the colours.
 
-        n_bins : int, default="deprecated"
-            The former name of `n_proximity_bins`; it will be removed in skcalib 0.2.
-
         Returns
         -------
         display : ProximityDisplay
             The drawn display.
         """
-        if n_bins != DEPRECATED:
-            renamed(cls.__name__, "n_bins", "n_proximity_bins", n_bins)
-            n_proximity_bins = n_bins
         n_bins = check_whole("n_proximity_bins", n_proximity_bins)
         check_bootstrap(n_bootstrap, confidence_level)
         confidence, hit, weight = check_top_label(

@@ -256,8 +256,6 @@ def test_a_sorted_table_begins_with_the_best_of_a_metric(table):
     assert ordered.names == ["TemperatureScaling", "uncalibrated"]
     assert_allclose(ordered.std[::-1], table.std)
     assert table.sorted("accuracy").names == table.names
-    with pytest.warns(FutureWarning, match="'NLL' is now called 'nll'"):
-        assert table.sorted("NLL").names == ordered.names
     with pytest.raises(ValueError, match="metric='logloss' is not among"):
         table.sorted("logloss")
 

@@ -541,31 +541,3 @@ def test_the_isotonic_curve_takes_one_class_weights_and_two_classes():
 def test_a_curve_of_another_method_is_refused():
     with pytest.raises(ValueError, match="method='spline' is not known; use one of"):
         SmoothReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], method="spline")
-
-
-# Former names.
-
-
-@pytest.mark.parametrize(
-    ("display", "former", "now"),
-    [
-        (ClasswiseReliabilityDisplay, {"classes": [2]}, {"class_": 2}),
-        (ProximityDisplay, {"n_bins": 3}, {"n_proximity_bins": 3}),
-    ],
-)
-def test_a_former_name_still_works_and_says_so(display, former, now):
-    y, proba, _ = draw(100)
-    near = display is ProximityDisplay
-    options = {"proximity": proba[:, 0]} if near else {"n_bootstrap": 0}
-    (name,) = now
-    with pytest.warns(FutureWarning, match=f"is now called {name}"):
-        found = display.from_predictions(y, proba, **former, **options)
-    expected = display.from_predictions(y, proba, **now, **options)
-    assert_allclose(found.confidence, expected.confidence)
-    assert len(found.confidence) == (3 if near else 1)
-
-
-def test_former_names_of_metrics_still_work_and_say_so():
-    with pytest.warns(FutureWarning, match="'NLL' is now called 'nll'"):
-        display = CalibratorComparisonDisplay.from_comparison(Table(), metrics=["NLL"])
-    assert display.metrics == ["nll"]
