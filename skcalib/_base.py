@@ -236,11 +236,6 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
             bundle["text/html"] += learned_html(self)
         return bundle
 
-    @property
-    def _method_of_fit(self):
-        """The parameter `method` as it was in `fit`; older files do not tell."""
-        return vars(self).get("_method", self.method)
-
     def _record(self, result):
         """Keep what a solver reports, and warn if it did not converge."""
         self.loss_ = result.loss

@@ -134,9 +134,9 @@ def test_a_calibrator_without_a_map_predicts_the_same_or_is_refused(
         other["calibrator"]["told"] = told
         with pytest.raises(ValueError, match="would predict something else"):
             load_document(other, tmp_path)
-        # A file that does not tell, as older ones do not, is read.
         del other["calibrator"]["told"]
-        load_document(other, tmp_path)
+        with pytest.raises(ValueError, match=r"make no map \('told'\)"):
+            load_document(other, tmp_path)
 
 
 def test_names_of_columns_are_kept_without_a_map(calibration_set, tmp_path):

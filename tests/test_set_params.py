@@ -6,7 +6,6 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 
 from skcalib import (
-    IsotonicCalibration,
     OptionCalibration,
     OrderPreservingScaling,
     PlattScaling,
@@ -54,12 +53,3 @@ def test_an_option_set_after_fit_changes_no_prediction(calibrator, n_classes):
         assert_array_equal(fitted.predict(logits), labels)
         assert (fitted.has_logits, fitted.keeps_class) == (has_logits, keeps_class)
         fitted.set_params(**before)
-
-
-@pytest.mark.parametrize("method", ["one_vs_rest", "top_label"])
-def test_what_was_learned_without_the_option_is_read_as_the_parameter_says(method):
-    logits, y = make_logits(300, 3, random_state=0)
-    fitted = IsotonicCalibration(method=method).fit(logits, y)
-    proba = fitted.predict_proba(logits)
-    del fitted._method  # As files of before do not have it.
-    assert_array_equal(fitted.predict_proba(logits), proba)

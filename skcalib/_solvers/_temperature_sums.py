@@ -81,17 +81,6 @@ def _sums_of_block(
     return np.stack([*sums, *rest])
 
 
-def with_parts(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return sums with their last entry, which those of earlier files lack.
-
-    Weights that add up to less than the rows that they amount to are not whole.
-    """
-    if sums.size > ORDERS * NODES + 4:
-        return sums
-    total, squares = sums[-2:]
-    return np.append(sums, total**2 > (1 + 1e-9) * total * squares)
-
-
 def weights_of(sums: NDArray[np.float64]) -> tuple[float, float, bool]:
     """Return the sums of weights and of their squares, and whether all are whole."""
     total, squares, not_whole = sums[-3:]

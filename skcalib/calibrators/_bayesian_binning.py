@@ -147,4 +147,4 @@ class BayesianBinning(BaseCalibrator):
     def calibration_map(self) -> Any:
         """Return the averaged histograms as tables."""
         tables = make_tables(self.edges_, self.values_, "constant")
-        return curve_map(tables, top_label=self._method_of_fit == "top_label")
+        return curve_map(tables, top_label=self._method == "top_label")

@@ -137,5 +137,5 @@ class HistogramBinning(BaseCalibrator):
         """Return the histograms as tables."""
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(
-            tables, top_label=self._method_of_fit == "top_label", softmax_share=FALLBACK
+            tables, top_label=self._method == "top_label", softmax_share=FALLBACK
         )

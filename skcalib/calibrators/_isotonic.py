@@ -124,7 +124,7 @@ class IsotonicCalibration(BaseCalibrator):
 
     @property
     def keeps_class(self) -> Any:
-        return self._method_of_fit == "shared"
+        return self._method == "shared"
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the isotonic curves."""
@@ -157,12 +157,11 @@ class IsotonicCalibration(BaseCalibrator):
     def calibration_map(self) -> Any:
         """Return the curves as tables, normalised."""
         tables = make_tables(self.knots_, self.values_, "linear")
-        method = self._method_of_fit
-        front = [Scale(self._factor)] if method == "strict_temperature" else []
-        share = FALLBACK if method == "one_vs_rest" else STRICT
+        front = [Scale(self._factor)] if self._method == "strict_temperature" else []
+        share = FALLBACK if self._method == "one_vs_rest" else STRICT
         return curve_map(
             tables,
-            top_label=method == "top_label",
+            top_label=self._method == "top_label",
             front=front,
             softmax_share=share,
         )

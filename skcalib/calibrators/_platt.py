@@ -167,9 +167,7 @@ class PlattScaling(BaseCalibrator):
         """Return the logistic curves, normalised."""
         affine = Affine(self.coef_, self.intercept_)
         # The softmax of the log sigmoids is the sigmoids over their sum, never 0/0.
-        # Older files do not tell.
-        on_log_odds = getattr(self, "_on_log_odds", self.fit_on == "log_odds")
-        if on_log_odds or self.coef_.shape[0] == 2:
+        if self._on_log_odds or self.coef_.shape[0] == 2:
             odds = log_odds_after(self.unit_)
             return CalibrationMap(*odds, affine, LogSigmoid(), Softmax())
         return CalibrationMap(affine, LogSigmoid(), Softmax())

@@ -152,7 +152,7 @@ class ScalingBinning(WrappingCalibrator):
         tables = make_tables(self.edges_, self.values_, "constant")
         return curve_map(
             tables,
-            top_label=self._method_of_fit == "top_label",
+            top_label=self._method == "top_label",
             front=front,
             softmax_share=FALLBACK,
         )

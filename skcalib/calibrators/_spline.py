@@ -137,4 +137,4 @@ class SplineCalibration(BaseCalibrator):
     def calibration_map(self) -> Any:
         """Return the splines' derivatives as tables."""
         tables = make_tables(self.knots_, self.values_, "linear")
-        return curve_map(tables, top_label=self._method_of_fit == "top_label")
+        return curve_map(tables, top_label=self._method == "top_label")

@@ -17,7 +17,6 @@ from skcalib._solvers._temperature_sums import (
     sums_of_rows,
     temperature_of,
     weights_of,
-    with_parts,
 )
 from skcalib._validation import (
     came_whole,
@@ -322,9 +321,8 @@ class TemperatureScaling(BaseCalibrator):
 
     def _add(self, sums: NDArray[np.float64]) -> Self:
         """Find the temperature of all rows so far."""
-        sums = with_parts(sums)
         if hasattr(self, "sums_"):
-            sums = with_parts(self.sums_) + sums
+            sums = self.sums_ + sums
         self.sums_: NDArray[np.float64] = sums
         n_samples = effective_number(*weights_of(sums)) if sums.any() else 0.0
         self._take(temperature_of(self.sums_, n_samples, **self._options))

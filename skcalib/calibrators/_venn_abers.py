@@ -217,7 +217,7 @@ class VennAbersCalibration(BaseCalibrator):
             )
 
     def _is_pairwise(self):
-        return self._method_of_fit == "one_vs_one"
+        return self._method == "one_vs_one"
 
     def _tables(self, values):
         return make_tables(self.knots_, values, "constant")

@@ -425,8 +425,7 @@ class CalibrationAccumulator(BaseEstimator):
     @classmethod
     def _read(cls, content: Mapping[str, Any]) -> CalibrationAccumulator:
         written = {key: value for key, value in content.items() if key != "sha256"}
-        # Earlier versions wrote no checksum.
-        if "sha256" in content and digest(written) != content["sha256"]:
+        if digest(written) != content.get("sha256"):
             raise ValueError("its content is not what was written")
         names = ("n_bins", "metrics", "labels", "pos_label")
         accumulator = cls(**{name: content[name] for name in names})

@@ -130,22 +130,6 @@ def test_parts_tell_that_weights_of_a_stream_are_not_whole(calibration_set, scal
     assert merged.temperature_ == pytest.approx(whole.temperature_, rel=1e-8)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1 / 600])
-def test_a_stream_of_an_earlier_file_goes_on(calibration_set, scale):
-    X, y = calibration_set
-    weight = scale * np.random.default_rng(0).integers(1, 4, size=600)
-    whole = TemperatureScaling(prior=200).fit(X, y, weight)
-    early = TemperatureScaling(prior=200).partial_fit(X[:200], y[:200], weight[:200])
-    early.sums_ = early.sums_[:-1]
-    late = TemperatureScaling(prior=200).partial_fit(X[200:], y[200:], weight[200:])
-    for stream in (
-        deepcopy(early).partial_fit(X[200:], y[200:], weight[200:]),
-        deepcopy(early).merge(late),
-        late.merge(early),
-    ):
-        assert stream.temperature_ == pytest.approx(whole.temperature_, rel=1e-8)
-
-
 def test_integer_weights_are_repetitions(calibration_set):
     X, y = calibration_set
     times = np.random.default_rng(0).integers(1, 4, size=600)
