@@ -2,7 +2,7 @@
 
 The bare epoch is one forward pass and one backward pass to the inputs of the network
 alone, batch by batch, without a loss. Against it stand one epoch of value and gradient
-(`Objective.value_and_gradient`) and one epoch of the published stochastic descent, on
+(`Objective.evaluate`) and one epoch of the published stochastic descent, on
 full-size and on low-frequency perturbations. All take turns in one process, so that
 what else the machine does hits them alike; the figures are ratios of the least times,
 on the CPU of processor seconds. An ONNX network is compared with the bare pass of its
@@ -89,7 +89,7 @@ def compare(name, X, y, size, repeats, device):
         shape = objective.inputs.shape
         functions += [
             partial(bare_epoch, network, on_device, size),
-            partial(objective.value_and_gradient, np.zeros(shape), 0.0),
+            partial(objective.evaluate, Full(shape).at(np.zeros(shape)), 0.0),
             partial(sgd_epoch, objective, Full(shape), 2 * size),
             partial(sgd_epoch, objective, LowFrequency(shape, 8), 2 * size),
         ]

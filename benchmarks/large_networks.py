@@ -2,7 +2,7 @@
 
 Networks with the layout of ResNet-50 and ViT-B/16, random weights and 1,000 classes
 read a DataLoader of more images than fit into memory. `images` of them are one epoch of
-value and gradient (`Objective.value_and_gradient`), in single precision, with autocast
+value and gradient (`Objective.evaluate`), in single precision, with autocast
 to bfloat16, and with this and the channels last. Against it stands the bare network: a
 forward pass and a backward pass to the inputs, in the same precision and layout, on
 images in memory and without a loss. They take turns; the ratio is that of the least
@@ -26,6 +26,7 @@ from benchmarks._tables import Table
 from skcalib._networks._inputs import Inputs
 from skcalib._networks._network import open_network
 from skcalib.clamping._objective import Objective
+from skcalib.clamping._perturbation import Full
 
 SETTINGS = {
     "float32": {},
@@ -79,9 +80,10 @@ def compare(module, setting, X, loader, y, repeats, device):
     network.probe(inputs, gradient=True)
     objective = Objective(network, inputs, y)
     rows = np.arange(len(X))
+    nothing = Full(inputs.shape).at(np.zeros(inputs.shape))
     functions = [
         partial(bare_epoch, module, X, loader.batch_size, setting, device),
-        partial(objective.value_and_gradient, None, 0.0, rows),
+        partial(objective.evaluate, nothing, 0.0, rows),
     ]
     memory = [peak(function, device) for function in functions]  # which warms up
     on_cpu = device == "cpu"

@@ -29,7 +29,7 @@ from skcalib._warnings import warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._draws import Draws
 from skcalib.clamping._losses import LOSSES
-from skcalib.clamping._perturbation import Basis, Full, Perturbation
+from skcalib.clamping._perturbation import Basis, Perturbation
 from skcalib.clamping._pools import Pools
 from skcalib.exceptions import NotDifferentiableError
 
@@ -142,47 +142,35 @@ class Objective:
         total = torch.stack(list(self._epoch(forward, rows))).sum()
         return self._finite((total / self.total_weight(rows)).item(), change, rows)
 
-    def value_and_gradient(
+    def evaluate(
         self,
-        perturbation: Perturbation | ArrayLike | None,
+        perturbation: Perturbation,
         log_temperature: ArrayLike,
         rows: Rows = None,
-    ) -> tuple[float, NDArray[Any], float]:
-        """Return the weighted mean loss and its gradients: one forward-backward epoch.
+    ) -> tuple[NDArray[Any], float, NDArray[Any], float]:
+        """Return logits, mean loss and its gradients: one forward-backward epoch.
 
         Returns
         -------
+        logits : ndarray of shape (n_rows, n_classes), float32 or float64
+
         value : float
 
         grad_theta : ndarray of float64, of shape (dim,)
-            By the coordinates of the perturbation; by the entries of an array.
+            By the coordinates of the perturbation.
 
         grad_log_temperature : float
         """
-        return self.evaluate(perturbation, log_temperature, rows, keep_logits=False)[1:]
-
-    def evaluate(
-        self,
-        perturbation: Perturbation | ArrayLike | None,
-        log_temperature: ArrayLike,
-        rows: Rows = None,
-        keep_logits: bool = True,
-    ) -> tuple[Any, float, NDArray[Any], float]:
-        """Return ``(logits, value, grad_theta, grad_log_temperature)`` in one epoch."""
-        if not isinstance(perturbation, Perturbation):
-            basis = Full(self.inputs.shape)
-            theta = np.zeros(basis.dim) if perturbation is None else perturbation
-            perturbation = basis.at(np.asarray(theta))
         moved = self._moved(perturbation.change)
         log_t = self._scalar(log_temperature)
         sums = self.no_sums(moved)
         kept: list[torch.Tensor] = []
         for index, x in self.inputs.batches(rows):
-            kept += self.add(sums, x, index, moved, log_t, keep_logits)
+            kept += self.add(sums, x, index, moved, log_t)
         *by_parts, totals = (part / self.total_weight(rows) for part in sums)
         value, grad_log_temperature = totals.tolist()
         self._finite(value, perturbation.change, rows)
-        logits = torch.cat(kept).cpu().numpy() if keep_logits else None
+        logits = torch.cat(kept).cpu().numpy()
         gradient = perturbation.basis.gather([part.cpu().numpy() for part in by_parts])
         return logits, value, gradient, grad_log_temperature
 
@@ -202,7 +190,6 @@ class Objective:
         index: Index,
         change: Change,
         log_temperature: torch.Tensor,
-        keep_logits: bool = False,
         draws: Draws | None = None,
     ) -> list[torch.Tensor]:
         """Add the weighted sums of a batch to `sums`, all on the device.
@@ -213,7 +200,7 @@ class Objective:
         Returns
         -------
         logits : list of tensors
-            The logits, in parts; empty unless they are asked for.
+            The logits, in parts.
         """
         self._need_gradients()
 
@@ -231,7 +218,7 @@ class Objective:
         for logits, *found in self._parts(forward_backward, x, index):
             for total, part in zip(sums, found, strict=True):
                 total.add_(part)
-            kept += [logits] if keep_logits else []
+            kept.append(logits)
         return kept
 
     def changed(self, x: torch.Tensor, change: Change) -> Any:

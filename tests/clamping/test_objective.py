@@ -1,11 +1,15 @@
 """Losses, gradients and Jacobians of a clamped network."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.special import softmax
 
 torch = pytest.importorskip("torch")
+
+from added_delta import evaluate, value_and_gradient  # noqa: E402
 
 from skcalib._networks._inputs import Inputs  # noqa: E402
 from skcalib._networks._network import Network, open_network  # noqa: E402
@@ -68,7 +72,7 @@ def test_values_are_those_of_the_formula(loss, gamma):
     logits = objective.logits(delta)
     codes = objective._codes.numpy()
     expected = reference_loss(logits / 1.7, codes, weight, loss, gamma)
-    value, _, _ = objective.value_and_gradient(delta, np.log(1.7))
+    value, _, _ = value_and_gradient(objective, delta, np.log(1.7))
     assert value == pytest.approx(expected, rel=1e-12)
     assert objective.value(delta, np.log(1.7)) == pytest.approx(expected, rel=1e-12)
 
@@ -79,7 +83,7 @@ def test_gradients_are_those_of_finite_differences(loss, gamma, bounds):
     rng = np.random.default_rng(1)
     objective = make(loss, gamma, rng.random(11), feasible_range=bounds)
     delta, direction = 0.1 * rng.normal(size=(2, *SHAPE))
-    _, by_delta, by_log_t = objective.value_and_gradient(delta, 0.4)
+    _, by_delta, by_log_t = value_and_gradient(objective, delta, 0.4)
     assert by_delta.shape == (np.prod(SHAPE),)
     step = 1e-6
     above, below = (objective.value(delta + s * direction, 0.4) for s in (step, -step))
@@ -104,9 +108,9 @@ def test_whole_weights_are_repetitions():
     objective = make(weight=counts)
     rows = np.repeat(np.arange(11), counts)
     delta = np.full(SHAPE, 0.1)
-    plain = make().value_and_gradient(delta, 0.2, rows)
+    plain = value_and_gradient(make(), delta, 0.2, rows)
     for found, expected in zip(
-        objective.value_and_gradient(delta, 0.2), plain, strict=True
+        value_and_gradient(objective, delta, 0.2), plain, strict=True
     ):
         assert_allclose(found, expected, rtol=1e-10, atol=1e-14)
 
@@ -115,8 +119,8 @@ def test_whole_weights_are_repetitions():
 def test_the_scale_of_the_weights_means_nothing(scale):
     weight = np.random.default_rng(1).random(11)
     for found, expected in zip(
-        make(weight=scale * weight).value_and_gradient(None, 0.2),
-        make(weight=weight).value_and_gradient(None, 0.2),
+        value_and_gradient(make(weight=scale * weight), None, 0.2),
+        value_and_gradient(make(weight=weight), None, 0.2),
         strict=True,
     ):
         assert_allclose(found, expected, rtol=1e-9)
@@ -126,8 +130,8 @@ def test_the_scale_of_the_weights_means_nothing(scale):
 def test_the_batch_size_changes_nothing(batch_size):
     rows = np.array([8, 1, 5, 0, 9])
     delta = np.full(SHAPE, 0.1)
-    expected = make().evaluate(delta, 0.2, rows)
-    found = make(batch_size=batch_size).evaluate(delta, 0.2, rows)
+    expected = evaluate(make(), delta, 0.2, rows)
+    found = evaluate(make(batch_size=batch_size), delta, 0.2, rows)
     for ours, theirs in zip(found, expected, strict=True):
         assert_allclose(ours, theirs, rtol=1e-10, atol=1e-14)
     assert_allclose(found[0], make().logits(delta)[rows], rtol=1e-12)
@@ -250,19 +254,22 @@ def out_of_memory_once(module, limit):
     return forward
 
 
-@pytest.mark.parametrize("what", ["logits", "value_and_gradient", "jacobian"])
-def test_too_little_memory_halves_the_batch(what):
-    arguments = {
-        "logits": (None,),
-        "value_and_gradient": (None, 0.1),
-        "jacobian": (Full(SHAPE),),
-    }[what]
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Objective.logits,
+        partial(value_and_gradient, delta=None, log_temperature=0.1),
+        partial(Objective.jacobian, basis=Full(SHAPE)),
+    ],
+    ids=["logits", "gradient", "jacobian"],
+)
+def test_too_little_memory_halves_the_batch(ask):
     module = smooth_module()
     objective = make(module=out_of_memory_once(module, 3), batch_size=6)
     plain = make(module=lambda x: module(x.to(torch.float64)), batch_size=6)
     with pytest.warns(UserWarning, match="batch_size=3"):
-        found = getattr(objective, what)(*arguments)
-    expected = getattr(plain, what)(*arguments)
+        found = ask(objective)
+    expected = ask(plain)
     found = found if isinstance(found, tuple) else (found,)
     expected = expected if isinstance(expected, tuple) else (expected,)
     for ours, theirs in zip(found, expected, strict=True):
@@ -284,7 +291,7 @@ def test_nan_names_the_row():
     X[7] = np.nan
     objective = make(X=X)
     with pytest.raises(ValueError, match="nan for row 7"):
-        objective.value_and_gradient(None, 0.0)
+        value_and_gradient(objective, None, 0.0)
     with pytest.raises(ValueError, match="nan for row 7"):
         objective.logits(None, np.array([2, 7]))
 
@@ -296,7 +303,7 @@ def test_networks_without_gradient_say_so():
     assert objective.logits().shape == (11, 4)
     assert np.isfinite(objective.value(None, 0.0))
     for ask in (
-        lambda: objective.value_and_gradient(None, 0.0),
+        lambda: value_and_gradient(objective, None, 0.0),
         lambda: objective.jacobian(Full(SHAPE)),
     ):
         with pytest.raises(NotDifferentiableError, match="It is a forest"):
@@ -306,8 +313,9 @@ def test_networks_without_gradient_say_so():
 def test_an_epoch_waits_for_the_device_once(device_reads):
     objective = make(batch_size=2)
     device_reads.clear()
-    objective.value_and_gradient(np.zeros(SHAPE), 0.0)
-    assert sorted(device_reads) == ["cpu", "tolist"]
+    value_and_gradient(objective, np.zeros(SHAPE), 0.0)
+    # For the logits, the gradient, and loss and slope.
+    assert sorted(device_reads) == ["cpu", "cpu", "tolist"]
 
 
 def test_the_network_runs_once_a_batch_and_no_weight_gradient_is_computed():
@@ -317,7 +325,7 @@ def test_the_network_runs_once_a_batch_and_no_weight_gradient_is_computed():
     objective = make(module=module, n=11, batch_size=4)
     objective.logits(rows=[0])  # the first run looks whether it acts as in training
     calls.clear()
-    objective.value_and_gradient(None, 0.0)
+    value_and_gradient(objective, None, 0.0)
     assert len(calls) == 3
     assert all(p.grad is None for p in module.parameters())
 
@@ -329,7 +337,7 @@ def test_a_real_network_has_the_gradient_of_finite_differences(cifar):
     rng = np.random.default_rng(0)
     direction = LowFrequency(X.shape[1:], 4).expand(rng.normal(size=48))
     direction /= np.linalg.norm(direction)
-    _, by_delta, _ = objective.value_and_gradient(None, 0.0)
+    _, by_delta, _ = value_and_gradient(objective, None, 0.0)
     above, below = (objective.value(s * direction, 0.0) for s in (3e-3, -3e-3))
     assert np.vdot(by_delta, direction) == pytest.approx(
         (above - below) / 6e-3, rel=0.05
@@ -342,7 +350,7 @@ def test_a_real_network_has_the_gradient_of_finite_differences(cifar):
 def test_the_gpu_gives_the_numbers_of_the_cpu(loss, gamma):
     delta = 0.1 * np.random.default_rng(1).normal(size=SHAPE)
     module = smooth_module()
-    expected = make(loss, gamma, module=module).evaluate(delta, 0.3)
-    found = make(loss, gamma, module=module, device="cuda").evaluate(delta, 0.3)
+    expected = evaluate(make(loss, gamma, module=module), delta, 0.3)
+    found = evaluate(make(loss, gamma, module=module, device="cuda"), delta, 0.3)
     for ours, theirs in zip(found, expected, strict=True):
         assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
