@@ -6,7 +6,7 @@ from typing import Any
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._maps import CalibrationMap, Softmax, log_proba
+from skcalib._maps import Softmax, log_proba
 from skcalib.export._builder import NodeBuilder
 from skcalib.export._groups import is_grouped, of_whole, scale_by_group
 from skcalib.export._onnx_operations import clip, emit, emit_map, log_of
@@ -51,7 +51,7 @@ class Emitted:
         mapped = whole.logits or whole
         if is_grouped(calibrator):
             self._has_logits, self._last = True, Softmax()
-            mapped = CalibrationMap(*log_proba(whole, self._n_columns))
+            mapped = log_proba(whole, self._n_columns)
         self._mapped = emit_map(mapped, build, clip(build, x), self._n_columns)
         if is_grouped(calibrator):
             self._mapped = scale_by_group(calibrator, build, self._mapped)

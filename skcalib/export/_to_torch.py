@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from skcalib._maps import CalibrationMap, log_proba
+from skcalib._maps import log_proba
 from skcalib._networks._given import perturbs_inputs
 from skcalib._optional import import_optional
 from skcalib.export._clamping import clamped_module
@@ -70,6 +70,6 @@ def to_torch(calibrator: Any) -> Any:
         return operations.DenseCalibration(whole, n_features, calibrator.class_axis)
     if not is_grouped(calibrator):
         return operations.Calibration(whole, n_features)
-    front = CalibrationMap(*log_proba(whole, len(calibrator.classes_)))
+    front = log_proba(whole, len(calibrator.classes_))
     numbers = numbers_by_group(calibrator)
     return operations.GroupedCalibration(front, n_features, *numbers)

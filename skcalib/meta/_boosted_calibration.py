@@ -15,7 +15,7 @@ from skcalib._base import (
     WrappingCalibrator,
     fit_checked,
 )
-from skcalib._maps import CalibrationMap, evaluate, log_proba
+from skcalib._maps import evaluate, log_proba
 from skcalib._numerics import choose, mean_and_error, softmax_, true_log_proba
 from skcalib._sklearn_compat import Interval, fit_context
 from skcalib._validation import (
@@ -277,7 +277,7 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
     def _told(calibrator, source):
         """Return the log-probabilities that a calibrator gives."""
         front = log_proba(calibrator.calibration_map(), source.shape[1])
-        return evaluate(CalibrationMap(*front), source).astype(np.float64, copy=False)
+        return evaluate(front, source).astype(np.float64, copy=False)
 
     def _boosted(self, told, known, data, n_rounds):
         """Return the trees of each round, by column, that go on from `told`."""

@@ -76,14 +76,15 @@ class Recalibrated(WrappingCalibrator):
 
     def fit_calibration(self, data):
         """Learn the correction from what the served map says."""
-        front = CalibrationMap(*log_proba(self.served, data.n_classes))
+        front = log_proba(self.served, data.n_classes)
         told = data.mapped(lambda block: evaluate_block(front, block))
         self.correction_ = fit_checked(clone(self.correction), told)
 
     def calibration_map(self):
         """Return the served map, then that of the correction."""
         front = log_proba(self.served, self.classes_.shape[0])
-        return CalibrationMap(*front, *self.correction_.calibration_map().operations)
+        correction = self.correction_.calibration_map()
+        return CalibrationMap(*front.operations, *correction.operations)
 
 
 def notices_constant(calibrator):

@@ -281,7 +281,7 @@ class GroupCalibration(WrappingCalibrator):
         if groups is None:
             return evaluate(self.calibrator_.calibration_map(), source)
         front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
-        told = evaluate(CalibrationMap(*front), source)
+        told = evaluate(front, source)
         given = check_groups(groups, source.shape[0])
         row, factor, offset = self._scaling_of(given)
         if is_tensor(told):
@@ -392,7 +392,7 @@ class GroupCalibration(WrappingCalibrator):
     @staticmethod
     def _told(calibrator, data):
         """Return the rows with the log-probabilities of a calibrator as logits."""
-        front = CalibrationMap(*log_proba(calibrator.calibration_map(), data.n_classes))
+        front = log_proba(calibrator.calibration_map(), data.n_classes)
         return data.mapped(lambda block: evaluate_block(front, block))
 
     def _fit_groups(self, told, number, strength):

@@ -229,9 +229,7 @@ class PriorShift(WrappingCalibrator):
 
     def _count_predictions(self, data):
         """Keep the moments of the calibrated probabilities, of all and by class."""
-        front = CalibrationMap(
-            *log_proba(self.calibrator_.calibration_map(), data.n_classes)
-        )
+        front = log_proba(self.calibrator_.calibration_map(), data.n_classes)
         n_classes = data.n_classes
 
         def moments(logits, codes, weight):
@@ -278,7 +276,7 @@ class PriorShift(WrappingCalibrator):
             )
         source = check_logits(self, X, reset=False)
         front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
-        told = evaluate(CalibrationMap(*front), source)
+        told = evaluate(front, source)
         told = column_on_host(told).astype(np.float64)
         self.n_unlabelled_ = told.shape[0]
         random = check_random_state(self.random_state)
@@ -320,7 +318,8 @@ class PriorShift(WrappingCalibrator):
         front = log_proba(self.calibrator_.calibration_map(), n_classes)
         new = np.maximum(self.priors_, SMALLEST_SHARE)
         offset = np.log(new) - np.log(self.fit_priors_)
-        return CalibrationMap(*front, Affine(np.ones(n_classes), offset), Softmax())
+        moved = Affine(np.ones(n_classes), offset)
+        return CalibrationMap(*front.operations, moved, Softmax())
 
 
 def _as_shares(given, classes, name):
