@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skcalib._optional import import_optional
+from skcalib.plotting._style import new_axes
 
 # Weights around 0, gains around 1, and what is added around 0.
 COLOUR_MAPS = {"weight": "RdBu_r", "gain": "PuOr_r", "added": "RdBu_r"}
@@ -53,10 +53,9 @@ def draw_filter(ax, kernel, delta, titles):
         )
     n_rows = 2 if delta is None else 3
     if ax is None:
-        pyplot = import_optional("matplotlib.pyplot", "PerturbationDisplay")
         size = (2.2 * len(kernel) / (1 - BAR) + 0.6, 2.2 * n_rows + 0.5)
         size = size if n_axes == 2 else (6.4, 2.2 * n_rows + 0.5)
-        _, ax = pyplot.subplots(figsize=size, layout="constrained")
+        (ax,) = new_axes("PerturbationDisplay", size=size)
     ax.set_axis_off()
     if n_axes == 2:
         return ax, _draw_images(ax, kernel, delta, titles)

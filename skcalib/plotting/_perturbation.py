@@ -7,9 +7,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._optional import import_optional
 from skcalib.plotting._filter import draw_filter
-from skcalib.plotting._style import ink, titled
+from skcalib.plotting._style import hide_box, ink, new_axes, titled
 
 # Blue and red around white: told apart with every common form of colour blindness.
 COLOUR_MAP = "RdBu_r"
@@ -263,8 +262,7 @@ class PerturbationDisplay:
         limit = np.abs(self.delta).max() or 1.0
         ax.set(xlabel="feature", ylabel=UNITS, ylim=(-1.1 * limit, 1.1 * limit))
         ax.xaxis.get_major_locator().set_params(integer=True)
-        for side in ("top", "right"):
-            ax.spines[side].set_visible(False)
+        hide_box(ax)
         self.axes_ = np.array([ax])
 
     def _title(self, name, n_images):
@@ -352,10 +350,8 @@ def _split(ax, n_panels):
 
 
 def _new_axes(images, n_panels):
-    pyplot = import_optional("matplotlib.pyplot", "PerturbationDisplay")
     size = (6.4, 3.2)
     if images:
         rows, columns = _grid(n_panels)
         size = (max(4.8, 2.5 * columns / (1 - BAR)), 2.7 * rows + 0.5)
-    _, ax = pyplot.subplots(figsize=size, layout="constrained")
-    return ax
+    return new_axes("PerturbationDisplay", size=size)[0]

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from skcalib._validation import check_whole, is_dask
+from skcalib._validation import came_whole, check_whole, is_dask
 from skcalib.metrics import CalibrationAccumulator
 from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.plotting._binned_rows import (
@@ -216,7 +216,7 @@ class ReliabilityDisplay(FromEstimator):
         draws_nothing = not n_bootstrap or interval in FORMULAS
         if is_dask(y_proba) and draws_nothing and class_ is None:
             if interval in FORMULAS:
-                refuse_fractions(_are_whole(sample_weight))
+                refuse_fractions(came_whole(sample_weight))
             sums = CalibrationAccumulator(
                 n_bins=n_bins, metrics=["ece"], labels=labels, pos_label=pos_label
             ).update(y_true, y_proba, sample_weight)
@@ -476,14 +476,6 @@ class ReliabilityDisplay(FromEstimator):
             color=COLOURS["histogram"],
         )
         hide_box(ax)
-
-
-def _are_whole(sample_weight):
-    if sample_weight is None:
-        return True
-    from skcalib._blocks._dask import as_column
-
-    return bool((as_column(sample_weight, "sample_weight") % 1 == 0).all())
 
 
 def _error_name(strategy, class_):

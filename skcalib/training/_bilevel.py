@@ -10,6 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
+from skcalib._networks._torch import module_device
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._warnings import warn
@@ -26,7 +27,6 @@ from skcalib.training._network_estimator import (
     NetworkEstimator,
     check_finite,
     class_logits,
-    device_of,
     seeded,
 )
 
@@ -303,7 +303,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
                     "own. Build a new one in each call, or pass the module itself, of "
                     "which copies are trained."
                 )
-            device = device_of(module)
+            device = module_device(module)
             modules = [part.to(device) for part in (module, *others)]
             relative = torch.as_tensor(weight[used] / weight[used].mean())
             training = BilevelTraining(
@@ -398,7 +398,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         return proba / proba.sum(axis=1, keepdims=True)
 
     def _mean_proba(self, x):
-        x = x.to(device_of(self.modules_[0]))
+        x = x.to(module_device(self.modules_[0]))
         read = two_outputs if self.head_coef_ is None else class_logits
         # A copy for each: their first layer may work in place.
         total = sum(

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import Callback, EarlyStopping
 from skorch.helper import predefined_split
 
+from skcalib._networks._torch import module_device
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._warnings import warn
@@ -19,7 +20,6 @@ from skcalib.training._net import Batches, CLUENet, Rows
 from skcalib.training._network_estimator import (
     LARGEST_SEED,
     NetworkEstimator,
-    device_of,
     seed_generator,
     seeded,
 )
@@ -83,7 +83,7 @@ class BaseCLUE(NetworkEstimator):
         if self.early_stopping:
             rows, valid = self._split(rows, rng)
         net = self._build_net(module, valid)
-        with seeded(int(rng.randint(LARGEST_SEED)), device_of(module)):
+        with seeded(int(rng.randint(LARGEST_SEED)), module_device(module)):
             net.fit(rows, None)
         self.net_ = net
         self.module_ = net.module_.eval()
@@ -134,7 +134,7 @@ class BaseCLUE(NetworkEstimator):
             "iterator_valid": Batches,
             "train_split": None if valid is None else predefined_split(valid),
             "callbacks": callbacks,
-            "device": device_of(module),
+            "device": module_device(module),
             "verbose": 0,
         }
         return CLUENet(module, **{**settings, **(self.net_params or {})})
@@ -143,7 +143,7 @@ class BaseCLUE(NetworkEstimator):
         """Return what a function makes of the rows of `X`, a list of its batches."""
         check_is_fitted(self)
         x = self._as_tensor(self._check_inputs(X, reset=False), self.module_)
-        device = device_of(self.module_)
+        device = module_device(self.module_)
         with torch.no_grad(), seeded(self._predict_seed, device):
             return [function(part.to(device)) for part in x.split(self.batch_size)]
 

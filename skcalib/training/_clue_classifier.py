@@ -8,11 +8,11 @@ import torch
 from scipy.special import entr
 from sklearn.base import ClassifierMixin
 
+from skcalib._networks._torch import module_device
 from skcalib._sklearn_compat import Interval, fit_context
 from skcalib.training._clue_base import BaseCLUE
 from skcalib.training._network_estimator import (
     check_finite,
-    device_of,
     seeded,
 )
 from skcalib.training._uncertainty import two_columns, widen
@@ -276,7 +276,7 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
     def _choose_first_passes(self, x, rng):
         """Return how many passes half of the training rows need."""
         rows = torch.as_tensor(rng.permutation(x.shape[0])[:_PILOT_ROWS])
-        device = device_of(self.module_)
+        device = module_device(self.module_)
         with torch.no_grad(), seeded(self._predict_seed, device):
             mean, square = self._moments(x[rows].to(device), _FIRST_PASSES)
         needed = float(self._needed(mean, square, _FIRST_PASSES).median())

@@ -18,6 +18,7 @@ from sklearn.utils.validation import (
 from skcalib._networks._given import SharedByCopies
 from skcalib._networks._module_copy import ModuleCopier, is_exported
 from skcalib._networks._sharing import portable_scripts
+from skcalib._networks._torch import module_device
 from skcalib._networks._train_mode import refuse_train_trace
 from skcalib._onnx._outputs import warn_of_proba
 from skcalib._validation import check_two_classes, check_weight, encode_labels
@@ -115,7 +116,7 @@ class NetworkEstimator(SharedByCopies, BaseEstimator):
         """Return the shape of the results for a few rows; refuse unfit inputs."""
         with torch.no_grad():
             try:
-                results = self._run_once(module.eval(), rows.to(device_of(module)))
+                results = self._run_once(module.eval(), rows.to(module_device(module)))
             except (RuntimeError, TypeError, IndexError) as error:
                 advice = "Pass X in the shape the module was made for."
                 if not rows.is_floating_point():
@@ -197,11 +198,6 @@ def check_finite(values, name):
             f"{int(bad.argmax())} of X. Scale X as the training data were."
         )
     return values
-
-
-def device_of(module):
-    """Return where a module lies; the processor for one without parameters."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
 
 
 def class_logits(module, x):

@@ -73,15 +73,12 @@ def tensor_of(proto: Any) -> torch.Tensor:
 class Graph:
     """The nodes and constants of a model, by tensor name.
 
-    Functions of the model are written out, and outside data are read. `has_halves`
+    Outside data are read. `has_halves`
     says whether weights are kept in half precision.
     """
 
     def __init__(self, model: Any, source: ModelSource) -> None:
         onnx = import_optional("onnx", _PURPOSE)
-        if model.functions:
-            inliner = import_optional("onnx.inliner", _PURPOSE)
-            model = inliner.inline_local_functions(model)
         if source.folder is not None:
             load_outside_data(model, source.folder)
         self.opsets = {domain_name(o.domain): o.version for o in model.opset_import}
