@@ -173,20 +173,18 @@ def _refuse_texts(features: Any, name: str) -> None:
             ) from error
 
 
-def check_same_columns(
-    name: str, names: list[Any] | None, seen: list[Any] | None
-) -> None:
-    """Refuse what comes beside the rows with columns of other names than in `fit`."""
+def check_same_columns(names: list[Any] | None, seen: list[Any] | None) -> None:
+    """Refuse features of the rows with columns of other names than in `fit`."""
     if names and seen and names != seen:
         raise ValueError(
-            f"The columns of {name} are {names}, and were {seen} in fit. Pass the same "
-            "columns in the same order."
+            f"The columns of features are {names}, and were {seen} in fit. Pass the "
+            "same columns in the same order."
         )
 
 
-def check_width(name: str, array: NDArray[Any], n_columns: int | None) -> None:
-    """Refuse what comes beside the rows with other columns than `fit` saw, if any."""
+def check_width(array: NDArray[Any], n_columns: int | None) -> None:
+    """Refuse features of the rows with other columns than `fit` saw, if any."""
     if n_columns is not None and array.shape[1] != n_columns:
         raise ValueError(
-            f"{name} has {array.shape[1]} columns, but {n_columns} were seen in fit."
+            f"features has {array.shape[1]} columns, but {n_columns} were seen in fit."
         )

@@ -262,7 +262,7 @@ class DensityRatioCalibration(FeaturesCalibrator):
         """
         check_is_fitted(self)
         if features is not None:
-            check_same_columns("features", column_names(features), self._names)
+            check_same_columns(column_names(features), self._names)
         logits, features = self._split(X, features)
         if self.n_logits is not None:
             validate_data(self, X, reset=False, skip_check_array=True)
@@ -311,7 +311,7 @@ class DensityRatioCalibration(FeaturesCalibrator):
         in_fit = self._n_features is not None
         check_both_times(self, "features", features, in_fit=in_fit)
         check_consistent_length(logits, features)
-        check_width("features", features, self._n_features)
+        check_width(features, self._n_features)
 
     def _fit_neighbours(self, features):
         """Keep the different samples; return the proximity of all to the others."""

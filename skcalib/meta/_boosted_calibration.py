@@ -269,8 +269,8 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
             ensure_all_finite="allow-nan",
         )
         check_consistent_length(np.empty(n_rows), known)
-        check_width("features", known, n_columns)
-        check_same_columns("features", names, self._names)
+        check_width(known, n_columns)
+        check_same_columns(names, self._names)
         return known
 
     @staticmethod
