@@ -239,7 +239,7 @@ class TemperatureScaling(BaseCalibrator):
     @available_if(_by_log_loss)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
-        self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> Self:
         """Learn from the next rows of a stream, none of which is kept.
 
@@ -253,14 +253,14 @@ class TemperatureScaling(BaseCalibrator):
         y : array-like of shape (n_samples,) or (n_samples, n_classes)
             True classes, or shares of all classes.
 
+        classes : array-like of shape (n_classes,), default=None
+            Label of each column, in the first call, where the first rows do not tell
+            it; the parameter `classes` of the calibrator does as well.
+
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights, compared with those of all other rows. All may be 0,
             if the classes are known: nothing is added then, and the temperature is 1
             while there is nothing else.
-
-        classes : array-like of shape (n_classes,), default=None
-            Label of each column, in the first call, where the first rows do not tell
-            it; the parameter `classes` of the calibrator does as well.
 
         Returns
         -------

@@ -415,7 +415,7 @@ def test_weights_of_chunks_count_as_those_in_memory(calibration_set, scale):
         assert found.temperature_ == pytest.approx(expected.temperature_, rel=1e-8)
         if scale < 2.0**50:
             stream = TemperatureScaling(prior=200)
-            stream.partial_fit(X, labels, da.from_array(those))
+            stream.partial_fit(X, labels, sample_weight=da.from_array(those))
             assert stream.temperature_ == pytest.approx(found.temperature_, rel=1e-6)
 
 

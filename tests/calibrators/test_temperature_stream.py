@@ -19,7 +19,7 @@ def learned_by_parts(calibrator, X, y, sizes, weight=None, **options):
     for size in sizes:
         rows = slice(start, start + size)
         own = None if weight is None else weight[rows]
-        calibrator.partial_fit(X[rows], y[rows], own, **options)
+        calibrator.partial_fit(X[rows], y[rows], sample_weight=own, **options)
         start += size
     assert start == len(y)
     return calibrator
@@ -123,9 +123,13 @@ def test_parts_tell_that_weights_of_a_stream_are_not_whole(calibration_set, scal
     learned_by_parts(parts, X, y, [100, 200, 300], weight)
     assert parts.temperature_ == pytest.approx(whole.temperature_, rel=1e-8)
     second = TemperatureScaling(prior=200)
-    second.partial_fit(X[100:300], y[100:300], weight[100:300])
-    first = TemperatureScaling(prior=200).partial_fit(X[:100], y[:100], weight[:100])
-    rest = TemperatureScaling(prior=200).partial_fit(X[300:], y[300:], weight[300:])
+    second.partial_fit(X[100:300], y[100:300], sample_weight=weight[100:300])
+    first, rest = (
+        TemperatureScaling(prior=200).partial_fit(
+            X[rows], y[rows], sample_weight=weight[rows]
+        )
+        for rows in (slice(100), slice(300, None))
+    )
     merged = second.merge(first).merge(rest)
     assert merged.temperature_ == pytest.approx(whole.temperature_, rel=1e-8)
 
@@ -193,24 +197,25 @@ def test_a_part_that_is_refused_changes_nothing(calibration_set, part, message):
 def test_weights_that_do_not_add_up_are_refused(calibration_set, weight):
     X, y = calibration_set
     with pytest.raises(ValueError, match="Multiply the weights of all parts"):
-        TemperatureScaling().partial_fit(X, y, np.full(600, weight))
+        TemperatureScaling().partial_fit(X, y, sample_weight=np.full(600, weight))
 
 
 def test_rows_that_all_weigh_nothing_add_nothing(calibration_set):
     X, y = calibration_set
     expected = TemperatureScaling().partial_fit(X, y)
-    ts = TemperatureScaling().partial_fit(X, y).partial_fit(3 * X, y, np.zeros(600))
+    ts = TemperatureScaling().partial_fit(X, y)
+    ts.partial_fit(3 * X, y, sample_weight=np.zeros(600))
     assert ts.temperature_ == expected.temperature_
     assert_array_equal(ts.sums_, expected.sums_)
-    first = TemperatureScaling().partial_fit(X[:5], y[:5], [0] * 5, classes=range(4))
+    first = TemperatureScaling().partial_fit(X[:5], y[:5], range(4), [0] * 5)
     assert first.temperature_ == 1
     assert first.merge(ts).temperature_ == expected.temperature_
     with pytest.raises(ValueError, match=r"non-zero number|is zero everywhere"):
-        TemperatureScaling().partial_fit(X, y, np.zeros(600))
+        TemperatureScaling().partial_fit(X, y, sample_weight=np.zeros(600))
     with pytest.raises(ValueError, match="shape == "):
-        ts.partial_fit(X, y, np.zeros(5))
+        ts.partial_fit(X, y, sample_weight=np.zeros(5))
     with pytest.raises(ValueError, match="does not name"):
-        ts.partial_fit(X[:1], [7], [0.0])
+        ts.partial_fit(X[:1], [7], sample_weight=[0.0])
 
 
 def test_fit_begins_anew_and_so_do_parts_after_it(calibration_set):
@@ -305,8 +310,9 @@ def test_dask_chunks_and_tensors_are_parts_too(calibration_set, dask_in_this_pro
     weight = np.random.default_rng(0).uniform(0, 0.1, size=600)
     expected = learned_by_parts(TemperatureScaling(), X, y, [300, 300], weight)
     lazy = [da.from_array(part[:300], chunks=len(X) // 6) for part in (X, y, weight)]
-    ts = TemperatureScaling().partial_fit(*lazy)
-    ts.partial_fit(torch.from_numpy(X[300:]), torch.from_numpy(y[300:]), weight[300:])
+    ts = TemperatureScaling().partial_fit(*lazy[:2], sample_weight=lazy[2])
+    tensors = torch.from_numpy(X[300:]), torch.from_numpy(y[300:])
+    ts.partial_fit(*tensors, sample_weight=weight[300:])
     assert ts.temperature_ == pytest.approx(expected.temperature_, rel=1e-10)
     with pytest.raises(ValueError, match="Multiply the weights of all parts"):
-        ts.partial_fit(lazy[0], lazy[1], 1e-40 * lazy[2])
+        ts.partial_fit(*lazy[:2], sample_weight=1e-40 * lazy[2])
