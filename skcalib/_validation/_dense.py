@@ -134,6 +134,8 @@ def spread_weight(sample_weight: Any, y: Any, ignore_index: Any) -> Any:
 
 def _counts(labels: NDArray[Any], ignore_index: Any) -> NDArray[np.bool_]:
     """Return which labels are not the ignored one, which may be NaN."""
+    if isinstance(ignore_index, bool):
+        raise TypeError(f"ignore_index={ignore_index!r} is not a label; name a number.")
     is_nan = ignore_index != ignore_index
     kind = labels.dtype.kind
     alien = isinstance(ignore_index, Real) != (kind in "biuf")

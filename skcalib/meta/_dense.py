@@ -1,5 +1,6 @@
 """Pixels and tokens: a calibrator of the rows of an array of any shape."""
 
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -88,8 +89,8 @@ class DenseCalibration(WrappingCalibrator):
 
     _parameter_constraints: dict = {
         "calibrator": [BaseCalibrator, None],
-        "class_axis": [int],
-        "ignore_index": [int, float, None],
+        "class_axis": [Integral],
+        "ignore_index": [Real, None],
         "classes": ["array-like", None],
     }
 

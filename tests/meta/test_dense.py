@@ -325,6 +325,19 @@ def test_a_label_that_cannot_occur_is_not_ignored_in_silence(y, ignore_index):
         as_rows(logits, y.reshape(3, 2, 2), ignore_index=ignore_index)
 
 
+def test_numbers_of_numpy_are_options_and_truth_values_are_not():
+    logits = np.random.default_rng(0).normal(size=(12, 3, 4))
+    y = np.arange(48).reshape(12, 4) % 3
+    y[0] = 255
+    plain = DenseCalibration(class_axis=1, ignore_index=255).fit(logits, y)
+    numbers = {"class_axis": np.int64(1), "ignore_index": np.uint8(255)}
+    found = DenseCalibration(**numbers).fit(logits, y)
+    assert found.calibrator_.temperature_ == plain.calibrator_.temperature_
+    for name in numbers:
+        with pytest.raises(TypeError, match=f"{name}=True is not a"):
+            DenseCalibration(**{name: True}).fit(logits, y)
+
+
 def test_places_of_nan_are_left_out():
     rng = np.random.default_rng(0)
     logits, y = rng.normal(size=(30, 2, 4)), rng.integers(0, 2, (30, 4)).astype(float)
