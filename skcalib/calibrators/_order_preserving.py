@@ -200,28 +200,7 @@ class OrderPreservingScaling(WrappingCalibrator):
         near = getattr(self._near, "temperature_", None)
         found = fit_temperature(data, prior=self.prior, near=near)
         self.temperature_ = float(found.x[0])
-        self._fit_ranked(RankedRows.of_data(data, self.temperature_), self._near)
-
-    def _fit_ranked(self, rows, near=None):
-        """Fit both functions to log-probabilities after the temperature."""
-        tol = self.tol
-        if near is None:
-            knots = choose_knots(rows, self.n_knots)
-        else:
-            knots = Knots(near.entropy_knots_, near.log_proba_knots_)
-            near, tol = np.concatenate([near.scales_, near.slopes_]), max(tol, ROUGH)
-        result = fit_order_preserving(
-            rows,
-            knots,
-            smoothness=self.smoothness,
-            prior=prior_strength(self.prior, rows),
-            tol=tol,
-            max_iter=self.max_iter,
-            near=near,
-        )
-        self._record(result)
-        self.entropy_knots_, self.log_proba_knots_ = knots.scale, knots.curve
-        self.scales_, self.slopes_ = np.split(result.x, [knots.scale.shape[0]])
+        fit_ranked(self, RankedRows.of_data(data, self.temperature_), self._near)
 
     def calibration_map(self) -> Any:
         """Return the increasing curve of the log-probabilities."""
@@ -239,3 +218,25 @@ class OrderPreservingScaling(WrappingCalibrator):
         return CalibrationMap(
             *front, *divisions(self.temperature_), LogSoftmax(), summed, Softmax()
         )
+
+
+def fit_ranked(scaling, rows, near=None):
+    """Fit both functions of a scaling to log-probabilities after its temperature."""
+    tol = scaling.tol
+    if near is None:
+        knots = choose_knots(rows, scaling.n_knots)
+    else:
+        knots = Knots(near.entropy_knots_, near.log_proba_knots_)
+        near, tol = np.concatenate([near.scales_, near.slopes_]), max(tol, ROUGH)
+    result = fit_order_preserving(
+        rows,
+        knots,
+        smoothness=scaling.smoothness,
+        prior=prior_strength(scaling.prior, rows),
+        tol=tol,
+        max_iter=scaling.max_iter,
+        near=near,
+    )
+    scaling._record(result)
+    scaling.entropy_knots_, scaling.log_proba_knots_ = knots.scale, knots.curve
+    scaling.scales_, scaling.slopes_ = np.split(result.x, [knots.scale.shape[0]])

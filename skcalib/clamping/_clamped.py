@@ -333,7 +333,7 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
         rows = as_rows(self, X)
         self._check_features(X, rows, reset=True)
         inputs = Inputs(rows, network, self.batch_size)
-        self.input_names_, self._input_types = inputs.names, inputs.types
+        self.input_names_, self.input_types_ = inputs.names, inputs.types
         y = inputs.labels() if y is None else y
         if y is None:
             raise ValueError(

@@ -236,6 +236,10 @@ class NeuralClamping(ClampedClassifier):
     input_names_ : list of str or None
         Names of the network's inputs, None of a single one.
 
+    input_types_ : list of tuple (str, tuple of int)
+        Data type and shape of a row of each input; empty if it is a single one that is
+        perturbed itself.
+
     n_features_in_ : int
         Number of features, where an input is one row of them.
 

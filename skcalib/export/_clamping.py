@@ -67,7 +67,7 @@ def calibrate_with_clamping(
     network = _network_to_write(model, output, clamping)
     exported = network.kind == "module"
     # A torch module changed inside, or at one input of several, is written with that.
-    inside = exported and bool(clamping._input_types)
+    inside = exported and bool(clamping.input_types_)
     written = _export(network, clamping, inside) if exported else network.model
     source = open_source(written)
     place = None if exported else network.output

@@ -211,7 +211,7 @@ def export_clamped(module: nn.Module, output: str | int | None, clamping: Any) -
     clamped = clamped_module(network, output, clamping)
     example = {}
     for name, (kind, shape) in zip(
-        clamping.input_names_ or ["input"], clamping._input_types, strict=True
+        clamping.input_names_ or ["input"], clamping.input_types_, strict=True
     ):
         dtype = getattr(torch, kind)
         # Tokens that are there, and masks that hide nothing.

@@ -292,17 +292,13 @@ class CalibrationAccumulator(BaseEstimator):
         --------
         skcalib.plotting.ReliabilityDisplay.from_accumulator : Draws them.
         """
-        stats = self._bins(check_strategy(strategy))
+        stats = bins_of(self, check_strategy(strategy))
         filled = stats.weight > 0
         return {
             "confidence": np.where(filled, stats.mean_confidence, np.nan),
             "accuracy": np.where(filled, stats.accuracy, np.nan),
             "share": stats.share,
         }
-
-    def _bins(self, strategy: str) -> BinStats:
-        rows = cells_as_rows(self._checked_sums().cells, self._settings()[0])
-        return rows.bins if strategy == "uniform" else rows.mass_bins
 
     def reset(self) -> CalibrationAccumulator:
         """Forget all rows, and what they have told of the classes.
@@ -474,6 +470,13 @@ class CalibrationAccumulator(BaseEstimator):
                 "call update first."
             )
         return self._sums
+
+
+def bins_of(accumulator: CalibrationAccumulator, strategy: str) -> BinStats:
+    """Return the bins of all rows of an accumulator so far."""
+    n_bins, _ = accumulator._settings()
+    rows = cells_as_rows(accumulator._checked_sums().cells, n_bins)
+    return rows.bins if strategy == "uniform" else rows.mass_bins
 
 
 def _on_the_host(values: Any) -> Any:

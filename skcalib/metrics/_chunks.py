@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 if TYPE_CHECKING:
     from skcalib.metrics._accumulator import CalibrationAccumulator
+    from skcalib.metrics._bins import BinStats
 
 
 def accumulate(
@@ -28,3 +29,10 @@ def accumulate(
         n_bins=n_bins, metrics=[name], labels=labels, pos_label=pos_label
     )
     return accumulator.update(y_true, y_proba, sample_weight)
+
+
+def bins_of_chunks(y_true: Any, y_proba: Any, **options: Any) -> BinStats:
+    """Return the bins of equal width of the predicted class."""
+    from skcalib.metrics._accumulator import bins_of
+
+    return bins_of(accumulate("ece", y_true, y_proba, **options), "uniform")

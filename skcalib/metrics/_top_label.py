@@ -14,7 +14,7 @@ from skcalib.metrics._bins import (
     top_label_stats,
     whole_run_stats,
 )
-from skcalib.metrics._chunks import accumulate
+from skcalib.metrics._chunks import bins_of_chunks
 
 
 def expected_calibration_error(
@@ -380,15 +380,14 @@ def checked_stats(
     """Return the sums over the bins of the predicted class, after a look at it all."""
     n_bins = check_whole("n_bins", n_bins)
     if is_dask(y_proba) and strategy == "uniform":
-        return accumulate(
-            "ece",
+        return bins_of_chunks(
             y_true,
             y_proba,
             n_bins=n_bins,
             labels=labels,
             sample_weight=sample_weight,
             pos_label=pos_label,
-        )._bins(strategy)
+        )
     rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     return top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
 

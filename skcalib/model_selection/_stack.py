@@ -36,6 +36,7 @@ from skcalib._solvers._order_preserving import Knots, RankedRows, log_proba_of_o
 from skcalib._solvers._ranks import Ranks
 from skcalib._warnings import quiet
 from skcalib.calibrators import OrderPreservingScaling
+from skcalib.calibrators._order_preserving import fit_ranked
 
 # Samples that each part of a mixture is thought to have been right for beforehand. For
 # the first candidate, the simplest, it is so many over the number of samples a class.
@@ -389,7 +390,7 @@ class HeldOut:
         # A rough fit will do: the mixture is nearly calibrated.
         last = OrderPreservingScaling(tol=ROUGH)
         last.scaling_, last.temperature_ = None, 1.0
-        last._fit_ranked(self._rows(mixture, rows), near)
+        fit_ranked(last, self._rows(mixture, rows), near)
         return last
 
     def _rows(self, mixture, rows):

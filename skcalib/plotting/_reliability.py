@@ -8,6 +8,7 @@ import numpy as np
 
 from skcalib._validation import came_whole, check_whole, is_dask
 from skcalib.metrics import CalibrationAccumulator
+from skcalib.metrics._accumulator import bins_of
 from skcalib.metrics._bins import check_bootstrap, check_strategy
 from skcalib.plotting._binned_rows import (
     FORMULAS,
@@ -223,7 +224,7 @@ class ReliabilityDisplay(FromEstimator):
             display = cls._of_sums(sums, strategy, name)
             display.interval = interval
             if interval in FORMULAS:
-                stats = sums._bins(strategy)
+                stats = bins_of(sums, strategy)
                 display.band = band_by_formula(stats, interval, confidence_level)
             return display.plot(ax=ax, legend=legend)
         confidence, hit, weight = rows_of(

@@ -23,7 +23,7 @@ def clamp():
         estimator.delta_ = np.asarray(delta, dtype=np.float32)
         estimator.filter_ = None if kernel is None else np.float32(kernel)
         estimator.temperature_ = temperature
-        estimator.input_names_, estimator._input_types = None, []
+        estimator.input_names_, estimator.input_types_ = None, []
         estimator.classes_ = np.arange(n_classes)
         estimator.output_calibrator_ = output_calibrator
         estimator.penalty_ = 1e-3
