@@ -11,8 +11,8 @@ from sklearn.base import clone
 
 from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
-from skcalib._sklearn_compat import name_classes, safe_indexing
-from skcalib._validation import lone_class, make_splits
+from skcalib._sklearn_compat import safe_indexing
+from skcalib._validation import lone_class, make_splits, name_classes
 from skcalib._warnings import quiet
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 

@@ -26,6 +26,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._files import check_target, digest, text_file, write_together
 from skcalib._maps import CalibrationMap, Operation
 from skcalib._numerics import some_logits
+from skcalib._sklearn_compat import points_of
 from skcalib.calibrators._densities import BinShift, Density, DensityRatio
 from skcalib.extending import ENTRY_POINTS, installed
 from skcalib.meta import (
@@ -326,7 +327,7 @@ def _(value: CalibrationMap) -> Any:
 
 @_written.register
 def _(value: NearestNeighbors) -> Any:
-    points = _written(value._fit_X)
+    points = _written(points_of(value))
     return {"neighbors": {"n_neighbors": value.n_neighbors, "points": points}}
 
 

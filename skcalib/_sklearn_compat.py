@@ -4,6 +4,7 @@ from typing import Any
 
 from sklearn.base import _fit_context
 from sklearn.metrics._scorer import _Scorer
+from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import _safe_indexing
 from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 from sklearn.utils._param_validation import (
@@ -21,7 +22,18 @@ fit_context = _fit_context
 check_method_params = _check_method_params
 check_sample_weight = _check_sample_weight
 safe_indexing = _safe_indexing
-Scorer = _Scorer
+
+
+class Scorer(_Scorer):
+    """A scorer that tells its metric, and the sign that this is given."""
+
+    @property
+    def metric(self) -> Any:
+        return self._score_func
+
+    @property
+    def sign(self) -> Any:
+        return self._sign
 
 
 def like_frame(values, frame):
@@ -42,15 +54,9 @@ def output_container(estimator: Any) -> str:
     return str(_get_output_config("transform", estimator)["dense"])
 
 
-def name_classes(calibrator: Any, classes: Any) -> Any:
-    """Set the classes of a calibrator, or of what a search of scikit-learn fits."""
-    params = calibrator.get_params()
-    names = ["classes"] if "classes" in params else []
-    names = names or [name for name in params if name.endswith("__classes")]
-    # The outermost: of calibrators in calibrators, it tells the inner ones.
-    depth = min((name.count("__") for name in names), default=0)
-    outermost = [name for name in names if name.count("__") == depth]
-    return calibrator.set_params(**dict.fromkeys(outermost, classes))
+def points_of(neighbors: NearestNeighbors) -> Any:
+    """Return the points among which a fitted search looks for neighbors."""
+    return neighbors._fit_X
 
 
 def n_threads() -> int:
@@ -74,8 +80,8 @@ __all__ = [
     "fit_context",
     "like_frame",
     "n_threads",
-    "name_classes",
     "output_container",
+    "points_of",
     "safe_indexing",
     "validate_params",
 ]

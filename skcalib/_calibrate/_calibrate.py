@@ -21,7 +21,7 @@ from skcalib._judging import HeldOut, cross_fit, uncalibrated
 from skcalib._networks._given import Given, perturbs_inputs
 from skcalib._networks._named import split_labels
 from skcalib._progress import Progress
-from skcalib._sklearn_compat import name_classes, safe_indexing
+from skcalib._sklearn_compat import safe_indexing
 from skcalib._validation import (
     check_calibration_set,
     classes_of_model,
@@ -29,6 +29,7 @@ from skcalib._validation import (
     column_on_host,
     encode_labels,
     logits_from_proba,
+    name_classes,
     one_column,
     refuse_dask,
 )

@@ -49,6 +49,7 @@ from skcalib._validation._logits import (
 from skcalib._validation._model_classes import (
     classes_of_model,
     in_order_of,
+    name_classes,
     refuse_order_unlike_model,
 )
 from skcalib._validation._multi_label import (
@@ -149,6 +150,7 @@ __all__ = [
     "lone_class",
     "make_splits",
     "mean_share",
+    "name_classes",
     "names_twice",
     "number_equal_rows",
     "one_column",

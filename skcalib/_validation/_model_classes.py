@@ -44,3 +44,14 @@ def refuse_order_unlike_model(
             f"and the calibrator was fitted for {preview(classes)}, in this order. Fit "
             "it with classes=[...] in the order of the model."
         )
+
+
+def name_classes(calibrator: Any, classes: Any) -> Any:
+    """Set the classes of a calibrator, or of what a search of scikit-learn fits."""
+    params = calibrator.get_params()
+    names = ["classes"] if "classes" in params else []
+    names = names or [name for name in params if name.endswith("__classes")]
+    # The outermost: of calibrators in calibrators, it tells the inner ones.
+    depth = min((name.count("__") for name in names), default=0)
+    outermost = [name for name in names if name.count("__") == depth]
+    return calibrator.set_params(**dict.fromkeys(outermost, classes))

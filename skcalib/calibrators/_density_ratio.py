@@ -15,7 +15,7 @@ from sklearn.utils.validation import (
 
 from skcalib._base import FeaturesCalibrator
 from skcalib._numerics import log_softmax_, split_top
-from skcalib._sklearn_compat import Interval, StrOptions, fit_context
+from skcalib._sklearn_compat import Interval, StrOptions, fit_context, points_of
 from skcalib._validation import (
     check_both_times,
     check_calibration_set,
@@ -285,7 +285,7 @@ class DensityRatioCalibration(FeaturesCalibrator):
         """Return features that `predict_proba` takes beside some rows."""
         if self._n_features is None or self.n_logits is not None:
             return {}
-        placed = np.resize(self.neighbors_._fit_X, (n_rows, self._n_features))
+        placed = np.resize(points_of(self.neighbors_), (n_rows, self._n_features))
         return {"features": np.ldexp(placed, self._exponent) + self._origin}
 
     def _split(self, X, features):

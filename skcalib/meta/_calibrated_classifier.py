@@ -30,7 +30,6 @@ from skcalib._sklearn_compat import (
     check_method_params,
     check_sample_weight,
     fit_context,
-    name_classes,
 )
 from skcalib._validation import (
     check_all_known,
@@ -40,6 +39,7 @@ from skcalib._validation import (
     column_on_host,
     given_back,
     label_names,
+    name_classes,
     one_column,
     refuse_needed_groups,
 )

@@ -38,19 +38,19 @@ class CalibrationScorer(Scorer):
         # of the plain name may hold the `pos_label` of another metric.
         y_proba = method_caller(estimator, ("predict_proba",), X)
         if self._multilabel:
-            values = per_label(self._score_func, y_true, y_proba, **kwargs)
-            return float(self._sign * values.mean())
+            values = per_label(self.metric, y_true, y_proba, **kwargs)
+            return float(self.sign * values.mean())
         if hasattr(estimator, "class_axis") and np.ndim(y_true) > 1:
             layout = {n: getattr(estimator, n) for n in ("class_axis", "ignore_index")}
             y_proba, y_true = as_rows(y_proba, y_true, **layout)
         if y_proba.ndim == 1:
             y_proba = np.column_stack([1 - y_proba, y_proba])
         kwargs = {"labels": estimator.classes_, **kwargs}
-        return float(self._sign * self._score_func(y_true, y_proba, **kwargs))
+        return float(self.sign * self.metric(y_true, y_proba, **kwargs))
 
     def __repr__(self) -> str:
-        name = getattr(self._score_func, "__name__", self._score_func)
-        sign = "" if self._sign < 0 else ", sign=1"
+        name = getattr(self.metric, "__name__", self.metric)
+        sign = "" if self.sign < 0 else ", sign=1"
         multilabel = ", multilabel=True" if self._multilabel else ""
         return f"CalibrationScorer({name}{sign}{multilabel})"
 
@@ -164,7 +164,7 @@ def _multilabel_scorer(scoring: Any) -> CalibrationScorer:
             f"are {[*_OF_LABELS]} and skcalib's own names."
         )
     plain = _SCORERS[scoring]
-    return CalibrationScorer(plain._score_func, plain._sign, multilabel=True)
+    return CalibrationScorer(plain.metric, plain.sign, multilabel=True)
 
 
 def get_scorer_names() -> list[str]:

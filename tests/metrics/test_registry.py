@@ -45,8 +45,8 @@ def test_a_scorer_has_the_name_of_its_function_and_a_sign():
     for metric in METRICS.values():
         if metric.function is not None:
             scorer = m.get_scorer(f"neg_{metric.function.__name__}")
-            assert scorer._score_func is metric.function
-            assert scorer._sign == -1
+            assert scorer.metric is metric.function
+            assert scorer.sign == -1
 
 
 @pytest.mark.parametrize("name", dict.fromkeys([*COMPARED_METRICS, *TEST_METRICS]))
