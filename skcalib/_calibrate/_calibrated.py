@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from skcalib._judging import HeldOut, describe
-from skcalib._onnx._files import is_onnx_model, open_source
+from skcalib._onnx._files import is_onnx_model, open_model
 from skcalib._saving import save
 from skcalib._tables import aligned, html_table
 from skcalib.calibrators import ProbabilityFloor
@@ -158,7 +158,7 @@ class Calibrated:
         if self._sample is not None:
             expected = np.asarray(self.predict_proba(self._sample))
             advice = "" if self._network is not None else _OTHER_SCORES
-            check_alike(written, open_source(model), self._sample, expected, advice)
+            check_alike(written, open_model(model), self._sample, expected, advice)
 
     @property
     def _title(self) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from skcalib._networks._given import Given
-from skcalib._onnx._files import open_source
+from skcalib._onnx._files import open_model
 from skcalib._onnx._readout import Readout
 from skcalib._onnx._recent import Recent
 from skcalib._onnx._session import OnnxNetwork
@@ -37,7 +37,7 @@ def convert(given: Given, site: str | None, device: Any) -> tuple[Any, str | Non
             return None, str(error)
         return module.to(device).eval(), None
 
-    key = (os.getpid(), open_source(given.model), given.output, site, str(device))
+    key = (os.getpid(), open_model(given.model), given.output, site, str(device))
     found: tuple[Any, str | None] = _converted.get(key, open_anew)
     return found
 

@@ -43,12 +43,12 @@ class ModelSource:
 
 
 def is_onnx_model(model: Any) -> bool:
-    """Whether `model` is what `open_source` takes, as opposed to a live network."""
+    """Whether `model` is what `open_model` takes, as opposed to a live network."""
     kinds = (str, os.PathLike, bytes, bytearray, memoryview)
     return isinstance(model, kinds) or hasattr(model, "SerializeToString")
 
 
-def open_source(model: Any) -> ModelSource:
+def open_model(model: Any) -> ModelSource:
     """Name the source of `model`: a path, bytes, or an `onnx.ModelProto`."""
     if isinstance(model, bytes | bytearray | memoryview):
         return ModelSource(data=bytes(model))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._onnx._files import ModelSource, open_source
+from skcalib._onnx._files import ModelSource, open_model
 from skcalib._onnx._inputs import InputSpec, batches, probe_lengths, probes
 from skcalib._onnx._readout import (
     Readout,
@@ -140,7 +140,7 @@ def open_onnx(
     model: Any, output: str | None = None, providers: list[Any] | None = None
 ) -> OnnxNetwork:
     """Open a session on a path, bytes or `onnx.ModelProto`, or find the open one."""
-    source = open_source(model)
+    source = open_model(model)
     threads = n_threads()
     chosen = repr(providers)
     key = (os.getpid(), source, output, chosen, threads)

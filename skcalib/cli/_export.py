@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline
 
 from skcalib._blocks import is_stored
 from skcalib._networks._given import perturbs_inputs
-from skcalib._onnx._files import open_source
+from skcalib._onnx._files import open_model
 from skcalib._onnx._inputs import batches
 from skcalib._onnx._readout import Meaning
 from skcalib._onnx._session import open_session
@@ -169,7 +169,7 @@ def _compare(
     seen: NDArray[Any] | None,
 ) -> Served:
     """Run the model on all inputs, before it is saved; `calibrator` sees `seen`."""
-    source = None if original is None else open_source(original)
+    source = None if original is None else open_model(original)
     session = open_session(written, source)
     served = replace(served, inputs=[spec.name for spec in session.inputs])
     if inputs is None:

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.pipeline import Pipeline
 
 from skcalib._networks._given import perturbs_inputs
-from skcalib._onnx._files import inline_outside_data, open_source
+from skcalib._onnx._files import inline_outside_data, open_model
 from skcalib._onnx._readout import read_classifier
 from skcalib._onnx._session import open_onnx
 from skcalib.export._clamping import calibrate_with_clamping
@@ -141,7 +141,7 @@ def calibrate_onnx_model(
     calibrator, frozen = _split_pipeline(calibrator)
     if output is None and frozen is not None:
         output = frozen.output
-    source = open_source(model)
+    source = open_model(model)
     if class_axis is not None and output is None:
         output = find_dense_output(source)
     network = open_onnx(model, output)

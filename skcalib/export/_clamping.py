@@ -14,7 +14,7 @@ from skcalib._networks._given import Given
 from skcalib._networks._named import NamedRows
 from skcalib._onnx._files import (
     inline_outside_data,
-    open_source,
+    open_model,
 )
 from skcalib._onnx._inputs import InputSpec, batches, probe_inputs
 from skcalib._onnx._readout import Readout, read_classifier
@@ -69,7 +69,7 @@ def calibrate_with_clamping(
     # A torch module changed inside, or at one input of several, is written with that.
     inside = exported and bool(clamping.input_types_)
     written = _export(network, clamping, inside) if exported else network.model
-    source = open_source(written)
+    source = open_model(written)
     place = None if exported else network.output
     runtime = open_onnx(written, place)
     # With the scores of a linear classifier written out.

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from skcalib._onnx._files import open_source, parse_model
+from skcalib._onnx._files import open_model, parse_model
 from skcalib._onnx._readout import find_readout
 from skcalib.exceptions import ModelFormatError
 from skcalib.frozen import OnnxLogits
@@ -96,7 +96,7 @@ def test_the_order_of_the_nodes_and_names_from_outside_do_not_matter():
     late = [node("Softmax", "e"), node("Exp", "x", "e")]
     inner = branches([node("Identity", "e", "q")])
     for written in (model(*late), model(inner, late[1], constants=[CONDITION])):
-        assert parse_model(open_source(written)) == written
+        assert parse_model(open_model(written)) == written
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_twenty_thousand_nodes_are_walked_in_time_that_grows_with_their_number()
     def seconds(n_nodes):
         chain = [node("Identity", [f"t{i}"], [f"t{i + 1}"]) for i in range(n_nodes)]
         first, last = node("Exp", "x", ["t0"]), node("Softmax", [f"t{n_nodes}"])
-        source = open_source(model(last, *chain[::-1], first))
+        source = open_model(model(last, *chain[::-1], first))
         start = time.process_time()
         assert find_readout(parse_model(source)).tensor == f"t{n_nodes}"
         return time.process_time() - start
@@ -122,7 +122,7 @@ def test_thousands_of_branches_are_checked_in_time_that_grows_with_their_number(
             node("If", ["c"], [f"t{i}"], then_branch=body, else_branch=body)
             for i in range(n_nodes)
         ]
-        source = open_source(
+        source = open_model(
             model(*choices, node("Softmax", "x"), constants=[CONDITION])
         )
         start = time.process_time()

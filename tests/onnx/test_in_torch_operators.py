@@ -10,7 +10,7 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 
-from skcalib._onnx._files import open_source, parse_model  # noqa: E402
+from skcalib._onnx._files import open_model, parse_model  # noqa: E402
 from skcalib._onnx._in_torch import differentiable_network  # noqa: E402, F401
 from skcalib._onnx._in_torch._nodes import Graph  # noqa: E402
 from skcalib._onnx._in_torch._plan import Compiler, run_steps  # noqa: E402
@@ -67,7 +67,7 @@ def single_node(c):
 
 def in_torch(model, dtype=torch.float32):
     """The model as a function of a tensor."""
-    source = open_source(model)
+    source = open_model(model)
     graph = Graph(parse_model(source), source)
     target = model.graph.output[0].name
     plan = Compiler(graph, ["x"]).plan(target)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from skcalib._onnx._files import open_source, parse_model
+from skcalib._onnx._files import open_model, parse_model
 from skcalib.exceptions import ModelFormatError
 from skcalib.frozen import OnnxLogits
 
@@ -76,7 +76,7 @@ def test_a_graph_in_training_mode_is_refused(form):
 
 @pytest.mark.parametrize("form", IN_INFERENCE)
 def test_a_graph_in_eval_mode_is_read(form):
-    parse_model(open_source(model(*IN_INFERENCE[form])))
+    parse_model(open_model(model(*IN_INFERENCE[form])))
 
 
 @pytest.mark.torch

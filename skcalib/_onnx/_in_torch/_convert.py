@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from skcalib._onnx._files import open_source
+from skcalib._onnx._files import open_model
 from skcalib._onnx._in_torch import (  # noqa: F401  (they fill the table)
     _activations,
     _classical,
@@ -72,7 +72,7 @@ def differentiable_network(
     >>> network(torch.tensor([[3.0, 1.0]]), shift=torch.tensor([0.5, 0.0]))
     tensor([[3.5000, 1.0000]])
     """
-    source = open_source(model)
+    source = open_model(model)
     network = open_onnx(model, output)
     graph = read_graph(source, output)
     target = network.readout.tensor

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from skcalib._numerics import PROBA_FLOOR
-from skcalib._onnx._files import ModelSource, open_source
+from skcalib._onnx._files import ModelSource, open_model
 from skcalib._onnx._in_torch._nodes import Graph
 from skcalib._onnx._in_torch._plan import Compiler, Plan, run_steps
 from skcalib._onnx._in_torch._registry import Place
@@ -233,7 +233,7 @@ def _reopen(
     device: torch.device,
 ) -> OnnxModule:
     """Build a pickled module again, without confirming it once more."""
-    module = OnnxModule(open_source(model), output, site, inputs, readout)
+    module = OnnxModule(open_model(model), output, site, inputs, readout)
     module.is_confirmed = is_confirmed
     return module.to(device=device, dtype=dtype).eval()
 
