@@ -1,7 +1,7 @@
 """Rows of a network's inputs: from any source, and in batches on its device.
 
 They come from arrays, mapped files, tensors, Datasets and DataLoaders, or by name where
-a network has several inputs. `as_rows` says what an estimator takes as X,
+a network has several inputs. `network_rows` says what an estimator takes as X,
 `rows_in_order` runs through any X once, and `Inputs` reads it in any order, resident on
 the device if it fits there.
 """
@@ -34,7 +34,7 @@ _CPU = torch.device("cpu")
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
-def as_rows(estimator: Any, X: Any) -> Any:
+def network_rows(estimator: Any, X: Any) -> Any:
     """Return X as it is, or as an array of real numbers; refuse what is no rows."""
     name = type(estimator).__name__
     if issparse(X):  # of which one kind is a mapping

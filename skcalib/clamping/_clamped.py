@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 from skcalib._blocks import ArraySource
 from skcalib._maps import CalibrationMap, Scale, Softmax, evaluate
 from skcalib._networks._given import Brief, Given, SharedByCopies
-from skcalib._networks._inputs import Inputs, as_rows
+from skcalib._networks._inputs import Inputs, network_rows
 from skcalib._networks._network import open_network
 from skcalib._networks._sharing import portable
 from skcalib._numerics import hash_rows
@@ -147,7 +147,7 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
     def _run_network(self, X, changes):
         """Return the logits of inputs changed in each of several ways."""
         network = self._open_network()
-        rows = as_rows(self, X)
+        rows = network_rows(self, X)
         self._check_features(X, rows, reset=False)
         inputs = Inputs(rows, network, self.batch_size)
         if inputs.shape != self.delta_.shape:
@@ -330,7 +330,7 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
         network = self._open_network(distributed=self.distributed)
         if needs_gradient:
             check_differentiable(network)
-        rows = as_rows(self, X)
+        rows = network_rows(self, X)
         self._check_features(X, rows, reset=True)
         inputs = Inputs(rows, network, self.batch_size)
         self.input_names_, self.input_types_ = inputs.names, inputs.types
