@@ -18,10 +18,10 @@ LARGEST_LOGIT = 1e60
 # they come from. One number for all rows: what is learned from many of them is to hold
 # for each when it is served alone, from Python or from an exported model.
 PROBA_FLOOR = 1e-12
+# The smallest number of full precision, which keeps denominators above zero.
+TINY = np.finfo(np.float64).tiny
 # Probabilities of true classes are cut off where scikit-learn does in float64.
 SMALLEST_PROBA = np.finfo(np.float64).eps
-
-
 # Rows of up to so many numbers are looked at as columns (`benchmarks/scale.py`).
 NARROW = 32
 # Of rows of up to so many numbers the maximum is taken column by column.

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import nnls
 
+from skcalib._numerics import TINY
 from skcalib._solvers._descend import (
     LOSS_NOISE,
     ROUNDING,
@@ -116,6 +117,6 @@ def scaled_root(hessian: Array) -> tuple[Array, Array]:
     diagonal = np.diagonal(hessian)
     # Where there is no curvature, rounding may leave some below 0.
     diagonal = np.where(diagonal < 0, np.abs(diagonal).max(), diagonal)
-    unit = 1 / np.sqrt(diagonal + np.finfo(float).tiny)
+    unit = 1 / np.sqrt(diagonal + TINY)
     root: Array = jittered(hessian * np.outer(unit, unit), RIDGE, cholesky)
     return root, unit

@@ -22,13 +22,11 @@ convex: a S' diag(p) S for the focal loss, which leaves out the change of a, and
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._numerics import SMALLEST_PROBA, log_softmax_
+from skcalib._numerics import SMALLEST_PROBA, TINY, log_softmax_
 from skcalib._solvers._temperature import scaled_logits
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.intp]
-
-TINY = np.finfo(np.float64).tiny
 
 
 def focal_loss(log_own: Array, gamma: float) -> Array:

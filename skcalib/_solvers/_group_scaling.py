@@ -25,9 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import places_by
+from skcalib._numerics import TINY, places_by
 from skcalib._solvers._descend import LONGEST, NOISE, SUFFICIENT
-from skcalib._solvers._newton_cg import SHORTEST, TINY
+from skcalib._solvers._newton_cg import SHORTEST
 from skcalib._solvers._result import CONVERGED, LIMIT, Result
 from skcalib._solvers._softmax import Exponentials
 from skcalib._solvers._vector import fit_vector

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._blocks._scores import Block
-from skcalib._numerics import LARGEST_LOGIT, cut_logits
+from skcalib._numerics import LARGEST_LOGIT, TINY, cut_logits
 from skcalib._solvers._centre import NATS, fit_centre
 from skcalib._solvers._descend import NOISE, SUFFICIENT
 from skcalib._solvers._moments import ROUNDING, deviation, moments_of_block
@@ -446,7 +446,7 @@ def _newton_step(
     """
     size = theta.shape[1]
     # Barely changes a step, but lets flat directions be solved for.
-    damping = DAMPING * np.trace(hessian, axis1=1, axis2=2) + np.finfo(float).tiny
+    damping = DAMPING * np.trace(hessian, axis1=1, axis2=2) + TINY
     hessian = hessian + damping[:, np.newaxis, np.newaxis] * np.eye(size)
     best = np.zeros_like(theta)
     best_value = np.full(theta.shape[0], np.inf)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, eigh
 
 from skcalib._blocks import CalibrationData, Statistic, sum_blocks
-from skcalib._numerics import softmax_
+from skcalib._numerics import TINY, softmax_
 from skcalib._solvers._descend import jittered
 from skcalib._solvers._matrix_blocks import (
     Moments,
@@ -65,7 +65,6 @@ LEAST_CURVATURE = 1e-4
 MAX_EXACT = 110
 # Curvature, in units of the largest, that counts as none.
 NO_CURVATURE = 1e-12
-TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True)
@@ -374,7 +373,7 @@ class _Problem:
         not be inverted, and I + R H R has no eigenvalue below 1.
         """
         k = np.arange(self._data.n_classes)
-        mass = np.maximum(shifts.curvature, np.finfo(float).tiny)
+        mass = np.maximum(shifts.curvature, TINY)
         # Of a class's own feature the mean counts where its probability is uncertain.
         mean, own = shifts.mean, shifts.linear / mass
         rest = np.outer(mass, shifts.variance) + 2 * self._ridge.off_diagonal

@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh_tridiagonal
 
+from skcalib._numerics import TINY
 from skcalib._solvers._descend import (
     LOSS_NOISE,
     ROUNDING,
@@ -60,7 +61,6 @@ LOOSEST = 0.3
 LAST = 0.1
 # Of the tolerance, so much may be left by the solution of a linear system.
 SOLVED = 0.1
-TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True)

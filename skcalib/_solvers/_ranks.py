@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._numerics import TINY
+
 Array = NDArray[np.float64]
 
 # So many largest entries of a row stand alone.
@@ -59,8 +61,7 @@ class Ranks:
         tail = np.exp(-u[:, ALONE:])
         tail = np.add.reduceat(tail, self.starts[ALONE:] - ALONE, axis=1)
         tail /= self.sizes[ALONE:]
-        tiny = np.finfo(float).tiny
-        return np.hstack([-alone, np.log(np.maximum(tail, tiny))]), own
+        return np.hstack([-alone, np.log(np.maximum(tail, TINY))]), own
 
     def rank_of(self, place: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the group of each place in the order, 0 being the largest."""

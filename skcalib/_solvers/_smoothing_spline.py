@@ -43,7 +43,7 @@ from skcalib._blocks._scores import (
     pool_ties,
     second_class,
 )
-from skcalib._numerics import cut_logits, log_sigmoid
+from skcalib._numerics import TINY, cut_logits, log_sigmoid
 from skcalib._solvers._bounded_newton import minimize_bounded, scaled_root
 
 Array = NDArray[np.float64]
@@ -74,7 +74,6 @@ REACH = 1e3
 # Samples, of all that there are, of the uniform distribution: where no sample of many
 # was wrong, the next one still may be.
 DOUBT = 0.1
-TINY = np.finfo(float).tiny
 
 
 class SmoothCurve(NamedTuple):

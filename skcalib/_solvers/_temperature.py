@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import side_by_side
+from skcalib._numerics import TINY, side_by_side
 from skcalib._solvers._result import (
     ALL_EQUAL,
     CONVERGED,
@@ -51,7 +51,6 @@ FLOOR = 200.0
 PRIOR = 8.0
 # In units of the weight of all samples; more changes nothing.
 MOST_PRIOR = 1e9
-TINY = np.finfo(float).tiny
 # Temperatures below this, with the reach of the search, have no finite inverse.
 LEAST_TEMPERATURE = 2.0**-1000
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import softmax_
+from skcalib._numerics import TINY, softmax_
 from skcalib._solvers import _lbfgs
 from skcalib._solvers._descend import jittered
 from skcalib._solvers._newton_cg import Expansion, minimize
@@ -136,7 +136,7 @@ def _curvature_of_block(
 
 def _raised(curvature: Array) -> Array:
     """Raise small entries, so that classes without any mass stay finite."""
-    return curvature + 1e-10 * curvature.max() + np.finfo(float).tiny
+    return curvature + 1e-10 * curvature.max() + TINY
 
 
 def _loss(data: CalibrationData, x: Array) -> float:

@@ -44,6 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from skcalib._numerics import TINY
 from skcalib._solvers._descend import jittered
 from skcalib._solvers._focal_brier import row_losses
 from skcalib._solvers._lbfgs import minimize
@@ -262,7 +263,7 @@ def inverse(
     """
     matrix = hessian.copy()
     np.einsum("ii->i", matrix)[:-1] += 2 * penalty
-    diagonal = np.einsum("ii->i", matrix).clip(np.finfo(np.float64).tiny)
+    diagonal = np.einsum("ii->i", matrix).clip(TINY)
     scale = np.sqrt(np.maximum(diagonal, FLATTEST * diagonal[:-1].max()))
     scale[-1] = np.sqrt(diagonal[-1])
     matrix /= scale[:, np.newaxis] * scale

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.utils import check_random_state
 
+from skcalib._numerics import TINY
 from skcalib._sklearn_compat import Interval, StrOptions, validate_params
 
 # Images that are worked on at once, so that no copy of a whole data set is made in
@@ -73,7 +74,7 @@ def _fog(images, haze, rng):
     noise -= noise.min(axis=(2, 3), keepdims=True)
     thickest = noise.max(axis=(2, 3), keepdims=True)
     white = images.max(axis=(1, 2, 3), keepdims=True)
-    hazy = images + density * noise / np.maximum(thickest, np.finfo(float).tiny)
+    hazy = images + density * noise / np.maximum(thickest, TINY)
     return hazy * white / (white + density)
 
 
