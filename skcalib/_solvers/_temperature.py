@@ -45,8 +45,8 @@ from skcalib._solvers._result import (
 SUBSAMPLE_ELEMENTS = 1 << 16
 # The search stays within this factor of the typical distance of the two top logits.
 REACH = 1e3
-# Terms below exp(-FLOOR) of the largest are nothing; cut, their products stay finite.
-FLOOR = 200.0
+# Terms below exp(-DEEPEST) of the largest are nothing; cut, their products stay finite.
+DEEPEST = 200.0
 # Samples that speak for T = 1 beforehand, chosen by `benchmarks/never_harm.py`.
 PRIOR = 8.0
 # In units of the weight of all samples; more changes nothing.
@@ -230,7 +230,7 @@ def moments(
     with np.errstate(over="ignore", invalid="ignore"):
         sums = _sums_over_classes(beta, below, axis)
         if not np.isfinite(sums[-1]).all():
-            sums = _sums_over_classes(beta, below, axis, floor=-FLOOR)
+            sums = _sums_over_classes(beta, below, axis, floor=-DEEPEST)
     total, mean, square = sums
     return np.log(total), mean / total, square / total
 
@@ -261,12 +261,12 @@ def _sums_over_classes(
 def scaled_logits(
     logits: NDArray, codes: NDArray, beta: float
 ) -> tuple[NDArray, NDArray[np.float64]]:
-    """Return ``beta * (z - max z)``, cut at -FLOOR, and that of the label, uncut."""
+    """Return ``beta * (z - max z)``, cut at -DEEPEST, and that of the label, uncut."""
     largest = logits.max(axis=1, keepdims=True)
     t_label = beta * (own_logit(logits, codes) - largest[:, 0])
     with np.errstate(over="ignore"):
         t = _scaled(logits - largest, beta)
-    np.maximum(t, -FLOOR, out=t)
+    np.maximum(t, -DEEPEST, out=t)
     return t, t_label
 
 

@@ -15,8 +15,8 @@ from skcalib.metrics._bins import Floats, check_option
 from skcalib.metrics._sweep import check_norm
 
 KINDS = ("top_label", "classwise", "canonical")
-# Smaller probabilities count as this where a logarithm is taken.
-FLOOR = 1e-12
+# Smaller probabilities count as this where the logarithm of a kernel is taken.
+KERNEL_FLOOR = 1e-12
 # The log of a kernel value that counts as nothing; numbers that underflow are slow.
 NOTHING = -100.0
 # Widths among which the likelihood chooses, three to a factor of ten.
@@ -235,12 +235,14 @@ def _neighbours(points: Points, bandwidth: float) -> Iterator[Neighbours]:
     offset += np.log(weight)
     # A last row for the offset, so that one product gives the log of the kernel.
     factors = np.vstack([alpha.T, offset])
-    own = np.where(weight > 1, np.log(np.maximum(weight - 1, FLOOR) / weight), -np.inf)
+    own = np.where(
+        weight > 1, np.log(np.maximum(weight - 1, KERNEL_FLOOR) / weight), -np.inf
+    )
     starts = np.flatnonzero(np.diff(codes, prepend=-1))
 
     def of_rows(rows: slice) -> Neighbours:
         log_proba = np.ones((rows.stop - rows.start, n_classes + 1))
-        np.log(np.maximum(proba[rows], FLOOR), out=log_proba[:, :-1])
+        np.log(np.maximum(proba[rows], KERNEL_FLOOR), out=log_proba[:, :-1])
         kernel: NDArray[Any] = log_proba @ factors
         kernel[np.arange(kernel.shape[0]), np.arange(n_rows)[rows]] += own[rows]
         largest = kernel.max(axis=1, keepdims=True)

@@ -43,7 +43,7 @@ from skcalib.calibrators._order_preserving import fit_ranked
 # Chosen, with the form of the mixture, on the sets of `benchmarks/default_search.py`
 # and for few samples with `--samples 250 --methods temperature`, so that its figures
 # flatter the default a little (docs/choosing.rst).
-PRIOR = 1.0
+PART_PRIOR = 1.0
 OF_SIMPLEST = 50.0
 # Odds beforehand that nothing is to be done: at most one set in so many, of those whose
 # probabilities are right, is touched.
@@ -298,7 +298,7 @@ class HeldOut:
         self.rank = np.concatenate([fold.rank for fold in folds])
         parts = zip(*(fold.proba for fold in folds), strict=True)
         self.proba = [np.concatenate(part) for part in parts]
-        self._prior = np.full(len(mixed), PRIOR)
+        self._prior = np.full(len(mixed), PART_PRIOR)
         self._prior[0] = OF_SIMPLEST * n_classes / weight.sum()
         self.uniform = DOUBT / (DOUBT + weight.sum())
         came = (1 - self.uniform) * np.exp(self.untouched)
@@ -318,7 +318,7 @@ class HeldOut:
         last = self._last(mixture, every)
         of_mixture = self._cross_fitted(last)
         finalists = np.column_stack([of_mixture, self.own[:, alone]])
-        prior = np.append(np.full(of_mixture.shape[1], PRIOR), self._prior[alone])
+        prior = np.append(np.full(of_mixture.shape[1], PART_PRIOR), self._prior[alone])
         scores = np.empty(self.weight.shape[0])
         for k in np.unique(self.fold):
             inside = self.fold == k

@@ -31,8 +31,8 @@ mixture itself is one recalibrator, the posterior mean of q given the past.
 
 What is done beside the plain ratio, each of which leaves E e_t <= 1:
 
-- A probability below FLOOR is raised to it in the denominator and in q, without
-  normalising p anew: sum_k p_k q_k / max(p_k, FLOOR) <= sum_k q_k = 1.
+- A probability below PROBA_FLOOR is raised to it in the denominator and in q, without
+  normalising p anew: sum_k p_k q_k / max(p_k, PROBA_FLOOR) <= sum_k q_k = 1.
 - No row gains more than the factor LARGEST_GAIN, so that one wrong label of a confident
   row never raises an alarm: with r_k = q_k / p_k, the stake c = min(1, (LARGEST_GAIN -
   1) / (max_k r_k - 1)) is wagered and e = 1 - c + c r[y].
@@ -51,8 +51,6 @@ from skcalib._numerics import PROBA_FLOOR
 
 Array = NDArray[np.float64]
 
-# Zeros are the same to what `recalibrate` returns, which reads them by a map.
-FLOOR = PROBA_FLOOR
 LARGEST_GAIN = 10.0
 _SIZES = np.array([0.025, 0.05, 0.1, 0.2, 0.4, 0.8])
 # Logarithms of the powers, and tilts of the likeliest or of one class.
@@ -78,7 +76,8 @@ def floored(proba: NDArray[Any]) -> Array:
     """Return the rows normalised, then raised to the floor."""
     proba = proba.astype(np.float64)
     proba /= proba.sum(axis=1, keepdims=True)
-    return np.maximum(proba, FLOOR, out=proba)
+    # Zeros are the same to what `recalibrate` returns, which reads them by a map.
+    return np.maximum(proba, PROBA_FLOOR, out=proba)
 
 
 def fixed_bets(p: Array, codes: NDArray[np.intp], tolerance: float) -> Array:
