@@ -81,6 +81,34 @@ def check_target(target: Path, overwrite: bool) -> None:
         raise ValueError(f"The folder {str(folder)!r} is read-only. Choose another.")
 
 
+def sealed(content: dict[str, Any], kind: str, version: int) -> dict[str, Any]:
+    """Return content with what `opened` knows it by."""
+    head = {"format": kind, "version": version, "sha256": digest(content)}
+    return {**head, **content}
+
+
+def opened(document: Any, kind: str, version: int, noun: str) -> dict[str, Any]:
+    """Return what was `sealed`, of a version that is known and undamaged."""
+    if not isinstance(document, Mapping) or document.get("format") != kind:
+        raise ValueError(
+            f"This is no {noun}: to_dict writes those of the format {kind!r}."
+        )
+    if document.get("version") != version:
+        raise ValueError(
+            f"This {noun} is of version {document.get('version')!r} of its format; "
+            f"this skcalib reads version {version}. Use the later one of both."
+        )
+    head = ("format", "version", "sha256")
+    content = {key: value for key, value in document.items() if key not in head}
+    try:
+        is_same = digest(content) == document.get("sha256")
+    except TypeError:  # It holds what JSON does not.
+        is_same = False
+    if not is_same:
+        raise ValueError(f"The {noun} is damaged: its content is not what was written.")
+    return content
+
+
 def digest(content: dict[str, Any]) -> str:
     """Return what tells damaged content from what was written as JSON."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))

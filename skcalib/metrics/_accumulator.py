@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from skcalib._files import digest
+from skcalib._files import opened, sealed
 from skcalib._optional import import_optional
 from skcalib._validation import (
     Batch,
@@ -355,8 +355,6 @@ class CalibrationAccumulator(BaseEstimator):
         n_bins, names = self._settings()
         event: Any = None if self.pos_label is None else [self.pos_label]
         content: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
             "n_bins": n_bins,
             "metrics": names,
             "labels": _as_list(self.labels),
@@ -371,7 +369,7 @@ class CalibrationAccumulator(BaseEstimator):
                 "class_bins": write_bins(sums.class_bins),
                 "totals": sums.totals.tolist(),
             }
-        return {**content, "sha256": digest(content)}
+        return sealed(content, FORMAT, VERSION)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> CalibrationAccumulator:
@@ -403,26 +401,14 @@ class CalibrationAccumulator(BaseEstimator):
         >>> again.compute() == accumulator.compute()
         True
         """
-        if not isinstance(content, Mapping) or content.get("format") != FORMAT:
-            raise ValueError(
-                "This is no accumulator; CalibrationAccumulator.to_dict writes those "
-                f"of the format {FORMAT!r}."
-            )
-        if content.get("version") != VERSION:
-            raise ValueError(
-                f"This accumulator is of version {content.get('version')!r} of its "
-                f"format; this skcalib reads version {VERSION}. Install the later one."
-            )
+        known = opened(content, FORMAT, VERSION, "accumulator")
         try:
-            return cls._read(content)
+            return cls._read(known)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"The accumulator is damaged: {error}.") from error
 
     @classmethod
     def _read(cls, content: Mapping[str, Any]) -> CalibrationAccumulator:
-        written = {key: value for key, value in content.items() if key != "sha256"}
-        if digest(written) != content.get("sha256"):
-            raise ValueError("its content is not what was written")
         names = ("n_bins", "metrics", "labels", "pos_label")
         accumulator = cls(**{name: content[name] for name in names})
         n_bins, metrics = accumulator._settings()

@@ -37,14 +37,16 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from skcalib._files import opened, sealed
 from skcalib._sklearn_compat import Interval, StrOptions
-from skcalib.monitoring import _state
 from skcalib.monitoring._alarm import HasAlarm
 from skcalib.monitoring._input import check_rows, is_empty
 
 Array = NDArray[np.float64]
 
 FORMAT = "skcalib loss monitor"
+# Counts up when a state that is written can no longer be read by what came before.
+VERSION = 1
 # The best l is near the root of 2 ln(1 / a) / V: from a few rows to some ten million.
 _SLOPES = 0.95 * 2.0 ** -np.arange(0, 10, 0.5)
 _PSI = -np.log1p(-_SLOPES) - _SLOPES
@@ -302,7 +304,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
             "seen": asdict(self._seen),
             "alarm_row": self._alarm_row,
         }
-        return _state.sealed(content, FORMAT)
+        return sealed(content, FORMAT, VERSION)
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> LossMonitor:
@@ -323,7 +325,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
         ValueError
             If the state is damaged, or of another version of skcalib.
         """
-        content = _state.opened(state, FORMAT)
+        content = opened(state, FORMAT, VERSION, f"state of a {cls.__name__}")
         names = ("loss", "alpha", "tolerance", "classes")
         monitor = cls(**{name: content[name] for name in names})
         monitor.classes_ = np.array(content["classes"])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._files import digest
+from skcalib._files import opened, sealed
 from skcalib._maps import evaluate_block
 from skcalib.monitoring._input import group_names
 from skcalib.monitoring._recent import Recent
@@ -36,13 +36,7 @@ def to_dict(monitor: Any) -> dict[str, Any]:
         "single": monitor._is_single,
         "recent": monitor._recent.to_dict(),
     }
-    return sealed(content, FORMAT)
-
-
-def sealed(content: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Return the content of a state with what `opened` knows it by."""
-    head = {"format": kind, "version": VERSION, "sha256": digest(content)}
-    return {**head, **content}
+    return sealed(content, FORMAT, VERSION)
 
 
 def _parameters(monitor: Any) -> dict[str, Any]:
@@ -70,7 +64,7 @@ def _is_other(marks: Any, others: Any) -> bool:
 
 def from_dict(cls: Any, state: Mapping[str, Any], calibrator: Any) -> Any:
     """Return the monitor that wrote a state."""
-    content = opened(state, FORMAT)
+    content = opened(state, FORMAT, VERSION, f"state of a {cls.__name__}")
     try:
         monitor = cls(calibrator, **content["parameters"])
         monitor._begin(np.array(content["classes"]))
@@ -88,28 +82,6 @@ def from_dict(cls: Any, state: Mapping[str, Any], calibrator: Any) -> Any:
         )
     monitor._calibrator_marks = content["calibrator"]
     return monitor
-
-
-def opened(state: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the content of a state of a known version that is undamaged."""
-    if not isinstance(state, Mapping) or state.get("format") != kind:
-        raise ValueError(
-            f"This is no state of such a monitor; its to_dict returns dicts with the "
-            f"format {kind!r}."
-        )
-    if state.get("version") != VERSION:
-        raise ValueError(
-            f"The state is of version {state.get('version')!r}; this skcalib reads "
-            f"version {VERSION}. Use the later one of both."
-        )
-    content = {
-        key: value
-        for key, value in state.items()
-        if key not in ("format", "version", "sha256")
-    }
-    if digest(content) != state.get("sha256"):
-        raise ValueError("The state is damaged: its content is not what was written.")
-    return content
 
 
 def _restore(monitor: Any, content: dict[str, Any]) -> None:

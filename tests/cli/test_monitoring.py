@@ -208,7 +208,7 @@ def test_mistakes_are_told(skcalib, refused, batches):
     assert "There is no state gone.json" in message
     (batches / "bad.json").write_text("{}")
     message = refused(UNUSABLE, "monitor", "bad.json", "--proba", "calm.npz")
-    assert "no state of such a monitor" in message
+    assert "no state of a CalibrationMonitor" in message
     (batches / "cut.json").write_text('{"format": ')
     message = refused(UNUSABLE, "monitor", "cut.json", "--proba", "calm.npz")
     assert "cut.json" in message

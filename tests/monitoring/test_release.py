@@ -110,7 +110,7 @@ def test_a_state_goes_through_json_and_goes_on():
     state["release"]["total"] += 1
     with pytest.raises(ValueError, match="damaged"):
         LossMonitor.from_dict(state)
-    with pytest.raises(ValueError, match="no state of such a monitor"):
+    with pytest.raises(ValueError, match="no state of a LossMonitor"):
         LossMonitor.from_dict(CalibrationMonitor().update(*more).to_dict())
 
 
