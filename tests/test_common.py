@@ -3,7 +3,9 @@
 from functools import partial
 
 import pytest
-from every_calibrator import CALIBRATORS, VARIANTS, identify
+from every_calibrator import CALIBRATORS, OTHER_FITS, VARIANTS, identify
+from numpy.testing import assert_allclose
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn_checks import (
     FIXED_COLUMNS,
@@ -30,7 +32,12 @@ from skcalib import (
     VennAbersCalibration,
 )
 from skcalib.model_selection import CalibratorSearch
-from skcalib.testing import check_calibrator
+from skcalib.testing import (
+    _checks_fit,
+    _checks_labels,
+    _checks_output,
+    check_calibrator,
+)
 
 # scikit-learn's checks feed few or separable samples, to which no temperature is best,
 # classes with fewer members than there are folds, and more columns than classes.
@@ -49,6 +56,19 @@ METHODS = [
     OptionCalibration(),
     GroupCalibration(),
     BoostedCalibration(),
+]
+
+# For each way to fit; the others of `check_calibrator` take most of its time.
+FITS = [*CALIBRATORS, *VARIANTS, *OTHER_FITS]
+CHECKS_OF_FITS = [
+    _checks_fit.check_weights_equal_repetition,
+    _checks_fit.check_zero_weights_equal_removal,
+    _checks_fit.check_order_of_rows,
+    _checks_labels.check_order_of_classes,
+    _checks_labels.check_fewer_samples_than_classes,
+    _checks_output.check_float32,
+    _checks_output.check_row_alone,
+    _checks_output.check_binary_layouts,
 ]
 
 # Increasing curves, and a temperature.
@@ -87,6 +107,19 @@ def expected_of(calibrator):
 @pytest.mark.parametrize("calibrator", [*METHODS, *VARIANTS], ids=identify)
 def test_a_calibrator_keeps_the_contract(calibrator):
     check_calibrator(calibrator)
+
+
+@pytest.mark.parametrize("check", CHECKS_OF_FITS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("calibrator", FITS, ids=identify)
+def test_a_fit_minds_weights_order_layout_and_few_samples(calibrator, check):
+    check(calibrator)
+
+
+@pytest.mark.parametrize("calibrator", FITS, ids=identify)
+def test_two_samples_are_enough(calibrator):
+    fitted = clone(calibrator).fit([[1.0, 0.0, 0.0], [0.0, 2.0, 1.0]], [0, 1])
+    proba = fitted.predict_proba([[0.0, 0.0, 9.0], [0.0, 0.0, 0.0]])
+    assert_allclose(proba.sum(axis=1), 1)
 
 
 @pytest.mark.slow

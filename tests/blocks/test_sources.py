@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from every_calibrator import CALIBRATORS, identify
+from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 
@@ -74,9 +74,7 @@ def test_a_mapped_source_maps_blocks_and_leaves_the_array_alone():
     assert_array_equal(array, before)
 
 
-@pytest.mark.parametrize(
-    "calibrator", [*CALIBRATORS, TemperatureScaling(objective="brier")], ids=identify
-)
+@pytest.mark.parametrize("calibrator", [*CALIBRATORS, *VARIANTS], ids=identify)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_fit_to_a_file_equals_that_to_an_array(
     as_memmap, draw_calibration_set, calibrator, dtype

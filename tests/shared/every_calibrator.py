@@ -4,8 +4,16 @@ A class that `skcalib.calibrators` lists is in by itself. A test that it cannot 
 names it, with the reason; what a class says of itself, like `keeps_class`, is asked.
 """
 
+from sklearn.base import clone
+
 from skcalib import calibrators
-from skcalib.calibrators import PlattScaling, StructuredMatrixScaling
+from skcalib.calibrators import (
+    HistogramBinning,
+    MatrixScaling,
+    PlattScaling,
+    StructuredMatrixScaling,
+    TemperatureScaling,
+)
 
 # Where the default tries several, and takes that many times as long.
 FIXED_PENALTIES = {"off_diagonal_penalty": 1.0, "intercept_penalty": 1.0}
@@ -17,7 +25,11 @@ _VARIANTS = {
     "BayesianBinning": [{"method": "top_label"}],
     "BetaCalibration": [{"variant": "ab"}, {"variant": "am"}],
     "DensityRatioCalibration": [{"method": "bin_mean_shift"}],
-    "HistogramBinning": [{"strategy": "quantile"}, {"method": "top_label"}],
+    "HistogramBinning": [
+        {"strategy": "quantile"},
+        {"method": "top_label"},
+        {"strategy": "quantile", "method": "top_label"},
+    ],
     "IsotonicCalibration": [
         {"method": "strict"},
         {"method": "strict_temperature"},
@@ -32,9 +44,11 @@ _VARIANTS = {
         {"scaling": StructuredMatrixScaling()},
         {"scaling": StructuredMatrixScaling(structure="vector")},
     ],
+    "PlattScaling": [{"fit_on": "logits"}],
     "ScalingBinning": [
         {"strategy": "uniform"},
         {"scaling": PlattScaling(), "method": "one_vs_rest"},
+        {"strategy": "uniform", "method": "one_vs_rest"},
     ],
     "SplineCalibration": [{"method": "one_vs_rest"}],
     "StructuredMatrixScaling": [{"structure": "vector"}],
@@ -44,7 +58,11 @@ _VARIANTS = {
         {"objective": "top"},
     ],
     "VectorScaling": [{"objective": "top"}],
-    "VennAbersCalibration": [{"cv": 3}, {"method": "one_vs_one"}],
+    "VennAbersCalibration": [
+        {"cv": 3},
+        {"method": "one_vs_one"},
+        {"method": "one_vs_one", "cv": 3},
+    ],
 }
 
 
@@ -61,4 +79,17 @@ VARIANTS = [
     getattr(calibrators, name)(**parameters)
     for name, variants in _VARIANTS.items()
     for parameters in variants
+]
+# Where the same map is fitted by another way through the code.
+OTHER_FITS = [
+    clone(calibrator).set_params(prior=None)
+    for calibrator in [*CALIBRATORS, *VARIANTS]
+    if None in calibrator._parameter_constraints.get("prior", [])
+    and not calibrator.get_params().get("average_folds", False)
+]
+OTHER_FITS += [
+    HistogramBinning(smoothing=1.0),
+    MatrixScaling(penalty=None, prior=None),
+    PlattScaling(smooth_targets=True, prior=None),
+    TemperatureScaling(objective="ece", prior=None),
 ]
