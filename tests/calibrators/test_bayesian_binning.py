@@ -127,28 +127,6 @@ def test_no_probability_is_0_or_1():
     assert_allclose(proba[[0, -1], [1, 0]], 0, atol=1e-3)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_integer_weights_equal_repetition(calibration_set, method):
-    logits, y = calibration_set
-    weight = np.random.default_rng(0).integers(0, 4, y.size)
-    binning = BayesianBinning(method=method)
-    weighted = binning.fit(logits, y, sample_weight=weight).predict_proba(logits)
-    binning.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
-    assert_allclose(binning.predict_proba(logits), weighted, atol=1e-12)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_order_of_classes_and_samples_does_not_matter(calibration_set, method):
-    logits, y = calibration_set
-    rng = np.random.default_rng(0)
-    rows, columns = rng.permutation(y.size), rng.permutation(4)
-    expected = BayesianBinning(method=method).fit(logits, y).predict_proba(logits)
-    permuted = logits[rows][:, columns] + 3.7
-    binning = BayesianBinning(method=method).fit(permuted, np.argsort(columns)[y[rows]])
-    proba = binning.predict_proba(permuted)
-    assert_allclose(proba, expected[rows][:, columns], atol=1e-10)
-
-
 @pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
 def test_a_class_that_never_occurs_is_left_alone():
     rng = np.random.default_rng(0)
@@ -161,51 +139,11 @@ def test_a_class_that_never_occurs_is_left_alone():
     assert_allclose(value, expit(score), rtol=0.14)
 
 
-@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
-@pytest.mark.parametrize("method", METHODS)
-def test_small_sets_are_enough(method):
-    rng = np.random.default_rng(0)
-    for shape in [(2, 3), (20, 50)]:
-        logits = rng.normal(size=shape)
-        y = np.arange(shape[0]) % shape[1]
-        proba = BayesianBinning(method=method).fit(logits, y).predict_proba(logits)
-        assert_allclose(proba.sum(axis=1), 1)
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_logits_give_almost_the_class_shares(method):
     binning = BayesianBinning(method=method).fit(np.zeros((6, 2)), [0, 0, 1, 1, 1, 1])
     # (4 + 1) / (6 + 2)
     assert_allclose(binning.predict_proba([[0.0, 0.0]]), [[3 / 8, 5 / 8]])
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("factor", [1e-12, 1e4, 1e30, 1e300])
-def test_logits_of_any_size_fit(calibration_set, method, factor):
-    logits, y = calibration_set
-    binning = BayesianBinning(method=method).fit(logits * factor, y)
-    extreme = np.array([[1e4, 0, 0, 0], [-1e30, 1e30, 0, 1], [1e300, 0, 0, -1e300]])
-    for X in (logits * factor, extreme, np.zeros((1, 4))):
-        assert_allclose(binning.predict_proba(X).sum(axis=1), 1, atol=1e-12)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_float32_stays_float32_and_agrees(calibration_set, method):
-    logits = calibration_set[0].astype(np.float32)
-    binning = BayesianBinning(method=method).fit(logits, calibration_set[1])
-    single = binning.predict_proba(logits)
-    assert single.dtype == np.float32
-    assert_allclose(single, binning.predict_proba(logits.astype(float)), atol=1e-6)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_memory_map_gives_the_same_bins(calibration_set, method, tmp_path):
-    logits, y = calibration_set
-    np.save(tmp_path / "logits.npy", logits)
-    mapped = np.load(tmp_path / "logits.npy", mmap_mode="r")
-    expected = BayesianBinning(method=method).fit(logits, y).predict_proba(logits)
-    binning = BayesianBinning(method=method).fit(mapped, y)
-    assert_array_equal(binning.predict_proba(mapped), expected)
 
 
 @pytest.mark.parametrize(

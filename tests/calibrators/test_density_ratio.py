@@ -16,7 +16,6 @@ from sklearn.preprocessing import FunctionTransformer
 
 from skcalib import DensityRatioCalibration, TemperatureScaling
 from skcalib.metrics import ece_scorer, proximity_calibration_error
-from skcalib.testing import check_calibrator
 
 METHODS = ["density_ratio", "bin_mean_shift"]
 
@@ -201,11 +200,6 @@ def test_one_sided_and_equal_samples_have_a_fit(method, right):
     assert_allclose(proba.sum(), 1)
     confidence = softmax(logits[0]).max()
     assert (proba[0, 0] > confidence - 0.05) == right
-
-
-def test_the_public_checks_pass():
-    check_calibrator(DensityRatioCalibration())
-    check_calibrator(DensityRatioCalibration(method="bin_mean_shift"))
 
 
 def test_it_says_that_it_cannot_be_exported():

@@ -116,33 +116,6 @@ def test_smoothing_counts_weights_as_samples():
     assert_allclose(binning.values_[1], [10.5 / 32, 11.5 / 12])
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_integer_weights_equal_repetition(calibration_set, strategy, method):
-    logits, y = calibration_set
-    weight = np.random.default_rng(0).integers(0, 4, y.size)
-    binning = HistogramBinning(strategy=strategy, method=method, smoothing=1.0)
-    weighted = binning.fit(logits, y, sample_weight=weight).predict_proba(logits)
-    binning.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
-    assert_allclose(binning.predict_proba(logits), weighted, atol=1e-12)
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_order_of_classes_and_samples_does_not_matter(
-    calibration_set, strategy, method
-):
-    logits, y = calibration_set
-    rng = np.random.default_rng(0)
-    rows, columns = rng.permutation(y.size), rng.permutation(4)
-    options = {"strategy": strategy, "method": method}
-    expected = HistogramBinning(**options).fit(logits, y).predict_proba(logits)
-    permuted = logits[rows][:, columns] + 3.7
-    binning = HistogramBinning(**options).fit(permuted, np.argsort(columns)[y[rows]])
-    proba = binning.predict_proba(permuted)
-    assert_allclose(proba, expected[rows][:, columns], atol=1e-12)
-
-
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_blocks_of_rows_do_not_change_the_bins(calibration_set, monkeypatch, strategy):
     logits, y = calibration_set
@@ -176,18 +149,6 @@ def test_a_class_that_never_occurs_keeps_its_probability_in_narrow_bins():
     assert_allclose(binning.predict_proba(logits).sum(axis=1), 1)
 
 
-@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_small_sets_are_enough(strategy, method):
-    rng = np.random.default_rng(0)
-    for shape in [(2, 3), (20, 50)]:
-        logits = rng.normal(size=shape)
-        y = np.arange(shape[0]) % shape[1]
-        binning = HistogramBinning(strategy=strategy, method=method).fit(logits, y)
-        assert_allclose(binning.predict_proba(logits).sum(axis=1), 1)
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_equal_logits_give_the_class_shares(strategy, method):
@@ -202,33 +163,6 @@ def test_one_bin_gives_the_class_shares(calibration_set, strategy):
     binning = HistogramBinning(n_bins=1, strategy=strategy).fit(logits, y)
     shares = np.bincount(y) / y.size
     assert_allclose(binning.predict_proba(logits[:3]), [shares] * 3)
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("factor", [1e-12, 1e4, 1e300])
-def test_logits_of_any_size_fit(calibration_set, strategy, method, factor):
-    logits, y = calibration_set
-    binning = HistogramBinning(strategy=strategy, method=method)
-    binning.fit(logits * factor, y)
-    extreme = np.array([[1e4, 0, 0, 0], [-1e30, 1e30, 0, 1], [1e300, 0, 0, -1e300]])
-    for X in (logits * factor, extreme, np.zeros((1, 4))):
-        assert_allclose(binning.predict_proba(X).sum(axis=1), 1, atol=1e-12)
-
-
-def test_float32_stays_float32_and_agrees(calibration_set):
-    logits = calibration_set[0].astype(np.float32)
-    binning = HistogramBinning().fit(logits, calibration_set[1])
-    single = binning.predict_proba(logits)
-    assert single.dtype == np.float32
-    assert_allclose(single, binning.predict_proba(logits.astype(float)), atol=1e-6)
-
-
-def test_a_row_is_mapped_alike_alone_and_in_a_batch(calibration_set):
-    logits, y = calibration_set
-    binning = HistogramBinning(strategy="quantile").fit(logits, y)
-    alone = np.vstack([binning.predict_proba(row[np.newaxis]) for row in logits[:20]])
-    assert_allclose(alone, binning.predict_proba(logits)[:20], rtol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -86,22 +86,6 @@ def test_units_do_not_matter_without_a_penalty(skewed_set, factor):
 
 
 @pytest.mark.parametrize("name", PENALTIES)
-def test_order_of_classes_and_samples_does_not_matter(skewed_set, name):
-    logits, y = skewed_set
-    rng = np.random.default_rng(0)
-    rows, columns = rng.permutation(y.size), rng.permutation(4)
-    permuted = logits[rows][:, columns]
-    options = {**PENALTIES[name], "tol": 1e-12}
-    scaling = MatrixScaling(prior=None, **options).fit(logits, y)
-    other = MatrixScaling(prior=None, **options).fit(
-        permuted, np.argsort(columns)[y[rows]]
-    )
-    assert other.loss_ == pytest.approx(scaling.loss_, abs=1e-9)
-    expected = scaling.predict_proba(logits)[rows][:, columns]
-    assert_allclose(other.predict_proba(permuted), expected, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", PENALTIES)
 def test_integer_weights_equal_repetition(skewed_set, name):
     logits, y = skewed_set
     weight = np.random.default_rng(0).integers(0, 4, y.size)
@@ -113,18 +97,6 @@ def test_integer_weights_equal_repetition(skewed_set, name):
     assert_allclose(
         weighted.predict_proba(logits), repeated.predict_proba(logits), atol=1e-5
     )
-
-
-def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set):
-    z, y = binary_calibration_set
-    columns = np.column_stack([np.zeros_like(z), z])
-    options = {"off_diagonal_penalty": 0.1, "intercept_penalty": 0.1}
-    expected = MatrixScaling(prior=None, **options).fit(columns, y)
-    for X in (z, z[:, np.newaxis]):
-        scaling = MatrixScaling(prior=None, **options).fit(X, y)
-        assert_allclose(
-            scaling.predict_proba(X), expected.predict_proba(columns), atol=1e-12
-        )
 
 
 @pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")

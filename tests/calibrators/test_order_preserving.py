@@ -132,14 +132,6 @@ def test_integer_weights_equal_repetition(bent_set):
     assert_allclose(weighted.slopes_, repeated.slopes_, atol=1e-6)
 
 
-def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set):
-    z, y = binary_calibration_set
-    columns = np.column_stack([np.zeros_like(z), z])
-    expected = OrderPreservingScaling(prior=None).fit(columns, y).predict_proba(columns)
-    op = OrderPreservingScaling(prior=None).fit(z, y)
-    assert_allclose(op.predict_proba(z), expected, atol=1e-12)
-
-
 def test_a_scaling_comes_first_and_its_order_stays(bent_set):
     X, y = bent_set
     X = X + np.array([0.8, 0.0, -0.8, 0.0])

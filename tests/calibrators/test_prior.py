@@ -109,32 +109,6 @@ def test_with_plenty_of_samples_the_prior_costs_nothing(calibrator):
     assert losses[1] <= losses[0] + 1e-4
 
 
-@every_scaling
-def test_a_weight_is_a_repetition_beside_the_prior(calibrator):
-    logits, y = draw(60)
-    weight = np.random.default_rng(0).integers(0, 4, 60)
-    rows = np.repeat(np.arange(60), weight)
-    weighted = clone(calibrator).fit(logits, y, sample_weight=weight)
-    repeated = clone(calibrator).fit(logits[rows], y[rows])
-    assert_allclose(
-        weighted.predict_proba(logits), repeated.predict_proba(logits), atol=2e-4
-    )
-
-
-@every_scaling
-def test_the_order_of_samples_and_classes_does_not_matter(calibrator):
-    logits, y = draw(80)
-    rng = np.random.default_rng(0)
-    rows, columns = rng.permutation(80), rng.permutation(4)
-    expected = clone(calibrator).fit(logits, y).predict_proba(logits)
-    permuted = clone(calibrator).fit(
-        logits[rows][:, columns], np.argsort(columns)[y[rows]]
-    )
-    assert_allclose(
-        permuted.predict_proba(logits[:, columns]), expected[:, columns], atol=1e-4
-    )
-
-
 def test_the_temperature_has_the_least_sum_of_log_loss_and_prior():
     logits, y = draw(30, temperature=3.0)
 

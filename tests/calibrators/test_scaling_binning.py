@@ -15,9 +15,6 @@ from skcalib.calibrators import (
     TemperatureScaling,
 )
 
-METHODS = ["one_vs_rest", "top_label"]
-STRATEGIES = ["quantile", "uniform"]
-
 
 def normalise(rows):
     return rows / rows.sum(axis=1, keepdims=True)
@@ -108,18 +105,6 @@ def test_as_many_values_as_bins(binary_calibration_set):
     assert np.unique(binning.predict_proba(at)[:, 1]).size == 7
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_integer_weights_equal_repetition(calibration_set, strategy, method):
-    logits, y = calibration_set
-    weight = np.random.default_rng(0).integers(0, 4, y.size)
-    options = {"strategy": strategy, "method": method}
-    binning = ScalingBinning(TemperatureScaling(), **options)
-    weighted = binning.fit(logits, y, sample_weight=weight).predict_proba(logits)
-    binning.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
-    assert_allclose(binning.predict_proba(logits), weighted, atol=1e-9)
-
-
 def test_a_scaling_with_given_splits_counts_rows_of_weight_0(calibration_set):
     logits, y = calibration_set
     weight = (np.arange(y.size) % 5 != 0).astype(float)
@@ -137,22 +122,6 @@ def test_a_scaling_with_given_splits_counts_rows_of_weight_0(calibration_set):
     assert_allclose(proba, normalise(means), atol=1e-9)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_order_of_classes_and_samples_does_not_matter(
-    calibration_set, strategy, method
-):
-    logits, y = calibration_set
-    rng = np.random.default_rng(0)
-    rows, columns = rng.permutation(y.size), rng.permutation(4)
-    options = {"strategy": strategy, "method": method}
-    expected = ScalingBinning(**options).fit(logits, y).predict_proba(logits)
-    permuted = logits[rows][:, columns] + 3.7
-    binning = ScalingBinning(**options).fit(permuted, np.argsort(columns)[y[rows]])
-    proba = binning.predict_proba(permuted)
-    assert_allclose(proba, expected[rows][:, columns], atol=1e-6)
-
-
 def test_the_given_scaling_stays_unfitted(calibration_set):
     scaling = TemperatureScaling(classes=["not", "these"])
     labels = np.array(["a", "b", "c", "d"])
@@ -168,49 +137,6 @@ def test_parameters_of_the_scaling_are_set_through(calibration_set):
     fitted = binning.fit(*calibration_set)
     expected = TemperatureScaling(objective="brier").fit(*calibration_set)
     assert fitted.scaling_.temperature_ == expected.temperature_
-
-
-@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_small_sets_are_enough(strategy, method):
-    rng = np.random.default_rng(0)
-    for shape in [(2, 3), (20, 50)]:
-        logits = rng.normal(size=shape)
-        y = np.arange(shape[0]) % shape[1]
-        options = {"strategy": strategy, "method": method}
-        binning = ScalingBinning(PlattScaling(), **options).fit(logits, y)
-        assert_allclose(binning.predict_proba(logits).sum(axis=1), 1)
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("factor", [1e-12, 1e4, 1e30])
-def test_logits_of_any_size_fit(calibration_set, method, factor):
-    logits, y = calibration_set
-    binning = ScalingBinning(method=method).fit(logits * factor, y)
-    extreme = np.array([[1e4, 0, 0, 0], [-1e30, 1e30, 0, 1], [1e300, 0, 0, -1e300]])
-    for X in (logits * factor, extreme, np.zeros((1, 4))):
-        assert_allclose(binning.predict_proba(X).sum(axis=1), 1, atol=1e-12)
-
-
-def test_float32_stays_float32_and_agrees(calibration_set):
-    logits = calibration_set[0].astype(np.float32)
-    binning = ScalingBinning().fit(logits, calibration_set[1])
-    single = binning.predict_proba(logits)
-    assert single.dtype == np.float32
-    assert_allclose(single, binning.predict_proba(logits.astype(float)), atol=1e-6)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_memory_map_gives_the_same_bins(calibration_set, strategy, tmp_path):
-    logits, y = calibration_set
-    np.save(tmp_path / "logits.npy", logits)
-    mapped = np.load(tmp_path / "logits.npy", mmap_mode="r")
-    expected = ScalingBinning(strategy=strategy).fit(logits, y)
-    binning = ScalingBinning(strategy=strategy).fit(mapped, y)
-    assert_allclose(
-        binning.predict_proba(mapped), expected.predict_proba(logits), atol=1e-12
-    )
 
 
 @pytest.mark.parametrize(

@@ -341,11 +341,6 @@ def test_a_row_is_mapped_alike_alone_and_in_a_batch():
     assert_allclose(alone, ts.predict_proba(logits), rtol=1e-12)
 
 
-def test_two_samples_are_enough():
-    ts = TemperatureScaling(prior=None).fit([[2.0, 0.0], [1.0, 0.0]], [0, 1])
-    assert np.isfinite(ts.temperature_)
-
-
 @pytest.mark.parametrize(
     ("parameter", "value"),
     [("objective", "nll"), ("gamma", -1.0), ("tol", 0.0), ("max_iter", 0)],

@@ -57,28 +57,6 @@ def test_units_of_the_logits_do_not_matter(skewed_set, factor):
     assert scaled.loss_ == pytest.approx(unit.loss_, abs=1e-9)
 
 
-def test_order_of_classes_and_samples_does_not_matter(skewed_set):
-    logits, y = skewed_set
-    rng = np.random.default_rng(0)
-    rows, columns = rng.permutation(y.size), rng.permutation(4)
-    scaling = VectorScaling(prior=None).fit(logits, y)
-    other = VectorScaling(prior=None).fit(
-        logits[rows][:, columns], np.argsort(columns)[y[rows]]
-    )
-    assert_allclose(other.coef_, scaling.coef_[columns], atol=1e-4)
-    assert_allclose(other.intercept_, scaling.intercept_[columns], atol=1e-4)
-
-
-def test_integer_weights_equal_repetition(skewed_set):
-    logits, y = skewed_set
-    weight = np.random.default_rng(0).integers(0, 4, y.size)
-    weighted = VectorScaling(prior=None, tol=1e-13).fit(logits, y, sample_weight=weight)
-    repeated = VectorScaling(prior=None, tol=1e-13)
-    repeated.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
-    assert_allclose(weighted.coef_, repeated.coef_, atol=1e-6)
-    assert_allclose(weighted.intercept_, repeated.intercept_, atol=1e-6)
-
-
 def test_binary_log_odds_mean_the_columns_zero_and_z(binary_calibration_set):
     z, y = binary_calibration_set
     columns = np.column_stack([np.zeros_like(z), z])
@@ -178,13 +156,6 @@ def test_any_finite_logits_give_probabilities(logits):
     proba = scaling.predict_proba(logits)
     assert (proba >= 0).all()
     assert_allclose(proba.sum(axis=1), 1, atol=1e-12)
-
-
-def test_a_row_is_mapped_alike_alone_and_in_a_batch(skewed_set):
-    logits, y = skewed_set
-    scaling = VectorScaling(prior=None).fit(logits, y)
-    alone = np.vstack([scaling.predict_proba(row[np.newaxis]) for row in logits[:20]])
-    assert_allclose(alone, scaling.predict_proba(logits)[:20], rtol=1e-12)
 
 
 def test_a_real_network_is_solved_to_its_optimum(cifar10, affine_reference):
