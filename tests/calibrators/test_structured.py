@@ -129,6 +129,7 @@ def test_a_network_of_a_hundred_classes_gains_on_held_out_data(cifar100):
     assert held_out_loss(vector) < held_out_loss(TemperatureScaling(prior=None))
 
 
+@pytest.mark.slow
 def test_huge_weights_of_many_classes_leave_a_fit():
     random = np.random.RandomState(0)
     logits, y = random.normal(size=(200, 100)), np.arange(200) % 100

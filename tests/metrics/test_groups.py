@@ -37,6 +37,7 @@ def test_a_comparison_is_a_table():
     assert found.to_frame().loc["x", "gap"] == found.gap[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [[300] * 5, [30, 60, 200, 1000]])
 def test_intervals_hold_together_and_tests_keep_their_level(sizes):
     rng = np.random.default_rng(0)
@@ -57,6 +58,7 @@ def draw_weighted(rng):
     return {"sample_weight": rng.exponential(size=2000)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [lambda rng: {}, draw_weighted])
 @pytest.mark.parametrize("confidences", [[0.99], [0.6, 0.8, 0.95, 0.99]])
 def test_groups_that_are_too_sure_hold_together_and_keep_the_level(
@@ -78,6 +80,7 @@ def test_groups_that_are_too_sure_hold_together_and_keep_the_level(
     assert np.mean(equal) < 0.1
 
 
+@pytest.mark.slow
 def test_predicted_classes_that_are_too_sure_hold_together_and_keep_the_level():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(20), 100)

@@ -46,6 +46,7 @@ def network(n_out=3):
     )
 
 
+@pytest.mark.slow
 def test_the_probabilities_come_near_the_true_ones():
     X, y = draw(500)
     X_test, y_test, posterior = make_overlapping_blobs(
