@@ -33,6 +33,8 @@ NEEDS = {
     "skcalib/plotting/*": ("matplotlib",),
     "skcalib/plotting/_perturbation.py": ("matplotlib", "torch"),
     "skcalib/training/*": ("torch", "skorch"),
+    "tests/shared/exploding.py": ("torch",),
+    "tests/shared/graph_parts.py": ("onnx",),
     "tests/shared/named_model.py": ("onnx",),
     "tests/shared/small_network.py": ("torch",),
     "tests/shared/token_model.py": ("torch",),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rows import normalise
 from scipy.special import expit, gamma, gammaln, logit, softmax
 from sklearn.metrics import log_loss
 
@@ -8,10 +9,6 @@ from skcalib._numerics import log_odds
 from skcalib.calibrators import BayesianBinning, HistogramBinning
 
 METHODS = ["one_vs_rest", "top_label"]
-
-
-def normalise(rows):
-    return rows / rows.sum(axis=1, keepdims=True)
 
 
 def reference_model(score, hit, n_bins, strength=2.0):

@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rows import normalise
 from scipy.special import expit, logit, softmax
 from sklearn.metrics import log_loss
 
@@ -14,10 +15,6 @@ from skcalib.calibrators import HistogramBinning
 
 METHODS = ["one_vs_rest", "top_label"]
 STRATEGIES = ["uniform", "quantile"]
-
-
-def normalise(rows):
-    return rows / rows.sum(axis=1, keepdims=True)
 
 
 def reference_bins(proba, hit, edges, n_bins):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from rows import normalise
 from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.isotonic import IsotonicRegression
@@ -27,10 +28,6 @@ def reference_curves(logits, y, weight=None):
     proba = softmax(logits, axis=1)
     columns = range(logits.shape[1])
     return np.stack([reference_curve(proba[:, k], y == k, weight) for k in columns], 1)
-
-
-def normalise(rows):
-    return rows / rows.sum(axis=1, keepdims=True)
 
 
 def test_one_vs_rest_is_isotonic_regression_on_the_probabilities(calibration_set):

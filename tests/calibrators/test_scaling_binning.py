@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rows import normalise
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -14,10 +15,6 @@ from skcalib.calibrators import (
     StructuredMatrixScaling,
     TemperatureScaling,
 )
-
-
-def normalise(rows):
-    return rows / rows.sum(axis=1, keepdims=True)
 
 
 def bin_means(proba, n_bins):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from rows import normalise
 from scipy.special import expit, softmax
 from sklearn.metrics import log_loss
 
@@ -42,10 +43,6 @@ def reference_values(proba, hit, n_knots=6):
 
 def mixed_with_uniform(values, n, n_classes):
     return (n * values + 1 / n_classes) / (n + 1)
-
-
-def normalise(rows):
-    return rows / rows.sum(axis=1, keepdims=True)
 
 
 def test_top_label_adds_the_slope_of_the_spline(calibration_set):

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from rows import normalise
 from scipy.special import expit, softmax
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
@@ -28,10 +29,6 @@ def reference_interval(score, hit, at, weight=None):
 
 def probability(interval):
     return interval[..., 1] / (1 - interval[..., 0] + interval[..., 1])
-
-
-def normalise(rows):
-    return rows / rows.sum(axis=1, keepdims=True)
 
 
 def few(calibration_set, n=80):

@@ -21,6 +21,9 @@ from skcalib.frozen import OnnxLogits
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
+
+from graph_parts import info, node  # noqa: E402
+
 pytestmark = [
     pytest.mark.onnx,
     # Made of the scores by an inner graph, see below.
@@ -33,14 +36,6 @@ K, D = 4, 5
 WEIGHT = np.random.default_rng(1).normal(size=(D, K)).astype(np.float32) * 2
 BINARY = WEIGHT[:, :1]
 NAMES = ["ant", "bee", "cat", "dog"]
-
-
-def node(op, inputs, outputs, **attributes):
-    return onnx.helper.make_node(op, inputs, outputs, **attributes)
-
-
-def info(name, shape, element=FLOAT):
-    return onnx.helper.make_tensor_value_info(name, element, shape)
 
 
 def model(nodes, outputs, *, inputs=None, opset=17, constants=None, ir_version=8):

@@ -21,6 +21,9 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 clamping = pytest.importorskip("skcalib.clamping")
+
+from graph_parts import info, node  # noqa: E402
+
 pytestmark = [pytest.mark.onnx, pytest.mark.torch]
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -29,14 +32,6 @@ C, H, W, K = 3, 4, 5, 4
 WEIGHT = np.random.default_rng(1).normal(size=(C * H * W, K)).astype(np.float32)
 SHAPES = {"nchw": (C, H, W), "nhwc": (H, W, C)}
 T = 1.7
-
-
-def node(op, inputs, outputs, **attributes):
-    return onnx.helper.make_node(op, inputs, outputs, **attributes)
-
-
-def info(name, shape, element=FLOAT):
-    return onnx.helper.make_tensor_value_info(name, element, shape)
 
 
 def graph_of(nodes, inputs, outputs, constants, opset=17, ir_version=8):

@@ -22,18 +22,13 @@ from skcalib.frozen import OnnxLogits
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
+
+from graph_parts import info, node  # noqa: E402
+
 pytestmark = pytest.mark.onnx
 
 FLOAT, INT64, BOOL = (getattr(onnx.TensorProto, n) for n in ("FLOAT", "INT64", "BOOL"))
 D, K = 3, 4
-
-
-def node(op, inputs, outputs, **attributes):
-    return onnx.helper.make_node(op, inputs, outputs, **attributes)
-
-
-def info(name, shape, element=FLOAT):
-    return onnx.helper.make_tensor_value_info(name, element, shape)
 
 
 def model(nodes, inputs, outputs, **constants):

@@ -17,25 +17,16 @@ from skcalib.frozen import TorchLogits
 
 torch = pytest.importorskip("torch")
 
+from small_network import network  # noqa: E402
+
 from skcalib import NeuralClamping  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
 
-def tiny_network():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(
-        torch.nn.Linear(5, 8),
-        torch.nn.BatchNorm1d(8),
-        torch.nn.ReLU(),
-        torch.nn.Dropout(0.5),
-        torch.nn.Linear(8, 3),
-    )
-
-
 def draw(n=50):
     rng = np.random.default_rng(0)
-    return rng.normal(size=(n, 5)).astype(np.float32), rng.integers(0, 3, n)
+    return rng.normal(size=(n, 4)).astype(np.float32), rng.integers(0, 3, n)
 
 
 def expected_logits(module, X):
@@ -45,7 +36,7 @@ def expected_logits(module, X):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_module_is_never_changed(training):
-    module = tiny_network().train(training)
+    module = network().train(training)
     module[4].train(not training)  # a mixed mode is kept as well
     module[0].weight.requires_grad_(False)
     modes = [part.training for part in module.modules()]
@@ -62,7 +53,7 @@ def test_the_module_is_never_changed(training):
 
 
 def test_a_module_in_train_mode_gives_the_logits_of_eval_mode():
-    module, (X, _) = tiny_network().train(), draw()
+    module, (X, _) = network().train(), draw()
     found = TorchLogits(module, batch_size=7).fit_transform(X)
     assert found.dtype == np.float32
     assert_allclose(found, expected_logits(module, X), atol=1e-6)
@@ -97,7 +88,7 @@ def test_a_module_that_occurs_twice_is_run_twice():
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 def test_a_compiled_module_in_train_mode_stays_so():
-    module, (X, _) = tiny_network(), draw()
+    module, (X, _) = network(), draw()
     expected = expected_logits(module, X)
     compiled = torch.jit.script(module.train())
     assert_allclose(TorchLogits(compiled).transform(X), expected, atol=1e-6)
@@ -105,14 +96,14 @@ def test_a_compiled_module_in_train_mode_stays_so():
 
 
 def test_a_clone_shares_the_module():
-    module = tiny_network()
+    module = network()
     assert clone(TorchLogits(module, batch_size=3)).module is module
     assert clone(TorchLogits(module, batch_size=3)).batch_size == 3
 
 
 def test_threads_of_a_grid_search_share_the_module():
     X, y = draw(120)
-    pipe = make_pipeline(TorchLogits(tiny_network()), TemperatureScaling())
+    pipe = make_pipeline(TorchLogits(network()), TemperatureScaling())
     grid = {"temperaturescaling__objective": ["focal", "brier"]}
     search = GridSearchCV(pipe, grid, cv=2, scoring="neg_log_loss", n_jobs=2)
     with joblib.parallel_config(backend="threading"):
@@ -131,7 +122,7 @@ def test_inputs_of_every_form(form):
         "dataset": tensors,
         "loader": torch.utils.data.DataLoader(tensors, batch_size=9),
     }
-    module = tiny_network()
+    module = network()
     found = TorchLogits(module).fit_transform(forms[form])
     assert_allclose(found, expected_logits(module, X), atol=1e-6)
 
@@ -176,14 +167,14 @@ def loaders(X):
 def test_a_loader_that_shuffles_is_refused(form, estimator):
     X, y = draw()
     with pytest.raises(ValueError, match="loses the order of the rows"):
-        estimator(tiny_network()).fit(loaders(X)[form], y)
+        estimator(network()).fit(loaders(X)[form], y)
 
 
 def test_a_loader_with_an_order_of_its_own_keeps_it():
     X, _ = draw()
     pairs, order = torch.utils.data.TensorDataset(torch.from_numpy(X)), [7, 3, 3, 40]
     loader = torch.utils.data.DataLoader(pairs, sampler=order, batch_size=3)
-    module = tiny_network()
+    module = network()
     found = TorchLogits(module).transform(loader)
     assert_allclose(found, expected_logits(module, X[order]), atol=1e-6)
 
@@ -198,7 +189,7 @@ def test_a_stream_is_not_gathered_before_it_is_run():
                 events.append("read")
                 yield row
 
-    module = tiny_network()
+    module = network()
     module.register_forward_hook(lambda *_: events.append("run"))
     loader = torch.utils.data.DataLoader(Stream(), batch_size=10)
     found = TorchLogits(module).transform(loader)
@@ -209,7 +200,7 @@ def test_a_stream_is_not_gathered_before_it_is_run():
 def test_batches_without_a_tensor_are_refused():
     loader = torch.utils.data.DataLoader(["some", "text"])
     with pytest.raises(ValueError, match=r"yields a str.*in a dict"):
-        TorchLogits(tiny_network()).fit(loader)
+        TorchLogits(network()).fit(loader)
 
 
 class Wrapped(torch.nn.Module):
@@ -217,7 +208,7 @@ class Wrapped(torch.nn.Module):
 
     def __init__(self, wrap):
         super().__init__()
-        self.network = tiny_network()
+        self.network = network()
         self.wrap = wrap
 
     def forward(self, x):
@@ -256,44 +247,44 @@ def test_a_result_without_a_tensor_is_refused():
 
 
 def test_probabilities_are_warned_of():
-    module = torch.nn.Sequential(tiny_network(), torch.nn.Softmax(dim=1))
+    module = torch.nn.Sequential(network(), torch.nn.Softmax(dim=1))
     with pytest.warns(UserWarning, match="Remove the softmax"):
         TorchLogits(module).fit(draw()[0])
 
 
 def test_inputs_that_the_module_does_not_take_are_named():
     with pytest.raises(ValueError, match=r"a batch of shape \(4, 6\)"):
-        TorchLogits(tiny_network()).fit(np.zeros((4, 6)))
+        TorchLogits(network()).fit(np.zeros((4, 6)))
     with pytest.raises(ValueError, match="at least one sample"):
-        TorchLogits(tiny_network()).fit(np.zeros((0, 5)))
+        TorchLogits(network()).fit(np.zeros((0, 4)))
 
 
 def test_nan_logits_are_named():
     X, _ = draw()
     X[7, 0] = np.nan
     with pytest.raises(ValueError, match="nan for row 7 of X"):
-        TorchLogits(tiny_network(), batch_size=3).transform(X)
+        TorchLogits(network(), batch_size=3).transform(X)
 
 
 def test_something_else_than_a_module_is_refused():
     with pytest.raises(TypeError, match="Module, not function"):
-        TorchLogits(tiny_network).fit(draw()[0])
+        TorchLogits(network).fit(draw()[0])
 
 
 def test_the_printed_form_is_short():
-    assert repr(TorchLogits(tiny_network())) == "TorchLogits(module=<Sequential>)"
+    assert repr(TorchLogits(network())) == "TorchLogits(module=<Sequential>)"
 
 
 def test_pickling_keeps_the_logits():
     X, _ = draw()
-    frozen = TorchLogits(tiny_network()).fit(X)
+    frozen = TorchLogits(network()).fit(X)
     copied = pickle.loads(pickle.dumps(frozen))  # noqa: S301
     assert_allclose(copied.transform(X), frozen.transform(X))
 
 
 def test_half_precision_gives_single():
     X, _ = draw()
-    found = TorchLogits(tiny_network().to(torch.bfloat16)).fit_transform(X)
+    found = TorchLogits(network().to(torch.bfloat16)).fit_transform(X)
     assert found.dtype == np.float32
 
 
@@ -312,7 +303,7 @@ def test_the_logits_of_a_real_network(data_dir, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_module_can_be_run_on_another_device():
-    module, (X, _) = tiny_network(), draw()
+    module, (X, _) = network(), draw()
     found = TorchLogits(module, device="cuda").fit_transform(X)
     assert_allclose(found, expected_logits(module, X), atol=1e-3)
     assert next(module.parameters()).device.type == "cpu"

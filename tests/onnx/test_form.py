@@ -12,19 +12,14 @@ from skcalib.frozen import OnnxLogits
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+
+from graph_parts import info, node  # noqa: E402
+
 pytestmark = pytest.mark.onnx
-
-
-def node(op, inputs, outputs=("p",), **attributes):
-    return onnx.helper.make_node(op, list(inputs), list(outputs), **attributes)
 
 
 def ml(op, inputs, outputs=("p",), **attributes):
     return node(op, inputs, outputs, domain="ai.onnx.ml", **attributes)
-
-
-def info(name, shape=("n", 3), element=1):
-    return onnx.helper.make_tensor_value_info(name, element, shape)
 
 
 def model(*nodes, rows=("n", 3), constants=()):

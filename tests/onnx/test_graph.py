@@ -16,21 +16,20 @@ from skcalib._onnx._graph import (
 )
 
 onnx = pytest.importorskip("onnx")
+
+from graph_parts import info, node  # noqa: E402
+
 pytestmark = pytest.mark.onnx
 
 
-def node(op, inputs, outputs, **attributes):
-    return onnx.helper.make_node(op, list(inputs), list(outputs), **attributes)
-
-
-def info(*names):
-    return [onnx.helper.make_tensor_value_info(name, 1, ["n"]) for name in names]
+def infos(names):
+    return [info(name, ["n"]) for name in names]
 
 
 def graph(*nodes, inputs="x", outputs="y", constants=""):
     tensors = [onnx.numpy_helper.from_array(np.ones(1), name) for name in constants]
     return onnx.helper.make_graph(
-        list(nodes), "g", info(*inputs), info(*outputs), tensors
+        list(nodes), "g", infos(inputs), infos(outputs), tensors
     )
 
 
@@ -210,7 +209,7 @@ def test_what_a_loop_carries_keeps_its_name():
 
 def test_a_renamed_tensor_is_renamed_where_it_is_made_and_read_but_not_served():
     found = graph(node("Neg", "x", "y"), node("Neg", "y", "b"), outputs="yb")
-    found.value_info.extend(info("y"))
+    found.value_info.extend(infos("y"))
     rename_tensor(found, "y", "old")
     assert made(found.node) == ["old", "b"]
     assert list(found.node[1].input) == ["old"]

@@ -15,23 +15,20 @@ from skcalib.frozen import OnnxLogits
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
+
+from graph_parts import info, node  # noqa: E402
+
 pytestmark = pytest.mark.onnx
 
-FLOAT = onnx.TensorProto.FLOAT
 WEIGHT = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32) * 2
 
 
-def node(op, inputs, outputs, **attributes):
-    return onnx.helper.make_node(op, inputs, outputs, **attributes)
-
-
 def model(nodes, row=(5,), scores=(3,), batch="n", **constants):
-    info = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         nodes,
         "test",
-        [info("x", FLOAT, [batch, *row])],
-        [info("p", FLOAT, [batch, *scores])],
+        [info("x", [batch, *row])],
+        [info("p", [batch, *scores])],
         [onnx.numpy_helper.from_array(a, k) for k, a in constants.items()],
     )
     opsets = [
@@ -176,10 +173,9 @@ def test_functions_that_call_each_other_are_refused():
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_a_model_without_a_batch_axis_is_told_so(n_classes):
-    info = onnx.helper.make_tensor_value_info
     proto = model([node("MatMul", ["x", "W"], ["p"])], W=WEIGHT[:, :n_classes])
-    proto.graph.input[0].CopyFrom(info("x", FLOAT, [5]))
-    proto.graph.output[0].CopyFrom(info("p", FLOAT, [n_classes]))
+    proto.graph.input[0].CopyFrom(info("x", [5]))
+    proto.graph.output[0].CopyFrom(info("p", [n_classes]))
     logits = draw_logits()[1][:, :n_classes]
     calibrator = TemperatureScaling().fit(logits, logits.argmax(axis=1))
     with pytest.raises(ModelFormatError, match="without a batch axis"):

@@ -9,6 +9,9 @@ from skcalib.frozen import OnnxLogits
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+
+from graph_parts import info, node  # noqa: E402
+
 pytestmark = pytest.mark.onnx
 
 CONSTANTS = {
@@ -20,14 +23,6 @@ CONSTANTS = {
     "false": np.array(False),
 }
 NORM = ["x", "ones", "zeros", "zeros", "ones"]
-
-
-def node(op, inputs, outputs=("p",), **attributes):
-    return onnx.helper.make_node(op, list(inputs), list(outputs), **attributes)
-
-
-def info(name):
-    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ("n", 3))
 
 
 def model(nodes, version=17):

@@ -20,14 +20,7 @@ from skcalib.plotting import (
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def pyplot():
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
+pytestmark = pytest.mark.usefixtures("pyplot")
 
 
 def draw(n=1500, n_classes=3, seed=0):

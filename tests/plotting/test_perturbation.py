@@ -12,14 +12,6 @@ matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 
 
-@pytest.fixture
-def pyplot():
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
-
 class Perturbs(ClassifierMixin, BaseEstimator):
     """Learn the perturbation it is told."""
 

@@ -18,14 +18,6 @@ matplotlib.use("Agg")
 
 
 @pytest.fixture
-def pyplot():
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
-
-@pytest.fixture
 def predictions():
     """Over-confident probabilities of three classes, and the labels."""
     rng = np.random.default_rng(0)

@@ -18,6 +18,8 @@ from skcalib.metrics import expected_calibration_error
 
 torch = pytest.importorskip("torch")
 
+from exploding import Exploding  # noqa: E402
+
 from skcalib.training import (  # noqa: E402
     BilevelCalibratedClassifier,
     _bilevel_train,
@@ -442,19 +444,8 @@ def test_labels_of_abstention_that_cannot_be_told_are_refused(label, message):
         classifier.fit(X, y)
 
 
-class Exploding(nn.Module):
-    """Gives infinity from a certain run in train mode on."""
-
-    def __init__(self, good_runs):
-        super().__init__()
-        self.inner = network()
-        self.good_runs = good_runs
-        self.runs = 0
-
-    def forward(self, x):
-        self.runs += self.training
-        result = self.inner(x)
-        return result * float("inf") if self.runs > self.good_runs else result
+def exploding(good_runs):
+    return Exploding(network(), good_runs)
 
 
 def test_a_loss_that_explodes_stops_with_the_best_networks_so_far():
@@ -462,13 +453,13 @@ def test_a_loss_that_explodes_stops_with_the_best_networks_so_far():
     X, y = draw(150)
     rows = np.arange(150)
     settings = {"cv": [(rows[:100], rows[100:])], "random_state": 0}
-    classifier = BilevelCalibratedClassifier(Exploding(5), max_epochs=9, **settings)
+    classifier = BilevelCalibratedClassifier(exploding(5), max_epochs=9, **settings)
     message = (
         "stopped in epoch 3: the inner loss was .* networks of epoch [12], the best"
     )
     with pytest.warns(ConvergenceWarning, match=message):
         classifier.fit(X, y)
-    stopped = BilevelCalibratedClassifier(Exploding(99), max_epochs=2, **settings)
+    stopped = BilevelCalibratedClassifier(exploding(99), max_epochs=2, **settings)
     stopped.fit(X, y)
     for name, value in stopped.modules_[0].state_dict().items():
         assert torch.equal(classifier.modules_[0].state_dict()[name], value), name
@@ -478,7 +469,7 @@ def test_a_loss_that_explodes_stops_with_the_best_networks_so_far():
 def test_a_loss_that_explodes_at_once_is_an_error():
     X, y = draw(100)
     with pytest.raises(ValueError, match=r"failed in epoch 1: .* Lower the learning"):
-        BilevelCalibratedClassifier(Exploding(0), cv=2).fit(X, y)
+        BilevelCalibratedClassifier(exploding(0), cv=2).fit(X, y)
 
 
 def test_inputs_beyond_the_numbers_of_the_network_are_refused():

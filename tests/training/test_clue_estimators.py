@@ -17,6 +17,8 @@ from skcalib.datasets import make_overlapping_blobs
 torch = pytest.importorskip("torch")
 skorch = pytest.importorskip("skorch")
 
+from exploding import Exploding  # noqa: E402
+
 from skcalib.training import (  # noqa: E402
     BilevelCalibratedClassifier,
     CLUEClassifier,
@@ -494,19 +496,8 @@ def test_a_callback_may_end_the_training_as_in_skorch():
     assert classifier.n_iter_ == 2
 
 
-class Exploding(nn.Module):
-    """Gives infinity from a certain run in train mode on."""
-
-    def __init__(self, good_runs):
-        super().__init__()
-        self.inner = network()
-        self.good_runs = good_runs
-        self.runs = 0
-
-    def forward(self, x):
-        self.runs += self.training
-        result = self.inner(x)
-        return result * float("inf") if self.runs > self.good_runs else result
+def exploding(good_runs):
+    return Exploding(network(), good_runs)
 
 
 @pytest.mark.parametrize(("good_runs", "epoch", "kept"), [(5, 3, 2), (4, 3, 1)])
@@ -515,12 +506,12 @@ def test_a_loss_that_explodes_stops_with_the_last_good_weights(good_runs, epoch,
     # fifth has given a loss.
     X, y = draw_classes(100)
     settings = {"batch_size": 50, "random_state": 0}
-    classifier = CLUEClassifier(Exploding(good_runs), max_epochs=9, **settings)
+    classifier = CLUEClassifier(exploding(good_runs), max_epochs=9, **settings)
     message = f"stopped in epoch {epoch}: .* end of epoch {kept} are kept"
     with pytest.warns(ConvergenceWarning, match=message):
         classifier.fit(X, y)
     assert classifier.n_iter_ == kept
-    stopped = CLUEClassifier(Exploding(99), max_epochs=kept, **settings).fit(X, y)
+    stopped = CLUEClassifier(exploding(99), max_epochs=kept, **settings).fit(X, y)
     for name, value in stopped.module_.state_dict().items():
         assert torch.equal(classifier.module_.state_dict()[name], value), name
 
@@ -528,7 +519,7 @@ def test_a_loss_that_explodes_stops_with_the_last_good_weights(good_runs, epoch,
 def test_a_loss_that_explodes_at_once_is_an_error():
     X, y = draw_classes(100)
     with pytest.raises(ValueError, match=r"failed in epoch 1: .* Lower the learning"):
-        CLUEClassifier(Exploding(0)).fit(X, y)
+        CLUEClassifier(exploding(0)).fit(X, y)
 
 
 def test_weights_that_explode_in_the_last_step_are_given_up():
