@@ -62,7 +62,7 @@ def test_a_module_in_train_mode_gives_the_logits_of_eval_mode():
 def test_buffers_that_a_module_writes_while_running_stay():
     class Counting(torch.nn.Linear):
         def __init__(self):
-            super().__init__(5, 3)
+            super().__init__(4, 3)
             self.register_buffer("calls", torch.zeros(()))
             self.last = None
 
@@ -78,7 +78,7 @@ def test_buffers_that_a_module_writes_while_running_stay():
 
 
 def test_a_module_that_occurs_twice_is_run_twice():
-    layer = torch.nn.Linear(5, 5)
+    layer = torch.nn.Linear(4, 4)
     module = torch.nn.Sequential(layer, layer)
     X, _ = draw()
     assert_allclose(
