@@ -5,6 +5,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
+from skcalib._numerics import log_odds
+
 
 class AffineReference:
     """Log-loss of softmax(W x + b) plus ridge penalties towards (I, 0), by formula.
@@ -105,3 +107,16 @@ def mask_others():
         return np.where(masked, logits.dtype.type(value), logits), masked
 
     return mask
+
+
+@pytest.fixture
+def rounded_set():
+    """Log-odds of class 0 that differ by rounding alone, and it in a quarter of rows.
+
+    The order of the other columns changes their last digit.
+    """
+    rng = np.random.default_rng(0)
+    rest = rng.normal(size=7)
+    logits = np.array([[0.3, *rng.permutation(rest)] for _ in range(200)])
+    assert np.unique(log_odds(logits.copy())[:, 0]).size > 1
+    return logits, np.where(np.arange(200) % 4 == 0, 0, 1)

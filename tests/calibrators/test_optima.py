@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_expit, log_softmax, softmax
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
 
 from skcalib._blocks import ArraySource, CalibrationData
 from skcalib._solvers._temperature import fit_temperature
@@ -430,3 +432,15 @@ def test_no_order_preserving_map_is_better(problem):
     assert reference.loss(found) == pytest.approx(scaling.loss_, abs=1e-10)
     lower = np.repeat([1e-3, 0.0], sizes)
     assert reference.excess_above(lower, found) <= 1e-9
+
+
+@pytest.mark.parametrize("calibrator", [BetaCalibration, PlattScaling])
+def test_the_solution_is_reported(calibration_set, calibrator):
+    logits, y = calibration_set
+    logits, y = logits[:, 0] - logits[:, 1], (y == 0).astype(int)
+    fitted = calibrator(prior=None).fit(logits, y)
+    assert fitted.loss_ == pytest.approx(log_loss(y, fitted.predict_proba(logits)))
+    assert 0 <= fitted.gradient_norm_ < 1e-4
+    message = f"{calibrator.__name__} stopped early: max_iter=1 "
+    with pytest.warns(ConvergenceWarning, match=message):
+        fitted.set_params(max_iter=1).fit(logits, y)
