@@ -55,6 +55,53 @@ def test_the_tables_of_the_documentation_are_those_of_the_results():
     assert _tables.write_pages(check=True) == 0
 
 
+def headlines():
+    """Return fragments of the README, made from the results."""
+    from benchmarks import _records, _tables
+
+    runs = _records.load("calarena")
+    arena = {(r["benchmark"], r["method"]): r for run in runs for r in run["rows"]}
+    many, two = (arena[f"tabular-{k}", "skcalib"] for k in ("multiclass", "binary"))
+    beta = arena["tabular-binary", "Beta"]
+    yield f"On {many['experiments'] + two['experiments']} tabular experiments"
+    share = "win rate log-loss"
+    yield f"wins {100 * many[share]:.0f} % of its comparisons with several classes"
+    yield f"and {100 * two[share]:.0f} % with two"
+    yield f"comes near with {100 * beta[share]:.0f} %"
+
+    lines = _tables.made("default_search", "best_single").rows
+    apart = [line[-1].split(" ± ") for line in lines]
+    worst, error = max(apart, key=lambda pair: float(pair[0]))
+    n_best = sum(difference.startswith("-") for difference, _ in apart)
+    yield f"`default_search` on {len(lines)} sets"
+    yield f"on {n_best} sets, and above it by at most {worst.strip('+')} ± {error}"
+    *ranks, seconds = zip(*_tables.made("default_search", "ranks").rows, strict=True)
+    assert all(min(map(float, column)) == float(column[0]) for column in ranks[1:])
+    took = dict(zip(ranks[0], seconds, strict=True))
+    yield f"It takes {took['the default search']} processor seconds in the median"
+    yield f"Order-preserving scaling takes {took['order-preserving']}, "
+    yield f"network {took['IOP network (probmetrics)']} and its softplus map "
+    yield f"softplus map {took['softplus map (probmetrics)']}."
+
+    filters = {tuple(r[:2]): r[2:6] for r in _tables.made("input_filter", "shift").rows}
+    for kind, strength, text in (
+        ("defocus blur", "3", "defocus {}, {}, {};"),
+        ("gaussian noise", "3", "noise {}, {}, {};"),
+        ("contrast", "3", "low contrast {}, {}, {},"),
+        ("contrast", "5", "and {}, {}, {} where next to none is left"),
+    ):
+        cells = filters[kind, strength]
+        before, *outputs, after = (float(cell.split(" / ")[0]) for cell in cells)
+        yield text.format(*(f"{v:.0f}" for v in (before, max(outputs), after)))
+
+
+def test_the_headline_figures_of_the_readme_are_those_of_the_results():
+    for package in ("torch", "PIL"):
+        pytest.importorskip(package)
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert [text for text in headlines() if text not in readme] == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_benchmark_declares_what_the_runner_asks_for(name):
     module = pytest.importorskip(f"benchmarks.{name}")
