@@ -8,11 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
 
 from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
 from skcalib._sklearn_compat import safe_indexing
-from skcalib._validation import lone_class, make_splits, name_classes
+from skcalib._validation import (
+    lone_class,
+    make_splits,
+    name_classes,
+    number_groups,
+    predicts_by_groups,
+)
 from skcalib._warnings import quiet
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 
@@ -40,6 +47,9 @@ class HeldOut:
 
     columns : dict or None
         Which class each named column of a table was taken for.
+
+    unit : ndarray of shape (n_samples,) or None
+        Number of the group of each sample, where groups were given.
     """
 
     codes: NDArray[np.intp]
@@ -48,6 +58,7 @@ class HeldOut:
     after: NDArray[Any]
     how: str
     columns: dict[str, Any] | None = None
+    unit: NDArray[np.intp] | None = None
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -69,6 +80,35 @@ class HeldOut:
             f"average, and right {right} of the time. After calibration it is "
             f"{now_sure} sure, and right {now_right} of the time."
         )
+
+
+def units(groups: NDArray[Any] | None) -> NDArray[np.intp] | None:
+    """Return the number of the group of each sample, where groups are given."""
+    return None if groups is None else number_groups(groups)
+
+
+def counted(n_rows: int, unit: NDArray[np.intp] | None) -> str:
+    """Return in words how many samples there are, and groups of them."""
+    samples = f"{n_rows:,} samples"
+    if unit is None:
+        return samples
+    n_groups = np.unique(unit).size
+    return f"{samples} in {n_groups:,} group{'s' if n_groups > 1 else ''}"
+
+
+def wants_groups(calibrator: Any) -> bool:
+    """Whether the fit of a calibrator draws folds, and keeps groups together in them.
+
+    One that learns what tells its groups apart is refused.
+    """
+    if predicts_by_groups(calibrator):
+        raise ValueError(
+            "groups name rows that belong together, which stay on one side of each "
+            f"fold. Those of {type(calibrator).__name__} are calibrated by themselves, "
+            "and are needed to predict: call its own fit(X, y, groups=...) for them, "
+            "or leave groups out."
+        )
+    return has_fit_parameter(calibrator, "groups")
 
 
 def describe(calibrator: Any) -> str:
@@ -93,26 +133,50 @@ def cross_fit(
     rows: NDArray[Any],
     n_folds: int,
     seed: Any,
+    groups: NDArray[Any] | None = None,
+    told: bool = False,
     watch: Watch = iter,
 ) -> HeldOut:
     """Judge every sample by an estimator that was fitted on the other folds.
 
-    Those that are equal in `rows` and of one class stay together. What all samples
-    lack, or look like, is told where an estimator is fitted to them all.
+    Those that are equal in `rows` and of one class stay together, or with `groups`
+    those of a group, of which the estimator is `told` or not. What all samples lack, or
+    look like, is told where an estimator is fitted to them all.
     """
-    splits = make_splits(n_folds, rows, codes, np.ones(codes.shape[0]), seed)
-    lone = lone_class(splits, codes)
-    if lone is not None:
-        raise ValueError(
-            f"Fold {lone[0]} leaves samples of one class only to fit on, "
-            f"{classes.tolist()[lone[1]]!r}: too few different samples of the "
-            "others are there to cross-fit. Pass more of them."
-        )
+    splits = make_splits(n_folds, rows, codes, np.ones(codes.shape[0]), seed, groups)
+    _check_folds(splits, codes, classes, groups, told)
+    unit = units(groups)
     after = np.empty_like(before)
     labels = classes[codes]
     with quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning):
         for train, test in watch(splits):
-            fitted = clone(estimator).fit(safe_indexing(X, train), labels[train])
+            known = {"groups": groups[train]} if told and groups is not None else {}
+            fitted = clone(estimator)
+            fitted.fit(safe_indexing(X, train), labels[train], **known)
             after[test] = fitted.predict_proba(safe_indexing(X, test))
-    how = f"{len(codes):,} samples, cross-fitted in {len(splits)} folds"
-    return HeldOut(codes, classes, before, after, how)
+    how = f"{counted(len(codes), unit)}, cross-fitted in {len(splits)} folds"
+    return HeldOut(codes, classes, before, after, how, unit=unit)
+
+
+def _check_folds(
+    splits: list[Any],
+    codes: NDArray[np.intp],
+    classes: NDArray[Any],
+    groups: Any,
+    told: bool,
+) -> None:
+    """Refuse a fold that leaves one class to fit on, or one group to draw folds of."""
+    lone = lone_class(splits, codes)
+    if lone is not None:
+        few = "different samples" if groups is None else "groups with samples"
+        raise ValueError(
+            f"Fold {lone[0]} leaves samples of one class only to fit on, "
+            f"{classes.tolist()[lone[1]]!r}: too few {few} of the others are there to "
+            "cross-fit. Pass more of them."
+        )
+    if told and groups is not None and np.unique(groups).size == 2:
+        raise ValueError(
+            f"groups holds two groups only, {np.unique(groups).tolist()}. What is "
+            "fitted to one, to be judged by the other, cannot draw folds of it. Pass "
+            "more groups, or a calibrator that draws none, such as TemperatureScaling."
+        )

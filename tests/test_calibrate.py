@@ -6,12 +6,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import DataConversionWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.model_selection import GridSearchCV, GroupKFold, RandomizedSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -21,6 +22,7 @@ import skcalib
 from skcalib import (
     CalibratedClassifier,
     DenseCalibration,
+    GroupCalibration,
     IsotonicCalibration,
     MultiLabelCalibration,
     OptionCalibration,
@@ -33,7 +35,7 @@ from skcalib import (
 from skcalib.datasets import load_demo, make_logits
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
 from skcalib.metrics import calibration_report
-from skcalib.model_selection import compare_calibrators
+from skcalib.model_selection import CalibratorSearch, compare_calibrators
 
 LOGITS, Y = make_logits(600, 4, random_state=0)
 QUICK = {"calibrator": TemperatureScaling(), "n_bootstrap": 0}
@@ -470,3 +472,151 @@ def test_a_search_calibrates_a_classifier(is_fitted):
 def test_a_search_that_chooses_nothing_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         calibrate(logits=LOGITS, y=Y, calibrator=search_of(**options))
+
+
+# Rows that belong together
+
+SAMPLE = np.repeat(np.arange(100), 10)
+
+
+def noisy_copies(n_classes=4):
+    """Ten copies of each of 100 samples, their classes, and samples to judge by."""
+    logits, y = make_logits(5100, n_classes, random_state=1)
+    noise = np.random.default_rng(0).normal(size=(1000, n_classes))
+    copies = logits[:100][SAMPLE] + 0.01 * noise
+    return copies, y[:100][SAMPLE], logits[100:], y[100:]
+
+
+def test_held_out_figures_of_noisy_copies_are_true_with_groups_only():
+    logits, y, new, y_new = noisy_copies()
+    # What it learned by heart of a copy, it says of the others.
+    options = {"calibrator": IsotonicCalibration(method="strict"), "n_bootstrap": 200}
+    result = calibrate(logits=logits, y=y, groups=SAMPLE, **options)
+    truth = calibration_report(y_new, result.predict_proba(new), n_bootstrap=0)
+    told, without = (
+        found.report["after"]
+        for found in (result, calibrate(logits=logits, y=y, **options))
+    )
+    assert told["nll"].low < truth["nll"].value < told["nll"].high
+    assert told["accuracy"].low < truth["accuracy"].value < told["accuracy"].high
+    assert without["nll"].high < 0.5 * truth["nll"].value
+    how = "1,000 samples in 100 groups, cross-fitted in 5 folds"
+    assert result.held_out.how == how
+    assert "in 100 groups" in repr(result)
+
+
+def test_intervals_of_copies_are_those_of_the_samples():
+    logits, y = LOGITS[:100], Y[:100]
+    one, ten = (
+        calibrate(
+            logits=logits[rows],
+            y=y[rows],
+            groups=rows,
+            calibrator=TemperatureScaling(),
+            n_bootstrap=50,
+        ).report["before"]
+        for rows in (np.arange(100), SAMPLE)
+    )
+    for name in ("nll", "accuracy", "ece"):
+        assert_allclose(ten[name], one[name], rtol=1e-9)
+
+
+def test_a_calibrator_that_draws_folds_is_told_of_the_groups():
+    logits, y, *_ = noisy_copies()
+    search = CalibratorSearch([TemperatureScaling(), IsotonicCalibration()])
+    options = {"calibrator": search, "n_bootstrap": 0}
+    result = calibrate(logits=logits, y=y, groups=SAMPLE, **options)
+    alone = clone(search).fit(logits, y, groups=SAMPLE)
+    scores = "mean_test_score"
+    found = result.calibrator.cv_results_[scores]
+    assert_array_equal(found, alone.cv_results_[scores])
+    options["calibrator"] = search_of(cv=GroupKFold(3))
+    result = calibrate(logits=LOGITS, y=Y, groups=np.arange(600) // 2, **options)
+    assert isinstance(result.calibrator, TemperatureScaling)
+
+
+@pytest.mark.parametrize("routing", [False, True])
+@pytest.mark.parametrize("is_fitted", [False, True])
+@pytest.mark.parametrize(
+    "calibrator", [TemperatureScaling(), CalibratorSearch([TemperatureScaling()])]
+)
+def test_copies_of_the_inputs_of_a_classifier_judge_none(
+    calibrator, is_fitted, routing
+):
+    X, y = load_digits(return_X_y=True)
+    given = GaussianNB()
+    if is_fitted:
+        given.fit(X[1000:], y[1000:])
+    rows = np.repeat(np.arange(200), 5)
+    noise = 0.01 * np.random.default_rng(0).normal(size=(1000, 64))
+    names = np.array([f"image {row}" for row in rows])
+    with config_context(enable_metadata_routing=routing):
+        result = calibrate(
+            given,
+            X[rows] + noise,
+            y[rows],
+            groups=names.tolist(),
+            calibrator=calibrator,
+            n_bootstrap=0,
+        )
+    n_groups = 200 if is_fitted else 40
+    start = f"{5 * n_groups:,} samples in {n_groups} groups"
+    assert result.held_out.how.startswith(start)
+    assert result.held_out.unit.max() == n_groups - 1
+
+
+def test_inputs_of_a_network_have_groups_too(tmp_path):
+    pytest.importorskip("onnxruntime")
+    demo = load_demo()
+    rows = np.arange(200) % 100
+    X, y = demo.X_calibration[rows], demo.y_calibration[rows]
+    result = calibrate(demo.model, X, y, groups=rows, **QUICK)
+    assert result.held_out.how.startswith("200 samples in 100 groups")
+    torch = pytest.importorskip("torch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    inputs, labels = torch.tensor(LOGITS[:200]).float(), torch.tensor(Y[:200])
+    loader = DataLoader(TensorDataset(inputs, labels), batch_size=50)
+    result = calibrate(torch.nn.Identity(), loader, groups=rows, **QUICK)
+    assert result.held_out.how.startswith("200 samples in 100 groups")
+
+
+def test_no_more_folds_than_groups():
+    groups = np.arange(600) % 3
+    result = calibrate(logits=LOGITS, y=Y, groups=groups, **QUICK)
+    assert result.held_out.how == "600 samples in 3 groups, cross-fitted in 3 folds"
+    X, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=500)
+    result = calibrate(model, X, y, groups=np.arange(150) % 3, **QUICK)
+    assert result.held_out.how.startswith("50 samples in 1 group that")
+
+
+def test_groups_that_cannot_be_kept_together_are_refused():
+    options = {"logits": LOGITS, "y": Y, **QUICK}
+    with pytest.raises(ValueError, match=r"groups has shape \(599,\); it needs one"):
+        calibrate(groups=np.arange(599), **options)
+    missing = np.where(np.arange(600) == 7, np.nan, 1.0)
+    with pytest.raises(ValueError, match="groups holds nan in row 7"):
+        calibrate(groups=missing, **options)
+    with pytest.raises(TypeError, match="types NoneType, str"):
+        calibrate(groups=["a", None] * 300, **options)
+    with pytest.raises(ValueError, match="groups holds one group only: 'a'"):
+        calibrate(groups=["a"] * 600, **options)
+    with pytest.raises(ValueError, match=r"one class only .* too few groups"):
+        calibrate(groups=np.where(Y == 0, "a", "b"), **options)
+    two = np.arange(600) % 2
+    with pytest.raises(ValueError, match=r"two groups only, \[0, 1\]. What is fitted"):
+        calibrate(groups=two, logits=LOGITS, y=Y)
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="needs at least three"):
+        calibrate(GaussianNB(), X, y, groups=two[:150], **QUICK)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_groups_of_another_meaning_are_refused(wrapped):
+    calibrator = GroupCalibration()
+    if wrapped:
+        grid = {"structure": ["vector"]}
+        calibrator = GridSearchCV(calibrator, grid, scoring="neg_log_loss")
+    with pytest.raises(ValueError, match="Those of GroupCalibration are calibrated"):
+        calibrate(logits=LOGITS, y=Y, groups=np.arange(600), calibrator=calibrator)

@@ -33,6 +33,7 @@ from skcalib._validation._groups import (
     check_width,
     place_of_group,
     plain_names,
+    predicts_by_groups,
     refuse_needed_groups,
     warn_of_namesakes,
 )
@@ -79,6 +80,7 @@ from skcalib._validation._splits import (
     lone_class,
     make_splits,
     number_equal_rows,
+    number_groups,
     splits_of,
 )
 from skcalib._validation._top_logprobs import (
@@ -153,10 +155,12 @@ __all__ = [
     "name_classes",
     "names_twice",
     "number_equal_rows",
+    "number_groups",
     "one_column",
     "pad_options",
     "place_of_group",
     "plain_names",
+    "predicts_by_groups",
     "preview",
     "readable",
     "readable_proba",

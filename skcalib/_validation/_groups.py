@@ -127,10 +127,15 @@ def check_both_times(owner: object, name: str, value: Any, *, in_fit: bool) -> N
         )
 
 
+def predicts_by_groups(calibrator: Any) -> bool:
+    """Whether the predictions of a calibrator take groups as its `fit` does."""
+    methods = calibrator.fit, calibrator.predict_proba
+    return all("groups" in signature(method).parameters for method in methods)
+
+
 def refuse_needed_groups(owner: object, calibrator: Any) -> None:
     """Refuse groups for a calibrator whose predictions need them too, and get none."""
-    methods = calibrator.fit, calibrator.predict_proba
-    if all("groups" in signature(method).parameters for method in methods):
+    if predicts_by_groups(calibrator):
         name, of = type(owner).__name__, type(calibrator).__name__
         raise ValueError(
             f"{name} hands no groups to predictions, which {of} needs if fit gets "

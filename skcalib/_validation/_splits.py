@@ -64,7 +64,7 @@ def make_splits(
             unit = _part_ties(unit, score, n_folds)
             fold = _deal_alike(unit, codes[rows], n_folds, random_state)
         else:
-            unit = _number_groups(groups[rows])
+            unit = number_groups(groups[rows], several=True)
             fold = _deal_groups(unit, codes[rows], weight[rows], n_folds, random_state)
         return [(rows[fold != k], rows[fold == k]) for k in range(fold.max() + 1)]
     every = np.arange(codes.shape[0])
@@ -182,9 +182,13 @@ def _one_for_each(groups: Any, rows: NDArray[Any]) -> NDArray[Any]:
     return check_groups(groups, rows.shape[0])
 
 
-def _number_groups(groups: NDArray[Any]) -> Codes:
+def number_groups(groups: NDArray[Any], *, several: bool = False) -> Codes:
+    """Return a number of each row, from 0 on, that those of a group share.
+
+    The order is that of first occurrence. If it has to be `several`, one is refused.
+    """
     unit = _number(groups)
-    if not unit.any():
+    if several and not unit.any():
         raise ValueError(
             f"groups holds one group only: {groups.tolist()[0]!r}. Rows of a group "
             "stay together, so folds need at least two groups."

@@ -158,26 +158,63 @@ def calibration_report(
     if is_dask(y_proba) and not n_bootstrap:
         return _report_of_sums(given, names, n_bins, confidence_level)
     *shared, row = rows_of_shares(*given)
-    given = *shared, pos_label
+    drawn = n_bootstrap, confidence_level, random_state
+    found = _report_of_rows((*shared, pos_label), names, n_bins, drawn, row)
+    if row is not None:
+        found.n_samples = int(row[-1] + 1)
+    found.groups = compared
+    return found
+
+
+def report_by_units(
+    y_true: ArrayLike,
+    y_proba: ArrayLike,
+    unit: NDArray[np.intp] | None,
+    *,
+    labels: ArrayLike,
+    n_bins: int = 15,
+    metrics: Iterable[str] | None = None,
+    n_bootstrap: int = 1000,
+    confidence_level: float = 0.95,
+    random_state: Any = 0,
+) -> CalibrationReport:
+    """Return the report of rows of which the bootstrap draws those of a unit together.
+
+    `unit` is a number of each row from 0 on; None draws rows.
+    """
+    names = check_names(metrics, IN_REPORT)
+    check_bootstrap(n_bootstrap, confidence_level)
+    given = y_true, y_proba, labels, None, None
+    drawn = n_bootstrap, confidence_level, random_state
+    return _report_of_rows(given, names, n_bins, drawn, unit)
+
+
+def _report_of_rows(
+    given: tuple[Any, ...],
+    names: list[str],
+    n_bins: int,
+    drawn: tuple[int, float, Any],
+    unit: NDArray[np.intp] | None,
+) -> CalibrationReport:
+    n_bootstrap, confidence_level, _ = drawn
     top = not RANKED.keys().isdisjoint(names)
     codes, proba, weight = check_proba(*given, top_label=top, blocks=True)
     if not weight.all() and n_bootstrap:
         # Or a replicate could draw rows of no weight only.
         codes, proba, weight = _used(codes, proba, weight)
-    n_bins, event = check_whole("n_bins", n_bins), is_event(given[0], pos_label)
+    n_bins, event = check_whole("n_bins", n_bins), is_event(given[0], given[-1])
     rows = RowStatistics(proba, codes, n_bins, event)
     value = evaluate(rows, weight[np.newaxis], names)
     values = {name: float(value[name][0]) for name in names}
-    drawn = n_bootstrap, confidence_level, random_state
-    low, high = _intervals(rows, weight, row, values, *drawn)
+    low, high = _intervals(rows, weight, unit, values, *drawn)
     return CalibrationReport(
         {name: MetricEstimate(values[name], low[name], high[name]) for name in names},
-        n_samples=int(np.count_nonzero(weight) if row is None else row[-1] + 1),
+        n_samples=int(np.count_nonzero(weight)),
         n_classes=proba.shape[1],
         n_bins=rows.n_bins,
         n_bootstrap=int(n_bootstrap),
         confidence_level=float(confidence_level),
-        groups=compared,
+        groups=None,
     )
 
 
@@ -243,7 +280,7 @@ def _used(
 def _intervals(
     rows: RowStatistics,
     weight: Floats,
-    row: NDArray[np.intp] | None,
+    unit: NDArray[np.intp] | None,
     values: dict[str, float],
     n_bootstrap: int,
     confidence_level: float,
@@ -255,7 +292,7 @@ def _intervals(
     random = check_random_state(random_state)
     parts = [
         evaluate(rows, weights, names)
-        for weights in bootstrap_weights(weight, n_bootstrap, random, row)
+        for weights in bootstrap_weights(weight, n_bootstrap, random, unit)
     ]
     low: dict[str, float | None] = {}
     high: dict[str, float | None] = {}
