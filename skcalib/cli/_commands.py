@@ -21,6 +21,7 @@ from skcalib.cli._errors import UsageError
 from skcalib.cli._export import Served, write_model
 from skcalib.cli._judging import (
     cross_fit,
+    fit,
     judge,
     probabilities,
     split_rows,
@@ -259,14 +260,14 @@ def _fit_and_judge(
     n_samples = len(scores.codes)
     if judging.test_fraction is None:
         with working("Fitting"):
-            calibrator.fit(scores.seen_by(calibrator), scores.labels)
+            fit(calibrator, scores.seen_by(calibrator), scores)
         held_out = cross_fit(calibrator, scores, judging.folds, judging.seed)
         return held_out, n_samples
     train, test = split_rows(scores, judging.test_fraction, judging.seed)
     with working("Fitting"):
         X = scores.seen_by(calibrator)
         part = RowsView(open_source(X), train) if is_stored(X) else X[train]
-        calibrator.fit(part, scores.labels[train])
+        fit(calibrator, part, scores, train)
     return judge(calibrator, scores, test), len(train)
 
 
@@ -409,7 +410,8 @@ def run_evaluate(
             "memory holds, and a bootstrap reads them again and again. Leave the "
             "intervals out: --n-bootstrap 0"
         )
-    return scores, measure(scores.labels, proba, scores.classes, judging)
+    labels, classes = scores.labels, scores.classes
+    return scores, measure(labels, proba, classes, judging, scores.unit)
 
 
 def run_compare(
@@ -444,6 +446,7 @@ def run_compare(
             {name: calibrator},
             scores.logits,
             scores.labels,
+            groups=scores.groups,
             cv=judging.folds,
             n_bins=judging.n_bins,
             classes=scores.classes,

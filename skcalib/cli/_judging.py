@@ -9,8 +9,14 @@ from sklearn.model_selection import ShuffleSplit
 
 from skcalib import _judging
 from skcalib._blocks import is_stored, open_source
-from skcalib._judging import HeldOut, uncalibrated
-from skcalib._validation import number_equal_rows
+from skcalib._judging import (
+    HeldOut,
+    counted,
+    uncalibrated,
+    units,
+    wants_groups,
+)
+from skcalib._validation import number_equal_rows, number_groups
 from skcalib.cli._console import progress
 from skcalib.cli._scores import Scores
 
@@ -42,6 +48,8 @@ def cross_fit(calibrator: Any, scores: Scores, n_folds: int, seed: int) -> HeldO
         rows=scores.rows,
         n_folds=n_folds,
         seed=seed,
+        groups=scores.groups,
+        told=scores.groups is not None and wants_groups(calibrator),
         watch=lambda splits: progress(splits, "Cross-fitting", len(splits)),
     )
     return replace(held_out, columns=scores.columns)
@@ -52,21 +60,34 @@ def split_rows(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Split rows at random into those to fit on and the `fraction` to judge by.
 
-    Equal rows of a class stay together.
+    Those of a group stay together, or without groups equal rows of a class.
     """
-    unit = number_equal_rows(scores.rows, scores.codes)
+    if scores.groups is None:
+        unit = number_equal_rows(scores.rows, scores.codes)
+    else:
+        unit = number_groups(scores.groups, several=True)
     split = ShuffleSplit(1, test_size=fraction, random_state=seed)
     train, test = next(split.split(np.empty(unit.max() + 1)))
     return np.flatnonzero(np.isin(unit, train)), np.flatnonzero(np.isin(unit, test))
 
 
+def fit(calibrator: Any, X: Any, scores: Scores, rows: Any = slice(None)) -> None:
+    """Fit a calibrator to rows, of whose groups it is told if it draws folds."""
+    known = {}
+    if scores.groups is not None and wants_groups(calibrator):
+        known = {"groups": scores.groups[rows]}
+    calibrator.fit(X, scores.labels[rows], **known)
+
+
 def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:
     """Judge a fitted calibrator by rows that it has not seen."""
+    unit = None if scores.groups is None else units(scores.groups[rows])
     return HeldOut(
         scores.codes[rows],
         scores.classes,
         uncalibrated(picked(scores.logits, rows)),
         calibrator.predict_proba(picked(scores.seen_by(calibrator), rows)),
-        f"{len(rows):,} samples held out",
+        f"{counted(len(rows), unit)} held out",
         scores.columns,
+        unit,
     )

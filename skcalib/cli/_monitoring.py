@@ -73,7 +73,7 @@ class Read:
         labels_key = batch.labels_key if batch.labels is None else None
         keys = batch.proba_key, labels_key, batch.groups_key
         request = Request("probabilities", *keys, option="--proba-key")
-        values, labels, self.names = read_rows(path, request)
+        values, labels, self.names, self.groups = read_rows(path, request)
         if batch.labels is not None:
             labels = read_labels(batch.labels, batch.labels_key, self.names)
         if labels is None:
@@ -87,9 +87,6 @@ class Read:
             )
         self.proba = check_proba_rows(values) if len(values) else values
         self.labels: NDArray[Any] = labels
-        self.groups = (
-            None if batch.groups_key is None else read_labels(path, batch.groups_key)
-        )
         if self.names is not None and batch.proba_key is None:
             advice = "Name the columns of the probabilities: --proba-key {others}"
             refuse_index(self.names, values, labels, of=str(path), advice=advice)

@@ -164,6 +164,18 @@ class Labelled(Source):
     labels: Annotated[
         Path | None, _data("Labels, where they are not in the same file.")
     ] = None
+    groups: Annotated[
+        Path | None,
+        _data("Groups, where they are not in the file of the scores or inputs."),
+    ] = None
+    groups_key: Annotated[
+        str | None,
+        _data(
+            "Name of the array or column that tells which rows belong together, such "
+            "as copies of an image, frames of a video or rows of a patient. A group is "
+            "on one side of each fold, and intervals draw it as a whole."
+        ),
+    ] = None
     classes: Annotated[
         str | None,
         _data(
@@ -177,7 +189,8 @@ class Labelled(Source):
     @property
     def files(self) -> list[Path]:
         """All files that are read."""
-        return super().files + ([] if self.labels is None else [self.labels])
+        beside = (self.labels, self.groups)
+        return super().files + [path for path in beside if path is not None]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
@@ -15,8 +16,9 @@ from skcalib._judging import HeldOut, describe
 from skcalib.cli._console import print_text, working
 from skcalib.cli._export import Served
 from skcalib.cli._options import Judging
-from skcalib.metrics import CalibrationReport, calibration_report
+from skcalib.metrics import CalibrationReport
 from skcalib.metrics._registry import METRICS
+from skcalib.metrics._report import report_by_units
 
 # The metrics that are shown.
 TITLES = {
@@ -87,13 +89,18 @@ class Outcome:
 
 
 def measure(
-    labels: NDArray[Any], proba: NDArray[Any], classes: NDArray[Any], judging: Judging
+    labels: NDArray[Any],
+    proba: NDArray[Any],
+    classes: NDArray[Any],
+    judging: Judging,
+    unit: NDArray[np.intp] | None = None,
 ) -> CalibrationReport:
-    """Return the metrics that are shown."""
+    """Return the metrics that are shown; intervals draw rows of a unit together."""
     with working("Measuring"):
-        return calibration_report(
+        return report_by_units(
             labels,
             proba,
+            unit,
             labels=classes,
             n_bins=judging.n_bins,
             metrics=TITLES,
@@ -113,7 +120,7 @@ def judged(
 ) -> Outcome:
     """Measure before and after, over the same bootstrap samples."""
     before, after = (
-        measure(held_out.labels, proba, held_out.classes, judging)
+        measure(held_out.labels, proba, held_out.classes, judging, held_out.unit)
         for proba in (held_out.before, held_out.after)
     )
     return Outcome(method, calibrator, n_fit, held_out, before, after, served, saved)

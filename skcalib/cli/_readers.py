@@ -24,9 +24,11 @@ from skcalib._optional import import_optional
 from skcalib.cli._csv import CsvTable
 from skcalib.cli._errors import DataError
 from skcalib.cli._rows import (
+    OF_A_ROW,
     STANDARD_INPUT,
     Reader,
     Request,
+    Role,
     Rows,
     check_names,
     find_name,
@@ -108,53 +110,67 @@ def _run(reader: Reader, path: Path, request: Request) -> Rows:
 
 
 def _checked(path: Path, rows: Rows, request: Request) -> Rows:
-    """Refuse what is no rows of numbers; bring labels into their usual type."""
+    """Refuse what is no rows of numbers; bring labels and groups into usual types."""
     named = isinstance(rows.values, NamedRows)
     parts = [*rows.values.values()] if named else [rows.values]
-    for array in (*parts, rows.labels):
+    for array in (*parts, rows.labels, rows.groups):
         if array is not None and array.ndim == 0:
             raise DataError(f"{path} holds a single value where rows are needed.")
-    if request.role == "labels":
-        return Rows(_as_labels(path, rows.values, request.key))
+    if request.role in OF_A_ROW:
+        return Rows(_as_labels(path, rows.values, request.key, request.role))
     for array in parts:
         if array.dtype.kind not in "fiu":
             raise DataError(
                 f"{path} holds {request.role} of type {array.dtype}; they must be "
                 "numbers."
             )
-    if rows.labels is None:
+    if rows.labels is not None:
+        labels = _as_labels(path, rows.labels, request.labels_key)
+        rows = rows._replace(labels=labels)
+    if request.groups_key is None:
         return rows
-    return rows._replace(labels=_as_labels(path, rows.labels, request.labels_key))
+    if rows.groups is None:
+        raise DataError(
+            f"{path} holds one array without a name, and no {request.groups_key!r}. "
+            "Pass a file of arrays by name, or a table."
+        )
+    groups = _as_labels(path, rows.groups, request.groups_key, "groups")
+    return rows._replace(groups=groups)
 
 
-def _as_labels(path: Path, labels: NDArray[Any], key: str | None) -> NDArray[Any]:
+def _as_labels(
+    path: Path, labels: NDArray[Any], key: str | None, role: Role = "labels"
+) -> NDArray[Any]:
     """Return labels as integers where all are whole numbers, and text as text."""
     if labels.dtype.kind not in "biufUS":
         raise DataError(
-            f"{path} holds labels of type {labels.dtype}; they must be numbers or text."
+            f"{path} holds {role} of type {labels.dtype}; they must be numbers or text."
         )
     if labels.dtype.kind == "S":
         labels = np.char.decode(labels, "utf-8")
     if labels.dtype.kind == "U":
-        of = "the labels" if key is None else repr(key)
+        of = f"the {role}" if key is None else repr(key)
         refuse_missing(path, of, np.char.strip(labels) == "")
     return labels if labels.dtype.kind != "f" else whole_numbers(labels)
 
 
 def read_labels(
-    path: Path, key: str | None, columns: Sequence[str] | None = None
+    path: Path,
+    key: str | None,
+    columns: Sequence[str] | None = None,
+    role: Role = "labels",
 ) -> NDArray[Any]:
-    """Read a file of labels: an array, or one column of a table.
+    """Read a file of labels, or groups: an array, or one column of a table.
 
     `columns` are the names of those that the scores have in another file.
     """
-    request = Request("labels", key, columns=columns or ())
+    request = Request(role, key, columns=columns or ())
     labels = read_rows(path, request).values
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:
         raise DataError(
-            f"{path} holds an array of shape {labels.shape}; labels are one number or "
+            f"{path} holds an array of shape {labels.shape}; {role} are one number or "
             "name for each row. Rows that mark their class by a one become labels by "
             "argmax(axis=1)."
         )
@@ -352,17 +368,17 @@ def _read_arrow(path: Path, table: Any, request: Request) -> Rows:
 
 def _read_table(path: Path, table: _Table, request: Request) -> Rows:
     names = table.names
-    if request.role == "labels":
-        name = find_name(names, "labels", request.key)
+    if request.role in OF_A_ROW:
+        name = find_name(names, request.role, request.key)
         if name is None and len(names) > 1:
             raise DataError(
-                f"The columns are {', '.join(names)}; none has a usual name of labels. "
-                "Name one with --labels-key."
+                f"The columns are {', '.join(names)}; none has a usual name of "
+                f"{request.role}. Name one with {request.key_option}."
             )
         return Rows(table.column(name or names[0]))
     label_name = find_name(names, "labels", request.labels_key)
     if request.key is None:
-        others = (label_name, request.apart, *table.index)
+        others = (label_name, request.groups_key, *table.index)
         chosen = [name for name in names if name not in others]
         chosen = _apart_from_lists(table, chosen, request)
     else:
@@ -374,11 +390,15 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
         raise DataError(f"{path} has no columns beside those of labels and index.")
     is_unread = label_name is None or not request.wants_labels
     labels = None if is_unread else table.column(str(label_name))
+    groups = None
+    if request.groups_key is not None:
+        groups = table.column(str(find_name(names, "groups", request.groups_key)))
     if request.by_name:
-        return Rows(NamedRows({name: table.matrix([name]) for name in chosen}), labels)
+        values: Any = NamedRows({name: table.matrix([name]) for name in chosen})
+        return Rows(values, labels, groups=groups)
     values = table.matrix(chosen)
     is_named = table.has_header and values.shape[1] == len(chosen)
-    return Rows(values, labels, chosen if is_named else None)
+    return Rows(values, labels, chosen if is_named else None, groups)
 
 
 def _apart_from_lists(table: _Table, names: list[str], request: Request) -> list[str]:

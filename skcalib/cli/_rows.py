@@ -13,14 +13,17 @@ from skcalib._networks._named import NamedRows
 from skcalib._validation import names_twice
 from skcalib.cli._errors import DataError
 
-Role = Literal["inputs", "logits", "probabilities", "labels"]
+Role = Literal["inputs", "logits", "probabilities", "labels", "groups"]
 
 USUAL_NAMES: dict[Role, tuple[str, ...]] = {
     "inputs": ("inputs", "input", "x", "images", "image", "features"),
     "logits": ("logits", "scores"),
     "probabilities": ("probabilities", "proba", "probs", "predictions"),
     "labels": ("labels", "label", "y", "y_true", "targets", "target", "ground_truth"),
+    "groups": ("groups", "group"),
 }
+# What is one number or name for each row.
+OF_A_ROW = ("labels", "groups")
 STANDARD_INPUT = Path("-")
 # Numbers of which so many would not fit in the free memory stay in their file.
 LARGEST_SHARE = 2
@@ -29,31 +32,32 @@ LARGEST_WHOLE = 2**53
 
 
 class Rows(NamedTuple):
-    """What a file holds: one row a sample, and labels and names where it has them.
+    """What a file holds: one row a sample, labels and names where it has them, groups.
 
     `values` are an array, or rows that stay in the file, as they would take too much
-    memory; `names` are those of their columns, in a table with a header.
+    memory; `names` are those of their columns, in a table with a header. Groups are
+    read where their key is given.
     """
 
     values: Any
     labels: NDArray[Any] | None = None
     names: list[str] | None = None
+    groups: NDArray[Any] | None = None
 
 
 class Request(NamedTuple):
     """What to look for in a file; a key is the name of an array or of columns.
 
-    `apart` names a column that holds neither values nor labels. With `by_name` the key
-    lists several inputs of a model. `option` is what the key is given by, where it is
-    not named after the role. `columns` are names that columns are known to have: of
-    scores those of their classes, of labels those in the file of the scores. Labels
-    that are not wanted are told apart from the values, and left unread.
+    With `by_name` the key lists several inputs of a model. `option` is what the key is
+    given by, where it is not named after the role. `columns` are names that columns are
+    known to have: of scores those of their classes, of labels those in the file of the
+    scores. Labels that are not wanted are told apart from the values, and left unread.
     """
 
     role: Role
     key: str | None = None
     labels_key: str | None = None
-    apart: str | None = None
+    groups_key: str | None = None
     by_name: bool = False
     option: str | None = None
     columns: Sequence[str] = ()
@@ -101,7 +105,7 @@ def take(
     read: Callable[[str], Any],
     read_labels: Callable[[str], Any],
 ) -> Rows:
-    """Read the array, or by name the arrays, that are asked for, and the labels.
+    """Read the array, or by name the arrays, that are asked for, labels and groups.
 
     `held` describes each array of the file.
     """
@@ -114,7 +118,11 @@ def take(
         name, label_name = choose(path, held, request)
         values = read(name)
     is_unread = label_name is None or not request.wants_labels
-    return Rows(values, None if is_unread else read_labels(str(label_name)))
+    labels = None if is_unread else read_labels(str(label_name))
+    if request.groups_key is None:
+        return Rows(values, labels)
+    groups = find_name(list(held), "groups", request.groups_key)
+    return Rows(values, labels, groups=read_labels(str(groups)))
 
 
 def choose(
@@ -132,7 +140,7 @@ def choose(
             f"{path} has no array that can be taken for the {request.role}. It "
             f"holds {listed or 'none'}. Name one with {request.key_option}."
         )
-    if request.role == "labels":
+    if request.role in OF_A_ROW:
         return name, None
     return name, find_name(names, "labels", request.labels_key)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from skcalib._base import BaseCalibrator
 from skcalib._blocks import is_stored, open_source
+from skcalib._judging import units
 from skcalib._networks._given import Given, perturbs_inputs
 from skcalib._networks._named import NamedRows
 from skcalib._numerics import hash_rows, log_softmax_
@@ -20,6 +21,7 @@ from skcalib._validation import (
     BOTH,
     INDEX_ROWS,
     check_calibration_set,
+    check_groups,
     check_proba_rows,
     classes_of_model,
     in_another_order,
@@ -73,17 +75,24 @@ class Values:
 class Scores(Values):
     """Checked logits of labelled samples.
 
-    `columns` says which class each named column of a table was taken for.
+    `columns` says which class each named column of a table was taken for, `groups`
+    which rows belong together.
     """
 
     codes: NDArray[np.intp]
     classes: NDArray[Any]
     columns: dict[str, Any] | None = None
+    groups: NDArray[Any] | None = None
 
     @property
     def labels(self) -> NDArray[Any]:
         """The true class of each sample."""
         return self.classes[self.codes]
+
+    @property
+    def unit(self) -> NDArray[np.intp] | None:
+        """The number of the group of each sample, where groups were given."""
+        return units(self.groups)
 
 
 def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> Scores:
@@ -93,7 +102,7 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
     """
     role, path, key = source.values
     known = [] if calibrator is None else calibrator.classes_.tolist()
-    values, labels, names = _read_labelled(source, known)
+    values, labels, names, groups = _read_labelled(source, known)
     found = _as_logits(source, values)
     if found.inputs is not None:
         names = None
@@ -124,6 +133,7 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
         data.codes,
         classes,
         columns,
+        None if groups is None else check_groups(groups, len(data.codes)),
         network=found.network,
         inputs=found.inputs,
     )
@@ -131,18 +141,22 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
 
 def _read_labelled(
     source: Labelled, known: Sequence[Any]
-) -> tuple[NDArray[Any], NDArray[Any], list[str] | None]:
-    """Return values, their labels, and the names of the columns in a table.
+) -> tuple[NDArray[Any], NDArray[Any], list[str] | None, NDArray[Any] | None]:
+    """Return values, their labels and groups, and the names of columns in a table.
 
     A calibrator has the `known` classes.
     """
     _, path, _ = source.values
     is_here = source.labels is None
     labels_key = source.labels_key if is_here else None
-    values, labels, names = _read_values(source, labels_key, is_here, known)
+    groups_key = source.groups_key if source.groups is None else None
+    rows = _read_values(source, labels_key, is_here, known, groups_key)
+    values, labels, names, groups = rows
     if source.labels is not None:
         spelt = [*(names or []), *map(str, known)]
         labels = read_labels(source.labels, source.labels_key, spelt)
+    if source.groups is not None:
+        groups = read_labels(source.groups, source.groups_key, role="groups")
     if labels is None:
         raise DataError(
             f"No labels found in {path}. Name the array or column with --labels-key, "
@@ -155,11 +169,15 @@ def _read_labelled(
             "(The first line of a .csv file that holds numbers only is a row, except "
             "integers that ascend above other numbers: they are names of columns.)"
         )
-    return values, labels, names
+    return values, labels, names, groups
 
 
 def _read_values(
-    source: Source, labels_key: str | None, wants_labels: bool, known: Sequence[Any]
+    source: Source,
+    labels_key: str | None,
+    wants_labels: bool,
+    known: Sequence[Any],
+    groups_key: str | None = None,
 ) -> Rows:
     """Read what is named; several inputs of a model are found by their names.
 
@@ -171,6 +189,11 @@ def _read_values(
         raise UsageError(
             "--preprocess is what is made of a folder of images, and --inputs names "
             "none. Inputs in other files are passed on as they are."
+        )
+    if is_folder and groups_key is not None:
+        raise UsageError(
+            "--groups-key names an array or a column, and a folder of images holds "
+            "none. Name a file of groups with --groups, a row for each image."
         )
     by_name = False
     if role == "inputs":
@@ -184,6 +207,7 @@ def _read_values(
         role,
         key,
         labels_key,
+        groups_key,
         by_name=by_name,
         columns=[*map(str, known)],
         wants_labels=wants_labels,
@@ -198,7 +222,7 @@ def load_values(source: Source, calibrator: BaseCalibrator) -> Values:
     """Read what a fitted calibrator is to be applied to; labels are passed over."""
     role, path, key = source.values
     known = calibrator.classes_.tolist()
-    values, _, names = _read_values(source, source.labels_key, False, known)
+    values, _, names, _ = _read_values(source, source.labels_key, False, known)
     found = _as_logits(source, values)
     _check_width(found.logits, calibrator, path)
     refuse_order_unlike_model(_named_by(source), calibrator.classes_)

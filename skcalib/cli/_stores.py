@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from skcalib._optional import import_optional
 from skcalib.cli._errors import DataError
-from skcalib.cli._rows import Request, Rows, in_memory, take
+from skcalib.cli._rows import OF_A_ROW, Request, Rows, in_memory, take
 
 
 def read_hdf5(path: Path, request: Request) -> Rows:
@@ -70,7 +70,7 @@ def read_safetensors(path: Path, request: Request) -> Rows:
 
 def _read_store(path: Path, arrays: dict[str, Any], request: Request) -> Rows:
     held = {name: f"{a.dtype}, shape {a.shape}" for name, a in arrays.items()}
-    whole = request.role in ("labels", "inputs")
+    whole = request.role in (*OF_A_ROW, "inputs")
     return take(
         path,
         held,

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from skcalib._judging import HeldOut
 from skcalib._numerics import mean_and_error, true_log_proba
+from skcalib.plotting._binned_rows import wilson
 
 # Half the width of a 95 % interval, in standard errors.
 _TWO_SIDED = 1.96
@@ -15,15 +15,13 @@ _TWO_SIDED = 1.96
 
 def verdict(held_out: HeldOut) -> str:
     """Whether calibration helps, in a sentence that needs no statistics to be read."""
-    gain, error = loss_gain(held_out.codes, held_out.before, held_out.after)
+    gain, error = loss_gain(held_out, held_out.before)
     before, after = (
         float(p.max(axis=1).mean()) for p in (held_out.before, held_out.after)
     )
     hit = held_out.after.argmax(axis=1) == held_out.codes
-    right = binomtest(int(hit.sum()), len(hit)).proportion_ci(0.95, method="wilson")
-    is_mended = (
-        right.low <= after <= right.high and not right.low <= before <= right.high
-    )
+    low, high = _rate(hit, held_out.unit)
+    is_mended = low <= after <= high and not low <= before <= high
     if gain < -error:
         opening = "Calibration does harm here, so serve the model as it is"
     elif gain > error or is_mended:
@@ -34,13 +32,24 @@ def verdict(held_out: HeldOut) -> str:
         f"{opening}: of every 100 predictions the calibrated model expects "
         f"{100 * after:.1f} to be right, where the original expected "
         f"{100 * before:.1f}; {100 * hit.mean():.1f} were, and in the long run it will "
-        f"be {100 * right.low:.1f} to {100 * right.high:.1f} of 100 (95 % interval)."
+        f"be {100 * low:.1f} to {100 * high:.1f} of 100 (95 % interval)."
     )
+
+
+def _rate(hit: NDArray[np.bool_], unit: NDArray[np.intp] | None) -> tuple[float, float]:
+    """Return Wilson's interval; groups count as the rows that would tell as much."""
+    share, n_rows = hit.mean(), float(len(hit))
+    if unit is not None:
+        _, error = _mean_and_error(hit.astype(np.float64), unit)
+        told = share * (1 - share) / error**2 if error > 0 else unit.max() + 1
+        n_rows = min(n_rows, max(told, 1))
+    low, high = wilson(share * n_rows, n_rows, 0.025)
+    return float(low), float(high)
 
 
 def against_rival(held_out: HeldOut, rival: NDArray[Any]) -> str:
     """Compare the log-loss with that of temperature scaling, on the same rows."""
-    gain, error = loss_gain(held_out.codes, rival, held_out.after)
+    gain, error = loss_gain(held_out, rival)
     if gain > error:
         told = "What was fitted is better"
     elif gain < -error:
@@ -55,13 +64,25 @@ def against_rival(held_out: HeldOut, rival: NDArray[Any]) -> str:
     )
 
 
-def loss_gain(
-    codes: NDArray[np.intp], proba: NDArray[Any], other: NDArray[Any]
-) -> tuple[float, float]:
-    """By how much the log-loss of `other` is lower, and half the interval of that."""
-    gain = true_log_proba(other, codes) - true_log_proba(proba, codes)
-    mean, error = mean_and_error(gain, np.ones(gain.shape[0]))
+def loss_gain(held_out: HeldOut, proba: NDArray[Any]) -> tuple[float, float]:
+    """By how much the log-loss after calibration is lower, and half its interval."""
+    codes = held_out.codes
+    gain = true_log_proba(held_out.after, codes) - true_log_proba(proba, codes)
+    mean, error = _mean_and_error(gain, held_out.unit)
     return float(mean), _TWO_SIDED * float(error)
+
+
+def _mean_and_error(
+    values: NDArray[np.float64], unit: NDArray[np.intp] | None
+) -> tuple[Any, Any]:
+    """Return the mean and its standard error, of rows that come in units or alone."""
+    if unit is None:
+        return mean_and_error(values, np.ones(values.shape[0]))
+    mean = values.mean()
+    off = np.bincount(unit, values - mean)
+    if off.size == 1:
+        return mean, np.inf
+    return mean, np.sqrt(off @ off * off.size / (off.size - 1)) / values.size
 
 
 def fitted_words(calibrator: Any) -> list[str]:

@@ -98,9 +98,9 @@ def test_a_mended_mean_helps_where_the_loss_cannot_tell():
     # Right nine times in ten, by chance between .867 and .926 of 400 rows.
     codes = np.arange(400) % 10 // 9
     before, after = (np.tile([p, 1 - p], (400, 1)) for p in (0.93, 0.9))
-    gain, error = loss_gain(codes, before, after)
-    assert abs(gain) < error
     held_out = HeldOut(codes, np.arange(2), before, after, "held out")
+    gain, error = loss_gain(held_out, before)
+    assert abs(gain) < error
     assert verdict(held_out).startswith("Calibration helps: ")
 
 
