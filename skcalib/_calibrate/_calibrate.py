@@ -18,9 +18,7 @@ from skcalib._networks._given import Given
 from skcalib._networks._named import split_labels
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import safe_indexing
-from skcalib._validation import (
-    logits_from_proba,
-)
+from skcalib._validation import logits_from_proba
 from skcalib.frozen import OnnxLogits, TorchLogits
 from skcalib.frozen._base import FrozenLogits
 from skcalib.meta._chain import of_log_proba

@@ -9,11 +9,7 @@ from skcalib._blocks import CalibrationData
 from skcalib._blocks._scores import Block
 from skcalib._numerics import LARGEST_LOGIT, cut_logits
 from skcalib._solvers._centre import fit_centre
-from skcalib._solvers._temperature import (
-    PRIOR,
-    SUBSAMPLE_ELEMENTS,
-    fit_temperature,
-)
+from skcalib._solvers._temperature import PRIOR, SUBSAMPLE_ELEMENTS, fit_temperature
 
 
 def nat_of(data: CalibrationData) -> float:
