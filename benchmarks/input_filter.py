@@ -393,6 +393,6 @@ TABLES = {
     "mixture": table_of(FIRST, "mixture", ("kind", "severity"), MAIN),
     "cross": cross_table,
     "controls": table_of(FIRST, "shift", ("kind", "severity"), CONTROLS, "entropy"),
-    "labels": table_of(FIRST, "labels", ("kind", "samples"), MAIN),
+    "labels": table_of(FIRST, "labels", ("kind", "samples"), (*MAIN, "first conv")),
     "networks": networks_table,
 }
