@@ -221,7 +221,7 @@ def test_masks_of_any_size_give_the_same_fit(calibrator, share):
         for mask in (-1e4, -1e9, -1e30)
     ]
     is_sorted = type(calibrator).__name__ in SORTED
-    assert np.ptp(losses) < (1e-2 if is_sorted else 1e-3)
+    assert np.ptp(losses) < (2e-2 if is_sorted else 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def _newton_step(
         return _NewtonStep(point, z, rho, rho / _chord_quality(rho, previous), quality)
     if rho <= quality * tol < np.inf:
         return _NewtonStep(point, z, rho, rho / quality, quality)
-    step, direction = np.zeros_like(residual), z
+    step, direction, steepest = np.zeros_like(residual), z, (z, rho)
     lanczos = _Lanczos(quality)
     gained, unsolved = 0.0, np.inf
     for _ in range(MAX_CG_STEPS):
@@ -263,6 +263,8 @@ def _newton_step(
             break
         direction = z + (rho / previous) * direction
     drop = -float(np.vdot(point.gradient, step))
+    if not drop > 0:  # Rounding has turned it upwards.
+        step, drop = steepest
     return _NewtonStep(point, step, drop, drop + unsolved, lanczos.smallest)
 
 

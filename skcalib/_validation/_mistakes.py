@@ -75,7 +75,8 @@ def _shape(values: Any) -> tuple[int, ...]:
 
 
 def _few(values: Any) -> NDArray[Any]:
-    return np.asarray(column_on_host(values[:FEW_ROWS]))
+    rows = values if hasattr(values, "__getitem__") else np.asarray(values)
+    return np.asarray(column_on_host(rows[:FEW_ROWS]))
 
 
 def _are_labels(column: Any) -> bool:

@@ -124,7 +124,7 @@ class IsotonicCalibration(BaseCalibrator):
 
     @property
     def keeps_class(self) -> Any:
-        return self._method == "shared"
+        return getattr(self, "_method", self.method) == "shared"
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the isotonic curves."""

@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 
 def test_the_folder_names_are_labels_and_pixels_lie_in_0_to_1(folder):
-    rows, labels, _ = read_images(folder, None, FIRST)
+    rows, labels, *_ = read_images(folder, None, FIRST)
     assert rows.shape == (6, 3, 9, 7)
     assert labels.tolist() == ["cat", "cat", "dog", "dog", "owl", "owl"]
     with Image.open(folder / "dog" / "11.png") as image:
