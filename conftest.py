@@ -33,6 +33,7 @@ NEEDS = {
     "skcalib/plotting/*": ("matplotlib",),
     "skcalib/plotting/_perturbation.py": ("matplotlib", "torch"),
     "skcalib/training/*": ("torch", "skorch"),
+    "tests/shared/added_delta.py": ("torch",),
     "tests/shared/exploding.py": ("torch",),
     "tests/shared/graph_parts.py": ("onnx",),
     "tests/shared/named_model.py": ("onnx",),
