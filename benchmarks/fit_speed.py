@@ -211,7 +211,7 @@ def small(network, repeats):
         *probmetrics_fits(sample, "ensemble", both),
     ]
     vector = [
-        ours(VectorScaling(), sample, "coef_", "intercept_"),
+        ours(VectorScaling(prior=None), sample, "coef_", "intercept_"),
         *probmetrics_fits(sample, "vector", both),
     ]
     yield from compare(TEMPERATURE, temperature, *rest)
