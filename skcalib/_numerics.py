@@ -123,6 +123,21 @@ def row_maxima(block: NDArray[Any]) -> NDArray[Any]:
     return block.max(axis=1)
 
 
+def in_line(block: NDArray[Any], own: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return a view of all numbers in a line, and where `own`, rows and columns, is.
+
+    With one index it takes a third of the time. What lies otherwise is left as it is.
+    """
+    if not isinstance(block, np.ndarray):
+        return block, own
+    (rows, columns), (n_rows, n_columns) = own, block.shape
+    if block.flags.c_contiguous:
+        return block.reshape(-1), rows * n_columns + columns
+    if block.flags.f_contiguous:
+        return block.T.reshape(-1), columns * n_rows + rows
+    return block, own
+
+
 def side_by_side(block: NDArray[Any]) -> NDArray[Any] | None:
     """Return the columns of a block one after another, if there are few of them.
 

@@ -34,6 +34,7 @@ from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._softmax import Exponentials
 from skcalib._solvers._temperature import (
     LEAST_TEMPERATURE,
+    TOL,
     Pull,
     fit_temperature,
     prior_strength,
@@ -80,19 +81,25 @@ class Centre:
 
 
 def fit_centre(
-    data: CalibrationData, prior: float | None, **options: float | None
+    data: CalibrationData,
+    prior: float | None,
+    *,
+    near: float | None = None,
+    tol: float = TOL,
 ) -> Centre:
     """Return what a prior of so many samples draws to; without one, a temperature.
 
     The options are those of `fit_temperature`.
     """
-    key = "centre", prior, *sorted(options.items())
-    centre: Centre = data.once(key, lambda: _fit(data, prior, **options))
+    key = "centre", prior, near, tol
+    centre: Centre = data.once(key, lambda: _fit(data, prior, near, tol))
     return centre
 
 
-def _fit(data: CalibrationData, prior: float | None, **options: float | None) -> Centre:
-    alone = fit_temperature(data, prior=prior, **options)
+def _fit(
+    data: CalibrationData, prior: float | None, near: float | None, tol: float
+) -> Centre:
+    alone = fit_temperature(data, prior=prior, near=near, tol=tol)
     # No smaller one has a finite inverse.
     temperature = max(float(alone.x[0]), LEAST_TEMPERATURE)
     shares = data.class_weights()

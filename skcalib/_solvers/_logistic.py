@@ -34,7 +34,7 @@ from skcalib._solvers._centre import NATS, fit_centre
 from skcalib._solvers._descend import NOISE, SUFFICIENT
 from skcalib._solvers._moments import ROUNDING, deviation, moments_of_block
 from skcalib._solvers._result import CONVERGED, LIMIT, SEPARATED, Result
-from skcalib._solvers._temperature import prior_strength
+from skcalib._solvers._temperature import TOL, prior_strength
 
 Sums = tuple[Block, Block, Block]
 # Of a block, the features of some problems.
@@ -95,7 +95,7 @@ class LogisticModel:
         Its features are those of the logits over `unit`.
         """
         # What is only a start need not be precise.
-        centre = fit_centre(data, prior, **({"tol": 1e-2} if prior is None else {}))
+        centre = fit_centre(data, prior, tol=1e-2 if prior is None else TOL)
         if not centre.converged:
             return self
         drawn = replace(self, start=unit * centre.slope, offsets=centre.of_odds)

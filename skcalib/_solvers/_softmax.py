@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._numerics import row_maxima
+from skcalib._numerics import in_line, row_maxima
 
 Array = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ class Exponentials:
         own = np.arange(scores.shape[0], like=scores), codes
         largest = row_maxima(scores)
         scores -= largest[:, np.newaxis]
-        flat, index = _flat(scores, own)
+        flat, index = in_line(scores, own)
         own_score = flat[index]
         values = np.exp(scores, out=scores)
         own_value = flat[index]
@@ -64,21 +64,6 @@ class Exponentials:
         """Return ``total * (p - one_hot)`` in place of the values."""
         self.values[self.own] = -self.rest
         return self.values
-
-
-def _flat(block: Any, own: tuple[Any, ...]) -> tuple[Any, Any]:
-    """Return a view of all numbers in a line, and where `own` is in it.
-
-    With one index it takes a third of the time.
-    """
-    if not isinstance(block, np.ndarray):
-        return block, own
-    (rows, codes), (n_rows, n_columns) = own, block.shape
-    if block.flags.c_contiguous:
-        return block.reshape(-1), rows * n_columns + codes
-    if block.flags.f_contiguous:
-        return block.T.reshape(-1), codes * n_rows + rows
-    return block, own
 
 
 def steering_precision(z: NDArray[Any]) -> NDArray[Any]:

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import TINY, side_by_side
+from skcalib._numerics import TINY, in_line, side_by_side
 from skcalib._solvers._result import (
     ALL_EQUAL,
     CONVERGED,
@@ -49,6 +49,8 @@ REACH = 1e3
 DEEPEST = 200.0
 # Samples that speak for T = 1 beforehand, chosen by `benchmarks/never_harm.py`.
 PRIOR = 8.0
+# Absolute error of the logarithm of a temperature.
+TOL = 1e-10
 # In units of the weight of all samples; more changes nothing.
 MOST_PRIOR = 1e9
 # Temperatures below this, with the reach of the search, have no finite inverse.
@@ -101,7 +103,7 @@ def fit_temperature(
     *,
     prior: float | None = None,
     near: float | None = None,
-    tol: float = 1e-10,
+    tol: float = TOL,
     max_iter: int = 100,
 ) -> Result:
     """Minimise log-loss and prior over T > 0; `tol` is the absolute error of log T.
@@ -272,12 +274,9 @@ def scaled_logits(
 
 def own_logit(logits: NDArray, codes: NDArray) -> NDArray[np.float64]:
     """Return the logit of the class of each row."""
-    if isinstance(logits, np.ndarray) and logits.flags.c_contiguous:
-        # A third of the time of `take_along_axis`.
-        starts = np.arange(0, logits.size, logits.shape[1])
-        return logits.reshape(-1).take(starts + codes).astype(np.float64)
-    own = np.take_along_axis(logits, codes[:, np.newaxis], axis=1)[:, 0]
-    return own.astype(np.float64)
+    line, index = in_line(logits, (np.arange(codes.shape[0], like=codes), codes))
+    own: NDArray[np.float64] = line[index].astype(np.float64)
+    return own
 
 
 def _scaled(below: NDArray, beta: float) -> NDArray:
