@@ -87,7 +87,7 @@ def units(groups: NDArray[Any] | None) -> NDArray[np.intp] | None:
     return None if groups is None else number_groups(groups)
 
 
-def counted(n_rows: int, unit: NDArray[np.intp] | None) -> str:
+def in_samples(n_rows: int, unit: NDArray[np.intp] | None) -> str:
     """Return in words how many samples there are, and groups of them."""
     samples = f"{n_rows:,} samples"
     if unit is None:
@@ -133,7 +133,7 @@ def cross_fit(
     rows: NDArray[Any],
     n_folds: int,
     seed: Any,
-    groups: NDArray[Any] | None = None,
+    groups: Any = None,
     told: bool = False,
     watch: Watch = iter,
 ) -> HeldOut:
@@ -150,11 +150,11 @@ def cross_fit(
     labels = classes[codes]
     with quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning):
         for train, test in watch(splits):
-            known = {"groups": groups[train]} if told and groups is not None else {}
+            known = {"groups": groups[train]} if told else {}
             fitted = clone(estimator)
             fitted.fit(safe_indexing(X, train), labels[train], **known)
             after[test] = fitted.predict_proba(safe_indexing(X, test))
-    how = f"{counted(len(codes), unit)}, cross-fitted in {len(splits)} folds"
+    how = f"{in_samples(len(codes), unit)}, cross-fitted in {len(splits)} folds"
     return HeldOut(codes, classes, before, after, how, unit=unit)
 
 
@@ -174,7 +174,7 @@ def _check_folds(
             f"{classes.tolist()[lone[1]]!r}: too few {few} of the others are there to "
             "cross-fit. Pass more of them."
         )
-    if told and groups is not None and np.unique(groups).size == 2:
+    if told and np.unique(groups).size == 2:
         raise ValueError(
             f"groups holds two groups only, {np.unique(groups).tolist()}. What is "
             "fitted to one, to be judged by the other, cannot draw folds of it. Pass "

@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._judging import (
     HeldOut,
-    counted,
     cross_fit,
+    in_samples,
     uncalibrated,
     units,
     wants_groups,
@@ -99,12 +99,19 @@ class Job:
         if np.ndim(scores) == 1 or np.shape(scores)[1] == 1:
             X = rows[:, 1]  # A single column stays one.
         name_classes(self.calibrator, data.classes)
-        held_out = cross_fit(
-            self.calibrator,
-            X,
-            data.codes,
-            data.classes,
-            uncalibrated(rows),
+        before = uncalibrated(rows)
+        held_out = self._judged(
+            self.calibrator, X, data.codes, data.classes, before, rows=rows
+        )
+        self.tell("fitting to all samples")
+        with quiet(ProbabilitiesAsLogitsWarning):  # Of this the check above has told.
+            return chosen(self.calibrator.fit(X, data.labels, **known)), held_out
+
+    def _judged(self, estimator: Any, *given: Any, rows: Any) -> HeldOut:
+        """Judge every sample by an estimator of the other folds."""
+        return cross_fit(
+            estimator,
+            *given,
             rows=rows,
             n_folds=self.cv,
             seed=self.seed,
@@ -112,9 +119,6 @@ class Job:
             told=self.told,
             watch=self.watch,
         )
-        self.tell("fitting to all samples")
-        with quiet(ProbabilitiesAsLogitsWarning):  # Of this the check above has told.
-            return chosen(self.calibrator.fit(X, data.labels, **known)), held_out
 
     def of_classifier(self, model: Any, X: Any, y: Any) -> tuple[Any, HeldOut]:
         """Return a calibrated classifier, and what others of its kind say held out."""
@@ -143,19 +147,8 @@ class Job:
         before, classes = _proba_of(model, X), np.asarray(model.classes_)
         _, codes = encode_labels("calibrate", y, len(classes), classes)
         numbers = isinstance(X, np.ndarray) and X.dtype.kind in "fiub"
-        held_out = cross_fit(
-            whole,
-            X,
-            codes,
-            classes,
-            before,
-            rows=X if numbers else np.arange(len(y)),
-            n_folds=self.cv,
-            seed=self.seed,
-            groups=self.groups,
-            told=self.told,
-            watch=self.watch,
-        )
+        rows = X if numbers else np.arange(len(y))
+        held_out = self._judged(whole, X, codes, classes, before, rows=rows)
         return whole.fit(X, y, **known), held_out
 
     def _of_unfitted(self, model: Any, X: Any, y: Any) -> tuple[Any, HeldOut]:
@@ -171,8 +164,8 @@ class Job:
             trial.classes_,
             _proba_of(trial.estimators_[0], judged_on),
             trial.predict_proba(judged_on),
-            f"{counted(len(test), unit)} that a first fit to the other {len(train):,} "
-            "held out",
+            f"{in_samples(len(test), unit)} that a first fit to the other "
+            f"{len(train):,} held out",
             unit=unit,
         )
         self.tell("fitting to all samples")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import skcalib
-from skcalib._judging import counted
+from skcalib._judging import in_samples
 from skcalib.cli import _commands
 from skcalib.cli._answers import judge_answers
 from skcalib.cli._comparison import as_csv
@@ -249,7 +249,7 @@ def evaluate(
         return
     print_columns(scores.columns)
     after = "" if calibrator is None else f", after {calibrator}"
-    samples = counted(report.n_samples, scores.unit)
+    samples = in_samples(report.n_samples, scores.unit)
     print_text(f"{samples} of {report.n_classes:,} classes{after}:")
     print_reports({"value": report})
 

@@ -11,7 +11,7 @@ from skcalib import _judging
 from skcalib._blocks import is_stored, open_source
 from skcalib._judging import (
     HeldOut,
-    counted,
+    in_samples,
     uncalibrated,
     units,
     wants_groups,
@@ -87,7 +87,7 @@ def judge(calibrator: Any, scores: Scores, rows: NDArray[np.intp]) -> HeldOut:
         scores.classes,
         uncalibrated(picked(scores.logits, rows)),
         calibrator.predict_proba(picked(scores.seen_by(calibrator), rows)),
-        f"{counted(len(rows), unit)} held out",
+        f"{in_samples(len(rows), unit)} held out",
         scores.columns,
         unit,
     )

@@ -73,8 +73,7 @@ def tensor_of(proto: Any) -> torch.Tensor:
 class Graph:
     """The nodes and constants of a model, by tensor name.
 
-    Outside data are read. `has_halves`
-    says whether weights are kept in half precision.
+    Outside data are read. `has_halves` says whether weights are kept in half precision.
     """
 
     def __init__(self, model: Any, source: ModelSource) -> None:
