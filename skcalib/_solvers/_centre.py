@@ -20,6 +20,7 @@ than a nat for a standard deviation of a column, and slopes of their own, as in 
 scaling, gain as evidently, their unit is so large that they are all but free.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,7 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData
-from skcalib._numerics import LARGEST_LOGIT, cut_logits, row_maxima, side_by_side
+from skcalib._numerics import (
+    LARGEST_LOGIT,
+    TINY,
+    cut_logits,
+    row_maxima,
+    side_by_side,
+)
 from skcalib._solvers._moments import means_and_spreads
 from skcalib._solvers._newton_cg import Expansion, minimize
 from skcalib._solvers._softmax import Exponentials
@@ -55,6 +62,8 @@ NEAR = 1e-9
 NATS = 8.0
 # Steps end within this factor of the temperature alone.
 REACH = 1e3
+# Of the curvature by log beta, so much stays beside the offsets of many classes.
+LEAST_OWN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -200,17 +209,37 @@ class _Problem:
     def expand(self, x: Array) -> Expansion:
         if x[0] > self._most:  # So far off that it is refused.
             return Expansion(np.inf, np.zeros_like(x), None, np.copy)
-        loss, gradient, hessian = self._data.sum(partial(_sums_of_block, x))
+        loss, gradient, by_beta, by_offsets = self._data.sum(partial(_sums_of_block, x))
         cost, slope, bend = self._pull.at(x[0])
         # The curvature by log beta is this and the slope, which may be negative.
-        hessian[0, 0] += max(gradient[0], 0.0) + bend
+        by_beta[0] += max(gradient[0], 0.0) + bend
         loss += cost + self._ridge * float(x[1:] @ x[1:])
         gradient[0] += slope
         gradient[1:] += 2 * self._ridge * x[1:]
         gradient[1:][~self._present] = 0
-        k = np.arange(1, x.shape[0])
-        hessian[k, k] += 2 * self._ridge
-        return Expansion(loss, gradient, None, inverse(hessian, (1, x.shape[0])))
+        if by_offsets.ndim == 1:
+            precondition = _inverse_of_arrow(by_beta, by_offsets + 2 * self._ridge)
+        else:
+            hessian = np.block(
+                [[by_beta[:1], by_beta[1:]], [by_beta[1:, np.newaxis], by_offsets]]
+            )
+            k = np.arange(1, x.shape[0])
+            hessian[k, k] += 2 * self._ridge
+            precondition = inverse(hessian, (1, x.shape[0]))
+        return Expansion(loss, gradient, None, precondition)
+
+
+def _inverse_of_arrow(first: Array, diagonal: Array) -> Callable[[Array], Array]:
+    """Invert a matrix of which the first row and the rest of the diagonal are given."""
+    across = first[1:] / diagonal
+    # What is missing beside the diagonal may leave no curvature.
+    own = max(first[0] - across @ first[1:], LEAST_OWN * first[0], TINY)
+
+    def solve(r: Array) -> Array:
+        beta = (r[0] - across @ r[1:]) / own
+        return np.append(beta, r[1:] / diagonal - beta * across)
+
+    return solve
 
 
 def _scores(x: Array, logits: NDArray[Any]) -> tuple[Array, Array]:
@@ -231,26 +260,29 @@ def _loss_of_block(x: Array, logits: NDArray, codes: NDArray, weight: Array) -> 
 
 def _sums_of_block(
     x: Array, logits: NDArray, codes: NDArray, weight: Array
-) -> tuple[float, Array, Array]:
-    """Loss, gradient and Hessian by (log beta, b)."""
+) -> tuple[float, Array, Array, Array]:
+    """Loss, gradient and Hessian by (log beta, b): its first row, and that by b.
+
+    Of many classes the last is only a diagonal.
+    """
     t, scores = _scores(x, logits)
     e = Exponentials.of_scores(scores, codes)
     share = weight / e.total
     first = e.values * t
     mean = np.einsum("ij->i", first) / e.total
-    hessian = np.zeros((x.shape[0], x.shape[0]), like=t)
     gradient = np.empty(x.shape[0], like=t)
+    by_beta = np.empty(x.shape[0], like=t)
     gradient[0] = weight @ (mean - t[e.own])
     t -= mean[:, np.newaxis]
-    hessian[0, 0] = share @ np.einsum("ij,ij->i", first, t)
-    hessian[0, 1:] = hessian[1:, 0] = share @ np.multiply(e.values, t, out=t)
+    by_beta[0] = share @ np.einsum("ij,ij->i", first, t)
+    by_beta[1:] = share @ np.multiply(e.values, t, out=t)
     curvature = share @ e.values
     if e.values.shape[1] <= MAX_DENSE_CLASSES:
         root = np.multiply(e.values, (np.sqrt(weight) / e.total)[:, np.newaxis], out=t)
-        hessian[1:, 1:] = -(root.T @ root)
-    else:  # Only the diagonal.
-        curvature -= (share / e.total) @ np.square(e.values, out=t)
-    k = np.arange(1, x.shape[0])
-    hessian[k, k] += curvature
+        by_offsets = -(root.T @ root)
+        k = np.arange(x.shape[0] - 1)
+        by_offsets[k, k] += curvature
+    else:
+        by_offsets = curvature - (share / e.total) @ np.square(e.values, out=t)
     gradient[1:] = share @ e.turn_into_residuals()
-    return float(e.loss @ weight), gradient, hessian
+    return float(e.loss @ weight), gradient, by_beta, by_offsets

@@ -31,8 +31,12 @@ def data_of(logits, y):
     return CalibrationData(ArraySource(logits), y, np.ones(len(y)))
 
 
+@pytest.mark.parametrize("max_dense", [300, 2])
 @pytest.mark.parametrize("prior", [1.0, 8.0])
-def test_temperature_and_offsets_have_the_least_penalised_loss(prior):
+def test_temperature_and_offsets_have_the_least_penalised_loss(
+    monkeypatch, prior, max_dense
+):
+    monkeypatch.setattr("skcalib._solvers._centre.MAX_DENSE_CLASSES", max_dense)
     X, y = moved_set([0.0, -2.0, 1.5], 400, temperature=2.0)
 
     def loss(x):
