@@ -90,7 +90,7 @@ def named_candidates(calibrators):
     if not len(calibrators):
         raise ValueError("calibrators is empty; name at least one calibrator.")
     if isinstance(calibrators, dict):
-        return dict(calibrators)
+        return dict(map(_checked, calibrators.items()))
     named = {}
     seen: Counter[str] = Counter()
     for name, calibrator in map(_as_pair, calibrators):
@@ -102,14 +102,27 @@ def named_candidates(calibrators):
 
 def _as_pair(entry):
     """Return the name of a calibrator, and the calibrator."""
-    pair = entry if isinstance(entry, tuple) else (readable_name(entry), entry)
-    if len(pair) != 2 or not isinstance(pair[0], str) or not hasattr(pair[1], "fit"):
-        raise TypeError(
-            f"calibrators holds {entry!r}, which is no calibrator and no pair of a "
-            "name and a calibrator. Pass a list of these, or a dict from name to "
-            "calibrator."
-        )
-    return pair
+    return _checked(
+        entry if isinstance(entry, tuple) else (readable_name(entry), entry)
+    )
+
+
+def _checked(pair):
+    """Return a pair of a name and a calibrator, and refuse others."""
+    if len(pair) == 2 and isinstance(pair[0], str) and _is_calibrator(pair[1]):
+        return pair
+    entry = pair[-1]
+    raise TypeError(
+        f"calibrators holds {entry!r}, which is no calibrator of logits and no pair of "
+        "a name and one. Pass a list of these, such as [TemperatureScaling()], or a "
+        "dict from name to calibrator."
+    )
+
+
+def _is_calibrator(thing):
+    """Whether it can be fitted to logits, told which classes their columns are."""
+    is_estimator = hasattr(thing, "fit") and not isinstance(thing, type)
+    return is_estimator and "classes" in thing.get_params(deep=False)
 
 
 def refuse_layouts(name, calibrators, X):
