@@ -105,7 +105,7 @@ def check_order(names: list[Any] | None, classes: Any) -> None:
         )
 
 
-def number_groups(
+def number_watched(
     monitor: Any, groups: ArrayLike | None, n_rows: int
 ) -> NDArray[np.intp]:
     """Return the number of the group of each row, from 1 on; 0 without groups."""

@@ -30,7 +30,7 @@ from skcalib.monitoring._input import (
     is_column,
     is_empty,
     known_classes,
-    number_groups,
+    number_watched,
 )
 from skcalib.monitoring._recent import Recent
 from skcalib.monitoring._report import MonitorReport, make_report
@@ -222,7 +222,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             y, proba = (np.asarray(readable(part))[np.newaxis] for part in (y, proba))
             groups = None if groups is None else np.asarray(groups)[np.newaxis]
         codes, rows, classes = check_rows(self, y, proba)
-        index = number_groups(self, groups, codes.size)
+        index = number_watched(self, groups, codes.size)
         if not hasattr(self, "classes_"):
             self._begin(classes)
         p = _bets.floored(rows)
