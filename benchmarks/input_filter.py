@@ -379,7 +379,7 @@ CONTROLS = (*CONTROLS, "filter", "first conv")
 
 def summary(rows):
     for name, part in product(NETWORKS, WAYS):
-        if chosen(rows, network=name, part=part):
+        if chosen(rows, network=name, part=part, method="filter"):
             heads = ("kind", "severity", "samples")
             yield table_of(name, part, heads, tuple(dict.fromkeys([*MAIN, *CONTROLS])))(
                 rows
