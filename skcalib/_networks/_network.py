@@ -194,7 +194,13 @@ class Network:
             seen = self.perturbed(x)
             values = seen + delta
             values = values if bounds is None else values.clamp(*bounds)
-            return values if seen is x else NamedRows({**x, self._input(x): values})
+            if seen is x:
+                return values
+            name = self._input(x)
+            # The network may work in place, and the other inputs are the user's.
+            return NamedRows(
+                {k: values if k == name else v.clone() for k, v in x.items()}
+            )
         if bounds is None and self.fixed_batch is None and self.processes is None:
             return x, delta
         base = self.perturbed(x)

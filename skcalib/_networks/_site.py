@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from skcalib._networks._named import each
 from skcalib._networks._torch import run_module
 
 
@@ -11,7 +13,8 @@ class SiteModule(nn.Module):
     """A module, and the part of it to whose result a perturbation is added.
 
     ``f(x, shift)`` is the module's result with `shift` added to what the part returns;
-    ``f.site_values(x)`` is that tensor.
+    ``f.site_values(x)`` is that tensor. Both leave `x` as it is, also where the module
+    works in place.
 
     Parameters
     ----------
@@ -38,7 +41,7 @@ class SiteModule(nn.Module):
         """Return the module's result for a batch."""
         self._shift, self._runs = shift, 0
         try:
-            result = run_module(self.module, x)
+            result = run_module(self.module, each(torch.clone, x))
         finally:
             self._shift = None
         if shift is not None and self._runs != 1:
@@ -52,7 +55,7 @@ class SiteModule(nn.Module):
         """Return what the part returns; what comes after it is not run."""
         self._stops = True
         try:
-            run_module(self.module, x)
+            run_module(self.module, each(torch.clone, x))
         except _Reached as reached:
             return reached.values
         finally:

@@ -26,6 +26,7 @@ from skcalib._networks._named import NamedRows  # noqa: E402
 from skcalib._networks._network import open_network  # noqa: E402
 from skcalib.clamping._objective import Objective  # noqa: E402
 from skcalib.exceptions import NotDifferentiableError  # noqa: E402
+from skcalib.export import to_torch  # noqa: E402
 from skcalib.frozen import OnnxLogits, TorchLogits  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -143,6 +144,45 @@ def test_a_module_with_a_site_is_left_as_it_was(module, tokens):
     assert [*module.state_dict()] == [*before]
     for name, value in module.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+class InPlace(torch.nn.Module):
+    """Works in place on both of its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = torch.nn.Linear(4, 5), torch.nn.Linear(5, 3)
+
+    def forward(self, x, mask=None):
+        hidden = self.cell(x.sub_(1.0))
+        return self.head(hidden if mask is None else hidden * mask.mul_(0.5))
+
+
+@pytest.mark.parametrize("bounds", [None, (-9.0, 9.0)])
+@pytest.mark.parametrize(
+    ("site", "named"), [("cell", False), ("cell", True), ("x", True)]
+)
+def test_a_module_that_works_in_place_leaves_all_inputs_as_they_were(
+    site, named, bounds
+):
+    torch.manual_seed(0)
+    module = InPlace()
+    X = {"x": np.random.default_rng(0).normal(size=(30, 4)), "mask": np.ones((30, 1))}
+    X = {name: part.astype(np.float32) for name, part in X.items()}
+    before, tensors = copy.deepcopy(X), {k: torch.tensor(v) for k, v in X.items()}
+    delta = np.ones(4 if site == "x" else 5)
+    settings = {"start": delta, "gamma": 0, "feasible_range": bounds}
+    clamping = NeuralClamping(module, site=site, solver="fixed_delta", **settings)
+    given = X if named else X["x"]
+    logits = clamping.fit(given, np.arange(30) % 3).logits(given)
+    with torch.no_grad():
+        hidden = module.cell(tensors["x"] + (site == "x") - 1) + (site == "cell")
+        direct = module.head(hidden / 2 if named else hidden)
+    assert_allclose(logits, direct, atol=1e-5)
+    served = to_torch(clamping)(tensors if named else tensors["x"])
+    assert_allclose(served, clamping.predict_proba(given), atol=1e-6)
+    for name, part in X.items():
+        assert_array_equal(part, before[name])
 
 
 def test_clamping_at_a_site_takes_labels_from_the_batches(module, tokens):
