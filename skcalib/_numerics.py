@@ -248,10 +248,13 @@ def mean_and_error(
 ) -> tuple[Any, Any]:
     """Return weighted means along the last axis and their standard errors.
 
-    Weights count repetitions, so the error is that of the repeated units.
+    Weights count repetitions, so the error is that of the repeated units. That of a
+    single unit is unknown, and infinite.
     """
     total = weight.sum()
     mean = values @ weight / total
+    if total <= 1 and np.count_nonzero(weight) == 1:
+        return mean, np.full_like(mean, np.inf)
     square = (values - np.expand_dims(mean, -1)) ** 2 @ weight / total
     return mean, np.sqrt(square / max(total - 1, 1))
 

@@ -37,6 +37,16 @@ def test_the_error_is_that_of_repeated_units():
     np.testing.assert_allclose(error, expected)
 
 
+@pytest.mark.parametrize("weight", [[1.0], [0.0, 1.0]])
+def test_the_error_of_a_single_unit_is_unknown(weight):
+    scores = np.array([[0.0] * len(weight), [1.0] * len(weight)])
+    mean, error = mean_and_error(scores, np.array(weight))
+    assert_array_equal(mean, [0, 1])
+    assert_array_equal(error, np.inf)
+    assert choose(scores, np.array(weight), one_standard_error=True) == 0
+    assert choose(scores, np.array(weight), one_standard_error=False) == 1
+
+
 def test_equal_candidates_leave_the_choice_to_the_first():
     assert choose(np.zeros((3, 5)), np.ones(5), one_standard_error=True) == 0
 

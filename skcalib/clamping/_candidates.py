@@ -162,7 +162,8 @@ class ScoreTable:
     ) -> bool:
         """Whether `candidate` is better than `other` by more than so many errors."""
         mean, error = self.gain(candidate, other)
-        return mean > errors * error
+        # An error may be infinite; none of it is 0.
+        return mean > (errors * error if errors else 0.0)
 
     def describe(self, candidate: Candidate, base: Candidate) -> str:
         """Say in a line how a candidate compares with `base`."""

@@ -70,7 +70,8 @@ class NeuralClampingCV(ClampedClassifier):
         The fall of the loss, in nats, below which these steps stop.
 
     cv : int, cross-validation generator or iterable, default=5
-        Splits by which is chosen.
+        Splits by which is chosen. Where a Jacobian of the network is too dear, descents
+        use the first split only for the log-loss, and all of them for other scores.
 
     batch_size : int, default=256
         Rows a run of the network.
@@ -156,8 +157,9 @@ class NeuralClampingCV(ClampedClassifier):
     -----
     The standard error is that of the mean difference between two candidates on the same
     held-out units: rows for the log-loss, splits for any other score. With few splits
-    the latter is rough. Calibration errors of a part of the data are noisy scores;
-    the log-loss chose as well or better in trials on CIFAR networks.
+    the latter is rough; with one it is unknown and infinite, so that nothing but
+    ``rule="best"`` chooses a perturbation. Calibration errors of a part of the data are
+    noisy scores; the log-loss chose as well or better in trials on CIFAR networks.
 
     The score of the winner is a little optimistic, as it was chosen for it.
 

@@ -189,8 +189,11 @@ def search_by_network(
     penalties: list[float],
     settings: Settings,
 ) -> tuple[ScoreTable, Candidate]:
-    """Choose among problems and penalties by descents on the first split."""
-    splits = settings.splits[:1]
+    """Choose among problems and penalties by descents on the first split.
+
+    A score of whole splits takes them all: the error of one is unknown.
+    """
+    splits = settings.splits[:1] if settings.score.by_row else settings.splits
     paths = [
         (problem, name, basis, NetworkPath(problem, basis, splits))
         for problem in problems

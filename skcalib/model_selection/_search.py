@@ -154,13 +154,14 @@ class CalibratorSearch(BaseCalibrator):
 
     Notes
     -----
-    The standard error is that of the mean difference to the best candidate, which
-    both judge on the same rows: over rows for the log-loss, over folds for any other
-    score. Log-losses use probabilities of at least 2.2e-16. All logits are read into
-    memory; a stack keeps the held-out probabilities of every candidate besides, of many
-    classes by groups of them. Those of Dask collections stay where they are: there is
-    no stack of them, but a choice among calibrators that fit there, by log-loss, on as
-    many folds as `cv` says. A hash of each row and its class tells its fold.
+    The standard error is that of the mean difference to the best candidate, which both
+    judge on the same rows: over rows for the log-loss, over folds for any other score.
+    That of one fold is unknown, and infinite: only `rule` "best" chooses. Log-losses
+    use probabilities of at least 2.2e-16. All logits are read into memory; a stack
+    keeps the held-out probabilities of every candidate besides, of many classes by
+    groups of them. Those of Dask collections stay where they are: there is no stack of
+    them, but a choice among calibrators that fit there, by log-loss, on as many folds
+    as `cv` says. A hash of each row and its class tells its fold.
 
     The parameters of a stack, for its entry in `cv_results_`, are fitted without the
     fold that they are judged on. So are its candidates, but roughly: from what they

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss, make_scorer
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import GroupKFold, ShuffleSplit
 
 torch = pytest.importorskip("torch")
 
@@ -116,6 +116,33 @@ def test_any_scorer_of_probabilities(scoring):
     # The calibration error does not see what an offset does for the accuracy.
     blind = scoring == "neg_expected_calibration_error"
     assert search.perturbation_ in ("full", "gain", *["none"] * blind)
+
+
+@pytest.mark.parametrize("rule", ["one_standard_error", "best"])
+def test_the_score_of_one_split_chooses_by_the_rule_of_the_best_alone(rule):
+    X, y = draw(offset=0)
+    search = NeuralClampingCV(
+        Counting(),
+        gammas=[0],
+        scoring="neg_expected_calibration_error",
+        temperature_objective="log_loss",
+        rule=rule,
+        cv=ShuffleSplit(1, test_size=0.3, random_state=0),
+    ).fit(X, y)
+    # By chance another is better than none.
+    assert search.cv_results_["mean_test_score"].argmax() > 0
+    assert np.isinf(search.cv_results_["standard_error"]).all()
+    assert (search.perturbation_ == "none") == (rule == "one_standard_error")
+
+
+def test_descents_judge_all_splits_where_each_has_one_score(monkeypatch):
+    monkeypatch.setattr("skcalib.clamping._solve.PASSES_PER_ROW", 1)
+    X, y = draw()
+    options = {"gammas": [0], "penalties": [0.01]}
+    search = NeuralClampingCV(Counting(), scoring="neg_brier_score", **options)
+    search.fit(X, y)
+    assert 0 < search.cv_results_["standard_error"][1] < np.inf
+    assert search.perturbation_ == "full"
 
 
 def test_scores_know_the_weights():

@@ -13,6 +13,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
+    ShuffleSplit,
     StratifiedKFold,
     cross_val_score,
 )
@@ -129,6 +130,20 @@ def test_scores_and_standard_errors_follow_their_definition(calibration_set):
     assert_allclose(results["standard_error"][mean.argmin()], error)
     assert_allclose(results["difference_to_best"], mean - mean.max())
     assert_array_equal(results["rank_test_score"][mean.argsort()], [2, 1])
+
+
+@pytest.mark.parametrize(("rule", "chosen"), [("one_standard_error", 0), ("best", 1)])
+def test_one_fold_has_a_score_but_no_standard_error(biased_set, rule, chosen):
+    logits, y = biased_set
+    search = CalibratorSearch(
+        [TemperatureScaling(), VectorScaling()],
+        scoring="neg_expected_calibration_error",
+        cv=ShuffleSplit(1, random_state=0),
+        rule=rule,
+    ).fit(logits, y)
+    assert search.cv_results_["mean_test_score"].argmax() == 1
+    assert_array_equal(search.cv_results_["standard_error"], np.inf)
+    assert search.best_index_ == chosen
 
 
 def test_another_score_is_compared_over_folds(biased_set):
