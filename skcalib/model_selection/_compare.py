@@ -10,10 +10,12 @@ from sklearn.utils import check_random_state
 from sklearn.utils.parallel import delayed
 
 from skcalib._base import BaseCalibrator, fit_checked
+from skcalib._judging import wants_groups
 from skcalib._maps import CalibrationMap, Softmax
 from skcalib._progress import Progress
 from skcalib._validation import (
     check_calibration_set,
+    check_groups,
     check_whole,
     lone_class,
     refuse_dask,
@@ -100,7 +102,8 @@ def compare_calibrators(
 
     groups : array-like of shape (n_samples,), default=None
         Rows of `X` that belong together, such as frames of one video: a group stays on
-        one side of each split. A splitter given as `cv` decides for itself.
+        one side of each split, also of those that a calibrator draws. A splitter given
+        as `cv` decides for itself.
 
     n_bins : int, default=15
         Number of bins of ECE, AECE and SCE.
@@ -179,13 +182,14 @@ def compare_calibrators(
     candidates = {"uncalibrated": uncalibrated, **named_candidates(calibrators)}
     refuse_layouts("compare_calibrators", candidates.values(), X)
     data = check_calibration_set(uncalibrated, X, y, sample_weight, classes).in_memory()
+    groups = _checked_groups(groups, y, candidates)
     if X_test is None:
         tasks = _fold_tasks(data, cv, random_state, groups)
     else:
         test = check_calibration_set(
             uncalibrated, X_test, y_test, None, data.classes, reset=False
         )
-        tasks = [_test_task(data, test.in_memory(), n_bootstrap, random_state)]
+        tasks = [_test_task(data, test.in_memory(), n_bootstrap, random_state, groups)]
     calls = (
         delayed(_fit_and_measure)(
             clone(calibrator), *task, n_bins, [*measured.values()]
@@ -200,7 +204,7 @@ def compare_calibrators(
     if X_test is not None:
         # The first are the values themselves, without resampling.
         return CalibratorComparison(candidates, columns, values[:, 0], values[:, 1:])
-    ratio = np.mean([test.n_samples / train.n_samples for train, test, _ in tasks])
+    ratio = np.mean([test.n_samples / train.n_samples for train, test, *_ in tasks])
     return CalibratorComparison(
         candidates, columns, values.mean(axis=1), values, float(ratio)
     )
@@ -224,8 +228,17 @@ def _scored(scoring):
     return {name: known[name] for name in scoring}
 
 
+def _checked_groups(groups, y, candidates):
+    """Return the group of each row, if given, and refuse what predicts by it."""
+    if groups is None:
+        return None
+    for calibrator in candidates.values():
+        wants_groups(calibrator)  # Refuses some.
+    return check_groups(groups, len(y))
+
+
 def _fold_tasks(data, cv, random_state, groups):
-    """Return (train, test, weights of the test rows) of each fold."""
+    """Return (train, test, weights of the test rows, groups to fit on) of each fold."""
     splits = splits_of(cv, data, random_state, groups)
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a standard deviation needs two.")
@@ -236,14 +249,23 @@ def _fold_tasks(data, cv, random_state, groups):
             f"{data.classes.tolist()[lone[1]]!r}. Pass more rows of the others, splits "
             "that leave two classes to fit on, or X_test and y_test."
         )
+    told = None if groups is None else data.spread(groups)
     return [
-        (data.subset(train), data.subset(test), data.sample_weight[np.newaxis, test])
+        (
+            data.subset(train),
+            data.subset(test),
+            data.sample_weight[np.newaxis, test],
+            None if told is None else told[train],
+        )
         for train, test in splits
     ]
 
 
-def _test_task(data, test, n_bootstrap, random_state):
-    """Return (train, test, weights): as they are, then one bootstrap sample a row."""
+def _test_task(data, test, n_bootstrap, random_state, groups):
+    """Return (train, test, weights, groups to fit on).
+
+    The weights are as they are, then those of one bootstrap sample a row.
+    """
     n_bootstrap = check_whole("n_bootstrap", n_bootstrap, 2)
     rng = check_random_state(random_state)
     # What came as one row is drawn as one.
@@ -251,16 +273,17 @@ def _test_task(data, test, n_bootstrap, random_state):
     even = np.full(n_samples, 1 / n_samples)
     drawn = rng.multinomial(n_samples, even, size=n_bootstrap)
     weights = [test.spread(counts) * test.sample_weight for counts in drawn]
-    return data, test, np.vstack([test.sample_weight, *weights])
+    told = None if groups is None else data.spread(groups)
+    return data, test, np.vstack([test.sample_weight, *weights]), told
 
 
-def _fit_and_measure(calibrator, train, test, weights, n_bins, measured):
+def _fit_and_measure(calibrator, train, test, weights, groups, n_bins, measured):
     """Return the metrics for each row of `weights`, and the seconds of the fit.
 
     `measured` are names of metrics and their signs.
     """
     started = time.perf_counter()
-    fit_checked(calibrator, train)
+    fit_checked(calibrator, train, groups=groups)
     seconds = time.perf_counter() - started
     rows = RowStatistics(calibrator.predict_proba(test.logits), test.codes, n_bins)
     values = evaluate(rows, weights, [name for name, _ in measured])

@@ -10,6 +10,8 @@ from scipy.special import softmax
 from sklearn.model_selection import StratifiedShuffleSplit
 
 from skcalib import (
+    CalibratorSearch,
+    GroupCalibration,
     HistogramBinning,
     IsotonicCalibration,
     TemperatureScaling,
@@ -194,6 +196,36 @@ def test_copies_of_a_row_are_not_held_out_from_themselves(draw_calibration_set, 
     once = compare_calibrators(strict, logits, y).to_dict()["strict"]["nll"]["mean"]
     often = compare_calibrators(strict, X, y[rows], groups=groups).to_dict()
     assert often["strict"]["nll"]["mean"] == pytest.approx(once, rel=0.2)
+
+
+@pytest.mark.parametrize("shares", [False, True])
+@pytest.mark.parametrize("tested", [False, True])
+def test_a_search_in_the_table_keeps_groups_together(shares, tested):
+    logits, y = make_logits(1000, 4, random_state=0)
+    rows = np.arange(1000) % 100
+    noise = np.random.default_rng(0).normal(size=logits.shape)
+    X, y = logits[rows] + 0.01 * noise, y[rows]
+    y = np.eye(4)[y] if shares else y
+    given = {"X_test": X[:500], "y_test": y[:500].argmax(1) if shares else y[:500]}
+    temperature = TemperatureScaling()
+    table = compare_calibrators(
+        {
+            "search": CalibratorSearch([temperature, IsotonicCalibration()]),
+            "temperature": temperature,
+        },
+        X,
+        y,
+        groups=rows,
+        **(given if tested else {}),
+    ).to_dict()
+    expected = table["temperature"]["nll"]["mean"]
+    assert table["search"]["nll"]["mean"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_calibrators_that_predict_by_groups_are_refused_beside_groups(calibration_set):
+    X, y = calibration_set
+    with pytest.raises(ValueError, match="Those of GroupCalibration are calibrated"):
+        compare_calibrators([GroupCalibration()], X, y, groups=np.arange(len(y)))
 
 
 def test_a_class_with_one_row_cannot_be_compared():
