@@ -310,7 +310,7 @@ def _read(
         codes, classes = _encode(y, proba.shape[1], labels, is_single)
     if labels is None:
         warn_of_counting_from_1(
-            "y_true", codes, proba.shape[1], lambda n: np.asarray(proba[:n]), "labels"
+            "y_true", codes, proba.shape[1], lambda n: on_host(proba[:n]), "labels"
         )
     column = positive_column(classes, pos_label, is_single)
     refuse_another_order(names, classes, "labels", pos_label)

@@ -251,6 +251,15 @@ def test_metrics_of_tensors_are_those_of_arrays(place, name):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
+def test_metrics_of_a_tensor_need_no_label_0(place):
+    proba = np.random.default_rng(0).dirichlet(np.ones(4), 200)
+    y = np.random.default_rng(1).integers(1, 4, 200)
+    expected = metrics.calibration_report(y, proba, n_bootstrap=0)
+    report = metrics.calibration_report(y, torch.tensor(proba), n_bootstrap=0)
+    for key, estimate in expected.items():
+        assert report[key].value == pytest.approx(estimate.value, rel=1e-12)
+
+
 def test_a_report_of_tensors_is_that_of_arrays(place):
     logits, y = make_logits(500, 4, random_state=0)
     proba = torch.softmax(torch.tensor(logits), dim=1)
