@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
+from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -30,6 +31,10 @@ _FACTORS = (
 _UNSPLIT: WeakKeyDictionary[torch.nn.Module, dict[object, WeakSet]] = (
     WeakKeyDictionary()
 )
+
+# Held while layers are in another mode, or random numbers are drawn that a seed fixes:
+# layers and torch's generators are shared by all threads.
+ONE_AT_A_TIME = RLock()
 
 
 def mc_dropout(
@@ -108,6 +113,9 @@ def mc_dropout(
     Where a layer drops what has no rows, such as a weight (DropConnect), the passes are
     run one at a time, but not in a compiled network: there they share that mask.
 
+    Calls in several threads wait for each other, since they switch layers and draw from
+    generators that threads share.
+
     Gradient checkpointing (``torch.utils.checkpoint``) runs parts of the network anew
     in the backward pass, where dropout is as it was before: switch it off for a loss of
     these passes. With ``use_reentrant=True`` only wrong gradients would show it.
@@ -130,7 +138,7 @@ def mc_dropout(
     if max_rows is not None:
         at_once = min(n_passes, max(1, int(max_rows) // max(1, n_rows)))
     results = []
-    with dropout_on(module, sites):
+    with ONE_AT_A_TIME, dropout_on(module, sites):
         for start in range(0, n_passes, at_once):
             n = min(at_once, n_passes - start)
             results.append(_run_passes(module, x, n, n_rows, share_masks, sites))

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -597,3 +598,15 @@ def test_a_module_is_trained_where_it_lies():
     classifier = CLUEClassifier(network().cuda(), max_epochs=2).fit(X, y)
     assert next(classifier.module_.parameters()).is_cuda
     assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.parametrize("estimator", [CLUEClassifier, CLUERegressor])
+def test_predictions_in_threads_are_those_of_one(estimator):
+    X, y = draw_classes(300)
+    fitted = estimator(**{**SMALL, "max_epochs": 2}).fit(X, y)
+    alone = fitted.predict_uncertainty(X)
+    with ThreadPoolExecutor(2) as threads:
+        together = list(threads.map(fitted.predict_uncertainty, [X] * 30))
+    for uncertainty in (*together, fitted.predict_uncertainty(X)):
+        assert_array_equal(uncertainty, alone)

@@ -1,6 +1,7 @@
 """mc_dropout switches dropout on, nothing else, and leaves no trace."""
 
 from collections import UserDict
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -469,3 +470,13 @@ def test_a_first_layer_that_works_in_place_leaves_the_input_alone(rest):
             torch.manual_seed(1)
             results.append(mc_dropout(run, rows, 4, max_rows=12))
         torch.testing.assert_close(*results)
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_runs_in_threads_leave_no_trace():
+    module = network().eval()
+    x = torch.randn(50, 4)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: mc_dropout(module, x, 4), range(200)))
+    assert not any(modes(module))
+    assert not any("forward" in vars(layer) for layer in module.modules())
