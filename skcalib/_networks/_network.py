@@ -223,7 +223,7 @@ class Network:
                 f"and type {values.dtype} for {x.shape[0]} rows; a perturbation needs "
                 "real numbers, and rows along the first axis. Name another: site=..."
             )
-        return values[: x.shape[0]]
+        return values[: x.shape[0]].to(self.dtype)
 
     def _input(self, x: Any) -> str:
         """Return which of several inputs is perturbed."""

@@ -1,5 +1,6 @@
 """A torch module seen from one of its parts on: what that part returns is shifted."""
 
+import threading
 from typing import Any
 
 import torch
@@ -30,8 +31,7 @@ class SiteModule(nn.Module):
         super().__init__()
         self.module = module
         self.site = site
-        self._shift: Tensor | None = None
-        self._stops, self._runs = False, 0
+        self._pass = _Pass()
         part = module.get_submodule(site)
         # A view shares its hooks with the module, which must not see this one.
         part._forward_hooks = part._forward_hooks.copy()
@@ -39,27 +39,27 @@ class SiteModule(nn.Module):
 
     def forward(self, x: Any, shift: Tensor | None = None) -> Any:
         """Return the module's result for a batch."""
-        self._shift, self._runs = shift, 0
+        self._pass.shift, self._pass.runs = shift, 0
         try:
             result = run_module(self.module, each(torch.clone, x))
         finally:
-            self._shift = None
-        if shift is not None and self._runs != 1:
+            self._pass.shift = None
+        if shift is not None and self._pass.runs != 1:
             raise ValueError(
-                f"The part {self.site!r} of the network runs {self._runs} times in a "
-                "pass; what is perturbed has to run once. Name another: site=..."
+                f"The part {self.site!r} of the network runs {self._pass.runs} times "
+                "in a pass; what is perturbed has to run once. Name another: site=..."
             )
         return result
 
     def site_values(self, x: Any) -> Tensor:
         """Return what the part returns; what comes after it is not run."""
-        self._stops = True
+        self._pass.stops = True
         try:
             run_module(self.module, each(torch.clone, x))
         except _Reached as reached:
             return reached.values
         finally:
-            self._stops = False
+            self._pass.stops = False
         raise ValueError(
             f"The part {self.site!r} of the network is not run. Name another: site=..."
         )
@@ -72,13 +72,28 @@ class SiteModule(nn.Module):
                 f"{type(output).__name__}; a tensor is needed. Name a part that "
                 "returns one: site=..."
             )
-        self._runs += 1
-        if self._stops:
+        self._pass.runs += 1
+        if self._pass.stops:
             raise _Reached(values)
-        if self._shift is None:
+        shift = self._pass.shift
+        if shift is None:
             return None
-        shifted = values + self._shift.to(values.dtype)
+        shifted = values + shift.to(values.dtype)
         return (shifted, *output[1:]) if isinstance(output, tuple) else shifted
+
+
+class _Pass(threading.local):
+    """What is to happen at the site in a pass of the thread that asks.
+
+    A module that is served may run in several threads. Copies begin anew.
+    """
+
+    shift: Tensor | None = None
+    stops = False
+    runs = 0
+
+    def __reduce__(self) -> Any:
+        return _Pass, ()
 
 
 class _Reached(BaseException):

@@ -1,6 +1,8 @@
 """Networks of several inputs: dicts, batches that are dicts, tokens, sites."""
 
 import copy
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -367,3 +369,40 @@ def test_a_series_is_read_by_position():
     series = pandas.Series(np.arange(6), index=[5, 3, 1, 0, 2, 4])
     rows = _inputs.ArrayRows(NamedRows({"x": series}))
     assert rows.take(np.array([0, 1, 2]))["x"].tolist() == [0, 1, 2]
+
+
+def test_a_served_site_is_safe_in_threads():
+    module = torch.nn.Sequential(
+        torch.nn.Linear(6, 64), torch.nn.Tanh(), torch.nn.Linear(64, 3)
+    )
+    X = np.random.default_rng(0).random((100, 6), dtype="f")
+    clamping = NeuralClamping(
+        module, gamma=0, solver="fixed_delta", site="0", start=np.full(64, 0.3)
+    ).fit(X, np.arange(100) % 3)
+    served, rows = to_torch(clamping), torch.from_numpy(X)
+    alone = served(rows)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            together = list(threads.map(served, [rows] * 200))
+    finally:
+        sys.setswitchinterval(before)
+    for proba in (*together, copy.deepcopy(served)(rows)):
+        assert torch.equal(proba, alone)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_site_of_half_precision_is_perturbed(dtype):
+    class Tokens(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emb, self.out = torch.nn.Embedding(20, 8), torch.nn.Linear(8, 3)
+
+        def forward(self, tokens):
+            return self.out(torch.tanh(self.emb(tokens)).mean(1))
+
+    torch.manual_seed(0)
+    tokens, y = torch.randint(0, 20, (80, 6)), torch.arange(80) % 3
+    clamping = NeuralClamping(Tokens().to(dtype), gamma=0, site="emb", max_iter=1)
+    assert np.isfinite(clamping.fit(tokens, y).predict_proba(tokens)).all()
