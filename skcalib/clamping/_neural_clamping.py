@@ -113,7 +113,7 @@ class NeuralClamping(ClampedClassifier):
     start : {"zeros", "random", "data_driven", "theorem"} or array, default="zeros"
         Where the perturbation starts. "theorem" is Theorem 3.2 of [1]_ to the letter;
         "data_driven" takes the 1 % quantiles in the place of the extremes and at most
-        1 % of the range.
+        1 % of the range. "gradient_free" begins at zeros.
 
     feasible_range : tuple (low, high), default=None
         Numbers or arrays between which the perturbed inputs are cut, in `fit` and in
@@ -136,7 +136,7 @@ class NeuralClamping(ClampedClassifier):
 
     tol : float, default=1e-6
         The fall of the loss, in nats, below which "auto" and "lbfgs" stop; "auto" stops
-        the steps of a filter at 0.0001 already.
+        the steps of a filter at 0.0005 already.
 
     validation_fraction : float or None, default=0.1
         Share of the samples by which "sgd" stops early, None for none, as presets do.
@@ -404,6 +404,13 @@ class NeuralClamping(ClampedClassifier):
         self._check_preset()
         published = self.preset is not None
         solver = "sgd" if published else self.solver
+        is_zeros = isinstance(self.start, str) and self.start == "zeros"
+        if solver == "gradient_free" and not is_zeros:
+            raise ValueError(
+                f"start={self.start!r} is not known to solver='gradient_free', which "
+                "begins with no perturbation. Leave start at 'zeros', or set another "
+                "solver."
+            )
         space = self.space
         if space is None:
             space = "standardised" if published else "raw"

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from skcalib._networks._inputs import Inputs
-from skcalib._numerics import log_softmax_
+from skcalib._numerics import is_whole, log_softmax_
 from skcalib._warnings import warn
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import Full
@@ -100,7 +100,8 @@ def first_perturbation(
             return basis.at(noise.ravel()).change.delta
         if start in ("data_driven", "theorem"):
             capped = start == "data_driven"
-            return data_driven(problem.objective, feasible_range, capped)
+            objective, weight = problem.objective, problem.weight
+            return data_driven(objective, feasible_range, capped, weight)
         return np.zeros(shape)
     delta = np.asarray(start, dtype=np.float64)
     if delta.shape != tuple(shape):
@@ -114,7 +115,10 @@ def first_perturbation(
 
 
 def data_driven(
-    objective: Objective, feasible_range: Any, capped: bool = True
+    objective: Objective,
+    feasible_range: Any,
+    capped: bool = True,
+    weight: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     r"""Return the start of Theorem 3.2, with quantiles in the place of extremes.
 
@@ -123,7 +127,8 @@ def data_driven(
     by :math:`\beta - \mu` towards the upper end where it is positive. What is not
     `capped` is the theorem to the letter: extremes, and all of the room.
     """
-    low, high = coordinate_quantiles(objective.inputs, QUANTILE if capped else 0.0)
+    quantile = QUANTILE if capped else 0.0
+    low, high = coordinate_quantiles(objective.inputs, quantile, weight)
     bottom, top = _range(feasible_range, low, high)
     largest = (LARGEST_SHARE if capped else 1.0) * (top - bottom)
     down = np.clip(low - bottom, 0, largest)
@@ -144,20 +149,24 @@ def _range(
     if feasible_range is None:
         return low.min(), high.max()
     bottom, top = (np.asarray(bound, dtype=np.float64) for bound in feasible_range)
-    return bottom, top
+    # An end that is none leaves that of the inputs.
+    bottom = np.where(np.isfinite(bottom), bottom, low.min())
+    return bottom, np.where(np.isfinite(top), top, high.max())
 
 
 def coordinate_quantiles(
-    inputs: Inputs, quantile: float = QUANTILE
+    inputs: Inputs,
+    quantile: float = QUANTILE,
+    weight: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Return the lower and upper quantile of the inputs, coordinate by coordinate.
 
-    The quantile 0 is the smallest and the largest value, of all rows.
+    The quantile 0 is the smallest and the largest value, of all rows that count.
     """
-    n_rows = min(inputs.n_samples, MAX_ROWS) if quantile else inputs.n_samples
-    rows = np.linspace(0, inputs.n_samples - 1, n_rows).astype(np.intp)
+    weight = np.ones(inputs.n_samples) if weight is None else weight
+    rows = _repeated(weight) if quantile else np.flatnonzero(weight)
     n_entries = int(np.prod(inputs.shape))
-    width = max(1, BLOCK_ELEMENTS // n_rows)
+    width = max(1, BLOCK_ELEMENTS // rows.size)
     found = np.empty((2, n_entries))
     for start in range(0, n_entries, width):
         block = np.concatenate(
@@ -176,16 +185,28 @@ def coordinate_quantiles(
     return found.reshape(2, *inputs.shape)
 
 
+def _repeated(weight: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return rows at even steps, each repeated as its weight says."""
+    end = np.cumsum(weight)
+    if not is_whole(weight):
+        end *= np.count_nonzero(weight) / end[-1]
+    n_rows = max(1, round(end[-1]))
+    places = np.linspace(0, n_rows - 1, min(n_rows, MAX_ROWS)).astype(np.intp)
+    last = np.flatnonzero(weight)[-1]
+    return np.minimum(np.searchsorted(end, places, "right"), last)
+
+
 def entropy_gradient(objective: Objective) -> NDArray[np.float64]:
     """Return the gradient by the inputs of the output entropy, summed over rows."""
     total, network = torch.zeros(()), objective.network
     options: dict[str, Any] = {"dtype": network.dtype, "device": network.device}
-    for _, x in objective.inputs.batches():
+    for index, x in objective.inputs.batches():
         leaf = torch.zeros(objective.inputs.shape, **options).requires_grad_()
         with torch.enable_grad():
             logits = network(objective.shift(x, leaf))
         scores = logits.detach().double().cpu().numpy()
         by_logits = torch.as_tensor(_entropy_slope(scores)).to(logits)
+        by_logits *= objective.weight_of_mean_one[index][:, None].to(logits)
         (part,) = torch.autograd.grad(logits, leaf, by_logits)
         total = total + part.double()
     return total.cpu().numpy()

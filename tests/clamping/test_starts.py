@@ -94,3 +94,38 @@ def test_the_theorem_to_the_letter_takes_all_the_room_that_extremes_leave():
     assert_allclose(delta, room, rtol=1e-6)
     # Of all steps that keep the inputs in the range it is the longest along the slope.
     assert delta @ slope == pytest.approx(np.abs(slope) @ np.abs(room), rel=1e-6)
+
+
+@pytest.mark.parametrize("start", ["data_driven", "theorem"])
+def test_weights_are_repetitions_in_a_start(start):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+    )
+    rng = np.random.default_rng(0)
+    X, y = rng.random((60, 6)).astype("f"), rng.integers(0, 3, 60)
+    weight = np.where(X[:, 0] > 0.6, 3, 0)
+    rows = np.repeat(np.arange(60), weight)
+    clamping = NeuralClamping(
+        net, gamma=0, solver="fixed_delta", start=start, feasible_range=(-0.5, 1.5)
+    )
+    weighted = clamping.fit(X, y, sample_weight=weight).delta_
+    np.testing.assert_allclose(weighted, clamping.fit(X[rows], y[rows]).delta_)
+
+
+def test_an_infinite_end_of_the_range_is_none():
+    torch.manual_seed(0)
+    X = np.random.default_rng(0).random((60, 6)).astype("f")
+    clamping = NeuralClamping(
+        torch.nn.Linear(6, 3), gamma=0, solver="fixed_delta", start="data_driven",
+        feasible_range=(0, np.inf),
+    )  # fmt: skip
+    assert np.isfinite(clamping.fit(X, np.arange(60) % 3).delta_).all()
+
+
+def test_a_solver_without_gradients_takes_no_start():
+    clamping = NeuralClamping(
+        torch.nn.Linear(6, 3), gamma=0, solver="gradient_free", start=np.ones(6)
+    )
+    with pytest.raises(ValueError, match="begins with no perturbation"):
+        clamping.fit(np.ones((30, 6), "f"), np.arange(30) % 3)
