@@ -9,7 +9,6 @@ import base64
 import json
 import os
 from collections.abc import Callable
-from copy import copy
 from dataclasses import fields
 from functools import singledispatch
 from math import prod
@@ -37,7 +36,7 @@ from skcalib.meta import (
     OptionCalibration,
     PriorShift,
 )
-from skcalib.meta._chain import Recalibrated
+from skcalib.meta._chain import Recalibrated, without_names
 from skcalib.meta._group_calibration import ShrunkScaling
 from skcalib.model_selection import CalibratorSearch
 from skcalib.model_selection._stack import StackedCalibrator
@@ -59,13 +58,7 @@ _CLASSES = {
 }
 _RECORDS = {
     kind.__name__: kind
-    for kind in (
-        *_maps.OPERATIONS,
-        _maps.Table,
-        BinShift,
-        Density,
-        DensityRatio,
-    )
+    for kind in (*_maps.OPERATIONS, _maps.Table, BinShift, Density, DensityRatio)
 }
 # By the base of what packages may add to them.
 _KNOWN: dict[type, dict[str, Any]] = {BaseCalibrator: _CLASSES, Operation: _RECORDS}
@@ -222,16 +215,15 @@ def _told(calibrator: Any) -> NDArray[Any]:
     """Return what a calibrator without a map says of a few rows."""
     rows = some_logits(_N_ROWS, calibrator.n_features_in_)
     beside = calibrator._some_beside(_N_ROWS)
-    # The rows have no names of columns, which is no mistake here.
-    nameless = copy(calibrator)
-    vars(nameless).pop("feature_names_in_", None)
-    return np.asarray(nameless.predict_proba(rows, **beside))
+    return np.asarray(without_names(calibrator).predict_proba(rows, **beside))
 
 
 def _estimator(calibrator: Any) -> dict[str, Any]:
     name = _name_of(calibrator, BaseCalibrator)
     parameters = calibrator.get_params(deep=False)
-    learned = {k: v for k, v in vars(calibrator).items() if k not in parameters}
+    # What it asks metadata routing for is no part of what it predicts.
+    left = {*parameters, "_metadata_request"}
+    learned = {k: v for k, v in vars(calibrator).items() if k not in left}
     entry: dict[str, Any] = {"class": name, "parameters": {}, "learned": {}}
     for part, values in (("parameters", parameters), ("learned", learned)):
         for key, value in values.items():
@@ -388,12 +380,27 @@ def _calibrator_of(document: dict[str, Any]) -> Any:
 
 def _predicts(calibrator: Any, content: dict[str, Any]) -> bool:
     """Whether a calibrator has the map in the file, or says the same of a few rows."""
-    if _map_of(calibrator) != content["map"]:
+    if not _is_alike(_map_of(calibrator), content["map"]):
         return False
     if not hasattr(calibrator, "_some_beside"):
         return True
     known = _read_value(content["calibrator"]["told"])
     return bool(np.allclose(_told(calibrator), known, rtol=1e-6, atol=1e-9))
+
+
+def _is_alike(found: Any, known: Any) -> bool:
+    """Whether two maps are the same, but for how processors round a logarithm."""
+    if found == known or type(found) is not type(known):
+        return bool(found == known)
+    if isinstance(found, list):
+        return len(found) == len(known) and all(map(_is_alike, found, known))
+    if isinstance(found, dict) and found.get("dtype", "") == known.get("dtype", "<f8"):
+        found, known = _read_array(found), _read_array(known)
+    elif isinstance(found, dict):
+        alike = (_is_alike(found[key], known.get(key)) for key in found)
+        return found.keys() == known.keys() and all(alike)
+    is_real = np.asarray(found).dtype.kind == "f" and np.shape(found) == np.shape(known)
+    return is_real and bool(np.allclose(found, known, rtol=1e-12, atol=1e-300))
 
 
 def _value(content: Any, read: Callable[[Any], Any]) -> Any:

@@ -10,6 +10,7 @@ import pytest
 from drawn_maps import GapPower, K, drawn_maps
 from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_array_equal
+from sklearn import config_context
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
@@ -409,3 +410,25 @@ def test_damaged_bytes_give_an_error_that_names_the_file(document, tmp_path):
         path.write_bytes(changed.tobytes())
         with pytest.raises(ValueError, match=r"damaged\.json"):
             skcalib.load(path)
+
+
+def test_a_calibrator_that_asks_for_metadata_is_saved(tmp_path):
+    X, y = make_logits(300, 3, random_state=0)
+    with config_context(enable_metadata_routing=True):
+        asks = TemperatureScaling().set_fit_request(sample_weight=True).fit(X, y)
+    path = tmp_path / "asks.json"
+    skcalib.save(asks, path)
+    assert_array_equal(skcalib.load(path).predict_proba(X), asks.predict_proba(X))
+
+
+@pytest.mark.parametrize(("change", "is_same"), [(1 + 2e-16, True), (1 + 1e-9, False)])
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), VectorScaling()])
+def test_a_map_may_differ_by_rounding_alone(tmp_path, calibrator, change, is_same):
+    fitted = calibrator.fit(*make_logits(300, 3, random_state=0))
+    path = tmp_path / "c.json"
+    skcalib.save(fitted, path)
+    content = skcalib._saving._map_of(fitted)
+    moved = copy.deepcopy(fitted)
+    name = "temperature_" if hasattr(moved, "temperature_") else "intercept_"
+    setattr(moved, name, getattr(moved, name) * change)
+    assert skcalib._saving._is_alike(skcalib._saving._map_of(moved), content) is is_same

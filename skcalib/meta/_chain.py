@@ -1,5 +1,7 @@
 """A served calibration map and the calibrator that corrects it, as one calibrator."""
 
+from copy import copy
+
 import numpy as np
 from sklearn.base import clone
 
@@ -63,6 +65,8 @@ class Recalibrated(WrappingCalibrator):
         chain.correction_ = correction
         chain.classes_ = first.classes_
         chain.n_features_in_ = first.n_features_in_
+        if hasattr(first, "feature_names_in_"):
+            chain.feature_names_in_ = first.feature_names_in_
         return chain
 
     @classmethod
@@ -87,13 +91,21 @@ class Recalibrated(WrappingCalibrator):
         return CalibrationMap(*front.operations, *correction.operations)
 
 
+def without_names(calibrator):
+    """Return a copy that takes rows whose columns have no names, without a warning."""
+    nameless = copy(calibrator)
+    vars(nameless).pop("feature_names_in_", None)
+    return nameless
+
+
 def notices_constant(calibrator):
     """Whether a constant added to a row of logits changes what a calibrator says."""
     width = calibrator.n_features_in_
     if width == 1:
         return False
     rows = some_logits(5, width)
-    told = [calibrator.predict_proba(rows + constant) for constant in (0, 10)]
+    nameless = without_names(calibrator)
+    told = [nameless.predict_proba(rows + constant) for constant in (0, 10)]
     return bool(np.abs(told[0] - told[1]).max() > 1e-6)
 
 
