@@ -1,7 +1,6 @@
 """Lists of calibrators: their names, and the default ones from simple to complex."""
 
-from collections import Counter
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -92,10 +91,10 @@ def named_candidates(calibrators):
     if isinstance(calibrators, dict):
         return dict(map(_checked, calibrators.items()))
     named = {}
-    seen: Counter[str] = Counter()
     for name, calibrator in map(_as_pair, calibrators):
-        seen[name] += 1
-        unique = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        unique, further = name, count(2)
+        while unique in named:
+            unique = f"{name} ({next(further)})"
         named[unique] = calibrator
     return named
 

@@ -174,12 +174,10 @@ def compare_calibrators(
     check_whole("n_bins", n_bins)
     measured = {name: (name, 1) for name in COLUMNS}
     measured |= _scored(scoring)
-    if calibrators is None:
-        calibrators = common_calibrators()
     for rows in (X, X_test):
         refuse_dask("compare_calibrators", rows)
     uncalibrated = Uncalibrated(classes=classes)
-    candidates = {"uncalibrated": uncalibrated, **named_candidates(calibrators)}
+    candidates = {"uncalibrated": uncalibrated, **_further(calibrators)}
     refuse_layouts("compare_calibrators", candidates.values(), X)
     data = check_calibration_set(uncalibrated, X, y, sample_weight, classes).in_memory()
     groups = _checked_groups(groups, y, candidates)
@@ -208,6 +206,19 @@ def compare_calibrators(
     return CalibratorComparison(
         candidates, columns, values.mean(axis=1), values, float(ratio)
     )
+
+
+def _further(calibrators):
+    """Return what is compared with doing nothing, by name."""
+    if calibrators is None:
+        calibrators = common_calibrators()
+    named = named_candidates(calibrators)
+    if "uncalibrated" in named:
+        raise ValueError(
+            'calibrators names one "uncalibrated", which is what all are compared '
+            "with. Give it another name."
+        )
+    return named
 
 
 def _scored(scoring):

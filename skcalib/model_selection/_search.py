@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.parallel import delayed
 
 from skcalib._base import BaseCalibrator, fit_checked
-from skcalib._numerics import choose, mean_and_error, true_log_proba
+from skcalib._numerics import choose, mean_and_error
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
@@ -31,6 +31,12 @@ from skcalib.model_selection._candidates import (
     waiting,
 )
 from skcalib.model_selection._elsewhere import cross_validate
+from skcalib.model_selection._fold_scores import (
+    fit_and_score,
+    fold_score,
+    mean_by_row,
+    row_scores,
+)
 from skcalib.model_selection._stack import (
     HeldOut,
     StackedCalibrator,
@@ -264,10 +270,12 @@ class CalibratorSearch(BaseCalibrator):
         """
         if is_dask(X):
             self._refuse_elsewhere(X, groups)
+        # What a former fit has chosen says nothing of these rows.
+        self.__dict__.pop("best_calibrator_", None)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         rule, candidates = self._what_to_try(data.n_classes)
-        for of_a_stack in ("weights_", "final_weights_"):
-            self.__dict__.pop(of_a_stack, None)
+        for former in ("weights_", "final_weights_"):
+            self.__dict__.pop(former, None)
         if data.source.is_remote:
             return self._fit_elsewhere(rule, candidates, data)
         self.classes_, data = data.classes, data.in_memory()
@@ -286,6 +294,7 @@ class CalibratorSearch(BaseCalibrator):
         unit_weight = np.ones(len(splits))
         if self.scoring == "neg_log_loss":
             unit_weight = np.concatenate([weight[test] for _, test in splits])
+            scores, unit_weight = mean_by_row(scores, unit_weight, splits)
         chosen = choose(scores, unit_weight, one_standard_error=rule != "best")
         names = list(candidates)
         self.cv_results_ = _summarise(names, scores, unit_weight, seconds)
@@ -356,6 +365,7 @@ class CalibratorSearch(BaseCalibrator):
         came = {"untouched": share, "uniform": held_out.uniform}
         stack = StackedCalibrator(parts, weights, last_maps, alone, final, **came)
         self.best_calibrator_ = stack.take(trial.fitted.values(), data)
+        self.best_calibrator_.n_features_in_ = self.n_features_in_
         scores = np.vstack([held_out.untouched, held_out.own.T, scores])
         tried = [UNTOUCHED, *names, STACK]
         self.cv_results_ = _summarise(tried, scores, weight, np.array(seconds))
@@ -368,6 +378,8 @@ class CalibratorSearch(BaseCalibrator):
     def _fit_best(self, best, data):
         best = clone(best).set_params(classes=self.classes_)
         self.best_calibrator_ = fit_checked(best, data)
+        # It is handed out, and takes what was given: a single column, if it was one.
+        self.best_calibrator_.n_features_in_ = self.n_features_in_
         return self
 
     def _take_simplest(self, candidates, data):
@@ -422,10 +434,10 @@ class CalibratorSearch(BaseCalibrator):
         A unit is a row for the log-loss and a fold for any other score.
         """
         by_row = self.scoring == "neg_log_loss"
-        of_fold = partial(_fold_score, get_scorer(self.scoring))
-        score = _row_scores if by_row else of_fold
+        of_fold = partial(fold_score, get_scorer(self.scoring))
+        score = row_scores if by_row else of_fold
         calls = (
-            delayed(_fit_and_score)(clone(calibrator), data, rows, score)
+            delayed(fit_and_score)(clone(calibrator), data, rows, score)
             for calibrator in candidates.values()
             for rows in splits
         )
@@ -455,27 +467,6 @@ class CalibratorSearch(BaseCalibrator):
     @property
     def keeps_class(self) -> Any:
         return self.best_calibrator_.keeps_class
-
-
-def _fold_score(scorer, calibrator, rows):
-    """One score for a fold, by a scorer."""
-    weight = rows.sample_weight
-    score = scorer(calibrator, rows.logits, rows.labels, sample_weight=weight)
-    return np.array([score])
-
-
-def _row_scores(calibrator, rows):
-    """One score for a row, the log-probability of its class."""
-    return true_log_proba(calibrator.predict_proba(rows.logits), rows.codes)
-
-
-def _fit_and_score(calibrator, data, split, score):
-    """Return the scores of one fold and the seconds of the fit."""
-    train, test = map(data.subset, split)
-    started = time.perf_counter()
-    fit_checked(calibrator, train)
-    seconds = time.perf_counter() - started
-    return score(calibrator, test), seconds
 
 
 def _named(weights, names):

@@ -987,3 +987,44 @@ def test_named_candidates_that_learn_by_class_warn_of_absent_ones(kind):
             warnings.simplefilter("always", AbsentClassWarning)
             search.fit(logits[kept], y[kept])
         assert [w.category for w in told] == n_warnings * [AbsentClassWarning]
+
+
+def test_folds_that_judge_a_row_again_are_no_more_evidence(calibration_set):
+    logits, y = calibration_set
+    folds = list(StratifiedKFold(5).split(logits, y))
+    tried = [TemperatureScaling(), IsotonicCalibration()]
+    once = CalibratorSearch(tried, cv=folds).fit(logits, y).cv_results_
+    often = CalibratorSearch(tried, cv=folds * 3).fit(logits, y).cv_results_
+    for column in ("mean_test_score", "standard_error"):
+        assert_allclose(often[column], once[column], rtol=1e-6)
+
+
+def test_a_scorer_without_weights_is_taken_where_none_came(calibration_set):
+    def accuracy(estimator, X, y):
+        return estimator.score(X, y)
+
+    search = CalibratorSearch([TemperatureScaling()], scoring=accuracy)
+    assert search.fit(*calibration_set).best_index_ == 0
+    with pytest.raises(TypeError, match="sample_weight"):
+        search.fit(*calibration_set, sample_weight=np.arange(len(calibration_set[1])))
+
+
+def test_a_refit_knows_nothing_of_the_former_choice():
+    X, y = make_logits(400, 2, random_state=0)
+    z, search = X[:, 1] - X[:, 0], CalibratorSearch([TemperatureScaling()])
+    told = []
+    for _ in range(2):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            search.fit(-z, y)
+        told.append([str(warning.message) for warning in caught])
+    assert told[0] == told[1]
+
+
+def test_no_name_is_taken_twice(calibration_set):
+    one, two, three = TemperatureScaling(), VectorScaling(), IsotonicCalibration()
+    pairs = [("a", one), ("a (2)", two), ("a", three)]
+    table = compare_calibrators(pairs, *calibration_set, cv=2)
+    assert table.names == ["uncalibrated", "a", "a (2)", "a (3)"]
+    with pytest.raises(ValueError, match="Give it another name"):
+        compare_calibrators({"uncalibrated": one}, *calibration_set)
