@@ -146,7 +146,8 @@ def cross_fit(
     splits = make_splits(n_folds, rows, codes, np.ones(codes.shape[0]), seed, groups)
     _check_folds(splits, codes, classes, groups, told)
     unit = units(groups)
-    after = np.empty_like(before)
+    # Whole numbers are probabilities, too.
+    after = np.empty(before.shape, np.result_type(before, np.float32))
     labels = classes[codes]
     with quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning):
         for train, test in watch(splits):

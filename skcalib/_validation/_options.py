@@ -67,8 +67,7 @@ def pad_options(
         values = _pad_list(X, n_options)
         return _filled(values, _is_absent(values), absent)
     if is_tensor(X):
-        is_absent = X.isneginf() | X.eq(ABSENT)
-        return X.masked_fill(is_absent, absent) if is_absent.any() else X
+        return _pad_tensor(X, absent)
     if is_dask(X) or is_stored(X) or isinstance(X, np.memmap):
         return X  # Larger than memory, perhaps: padded by whoever wrote it.
     is_masked = isinstance(X, np.ma.MaskedArray)
@@ -81,6 +80,16 @@ def pad_options(
     if not is_absent.any():
         return values if is_masked else X
     return like_frame(_filled(values, is_absent, absent), X)
+
+
+def _pad_tensor(X: Any, absent: float) -> Any:
+    is_absent = X.isneginf() | X.eq(ABSENT)
+    if X.ndim != 2 or X.shape[1] < 2 or not is_absent.any():
+        return X
+    _refuse_few((~is_absent).sum(dim=1).cpu().numpy(), X)
+    # Half precision does not reach as far as what stands for no option.
+    wide = X.float() if X.itemsize == 2 else X
+    return wide.masked_fill(is_absent, absent)
 
 
 def is_ragged(X: Any) -> bool:
@@ -166,11 +175,8 @@ def _as_row(number: int, row: Any) -> NDArray[Any]:
     return values.astype(np.float32 if is_single else np.float64)
 
 
-def _filled(
-    values: NDArray[Any], is_absent: NDArray[np.bool_], absent: float
-) -> NDArray[Any]:
-    """Return the rows with their absent options told in the way asked for."""
-    n_options = (~is_absent).sum(axis=1)
+def _refuse_few(n_options: NDArray[np.intp], values: Any) -> None:
+    """Refuse a row with fewer options than a question has."""
     if n_options.min() < 2:
         row = int((n_options < 2).argmax())
         raise ValueError(
@@ -178,6 +184,13 @@ def _filled(
             "question needs two at least; leave out rows in which there is nothing to "
             "choose."
         )
+
+
+def _filled(
+    values: NDArray[Any], is_absent: NDArray[np.bool_], absent: float
+) -> NDArray[Any]:
+    """Return the rows with their absent options told in the way asked for."""
+    _refuse_few((~is_absent).sum(axis=1), values)
     dtype = np.result_type(values.dtype, np.float32)
     filled: NDArray[Any] = np.where(is_absent, dtype.type(absent), values)
     return filled.astype(dtype, copy=False)

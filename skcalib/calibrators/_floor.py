@@ -11,7 +11,7 @@ from skcalib._numerics import log_softmax_
 from skcalib._sklearn_compat import fit_context
 from skcalib._solvers._matrix import is_large
 from skcalib._solvers._temperature import fit_temperature, subsample
-from skcalib._validation import check_calibration_set, refuse_dask
+from skcalib._validation import check_calibration_set, check_groups, refuse_dask
 from skcalib.calibrators._temperature import TemperatureScaling
 
 # What a float32 can hold; below 1e-12, where zeros are put by default; round numbers
@@ -182,7 +182,12 @@ class ProbabilityFloor(WrappingCalibrator):
         refuse_dask(type(self).__name__, X)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         self.classes_ = data.classes
-        self._fit_both(data if self.takes_unused else data.used(), groups)
+        if groups is not None:
+            groups = data.spread(check_groups(groups, len(y)))
+        if not self.takes_unused:
+            groups = None if groups is None else groups[data.weight > 0]
+            data = data.used()
+        self._fit_both(data, groups)
         return self
 
     def fit_calibration(self, data: Any) -> None:

@@ -56,9 +56,9 @@ from skcalib.meta._scores import (
 
 
 def _calibrator_has_logits(self):
-    return not self._is_ensemble() and hasattr(
-        self._resolved_calibrator(), "decision_function"
-    )
+    # What is fitted may have one that its parameters do not tell of.
+    known = getattr(self, "calibrators_", None) or [self._resolved_calibrator()]
+    return not self._is_ensemble() and hasattr(known[0], "decision_function")
 
 
 class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -454,8 +454,12 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         is_map = is_ours and hasattr(calibrator, "calibration_map")
         if is_map and any(part.are_log_proba for part in scores):
             calibrator = ProbabilityFloor(calibrator, classes=self.classes_)
-        takes_groups = groups is not None and has_fit_parameter(calibrator, "groups")
-        known = {"groups": groups} if takes_groups else {}
+        # A search of scikit-learn hands them on to a splitter that takes them.
+        by_cv = not is_ours and hasattr(calibrator, "cv")
+        takes = has_fit_parameter(calibrator, "groups") or (
+            by_cv and hasattr(calibrator.cv, "set_split_request")
+        )
+        known = {"groups": groups} if takes and groups is not None else {}
         calibrator.fit(logits, y, sample_weight=sample_weight, **known)
         if self.calibrator is None:
             warn_of_base_rates(calibrator, logits, y, sample_weight)

@@ -130,7 +130,9 @@ class DenseCalibration(WrappingCalibrator):
             The fitted calibrator.
         """
         calibrator = self._inner()
-        if calibrator.multilabel or not hasattr(calibrator, "calibration_map"):
+        if getattr(calibrator, "multilabel", True) or not hasattr(
+            calibrator, "calibration_map"
+        ):
             raise TypeError(
                 f"DenseCalibration needs a calibrator that maps rows of exclusive "
                 f"classes, each by itself; {type(calibrator).__name__} does not. Fit a "

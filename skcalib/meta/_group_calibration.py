@@ -237,9 +237,9 @@ class GroupCalibration(WrappingCalibrator):
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         self.classes_ = data.classes
         self.calibrator_ = self._fit_inner(data)
-        used, data = data.weight > 0, data.used()
         if groups is not None:
-            groups = data.spread(check_groups(groups, len(y)))[used]
+            groups = data.spread(check_groups(groups, len(y)))[data.weight > 0]
+        data = data.used()
         if groups is None:
             self.groups_, self.strength_ = [], np.inf
             self.coef_, self.intercept_ = np.ones((2, 0, data.n_classes))

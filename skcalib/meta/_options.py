@@ -220,6 +220,7 @@ class OptionCalibration(BaseCalibrator):
             there is none; a list for a list, and a masked array for one. `out`, if
             that is given.
         """
+        X = self._questions(X)
         proba = super().predict_proba(self._padded(X), out=out)
         return proba if out is not None else like_options(proba, X)
 
@@ -236,7 +237,7 @@ class OptionCalibration(BaseCalibrator):
         y_pred : ndarray of shape (n_samples,)
             Positions, or what `classes_` calls them.
         """
-        return super().predict(self._padded(X))
+        return super().predict(self._padded(self._questions(X)))
 
     def decision_function(self, X: Any) -> Any:
         """Return calibrated logits in the layout of the logits.
@@ -253,9 +254,18 @@ class OptionCalibration(BaseCalibrator):
             option. If no question has more than two options, an array of the log-odds
             of the second.
         """
+        X = self._questions(X)
         logits = super().decision_function(self._padded(X))
         return logits if logits.ndim == 1 else like_options(logits, X)
 
     def _padded(self, X):
         check_is_fitted(self)
         return pad_options(X, n_options=self.n_features_in_)
+
+    def _questions(self, X):
+        """Return lists as arrays where all are shorter than the longest question."""
+        check_is_fitted(self)
+        are_lists = isinstance(X, list) and all(isinstance(row, list) for row in X)
+        if are_lists and 0 < max(map(len, X), default=0) < self.n_features_in_:
+            return [np.asarray(row) for row in X]
+        return X

@@ -46,7 +46,7 @@ class ClassifierScores:
         if np.array_equal(self.columns, np.arange(self.n_classes)):
             return logits
         given, logits = logits, column_on_host(logits)
-        if logits.shape[1] == 1:
+        if len(self.columns) == 2 and logits.shape[1] == 1:
             logits = np.hstack([np.zeros_like(logits), logits])
         unseen = logsumexp(logits, axis=1, keepdims=True) - np.log1p(self.n_train)
         complete = np.repeat(unseen, self.n_classes, axis=1)

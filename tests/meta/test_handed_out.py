@@ -1,0 +1,158 @@
+"""What a calibrator hands out, and is told, is what came: names, groups, weights."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.tree import DecisionTreeClassifier
+
+from skcalib import (
+    CalibratedClassifier,
+    CalibratorSearch,
+    DenseCalibration,
+    GroupCalibration,
+    IsotonicCalibration,
+    OptionCalibration,
+    PlattScaling,
+    TemperatureScaling,
+    VectorScaling,
+    calibrate,
+)
+from skcalib.calibrators._floor import ProbabilityFloor
+from skcalib.datasets import make_logits
+from skcalib.monitoring import CalibrationMonitor
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def draw_binary(n_samples=300):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n_samples, 3))
+    return X, (X[:, 0] + rng.normal(size=n_samples) > 0).astype(int)
+
+
+def test_a_correction_of_named_columns_refuses_another_order():
+    pd = pytest.importorskip("pandas")
+    X, y = make_logits(600, 3, random_state=0)
+    frame, labels = pd.DataFrame(X, columns=list("abc")), np.array(list("abc"))[y]
+    served = TemperatureScaling().fit(frame, labels)
+    monitor = CalibrationMonitor(served).update(labels, served.predict_proba(frame))
+    mended = monitor.recalibrate()
+    assert mended.score(frame, labels) > 0.9
+    with pytest.raises(ValueError, match="should match those"):
+        mended.predict_proba(frame[["c", "b", "a"]])
+
+
+def test_calibrate_of_a_frame_of_probabilities_keeps_its_names():
+    pd = pytest.importorskip("pandas")
+    X, y = make_logits(600, 3, random_state=0)
+    proba = TemperatureScaling().fit(X, y).predict_proba(X)
+    frame = pd.DataFrame(proba, columns=[0, 1, 2]).rename(columns=str)
+    result = calibrate(proba=frame, y=y, calibrator=VectorScaling(), n_bootstrap=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result.calibrator.predict_proba(frame)
+    with pytest.raises(ValueError, match="should match those"):
+        result.calibrator.predict_proba(frame[["2", "1", "0"]])
+
+
+@pytest.mark.parametrize("calibrator", [GroupCalibration(TemperatureScaling())])
+def test_shares_with_rows_of_weight_0_have_their_groups(calibrator):
+    X, y = make_logits(600, 3, random_state=0)
+    shares, groups = np.eye(3)[y] * 0.7 + 0.1, np.arange(600) % 2
+    weight = np.r_[np.zeros(50), np.ones(550)]
+    whole = calibrator.fit(X, shares, groups=groups, sample_weight=weight)
+    proba = whole.predict_proba(X, groups=groups)
+    part = calibrator.fit(X[50:], shares[50:], groups=groups[50:])
+    np.testing.assert_allclose(proba, part.predict_proba(X, groups=groups), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_floor_hands_on_the_groups_of_the_rows_that_count(shared):
+    X, y = make_logits(300, 3, random_state=0)
+    labels = np.eye(3)[y] * 0.7 + 0.1 if shared else y
+    search = CalibratorSearch([TemperatureScaling(), PlattScaling()])
+    weight = (np.arange(300) % 7 > 0).astype(float)
+    groups = np.arange(300) // 10
+    used, scores = weight > 0, []
+    for rows in (slice(None), used):
+        fitted = ProbabilityFloor(search).fit(
+            X[rows], labels[rows], sample_weight=weight[rows], groups=groups[rows]
+        )
+        scores.append(fitted.calibrator_.cv_results_["mean_test_score"])
+    np.testing.assert_allclose(*scores)
+
+
+def test_groups_and_weights_of_0_reach_a_search_behind_a_classifier():
+    X, y = draw_binary()
+    weight = (np.arange(300) % 7 > 0).astype(float)
+    search = CalibratorSearch([TemperatureScaling(), PlattScaling()])
+    classifier = CalibratedClassifier(GaussianNB(), search)
+    classifier.fit(X, y, sample_weight=weight, groups=np.arange(300) // 10)
+    assert np.isfinite(classifier.predict_proba(X)).all()
+
+
+def test_a_search_of_scikit_learn_is_told_the_groups():
+    X, y = draw_binary()
+    search = GridSearchCV(
+        TemperatureScaling(), {"prior": [None, 8.0]}, scoring="neg_log_loss",
+        cv=GroupKFold(3),
+    )  # fmt: skip
+    groups = np.arange(300) // 10
+    result = calibrate(
+        LogisticRegression(), X, y, calibrator=search, groups=groups, n_bootstrap=0
+    )
+    assert np.isfinite(result.held_out.after).all()
+
+
+def test_a_search_that_gives_logits_gives_a_classifier_them():
+    X, y = draw_binary()
+    search = CalibratorSearch([TemperatureScaling()])
+    classifier = CalibratedClassifier(LogisticRegression(), search).fit(X, y)
+    assert classifier.decision_function(X).shape == (300,)
+    search = CalibratorSearch([IsotonicCalibration()])
+    classifier = CalibratedClassifier(LogisticRegression(), search).fit(X, y)
+    assert not hasattr(classifier, "decision_function")
+
+
+def test_a_tree_of_one_class_in_a_fold_is_no_log_odds():
+    X = np.random.default_rng(0).normal(size=(100, 3))
+    y = np.r_[np.zeros(50), np.tile([0, 1], 25)]
+    classifier = CalibratedClassifier(DecisionTreeClassifier(), PlattScaling(), cv=2)
+    with pytest.raises(ValueError, match="hold out no samples of two classes"):
+        classifier.fit(X, y, groups=np.repeat([0, 1], 50))
+
+
+def test_probabilities_that_are_whole_numbers_are_calibrated():
+    class Sure(LogisticRegression):
+        def predict_proba(self, X):
+            return np.rint(super().predict_proba(X)).astype(int)
+
+    X, y = draw_binary()
+    model = Sure().fit(X, y)
+    result = calibrate(model, X, y, calibrator=TemperatureScaling(), n_bootstrap=0)
+    assert 0 < result.held_out.after.min() < 0.5
+
+
+def test_a_choice_takes_the_single_column_that_the_search_took():
+    X, y = make_logits(400, 2, random_state=0)
+    z = X[:, 1] - X[:, 0]
+    for search in (CalibratorSearch(), CalibratorSearch([TemperatureScaling()])):
+        proba = search.fit(z, y).predict_proba(z)
+        np.testing.assert_array_equal(search.best_calibrator_.predict_proba(z), proba)
+
+
+def test_short_questions_are_lists_alone_as_in_a_batch():
+    options = OptionCalibration().fit([[1.0, 0], [0, 1, 2.0]] * 20, [0, 2] * 20)
+    short, _ = options.predict_proba([[1.0, 0], [0, 1, 2.0]])
+    (alone,) = options.predict_proba([[1.0, 0]])
+    np.testing.assert_array_equal(alone, short)
+    assert options.predict([[1.0, 0]]) == [0]
+
+
+def test_dense_calibration_refuses_what_is_no_calibrator():
+    with pytest.raises(TypeError, match="LogisticRegression does not"):
+        DenseCalibration(LogisticRegression()).fit(*make_logits(50, 3))
