@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -214,4 +213,5 @@ def _listed(logprobs: Any, options: Any) -> Any:
 
 def _is_number(value: Any) -> bool:
     is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_real and math.isfinite(value)
+    # Python's integers may exceed any float.
+    return is_real and abs(value) <= sys.float_info.max

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from skcalib._base import BaseCalibrator
 from skcalib._blocks import RowsView, is_stored, open_source, row_slices
 from skcalib._files import check_target, text_file, write_together
 from skcalib._judging import HeldOut
@@ -402,7 +403,7 @@ def run_evaluate(
     calibrator = None if saved is None else load_calibrator(saved, source)
     if calibrator is not None:
         source = with_floor(source, calibrator)
-    scores = load_scores(source, calibrator)
+    scores = load_scores(source, calibrator, to_fit=False)
     proba = probabilities(scores.logits, calibrator)
     if is_stored(proba) and judging.n_bootstrap:
         raise UsageError(
@@ -432,36 +433,44 @@ def run_compare(
             "inputs. Run `skcalib calibrate --method clamping` and see its report."
         )
     calibrators = {name: make_calibrator(name, judging.seed) for name in names}
-    fixed = None if saved is None else load_calibrator(saved, source)
+    fixed = None
+    if saved is not None:
+        fixed = load_calibrator(saved, source)
+        source = with_floor(source, fixed)
+        calibrators[saved.name] = Fixed(fixed)
     scores = load_scores(source, fixed)
     if is_stored(scores.logits):
         raise UsageError(
             f"{len(scores.codes):,} rows are more than the memory holds, and methods "
             "are compared on copies of them. Pass fewer."
         )
-    if saved is not None and fixed is not None:
-        calibrators[saved.name] = Fixed(fixed)
-    tables = [
-        compare_calibrators(
-            {name: calibrator},
-            scores.logits,
-            scores.labels,
-            groups=scores.groups,
-            cv=judging.folds,
-            n_bins=judging.n_bins,
-            classes=scores.classes,
-            random_state=judging.seed,
-        )
-        for name, calibrator in progress(
-            calibrators.items(), "Comparing", len(calibrators)
-        )
-    ]
-    table = _join(tables)
+    table = _compared(calibrators, scores, judging)
     if targets.report is not None:
         how = f"{len(scores.codes):,} samples, in {judging.folds} folds"
         page = render_comparison(table.sorted(), _names_of(source), how)
         write_together({targets.report.absolute(): text_file(page)})
     return scores, table
+
+
+def _compared(
+    calibrators: dict[str, BaseCalibrator], scores: Scores, judging: Judging
+) -> CalibratorComparison:
+    told = progress(calibrators.items(), "Comparing", len(calibrators))
+    return _join(
+        [
+            compare_calibrators(
+                {name: calibrator},
+                scores.logits,
+                scores.labels,
+                groups=scores.groups,
+                cv=judging.folds,
+                n_bins=judging.n_bins,
+                classes=scores.classes,
+                random_state=judging.seed,
+            )
+            for name, calibrator in told
+        ]
+    )
 
 
 def run_lab(output: Path, runtime: Path | None, *, overwrite: bool) -> None:

@@ -59,11 +59,11 @@ class Preprocessing(NamedTuple):
 
     def __call__(self, image: Any, mode: str) -> NDArray[np.float32]:
         """Return an image of Pillow as height x width x channels."""
-        image = image.convert(mode)
+        image = _of_bytes(image).convert(mode)
         if self.resize is not None:
-            ratio = self.resize / min(image.size)
             # The longer side is cut to whole pixels, as torchvision does.
-            sides = [max(self.resize, int(ratio * side)) for side in image.size]
+            least = min(image.size)
+            sides = [self.resize * side // least for side in image.size]
             image = image.resize(sides, resample=2)  # bilinear
         if self.crop is not None:
             left, top = (round((side - self.crop) / 2) for side in image.size)
@@ -71,6 +71,21 @@ class Preprocessing(NamedTuple):
         pixels = np.atleast_3d(np.asarray(image, dtype=np.float32))
         mean, std = (np.array(part, np.float32) for part in (self.mean, self.std))
         return (pixels * np.float32(self.range / 255) - mean) / std
+
+
+def _of_bytes(image: Any) -> Any:
+    """Bring 16 bits a number to 8, which a conversion would cut off at 255."""
+    if image.mode.startswith("I;16"):
+        pixels = np.asarray(image, dtype=np.float64) / 257
+        return import_optional("PIL.Image", "Reading images").fromarray(
+            np.rint(pixels).astype(np.uint8)
+        )
+    if image.mode in ("I", "F"):
+        raise DataError(
+            f"an image has numbers of mode {image.mode!r}, whose range is not known; "
+            "save it with 8 bits a number."
+        )
+    return image
 
 
 def _positive(text: str) -> int:

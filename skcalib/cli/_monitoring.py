@@ -97,7 +97,7 @@ class Read:
         if named is not None:
             given = np.array([name.strip() for name in named.split(",")])
             if self.labels.dtype.kind in "iu":
-                given = given.astype(self.labels.dtype)
+                given = _as_whole(given, self.labels.dtype)
             if self.labels.dtype.kind == "b":
                 given = like_known(given, BOTH)
         return encode_labels(
@@ -119,6 +119,16 @@ class Read:
                 f"{', '.join(known)}, in this order. Name them so: --proba-key "
                 f"{','.join(known)}"
             )
+
+
+def _as_whole(names: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    try:
+        return names.astype(dtype)
+    except ValueError as error:
+        raise DataError(
+            f"The labels are whole numbers, but --classes names {', '.join(names)}. "
+            "Name the number of each column, such as --classes 0,1,2."
+        ) from error
 
 
 def run_monitor(

@@ -142,6 +142,9 @@ def _as_labels(
     path: Path, labels: NDArray[Any], key: str | None, role: Role = "labels"
 ) -> NDArray[Any]:
     """Return labels as integers where all are whole numbers, and text as text."""
+    if labels.dtype.kind == "M" and path.suffix in (".jsonl", ".ndjson"):
+        # JSON has no dates: it is text that looks like some.
+        labels = np.datetime_as_string(labels, unit="auto")
     if labels.dtype.kind not in "biufUS":
         raise DataError(
             f"{path} holds {role} of type {labels.dtype}; they must be numbers or text."

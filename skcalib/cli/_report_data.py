@@ -98,18 +98,23 @@ def _as_table(sums: BinStats) -> list[list[float]]:
 
 
 def _sample(held_out: HeldOut, shown: list[int]) -> dict[str, Any] | None:
-    """Return log-probabilities of some rows, or None if the classes are too many."""
+    """Return log-probabilities of some rows.
+
+    None if the classes are too many, or all rows of one class.
+    """
     n_rows, n_classes = held_out.before.shape
     size = min(n_rows, _MOST_NUMBERS // n_classes)
     if size < min(n_rows, _FEWEST_ROWS):
         return None
     rows = np.random.default_rng(0).choice(n_rows, size, replace=False)
+    codes = held_out.codes[rows]
+    if np.unique(codes).size < 2:
+        return None
     with np.errstate(divide="ignore"):
         logits = np.log(held_out.before[rows].astype(np.float64))
     logits -= logits.max(axis=1, keepdims=True)
     steps = np.maximum(np.rint(logits / _STEP), np.iinfo(np.int16).min)
-    scores, codes = steps * _STEP, held_out.codes[rows]
-    fitted = TemperatureScaling(classes=np.arange(n_classes)).fit(scores, codes)
+    fitted = TemperatureScaling(classes=np.arange(n_classes)).fit(steps * _STEP, codes)
     return {
         "classes": n_classes,
         "columns": shown,

@@ -95,10 +95,16 @@ class Scores(Values):
         return units(self.groups)
 
 
-def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> Scores:
+def load_scores(
+    source: Labelled,
+    calibrator: BaseCalibrator | None = None,
+    *,
+    to_fit: bool = True,
+) -> Scores:
     """Read and check logits and labels, running the model where inputs were given.
 
-    With a `calibrator` the classes have to be those it was fitted for.
+    With a `calibrator` the classes have to be those it was fitted for. Only what is
+    fitted `to_fit` needs rows of two classes.
     """
     role, path, key = source.values
     known = [] if calibrator is None else calibrator.classes_.tolist()
@@ -114,14 +120,21 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
         labels = like_known(labels, calibrator.classes_)
         _check_width(found.logits, calibrator, path)
         _check_labels(source.labels or path, labels, calibrator)
-        if named is None and names is None:
+        # Names that are none of its classes say nothing of them.
+        if named is None and not _names_some(names, calibrator):
             named = calibrator.classes_.tolist()
     if names is not None and key is None and named is None:
         _refuse_index(path, role, names, found.logits, labels)
     # --classes goes before the names: which class each column is, is printed.
     told = names if named is None or names is None else range(len(names))
     data = check_calibration_set(
-        "Calibration", found.logits, labels, None, named, names=told
+        "Calibration",
+        found.logits,
+        labels,
+        None,
+        named,
+        names=told,
+        is_part=not to_fit,
     )
     classes = data.classes
     columns = None if names is None else _mapping(names, classes)
@@ -137,6 +150,11 @@ def load_scores(source: Labelled, calibrator: BaseCalibrator | None = None) -> S
         network=found.network,
         inputs=found.inputs,
     )
+
+
+def _names_some(names: Any, calibrator: BaseCalibrator) -> bool:
+    classes = {str(label) for label in calibrator.classes_.tolist()}
+    return not classes.isdisjoint(map(str, names or []))
 
 
 def _read_labelled(

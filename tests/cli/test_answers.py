@@ -213,3 +213,11 @@ def test_an_answer_that_is_the_name_of_an_option_is_no_position(
     (tmp_path / "a.jsonl").write_text((json.dumps(line) + "\n") * 20)
     run = skcalib("evaluate", "--jsonl", "a.jsonl", "--json")
     assert run.json["types"]["all"]["accuracy"] == 1
+
+
+def test_a_confidence_beyond_all_numbers_is_refused(skcalib, tmp_path):
+    line = '{"confidence": 1' + "0" * 400 + ', "correct": true}'
+    (tmp_path / "a.jsonl").write_text(line)
+    run = skcalib("evaluate", "--jsonl", "a.jsonl")
+    assert run.code == 1
+    assert "Traceback" not in run.err

@@ -176,3 +176,11 @@ def test_a_model_is_calibrated_on_a_folder_of_images(skcalib, images, demo):
 def test_preprocessing_needs_images(refused, images_file, demo):
     told = ("evaluate", demo.model, "--inputs", images_file, "--preprocess", "crop=2")
     assert "names none" in refused(2, *told)
+
+
+def test_sixteen_bits_a_number_keep_their_range():
+    wide = (np.arange(16, dtype=np.uint16) * 4096).reshape(4, 4)
+    pixels = Preprocessing()(Image.fromarray(wide), "L")[:, :, 0] * 255
+    np.testing.assert_allclose(pixels.ravel(), np.rint(wide.ravel() / 257), atol=1e-3)
+    with pytest.raises(DataError, match="whose range is not known"):
+        Preprocessing()(Image.fromarray(wide.astype(np.float32)), "L")

@@ -306,3 +306,11 @@ def test_a_state_that_moved_meanwhile_is_not_written_over(
     message = refused(UNUSABLE, "monitor", "state.json", "--proba", "sharp.npz")
     assert "state.json was written by another run in the meantime" in message
     assert (batches / "state.json").read_text() == "moved"
+
+
+def test_names_for_labels_that_are_numbers_are_told(skcalib, tmp_path):
+    proba = np.full((4, 3), 1 / 3)
+    np.savez(tmp_path / "p.npz", proba=proba, y=np.array([0, 1, 2, 0]))
+    run = skcalib("monitor", "s.json", "--proba", "p.npz", "--classes", "cat,dog,owl")
+    assert run.code == 1
+    assert "Name the number of each column" in run.err

@@ -433,3 +433,15 @@ def test_wide_tables_are_read_in_linear_time(write_csv):
     rows = read_rows(path, Request("logits", ",".join(names[:-1])))
     assert rows.values.shape == (1, 15_999)
     assert time.process_time() - started < 1
+
+
+def test_text_that_looks_like_dates_is_text(tmp_path):
+    days = ["2024-01-05", "2024-01-06"] * 2
+    lines = (
+        json.dumps({"logits": [float(k), 0.5], "day": day, "label": k % 2})
+        for k, day in enumerate(days)
+    )
+    path = tmp_path / "d.jsonl"
+    path.write_text("\n".join(lines))
+    request = Request("logits", "logits", "label", "day", option="--logits-key")
+    assert read_rows(path, request).groups.tolist() == days

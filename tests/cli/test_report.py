@@ -80,6 +80,20 @@ def test_of_many_classes_the_worst_are_drawn_and_the_page_stays_small():
     assert errors == sorted(errors, reverse=True)
 
 
+@pytest.mark.parametrize("n_bins", [1, 15])
+def test_a_report_is_written_where_one_class_is_held_out(skcalib, tmp_path, n_bins):
+    z = np.random.default_rng(0).normal(size=300)
+    y = (np.arange(300) < 5).astype(int)
+    np.savez(tmp_path / "rare.npz", logits=z, y=y)
+    run = skcalib(
+        "calibrate", "--logits", "rare.npz", "--method", "platt", "-o", "c.onnx",
+        "--report", "r.html", "--test-fraction", 0.03, "--n-bins", n_bins, *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert (tmp_path / "c.onnx").exists()
+    assert "Drag it. On" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def test_the_verdict_names_help_harm_and_neither():
     from skcalib.cli._words import verdict
 

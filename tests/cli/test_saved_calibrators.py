@@ -595,3 +595,47 @@ def test_text_and_options_name_bool_classes(skcalib, draw_calibration_set, tmp_p
     judge = ("evaluate", "--calibrator", "c.json", "--logits", "b.npz")
     run = skcalib(*judge, "--labels", "y.csv", *QUICK)
     assert run.code == 0, run.err
+
+
+def test_a_saved_calibrator_is_compared_behind_its_own_floor(skcalib, tmp_path):
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.ones(3), 400)
+    proba[:, 2] *= 1e-25
+    y = np.where(rng.random(400) < 0.1, 2, (rng.random(400) > proba[:, 0]).astype(int))
+    np.savez(tmp_path / "deep.npz", proba=proba / proba.sum(axis=1)[:, None], y=y)
+    deep = "--probabilities", "deep.npz"
+    fixed = "--floor", "1e-30", "--method", "platt", "--save", "c.json"
+    assert skcalib("calibrate", *deep, *fixed, "--test-fraction", 0.5, *QUICK).code == 0
+    told = skcalib("evaluate", *deep, "--calibrator", "c.json", "--json", *QUICK)
+    compared = skcalib(
+        "compare", *deep, "--calibrator", "c.json", "--methods", "temperature",
+        "--folds", 2, "--json",
+    )  # fmt: skip
+    nll = json.loads(told.out)["metrics"]["nll"]["value"]
+    assert_allclose(
+        json.loads(compared.out)["methods"]["c.json"]["nll"]["mean"], nll, rtol=1e-6
+    )
+
+
+def test_columns_of_other_names_are_those_of_the_calibrator(skcalib, tmp_path):
+    rng = np.random.default_rng(0)
+    logits, names = 2 * rng.normal(size=(90, 3)), np.array(["dog", "cat", "owl"])
+    rows = [",".join([*map(str, row), names[row.argmax()]]) for row in logits]
+    (tmp_path / "a.csv").write_text("\n".join(["s0,s1,s2,label", *rows]))
+    own = ["s0,s1,s2,label", *(row for row in rows if row.endswith("owl"))]
+    (tmp_path / "owls.csv").write_text("\n".join(own))
+    fit = "--classes", "dog,cat,owl", "--method", "temperature", "--save", "v.json"
+    run = skcalib("calibrate", "--logits", "a.csv", *fit, *QUICK)
+    assert run.code == 0, run.err
+    for file in ("a.csv", "owls.csv"):
+        run = skcalib("evaluate", "--logits", file, "--calibrator", "v.json", *QUICK)
+        assert run.code == 0, run.err
+
+
+def test_rows_of_one_class_are_judged(skcalib, tmp_path):
+    logits = np.random.default_rng(0).normal(size=(30, 3))
+    np.savez(tmp_path / "one.npz", logits=logits, y=np.zeros(30, int))
+    run = skcalib("evaluate", "--logits", "one.npz", *QUICK)
+    assert run.code == 0, run.err
+    run = skcalib("calibrate", "--logits", "one.npz", "--save", "c.json", *QUICK)
+    assert run.code == UNUSABLE
