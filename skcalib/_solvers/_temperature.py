@@ -168,6 +168,7 @@ def _newton(
         *sums, misses = data.sum(partial(_statistic, exp(log_beta)))
         loss, slope, curvature = np.add(sums, prior.at(log_beta))
         if misses == 0 and not prior.strength:
+            loss, slope, *_ = data.sum(partial(_statistic, exp(upper)))
             return _result(upper, loss, slope, n_iter, NO_ERRORS)
         if slope > 0:
             upper = log_beta

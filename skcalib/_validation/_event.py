@@ -23,7 +23,9 @@ def is_event(y_true: ArrayLike, pos_label: object) -> bool:
     """
     if not (isinstance(pos_label, str) and pos_label == EVENT):
         return False
-    return np.asarray(column_on_host(y_true)).dtype.kind in "biuf"
+    truth = np.asarray(column_on_host(y_true))
+    is_bool = truth.dtype.kind == "O" and all(isinstance(t, bool) for t in truth.flat)
+    return is_bool or truth.dtype.kind in "biuf"
 
 
 def check_event(

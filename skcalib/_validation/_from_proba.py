@@ -113,7 +113,8 @@ def logits_from_proba(
     if multilabel:
         return like_frame(log_odds_of(check_label_proba(proba), float(floor)), proba)
     rows = normalised_rows(proba) if normalise else check_proba_rows(proba)
-    least = _floor_of(rows) if is_auto else floor
+    kind = np.result_type(rows.dtype, np.float32).type
+    least = kind(max(_floor_of(rows) if is_auto else float(floor), np.finfo(kind).tiny))
     return like_frame(np.log(np.maximum(rows, least)), proba)
 
 

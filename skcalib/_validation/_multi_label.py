@@ -74,18 +74,20 @@ def check_all_known(y: Any) -> NDArray[np.int64]:
     return is_set.astype(np.int64)
 
 
-def label_names(y: Any, X: Any, classes: Any, n_labels: int) -> NDArray[Any]:
+def label_names(
+    y: Any, X: Any, classes: Any, n_labels: int, parameter: str = "classes"
+) -> NDArray[Any]:
     """Return the name of each label: as given, those of a data frame, or numbers."""
     if classes is not None:
         names = np.asarray(classes)
         if names.shape != (n_labels,):
             raise ValueError(
-                f"classes has shape {names.shape} but there are {n_labels} labels. "
+                f"{parameter} has shape {names.shape} but there are {n_labels} labels. "
                 "Name each label once, in the order of the columns."
             )
-        refuse_twice(names, "classes", "label")
+        refuse_twice(names, parameter, "label")
         for given in (y, X):
-            refuse_another_order(column_names(given), names, "classes")
+            refuse_another_order(column_names(given), names, parameter)
         return names
     of_y, of_X = column_names(y), column_names(X)
     if of_y and of_X and of_y != of_X and set(of_y) == set(of_X):

@@ -44,5 +44,5 @@ def make_identities(curves, knots, values, *, kind):
     middles = (KNOTS[1:] + KNOTS[:-1]) / 2
     for k in curves:
         # A step has the value of its middle.
-        knots[k] = KNOTS if kind == "linear" else middles
+        knots[k] = KNOTS.copy() if kind == "linear" else middles
         values[k] = expit(KNOTS)

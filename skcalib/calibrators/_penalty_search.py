@@ -57,7 +57,7 @@ class PenaltySearch:
         if intercept is None:
             tied, tied_models = best, models
             best, models = self._walk([(best[0], p) for p in grid], models)
-            if self.losses[tied] < self.losses[best]:
+            if off_diagonal is None and self.losses[tied] < self.losses[best]:
                 return tied, tied_models
         return best, models
 

@@ -137,7 +137,7 @@ class SmoothingSplineCalibration(BaseCalibrator):
         self.values_ = [curve.values for curve in curves]
         if data.n_classes > 2:
             for k in np.setdiff1d(np.arange(data.n_classes), data.present):
-                self.knots_[k] = self.values_[k] = KNOTS
+                self.knots_[k], self.values_[k] = KNOTS.copy(), KNOTS.copy()
         self.shares_ = np.stack([curve.shares for curve in curves])
 
     def calibration_map(self) -> Any:

@@ -38,7 +38,7 @@ def record(model: Any, calibrator: Any, **more: Any) -> None:
     for entry in list(model.metadata_props):
         if entry.key == METADATA_KEY:
             model.metadata_props.remove(entry)
-    text = json.dumps(content, default=_jsonable)
+    text = json.dumps(_finite(content), default=_jsonable)
     model.metadata_props.add(key=METADATA_KEY, value=text)
 
 
@@ -47,6 +47,16 @@ def recorded(model: Any) -> dict[str, Any]:
     entries = {entry.key: entry.value for entry in model.metadata_props}
     content: dict[str, Any] = json.loads(entries[METADATA_KEY])
     return content
+
+
+def _finite(value: Any) -> Any:
+    """Write numbers that JSON does not have as text."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [*map(_finite, value)]
+    is_other = isinstance(value, float) and not math.isfinite(value)
+    return repr(float(value)) if is_other else value
 
 
 def _jsonable(value: Any) -> Any:

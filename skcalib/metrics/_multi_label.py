@@ -264,7 +264,7 @@ class LabelColumns:
         self.proba = check_label_proba(y_proba)
         self.is_set, is_known = check_indicator(y_true, self.proba.shape, "y_true")
         self.weight = check_weight(sample_weight, self.proba)
-        self.names = label_names(y_true, y_proba, names, self.proba.shape[1])
+        self.names = label_names(y_true, y_proba, names, self.proba.shape[1], "labels")
         self._is_used = is_known & (self.weight > 0)[:, np.newaxis]
         lacking = ~self._is_used.any(axis=0)
         if lacking.any():

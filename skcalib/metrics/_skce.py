@@ -84,7 +84,7 @@ def squared_kernel_calibration_error(
 
     See Also
     --------
-    calibration_test : ``statistic="skce"`` tells whether the error is due to chance.
+    calibration_test : ``metric="skce"`` tells whether the error is due to chance.
 
     Notes
     -----

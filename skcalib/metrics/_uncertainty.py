@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from skcalib._validation import check_weight, check_whole
+from skcalib._validation import check_weight, check_whole, refuse_outside
 from skcalib.metrics._bins import (
     BinStats,
     Floats,
@@ -104,7 +104,7 @@ def uncertainty_calibration_error(
     weight = check_weight(sample_weight, observed)
     if check_strategy(strategy) == "quantile":
         return _mass_stats(stated, observed, weight, n_bins).mean_gap
-    edges = stated.max() * np.arange(1, n_bins) / n_bins
+    edges = stated[weight > 0].max() * np.arange(1, n_bins) / n_bins
     return bin_stats(stated, observed, weight, edges).mean_gap
 
 
@@ -296,6 +296,7 @@ def check_vector(
     values: ArrayLike, name: str, least: float | None = None
 ) -> NDArray[np.float64]:
     """Return finite float64 values of one axis, none of them below `least`."""
+    refuse_outside(values, name)
     array = check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

@@ -357,8 +357,9 @@ class _IsotonicCurve(_Curve):
         _, density = super().of(hit, weight)
         knots, rates = isotonic_rates(self._confidence, hit, weight)
         accuracy = np.interp(self._grid, knots, rates)
-        outside = self._grid < self._confidence.min() - 1 / STEPS
-        outside |= self._grid > self._confidence.max() + 1 / STEPS
+        used = self._confidence[weight > 0]
+        outside = self._grid < used.min() - 1 / STEPS
+        outside |= self._grid > used.max() + 1 / STEPS
         accuracy[outside] = np.nan
         return accuracy, density
 

@@ -26,12 +26,14 @@ from skcalib import (
     PriorShift,
     ProbabilityFloor,
     ScalingBinning,
+    SmoothingSplineCalibration,
     SplineCalibration,
     StructuredMatrixScaling,
     TemperatureScaling,
     VectorScaling,
     VennAbersCalibration,
 )
+from skcalib.datasets import make_logits
 from skcalib.exceptions import AbsentClassWarning
 
 STRENGTHS = {"off_diagonal_penalty": 1.0, "intercept_penalty": 0.1}
@@ -223,3 +225,18 @@ def test_dirichlet_calibration_leaves_absent_classes_their_share():
     dirichlet = DirichletCalibration(off_diagonal_penalty=1.0, intercept_penalty=1.0)
     share = dirichlet.fit(logits, y).predict_proba(test)[:, [1, 4, 6]].sum(axis=1)
     assert share.mean() == pytest.approx(np.isin(y_test, [1, 4, 6]).mean(), rel=0.05)
+
+
+@pytest.mark.parametrize("calibrator", [SmoothingSplineCalibration(), PlattScaling()])
+def test_fitted_curves_of_absent_classes_are_no_constants(calibrator):
+    X, y = make_logits(200, 4, random_state=0)
+    calibrator.set_params(classes=range(4))
+    rows = y < 3
+    with pytest.warns(AbsentClassWarning):
+        fitted = calibrator.fit(X[rows], y[rows])
+    proba = fitted.predict_proba(X)
+    for knots in getattr(fitted, "knots_", []):
+        knots += 1.0
+    with pytest.warns(AbsentClassWarning):
+        again = calibrator.fit(X[rows], y[rows]).predict_proba(X)
+    np.testing.assert_array_equal(again, proba)

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
 
 from skcalib.calibrators import TemperatureScaling
 from skcalib.datasets import make_logits
@@ -405,3 +406,10 @@ def test_no_objective_goes_to_zero_on_rows_without_an_error(objective):
     right = np.flatnonzero(logits.argmax(axis=1) == y)[:200]
     fitted = TemperatureScaling(objective=objective).fit(logits[right], y[right])
     assert fitted.temperature_ > 0.1
+
+
+def test_the_loss_of_rows_without_error_is_that_of_the_temperature():
+    X, y = np.array([[4.0, 0], [3, 1], [0, 4], [1, 2]]), [0, 0, 1, 1]
+    with pytest.warns(ConvergenceWarning):
+        fitted = TemperatureScaling(prior=None).fit(X, y)
+    assert fitted.loss_ == pytest.approx(log_loss(y, fitted.predict_proba(X)))

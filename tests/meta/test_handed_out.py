@@ -20,6 +20,7 @@ from skcalib import (
     TemperatureScaling,
     VectorScaling,
     calibrate,
+    pad_options,
 )
 from skcalib.calibrators._floor import ProbabilityFloor
 from skcalib.datasets import make_logits
@@ -156,3 +157,13 @@ def test_short_questions_are_lists_alone_as_in_a_batch():
 def test_dense_calibration_refuses_what_is_no_calibrator():
     with pytest.raises(TypeError, match="LogisticRegression does not"):
         DenseCalibration(LogisticRegression()).fit(*make_logits(50, 3))
+
+
+def test_tensors_of_options_are_padded_in_half_precision_and_refused_as_arrays():
+    torch = pytest.importorskip("torch")
+    X = [[1.0, 0, -np.inf], [0, 2, 1]]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        padded = pad_options(torch.tensor(X, dtype=dtype))
+        np.testing.assert_array_equal(padded.float().numpy(), pad_options(np.array(X)))
+    with pytest.raises(ValueError, match="Row 0 has 1 options"):
+        pad_options(torch.tensor([[-np.inf, -np.inf, 1.0]]))

@@ -1,6 +1,7 @@
 """Probabilities of an event beside whether it happened, such as top-1 confidences."""
 
 import importlib
+import warnings
 
 import numpy as np
 import pytest
@@ -197,3 +198,14 @@ def test_what_is_no_event_is_refused():
         error([0, 1], [0.2, 0.8], labels=[0, 1])
     with pytest.raises(ValueError, match=r"Row 1 of the probabilities holds 1\.8"):
         error([0, 1], [0.2, 1.8])
+
+
+def test_booleans_among_objects_are_events():
+    truth = np.array([True, False], dtype=object)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        errors = [
+            expected_calibration_error(y, [0.1, 0.8], pos_label="event")
+            for y in (truth, truth.astype(bool))
+        ]
+    assert errors[0] == errors[1]

@@ -182,3 +182,9 @@ def test_rows_outside_memory_are_not_brought_here(tmp_path, outside, way):
             rows = file.create_dataset("p", data=p)
             with pytest.raises(TypeError, match=r"is a Dataset, a file of 4 rows"):
                 way(y, rows)
+
+
+def test_the_parameter_of_the_names_is_named():
+    y, proba = np.array([[0, 1], [1, 1]]), np.full((2, 2), 0.5)
+    with pytest.raises(ValueError, match=r"^labels has shape \(1,\)"):
+        calibration_report(y, proba, multilabel=True, labels=["a"])

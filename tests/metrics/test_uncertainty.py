@@ -159,3 +159,20 @@ def test_levels_and_bins_that_do_not_exist_are_named():
         uncertainty_calibration_error([1.0], [1.0], n_bins=0)
     with pytest.raises(ValueError, match="strategy='mass'"):
         uncertainty_calibration_error([1.0], [1.0], strategy="mass")
+
+
+def test_rows_of_weight_0_move_no_bins():
+    options = {"strategy": "uniform", "n_bins": 2}
+    alone = uncertainty_calibration_error([0.1, 0.6], [0.2, 0.5], **options)
+    beside = uncertainty_calibration_error(
+        [0.1, 0.6, 9], [0.2, 0.5, 9], sample_weight=[1, 1, 0], **options
+    )
+    assert alone == beside > 0
+
+
+def test_dask_arrays_of_uncertainties_are_refused_unread():
+    da = pytest.importorskip("dask.array")
+    error, stated = da.from_array(np.ones(4)), np.ones(4)
+    for given in ((error, stated), (stated, error)):
+        with pytest.raises(TypeError, match="Dask"):
+            uncertainty_calibration_error(*given)

@@ -1,5 +1,7 @@
 """Displays beside the reliability diagram: what they hold is what the metrics say."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -534,3 +536,17 @@ def test_the_isotonic_curve_takes_one_class_weights_and_two_classes():
 def test_a_curve_of_another_method_is_refused():
     with pytest.raises(ValueError, match="method='spline' is not known; use one of"):
         SmoothReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], method="spline")
+
+
+def test_rows_of_weight_0_stretch_no_isotonic_curve():
+    rng = np.random.default_rng(0)
+    proba = rng.uniform(0.6, 0.8, 50)
+    y = (rng.random(50) < proba).astype(int)
+    draw = partial(
+        SmoothReliabilityDisplay.from_predictions, method="isotonic", class_=1
+    )
+    alone = draw(y, proba).accuracy
+    beside = draw(
+        np.r_[y, 0, 1], np.r_[proba, 0.05, 0.99], sample_weight=np.r_[np.ones(50), 0, 0]
+    ).accuracy
+    np.testing.assert_array_equal(np.isnan(beside), np.isnan(alone))

@@ -172,7 +172,7 @@ def test_a_single_column_of_another_class_than_its_name_is_refused(
 def test_labels_that_exclude_nothing_are_not_named_in_another_order(named):
     logits, _, y = named
     proba = as_pandas(expit(logits), sorted(NAMES))
-    with pytest.raises(ValueError, match="but by classes they stand for "):
+    with pytest.raises(ValueError, match="but by labels they stand for "):
         calibration_report(np.eye(4)[y], proba, labels=NAMES, multilabel=True)
 
 

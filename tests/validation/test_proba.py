@@ -343,3 +343,10 @@ def test_another_floor_is_refused(floor):
 def test_a_floor_that_is_no_number_is_named(floor):
     with pytest.raises(TypeError, match=r"floor=.* is neither a number"):
         logits_from_proba([[0.5, 0.5]], floor=floor)
+
+
+def test_a_floor_below_single_precision_is_its_smallest_number():
+    proba = np.array([[1, 0], [0.5, 0.5]], np.float32)
+    logits = logits_from_proba(proba, floor=1e-50)
+    assert np.isfinite(logits).all()
+    assert logits_from_proba(proba, floor=np.float64(1e-12)).dtype == np.float32
