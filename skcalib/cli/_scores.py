@@ -127,15 +127,8 @@ def load_scores(
         _refuse_index(path, role, names, found.logits, labels)
     # --classes goes before the names: which class each column is, is printed.
     told = names if named is None or names is None else range(len(names))
-    data = check_calibration_set(
-        "Calibration",
-        found.logits,
-        labels,
-        None,
-        named,
-        names=told,
-        is_part=not to_fit,
-    )
+    given = found.logits, labels, None, named
+    data = check_calibration_set("Calibration", *given, names=told, is_part=not to_fit)
     classes = data.classes
     columns = None if names is None else _mapping(names, classes)
     if calibrator is not None and classes.tolist() != calibrator.classes_.tolist():
