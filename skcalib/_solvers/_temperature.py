@@ -180,6 +180,9 @@ def _newton(
         log_beta += step
         # Newton squares the error: a step this short leaves less than tol.
         converged = abs(step) <= (sqrt(tol) if inside else tol)
+    if not converged:
+        sums = data.sum(partial(_statistic, exp(log_beta)))[:3]
+        loss, slope, _ = np.add(sums, prior.at(log_beta))
     if log_beta - bracket[0] < 0.01 and not prior.strength:
         return _result(log_beta, loss, slope, n_iter, NO_INFORMATION)
     message = CONVERGED if converged else LIMIT.format(max_iter)

@@ -127,8 +127,8 @@ def _search(
         best = _downhill(loss, grid, best)
     if best in (0, GRID_POINTS - 1):
         message = NO_INFORMATION if best == 0 else NO_ERRORS
-        x = np.array([exp(-grid[best])])
-        return Result(x, float(coarse[best]), GRID_POINTS, message)
+        end = float(grid[best])
+        return Result(np.array([exp(-end)]), loss(end), GRID_POINTS, message)
     found = minimize_scalar(
         loss,
         bounds=(grid[best - 1], grid[best + 1]),

@@ -106,7 +106,8 @@ def is_ragged(X: Any) -> bool:
 
 
 def _is_absent(values: NDArray[Any]) -> NDArray[np.bool_]:
-    is_absent: NDArray[np.bool_] = np.isneginf(values) | (values == ABSENT)
+    with np.errstate(over="ignore"):  # Half precision does not hold `ABSENT`.
+        is_absent: NDArray[np.bool_] = np.isneginf(values) | (values == ABSENT)
     return is_absent
 
 

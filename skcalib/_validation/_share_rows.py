@@ -40,7 +40,7 @@ def rows_of_shares(
     check_consistent_length(y_true, y_proba)
     rows = check_proba_rows(y_proba)
     n_classes = rows.shape[1]
-    classes_of_shares(y_true, n_classes, labels, column_names(y_proba))
+    classes_of_shares(y_true, n_classes, labels, column_names(y_proba), "labels")
     shares = check_shares("y_true", y_true, n_classes)
     weight = check_weight(sample_weight, shares[:, 0])
     row, codes = np.nonzero(shares * (weight > 0)[:, np.newaxis])

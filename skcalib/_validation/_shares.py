@@ -48,19 +48,26 @@ def check_shares(name: str, y: Any, n_columns: int) -> NDArray[np.float64]:
 
 
 def classes_of_shares(
-    y: Any, n_columns: int, classes: ArrayLike | None, names: Sequence[Any] | None
+    y: Any,
+    n_columns: int,
+    classes: ArrayLike | None,
+    names: Sequence[Any] | None,
+    parameter: str = "classes",
 ) -> NDArray[Any]:
-    """Return the class of each column, by default as the columns of `y` are named."""
+    """Return the class of each column, by default as the columns of `y` are named.
+
+    `parameter` is what the caller calls `classes`.
+    """
     own = column_names(y)
     if classes is None:
         classes = np.arange(n_columns) if own is None else own
     labels = np.asarray(classes)
     if labels.shape != (n_columns,):
         raise ValueError(
-            f"classes has shape {labels.shape} but there are {n_columns} columns. It "
-            "needs one entry per column, in their order."
+            f"{parameter} has shape {labels.shape} but there are {n_columns} columns. "
+            "It needs one entry per column, in their order."
         )
-    refuse_twice(labels, "classes")
+    refuse_twice(labels, parameter)
     known = [str(label) for label in labels.tolist()]
     for given in (own, names):
         if given is None:

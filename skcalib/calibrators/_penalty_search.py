@@ -51,15 +51,16 @@ class PenaltySearch:
     ) -> tuple[tuple[float, float], list[Array]]:
         """Choose the penalties that are None; return both, and the fold models."""
         grid = penalties(self.folds[0][0].n_classes)
-        strengths = grid if off_diagonal is None else [off_diagonal]
-        pairs = [(p, p if intercept is None else intercept) for p in strengths]
-        best, models = self._walk(pairs, [start] * len(self.folds))
-        if intercept is None:
-            tied, tied_models = best, models
-            best, models = self._walk([(best[0], p) for p in grid], models)
-            if off_diagonal is None and self.losses[tied] < self.losses[best]:
+        models = [start] * len(self.folds)
+        if off_diagonal is None and intercept is None:
+            tied, tied_models = self._walk([(p, p) for p in grid], models)
+            best, models = self._walk([(tied[0], p) for p in grid], tied_models)
+            if self.losses[tied] < self.losses[best]:
                 return tied, tied_models
-        return best, models
+            return best, models
+        of_matrix = grid if off_diagonal is None else [off_diagonal]
+        of_intercept = grid if intercept is None else [intercept]
+        return self._walk([(p, q) for p in of_matrix for q in of_intercept], models)
 
     def _walk(
         self, pairs: list[tuple[float, float]], models: list[Array]

@@ -70,6 +70,12 @@ def check_option(name: str, value: object, known: Collection[Any]) -> None:
         raise ValueError(f"{name}={value!r} is not known; use one of {[*known]}.")
 
 
+def check_bandwidth(bandwidth: float | None) -> None:
+    """Refuse the width of a kernel that is given and not a number above 0."""
+    if bandwidth is not None and not 0 < bandwidth < np.inf:
+        raise ValueError(f"bandwidth={bandwidth!r} is not a number above 0.")
+
+
 def check_strategy(strategy: str) -> str:
     """Refuse a binning that does not exist."""
     if strategy not in ("uniform", "quantile"):

@@ -10,7 +10,7 @@ from scipy.optimize import isotonic_regression
 
 from skcalib._numerics import SMALLEST_PROBA
 from skcalib._validation import check_top_label
-from skcalib.metrics._bins import Floats, cumulate, rank_scores
+from skcalib.metrics._bins import Floats, check_option, cumulate, rank_scores
 
 
 class ScoreDecomposition(NamedTuple):
@@ -95,8 +95,7 @@ def score_decomposition(
     >>> [round(part, 4) for part in parts]
     [0.01, 0.0625, 0.1875]
     """
-    if loss not in ("brier", "log_loss"):
-        raise ValueError(f"loss={loss!r} is not known; use 'brier' or 'log_loss'.")
+    check_option("loss", loss, ("brier", "log_loss"))
     rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     return score_parts(*rows, loss)
 

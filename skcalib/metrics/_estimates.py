@@ -160,13 +160,16 @@ def interval(
     that are all alike, as those of a single row or of hits alone, tell no interval, but
     for a gap that is 0 in all of them, such as that of one direction.
     """
-    spread = np.nanmax(draws) - np.nanmin(draws)
+    draws = draws[~np.isnan(draws)]
+    if not draws.size:
+        return None, None
+    spread = np.ptp(draws)
     at_bound = METRICS[name].is_gap and value == 0
     if spread <= _ALIKE * max(1.0, abs(value)) and not at_bound:
         return None, None
     tail = (1 - confidence_level) / 2
-    ends = np.nanquantile(draws, [tail, 1 - tail])
+    ends = np.quantile(draws, [tail, 1 - tail])
     if METRICS[name].is_gap:
-        ends = np.clip(ends - (np.nanmean(draws) - value), 0, 1)
+        ends = np.clip(ends - (draws.mean() - value), 0, 1)
     low, high = ends.tolist()
     return low, high

@@ -11,7 +11,7 @@ from scipy.special import gammaln
 
 from skcalib._blocks import map_blocks, row_slices
 from skcalib._validation import check_proba, is_event
-from skcalib.metrics._bins import Floats, check_option
+from skcalib.metrics._bins import Floats, check_bandwidth, check_option
 from skcalib.metrics._sweep import check_norm
 
 KINDS = ("top_label", "classwise", "canonical")
@@ -155,8 +155,7 @@ def kde_calibration_error(
 def _check_options(kind: str, norm: int, bandwidth: float | None) -> None:
     check_option("kind", kind, KINDS)
     check_norm(norm)
-    if bandwidth is not None and not 0 < bandwidth < np.inf:
-        raise ValueError(f"bandwidth={bandwidth!r} is not a number above 0.")
+    check_bandwidth(bandwidth)
 
 
 def _problems(

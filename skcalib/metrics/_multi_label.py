@@ -194,7 +194,7 @@ def multilabel_report(
 
     means = {name: float(np.mean([v[name] for v in values])) for name in names}
     report = MultiLabelReport(
-        {n: estimate(n, v, np.nanmean(draws[n], axis=0)) for n, v in means.items()},
+        {n: estimate(n, v, _mean_draws(draws[n])) for n, v in means.items()},
         n_samples=int(np.count_nonzero(given.weight)),
         n_classes=len(given.names),
         **shared,
@@ -249,6 +249,12 @@ def _draw(
                 draws[name][k, start + told] = values
         start += drawn.shape[0]
     return draws
+
+
+def _mean_draws(draws: Floats) -> Floats:
+    """Return the means over the labels, without draws that say nothing of any."""
+    told: Floats = draws[:, ~np.isnan(draws).all(axis=0)]
+    return np.asarray(np.nanmean(told, axis=0))
 
 
 class LabelColumns:

@@ -19,7 +19,7 @@ from skcalib._validation import (
     check_whole,
     rows_of_shares,
 )
-from skcalib.metrics._bins import Floats
+from skcalib.metrics._bins import Floats, check_option
 from skcalib.metrics._resampling import RowStatistics
 
 # Of more rows that are alike each fold has an equal share, but for rounding.
@@ -194,8 +194,7 @@ def _losses(
     pos_label: object,
 ) -> tuple[float, float]:
     """Return the mean loss of the probabilities and that of the recalibrated ones."""
-    if loss not in ("log_loss", "brier"):
-        raise ValueError(f"loss={loss!r} is not known; use 'log_loss' or 'brier'.")
+    check_option("loss", loss, ("log_loss", "brier"))
     check_whole("n_splits", n_splits, 2)
     y_true, y_proba, labels, sample_weight, row = rows_of_shares(
         y_true, y_proba, labels, sample_weight, pos_label

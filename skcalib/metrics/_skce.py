@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from skcalib._numerics import is_whole
 from skcalib._validation import check_proba, check_whole
-from skcalib.metrics._bins import Floats, check_option, repetitions
+from skcalib.metrics._bins import Floats, check_bandwidth, check_option, repetitions
 from skcalib.metrics._kernel_pairs import KernelPairs
 
 ESTIMATORS = ("unbiased", "biased", "block")
@@ -133,8 +133,7 @@ def check_kernel_options(
     """Refuse options that do not exist or have no meaning."""
     check_option("estimator", estimator, ESTIMATORS)
     check_option("kernel", kernel, KERNELS)
-    if bandwidth is not None and not 0 < bandwidth < np.inf:
-        raise ValueError(f"bandwidth={bandwidth!r} is not a number above 0.")
+    check_bandwidth(bandwidth)
     check_whole("block_size", block_size, 2)
 
 

@@ -10,7 +10,7 @@ from skcalib.metrics._bins import check_bootstrap
 from skcalib.metrics._corp import isotonic_rates, score_parts
 from skcalib.metrics._smooth import smooth_error, smoothed_densities
 from skcalib.plotting._binned_rows import check_interval, redraw, rows_of
-from skcalib.plotting._reliability import BANDS
+from skcalib.plotting._reliability import BANDS, SIZE
 from skcalib.plotting._style import (
     COLOURS,
     FromEstimator,
@@ -198,9 +198,8 @@ class SmoothReliabilityDisplay(FromEstimator):
         check_interval(interval)
         if method not in CURVES:
             raise ValueError(f"method={method!r} is not known; use one of {[*CURVES]}.")
-        confidence, hit, weight = rows_of(
-            y_true, y_proba, labels, sample_weight, pos_label, class_
-        )
+        rows = rows_of(y_true, y_proba, labels, sample_weight, pos_label, class_)
+        confidence, hit, weight = (column[rows[2] > 0] for column in rows)
         error = smooth_error(confidence, hit, weight)
         # A kernel narrower than the grid cannot be drawn.
         curve = CURVES[method](confidence, max(error, 2 / STEPS))
@@ -250,7 +249,7 @@ class SmoothReliabilityDisplay(FromEstimator):
             The display itself.
         """
         if ax is None:
-            (ax,) = new_axes("SmoothReliabilityDisplay", size=(4.4, 5.7))
+            (ax,) = new_axes("SmoothReliabilityDisplay", size=SIZE)
         ax.plot([0, 1], [0, 1], "--", color=ink(), lw=1, label="calibrated")
         if self.band is not None:
             around_curve = self.interval == "confidence"
@@ -357,9 +356,8 @@ class _IsotonicCurve(_Curve):
         _, density = super().of(hit, weight)
         knots, rates = isotonic_rates(self._confidence, hit, weight)
         accuracy = np.interp(self._grid, knots, rates)
-        used = self._confidence[weight > 0]
-        outside = self._grid < used.min() - 1 / STEPS
-        outside |= self._grid > used.max() + 1 / STEPS
+        outside = self._grid < self._confidence.min() - 1 / STEPS
+        outside |= self._grid > self._confidence.max() + 1 / STEPS
         accuracy[outside] = np.nan
         return accuracy, density
 

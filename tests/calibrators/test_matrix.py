@@ -153,6 +153,16 @@ def test_the_penalties_chosen_have_the_smallest_held_out_loss(skewed_set, fixed)
         assert scaling.intercept_penalty_ == 1.0
 
 
+def test_an_intercept_penalty_that_is_searched_lies_on_its_grid(skewed_set):
+    logits, y = skewed_set
+    logits = logits + np.linspace(6, -6, logits.shape[1])
+    scaling = MatrixScaling(off_diagonal_penalty=0.0).fit(logits, y)
+    assert {off_diagonal for off_diagonal, _ in scaling.cv_losses_} == {0}
+    tried = {intercept for _, intercept in scaling.cv_losses_}
+    assert tried <= {10.0**k for k in range(-2, 5)}
+    assert scaling.intercept_penalty_ in tried
+
+
 @pytest.mark.parametrize("seed", [1, 4, 7])
 def test_the_search_goes_on_where_strong_penalties_differ_by_noise(seed):
     X, y = make_classification(

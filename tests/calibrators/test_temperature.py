@@ -201,6 +201,28 @@ def test_samples_without_error_warn_and_stay_finite(objective):
     assert_allclose(ts.predict_proba(logits).sum(axis=1), 1)
 
 
+@pytest.mark.parametrize("options", [{}, {"max_iter": 1}])
+def test_the_loss_of_a_search_that_stops_early_is_that_at_its_temperature(
+    calibration_set, options
+):
+    separable = np.array([[4.0, 0], [3, 1], [0, 4], [1, 2]]), np.array([0, 0, 1, 1])
+    logits, y = calibration_set if options else separable
+    with pytest.warns(ConvergenceWarning, match="stopped early"):
+        ts = TemperatureScaling(prior=None, **options).fit(logits, y)
+    expected = log_loss(y, ts.predict_proba(logits))
+    assert ts.loss_ == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_loss_at_an_end_of_the_search_is_that_of_all_rows():
+    logits = np.random.default_rng(0).normal(size=(100_000, 4))
+    y = logits.argmin(axis=1)
+    ts = TemperatureScaling(prior=None, objective="brier")
+    with pytest.warns(ConvergenceWarning, match="do not point at the true classes"):
+        ts.fit(logits, y)
+    squares = (ts.predict_proba(logits) - np.eye(4)[y]) ** 2
+    assert ts.loss_ == pytest.approx(squares.sum(axis=1).mean(), rel=1e-9)
+
+
 @pytest.mark.parametrize("objective", ["log_loss", "brier"])
 def test_logits_that_point_away_from_the_truth_warn_and_stay_finite(objective):
     logits = np.random.default_rng(0).normal(size=(50, 3))

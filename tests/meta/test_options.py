@@ -121,6 +121,15 @@ def test_tensors_with_minus_infinity_stay_tensors():
     assert_allclose(proba.numpy(), expected, rtol=1e-12)
 
 
+def test_tensors_of_half_precision_are_padded_in_single_precision():
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor([[1.0, 2.0, -np.inf], [1.0, 2.0, 3.0]]).half()
+    padded = pad_options(tensor)
+    assert padded.dtype == torch.float32
+    assert_array_equal(padded.numpy(), pad_options(tensor.numpy()))
+    assert pad_options(tensor[1:]).dtype == torch.float16
+
+
 def test_single_precision_stays():
     X, y = draw_questions(200, 6)
     single = [z.astype(np.float32) for z in X]

@@ -87,6 +87,20 @@ def test_a_label_of_few_known_rows_has_intervals():
     assert np.isfinite(report["brier"]).all()
 
 
+@pytest.mark.parametrize("n_bootstrap", [1, 50])
+@pytest.mark.parametrize("seed", range(4))
+def test_draws_without_a_known_row_say_nothing_and_warn_of_nothing(n_bootstrap, seed):
+    y, p = make_labels()
+    y[0], y[1:] = [1, 0, 1], -1
+    report = calibration_report(
+        y, p, multilabel=True, n_bootstrap=n_bootstrap, random_state=seed
+    )
+    for part in (report, *report.labels.values()):
+        for value, low, high in part.values():
+            assert np.isfinite(value)
+            assert low is None or np.isfinite([low, high]).all()
+
+
 def test_rows_without_weight_are_left_out():
     y, p = make_labels()
     weight = np.where(np.arange(300) < 100, 0, 1)

@@ -176,3 +176,11 @@ def test_dask_arrays_of_uncertainties_are_refused_unread():
     for given in ((error, stated), (stated, error)):
         with pytest.raises(TypeError, match="Dask"):
             uncertainty_calibration_error(*given)
+
+
+def test_one_column_of_a_file_is_read(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "columns.h5", "w") as file:
+        error = file.create_dataset("error", data=[0.1, 0.6])
+        stated = file.create_dataset("stated", data=[0.2, 0.5])
+        assert uncertainty_calibration_error(error, stated) == pytest.approx(0.1)

@@ -533,6 +533,31 @@ def test_the_isotonic_curve_takes_one_class_weights_and_two_classes():
     assert_allclose(binary.accuracy, plain.accuracy)
 
 
+@pytest.mark.parametrize("method", ["kernel", "isotonic"])
+@pytest.mark.parametrize("interval", ["confidence", "consistency"])
+def test_rows_without_weight_leave_the_smooth_curve_and_its_band(method, interval):
+    y, proba, _ = draw(n=300)
+    weight = np.where(proba.max(axis=1) > 0.8, 1.0, 0.0)
+    used = weight > 0
+    options = {"method": method, "interval": interval, "n_bootstrap": 20}
+    weighted = SmoothReliabilityDisplay.from_predictions(
+        y, proba, sample_weight=weight, **options
+    )
+    alone = SmoothReliabilityDisplay.from_predictions(y[used], proba[used], **options)
+    assert_allclose(weighted.accuracy, alone.accuracy)
+    assert_allclose(weighted.band, alone.band)
+
+
+def test_the_isotonic_band_does_not_fall_to_the_diagonal_at_its_ends():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.3, 0.7, 40)
+    display = SmoothReliabilityDisplay.from_predictions(
+        rng.random(40) < 0.95, p, pos_label="event", method="isotonic"
+    )
+    shown = np.isfinite(display.accuracy)
+    assert display.band[0][shown].min() > 0.7
+
+
 def test_a_curve_of_another_method_is_refused():
     with pytest.raises(ValueError, match="method='spline' is not known; use one of"):
         SmoothReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], method="spline")

@@ -209,6 +209,8 @@ def test_columns_are_the_classes_in_order():
         TemperatureScaling(classes=["eel", "dog", "cat"]).fit(logits, named)
     with pytest.raises(ValueError, match=r"classes has shape \(2,\)"):
         TemperatureScaling(classes=["eel", "dog"]).fit(logits, shares)
+    with pytest.raises(ValueError, match=r"labels has shape \(2,\)"):
+        calibration_report(shares, shares, labels=["eel", "dog"])
 
 
 @pytest.mark.parametrize(
