@@ -145,9 +145,13 @@ def load_scores(
     )
 
 
-def _names_some(names: Any, calibrator: BaseCalibrator) -> bool:
-    classes = {str(label) for label in calibrator.classes_.tolist()}
-    return not classes.isdisjoint(map(str, names or []))
+def _names_some(names: list[str] | None, calibrator: BaseCalibrator) -> bool:
+    """Whether columns are named after classes; a beginning before all is no matter."""
+    if names is None:
+        return False
+    known = calibrator.classes_
+    is_named = not set(map(str, known.tolist())).isdisjoint(names)
+    return is_named or in_another_order(names, known)
 
 
 def _read_labelled(

@@ -632,6 +632,20 @@ def test_columns_of_other_names_are_those_of_the_calibrator(skcalib, tmp_path):
         assert run.code == 0, run.err
 
 
+@pytest.mark.parametrize("command", [("evaluate", *QUICK), ("compare",)])
+def test_columns_that_hold_the_classes_in_another_order_are_refused(
+    refused, logits_file, named, command
+):
+    write_table(logits_file)
+    header, *rows = Path("t.csv").read_text().splitlines()
+    assert header == "cat,ant,dog,label"
+    Path("t.csv").write_text("\n".join(["z_cat,z_ant,z_dog,label", *rows]))
+    message = refused(
+        UNUSABLE, *command, "--logits", "t.csv", "--calibrator", "named.json"
+    )
+    assert "stand for ['cat', 'ant', 'dog']" in message
+
+
 def test_rows_of_one_class_are_judged(skcalib, tmp_path):
     logits = np.random.default_rng(0).normal(size=(30, 3))
     np.savez(tmp_path / "one.npz", logits=logits, y=np.zeros(30, int))
