@@ -124,7 +124,7 @@ class Read:
 def _as_whole(names: NDArray[Any], dtype: Any) -> NDArray[Any]:
     try:
         return names.astype(dtype)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(
             f"The labels are whole numbers, but --classes names {', '.join(names)}. "
             "Name the number of each column, such as --classes 0,1,2."

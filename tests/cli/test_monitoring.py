@@ -314,3 +314,11 @@ def test_names_for_labels_that_are_numbers_are_told(skcalib, tmp_path):
     run = skcalib("monitor", "s.json", "--proba", "p.npz", "--classes", "cat,dog,owl")
     assert run.code == 1
     assert "Name the number of each column" in run.err
+
+
+@pytest.mark.parametrize("number", [300, -1, 10**20])
+def test_a_class_beyond_the_type_of_the_labels_is_refused(refused, tmp_path, number):
+    labels = np.array([0, 1, 2, 0], dtype=np.uint8)
+    np.savez(tmp_path / "p.npz", proba=np.full((4, 3), 1 / 3), y=labels)
+    told = ("monitor", "s.json", "--proba", "p.npz", "--classes", f"0,1,{number}")
+    assert "Name the number of each column" in refused(1, *told)
