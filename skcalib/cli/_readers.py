@@ -142,9 +142,6 @@ def _as_labels(
     path: Path, labels: NDArray[Any], key: str | None, role: Role = "labels"
 ) -> NDArray[Any]:
     """Return labels as integers where all are whole numbers, and text as text."""
-    if labels.dtype.kind == "M" and path.suffix in (".jsonl", ".ndjson"):
-        # JSON has no dates: it is text that looks like some.
-        labels = np.datetime_as_string(labels, unit="auto")
     if labels.dtype.kind not in "biufUS":
         raise DataError(
             f"{path} holds {role} of type {labels.dtype}; they must be numbers or text."
@@ -346,7 +343,14 @@ def _read_feather(path: Path, request: Request) -> Rows:
 def _read_json_lines(path: Path, request: Request) -> Rows:
     """Read a JSON object a line, whose fields are columns, or lists of them."""
     arrow = import_optional("pyarrow.json", f"Reading {path.suffix} files")
-    return _read_arrow(path, arrow.read_json(path), request)
+    table = arrow.read_json(path)
+    dates = [of.name for of in table.schema if str(of.type).startswith("timestamp")]
+    if dates:  # JSON has none: it is text that looks like some.
+        schema = import_optional("pyarrow", "Reading tables").schema
+        as_text = schema([(name, "string") for name in dates])
+        options = arrow.ParseOptions(explicit_schema=as_text)
+        table = arrow.read_json(path, parse_options=options)
+    return _read_arrow(path, table, request)
 
 
 def _read_dataset(path: Path, request: Request) -> Rows:

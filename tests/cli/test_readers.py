@@ -435,8 +435,15 @@ def test_wide_tables_are_read_in_linear_time(write_csv):
     assert time.process_time() - started < 1
 
 
-def test_text_that_looks_like_dates_is_text(tmp_path):
-    days = ["2024-01-05", "2024-01-06"] * 2
+@pytest.mark.parametrize(
+    "days",
+    [
+        ["2024-01-05", "2024-01-06"] * 2,
+        ["2024-01-05", "2024-01-05T00:00:00"] * 2,
+        ["2024-01-05 10:00:00", "2024-01-05T10:00:00Z"] * 2,
+    ],
+)
+def test_text_that_looks_like_dates_is_text(tmp_path, days):
     lines = (
         json.dumps({"logits": [float(k), 0.5], "day": day, "label": k % 2})
         for k, day in enumerate(days)
