@@ -36,6 +36,14 @@ def calibrate(refused, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("command", ["calibrate", "compare"])
+def test_nothing_is_fitted_to_a_single_class(refused, command):
+    file = save("bad.npz", logits=np.zeros((4, 3)), y=[1, 1, 1, 1])
+    output = ("-o", "out.onnx") if command == "calibrate" else ()
+    message = refused(UNUSABLE, command, "--logits", file, *output)
+    assert "y holds one class only" in message
+
+
 @pytest.mark.parametrize("command", ["calibrate", "evaluate", "compare"])
 class TestData:
     def run(self, refused, command, *arguments):
@@ -79,13 +87,6 @@ class TestData:
         assert "X has 3 columns but y has 4 classes" in self.run(
             refused, command, "--logits", file
         )
-
-    def test_a_single_class(self, refused, command):
-        file = save("bad.npz", logits=np.zeros((4, 3)), y=[1, 1, 1, 1])
-        if command == "evaluate":
-            return  # Nothing is fitted to them.
-        message = self.run(refused, command, "--logits", file)
-        assert "y holds one class only" in message
 
     def test_no_labels(self, refused, command):
         file = save("bad.npz", logits=np.zeros((4, 3)))

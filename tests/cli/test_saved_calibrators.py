@@ -628,8 +628,11 @@ def test_columns_of_other_names_are_those_of_the_calibrator(skcalib, tmp_path):
     run = skcalib("calibrate", "--logits", "a.csv", *fit, *QUICK)
     assert run.code == 0, run.err
     for file in ("a.csv", "owls.csv"):
-        run = skcalib("evaluate", "--logits", file, "--calibrator", "v.json", *QUICK)
+        told = "--logits", file, "--calibrator", "v.json", "--json", *QUICK
+        run = skcalib("evaluate", *told)
         assert run.code == 0, run.err
+        # Every label is that of the largest column.
+        assert run.json["metrics"]["accuracy"]["value"] == 1
 
 
 @pytest.mark.parametrize("command", [("evaluate", *QUICK), ("compare",)])
