@@ -20,7 +20,7 @@ def record(model: Any, calibrator: Any, **more: Any) -> None:
     `more` is added to what stands in the note, in place of entries of the same name.
     """
     learned = {
-        name: float(value) if math.isfinite(value) else None
+        name: float(value)
         for name, value in vars(calibrator).items()
         if name.endswith("_")
         and not name.startswith("_")
@@ -38,7 +38,7 @@ def record(model: Any, calibrator: Any, **more: Any) -> None:
     for entry in list(model.metadata_props):
         if entry.key == METADATA_KEY:
             model.metadata_props.remove(entry)
-    text = json.dumps(_finite(content), default=_jsonable)
+    text = json.dumps(_plain(content))
     model.metadata_props.add(key=METADATA_KEY, value=text)
 
 
@@ -49,20 +49,19 @@ def recorded(model: Any) -> dict[str, Any]:
     return content
 
 
-def _finite(value: Any) -> Any:
-    """Write numbers that JSON does not have as text."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [*map(_finite, value)]
-    is_other = isinstance(value, float) and not math.isfinite(value)
-    return repr(float(value)) if is_other else value
+def _plain(value: Any) -> Any:
+    """Write NumPy values as lists and numbers, and what JSON lacks as text.
 
-
-def _jsonable(value: Any) -> Any:
-    """Write NumPy values as lists and numbers, and the rest by their representation."""
-    if not isinstance(value, np.ndarray | np.generic):
-        return repr(value)
-    if value.size > _LONGEST:
+    Of numbers it has no infinity and no NaN, which become null.
+    """
+    if isinstance(value, np.ndarray) and value.size > _LONGEST:
         return f"array of shape {value.shape}"
-    return value.tolist()
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [*map(_plain, value)]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int | str) else repr(value)

@@ -300,6 +300,19 @@ def test_the_metadata_tell_how_without_all_entries(clamp):
     assert len(entry.value) < 1500
 
 
+@pytest.mark.parametrize("high", [np.inf, np.array([np.inf])])
+def test_the_metadata_are_json_whatever_the_range(clamp, high):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    shape = (C, H, W)
+    model, delta = images(shape), a_delta(shape)
+    estimator = clamp(model, delta, n_classes=K, feasible_range=(-9.0, high))
+    (entry,) = calibrate_onnx_model(model, estimator).metadata_props
+    note = json.loads(entry.value, parse_constant=refuse)
+    assert note["params"]["feasible_range"][0] == -9
+
+
 def test_the_model_is_left_out_where_the_estimator_has_it(clamp, tmp_path):
     shape = (C, H, W)
     model, delta, X = images(shape), a_delta(shape), draw(shape)
