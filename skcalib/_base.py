@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+from sklearn.utils.validation import check_is_fitted
 
 from skcalib._learned import learned_html
 from skcalib._maps import evaluate, top_labels
@@ -23,6 +23,7 @@ from skcalib._validation import (
     is_shares,
     mean_share,
     refuse_dask,
+    takes_groups,
 )
 from skcalib._warnings import quiet, warn
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
@@ -353,7 +354,7 @@ def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None)
     if type(calibrator).fit is not BaseCalibrator.fit:
         calibrator.set_params(classes=data.classes)
         known = {}
-        if groups is not None and has_fit_parameter(calibrator, "groups"):
+        if groups is not None and takes_groups(calibrator):
             known["groups"] = groups
         # Whoever was given the whole set has told what it lacks, and looks like.
         told = quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.utils.validation import has_fit_parameter
 
 from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
@@ -19,6 +18,7 @@ from skcalib._validation import (
     name_classes,
     number_groups,
     predicts_by_groups,
+    takes_groups,
 )
 from skcalib._warnings import quiet
 from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
@@ -108,7 +108,7 @@ def wants_groups(calibrator: Any) -> bool:
             "and are needed to predict: call its own fit(X, y, groups=...) for them, "
             "or leave groups out."
         )
-    return has_fit_parameter(calibrator, "groups")
+    return takes_groups(calibrator)
 
 
 def describe(calibrator: Any) -> str:

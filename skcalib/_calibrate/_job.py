@@ -29,6 +29,7 @@ from skcalib._validation import (
     column_names,
     column_on_host,
     encode_labels,
+    is_search,
     make_splits,
     name_classes,
     number_groups,
@@ -208,7 +209,7 @@ def check_calibrator(calibrator: Any) -> None:
             f"{name} is fitted on a network's inputs and holds it: call its own "
             "fit(X, y)."
         )
-    if not _is_search(calibrator):
+    if not is_search(calibrator):
         return
     if calibrator.scoring is None:
         raise ValueError(
@@ -224,20 +225,14 @@ def check_calibrator(calibrator: Any) -> None:
 
 def _wants_groups(calibrator: Any) -> bool:
     """Whether the fit of a calibrator takes groups, as a search by groups does."""
-    if not _is_search(calibrator):
-        return wants_groups(calibrator)
-    wants_groups(calibrator.estimator)  # Refuses some.
-    return hasattr(calibrator.cv, "set_split_request")
+    if is_search(calibrator):
+        wants_groups(calibrator.estimator)  # Refuses some.
+    return wants_groups(calibrator)
 
 
 def chosen(calibrator: Any) -> Any:
     """Return the calibrator that a search of scikit-learn has chosen."""
-    return calibrator.best_estimator_ if _is_search(calibrator) else calibrator
-
-
-def _is_search(calibrator: Any) -> bool:
-    """Whether it is a `GridSearchCV` or its like, of scikit-learn or elsewhere."""
-    return {"estimator", "scoring", "refit"} <= vars(calibrator).keys()
+    return calibrator.best_estimator_ if is_search(calibrator) else calibrator
 
 
 def _is_fitted(model: Any) -> bool:

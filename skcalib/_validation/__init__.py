@@ -31,10 +31,12 @@ from skcalib._validation._groups import (
     check_groups,
     check_same_columns,
     check_width,
+    is_search,
     place_of_group,
     plain_names,
     predicts_by_groups,
     refuse_needed_groups,
+    takes_groups,
     warn_of_namesakes,
 )
 from skcalib._validation._logits import (
@@ -138,6 +140,7 @@ __all__ = [
     "in_order_of",
     "is_dask",
     "is_event",
+    "is_search",
     "is_shares",
     "is_standard",
     "is_tensor",
@@ -173,5 +176,6 @@ __all__ = [
     "rows_of_shares",
     "splits_of",
     "spread_weight",
+    "takes_groups",
     "warn_of_namesakes",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
+from sklearn.utils.validation import has_fit_parameter
 
 from skcalib._validation._containers import (
     column_names,
@@ -125,6 +126,21 @@ def check_both_times(owner: object, name: str, value: Any, *, in_fit: bool) -> N
             f"{type(owner).__name__} was fitted {fitted} {name} and is asked to "
             f"predict {came}. Pass {name}= both times, or never."
         )
+
+
+def takes_groups(calibrator: Any) -> bool:
+    """Whether its fit draws folds and takes the groups that stay together in them.
+
+    A search of scikit-learn hands them on to a splitter that takes them.
+    """
+    if is_search(calibrator):
+        return hasattr(calibrator.cv, "set_split_request")
+    return bool(has_fit_parameter(calibrator, "groups"))
+
+
+def is_search(calibrator: Any) -> bool:
+    """Whether it is a `GridSearchCV` or its like, of scikit-learn or elsewhere."""
+    return {"estimator", "scoring", "refit"} <= vars(calibrator).keys()
 
 
 def predicts_by_groups(calibrator: Any) -> bool:

@@ -42,6 +42,7 @@ from skcalib._validation import (
     name_classes,
     one_column,
     refuse_needed_groups,
+    takes_groups,
 )
 from skcalib._warnings import warn
 from skcalib.calibrators import ProbabilityFloor, TemperatureScaling
@@ -454,12 +455,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         is_map = is_ours and hasattr(calibrator, "calibration_map")
         if is_map and any(part.are_log_proba for part in scores):
             calibrator = ProbabilityFloor(calibrator, classes=self.classes_)
-        # A search of scikit-learn hands them on to a splitter that takes them.
-        by_cv = not is_ours and hasattr(calibrator, "cv")
-        takes = has_fit_parameter(calibrator, "groups") or (
-            by_cv and hasattr(calibrator.cv, "set_split_request")
-        )
-        known = {"groups": groups} if takes and groups is not None else {}
+        is_told = groups is not None and takes_groups(calibrator)
+        known = {"groups": groups} if is_told else {}
         calibrator.fit(logits, y, sample_weight=sample_weight, **known)
         if self.calibrator is None:
             warn_of_base_rates(calibrator, logits, y, sample_weight)
