@@ -20,7 +20,7 @@ from skcalib._numerics import is_whole, log_softmax_
 from skcalib._warnings import warn
 from skcalib.clamping._objective import Objective
 from skcalib.clamping._perturbation import Full
-from skcalib.clamping._problem import Problem
+from skcalib.clamping._problem import Problem, sample_rows
 from skcalib.clamping._space import in_space
 
 # Standard deviation of the random start, that of the published code.
@@ -186,14 +186,11 @@ def coordinate_quantiles(
 
 
 def _repeated(weight: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return rows at even steps, each repeated as its weight says."""
-    end = np.cumsum(weight)
-    if not is_whole(weight):
-        end *= np.count_nonzero(weight) / end[-1]
-    n_rows = max(1, round(end[-1]))
-    places = np.linspace(0, n_rows - 1, min(n_rows, MAX_ROWS)).astype(np.intp)
-    last = np.flatnonzero(weight)[-1]
-    return np.minimum(np.searchsorted(end, places, "right"), last)
+    """Return rows that stand for all, each repeated as its weight says."""
+    n_rows = weight.sum() if is_whole(weight) else np.count_nonzero(weight)
+    n_rows = min(int(n_rows), MAX_ROWS)
+    rows, shares = sample_rows(weight, n_rows)
+    return np.repeat(rows, np.rint(shares * n_rows).astype(np.intp))
 
 
 def entropy_gradient(objective: Objective) -> NDArray[np.float64]:
