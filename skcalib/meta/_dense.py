@@ -130,9 +130,7 @@ class DenseCalibration(WrappingCalibrator):
             The fitted calibrator.
         """
         calibrator = self._inner()
-        if getattr(calibrator, "multilabel", True) or not hasattr(
-            calibrator, "calibration_map"
-        ):
+        if not hasattr(calibrator, "calibration_map") or calibrator.multilabel:
             raise TypeError(
                 f"DenseCalibration needs a calibrator that maps rows of exclusive "
                 f"classes, each by itself; {type(calibrator).__name__} does not. Fit a "

@@ -259,7 +259,6 @@ class OptionCalibration(BaseCalibrator):
         return logits if logits.ndim == 1 else like_options(logits, X)
 
     def _padded(self, X):
-        check_is_fitted(self)
         return pad_options(X, n_options=self.n_features_in_)
 
     def _questions(self, X):

@@ -271,11 +271,10 @@ class CalibratorSearch(BaseCalibrator):
         if is_dask(X):
             self._refuse_elsewhere(X, groups)
         # What a former fit has chosen says nothing of these rows.
-        self.__dict__.pop("best_calibrator_", None)
+        for former in ("best_calibrator_", "weights_", "final_weights_"):
+            self.__dict__.pop(former, None)
         data = check_calibration_set(self, X, y, sample_weight, self.classes)
         rule, candidates = self._what_to_try(data.n_classes)
-        for former in ("weights_", "final_weights_"):
-            self.__dict__.pop(former, None)
         if data.source.is_remote:
             return self._fit_elsewhere(rule, candidates, data)
         self.classes_, data = data.classes, data.in_memory()
@@ -364,8 +363,7 @@ class CalibratorSearch(BaseCalibrator):
         seconds = [0.0, *trial.seconds, time.perf_counter() - started]
         came = {"untouched": share, "uniform": held_out.uniform}
         stack = StackedCalibrator(parts, weights, last_maps, alone, final, **came)
-        self.best_calibrator_ = stack.take(trial.fitted.values(), data)
-        self.best_calibrator_.n_features_in_ = self.n_features_in_
+        self._hand_out(stack.take(trial.fitted.values(), data))
         scores = np.vstack([held_out.untouched, held_out.own.T, scores])
         tried = [UNTOUCHED, *names, STACK]
         self.cv_results_ = _summarise(tried, scores, weight, np.array(seconds))
@@ -377,10 +375,13 @@ class CalibratorSearch(BaseCalibrator):
 
     def _fit_best(self, best, data):
         best = clone(best).set_params(classes=self.classes_)
-        self.best_calibrator_ = fit_checked(best, data)
-        # It is handed out, and takes what was given: a single column, if it was one.
-        self.best_calibrator_.n_features_in_ = self.n_features_in_
+        self._hand_out(fit_checked(best, data))
         return self
+
+    def _hand_out(self, best):
+        """Keep what takes what was given: a single column, if it was one."""
+        best.n_features_in_ = self.n_features_in_
+        self.best_calibrator_ = best
 
     def _take_simplest(self, candidates, data):
         """Take the first candidate, where no split can judge any."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from skcalib._numerics import is_whole
-from skcalib.metrics._bins import check_bootstrap
+from skcalib.metrics._bins import check_bootstrap, check_option
 from skcalib.metrics._corp import isotonic_rates, score_parts
 from skcalib.metrics._smooth import smooth_error, smoothed_densities
 from skcalib.plotting._binned_rows import check_interval, redraw, rows_of
@@ -196,8 +196,7 @@ class SmoothReliabilityDisplay(FromEstimator):
         """
         check_bootstrap(n_bootstrap, confidence_level)
         check_interval(interval)
-        if method not in CURVES:
-            raise ValueError(f"method={method!r} is not known; use one of {[*CURVES]}.")
+        check_option("method", method, CURVES)
         rows = rows_of(y_true, y_proba, labels, sample_weight, pos_label, class_)
         confidence, hit, weight = (column[rows[2] > 0] for column in rows)
         error = smooth_error(confidence, hit, weight)
