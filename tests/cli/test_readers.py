@@ -444,6 +444,7 @@ def test_wide_tables_are_read_in_linear_time(write_csv):
     ],
 )
 def test_text_that_looks_like_dates_is_text(tmp_path, days):
+    pytest.importorskip("pyarrow")
     lines = (
         json.dumps({"logits": [float(k), 0.5], "day": day, "label": k % 2})
         for k, day in enumerate(days)
