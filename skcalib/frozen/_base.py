@@ -12,7 +12,14 @@ from sklearn.base import (
 from skcalib._networks._given import Brief
 from skcalib._onnx._outputs import refuse_nan
 from skcalib._sklearn_compat import fit_context
-from skcalib._validation import column_on_host
+from skcalib._validation import column_on_host, refuse_dask
+
+
+# The way for collections: their own axes and types are not known here.
+BY_CHUNKS = (
+    "Or let the workers that hold the chunks run it: X.map_blocks(estimator.transform, "
+    "dtype=..., chunks=...)."
+)
 
 
 class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -44,6 +51,25 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         tags.input_tags.three_d_array = True
         return tags
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; what was seen of another network is forgotten.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values of parameters.
+
+        Returns
+        -------
+        self : object
+            This transformer.
+        """
+        super().set_params(**params)
+        if not params.keys().isdisjoint((self._network, "output")):
+            for seen in ("_n_features_out", "readout_"):
+                vars(self).pop(seen, None)
+        return self
+
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check that the network takes `X`; nothing is learned.
@@ -61,6 +87,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self : object
             This transformer.
         """
+        refuse_dask(type(self).__name__, X, BY_CHUNKS)
         self._n_features_out = self._check(X).shape[1]
         return self
 
@@ -70,7 +97,8 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Inputs of the network. A `numpy.memmap` is read batch by batch.
+            Inputs of the network. A `numpy.memmap` is read batch by batch, a Dask
+            collection is refused.
 
         Returns
         -------
@@ -78,6 +106,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Logits; a single column is the log-odds of the second class.
         """
         self._validate_params()
+        refuse_dask(type(self).__name__, X, BY_CHUNKS)
         logits = self._compute(X)
         refuse_nan(column_on_host(logits))
         if not hasattr(self, "_n_features_out"):  # By it columns of a frame are named.

@@ -228,3 +228,15 @@ def test_a_gradient_that_is_not_finite(solver):
 
     with pytest.raises(ValueError, match="gradient with respect to the inputs is not"):
         NeuralClamping(network, solver=solver).fit(*draw())
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_collection_of_chunks_is_refused_before_it_is_read(estimator):
+    da = pytest.importorskip("dask.array")
+    X, y = draw()
+    chunks = da.from_array(X, chunks=(10, 3))
+    with pytest.raises(TypeError, match="needs all rows in memory"):
+        estimator(identity).fit(chunks, y)
+    fitted = NeuralClamping(identity, perturbation="gain").fit(X, y)
+    with pytest.raises(TypeError, match="needs all rows in memory"):
+        fitted.predict_proba(chunks)

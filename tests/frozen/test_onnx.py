@@ -252,3 +252,28 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path):
 def test_other_types_are_refused():
     with pytest.raises(ValueError, match="'model' parameter of OnnxLogits"):
         OnnxLogits(3).fit(np.zeros((2, 2)))
+
+
+def test_another_model_is_read_as_its_own_output_says():
+    def probabilities(shape):
+        return one_input("Softmax", shape, axis=1)
+
+    X = np.array([[3.0, 1.0, 0.5]], dtype=np.float32)
+    frozen = OnnxLogits(one_input("Neg", ["n", 3])).set_output(transform="pandas")
+    assert_array_equal(frozen.fit_transform(X), -X)
+    frozen.set_params(model=probabilities(["n", 3]))
+    shown = OnnxLogits(probabilities(["n", 3])).fit_transform(X)
+    assert_allclose(frozen.transform(X), shown, rtol=1e-6)
+    frozen.set_params(model=probabilities(["n", 2]))
+    assert frozen.transform(X[:, :2]).shape == (1, 2)
+
+
+def test_a_collection_of_chunks_is_refused_before_it_is_read():
+    da = pytest.importorskip("dask.array")
+    frozen = OnnxLogits(one_input("Neg", ["n", 3]))
+    X = np.ones((4, 3), dtype=np.float32)
+    chunks = da.from_array(X, chunks=(2, 3))
+    for method in (frozen.fit, frozen.transform):
+        with pytest.raises(TypeError, match="Dask collection.*X.map_blocks"):
+            method(chunks)
+    assert_array_equal(chunks.map_blocks(frozen.transform, dtype=np.float32), -X)

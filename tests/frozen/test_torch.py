@@ -307,3 +307,9 @@ def test_a_module_can_be_run_on_another_device():
     found = TorchLogits(module, device="cuda").fit_transform(X)
     assert_allclose(found, expected_logits(module, X), atol=1e-3)
     assert next(module.parameters()).device.type == "cpu"
+
+
+def test_a_collection_of_chunks_is_refused_before_it_is_read():
+    da = pytest.importorskip("dask.array")
+    with pytest.raises(TypeError, match="TorchLogits needs all rows in memory"):
+        TorchLogits(network()).transform(da.from_array(draw()[0], chunks=(10, 4)))
