@@ -30,6 +30,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
 from skcalib._progress import Progress
+from skcalib._solvers._result import INTERRUPTED
 from skcalib._warnings import warn
 from skcalib.clamping._change import Change
 from skcalib.clamping._draws import Draws
@@ -53,7 +54,6 @@ SLIGHT = 1e-8
 FINISHED = "all epochs were run"
 STALLED = "the loss of the held-out rows falls no more"
 DIVERGED = "the loss became infinite; a smaller learning rate may help"
-INTERRUPTED = "it was interrupted"
 
 
 @dataclass(frozen=True)

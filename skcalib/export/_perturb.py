@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._onnx._graph import redirect_readers, tensor_names
+from skcalib._onnx._readout import is_floating
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 from skcalib.export._builder import NodeBuilder, model_opset
@@ -20,12 +21,10 @@ Range = tuple[Any, Any]
 
 def network_input(model: Any) -> str:
     """Return the name of the only input of `model`, or the only one of real numbers."""
-    onnx = import_optional("onnx", "Writing an ONNX model")
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) > 1:
-        real = _floats(onnx.TensorProto)
-        inputs = [v for v in inputs if v.type.tensor_type.elem_type in real]
+        inputs = [value for value in inputs if is_floating(value.type.tensor_type)]
     if len(inputs) != 1:
         names = [value.name for value in model.graph.input]
         raise ValueError(
@@ -130,7 +129,7 @@ def _element(model: Any, tensor: str) -> tuple[int, np.dtype[Any]]:
             continue
         element = value.type.tensor_type.elem_type
         dtype = onnx.helper.tensor_dtype_to_np_dtype(element)
-        if element in _floats(onnx.TensorProto):
+        if is_floating(value.type.tensor_type):
             return element, dtype
         raise ModelFormatError(
             f"The tensor {tensor!r} has type {dtype}; only a floating-point tensor can "
@@ -149,7 +148,3 @@ def _typed_values(onnx: Any, model: Any, tensor: str) -> Any:
         return (*graph.input, *graph.output)
     inferred = onnx.shape_inference.infer_shapes(model).graph
     return inferred.value_info
-
-
-def _floats(types: Any) -> tuple[int, ...]:
-    return (types.FLOAT, types.DOUBLE, types.FLOAT16, types.BFLOAT16)

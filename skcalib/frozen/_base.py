@@ -14,7 +14,6 @@ from skcalib._onnx._outputs import refuse_nan
 from skcalib._sklearn_compat import fit_context
 from skcalib._validation import column_on_host, refuse_dask
 
-
 # The way for collections: their own axes and types are not known here.
 BY_CHUNKS = (
     "Or let the workers that hold the chunks run it: X.map_blocks(estimator.transform, "

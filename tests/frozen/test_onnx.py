@@ -274,6 +274,6 @@ def test_a_collection_of_chunks_is_refused_before_it_is_read():
     X = np.ones((4, 3), dtype=np.float32)
     chunks = da.from_array(X, chunks=(2, 3))
     for method in (frozen.fit, frozen.transform):
-        with pytest.raises(TypeError, match="Dask collection.*X.map_blocks"):
+        with pytest.raises(TypeError, match=r"Dask collection.*X\.map_blocks"):
             method(chunks)
     assert_array_equal(chunks.map_blocks(frozen.transform, dtype=np.float32), -X)
