@@ -29,7 +29,6 @@ from skcalib._blocks import free_memory
 from skcalib._networks._named import NamedRows, each, split_labels
 from skcalib._networks._network import Network
 from skcalib._numerics import hash_rows
-from skcalib._validation import refuse_dask
 
 _CPU = torch.device("cpu")
 _SHUFFLING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -43,7 +42,6 @@ def network_rows(estimator: Any, X: Any) -> Any:
             f"Sparse data was passed for X, but {name} needs dense data. Use "
             "'.toarray()' to convert it."
         )
-    refuse_dask(name, X, "A mapped file is read batch by batch.")
     if isinstance(X, torch.Tensor | Dataset | DataLoader | Mapping):
         return X
     rows = X if isinstance(X, np.ndarray) else np.asarray(X)

@@ -34,6 +34,7 @@ from skcalib._validation import (
     classes_of_model,
     column_on_host,
     encode_labels,
+    refuse_dask,
 )
 from skcalib._warnings import warn
 from skcalib.clamping._change import Change
@@ -147,8 +148,7 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
     def _run_network(self, X, changes):
         """Return the logits of inputs changed in each of several ways."""
         network = self._open_network()
-        rows = network_rows(self, X)
-        self._check_features(X, rows, reset=False)
+        rows = self._take_rows(X, reset=False)
         inputs = Inputs(rows, network, self.batch_size)
         if inputs.shape != self.delta_.shape:
             raise ValueError(
@@ -330,8 +330,7 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
         network = self._open_network(distributed=self.distributed)
         if needs_gradient:
             check_differentiable(network)
-        rows = network_rows(self, X)
-        self._check_features(X, rows, reset=True)
+        rows = self._take_rows(X, reset=True)
         inputs = Inputs(rows, network, self.batch_size)
         self.input_names_, self.input_types_ = inputs.names, inputs.types
         y = inputs.labels() if y is None else y
@@ -376,14 +375,17 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
         hashes += [] if rows is None else [hash_rows(rows[:, None]).sum()]
         processes.refuse_differences(inputs.n_samples, *map(int, hashes))
 
-    def _check_features(self, X, rows, *, reset):
-        """Set or check n_features_in_ where inputs are rows of features."""
+    def _take_rows(self, X, *, reset):
+        """Return X as a network takes it; n_features_in_ is of rows of features."""
+        refuse_dask(type(self).__name__, X, "A mapped file is read batch by batch.")
+        rows = network_rows(self, X)
         if getattr(rows, "ndim", None) == 2:
             named = X if hasattr(X, "columns") else rows
             validate_data(self, named, reset=reset, skip_check_array=True)
         elif reset:
             for of_features in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(of_features, None)
+        return rows
 
     def _settings(self, problem, random_state, groups, **choice):
         """Return the settings of a solver; `choice` are those that differ."""

@@ -66,7 +66,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         super().set_params(**params)
         if not params.keys().isdisjoint((self._network, "output")):
             for seen in ("_n_features_out", "readout_"):
-                vars(self).pop(seen, None)
+                self.__dict__.pop(seen, None)
         return self
 
     @fit_context(prefer_skip_nested_validation=True)
