@@ -113,6 +113,14 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         -------
         self : object
             The fitted calibrator.
+
+        Warns
+        -----
+        AbsentClassWarning
+            If a class has no samples, of which nothing can be learned.
+
+        ProbabilitiesAsLogitsWarning
+            If `X` looks like probabilities.
         """
         if not self.by_sums:
             refuse_dask(type(self).__name__, X)

@@ -160,6 +160,9 @@ def load(path: str | os.PathLike[str]) -> Any:
         skcalib in a format that this one does not know, or holds a calibrator of a
         package that is not installed.
 
+    OSError
+        If the file is not there, or cannot be read.
+
     See Also
     --------
     save : The way there.

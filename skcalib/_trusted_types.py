@@ -2,8 +2,9 @@
 
 from skcalib._maps import CalibrationMap
 from skcalib._saving import _CLASSES, _RECORDS
-from skcalib.meta import CalibratedClassifier
-from skcalib.meta._scores import ClassifierScores
+from skcalib.frozen import ClassifierLogits
+from skcalib.meta import BoostedCalibration, CalibratedClassifier
+from skcalib.meta._scores import ClassifierScores, LabelScores
 
 # What neighbours are looked for in; scikit-learn's own, but not on the list of skops.
 _NEIGHBOURS = (
@@ -39,6 +40,7 @@ def trusted_types() -> list[str]:
     True
     """
     kinds = [*_CLASSES.values(), *_RECORDS.values(), CalibrationMap]
-    kinds += [CalibratedClassifier, ClassifierScores]
+    kinds += [CalibratedClassifier, ClassifierScores, LabelScores]
+    kinds += [BoostedCalibration, ClassifierLogits]
     own = {f"{kind.__module__}.{kind.__qualname__}" for kind in kinds}
     return sorted(own | {*_NEIGHBOURS})

@@ -65,7 +65,7 @@ def fit_position(
         hessian[1:, 0] = hessian[0, 1:]
         hessian[1:, 1:] += full[b, b]
         value += cost + ridge * float(x[1:] @ x[1:])
-        return Expansion(value, gradient, None, inverse(hessian, (1, -1)))
+        return Expansion(float(value), gradient, None, inverse(hessian, (1, -1)))
 
     start = np.append(-log(temperature), np.zeros(n_columns))
     return minimize(expand, loss, start, tol=tol, max_iter=max_iter)

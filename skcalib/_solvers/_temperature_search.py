@@ -92,11 +92,10 @@ def _search(
 ) -> Result:
     sample = subsample(data)
     gap = typical_gap(sample)
-    if gap == 0:
-        return Result(np.ones(1), np.nan, 0, ALL_EQUAL)
     if objective == "ece":
-        return _search_ece(data, pull)
-    if gap < LEAST_TEMPERATURE:
+        result = _search_ece(data, pull)
+        return result if gap else replace(result, x=np.ones(1), message=ALL_EQUAL)
+    if 0 < gap < LEAST_TEMPERATURE:
         larger, pull = enlarged(data), replace(pull, centre=log(LEAST_TEMPERATURE))
         result = _search(larger, objective, gamma, pull, tol=tol, max_iter=max_iter)
         return result.at(result.x * LEAST_TEMPERATURE)
@@ -116,6 +115,8 @@ def _search(
         losses = partial(summed_losses, objective, gamma)
         slopes = partial(summed_slopes, objective, gamma)
     loss, slope = partial(mean, losses, 0), partial(mean, slopes, 1)
+    if gap == 0:
+        return Result(np.ones(1), loss(0.0), 0, ALL_EQUAL)
     low, high = -log(gap) - log(REACH), -log(gap) + log(REACH)
     if pull.strength > 0:
         low, high = min(low, pull.centre - 1), max(high, pull.centre + 1)
@@ -128,7 +129,8 @@ def _search(
     if best in (0, GRID_POINTS - 1):
         message = NO_INFORMATION if best == 0 else NO_ERRORS
         end = float(grid[best])
-        return Result(np.array([exp(-end)]), loss(end), GRID_POINTS, message)
+        x = np.array([exp(-end)])
+        return Result(x, loss(end), GRID_POINTS, message, abs(slope(end)))
     found = minimize_scalar(
         loss,
         bounds=(grid[best - 1], grid[best + 1]),
@@ -138,7 +140,7 @@ def _search(
     minimum = _root_near(slope, found.x, tol)
     x = np.array([exp(-minimum)])
     message = CONVERGED if found.success else found.message
-    return Result(x, loss(minimum), found.nfev, message)
+    return Result(x, loss(minimum), found.nfev, message, abs(slope(minimum)))
 
 
 def _root_near(slope: Callable[[float], float], middle: float, tol: float) -> float:
@@ -202,7 +204,8 @@ def _search_ece(data: CalibrationData, pull: Pull) -> Result:
     best = int(np.argmin(errors))
     n_iter = len(ECE_TEMPERATURES)
     x = ECE_TEMPERATURES[best : best + 1].copy()
-    return Result(x, float(errors[best]), n_iter, CONVERGED)
+    # The error has steps, and no slope.
+    return Result(x, float(errors[best]), n_iter, CONVERGED, np.nan)
 
 
 def _ece_gaps(logits: NDArray, codes: NDArray, weight: NDArray) -> NDArray[np.float64]:

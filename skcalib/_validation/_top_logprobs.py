@@ -1,7 +1,7 @@
 """The most probable tokens that an interface tells, as logits of answer options."""
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._validation._containers import SUM_TOLERANCE
 from skcalib._validation._options import ABSENT
+from skcalib._validation._whole import check_whole
 
 # An option is a token, or the tokens that all say it.
 Option = str | tuple[str, ...]
@@ -62,7 +63,8 @@ def logits_from_top_logprobs(
     ------
     ValueError
         If a logarithm is above 0 or NaN, the probabilities of a question sum to more
-        than 1, or an option occurs twice; the question is named.
+        than 1, an option occurs twice, or there are more tokens than
+        `vocabulary_size`; the question is named.
 
     See Also
     --------
@@ -79,8 +81,8 @@ def logits_from_top_logprobs(
     """
     if rest not in ("spread", "lump"):
         raise ValueError(f'rest={rest!r} is neither "spread" nor "lump".')
-    if vocabulary_size is not None and not isinstance(vocabulary_size, Integral):
-        raise TypeError(f"vocabulary_size={vocabulary_size!r} is not a whole number.")
+    if vocabulary_size is not None:
+        check_whole("vocabulary_size", vocabulary_size)
     of_each = len(options) > 0 and isinstance(options[0], list)
     if of_each and len(options) != len(top_logprobs):
         raise ValueError(
@@ -122,12 +124,20 @@ def logits_of_options(
         return np.append(logits, np.log(other))
     left = max(1 - sum(proba.values()), 0.0)
     n_missing = int((~is_told).sum())
-    if n_missing and vocabulary_size is None:
-        share = min(left / n_missing, *proba.values())
+    if vocabulary_size is None:
+        own[~is_told] = min(left / max(n_missing, 1), *proba.values())
     else:
-        share = left / max((vocabulary_size or 0) - len(proba), 1)
-    own[~is_told] = share
+        _check_vocabulary(vocabulary_size, {*proba, *named})
+        own[~is_told] = left / max(vocabulary_size - len(proba), 1)
     return np.log(np.maximum(own, PROBA_FLOOR))
+
+
+def _check_vocabulary(size: int, tokens: set[str]) -> None:
+    if size < len(tokens):
+        raise ValueError(
+            f"vocabulary_size={size}, but {len(tokens)} tokens are told and named. "
+            "Pass how many tokens the model has."
+        )
 
 
 def _proba_told(told: Any) -> dict[str, float]:

@@ -66,6 +66,9 @@ class BayesianBinning(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     See Also
     --------
     HistogramBinning : One number of bins.
@@ -76,8 +79,9 @@ class BayesianBinning(BaseCalibrator):
     parted, so ties may leave fewer bins. Edges lie halfway between two samples in the
     log-odds; the middle of a bin is taken in the probability. Of two classes the second
     is binned and the first gets the rest. A class that never occurs in the calibration
-    set keeps its probability before normalisation. With weights :math:`n` is their sum,
-    but for the numbers of bins no more than 100 times the number of distinct scores.
+    set keeps its probability before normalisation. With weights :math:`n` is their sum
+    if they are whole, else Kish's effective number of samples, but for the numbers of
+    bins no more than 100 times the number of distinct scores.
 
     The scores of all curves are held in memory, as float64.
 

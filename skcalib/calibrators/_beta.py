@@ -77,11 +77,14 @@ class BetaCalibration(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     Warns
     -----
     ConvergenceWarning
         If there is no prior and a class is told from the rest without error, so that no
-        curve is steep enough. The last point is kept.
+        curve is steep enough; or if `max_iter` was reached. The last point is kept.
 
     Notes
     -----

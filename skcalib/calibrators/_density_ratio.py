@@ -98,6 +98,9 @@ class DensityRatioCalibration(FeaturesCalibrator):
     n_features_in_ : int
         Number of columns of `X` seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     See Also
     --------
     skcalib.metrics.proximity_calibration_error : The error that this method mends.

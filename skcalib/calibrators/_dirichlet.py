@@ -70,7 +70,8 @@ class DirichletCalibration(MatrixScaling):
         The strengths used.
 
     cv_losses_ : dict
-        Held-out log-loss of each pair of strengths tried; empty without "cv".
+        Held-out log-loss of each pair of strengths tried; empty without
+        "cv" and `average_folds`.
 
     fold_coefs_ : ndarray of shape (n_splits, n_classes, n_classes)
         Matrices of the fold models; only with `average_folds`.
@@ -97,6 +98,9 @@ class DirichletCalibration(MatrixScaling):
 
     n_features_in_ : int
         Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
 
     Warns
     -----

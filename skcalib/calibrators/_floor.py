@@ -113,6 +113,9 @@ class ProbabilityFloor(WrappingCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     See Also
     --------
     skcalib.logits_from_proba : Its floor tells zeros from the smallest probability.

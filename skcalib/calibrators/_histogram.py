@@ -44,7 +44,8 @@ class HistogramBinning(BaseCalibrator):
     ----------
     edges_ : list of ndarray of shape (n_bins - 1,)
         Log-odds that part the bins, which are closed on the right; one array a class,
-        or a single one for ``method="top_label"``.
+        or a single one for ``method="top_label"``. Those of a class that never occurs
+        are others, and leave it as it is.
 
     values_ : list of ndarray of shape (n_bins,)
         Probability that each bin gives.
@@ -54,6 +55,9 @@ class HistogramBinning(BaseCalibrator):
 
     n_features_in_ : int
         Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
 
     Notes
     -----

@@ -62,6 +62,9 @@ class IsotonicCalibration(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     Warns
     -----
     ConvergenceWarning

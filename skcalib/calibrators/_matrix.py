@@ -100,7 +100,8 @@ class MatrixScaling(BaseCalibrator):
         The strengths used.
 
     cv_losses_ : dict
-        Held-out log-loss of each pair of strengths tried; empty without "cv".
+        Held-out log-loss of each pair of strengths tried; empty without
+        "cv" and `average_folds`.
 
     fold_coefs_ : ndarray of shape (n_splits, n_classes, n_classes)
         Matrices of the fold models; only with `average_folds`.
@@ -127,6 +128,9 @@ class MatrixScaling(BaseCalibrator):
 
     n_features_in_ : int
         Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
 
     Warns
     -----

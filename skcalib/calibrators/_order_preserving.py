@@ -113,6 +113,9 @@ class OrderPreservingScaling(WrappingCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     Warns
     -----
     ConvergenceWarning
@@ -130,7 +133,8 @@ class OrderPreservingScaling(WrappingCalibrator):
     diagonal form, and :math:`s` takes the place of a temperature that depends on the
     input, here by its entropy [2]_.
 
-    With weights, the number of samples is their sum.
+    With weights, the number of samples is their sum if they are whole, else Kish's
+    effective number.
 
     References
     ----------

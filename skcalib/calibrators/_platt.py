@@ -82,19 +82,22 @@ class PlattScaling(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     Warns
     -----
     ConvergenceWarning
         If there is no prior, ``smooth_targets=False``, and the scores of a class are
-        told from the rest without error, so that no slope is steep enough. The last
-        point is kept.
+        told from the rest without error, so that no slope is steep enough; or if
+        `max_iter` was reached. The last point is kept.
 
     Notes
     -----
     All classes are solved at once by Newton's method. A class that never occurs in the
     calibration set gets slope :math:`1/T` and intercept 0, and without a prior the
-    constant :math:`1/(n + 2)` before normalisation. Weights count as samples in the
-    smoothed targets and beside the prior.
+    constant :math:`1/(n + 2)` before normalisation. Whole weights count as samples in
+    the smoothed targets and beside the prior, others by Kish's effective number.
 
     Where more than two classes have a :math:`T` below 1 with the prior, as with cosine
     similarities, the score is the log-odds of :math:`z / T`, and the pull is towards

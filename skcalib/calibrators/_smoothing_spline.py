@@ -72,6 +72,9 @@ class SmoothingSplineCalibration(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     Notes
     -----
     The curves may fall where the samples say so, and then rows change their order. In

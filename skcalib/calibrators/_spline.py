@@ -58,6 +58,9 @@ class SplineCalibration(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     Notes
     -----
     The spline is fitted to the cumulated curve itself, a chain of straight lines, by
@@ -72,7 +75,7 @@ class SplineCalibration(BaseCalibrator):
     the probability of the predicted class falls below another. Corrected values are cut
     to [0, 1] and mixed with a share :math:`1 / (n + 1)` of the uniform distribution,
     without which a test sample could have probability 0. With weights :math:`n` is
-    their sum.
+    their sum if they are whole, else Kish's effective number of samples.
 
     The within-class form suits few classes: where a class is rare, nearly all fractiles
     belong to samples of others, and the few that matter lie between two knots.

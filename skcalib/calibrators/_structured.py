@@ -114,6 +114,9 @@ class StructuredMatrixScaling(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     Warns
     -----
     ConvergenceWarning
@@ -135,8 +138,8 @@ class StructuredMatrixScaling(BaseCalibrator):
     A class that does not occur in the calibration set is left out of the second step.
     It has the mean of the others' diagonal entries, off-diagonal entries and offsets.
 
-    With weights, :math:`n` is their sum. The problem is strongly convex and is solved
-    by Newton's method.
+    With weights, :math:`n` is their sum if they are whole, else Kish's effective number
+    of samples. The problem is strongly convex and is solved by Newton's method.
 
     References
     ----------

@@ -100,8 +100,8 @@ class TemperatureScaling(BaseCalibrator):
         Iterations used.
 
     gradient_norm_ : float
-        Size of the derivative of the log-loss and the prior by :math:`\log T` at the
-        last step.
+        Size of the derivative of the objective and the prior by :math:`\log T` at the
+        last step; NaN with "ece", which has none.
 
     classes_ : ndarray of shape (n_classes,)
         Label of each column.
@@ -109,15 +109,18 @@ class TemperatureScaling(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     sums_ : ndarray of shape (101,)
         What is kept of the rows of a stream; only after `partial_fit`.
 
     Warns
     -----
     ConvergenceWarning
-        If the logits of each row are equal; and, with ``prior=None``, if no temperature
-        is best: all samples are classified without error, or the logits carry no
-        information. The best point found is kept.
+        If the logits of each row are equal, or `max_iter` was reached; and, with
+        ``prior=None``, if no temperature is best: all samples are classified without
+        error, or the logits carry no information. The best point found is kept.
 
     Notes
     -----

@@ -79,6 +79,9 @@ class VennAbersCalibration(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     See Also
     --------
     IsotonicCalibration : One isotonic regression, without bounds.
@@ -97,7 +100,7 @@ class VennAbersCalibration(BaseCalibrator):
 
     A class may be missing from the calibration set: it keeps its probability before
     normalisation, in a pair as one of two, with the bounds 0 and 1. The new sample has
-    weight 1, so weights count as samples.
+    weight 1, so whole weights count as samples, others by Kish's effective number.
 
     The cross predictor of [1]_ trains the classifier anew for each fold. Here the
     classifier is given, and the folds part the calibration set only. The paper defines

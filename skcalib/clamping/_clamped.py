@@ -66,7 +66,7 @@ SHARED_CONSTRAINTS = {
     "temperature_objective": [StrOptions({"auto", "log_loss", "joint"})],
     "max_iter": [Interval(Integral, 1, None, closed="left"), None],
     "tol": [Interval(Real, 0, None, closed="neither")],
-    "cv": [Interval(Integral, 2, None, closed="left"), "cv_object"],
+    "cv": ["cv_object"],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "device": "no_validation",
     "precision": [StrOptions({"bf16", "fp16"}), None],

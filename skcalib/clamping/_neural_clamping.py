@@ -139,7 +139,8 @@ class NeuralClamping(ClampedClassifier):
         the steps of a filter at 0.0005 already.
 
     validation_fraction : float or None, default=0.1
-        Share of the samples by which "sgd" stops early, None for none, as presets do.
+        Share of the samples by which "sgd" stops early: one of 2, 3, 4, ... equal parts
+        of them. None for none, as presets do.
 
     cv : int, cross-validation generator or iterable, default=5
         Splits by which perturbation and penalty are chosen. An integer gives that many
@@ -204,15 +205,16 @@ class NeuralClamping(ClampedClassifier):
         The fitted output calibrator; None where the temperature is served.
 
     penalty_ : float
-        The strength used, beside the mean loss; infinite where no perturbation was
-        chosen.
+        The strength used, beside the mean loss; infinite where a search chose no
+        perturbation.
 
     perturbation_ : str, int or tuple
         The kind of perturbation used: "none", "full", "channel", a number of cosines,
         "gain" or ``("filter", size, kind)`` and, unless it is "channel", the offset.
 
     loss_ : float
-        The penalised loss of the perturbation, at the temperature best for that loss.
+        The penalised loss of the perturbation, at the temperature best for that loss,
+        or at that with which "sgd" or a preset ends.
 
     loss_curve_ : list of float
         The penalised loss after each epoch.

@@ -97,6 +97,9 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
     n_features_in_ : int
         Number of columns of logits seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     See Also
     --------
     GroupCalibration : For groups that have names.

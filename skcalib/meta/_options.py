@@ -10,7 +10,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._maps import Affine, CalibrationMap, Softmax
 from skcalib._sklearn_compat import Interval, fit_context
 from skcalib._solvers._position import fit_position
-from skcalib._solvers._temperature import PRIOR, fit_temperature
+from skcalib._solvers._temperature import PRIOR, TOL, fit_temperature
 from skcalib._validation import (
     check_answers,
     check_calibration_set,
@@ -75,6 +75,9 @@ class OptionCalibration(BaseCalibrator):
 
     n_features_in_ : int
         Number of options of the longest question.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
 
     Warns
     -----
@@ -179,7 +182,9 @@ class OptionCalibration(BaseCalibrator):
     def fit_calibration(self, data: Any) -> None:
         """Find the temperature, then the offsets along with it."""
         options: dict[str, Any] = {"prior": self.prior, "max_iter": self.max_iter}
-        result = fit_temperature(data, **options)
+        # Before offsets it is only a start, and need not be found to their tolerance.
+        tol = TOL if self.position_offset else self.tol
+        result = fit_temperature(data, tol=tol, **options)
         self._record(result)
         self.temperature_ = float(result.x[0])
         self.offset_ = np.zeros(data.n_classes)

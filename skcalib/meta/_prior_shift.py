@@ -120,6 +120,9 @@ class PriorShift(WrappingCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     See Also
     --------
     skcalib.monitoring.CalibrationMonitor : Where true classes come in later.

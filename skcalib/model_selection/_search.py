@@ -154,6 +154,9 @@ class CalibratorSearch(BaseCalibrator):
     n_features_in_ : int
         Number of columns seen in `fit`.
 
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns of `X`, where all are strings.
+
     See Also
     --------
     compare_calibrators : A table of all metrics instead of a choice.

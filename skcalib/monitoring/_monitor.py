@@ -92,8 +92,10 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         How many rows had been seen by then.
 
     evidence_ : float
-        Logarithm of the wealth now. 0 at the start; the threshold is
-        ``log(1 / alpha)``.
+        Logarithm of the wealth now, 0 at the start.
+
+    threshold_ : float
+        The evidence at which there is an alarm, ``log(1 / alpha)``.
 
     change_point_ : int or None
         Number of the row since which the most successful bet gains, once there is an

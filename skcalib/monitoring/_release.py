@@ -39,6 +39,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._files import opened, sealed
 from skcalib._sklearn_compat import Interval, StrOptions
+from skcalib._validation import plain_names
 from skcalib.monitoring._alarm import HasAlarm
 from skcalib.monitoring._input import check_rows, is_empty
 
@@ -299,7 +300,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
             "loss": self.loss,
             "alpha": float(self.alpha),
             "tolerance": float(self.tolerance),
-            "classes": self.classes_.tolist(),
+            "classes": plain_names(self.classes_),
             "release": asdict(self._release),
             "seen": asdict(self._seen),
             "alarm_row": self._alarm_row,

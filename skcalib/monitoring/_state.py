@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib._files import opened, sealed
 from skcalib._maps import evaluate_block
+from skcalib._validation import plain_names
 from skcalib.monitoring._input import group_names
 from skcalib.monitoring._recent import Recent
 from skcalib.monitoring._wealth import Wealth
@@ -22,7 +23,7 @@ def to_dict(monitor: Any) -> dict[str, Any]:
     """Return the state of a monitor that has seen rows."""
     content: dict[str, Any] = {
         "parameters": _parameters(monitor),
-        "classes": monitor.classes_.tolist(),
+        "classes": plain_names(monitor.classes_),
         "calibrator": _known_marks(monitor),
         "id": monitor._id,
         "merged": list(monitor._merged),

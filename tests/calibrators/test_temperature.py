@@ -88,6 +88,7 @@ def test_focal_and_brier_agree_with_a_slow_search(
     best, lowest = slow_minimum(logits, y, objective=objective, gamma=2.0)
     assert ts.temperature_ == pytest.approx(best, rel=1e-5)
     assert ts.loss_ == pytest.approx(lowest, abs=1e-10)
+    assert 0 < ts.gradient_norm_ < 1e-6
 
 
 def test_focal_loss_without_exponent_is_the_log_loss(calibration_set):
@@ -125,6 +126,7 @@ def test_ece_is_the_smallest_over_all_five_thousand_temperatures(
     errors = [ece_at(temperature, logits, y, weight) for temperature in grid]
     assert ts.temperature_ == grid[np.argmin(errors)]
     assert ts.loss_ == pytest.approx(min(errors), abs=1e-6)
+    assert np.isnan(ts.gradient_norm_)
 
 
 def test_the_first_of_equal_errors_is_taken():
@@ -239,6 +241,7 @@ def test_equal_logits_warn_and_keep_temperature_one(objective):
     with pytest.warns(ConvergenceWarning, match="logits of each row are equal"):
         ts.fit(np.full((6, 3), 7.0), [0, 1, 2, 0, 1, 2])
     assert ts.temperature_ == 1
+    assert np.isfinite(ts.loss_)
     assert_allclose(ts.predict_proba(np.zeros((1, 3))), 1 / 3)
 
 

@@ -71,6 +71,8 @@ def test_without_offsets_it_is_temperature_scaling_of_the_rows():
     scaled = TemperatureScaling().fit(pad_options(X), y)
     assert plain.temperature_ == scaled.temperature_
     assert not plain.offset_.any()
+    rough = OptionCalibration(position_offset=False, tol=10.0).fit(X, y)
+    assert rough.n_iter_ < plain.n_iter_
     assert_array_equal(plain.predict(X), [np.argmax(z) for z in X])
     by_hand = [softmax(z / plain.temperature_) for z in X]
     for row, expected in zip(plain.predict_proba(X), by_hand, strict=True):

@@ -114,6 +114,17 @@ def test_a_state_goes_through_json_and_goes_on():
         LossMonitor.from_dict(CalibrationMonitor().update(*more).to_dict())
 
 
+@pytest.mark.parametrize("kind", [LossMonitor, CalibrationMonitor])
+def test_classes_that_are_dates_are_written_as_text(kind):
+    days = np.array(["2026-01-01", "2026-01-02"], dtype="datetime64[D]")
+    y, proba = days[[0, 1, 0]], np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]])
+    monitor = kind()
+    monitor = monitor.fit(y, proba) if kind is LossMonitor else monitor.update(y, proba)
+    again = kind.from_dict(json.loads(json.dumps(monitor.to_dict())))
+    assert again.classes_.tolist() == ["2026-01-01", "2026-01-02"]
+    assert again.update(y.astype(str), proba).n_rows_ >= 3
+
+
 def test_another_release_begins_anew():
     rng = np.random.default_rng(1)
     monitor = released().update(*draw_stream(rng, 100, 3))

@@ -110,5 +110,8 @@ def test_bad_logprobs_are_refused_and_named(top, options, message):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match='neither "spread" nor "lump"'):
         logits_from_top_logprobs([told(A=0.5)], ["A", "B"], rest="drop")
-    with pytest.raises(TypeError, match=r"vocabulary_size=1\.5"):
-        logits_from_top_logprobs([told(A=0.5)], ["A", "B"], vocabulary_size=1.5)
+    for size in (1.5, 0, True):
+        with pytest.raises(ValueError, match=f"vocabulary_size={size}.*whole number"):
+            logits_from_top_logprobs([told(A=0.5)], ["A", "B"], vocabulary_size=size)
+    with pytest.raises(ValueError, match="Question 0: vocabulary_size=4, but 5 tokens"):
+        logits_from_top_logprobs([told(A=0.5, x=0.1)], LETTERS, vocabulary_size=4)
