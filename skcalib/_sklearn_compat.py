@@ -37,11 +37,13 @@ class Scorer(_Scorer):
 
 
 def like_frame(values, frame):
-    """Return `values` with the columns of `frame`, if that is one of pandas or polars.
+    """Return `values` with the columns of `frame`, of pandas, polars or pyarrow.
 
     Anything else, or another number of columns, leaves them an array.
     """
     library = type(frame).__module__.partition(".")[0]
+    if library == "pyarrow" and frame.shape == values.shape:
+        return type(frame).from_arrays([*values.T], names=frame.column_names)
     adapter = ADAPTERS_MANAGER.adapters.get(library)
     is_frame = adapter is not None and adapter.is_supported_container(frame)
     if not is_frame or frame.shape != values.shape:

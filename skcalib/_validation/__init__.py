@@ -7,6 +7,7 @@ from skcalib._validation._column_classes import (
     like_known,
     preview,
     refuse_index,
+    stand_for_others,
 )
 from skcalib._validation._containers import (
     column_names,
@@ -176,6 +177,7 @@ __all__ = [
     "rows_of_shares",
     "splits_of",
     "spread_weight",
+    "stand_for_others",
     "takes_groups",
     "warn_of_namesakes",
 ]

@@ -81,10 +81,7 @@ def in_another_order(names: Sequence[Any], classes: NDArray[Any]) -> bool:
     A single column stands for the last class. Numbers 0, 1, ... are no names, unless
     they are those of all classes.
     """
-    texts, known = [[str(name) for name in of] for of in (names, classes.tolist())]
-    if not set(texts) & set(known):
-        known = [as_text(label) for label in classes.tolist()]
-        texts = _bare(texts, known, classes)
+    texts, known = _as_texts(names, classes)
     numbers = [str(k) for k in range(len(texts))]
     if texts == numbers and set(texts) != set(known):
         return False
@@ -105,19 +102,34 @@ def refuse_another_order(
     """
     if names is None:
         return
-    given = np.asarray(classes).tolist()
-    told = given[-len(names) :]
+    classes = np.asarray(classes)
+    told = classes.tolist()[-len(names) :]
     if len(names) == 1 and parameter == "labels":
         told, parameter = told if pos_label is None else [pos_label], "pos_label"
-    texts, stands, known = [list(map(as_text, of)) for of in (names, told, given)]
-    of_classes = set(texts) == set(known) or (len(texts) == 1 and texts[0] in known)
-    numbers = [str(k) for k in range(len(texts))]
-    if of_classes and texts not in (stands, numbers):
+    if stand_for_others(names, told, classes):
         raise ValueError(
             f"The columns are named {preview(names)}, but by {parameter} they stand "
             f"for {preview(told)}. Name the class of each column in {parameter}, in "
             "the order of the columns, or rename them."
         )
+
+
+def stand_for_others(
+    names: Sequence[Any], told: Sequence[Any], classes: NDArray[Any]
+) -> bool:
+    """Whether names are those of all `classes`, or of one, but not of those `told`."""
+    texts, known = _as_texts(names, classes)
+    of_classes = set(texts) == set(known) or (len(texts) == 1 and texts[0] in known)
+    numbers = [str(k) for k in range(len(texts))]
+    return of_classes and texts not in ([*map(as_text, told)], numbers)
+
+
+def _as_texts(
+    names: Sequence[Any], classes: NDArray[Any]
+) -> tuple[list[str], list[str]]:
+    """Return what tells names of columns apart, and classes, as text."""
+    known = [as_text(label) for label in classes.tolist()]
+    return _bare([as_text(name) for name in names], known, classes), known
 
 
 def like_known(labels: NDArray[Any], known: NDArray[Any]) -> NDArray[Any]:

@@ -28,7 +28,7 @@ from skcalib._validation._column_classes import (
 from skcalib._validation._containers import column_names, is_dask, refuse_dates
 from skcalib._validation._event import EVENT
 from skcalib._validation._logits import (
-    check_numbered_columns,
+    check_column_names,
     encode_labels,
     name_of,
     one_column,
@@ -60,7 +60,7 @@ def check_dask_logits(estimator: Any, X: Any, *, reset: bool) -> DaskSource:
         if array.ndim == 1 or not hasattr(empty, "columns"):
             empty = np.empty((0, 1 if array.ndim == 1 else array.shape[1]))
         validate_data(estimator, empty, reset=reset, skip_check_array=True)
-        check_numbered_columns(estimator, column_names(empty), reset=reset)
+        check_column_names(estimator, column_names(empty), reset=reset)
     return DaskSource(array, partial(_check_block, name))
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skcalib._blocks import is_stored
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._sklearn_compat import like_frame
-from skcalib._validation._containers import is_dask, readable
+from skcalib._validation._containers import column_names, is_dask, readable
 from skcalib._validation._multi_label import check_label_proba, log_odds_of
 from skcalib._validation._proba import check_proba_rows, normalised_rows
 
@@ -64,8 +64,9 @@ def logits_from_proba(
     -------
     logits : ndarray, DataFrame or Dask collection of shape (n_samples, n_classes)
         Natural logarithms; float32 if `proba` is float32, else float64. A data frame
-        of pandas or polars gives one with the same columns, since their names may
-        say which class each stands for. Log-odds, in float64, with `multilabel`.
+        gives one of its kind with the same columns, since their names may say which
+        class each stands for; a single column with a name gives its log-odds under
+        this name. Log-odds, in float64, with `multilabel`.
 
     Raises
     ------
@@ -115,7 +116,13 @@ def logits_from_proba(
     rows = normalised_rows(proba) if normalise else check_proba_rows(proba)
     kind = np.result_type(rows.dtype, np.float32).type
     least = kind(max(_floor_of(rows) if is_auto else float(floor), np.finfo(kind).tiny))
-    return like_frame(np.log(np.maximum(rows, least)), proba)
+    logits = np.log(np.maximum(rows, least))
+    names = column_names(proba)
+    if names is None or len(names) > 1:
+        return like_frame(logits, proba)
+    # The name of a single column says which class it is.
+    column = proba.to_frame() if np.ndim(proba) == 1 else proba
+    return like_frame(logits[:, 1:] - logits[:, :1], column)
 
 
 def _of_chunks(proba: Any, floor: Any, normalise: bool, multilabel: bool) -> Any:

@@ -33,6 +33,7 @@ from skcalib._validation._column_classes import (
     preview,
     refuse_another_order,
     refuse_index,
+    stand_for_others,
 )
 from skcalib._validation._containers import (
     column_names,
@@ -108,7 +109,7 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
         columns = X if converted.ndim == 2 else converted.reshape(-1, 1)
         # Sets or checks n_features_in_ and feature_names_in_.
         validate_data(estimator, columns, reset=reset, skip_check_array=True)
-        check_numbered_columns(estimator, names, reset=reset)
+        check_column_names(estimator, names, reset=reset)
     source = open_source(converted, like)
     check_finite(source, name)
     return source
@@ -120,10 +121,18 @@ def _kind_of(X: Any) -> str:
     return f"{type(X).__name__} of {type(X).__module__.partition('.')[0]}"
 
 
-def check_numbered_columns(
-    estimator: Any, names: list[Any] | None, *, reset: bool
-) -> None:
-    """Refuse columns in another order, named by numbers; scikit-learn checks text."""
+def check_column_names(estimator: Any, names: list[Any] | None, *, reset: bool) -> None:
+    """Refuse columns in another order than in fit, also where that saw no names.
+
+    scikit-learn checks names that are text against those seen in fit.
+    """
+    if not reset and names and hasattr(estimator, "classes_"):
+        told = estimator.classes_.tolist()[-len(names) :]
+        if stand_for_others(names, told, estimator.classes_):
+            raise ValueError(
+                f"The columns of X are named {preview(names)}, those seen in fit are "
+                f"of {preview(told)}. Pass them in the same order."
+            )
     if names is None or all(isinstance(name, str) for name in names):
         names = None
     if reset:

@@ -13,7 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 
-from skcalib._validation._column_classes import preview, refuse_twice
+from skcalib._validation._column_classes import (
+    preview,
+    refuse_twice,
+    stand_for_others,
+)
 from skcalib._validation._containers import SUM_TOLERANCE, column_names, readable_proba
 
 
@@ -68,15 +72,13 @@ def classes_of_shares(
             "It needs one entry per column, in their order."
         )
     refuse_twice(labels, parameter)
-    known = [str(label) for label in labels.tolist()]
+    known = labels.tolist()
     for given in (own, names):
-        if given is None:
-            continue
-        texts = [str(name) for name in given]
-        if texts != known and sorted(texts) == sorted(known):
+        if given is not None and stand_for_others(given, known[-len(given) :], labels):
             raise ValueError(
                 f"Columns are named {preview(given)}, and the classes are "
                 f"{preview(known)}, in another order. Pass logits or probabilities, "
-                "shares and classes in the same order."
+                "shares and classes in the same order; a single column is that of the "
+                "last class."
             )
     return labels

@@ -19,8 +19,8 @@ from skcalib._blocks._tensor import (
 from skcalib._numerics import first_not_finite
 from skcalib._validation._containers import is_tensor
 from skcalib._validation._logits import (
+    check_column_names,
     check_finite,
-    check_numbered_columns,
     encode_labels,
     name_of,
     refuse_not_finite,
@@ -57,7 +57,7 @@ def check_tensor_logits(
         columns = np.empty((0, X.shape[1] if X.ndim == 2 else 1))
         # Sets or checks n_features_in_.
         validate_data(estimator, columns, reset=reset, skip_check_array=True)
-        check_numbered_columns(estimator, None, reset=reset)
+        check_column_names(estimator, None, reset=reset)
     source = open_tensor(X)
     if isinstance(source, TensorSource):
         _check_on_device(source, name)

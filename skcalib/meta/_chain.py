@@ -65,8 +65,9 @@ class Recalibrated(WrappingCalibrator):
         chain.correction_ = correction
         chain.classes_ = first.classes_
         chain.n_features_in_ = first.n_features_in_
-        if hasattr(first, "feature_names_in_"):
-            chain.feature_names_in_ = first.feature_names_in_
+        for name in ("feature_names_in_", "_numbered_columns"):
+            if hasattr(first, name):
+                setattr(chain, name, getattr(first, name))
         return chain
 
     @classmethod

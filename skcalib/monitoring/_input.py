@@ -18,7 +18,9 @@ from skcalib._validation import (
     column_on_host,
     encode_labels,
     plain_names,
+    preview,
     readable,
+    stand_for_others,
 )
 
 
@@ -95,13 +97,12 @@ def check_map(calibrator: Any) -> None:
 
 def check_order(names: list[Any] | None, classes: Any) -> None:
     """Refuse columns that are named after the classes in another order."""
-    known = [str(label) for label in np.asarray(classes).tolist()]
-    name_of = {str(name): name for name in names or []}
-    if [*name_of] != known and sorted(name_of) == sorted(known):
+    known = np.asarray(classes).tolist()
+    if names is not None and stand_for_others(names, known[-len(names) :], classes):
+        what = "in this order" if len(names) > 1 else "a single column for the last"
         raise ValueError(
-            f"The columns of proba are {', '.join(name_of)}, but the monitor watches "
-            f"{', '.join(known)}, in this order. Pass them so: "
-            f"proba[{[name_of[text] for text in known]}]."
+            f"The columns of proba are named {preview(names)}, but the monitor watches "
+            f"{preview(known)}, {what}. Pass them so."
         )
 
 

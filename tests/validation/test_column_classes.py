@@ -12,6 +12,7 @@ from skcalib import (
     DensityRatioCalibration,
     PlattScaling,
     TemperatureScaling,
+    calibrate,
     logits_from_proba,
 )
 from skcalib._validation import in_another_order
@@ -118,6 +119,7 @@ def test_columns_that_are_numbered_say_nothing_beside_classes(named):
         (NAMES, sorted(NAMES)),
         ([0, 1, 2, 3], ["2", "0", "3", "1"]),
         ([1.0, 2.0, 3.0, 4.0], [2, 1, 4, 3]),
+        (NAMES, [f"proba_{name}" for name in sorted(NAMES)]),
     ],
 )
 @pytest.mark.parametrize("frame", [as_pandas, as_polars, as_arrow])
@@ -297,7 +299,7 @@ def test_names_of_features_are_no_names_of_classes(named):
     assert CalibratedClassifier().fit(X, labels).classes_.tolist() == sorted(NAMES)
 
 
-@pytest.mark.parametrize("frame", [as_pandas, as_polars])
+@pytest.mark.parametrize("frame", [as_pandas, as_polars, as_arrow])
 def test_probabilities_keep_their_names_on_the_way_to_logits(named, frame):
     logits, labels, _ = named
     proba = frame(softmax(logits, axis=1), NAMES)
@@ -305,6 +307,37 @@ def test_probabilities_keep_their_names_on_the_way_to_logits(named, frame):
     assert type(X) is type(proba)
     fitted = PlattScaling().fit(X, labels)
     assert fitted.classes_.tolist() == NAMES
+
+
+@pytest.mark.parametrize("frame", [as_pandas, as_polars, as_arrow, pandas.Series])
+def test_a_single_column_keeps_its_name_on_the_way_to_logits(
+    binary_calibration_set, frame
+):
+    log_odds, y = binary_calibration_set
+    labels, good = np.where(y == 1, "bad", "ok"), expit(-log_odds)
+    proba = (
+        frame(good, name="ok")
+        if frame is pandas.Series
+        else frame(good[:, None], ["ok"])
+    )
+    fitted = PlattScaling().fit(logits_from_proba(proba), labels)
+    assert fitted.classes_.tolist() == ["bad", "ok"]
+    assert_allclose(fitted.coef_, PlattScaling().fit(log_odds, y).coef_, rtol=1e-6)
+    report = calibrate(proba=proba, y=labels, n_bootstrap=0).report
+    before = calibration_report(labels, proba, n_bootstrap=0)
+    assert report["before"]["nll"].value == pytest.approx(before["nll"].value)
+
+
+@pytest.mark.filterwarnings("ignore:X has feature names")
+def test_names_that_a_fit_did_not_see_are_held_against_its_classes(named):
+    logits, labels, y = named
+    fitted = TemperatureScaling(classes=NAMES).fit(logits, labels)
+    mixed = as_pandas(logits, [f"logit_{name}" for name in sorted(NAMES)])
+    with pytest.raises(ValueError, match="those seen in fit are of"):
+        fitted.predict_proba(mixed)
+    one = PlattScaling().fit(logits[:, 0] - logits[:, 1], y == 0)
+    with pytest.raises(ValueError, match=r"\['False'\], those seen in fit are of"):
+        one.predict_proba(pandas.Series(logits[:, 0], name="False"))
 
 
 @pytest.mark.parametrize("frame", [as_pandas, as_polars, as_arrow])

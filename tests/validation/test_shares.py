@@ -203,8 +203,15 @@ def test_columns_are_the_classes_in_order():
     assert TemperatureScaling().fit(logits, named).classes_.tolist() == names
     assert TemperatureScaling(classes=names).fit(logits, shares).classes_[1] == "dog"
     mixed = pandas.DataFrame(logits, columns=["dog", "cat", "eel"])
-    with pytest.raises(ValueError, match="in another order"):
-        TemperatureScaling().fit(mixed, named)
+    prefixed = pandas.DataFrame(logits, columns=["z_dog", "z_cat", "z_eel"])
+    for X in (mixed, prefixed):
+        with pytest.raises(ValueError, match="in another order"):
+            TemperatureScaling().fit(X, named)
+    two = named[["cat", "dog"]].div(named[["cat", "dog"]].sum(axis=1) + 1e-9, axis=0)
+    two = two.assign(dog=1 - two["cat"])
+    log_odds = pandas.DataFrame({"cat": logits[:, 0] - logits[:, 1]})
+    with pytest.raises(ValueError, match="single column is that of the last class"):
+        TemperatureScaling().fit(log_odds, two)
     with pytest.raises(ValueError, match="in another order"):
         TemperatureScaling(classes=["eel", "dog", "cat"]).fit(logits, named)
     with pytest.raises(ValueError, match=r"classes has shape \(2,\)"):
