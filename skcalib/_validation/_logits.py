@@ -50,6 +50,7 @@ from skcalib._validation._mistakes import (
     refuse_swapped,
     warn_of_counting_from_1,
     warn_of_mistakes,
+    warn_of_order,
 )
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
 from skcalib._validation._weight import check_weight, counted
@@ -299,12 +300,25 @@ def check_calibration_set(
         refuse_one_class(estimator, present, data.classes)
     keeps_class = getattr(estimator, "keeps_class", False)
     warn_of_mistakes(name_of(estimator), data, keeps_class=keeps_class)
-    is_numbered = data.classes.dtype.kind in "iu" and data.classes[0] == 0
-    if classes is None and is_numbered and not data.source.is_remote:
-        warn_of_counting_from_1("y", data.codes, data.n_classes, data.head, "classes")
+    if classes is None:
+        _warn_of_columns(name_of(estimator), data, keeps_class)
     if getattr(estimator, "learns_by_class", False):
         _warn_of_absent(name_of(estimator), data)
     return data
+
+
+def _warn_of_columns(name: str, data: CalibrationData, keeps_class: bool) -> None:
+    """Warn where the columns are probably those of other classes than they seem."""
+    is_numbered = data.classes.dtype.kind in "iu" and data.classes[0] == 0
+    shifted = (
+        is_numbered
+        and not data.source.is_remote
+        and warn_of_counting_from_1(
+            "y", data.codes, data.n_classes, data.head, "classes"
+        )
+    )
+    if keeps_class and not shifted:
+        warn_of_order(name, data)
 
 
 def _warn_of_absent(name: str, data: CalibrationData) -> None:

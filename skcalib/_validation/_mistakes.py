@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import CalibrationData, on_host
+from skcalib._numerics import TINY
 from skcalib._onnx._outputs import are_proba
+from skcalib._validation._column_classes import preview
 from skcalib._validation._containers import column_on_host, is_dask
 from skcalib._warnings import warn
 from skcalib.exceptions import OneColumnWarning, ProbabilitiesAsLogitsWarning
@@ -19,6 +21,8 @@ from skcalib.exceptions import OneColumnWarning, ProbabilitiesAsLogitsWarning
 FEW_ROWS = 64
 # And so many where labels may count the columns from 1.
 NUMBERED_ROWS = 1000
+# And so many where the columns may be in another order.
+ORDER_ROWS = 256
 # And so many of a single column, whose sign is told from its mean in each class.
 SIGN_ROWS = 10_000
 # So many standard errors below 0 is their difference where the sign is wrong.
@@ -111,27 +115,52 @@ def warn_of_counting_from_1(
     n_columns: int,
     head: Callable[[int], NDArray[Any]],
     parameter: str,
-) -> None:
+) -> bool:
     """Warn of labels that were read as numbers of columns and probably count from 1.
 
-    Then none is 0, and the largest score lies in the column before that of the label.
-    `head` returns the first rows of scores, `parameter` names the columns.
+    Return whether there was a reason: none is 0, and the largest score lies in the
+    column before that of the label. `head` returns the first rows of scores,
+    `parameter` names the columns.
     """
     few = on_host(codes[:NUMBERED_ROWS])
     if n_columns < 3 or not few.all() or not on_host(codes).all():
-        return
+        return False
     scores, row = head(NUMBERED_ROWS), np.arange(len(few))
     largest = scores.max(axis=1)
     of_label, before = scores[row, few], scores[row, few - 1]
     hits = int(((of_label == largest) & (before < largest)).sum())
     shifted = int(((before == largest) & (of_label < largest)).sum())
     if shifted - hits <= SIGN_ERRORS * np.sqrt(shifted + hits):
-        return
+        return False
     warn(
         f"No label in {name} is 0, and of the first {len(few)} rows {hits} have their "
         f"largest score in the column of that number, counted from 0, and {shifted} in "
         "the one before. If the labels count the columns from 1, name them: "
         f"{parameter}=range(1, {n_columns + 1})."
+    )
+    return True
+
+
+def warn_of_order(name: str, data: CalibrationData) -> None:
+    """Warn of columns in which the true class has less than the mean of its row."""
+    if data.source.is_remote or data.row is not None:
+        return
+    scores = data.head(ORDER_ROWS).astype(np.float64)
+    if data.n_classes == 2 and not scores[:, 0].any():
+        return  # Log-odds in a single column.
+    scores /= max(np.abs(scores).max(), TINY)  # Sums of huge ones overflow.
+    codes = on_host(data.codes[: len(scores)])
+    used = on_host(data.sample_weight[: len(scores)]) > 0
+    own = (scores[np.arange(len(scores)), codes] - scores.mean(axis=1))[used]
+    if len(own) < FEW_ROWS:
+        return
+    if own.mean() >= -SIGN_ERRORS * own.std() / np.sqrt(len(own)):
+        return
+    warn(
+        f"In the first {len(scores)} rows of X the logit of the true class lies below "
+        f"the mean of its row on average, and {name} cannot turn that around. Are the "
+        f"columns those of the classes {preview(data.classes)}, in this order, and is "
+        "more more likely? Else name the class of each column: classes=[...]."
     )
 
 

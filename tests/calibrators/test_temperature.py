@@ -215,6 +215,7 @@ def test_the_loss_of_a_search_that_stops_early_is_that_at_its_temperature(
     assert ts.loss_ == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:In the first 256 rows of X the logit of the true")
 def test_the_loss_at_an_end_of_the_search_is_that_of_all_rows():
     logits = np.random.default_rng(0).normal(size=(100_000, 4))
     y = logits.argmin(axis=1)

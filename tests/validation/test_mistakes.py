@@ -11,7 +11,9 @@ from skcalib import (
     CalibratedClassifier,
     CalibratorSearch,
     PlattScaling,
+    ProbabilityFloor,
     TemperatureScaling,
+    VectorScaling,
     logits_from_proba,
 )
 from skcalib.datasets import make_logits
@@ -208,3 +210,19 @@ def test_equal_log_odds_have_no_wrong_sign():
     with pytest.warns(ConvergenceWarning, match="equal") as told:
         TemperatureScaling().fit(np.zeros((100, 2)), np.arange(100) % 2)
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), ProbabilityFloor()])
+def test_columns_in_another_order_than_the_classes_are_warned_of(calibrator):
+    logits, y = make_logits(1000, 4, random_state=0)
+    for X in (-logits, logits[:, [1, 2, 3, 0]], np.float32(1e38 * -np.sign(logits))):
+        with pytest.warns(UserWarning, match=r"columns those of the classes \[0, 1, "):
+            calibrator.fit(X, y)
+
+
+@pytest.mark.parametrize("calibrator", [TemperatureScaling(), VectorScaling()])
+def test_logits_that_say_nothing_or_are_turned_by_a_fit_are_not_warned_of(calibrator):
+    logits, y = make_logits(1000, 4, random_state=0)
+    X = logits[::-1] if calibrator.keeps_class else -logits
+    calibrator.fit(X, y)
+    calibrator.fit(np.tile(X[:1], (200, 1)), y[:200])
