@@ -1,8 +1,21 @@
-"""What every monitor tells of its alarm."""
+"""What every monitor keeps of its alarm and its parameters."""
+
+from typing import Any
 
 
 class HasAlarm:
-    """A monitor that keeps the number of rows seen at its alarm in `_alarm_row`."""
+    """A monitor that keeps the number of rows seen at its alarm in `_alarm_row`.
+
+    When its first rows come it keeps its parameters in `_used`.
+    """
+
+    get_params: Any  # Of the estimator.
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The parameters, as they were when the first rows came."""
+        known = vars(self).get("_used")
+        return self.get_params(deep=False) if known is None else known
 
     @property
     def alarm_(self) -> bool:

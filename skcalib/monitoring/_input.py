@@ -46,6 +46,14 @@ def is_empty(y: ArrayLike, proba: ArrayLike) -> bool:
     return np.shape(y)[:1] == np.shape(proba)[:1] == (0,)
 
 
+def as_batch(y: Any, proba: Any, groups: Any) -> tuple[Any, Any, Any]:
+    """Return a single row as a batch of one, and a batch as it is."""
+    if np.ndim(y) > 0:
+        return y, proba, groups
+    y, proba = (np.asarray(readable(part))[np.newaxis] for part in (y, proba))
+    return y, proba, None if groups is None else np.asarray(groups)[np.newaxis]
+
+
 def is_column(proba: ArrayLike) -> bool:
     """Whether probabilities are those of the second of two classes alone."""
     return np.ndim(proba) == 1 or np.shape(proba)[1] == 1
@@ -110,11 +118,11 @@ def number_watched(
     monitor: Any, groups: ArrayLike | None, n_rows: int
 ) -> NDArray[np.intp]:
     """Return the number of the group of each row, from 1 on; 0 without groups."""
-    if (groups is None) != (monitor.groups is None):
+    if (groups is None) != (monitor._settings["groups"] is None):
         raise ValueError(
             "The monitor was made without groups; name them first: "
             "CalibrationMonitor(groups=[...])."
-            if monitor.groups is None
+            if monitor._settings["groups"] is None
             else "groups is missing: the monitor needs the group of each row."
         )
     if groups is None:
@@ -132,7 +140,7 @@ def number_watched(
 
 def group_names(monitor: Any) -> list[Any]:
     """Return the names of the groups of a monitor that has some."""
-    names = plain_names(readable(monitor.groups))
+    names = plain_names(readable(monitor._settings["groups"]))
     if len(set(names)) != len(names) or not names:
         raise ValueError(f"groups={names} needs names, each of them once.")
     return names

@@ -15,13 +15,13 @@ from sklearn.base import BaseEstimator, clone
 
 from skcalib._base import BaseCalibrator
 from skcalib._sklearn_compat import Interval
-from skcalib._validation import readable
 from skcalib.calibrators import StructuredMatrixScaling
 from skcalib.meta._chain import Recalibrated, of_log_proba
 from skcalib.monitoring import _bets, _state
 from skcalib.monitoring._alarm import HasAlarm
 from skcalib.monitoring._evidence import over_groups, over_streams
 from skcalib.monitoring._input import (
+    as_batch,
     check_begun,
     check_map,
     check_position,
@@ -125,7 +125,8 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
     error was never zero will be found out in the end; `tolerance` says from where on
     one wants to know. `delay` costs power, since each of the interleaved streams has to
     show the change by itself. The evidence is looked at after every 32 rows, with
-    groups after as many times more, and at the end of each `update`.
+    groups after as many times more, and at the end of each `update`. Parameters that
+    are set once rows were seen have no effect.
 
     References
     ----------
@@ -220,9 +221,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         check_position(self, position)
         if is_empty(y, proba):
             return self
-        if np.ndim(y) == 0:
-            y, proba = (np.asarray(readable(part))[np.newaxis] for part in (y, proba))
-            groups = None if groups is None else np.asarray(groups)[np.newaxis]
+        y, proba, groups = as_batch(y, proba, groups)
         codes, rows, classes = check_rows(self, y, proba)
         index = number_watched(self, groups, codes.size)
         if not hasattr(self, "classes_"):
@@ -330,18 +329,19 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             raise ValueError(
                 f"{codes.size} rows are remembered since the change, of "
                 f"{np.unique(codes).size} classes, and nothing can be learned from "
-                f"them. Wait for more rows; memory={self.memory} is the most that are "
-                "kept."
+                f"them. Wait for more rows; memory={self._recent.memory} is the most "
+                "that are kept."
             )
         if calibrator is None:
             calibrator = StructuredMatrixScaling(structure="vector")
-        if self.calibrator is None and self._is_single:
+        served = self._settings["calibrator"]
+        if served is None and self._is_single:
             log_proba = log_proba[:, 1] - log_proba[:, 0]
         fitted = clone(calibrator).set_params(classes=self.classes_)
         fitted.fit(log_proba, self.classes_[codes])
-        if self.calibrator is None:
+        if served is None:
             return of_log_proba(fitted)
-        return Recalibrated.of(self.calibrator, fitted)
+        return Recalibrated.of(served, fitted)
 
     def report(self) -> MonitorReport:
         """Return what is known, as numbers and as text.
@@ -415,7 +415,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         """Logarithm of the wealth."""
         if not hasattr(self, "_streams"):
             return 0.0
-        if self.delay:
+        if self._settings["delay"]:
             return over_streams(self._log_suprema)
         return self._log_wealths()[0]
 
@@ -427,10 +427,11 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
     @property
     def threshold_(self) -> float:
         """Evidence at which there is an alarm."""
-        return math.log(1 / self.alpha)
+        return math.log(1 / self._settings["alpha"])
 
     def _begin(self, classes: NDArray[Any]) -> None:
         check_map(self.calibrator)
+        self._used = self._settings
         self.classes_ = np.asarray(classes)
         n_classes = self.classes_.shape[0]
         n_subjects = 1 + (0 if self.groups is None else len(group_names(self)))
@@ -456,7 +457,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         self, p: NDArray[Any], codes: NDArray[np.intp], index: NDArray[np.intp]
     ) -> None:
         """Add rows of one block, and look at the evidence."""
-        fixed = _bets.fixed_bets(p, codes, self.tolerance)
+        fixed = _bets.fixed_bets(p, codes, self._settings["tolerance"])
         stream = (self._own_rows + np.arange(codes.size)) % len(self._streams)
         for number in np.unique(stream):
             for subject in np.unique(np.append(index, 0)):
@@ -477,7 +478,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
 
     def _look(self) -> None:
         """Judge the evidence, and remember it."""
-        if self.delay:
+        if self._settings["delay"]:
             self._log_suprema = np.maximum(self._log_suprema, self._log_wealths())
         evidence = self.evidence_
         if evidence >= self.threshold_ and self._alarm_row is None:

@@ -154,7 +154,8 @@ class LossMonitor(HasAlarm, BaseEstimator):
     assumed: what is judged is the mean, over all of them, of the expected loss of each
     row given the past. A change that comes late is diluted by the rows before it; fit
     anew to begin a new count. A loss may rise because rows have become harder, with
-    every probability right.
+    every probability right. Parameters that are set after `fit` count from the next
+    `fit` on.
 
     References
     ----------
@@ -214,13 +215,15 @@ class LossMonitor(HasAlarm, BaseEstimator):
             The monitor.
         """
         self._validate_params()
-        self.__dict__.pop("classes_", None)
+        for name in ("classes_", "_used"):
+            self.__dict__.pop(name, None)
         if is_empty(y, proba):
             raise ValueError("There are no rows of the release; fit needs some.")
         losses, self.classes_ = self._losses(y, proba)
+        self._used = self._settings
         self._release, self._seen = LossSums(), LossSums()
         self._release.add(losses)
-        self._limit = self._release.upper_bound(self.alpha / 2)
+        self._limit = self._release.upper_bound(self._settings["alpha"] / 2)
         self._alarm_row: int | None = None
         return self
 
@@ -248,8 +251,8 @@ class LossMonitor(HasAlarm, BaseEstimator):
         for start in range(0, losses.size, _CHUNK):
             first = self._seen.n_rows + 1
             part = losses[start : start + _CHUNK]
-            wealth = self._seen.add(part, self._limit + self.tolerance)
-            above = wealth >= -np.log(self.alpha / 2)
+            wealth = self._seen.add(part, self._limit + self._settings["tolerance"])
+            above = wealth >= -np.log(self._settings["alpha"] / 2)
             if self._alarm_row is None and above.any():
                 self._alarm_row = first + int(above.argmax())
         return self
@@ -257,7 +260,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
     def _losses(self, y: ArrayLike, proba: ArrayLike) -> tuple[Array, NDArray[Any]]:
         codes, rows, classes = check_rows(self, y, proba)
         every = np.arange(codes.size)
-        if self.loss == "error":
+        if self._settings["loss"] == "error":
             return (rows.argmax(axis=1) != codes).astype(np.float64), classes
         distance = rows.astype(np.float64)
         distance[every, codes] -= 1
@@ -285,7 +288,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
     def increase_low_(self) -> float:
         """What the increase of the loss exceeds."""
         check_is_fitted(self, "classes_")
-        return self._seen.lower_bound(self.alpha / 2) - self._limit
+        return self._seen.lower_bound(self._settings["alpha"] / 2) - self._limit
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as what JSON knows.
@@ -297,9 +300,9 @@ class LossMonitor(HasAlarm, BaseEstimator):
         """
         check_is_fitted(self, "classes_")
         content = {
-            "loss": self.loss,
-            "alpha": float(self.alpha),
-            "tolerance": float(self.tolerance),
+            "loss": self._settings["loss"],
+            "alpha": float(self._settings["alpha"]),
+            "tolerance": float(self._settings["tolerance"]),
             "classes": plain_names(self.classes_),
             "release": asdict(self._release),
             "seen": asdict(self._seen),
@@ -330,6 +333,7 @@ class LossMonitor(HasAlarm, BaseEstimator):
         names = ("loss", "alpha", "tolerance", "classes")
         monitor = cls(**{name: content[name] for name in names})
         monitor.classes_ = np.array(content["classes"])
+        monitor._used = monitor._settings
         monitor._release = LossSums(**content["release"])
         monitor._seen = LossSums(**content["seen"])
         monitor._limit = monitor._release.upper_bound(monitor.alpha / 2)

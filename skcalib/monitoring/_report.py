@@ -112,9 +112,11 @@ def make_report(monitor: Any) -> MonitorReport:
     """Report on a monitor that has seen rows."""
     n_rows, (confidence, hits, loss) = monitor.n_rows_, monitor._sums
     bet, _, subject = monitor._suspect()
-    names = [] if monitor.groups is None else group_names(monitor)
+    settings = monitor._settings
+    names = [] if settings["groups"] is None else group_names(monitor)
     gap = float(confidence - hits) / n_rows
-    half = math.nan if monitor.delay else gap_half_width(n_rows, monitor.alpha)
+    is_late = bool(settings["delay"])
+    half = math.nan if is_late else gap_half_width(n_rows, settings["alpha"])
     before, now = monitor._recent.bins(monitor.change_point_ or 0)
     return MonitorReport(
         n_rows=n_rows,
@@ -132,8 +134,8 @@ def make_report(monitor: Any) -> MonitorReport:
         confidence=float(confidence) / n_rows,
         log_loss=float(loss) / n_rows,
         gap=gap,
-        gap_low=None if monitor.delay else gap - half,
-        gap_high=None if monitor.delay else gap + half,
+        gap_low=None if is_late else gap - half,
+        gap_high=None if is_late else gap + half,
         ece_before=_ece(before),
         ece_since=_ece(now),
         group_evidence={

@@ -42,18 +42,20 @@ def to_dict(monitor: Any) -> dict[str, Any]:
 
 def _parameters(monitor: Any) -> dict[str, Any]:
     # Of NumPy's numbers JSON knows none.
-    found = {name: np.asarray(getattr(monitor, name)).item() for name in _PARAMETERS}
-    names = None if monitor.groups is None else group_names(monitor)
+    used = monitor._settings
+    found = {name: np.asarray(used[name]).item() for name in _PARAMETERS}
+    names = None if used["groups"] is None else group_names(monitor)
     return {**found, "groups": names}
 
 
 def _marks(monitor: Any) -> Any:
     """Return what the served calibrator says of three rows, to know it again."""
-    if monitor.calibrator is None:
+    calibrator = monitor._settings["calibrator"]
+    if calibrator is None:
         return None
     n_classes = monitor.classes_.shape[0]
     probe = np.random.default_rng(0).normal(0, 3, (3, n_classes))
-    return evaluate_block(monitor.calibrator.calibration_map(), probe).tolist()
+    return evaluate_block(calibrator.calibration_map(), probe).tolist()
 
 
 def _is_other(marks: Any, others: Any) -> bool:

@@ -567,3 +567,40 @@ def test_numbers_of_columns_stay_with_what_is_recalibrated():
     assert after.predict_proba(X).shape == (500, 3)
     with pytest.raises(ValueError, match="Pass them in the same order"):
         after.predict_proba(X[[0, 1, 2]])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"alpha": 0.5}, {"tolerance": 0.1}, {"delay": 3}, {"memory": 10}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_parameter_that_is_set_once_rows_were_seen_has_no_effect(changed):
+    kept, told = watched(), watched().set_params(**changed)
+    for monitor in (kept, told):
+        watched(1, factor=1.4, monitor=monitor)
+    state, other = kept.to_dict(), told.to_dict()
+    for name in ("parameters", "streams", "alarm_row", "history", "recent"):
+        assert other[name] == state[name]
+    assert told.report() == kept.report()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, ["a"]), (["a"], None)])
+def test_groups_that_are_set_once_rows_were_seen_are_refused(before, after):
+    named = {None: "made without groups", "a": "needs the group of each row"}
+    y, proba = [0, 1], [0.4, 0.6]
+    rows = [None if names is None else names * 2 for names in (before, after)]
+    monitor = CalibrationMonitor(groups=before).update(y, proba, groups=rows[0])
+    monitor.set_params(groups=after)
+    with pytest.raises(ValueError, match=named[before and before[0]]):
+        monitor.update(y, proba, groups=rows[1])
+    assert monitor.update(y, proba, groups=rows[0]).to_dict()["n_rows"] == 4
+
+
+def test_a_monitor_recalibrates_what_was_served_when_its_rows_came():
+    logits, y = make_logits(1000, 3, random_state=0)
+    served, other = (TemperatureScaling().fit(f * logits, y) for f in (1, 3))
+    monitor = CalibrationMonitor(served).update(y, served.predict_proba(logits))
+    expected = monitor.recalibrate(TemperatureScaling()).predict_proba(logits)
+    monitor.set_params(calibrator=other)
+    found = monitor.recalibrate(TemperatureScaling()).predict_proba(logits)
+    assert_allclose(found, expected)

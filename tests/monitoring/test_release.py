@@ -153,3 +153,20 @@ def test_a_monitor_from_a_state_keeps_its_classes_when_it_is_fitted_anew():
     monitor = LossMonitor(classes=["low", "high"]).fit(y, proba)
     again = LossMonitor.from_dict(monitor.to_dict()).fit(y, proba)
     assert again.release_loss_ == monitor.release_loss_
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"loss": "error"}, {"alpha": 0.5}, {"tolerance": 0.1}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_parameter_counts_from_the_next_fit_on(changed):
+    kept, told = released(), released().set_params(**changed)
+    rows = draw_stream(np.random.default_rng(1), 3000, 3)
+    for monitor in (kept, told):
+        monitor.update(*rows)
+    assert not told.alarm_
+    assert told.to_dict() == kept.to_dict()
+    assert told.increase_low_ == kept.increase_low_
+    fitted = told.fit(*rows).to_dict()
+    assert {name: fitted[name] for name in changed} == changed
