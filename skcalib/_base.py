@@ -340,15 +340,20 @@ class WrappingCalibrator(BaseCalibrator):
     def _fit_inner(self, data, groups=None):
         """Fit a clone, with the rows of weight 0 if it takes them."""
         data, inner = data if self.takes_unused else data.used(), self._inner()
-        if not hasattr(inner, "calibration_map"):
-            raise TypeError(
-                f"{type(self).__name__} needs a calibrator that maps logits alone; "
-                f"{type(inner).__name__} needs groups or features beside them."
-            )
+        check_maps_logits(type(self).__name__, inner)
         inner = fit_checked(clone(inner), data, groups=groups)
         # It is handed out, and takes what was given: a single column, if it was one.
         inner.n_features_in_ = self.n_features_in_
         return inner
+
+
+def check_maps_logits(owner, calibrator):
+    """Refuse a calibrator that has no map of logits alone."""
+    if not hasattr(calibrator, "calibration_map"):
+        raise TypeError(
+            f"{owner} needs a calibrator that maps logits alone; "
+            f"{type(calibrator).__name__} takes groups or features beside them."
+        )
 
 
 def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import BaseCalibrator, check_maps_logits
 from skcalib._sklearn_compat import Interval
 from skcalib.calibrators import StructuredMatrixScaling
 from skcalib.meta._chain import Recalibrated, of_log_proba
@@ -322,6 +322,8 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         ------
         ValueError
             If too few rows are remembered, or of one class only.
+        TypeError
+            If it is to follow a served calibrator, and does not map logits alone.
         """
         check_begun(self)
         log_proba, codes = self._recent.since(self.change_point_ or 0)
@@ -329,13 +331,14 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             raise ValueError(
                 f"{codes.size} rows are remembered since the change, of "
                 f"{np.unique(codes).size} classes, and nothing can be learned from "
-                f"them. Wait for more rows; memory={self._recent.memory} is the most "
-                "that are kept."
+                f"them. Wait for more; at most memory={self._recent.memory} are kept."
             )
         if calibrator is None:
             calibrator = StructuredMatrixScaling(structure="vector")
         served = self._settings["calibrator"]
-        if served is None and self._is_single:
+        if served is not None:
+            check_maps_logits("recalibrate", calibrator)
+        elif self._is_single:
             log_proba = log_proba[:, 1] - log_proba[:, 0]
         fitted = clone(calibrator).set_params(classes=self.classes_)
         fitted.fit(log_proba, self.classes_[codes])

@@ -10,7 +10,9 @@ from streams import draw_stream
 
 import skcalib
 from skcalib import (
+    BoostedCalibration,
     DensityRatioCalibration,
+    GroupCalibration,
     IsotonicCalibration,
     MatrixScaling,
     TemperatureScaling,
@@ -527,9 +529,7 @@ def test_bool_labels_beside_one_column_may_lack_a_class_at_first(value):
 def test_a_calibrator_that_takes_groups_is_refused_before_rows_are_seen():
     logits, y = make_logits(600, 3, random_state=0)
     groups = np.arange(600) % 2
-    served = skcalib.GroupCalibration(TemperatureScaling()).fit(
-        logits, y, groups=groups
-    )
+    served = GroupCalibration(TemperatureScaling()).fit(logits, y, groups=groups)
     proba = served.predict_proba(logits, groups=groups)
     monitor = CalibrationMonitor(served)
     with pytest.raises(TypeError, match="GroupCalibration has no map from logits"):
@@ -604,3 +604,21 @@ def test_a_monitor_recalibrates_what_was_served_when_its_rows_came():
     monitor.set_params(calibrator=other)
     found = monitor.recalibrate(TemperatureScaling()).predict_proba(logits)
     assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize(
+    "calibrator",
+    [BoostedCalibration(), DensityRatioCalibration(), GroupCalibration()],
+    ids=lambda calibrator: type(calibrator).__name__,
+)
+def test_what_maps_more_than_logits_is_no_next_calibrator_of_a_served_one(calibrator):
+    logits, y = make_logits(600, 3, random_state=0)
+    served = TemperatureScaling().fit(logits, y)
+    proba = served.predict_proba(logits)
+    monitor = CalibrationMonitor(served).update(y, proba)
+    name = type(calibrator).__name__
+    with pytest.raises(TypeError, match=f"maps logits alone; {name} takes groups or"):
+        monitor.recalibrate(calibrator)
+    # Of the served probabilities themselves, without their logits, it may be one.
+    after = CalibrationMonitor().update(y, proba).recalibrate(calibrator)
+    assert after.predict_proba(np.log(proba)).shape == (600, 3)
