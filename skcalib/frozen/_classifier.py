@@ -44,6 +44,10 @@ class ClassifierLogits(FrozenLogits):
     `skcalib.logits_from_proba`. Logarithms of `predict_log_proba` are cut there only if
     some of them are those of 0, else at the least number of single precision, 1.2e-38.
 
+    Where there is no decision function, `skcalib.CalibratedClassifier` puts a
+    `skcalib.ProbabilityFloor` in front of its calibrator. A pipeline does the same with
+    ``make_pipeline(ClassifierLogits(clf), ProbabilityFloor(TemperatureScaling()))``.
+
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
