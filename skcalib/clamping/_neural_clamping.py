@@ -176,8 +176,8 @@ class NeuralClamping(ClampedClassifier):
         holds real numbers.
 
     classes : array-like of shape (n_classes,), default=None
-        Label of each column of logits. By default columns of a data frame that are
-        named after labels are theirs; else integer labels in ``range(n_columns)`` are
+        Label of each column of logits. By default the labels by which the model names
+        its columns, if `y` holds them; else integer labels in ``range(n_columns)`` are
         column numbers, and other labels are matched to the columns in sorted order.
 
     warm_start : bool, default=False
