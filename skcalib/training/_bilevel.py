@@ -442,7 +442,7 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         if self.reject_threshold is None:
             return labels
         abstain = proba.max(axis=1) < self.reject_threshold
-        return np.where(abstain, self.reject_label, labels)
+        return np.where(abstain, np.asarray(self.reject_label), labels)
 
     def _check_reject_label(self):
         """Refuse a label of abstention that is missing, a class, or of another kind."""

@@ -427,6 +427,17 @@ def test_it_abstains_below_the_threshold_with_the_declared_label():
     assert set(classifier.predict(X)) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("label", [-1, 999])
+def test_it_abstains_with_a_label_that_the_type_of_the_classes_cannot_hold(label):
+    X, y = draw()
+    classifier = BilevelCalibratedClassifier(
+        **SMALL, reject_threshold=0.6, reject_label=label
+    ).fit(X, y.astype(np.uint8))
+    confident = classifier.predict_confidence(X) >= 0.6
+    expected = np.where(confident, classifier.predict_proba(X).argmax(axis=1), label)
+    assert_array_equal(classifier.predict(X), expected)
+
+
 @pytest.mark.parametrize(
     ("label", "message"),
     [
