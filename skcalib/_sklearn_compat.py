@@ -36,6 +36,14 @@ class Scorer(_Scorer):
         return self._sign
 
 
+def what_is_scored(scorer: Any) -> Any:
+    """Return what tells scorers of a metric apart; None of other callables."""
+    if not isinstance(scorer, _Scorer):
+        return None
+    method = scorer._response_method
+    return scorer._score_func, scorer._sign, scorer._kwargs, method
+
+
 def like_frame(values, frame):
     """Return `values` with the columns of `frame`, of pandas, polars or pyarrow.
 
@@ -86,4 +94,5 @@ __all__ = [
     "points_of",
     "safe_indexing",
     "validate_params",
+    "what_is_scored",
 ]

@@ -12,6 +12,7 @@ from skcalib.clamping._change import Change
 from skcalib.clamping._clamped import SHARED_CONSTRAINTS, ClampedClassifier
 from skcalib.clamping._solve import search_and_refine
 from skcalib.metrics import get_scorer
+from skcalib.metrics._scorers import is_log_loss
 
 
 class NeuralClampingCV(ClampedClassifier):
@@ -280,7 +281,7 @@ class NeuralClampingCV(ClampedClassifier):
         gammas, penalties = self._grid()
         joint = self.temperature_objective == "joint"
         if self.temperature_objective == "auto":
-            joint = self.objective == "focal" and self.scoring != "neg_log_loss"
+            joint = self.objective == "focal" and not is_log_loss(self.scoring)
         first = self._open_problem(X, y, sample_weight, gammas[0], joint, self.space)
         gammas = gammas if self.objective == "focal" else gammas[:1]
         problems = [first.with_gamma(gamma) for gamma in gammas]
@@ -312,7 +313,7 @@ class NeuralClampingCV(ClampedClassifier):
         return gammas, sorted(_numbers("penalties", self.penalties), reverse=True)
 
     def _score(self):
-        if self.scoring == "neg_log_loss":
+        if is_log_loss(self.scoring):
             return LogLossScore()
         return ScorerScore(get_scorer(self.scoring), self.classes_)
 

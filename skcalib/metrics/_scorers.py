@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 
-from skcalib._sklearn_compat import Scorer
+from skcalib._sklearn_compat import Scorer, what_is_scored
 from skcalib._validation import as_rows
 from skcalib.metrics._multi_label import per_label
 from skcalib.metrics._registry import METRICS, Metric
@@ -153,6 +153,12 @@ def get_scorer(scoring: Any, *, multilabel: bool = False) -> Any:
             "skcalib.metrics.get_scorer_names() lists all names."
         )
     return get_sklearn_scorer(scoring)
+
+
+def is_log_loss(scoring: Any) -> bool:
+    """Whether a score is minus the log-loss: by its name, or scikit-learn's scorer."""
+    known = what_is_scored(get_sklearn_scorer("neg_log_loss"))
+    return what_is_scored(get_scorer(scoring)) == known
 
 
 def _multilabel_scorer(scoring: Any) -> CalibrationScorer:

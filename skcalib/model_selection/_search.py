@@ -23,6 +23,7 @@ from skcalib._validation import (
 from skcalib._warnings import warn
 from skcalib.calibrators import OrderPreservingScaling
 from skcalib.metrics import get_scorer
+from skcalib.metrics._scorers import is_log_loss
 from skcalib.model_selection._candidates import (
     common_calibrators,
     default_candidates,
@@ -294,7 +295,7 @@ class CalibratorSearch(BaseCalibrator):
             return self._fit_stack(candidates, data, splits)
         scores, seconds = self._cross_validate(candidates, data, splits)
         unit_weight = np.ones(len(splits))
-        if self.scoring == "neg_log_loss":
+        if is_log_loss(self.scoring):
             unit_weight = np.concatenate([weight[test] for _, test in splits])
             scores, unit_weight = mean_by_row(scores, unit_weight, splits)
         chosen = choose(scores, unit_weight, one_standard_error=rule != "best")
@@ -314,7 +315,7 @@ class CalibratorSearch(BaseCalibrator):
         for label, calibrator in self._what_to_try(None)[1].items():
             if not getattr(calibrator, "by_sums", False):
                 refuse_dask(label, X, f"Or leave it out of {name}.")
-        if self.scoring != "neg_log_loss" or groups is not None:
+        if not is_log_loss(self.scoring) or groups is not None:
             raise ValueError(
                 f"X is a Dask collection, by whose rows {name} judges with "
                 'scoring="neg_log_loss" and without groups only. Pass X.compute() for '
@@ -408,7 +409,7 @@ class CalibratorSearch(BaseCalibrator):
     def _what_to_try(self, n_classes):
         """Return the rule and the candidates, by name."""
         rule = self._rule()
-        if rule == STACK and self.scoring != "neg_log_loss":
+        if rule == STACK and not is_log_loss(self.scoring):
             raise ValueError(
                 f"A stack maximises the likelihood, and scoring is {self.scoring!r}. "
                 'Leave scoring at "neg_log_loss", or set rule to "best" or to '
@@ -437,7 +438,7 @@ class CalibratorSearch(BaseCalibrator):
 
         A unit is a row for the log-loss and a fold for any other score.
         """
-        by_row = self.scoring == "neg_log_loss"
+        by_row = is_log_loss(self.scoring)
         of_fold = partial(fold_score, get_scorer(self.scoring))
         score = row_scores if by_row else of_fold
         calls = (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import log_loss, make_scorer
+from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import GroupKFold, ShuffleSplit
 
 torch = pytest.importorskip("torch")
@@ -116,6 +116,14 @@ def test_any_scorer_of_probabilities(scoring):
     # The calibration error does not see what an offset does for the accuracy.
     blind = scoring == "neg_expected_calibration_error"
     assert search.perturbation_ in ("full", "gain", *["none"] * blind)
+
+
+def test_the_log_loss_as_a_scorer_serves_the_temperature_of_the_log_loss():
+    X, y = draw(offset=0)
+    search = NeuralClampingCV(
+        Counting(), gammas=[1.0], scoring=get_scorer("neg_log_loss")
+    ).fit(X, y)
+    assert search.temperature_ == TemperatureScaling().fit(X, y).temperature_
 
 
 @pytest.mark.parametrize("rule", ["one_standard_error", "best"])

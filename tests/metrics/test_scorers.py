@@ -4,9 +4,11 @@ import warnings
 import numpy as np
 import pytest
 import sklearn
+from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss, make_scorer
+from sklearn.metrics import brier_score_loss, log_loss, make_scorer
+from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as sklearn_names
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
 from sklearn.naive_bayes import GaussianNB
@@ -16,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from skcalib import metrics as m
 from skcalib.exceptions import OneColumnWarning
 from skcalib.metrics._registry import METRICS
+from skcalib.metrics._scorers import is_log_loss
 
 FUNCTIONS = {
     f"neg_{metric.function.__name__}": metric.function
@@ -212,6 +215,23 @@ def test_get_scorer_knows_the_names_of_scikit_learn():
 def test_get_scorer_passes_callables_and_none_through():
     assert m.get_scorer(m.ece_scorer) is m.ece_scorer
     assert m.get_scorer(None) is None
+
+
+@pytest.mark.parametrize(
+    ("scoring", "is_one"),
+    [
+        ("neg_log_loss", True),
+        (m.get_scorer("neg_log_loss"), True),
+        (clone(get_sklearn_scorer("neg_log_loss"), safe=False), True),
+        ("neg_brier_score", False),
+        (m.get_scorer("neg_log_loss", multilabel=True), False),
+        (make_scorer(log_loss, response_method="predict_proba"), False),
+        (make_scorer(log_loss, greater_is_better=False), False),
+        (lambda estimator, X, y: 0.0, False),
+    ],
+)
+def test_the_log_loss_is_known_by_its_name_and_as_a_scorer(scoring, is_one):
+    assert is_log_loss(scoring) == is_one
 
 
 def test_get_scorer_refuses_an_unknown_name():

@@ -39,7 +39,7 @@ from skcalib._validation import _logits
 from skcalib.datasets import make_logits
 from skcalib.exceptions import AbsentClassWarning
 from skcalib.export import to_onnx, to_torch
-from skcalib.metrics import ece_scorer
+from skcalib.metrics import ece_scorer, get_scorer
 from skcalib.model_selection import CalibratorSearch, compare_calibrators
 from skcalib.model_selection._candidates import (
     MANY,
@@ -619,6 +619,19 @@ def test_a_stack_is_chosen_by_log_loss_only(calibration_set):
     search = CalibratorSearch(scoring="neg_brier_score")
     with pytest.raises(ValueError, match="A stack maximises the likelihood"):
         search.fit(*calibration_set)
+
+
+@pytest.mark.parametrize(
+    "calibrators",
+    [None, [TemperatureScaling(), VectorScaling()]],
+    ids=["stack", "list"],
+)
+def test_the_log_loss_is_known_as_a_scorer_too(calibration_set, calibrators):
+    named = CalibratorSearch(calibrators).fit(*calibration_set)
+    scorer = get_scorer("neg_log_loss")
+    given = CalibratorSearch(calibrators, scoring=scorer).fit(*calibration_set)
+    for key in ("mean_test_score", "standard_error"):
+        assert_array_equal(given.cv_results_[key], named.cv_results_[key])
 
 
 @pytest.mark.parametrize("rule", ["stack", "best"])
