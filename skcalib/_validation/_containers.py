@@ -89,22 +89,24 @@ def readable_proba(values: Any) -> Any:
 def column_on_host(values: Any) -> Any:
     """Bring what is small, such as labels or weights, to the host."""
     values = readable(values)
-    return values.cpu().numpy() if is_tensor(values) else _plain_bool(values)
+    return values.cpu().numpy() if is_tensor(values) else _plain(values)
 
 
-def _plain_bool(values: Any) -> Any:
-    """Return pandas' own kinds of bool, which scikit-learn makes 0.0 and 1.0, as bool.
+def _plain(values: Any) -> Any:
+    """Return pandas' own kinds of bool and integer as NumPy's.
 
-    Those with missing values are returned as they are.
+    scikit-learn makes them floats. Those with missing values are returned as they are.
     """
     pandas = sys.modules.get("pandas")
     if pandas is None or not hasattr(values, "isna") or is_dask(values):
         return values
-    kinds = _types(values)
-    is_bool = kinds and all(map(pandas.api.types.is_bool_dtype, kinds))
-    if not is_bool or np.any(values.isna()):
+    kinds, known = _types(values), pandas.api.types
+    is_bool = all(map(known.is_bool_dtype, kinds))
+    is_whole = is_bool or all(map(known.is_integer_dtype, kinds))
+    if not kinds or not is_whole or np.any(values.isna()):
         return values
-    return np.asarray(values, dtype=bool)
+    types = (getattr(kind, "numpy_dtype", kind.type) for kind in kinds)
+    return np.asarray(values, dtype=bool if is_bool else np.result_type(*types))
 
 
 def given_back(result: NDArray[Any], like: Any) -> Any:

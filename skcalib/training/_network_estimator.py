@@ -21,7 +21,12 @@ from skcalib._networks._sharing import portable_scripts
 from skcalib._networks._torch import module_device
 from skcalib._networks._train_mode import refuse_train_trace
 from skcalib._onnx._outputs import warn_of_proba
-from skcalib._validation import check_two_classes, check_weight, encode_labels
+from skcalib._validation import (
+    check_two_classes,
+    check_weight,
+    column_on_host,
+    encode_labels,
+)
 from skcalib.training._modules import build_perceptron, logits_of
 from skcalib.training._uncertainty import two_columns, widen
 
@@ -145,7 +150,7 @@ class NetworkEstimator(SharedByCopies, BaseEstimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None."
             )
-        y = column_or_1d(y, warn=True)
+        y = column_or_1d(column_on_host(y), warn=True)
         check_consistent_length(X, y)
         assert_all_finite(y, input_name="y")
         check_classification_targets(y)

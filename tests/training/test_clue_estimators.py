@@ -610,3 +610,14 @@ def test_predictions_in_threads_are_those_of_one(estimator):
         together = list(threads.map(fitted.predict_uncertainty, [X] * 30))
     for uncertainty in (*together, fitted.predict_uncertainty(X)):
         assert_array_equal(uncertainty, alone)
+
+
+@pytest.mark.parametrize("kind", [CLUEClassifier, BilevelCalibratedClassifier])
+@pytest.mark.parametrize(("dtype", "known"), [("Int64", "i"), ("boolean", "b")])
+def test_labels_of_pandas_own_types_stay_what_they_are(kind, dtype, known):
+    pandas = pytest.importorskip("pandas")
+    X, y = draw_classes(60, n_classes=2)
+    labels = pandas.Series(y).astype(dtype)
+    fitted = kind(max_epochs=1, random_state=0).fit(X, labels)
+    assert_array_equal(fitted.classes_, [0, 1])
+    assert fitted.classes_.dtype.kind == known

@@ -19,6 +19,7 @@ from skcalib import (
     as_rows,
     logits_from_proba,
 )
+from skcalib.datasets import make_logits
 from skcalib.metrics import (
     CalibrationAccumulator,
     calibration_report,
@@ -26,6 +27,7 @@ from skcalib.metrics import (
     neighbor_proximity,
     static_calibration_error,
 )
+from skcalib.monitoring import CalibrationMonitor
 
 DAYS = np.array(["2020-01-01", "2020-01-05", "2020-02-01"], dtype="datetime64[D]")
 DATES = np.column_stack([DAYS, DAYS[::-1]])
@@ -115,6 +117,42 @@ def test_every_bool_of_pandas_finds_the_column_of_its_name(dtype, kind):
     assert told == expected_calibration_error(y, proba)
     assert_array_equal(fitted.classes_, [True, False])
     assert fitted.classes_.dtype == bool
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "UInt8", "int64[pyarrow]"])
+@pytest.mark.parametrize("kind", ["series", "array", "frame"])
+def test_every_integer_of_pandas_is_a_column_number(dtype, kind):
+    pandas = pytest.importorskip("pandas")
+    if dtype == "int64[pyarrow]":
+        pytest.importorskip("pyarrow")
+    logits, y = make_logits(200, 3, random_state=0)
+    logits, y = logits[y < 2], y[y < 2]
+    proba = softmax(logits, axis=1)
+    series = pandas.Series(y, name="y").astype(dtype)
+    given = {"series": series, "array": series.array, "frame": series.to_frame()}
+    labels = given[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataConversionWarning)
+        told = expected_calibration_error(labels, proba)
+        fitted = TemperatureScaling().fit(logits, labels)
+        watched = CalibrationMonitor().update(labels, proba)
+    assert told == expected_calibration_error(y, proba)
+    assert_array_equal(fitted.classes_, [0, 1, 2])
+    assert fitted.classes_.dtype.kind in "iu"
+    assert_array_equal(watched.classes_, [0, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "int64[pyarrow]"])
+def test_an_integer_of_pandas_that_is_missing_is_no_label(dtype):
+    pandas = pytest.importorskip("pandas")
+    if dtype == "int64[pyarrow]":
+        pytest.importorskip("pyarrow")
+    y = pandas.Series([0, None, 1]).astype(dtype)
+    logits = np.array([[1.0, 0.0], [0.0, 2.0], [0.5, 0.0]])
+    with pytest.raises(ValueError, match="y contains NaN"):
+        TemperatureScaling().fit(logits, y)
+    with pytest.raises(ValueError, match="y_true holds nan in row 1"):
+        expected_calibration_error(y, np.full((3, 2), 0.5))
 
 
 def missing(kind):
