@@ -197,6 +197,8 @@ def _as_label(name: str, label_of: dict[str, Any]) -> Any:
     if name in label_of:
         return label_of[name]
     like = next(iter(label_of.values()))
+    if isinstance(like, bool):
+        return bool(("False", "True").index(name))
     return name.encode() if isinstance(like, bytes) else type(like)(name)
 
 

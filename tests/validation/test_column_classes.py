@@ -421,3 +421,27 @@ def test_other_names_leave_numbers_of_columns_what_they_are(calibration_set, nam
     few = y < 2
     ts = TemperatureScaling().fit(as_pandas(logits[few][:, :3], names), y[few])
     assert ts.classes_.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("label", [False, True])
+def test_columns_named_false_and_true_are_both_there_where_one_label_occurs(label):
+    p = np.random.default_rng(0).uniform(size=60)
+    frame = pandas.DataFrame({"True": p, "False": 1 - p})
+    alone, both = np.full(60, label), p > 0.5
+    known = {"labels": [True, False]}
+    expected = expected_calibration_error(alone, frame.to_numpy(), **known)
+    assert expected_calibration_error(alone, frame) == expected
+    for parts in ([both, alone], [alone, both]):
+        accumulator = CalibrationAccumulator()
+        for y in parts:
+            accumulator.update(y, frame)
+        y, proba = np.concatenate(parts), np.tile(frame.to_numpy(), (2, 1))
+        report = calibration_report(y, proba, **known)
+        assert accumulator.compute()["nll"] == pytest.approx(report["nll"].value)
+
+
+def test_a_column_that_is_named_neither_false_nor_true_is_no_bool():
+    frame = pandas.DataFrame({"yes": [0.2, 0.9], "False": [0.8, 0.1]})
+    message = r"not all of the columns \['yes', 'False'\] are of that kind"
+    with pytest.raises(ValueError, match=message):
+        expected_calibration_error([False, False], frame)
