@@ -20,48 +20,22 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib import __version__, _maps, calibrators
+from skcalib import __version__
 from skcalib._base import BaseCalibrator
 from skcalib._files import check_target, digest, text_file, write_together
 from skcalib._maps import CalibrationMap, Operation
 from skcalib._numerics import some_logits
 from skcalib._sklearn_compat import points_of
-from skcalib.calibrators._densities import BinShift, Density, DensityRatio
+from skcalib._trusted_types import CLASSES, RECORDS
 from skcalib.extending import ENTRY_POINTS, installed
-from skcalib.meta import (
-    BoostedCalibration,
-    DenseCalibration,
-    GroupCalibration,
-    MultiLabelCalibration,
-    OptionCalibration,
-    PriorShift,
-)
-from skcalib.meta._chain import Recalibrated, without_names
-from skcalib.meta._group_calibration import ShrunkScaling
-from skcalib.model_selection import CalibratorSearch
-from skcalib.model_selection._stack import StackedCalibrator
+from skcalib.meta import BoostedCalibration
+from skcalib.meta._chain import without_names
 
 FORMAT = "skcalib calibrator"
 # Counts up when a file that is written can no longer be read by what came before.
 VERSION = 1
-_CLASSES = {
-    **{name: getattr(calibrators, name) for name in calibrators.__all__},
-    "CalibratorSearch": CalibratorSearch,
-    "DenseCalibration": DenseCalibration,
-    "OptionCalibration": OptionCalibration,
-    "GroupCalibration": GroupCalibration,
-    "MultiLabelCalibration": MultiLabelCalibration,
-    "PriorShift": PriorShift,
-    "StackedCalibrator": StackedCalibrator,
-    "Recalibrated": Recalibrated,
-    "ShrunkScaling": ShrunkScaling,
-}
-_RECORDS = {
-    kind.__name__: kind
-    for kind in (*_maps.OPERATIONS, _maps.Table, BinShift, Density, DensityRatio)
-}
 # By the base of what packages may add to them.
-_KNOWN: dict[type, dict[str, Any]] = {BaseCalibrator: _CLASSES, Operation: _RECORDS}
+_KNOWN: dict[type, dict[str, Any]] = {BaseCalibrator: CLASSES, Operation: RECORDS}
 # So many rows tell whether a calibrator without a map predicts the same.
 _N_ROWS = 8
 # Kinds of numbers and text that are bytes and nothing else.
@@ -337,7 +311,7 @@ def _write_record(value: Any) -> Any:
     return {"record": {"class": _name_of(value, Operation), **written}}
 
 
-for _record in (Operation, *_RECORDS.values()):
+for _record in (Operation, *RECORDS.values()):
     _written.register(_record, _write_record)
 
 
