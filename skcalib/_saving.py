@@ -27,9 +27,11 @@ from skcalib._maps import CalibrationMap, Operation
 from skcalib._numerics import some_logits
 from skcalib._sklearn_compat import points_of
 from skcalib._trusted_types import CLASSES, RECORDS
+from skcalib._validation import column_on_host
 from skcalib.extending import ENTRY_POINTS, installed
-from skcalib.meta import BoostedCalibration
+from skcalib.meta import BoostedCalibration, PriorShift
 from skcalib.meta._chain import without_names
+from skcalib.meta._prior_shift import by_label
 
 FORMAT = "skcalib calibrator"
 # Counts up when a file that is written can no longer be read by what came before.
@@ -197,7 +199,8 @@ def _told(calibrator: Any) -> NDArray[Any]:
 
 def _estimator(calibrator: Any) -> dict[str, Any]:
     name = _name_of(calibrator, BaseCalibrator)
-    parameters = calibrator.get_params(deep=False)
+    given = calibrator.get_params(deep=False)
+    parameters = {k: _as_data(k, v, calibrator) for k, v in given.items()}
     # What it asks metadata routing for is no part of what it predicts.
     left = {*parameters, "_metadata_request"}
     learned = {k: v for k, v in vars(calibrator).items() if k not in left}
@@ -208,11 +211,22 @@ def _estimator(calibrator: Any) -> dict[str, Any]:
                 entry[part][key] = _written(value)
             except _DamageError as error:
                 how = f"set_params({key}=...)" if values is parameters else "fit again"
+                advice = f"Set it to numbers or names first: {how}."
+                if key in ("classes", "classes_"):
+                    advice = "Fit with labels that are numbers or text: y.astype(str)."
                 raise TypeError(
                     f"{name} cannot be saved: {key} holds {error}, which is no data. "
-                    f"Set it to numbers or names first: {how}."
+                    f"{advice}"
                 ) from error
     return entry
+
+
+def _as_data(key: str, value: Any, calibrator: Any) -> Any:
+    """Return a range, a series or a tensor as an array, shares by label as a dict."""
+    if isinstance(calibrator, PriorShift) and key in ("priors", "sampling_priors"):
+        value = by_label(value, calibrator.classes_)
+    is_listed = isinstance(value, range) or hasattr(value, "__array__")
+    return np.asarray(column_on_host(value)) if is_listed else value
 
 
 def _class_of(name: str, base: type) -> Any:

@@ -11,12 +11,13 @@ from drawn_maps import GapPower, K, drawn_maps
 from every_calibrator import CALIBRATORS, VARIANTS, identify
 from numpy.testing import assert_array_equal
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 
 import skcalib
-from skcalib import CalibratedClassifier, GroupCalibration, extending
+from skcalib import CalibratedClassifier, GroupCalibration, PriorShift, extending
 from skcalib._blocks import open_source
 from skcalib._files import digest
 from skcalib._maps import CalibrationMap, evaluate
@@ -252,12 +253,68 @@ def test_every_operation_comes_back_from_a_file(
     assert_array_equal(evaluate(loaded.map_, source), evaluate(fitted.map_, source))
 
 
-def test_classes_that_are_dates_are_no_parameter_to_set(calibration_set, tmp_path):
+@pytest.mark.parametrize("named", [False, True])
+def test_classes_that_are_dates_are_to_be_text(named, calibration_set, tmp_path):
     logits, y = calibration_set
     dates = np.arange("2026-01-01", "2026-01-05", dtype="M8[D]")
-    fitted = TemperatureScaling().fit(logits, dates[y])
-    with pytest.raises(TypeError, match=r"classes_ holds .* first: fit again\."):
+    fitted = TemperatureScaling(classes=dates if named else None).fit(logits, dates[y])
+    message = r"classes_? holds an array of datetime.* numbers or text: y.astype\(str\)"
+    with pytest.raises(TypeError, match=message):
         skcalib.save(fitted, tmp_path / "c.json")
+    fitted.set_params(classes=None).fit(logits, dates[y].astype(str))
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    assert_array_equal(loaded.classes_.astype("M8[D]"), dates)
+
+
+def test_what_is_learned_and_no_data_is_no_parameter_to_set(calibration_set, tmp_path):
+    fitted = TemperatureScaling().fit(*calibration_set)
+    fitted.table_ = object()
+    with pytest.raises(TypeError, match=r"table_ holds .* first: fit again\."):
+        skcalib.save(fitted, tmp_path / "c.json")
+
+
+@pytest.mark.parametrize("kind", ["range", "Index", "Series", "Int64", "tensor"])
+def test_classes_that_are_no_array_come_back_as_one(kind, calibration_set, tmp_path):
+    logits, y = calibration_set
+    classes = np.arange(1, 5)
+    if kind == "range":
+        given = range(1, 5)
+    elif kind == "tensor":
+        given = pytest.importorskip("torch").tensor(classes)
+    else:
+        pandas = pytest.importorskip("pandas")
+        name, dtype = ("Series", "Int64") if kind == "Int64" else (kind, None)
+        given = getattr(pandas, name)(classes, dtype=dtype)
+    fitted = TemperatureScaling(classes=given).fit(logits, classes[y])
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    assert isinstance(loaded.classes, np.ndarray)
+    assert_array_equal(loaded.classes, classes)
+    assert_array_equal(loaded.predict(logits), fitted.predict(logits))
+
+
+@pytest.mark.parametrize("name", ["priors", "sampling_priors"])
+@pytest.mark.parametrize("index", ["labels", "numbers", "none"])
+def test_a_series_of_shares_comes_back_as_it_is_read(
+    name, index, calibration_set, tmp_path
+):
+    pandas = pytest.importorskip("pandas")
+    logits, y = calibration_set
+    labels = np.array([3, 1, 2, 0] if index == "numbers" else list("dbca"))
+    places = None if index == "none" else labels[::-1]
+    shares = pandas.Series([0.1, 0.2, 0.3, 0.4], index=places)
+    # An index of other numbers than the classes, as of rows that were left.
+    classes = pandas.Series(labels, index=[7, 5, 8, 6])
+    shift = PriorShift(TemperatureScaling(), classes=classes, **{name: shares})
+    fitted = shift.fit(logits, labels[y])
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    again = clone(loaded).fit(logits, labels[y])
+    for of in (loaded, again):
+        assert_array_equal(of.classes_, labels)
+        assert_array_equal(of.fit_priors_, fitted.fit_priors_)
+        assert_array_equal(of.priors_, fitted.priors_)
 
 
 def test_an_operation_whose_package_is_missing_is_refused(

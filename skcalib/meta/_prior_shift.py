@@ -327,10 +327,7 @@ class PriorShift(WrappingCalibrator):
 
 def _as_shares(given, classes, name):
     """Return shares in the order of the classes, all above zero."""
-    labels = classes.tolist()
-    if hasattr(given, "to_dict") and not _is_unnamed(given.index, labels):
-        # A series by label, such as value_counts gives, most frequent first.
-        given = given.to_dict()
+    labels, given = classes.tolist(), by_label(given, classes)
     if isinstance(given, Mapping):
         missing = [label for label in labels if label not in given]
         unknown = [label for label in given if label not in labels]
@@ -353,6 +350,16 @@ def _as_shares(given, classes, name):
         )
     shares = np.maximum(shares, SMALLEST_SHARE)
     return shares / shares.sum()
+
+
+def by_label(given, classes):
+    """Return a series of pandas whose index names the classes as a dict.
+
+    Such as `value_counts` gives, most frequent first. Others are returned as they are.
+    """
+    is_series = hasattr(given, "to_dict")
+    is_named = is_series and not _is_unnamed(given.index, classes.tolist())
+    return given.to_dict() if is_named else given
 
 
 def _is_unnamed(index, labels):
