@@ -39,7 +39,7 @@ from skcalib.cli._methods import (
 from skcalib.cli._options import Judging, Labelled, Serving, Source
 from skcalib.cli._outcome import Outcome, judged, measure
 from skcalib.cli._report import render_report
-from skcalib.cli._rows import STANDARD_INPUT, is_large
+from skcalib.cli._rows import STANDARD_INPUT, is_large, split_names
 from skcalib.cli._scores import Scores, load_scores, load_values
 from skcalib.datasets import load_demo
 from skcalib.export._save import model_files
@@ -426,7 +426,7 @@ def run_compare(
     targets.check_apart(source.files)
     targets.check_ready()
     _check_model_runs(source)
-    names = list(METHODS) if methods is None else _names(methods)
+    names = list(METHODS) if methods is None else split_names(methods)
     if CLAMPING in names:
         raise UsageError(
             "compare fits all methods on the same logits; clamping is fitted on "
@@ -478,10 +478,6 @@ def run_lab(output: Path, runtime: Path | None, *, overwrite: bool) -> None:
     check_target(output, overwrite=overwrite)
     page = render_lab(None if runtime is None else read_runtime(runtime))
     write_together({output.absolute(): text_file(page)})
-
-
-def _names(methods: str) -> list[str]:
-    return [name.strip() for name in methods.split(",")]
 
 
 def _join(tables: list[CalibratorComparison]) -> CalibratorComparison:

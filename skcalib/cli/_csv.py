@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib.cli._errors import DataError
-from skcalib.cli._rows import Request, check_names, refuse_missing, whole_numbers
+from skcalib.cli._rows import NUMBER, Request, check_names, integers, refuse_missing
 
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
-# Labels that may be integers; programs write 3 as 3.0, +3 and 3.000e+00.
-_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*(e[-+][0-9]+)?)?")
-
 # What programs write where a number is missing.
 _MISSING = ("", "nan", "na", "n/a", "<na>", "null")
 
@@ -58,29 +55,19 @@ class CsvTable:
             )
         check_names(path, self.names)
         _check_widths(path, len(first), n_lines)
-        self._known = {*self.names, *request.columns}
+        self._known = {*self.names, *request.columns, *request.classes}
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one column: integers where all values are whole numbers, else text.
-
-        Names of columns that an integer would spell otherwise, such as 01, stay text.
-        """
+        """Return one column: integers where all values are whole numbers, else text."""
         text = self._load([name], str)[:, 0]
         _check_quotes(self._path, set(text.tolist()))
         text = np.char.strip(text)
-        others = {label for label in set(text.tolist()) if not _NUMBER.fullmatch(label)}
-        if others:
-            if all(label.lower() in _MISSING for label in others - self._known):
-                is_missing = np.isin(text, [*(others - self._known)])
-                refuse_missing(self._path, repr(name), is_missing)
-            return text
-        try:
-            numbers = text.astype(np.int64)
-        except (ValueError, OverflowError):
-            numbers = whole_numbers(text.astype(np.float64))
-        spelled_otherwise = set(text[text != numbers.astype(str)].tolist())
-        is_text = numbers.dtype.kind != "i" or spelled_otherwise & self._known
-        return text if is_text else numbers
+        unknown = set(text.tolist()) - self._known
+        others = {label for label in unknown if not NUMBER.fullmatch(label)}
+        if others and all(label.lower() in _MISSING for label in others):
+            is_missing = np.isin(text, [*others])
+            refuse_missing(self._path, repr(name), is_missing)
+        return integers(text, self._known)
 
     def matrix(self, names: list[str]) -> NDArray[Any]:
         """Return columns of numbers side by side."""

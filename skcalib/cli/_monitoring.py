@@ -26,7 +26,7 @@ from skcalib.cli._export import Served, served_by
 from skcalib.cli._options import Key, _data
 from skcalib.cli._readers import read_labels, read_rows
 from skcalib.cli._report import as_address, new_figure, template
-from skcalib.cli._rows import Request
+from skcalib.cli._rows import Request, split_names
 from skcalib.export import calibrate_onnx_model
 from skcalib.export._save import model_files
 from skcalib.monitoring import CalibrationMonitor, MonitorReport
@@ -68,14 +68,19 @@ class Batch:
 class Read:
     """What was read of a batch."""
 
-    def __init__(self, batch: Batch, path: Path) -> None:
+    def __init__(self, batch: Batch, path: Path, known: NDArray[Any] | None) -> None:
         # With labels in a file of their own, the key names those.
         labels_key = batch.labels_key if batch.labels is None else None
         keys = batch.proba_key, labels_key, batch.groups_key
-        request = Request("probabilities", *keys, option="--proba-key")
+        # The classes of the state, or those that a first batch is told.
+        classes = [] if known is None else [*map(str, known.tolist())]
+        classes += [] if batch.classes is None else split_names(batch.classes)
+        request = Request("probabilities", *keys, option="--proba-key", classes=classes)
         values, labels, self.names, self.groups = read_rows(path, request)
         if batch.labels is not None:
-            labels = read_labels(batch.labels, batch.labels_key, self.names)
+            labels = read_labels(
+                batch.labels, batch.labels_key, self.names, classes=classes
+            )
         if labels is None:
             raise DataError(
                 f"No labels found in {path}. Name the array or column with "
@@ -95,7 +100,7 @@ class Read:
         """Return the class of each column of a first batch."""
         given: Any = None
         if named is not None:
-            given = np.array([name.strip() for name in named.split(",")])
+            given = np.array(split_names(named))
             if self.labels.dtype.kind in "iu":
                 given = _as_whole(given, self.labels.dtype)
             if self.labels.dtype.kind == "b":
@@ -165,7 +170,8 @@ def _advanced(
     if monitor is not None:
         _check_settings(monitor, settings)
     if batch.proba is not None:
-        read = Read(batch, batch.proba)
+        known = None if monitor is None else monitor.classes_
+        read = Read(batch, batch.proba, known)
         if monitor is None:
             if not len(read.labels):
                 raise DataError(f"{batch.proba} has no rows to begin a state with.")
@@ -246,7 +252,7 @@ def _check_settings(monitor: CalibrationMonitor, settings: dict[str, Any]) -> No
 
 def _check_classes(monitor: CalibrationMonitor, named: str | None) -> None:
     known = [str(label) for label in monitor.classes_.tolist()]
-    if named is not None and [name.strip() for name in named.split(",")] != known:
+    if named is not None and split_names(named) != known:
         raise UsageError(
             f"--classes {named} are not those of the state, {','.join(known)}. A "
             "monitor keeps what it began with; begin another state for others."

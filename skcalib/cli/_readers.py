@@ -33,6 +33,7 @@ from skcalib.cli._rows import (
     check_names,
     find_name,
     in_memory,
+    integers,
     is_dataset,
     refuse_missing,
     stays_in_file,
@@ -116,8 +117,9 @@ def _checked(path: Path, rows: Rows, request: Request) -> Rows:
     for array in (*parts, rows.labels, rows.groups):
         if array is not None and array.ndim == 0:
             raise DataError(f"{path} holds a single value where rows are needed.")
+    names = {*(rows.names or ()), *request.columns, *request.classes}
     if request.role in OF_A_ROW:
-        return Rows(_as_labels(path, rows.values, request.key, request.role))
+        return Rows(_as_labels(path, rows.values, request.key, names, request.role))
     for array in parts:
         if array.dtype.kind not in "fiu":
             raise DataError(
@@ -125,7 +127,7 @@ def _checked(path: Path, rows: Rows, request: Request) -> Rows:
                 "numbers."
             )
     if rows.labels is not None:
-        labels = _as_labels(path, rows.labels, request.labels_key)
+        labels = _as_labels(path, rows.labels, request.labels_key, names)
         rows = rows._replace(labels=labels)
     if request.groups_key is None:
         return rows
@@ -134,14 +136,21 @@ def _checked(path: Path, rows: Rows, request: Request) -> Rows:
             f"{path} holds one array without a name, and no {request.groups_key!r}. "
             "Pass a file of arrays by name, or a table."
         )
-    groups = _as_labels(path, rows.groups, request.groups_key, "groups")
+    groups = _as_labels(path, rows.groups, request.groups_key, names, "groups")
     return rows._replace(groups=groups)
 
 
 def _as_labels(
-    path: Path, labels: NDArray[Any], key: str | None, role: Role = "labels"
+    path: Path,
+    labels: NDArray[Any],
+    key: str | None,
+    names: Collection[str],
+    role: Role = "labels",
 ) -> NDArray[Any]:
-    """Return labels as integers where all are whole numbers, and text as text."""
+    """Return labels as integers where all are whole numbers, else as they are.
+
+    Groups in text stay text: they have no order, and 01 may be another one than 1.
+    """
     if labels.dtype.kind not in "biufUS":
         raise DataError(
             f"{path} holds {role} of type {labels.dtype}; they must be numbers or text."
@@ -150,7 +159,10 @@ def _as_labels(
         labels = np.char.decode(labels, "utf-8")
     if labels.dtype.kind == "U":
         of = f"the {role}" if key is None else repr(key)
-        refuse_missing(path, of, np.char.strip(labels) == "")
+        text = np.char.strip(labels)
+        refuse_missing(path, of, text == "")
+        numbers = integers(text, names) if role == "labels" else text
+        return labels if numbers.dtype.kind == "U" else numbers
     return labels if labels.dtype.kind != "f" else whole_numbers(labels)
 
 
@@ -159,12 +171,14 @@ def read_labels(
     key: str | None,
     columns: Sequence[str] | None = None,
     role: Role = "labels",
+    classes: Sequence[str] = (),
 ) -> NDArray[Any]:
     """Read a file of labels, or groups: an array, or one column of a table.
 
-    `columns` are the names of those that the scores have in another file.
+    `columns` are the names of those that the scores have in another file, `classes`
+    names that labels are known to have otherwise.
     """
-    request = Request(role, key, columns=columns or ())
+    request = Request(role, key, columns=columns or (), classes=classes)
     labels = read_rows(path, request).values
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -382,7 +396,7 @@ def _read_table(path: Path, table: _Table, request: Request) -> Rows:
                 f"The columns are {', '.join(names)}; none has a usual name of "
                 f"{request.role}. Name one with {request.key_option}."
             )
-        return Rows(table.column(name or names[0]))
+        return Rows(table.column(name or names[0]), names=names)
     label_name = find_name(names, "labels", request.labels_key)
     if request.key is None:
         others = (label_name, request.groups_key, *table.index)

@@ -1,7 +1,8 @@
 """What is looked for in a file, by which names, and what is found."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +30,8 @@ STANDARD_INPUT = Path("-")
 LARGEST_SHARE = 2
 # Above it not every whole number is a float64.
 LARGEST_WHOLE = 2**53
+# Text that may be an integer; programs write 3 as 3.0, +3 and 3.000e+00.
+NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]*(e[-+][0-9]+)?)?")
 
 
 class Rows(NamedTuple):
@@ -51,7 +54,8 @@ class Request(NamedTuple):
     With `by_name` the key lists several inputs of a model. `option` is what the key is
     given by, where it is not named after the role. `columns` are names that columns are
     known to have: of scores those of their classes, of labels those in the file of the
-    scores. Labels that are not wanted are told apart from the values, and left unread.
+    scores; `classes` are names that labels are known to have otherwise. Labels that are
+    not wanted are told apart from the values, and left unread.
     """
 
     role: Role
@@ -61,6 +65,7 @@ class Request(NamedTuple):
     by_name: bool = False
     option: str | None = None
     columns: Sequence[str] = ()
+    classes: Sequence[str] = ()
     wants_labels: bool = True
 
     @property
@@ -71,10 +76,15 @@ class Request(NamedTuple):
     @property
     def keys(self) -> list[str]:
         """The names in the key, which commas separate."""
-        return [key.strip() for key in (self.key or "").split(",")]
+        return split_names(self.key or "")
 
 
 Reader = Callable[[Path, Request], Rows]
+
+
+def split_names(text: str) -> list[str]:
+    """Return names that commas separate."""
+    return [name.strip() for name in text.split(",")]
 
 
 def is_large(shape: tuple[int, ...], itemsize: int = 8) -> bool:
@@ -179,6 +189,22 @@ def whole_numbers(numbers: NDArray[Any]) -> NDArray[Any]:
     if not (is_whole & (np.trunc(numbers) == numbers)).all():
         return numbers
     return numbers.astype(np.int64)
+
+
+def integers(text: NDArray[Any], names: Collection[str]) -> NDArray[Any]:
+    """Return text as integers where all of it is whole numbers, else as it is.
+
+    Names that an integer would spell otherwise, such as 01, stay text.
+    """
+    if not all(map(NUMBER.fullmatch, set(text.ravel().tolist()))):
+        return text
+    try:
+        numbers = text.astype(np.int64)
+    except (ValueError, OverflowError):
+        numbers = whole_numbers(text.astype(np.float64))
+    spelled_otherwise = set(text[text != numbers.astype(str)].tolist())
+    is_text = numbers.dtype.kind != "i" or not spelled_otherwise.isdisjoint(names)
+    return text if is_text else numbers
 
 
 def check_names(path: Path, names: list[str]) -> None:

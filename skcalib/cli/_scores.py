@@ -36,7 +36,7 @@ from skcalib.cli._errors import DataError, UsageError
 from skcalib.cli._images import ImageRows, is_image_folder, read_images
 from skcalib.cli._options import Labelled, Source
 from skcalib.cli._readers import read_labels, read_rows
-from skcalib.cli._rows import Request, Role, Rows
+from skcalib.cli._rows import Request, Role, Rows, split_names
 from skcalib.frozen import OnnxLogits
 
 # Rows a step of the progress bar; images are in memory so many at a time.
@@ -165,11 +165,13 @@ def _read_labelled(
     is_here = source.labels is None
     labels_key = source.labels_key if is_here else None
     groups_key = source.groups_key if source.groups is None else None
-    rows = _read_values(source, labels_key, is_here, known, groups_key)
-    values, labels, names, groups = rows
+    classes = _names_of_classes(source)
+    values, labels, names, groups = _read_values(
+        source, labels_key, is_here, known, groups_key, classes
+    )
     if source.labels is not None:
         spelt = [*(names or []), *map(str, known)]
-        labels = read_labels(source.labels, source.labels_key, spelt)
+        labels = read_labels(source.labels, source.labels_key, spelt, classes=classes)
     if source.groups is not None:
         groups = read_labels(source.groups, source.groups_key, role="groups")
     if labels is None:
@@ -193,10 +195,12 @@ def _read_values(
     wants_labels: bool,
     known: Sequence[Any],
     groups_key: str | None = None,
+    classes: Sequence[str] = (),
 ) -> Rows:
     """Read what is named; several inputs of a model are found by their names.
 
-    Columns may be named after the `known` classes of a calibrator.
+    Columns may be named after the `known` classes of a calibrator, labels after
+    `classes`, too.
     """
     role, path, key = source.values
     is_folder = role == "inputs" and is_image_folder(path)
@@ -225,6 +229,7 @@ def _read_values(
         groups_key,
         by_name=by_name,
         columns=[*map(str, known)],
+        classes=classes,
         wants_labels=wants_labels,
     )
     rows = read_rows(path, request)
@@ -330,6 +335,13 @@ def _mapping(names: list[str], classes: NDArray[Any]) -> dict[str, Any]:
     return dict(zip(names, classes.tolist()[-len(names) :], strict=True))
 
 
+def _names_of_classes(source: Labelled) -> list[str]:
+    """Return the classes that --classes or the model names, as they are written."""
+    if source.classes is not None:
+        return split_names(source.classes)
+    return [*map(str, _named_by(source) or ())]
+
+
 def _parse_classes(
     text: str | None, labels: NDArray[Any]
 ) -> tuple[NDArray[Any], list[Any] | None]:
@@ -340,7 +352,7 @@ def _parse_classes(
     """
     if text is None:
         return labels, None
-    names: list[Any] = [name.strip() for name in text.split(",")]
+    names: list[Any] = split_names(text)
     if labels.dtype.kind == "b":
         return labels, like_known(np.array(names), BOTH).tolist()
     if labels.dtype.kind not in "iu":
@@ -355,6 +367,14 @@ def _parse_classes(
             f"--classes names {len(names)} columns, whose numbers are 0 to "
             f"{len(names) - 1}, but there are labels {preview(outside)}. Name every "
             "column in order, or name the integers themselves."
+        )
+    places = {name: place for place, name in enumerate(names)}
+    present = np.unique(labels).tolist()
+    moved = [label for label in present if places.get(str(label), label) != label]
+    if moved:
+        raise DataError(
+            f"Labels {preview(moved)} may be names or numbers of the columns that "
+            "--classes names. Name integers only, or no integer but in its own place."
         )
     return np.array(names)[labels], names
 

@@ -356,6 +356,22 @@ def test_text_labels_follow_the_named_order_of_the_columns(skcalib, logits_file)
     assert [str(name) for name in labels] == list(names[logits[:20].argmax(axis=1)])
 
 
+@pytest.mark.parametrize("names", ["1,2,x", "01,02,x"])
+def test_names_of_columns_are_not_taken_for_their_numbers(skcalib, logits_file, names):
+    logits, y = load(logits_file)
+    labels = np.array(names.split(","))[y]
+    np.savez("named.npz", logits=logits[y < 2], y=labels[y < 2])
+    judge = ("evaluate", "--logits", "named.npz", "--classes", names, "--json")
+    run = skcalib(*judge, *QUICK)
+    if names == "1,2,x":
+        assert run.code == 1
+        assert "[1, 2] may be names or numbers of the columns" in run.err
+    else:
+        accuracy = (logits.argmax(axis=1) == y)[y < 2].mean()
+        found = run.json["metrics"]["accuracy"]["value"]
+        assert found == pytest.approx(accuracy)
+
+
 def test_csv_parquet_and_npy_give_the_same_numbers(skcalib, logits_file):
     pandas = pytest.importorskip("pandas")
     logits, y = load(logits_file)
@@ -446,6 +462,20 @@ def test_the_order_of_the_classes_is_that_of_the_model(skcalib, tmp_path, how):
     )  # fmt: skip
     assert run.code == 0, run.err
     assert load_calibrator(tmp_path / "c.json").classes_.tolist() == labels
+
+
+def test_text_by_which_a_model_names_its_columns_stays_text(skcalib, tmp_path):
+    from named_model import draw_rows, name_classes
+
+    X, weight, columns = draw_rows(3)
+    names = ["10", "02", "1"]
+    onnx.save(name_classes(weight, names), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", inputs=X, y=np.array(names)[columns])
+    judge = ("evaluate", "m.onnx", "--inputs", "x.npz", "--json", *QUICK)
+    run = skcalib(*judge)
+    assert run.code == 0, run.err
+    accuracy = ((X @ np.float32(weight)).argmax(axis=1) == columns).mean()
+    assert run.json["metrics"]["accuracy"]["value"] == pytest.approx(accuracy)
 
 
 def test_a_calibrator_of_another_order_is_not_applied_to_the_model(skcalib, tmp_path):

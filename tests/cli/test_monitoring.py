@@ -38,6 +38,27 @@ def test_a_state_is_made_updated_and_alarms(skcalib, batches):
     assert again.json["n_rows"] == 1200
 
 
+def test_whole_numbers_in_text_are_labels_in_their_order(skcalib, tmp_path):
+    y, proba = draw_stream(np.random.default_rng(0), 300, 12)
+    np.savez("integers.npz", proba=proba, y=y)
+    np.savez("text.npz", proba=proba, y=y.astype(str))
+    runs = [
+        skcalib("monitor", f"{name}.json", "--proba", f"{name}.npz", "--json")
+        for name in ("integers", "text")
+    ]
+    assert runs[0].json == runs[1].json
+
+
+@pytest.mark.parametrize("names", ["01,02,03", "1,2,3"])
+def test_labels_are_read_as_the_state_spells_them(skcalib, tmp_path, names):
+    y = np.arange(300) % 3
+    np.savez("day.npz", proba=np.full((300, 3), 1 / 3), y=np.array(names.split(","))[y])
+    run = ("monitor", "state.json", "--proba", "day.npz", "--json")
+    begun = skcalib(*run, "--classes", names)
+    assert begun.code == 0, begun.err
+    assert skcalib(*run).json["n_rows"] == 600
+
+
 def test_tables_and_groups_are_read(skcalib, tmp_path):
     rng = np.random.default_rng(0)
     y, proba = draw_stream(rng, 300, 3)

@@ -371,6 +371,47 @@ def test_float_labels_of_arrays_are_integers_too(tmp_path):
     assert_array_equal(labels, LABELS)
 
 
+@pytest.mark.parametrize("ending", ["npz", "npy", "jsonl", "parquet", "feather"])
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (["10", "2", "3"], [10, 2, 3]),
+        (["10.0", "2.0", "3.0"], [10, 2, 3]),
+        (["010", "02", "x"], ["010", "02", "x"]),
+    ],
+)
+def test_text_that_is_all_whole_numbers_is_integers(
+    tmp_path, ending, written, expected
+):
+    if ending == "npz":
+        path = write_npz(tmp_path, logits=LOGITS, y=np.array(written))
+    elif ending == "npy":
+        path = tmp_path / "y.npy"
+        np.save(path, np.array(written)[:, np.newaxis])
+    else:
+        path = write_table(tmp_path, ending, logits=LOGITS.tolist(), y=written)
+    assert read_labels(path, None).tolist() == expected
+    if ending != "npy":
+        assert read_rows(path, Request("logits")).labels.tolist() == expected
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_text_that_names_columns_keeps_its_spelling(tmp_path, ending):
+    names = ["03", "01", "02"]
+    columns = dict(zip(names, LOGITS.tolist(), strict=True))
+    path = write_table(tmp_path, ending, **columns, label=names)
+    assert read_rows(path, Request("logits")).labels.tolist() == names
+    assert read_labels(path, "label").tolist() == names
+    arrays = write_npz(tmp_path, y=np.array(names))
+    assert read_labels(arrays, None, classes=names).tolist() == names
+
+
+def test_groups_in_text_of_arrays_stay_apart(tmp_path):
+    path = write_npz(tmp_path, logits=LOGITS, patient=np.array(["01", "1", "2"]))
+    rows = read_rows(path, Request("logits", groups_key="patient"))
+    assert rows.groups.tolist() == ["01", "1", "2"]
+
+
 def test_labels_of_savetxt_are_integers(tmp_path):
     np.savetxt(tmp_path / "y.csv", LABELS)
     assert read_labels(tmp_path / "y.csv", None).dtype == np.int64

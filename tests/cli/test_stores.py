@@ -86,6 +86,14 @@ def test_labels_may_be_names(stored):
     assert rows.labels.dtype.kind == "U"
 
 
+@pytest.mark.filterwarnings("ignore:The data type:FutureWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_labels_that_are_whole_numbers_in_text_are_integers(stored):
+    logits, y = draw()
+    path = stored(logits=logits, label=(y + 9).astype(str))
+    assert_array_equal(read_rows(path, Request("logits")).labels, y + 9)
+
+
 def test_both_endings_of_hdf5_are_known(tmp_path):
     logits, y = draw()
     as_hdf5(tmp_path / "a.hdf5", {"logits": logits, "y": y})
