@@ -23,9 +23,9 @@ class CsvTable:
     """A file of comma-separated values; without a header the names are 0, 1, ...
 
     The first line is a header unless it holds numbers only. Of several columns it also
-    is one if it holds the names that are asked for, the numbers 0, 1, 2, ... in order,
-    which pandas writes above columns without names, or integers that ascend, as classes
-    do, above a line with a number that is none.
+    is one if it holds the names that are asked for, in any order, the numbers 0, 1, 2,
+    ... in order, which pandas writes above columns without names, or integers that
+    ascend, as classes do, above a line with a number that is none.
     """
 
     index: Collection[str] = ()
@@ -43,8 +43,8 @@ class CsvTable:
         _check_quotes(path, first)
         self._path = path
         numbered = [str(k) for k in range(len(first))]
-        told = first in (numbered, list(request.columns)) or _above(first, second)
-        is_named = len(first) > 1 and told
+        told = first == numbered or sorted(first) == sorted(request.columns)
+        is_named = len(first) > 1 and (told or _above(first, second))
         self.has_header = is_named or not all(map(_is_number, first))
         self._n_header_lines = n_lines if self.has_header else 0
         self.names = [name.strip() for name in first] if self.has_header else numbered

@@ -135,6 +135,9 @@ def test_integers_that_are_known_to_be_names_are_a_header(write_csv):
     rows = read_rows(path, Request("logits", columns=["3", "1", "2"]))
     assert rows.names == ["3", "1", "2"]
     assert_array_equal(rows.values, [[1, 0, 0]])
+    rows = read_rows(path, Request("logits", columns=["1", "2", "3"]))
+    assert rows.names == ["3", "1", "2"]
+    assert_array_equal(rows.values, [[1, 0, 0]])
     # A file of labels alone has one column, whose first line is a label.
     path = write_csv("2\n1\n")
     assert_array_equal(read_labels(path, None, ["2"]), [2, 1])

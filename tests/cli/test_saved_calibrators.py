@@ -649,6 +649,27 @@ def test_columns_that_hold_the_classes_in_another_order_are_refused(
     assert "stand for ['cat', 'ant', 'dog']" in message
 
 
+@pytest.mark.parametrize("classes", [[0, 1, 2], [3, 5, 9]])
+def test_a_header_of_numbers_in_another_order_is_refused(
+    skcalib, refused, logits_file, classes
+):
+    logits, y = load(logits_file)
+    np.savez("fit.npz", logits=logits, y=np.array(classes)[y])
+    told = ",".join(map(str, classes))
+    fit = ("calibrate", "--logits", "fit.npz", "--classes", told, "--save", "c.json")
+    assert skcalib(*fit, "-m", "vector", *QUICK).code == 0
+    order = [2, 0, 1]
+    header = ",".join(str(classes[k]) for k in order)
+    np.savetxt("new.csv", logits[:, order], delimiter=",", header=header, comments="")
+    apply = ("apply", "--logits", "new.csv", "--calibrator", "c.json", "-o", "p.npy")
+    message = refused(UNUSABLE, *apply)
+    assert "calibrator was fitted for" in message
+    assert f"--logits-key {told}" in message
+    assert skcalib(*apply, "--logits-key", told).code == 0
+    expected = package.load("c.json").predict_proba(logits)
+    assert_allclose(np.load("p.npy"), expected)
+
+
 def test_rows_of_one_class_are_judged(skcalib, tmp_path):
     logits = np.random.default_rng(0).normal(size=(30, 3))
     np.savez(tmp_path / "one.npz", logits=logits, y=np.zeros(30, int))
