@@ -32,6 +32,7 @@ from skcalib.cli._methods import (
     CLAMPING,
     METHODS,
     Fixed,
+    check_in_place,
     load_calibrator,
     make_calibrator,
     with_floor,
@@ -148,6 +149,7 @@ def run_calibrate(
     targets.check_ready()
     scores = load_scores(source)
     if is_stored(scores.logits):
+        check_in_place(method, calibrator)
         _check_held_out(scores, judging)
     calibrator.set_params(classes=scores.classes)
     held_out, n_fit = _fit_and_judge(calibrator, scores, judging)

@@ -125,6 +125,25 @@ def _make_clamping(model: Path | None, model_output: str | None) -> Any:
     return NeuralClamping(str(model), output=model_output)
 
 
+def check_in_place(method: str, calibrator: Any) -> None:
+    """Refuse a method that would read all rows of a file that memory does not hold."""
+    if _fits_in_place(calibrator):
+        return
+    able = [name for name, make in METHODS.items() if _fits_in_place(make())]
+    raise UsageError(
+        f"The rows are more than the memory holds, and the method {method} needs all of"
+        f" them there. Choose one that fits them where they are: {', '.join(able)}."
+    )
+
+
+def _fits_in_place(calibrator: Any) -> bool:
+    """Whether a fit reads rows a block at a time, and copies none for folds."""
+    penalties = [
+        v for k, v in calibrator.get_params(deep=False).items() if "penalty" in k
+    ]
+    return getattr(calibrator, "by_sums", False) and "cv" not in penalties
+
+
 def load_calibrator(path: Path, source: Source) -> BaseCalibrator:
     """Read a saved calibrator, one of logits alone, for what `source` names."""
     if not path.is_file():

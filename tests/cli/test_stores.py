@@ -235,6 +235,20 @@ def test_so_it_is_where_they_are_in_a_mapped_file(skcalib, no_memory, refused):
     check_large(skcalib, refused, logits, *source)
 
 
+@pytest.mark.parametrize("method", ["auto", "venn-abers", "spline", "dirichlet"])
+def test_a_method_that_would_read_all_rows_is_refused(
+    skcalib, stored, no_memory, refused, method
+):
+    logits, y = draw()
+    path = stored(logits=logits, y=y)
+    option = () if method == "auto" else ("--method", method)
+    fit = ("calibrate", "--logits", path, "--save", "c.json", "--test-fraction", 0.1)
+    message = refused(2, *fit, *option)
+    assert f"and the method {method} needs all of them there" in message
+    assert "where they are: temperature, temperature-focal, " in message
+    assert not {method, "matrix"} & set(message.split(": ")[-1].strip(".").split(", "))
+
+
 def test_methods_are_not_compared_on_large_files(skcalib, stored, no_memory, refused):
     logits, y = draw()
     message = refused(2, "compare", "--logits", stored(logits=logits, y=y))
