@@ -48,9 +48,16 @@ def find_labels(
 
 
 def not_followed(
-    index: GraphIndex, readout: Readout, followed: set[str], n_axes: int = 1
+    index: GraphIndex,
+    readout: Readout,
+    followed: set[str],
+    same: set[str],
+    n_axes: int = 1,
 ) -> list[str]:
-    """Name outputs beside `followed` that look like labels or are made of scores."""
+    """Name outputs beside `followed` that look like labels or are made of scores.
+
+    Those of `same` say the same as the scores, if these are one of them.
+    """
     onnx = import_optional("onnx", "Writing an ONNX model")
     kinds = [onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.STRING]
     if n_axes > 1:
@@ -60,11 +67,16 @@ def not_followed(
         tensor_type = value.type.tensor_type
         return tensor_type.elem_type in kinds and len(tensor_type.shape.dim) == n_axes
 
+    twins = same if readout.output in same else set()
     return [
         value.name
         for value in index.graph.output
         if value.name not in followed
-        and (is_label(value) or readout.path & _made_from(index, value.name))
+        and (
+            is_label(value)
+            or value.name in twins
+            or readout.path & _made_from(index, value.name)
+        )
     ]
 
 

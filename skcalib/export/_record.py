@@ -49,6 +49,17 @@ def recorded(model: Any) -> dict[str, Any]:
     return content
 
 
+def recorded_outputs(model: Any) -> set[str]:
+    """Name the outputs that an earlier calibration of `model` wrote, if there was one.
+
+    Those of probabilities and of scores say the same, whichever they are made of.
+    """
+    if all(entry.key != METADATA_KEY for entry in model.metadata_props):
+        return set()
+    outputs = recorded(model).get("outputs", {})
+    return {outputs[name] for name in ("scores", "probabilities") if outputs.get(name)}
+
+
 def _plain(value: Any) -> Any:
     """Write NumPy values as lists and numbers, and what JSON lacks as text.
 

@@ -31,6 +31,7 @@ from skcalib.export._labels import (
     relabel,
 )
 from skcalib.export._onnx_operations import emit
+from skcalib.export._record import recorded_outputs
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Surgery:
         self._logits = self._outputs_of_logits(index)
         followed = {label.output for label in self.labels} | {*self._logits}
         followed |= {readout.output} if readout.output is not None else set()
-        self._not_followed = not_followed(index, readout, followed, n_axes)
+        same = recorded_outputs(model)
+        self._not_followed = not_followed(index, readout, followed, same, n_axes)
 
     def _count_columns(self) -> int:
         """Return how many columns of logits the model has, where the two agree."""

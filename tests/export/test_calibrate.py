@@ -797,6 +797,25 @@ def test_what_was_calibrated_can_be_calibrated_again(name):
     assert_allclose(scores, pipe.predict_proba(X), atol=1e-6)
 
 
+@pytest.mark.parametrize("keep_original", [False, True])
+@pytest.mark.parametrize("is_first", [False, True])
+def test_calibrating_again_warns_of_the_other_output_of_the_first_time(
+    keep_original, is_first
+):
+    case = CASES["logits"]
+    X = draw_inputs(case)
+    pipe = fit(case, X, TemperatureScaling())
+    beside = {"keep_original": keep_original, "add_probabilities": True}
+    first = calibrate_onnx_model(case.model, pipe, **beside)
+    both = ["z_calibrated" if keep_original else "z", "probabilities"]
+    named, other = both if is_first else reversed(both)
+    again = Case(first, "", "", output=named)
+    pipe = fit(again, X, VectorScaling())
+    with pytest.warns(UserWarning, match=rf"The outputs \['{other}'\] look like"):
+        second = calibrate_onnx_model(first, pipe)
+    assert_array_equal(run(second, X)[other], run(first, X)[other])
+
+
 def test_one_column_of_log_odds_stays_one():
     proto = model(
         [node("MatMul", ["x", "B"], ["z"])],
