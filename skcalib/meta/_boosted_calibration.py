@@ -244,6 +244,7 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
             float64 otherwise.
         """
         check_is_fitted(self)
+        refuse_dask(type(self).__name__, X, "Or pass its chunks one by one.")
         source = check_logits(self, _on_host(X), reset=False)
         in_fit = self._n_features is not None
         check_both_times(self, "features", features, in_fit=in_fit)

@@ -26,9 +26,11 @@ from skcalib._validation import (
     check_groups,
     check_logits,
     column_on_host,
+    given_back,
     is_tensor,
     lone_class,
     place_of_group,
+    readable,
     refuse_dask,
     splits_of,
     warn_of_namesakes,
@@ -279,6 +281,7 @@ class GroupCalibration(WrappingCalibrator):
             float64 otherwise.
         """
         check_is_fitted(self)
+        refuse_dask(type(self).__name__, X, "Or pass its chunks one by one.")
         source = check_logits(self, X, reset=False)
         check_both_times(self, "groups", groups, in_fit=bool(self.groups_))
         if groups is None:
@@ -290,12 +293,14 @@ class GroupCalibration(WrappingCalibrator):
         if is_tensor(told):
             scaled = told * told.new_tensor(factor[row]) + told.new_tensor(offset[row])
             return scaled.softmax(dim=1)
-        return ArraySource(told).map(
+        rows = ArraySource(readable(told))
+        proba = rows.map(
             lambda block, row: softmax_(block * factor[row] + offset[row]),
             row,
-            dtype=told.dtype,
-            n_columns=told.shape[1],
+            dtype=rows.dtype,
+            n_columns=rows.shape[1],
         )
+        return given_back(proba, told)
 
     def _scaling_of(self, given):
         """Return which of the factors and offsets each row has, and these two."""

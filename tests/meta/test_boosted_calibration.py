@@ -269,3 +269,12 @@ def test_it_is_no_file_and_no_graph(tmp_path):
     to_onnx = pytest.importorskip("skcalib.export").to_onnx
     with pytest.raises(TypeError, match="BoostedCalibration cannot be exported"):
         to_onnx(boosted)
+
+
+def test_a_dask_collection_is_refused_in_predictions():
+    array = pytest.importorskip("dask.array")
+    X, y, features = draw()
+    boosted = quick().fit(X, y, features=features)
+    for predict in (boosted.predict_proba, boosted.predict):
+        with pytest.raises(TypeError, match="Or pass its chunks one by one"):
+            predict(array.from_array(X), features=features)

@@ -496,6 +496,20 @@ def test_a_dask_collection_is_refused():
     X, y, groups = draw_groups(1000)
     with pytest.raises(TypeError, match="GroupCalibration needs all rows in memory"):
         GroupCalibration().fit(array.from_array(X), y, groups=groups)
+    grouped = GroupCalibration(strength=10).fit(X, y, groups=groups)
+    for predict in (grouped.predict_proba, grouped.predict):
+        with pytest.raises(TypeError, match="Or pass its chunks one by one"):
+            predict(array.from_array(X), groups=groups)
+
+
+def test_arrays_of_the_standard_give_the_same_as_those_of_numpy():
+    xp = pytest.importorskip("array_api_strict")
+    X, y, groups = draw_groups(1000)
+    grouped = GroupCalibration(strength=10).fit(X, y, groups=groups)
+    proba = grouped.predict_proba(xp.asarray(X), groups=groups)
+    assert isinstance(proba, type(xp.asarray(X)))
+    assert_allclose(np.from_dlpack(proba), grouped.predict_proba(X, groups=groups))
+    assert (grouped.predict(xp.asarray(X), groups) == grouped.predict(X, groups)).all()
 
 
 def test_the_calibrator_of_a_group_takes_log_odds_where_fit_did():
