@@ -23,7 +23,6 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from skcalib._base import BaseCalibrator
-from skcalib._blocks import NUMBERS
 from skcalib._sklearn_compat import (
     HasMethods,
     StrOptions,
@@ -52,7 +51,7 @@ from skcalib.meta._scores import (
     LabelScores,
     beside,
     fit_fold,
-    is_dispatched,
+    labels_told,
 )
 
 
@@ -267,6 +266,30 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         top = column_on_host(proba).argmax(axis=1)
         return given_back(self.classes_[top], proba)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of `predict`.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or dataframe of shape (n_samples, n_features)
+            Whatever the classifier takes.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            True classes, or whether each label is set.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights.
+
+        Returns
+        -------
+        accuracy : float
+            The share of rows that are right, of several labels in each of them.
+        """
+        check_is_fitted(self)
+        if self._is_multilabel():
+            label_names(y, None, self.classes_, len(self.classes_), "classes_")
+        return super().score(X, y, sample_weight)
+
     @available_if(_calibrator_has_logits)
     def decision_function(self, X: Any) -> Any:
         """Return calibrated logits; only for one calibrator that has them.
@@ -390,7 +413,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             groups = None if groups is None else check_groups(groups, len(y))
             cv, split = self._numbered_cv(cv, groups), {"groups": groups}
         splits = list(cv.split(X, y, **split))
-        told = _told(y, X)
+        told = labels_told(y, X)
         folds = Parallel(n_jobs=self.n_jobs)(
             delayed(fit_fold)(clone(estimator), X, told, rows, routed.fit, self.method)
             for rows in splits
@@ -462,16 +485,6 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             warn_of_base_rates(calibrator, logits, y, sample_weight)
         needs_none = isinstance(calibrator, ProbabilityFloor) and not calibrator.floor_
         return calibrator.calibrator_ if needs_none else calibrator
-
-
-def _told(y, X):
-    """Return the labels that a classifier learns from: numbers, beside arrays of such.
-
-    Only NumPy has texts. Numbers of classes are in the order of the classes.
-    """
-    if not is_dispatched(X) or y.dtype.kind in NUMBERS:
-        return y
-    return np.unique(y, return_inverse=True)[1]
 
 
 def _holds_two_classes(rows, y, sample_weight):

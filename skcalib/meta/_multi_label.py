@@ -299,6 +299,7 @@ class MultiLabelCalibration(BaseCalibrator):
             Between 0 and 1.
         """
         predicted = self.predict(X)
+        label_names(y, X, self.classes_, predicted.shape[1], "classes_")
         is_set, is_known = check_indicator(y, predicted.shape)
         weight = check_weight(sample_weight, predicted)[:, np.newaxis] * is_known
         if not weight.any():

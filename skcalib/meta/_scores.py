@@ -4,6 +4,7 @@ import numpy as np
 from scipy.special import logsumexp
 from sklearn import get_config
 
+from skcalib._blocks import NUMBERS
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._sklearn_compat import check_method_params, safe_indexing
 from skcalib._validation import (
@@ -109,6 +110,16 @@ def is_dispatched(X):
 def beside(X, column):
     """Return what a classifier is given beside `X`, as its library wants it."""
     return given_back(column, X) if is_dispatched(X) else column
+
+
+def labels_told(y, X):
+    """Return the labels that a classifier learns from: numbers, beside arrays of such.
+
+    Only NumPy has texts. Numbers of classes are in the order of the classes.
+    """
+    if not is_dispatched(X) or y.dtype.kind in NUMBERS:
+        return y
+    return np.unique(y, return_inverse=True)[1]
 
 
 def fit_fold(estimator, X, y, rows, fit_params, method):

@@ -9,7 +9,7 @@ from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 
 from skcalib._sklearn_compat import Scorer, what_is_scored
-from skcalib._validation import as_rows
+from skcalib._validation import as_rows, label_names
 from skcalib.metrics._multi_label import per_label
 from skcalib.metrics._registry import METRICS, Metric
 
@@ -38,6 +38,9 @@ class CalibrationScorer(Scorer):
         # of the plain name may hold the `pos_label` of another metric.
         y_proba = method_caller(estimator, ("predict_proba",), X)
         if self._multilabel:
+            names = getattr(estimator, "classes_", None)
+            if isinstance(names, np.ndarray):  # Else those of each label.
+                label_names(y_true, None, names, len(names), "classes_")
             values = per_label(self.metric, y_true, y_proba, **kwargs)
             return float(self.sign * values.mean())
         if hasattr(estimator, "class_axis") and np.ndim(y_true) > 1:

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -239,6 +240,24 @@ def test_classifiers_of_several_labels_are_calibrated(classifier, ensemble):
         model, X, y, scoring=get_scorer("neg_brier_score", multilabel=True), cv=2
     )
     assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("is_classifier", [False, True])
+def test_labels_in_another_order_than_those_of_the_fit_are_not_scored(is_classifier):
+    pandas = pytest.importorskip("pandas")
+    logits, y = make_labels(500)
+    names = ["lump", "mass", "cyst", "scar"]
+    X, Y = (pandas.DataFrame(part, columns=names) for part in (logits, y))
+    model = MultiLabelCalibration(PlattScaling())
+    if is_classifier:
+        model = CalibratedClassifier(MultiOutputClassifier(LogisticRegression()), model)
+    model.fit(X, Y)
+    score = get_scorer("neg_log_loss", multilabel=True)
+    assert score(model, X, Y) == score(model, X, Y.to_numpy())
+    assert model.score(X, Y) == model.score(X, Y.to_numpy())
+    for ask in (model.score, partial(score, model)):
+        with pytest.raises(ValueError, match=r"The columns are named .'mass'"):
+            ask(X, Y[[*names[1:], names[0]]])
 
 
 @pytest.mark.parametrize("always", [False, True])
