@@ -178,6 +178,7 @@ class DenseCalibration(WrappingCalibrator):
         if out is None:
             return self._laid_out(super().predict_proba, X)
         check_floats(out)
+        X = X if hasattr(X, "shape") else np.asarray(X)
         if out.shape[:1] != X.shape[:1]:
             raise ValueError(
                 f"out has shape {out.shape}, and X {tuple(X.shape)}: it needs as many "

@@ -157,6 +157,14 @@ def test_files_are_read_where_they_lie(tmp_path):
     assert_array_equal(out, expected.predict_proba(logits))
 
 
+def test_lists_are_put_into_a_place_that_is_given():
+    logits, y = make_images()
+    dense = DenseCalibration(ignore_index=255).fit(logits, y)
+    out = np.empty_like(logits)
+    assert dense.predict_proba(logits.tolist(), out=out) is out
+    assert_array_equal(out, dense.predict_proba(logits))
+
+
 def test_an_hdf5_dataset_is_unpacked_image_by_image(tmp_path):
     h5py = pytest.importorskip("h5py")
     logits, y = make_images()
