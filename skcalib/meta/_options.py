@@ -269,7 +269,8 @@ class OptionCalibration(BaseCalibrator):
     def _questions(self, X):
         """Return lists as arrays where all are shorter than the longest question."""
         check_is_fitted(self)
-        are_lists = isinstance(X, list) and all(isinstance(row, list) for row in X)
+        kinds = (list, tuple)
+        are_lists = isinstance(X, kinds) and all(isinstance(row, kinds) for row in X)
         if are_lists and 0 < max(map(len, X), default=0) < self.n_features_in_:
             return [np.asarray(row) for row in X]
         return X

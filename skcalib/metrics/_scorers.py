@@ -9,7 +9,7 @@ from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 
 from skcalib._sklearn_compat import Scorer, what_is_scored
-from skcalib._validation import as_rows, label_names
+from skcalib._validation import as_rows, label_names, pad_options
 from skcalib.metrics._multi_label import per_label
 from skcalib.metrics._registry import METRICS, Metric
 
@@ -46,6 +46,9 @@ class CalibrationScorer(Scorer):
         if hasattr(estimator, "class_axis") and np.ndim(y_true) > 1:
             layout = {n: getattr(estimator, n) for n in ("class_axis", "ignore_index")}
             y_proba, y_true = as_rows(y_proba, y_true, **layout)
+        if isinstance(y_proba, list) and all(np.ndim(row) == 1 for row in y_proba):
+            n_options = len(estimator.classes_)
+            y_proba = pad_options(y_proba, absent=0, n_options=n_options)
         if y_proba.ndim == 1:
             y_proba = np.column_stack([1 - y_proba, y_proba])
         kwargs = {"labels": estimator.classes_, **kwargs}

@@ -17,7 +17,7 @@ from skcalib import (
     pad_options,
     save,
 )
-from skcalib.metrics import expected_calibration_error
+from skcalib.metrics import expected_calibration_error, get_scorer
 
 BIAS = np.array([1.5, 0.0, -0.5, -1.0, 0.0])
 
@@ -173,6 +173,24 @@ def test_padded_rows_pass_through_other_calibrators_and_metrics():
     proba = StructuredMatrixScaling(structure="vector").fit(rows, y).predict_proba(rows)
     before = expected_calibration_error(y, softmax(rows, axis=1))
     assert expected_calibration_error(y, proba) < before / 2
+
+
+def test_scorers_take_questions_that_are_lists():
+    X, y = draw_questions(300, 10)
+    fitted = OptionCalibration().fit(X, y)
+    score = get_scorer("neg_expected_calibration_error")
+    assert score(fitted, X, y) == score(fitted, pad_options(X), y)
+    short = [i for i, z in enumerate(X) if len(z) == 2]
+    assert np.isfinite(score(fitted, [X[i] for i in short], y[short]))
+
+
+def test_tuples_that_are_shorter_than_the_longest_question_are_lists():
+    fitted = OptionCalibration().fit(*draw_questions(300, 10))
+    short = [[1.0, 2.0], [0.0, 1.0]]
+    tuples = [tuple(row) for row in short]
+    for of_rows in (tuples, tuple(tuples)):
+        assert_array_equal(fitted.predict_proba(of_rows), fitted.predict_proba(short))
+        assert_array_equal(fitted.predict(of_rows), [1, 1])
 
 
 def test_a_search_chooses_whether_there_are_offsets():
