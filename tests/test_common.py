@@ -59,7 +59,14 @@ METHODS = [
 ]
 
 # One of each way to be wrapped; those of one room are wrapped alike.
-WRAPPED = [TemperatureScaling(), IsotonicCalibration(), *METHODS[len(CALIBRATORS) :]]
+WRAPPED = [
+    TemperatureScaling(),
+    IsotonicCalibration(),
+    CalibratorSearch([TemperatureScaling(), PlattScaling()]),
+    PriorShift(n_bootstrap=0),
+    GroupCalibration(),
+    BoostedCalibration(),
+]
 
 # For each way to fit; the others of `check_calibrator` take most of its time.
 FITS = [*CALIBRATORS, *VARIANTS, *OTHER_FITS]

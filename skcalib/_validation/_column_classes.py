@@ -109,8 +109,13 @@ def refuse_another_order(
     if stand_for_others(names, told, classes):
         raise ValueError(
             f"The columns are named {preview(names)}, but by {parameter} they stand "
-            f"for {preview(told)}. Name the class of each column in {parameter}, in "
-            "the order of the columns, or rename them."
+            f"for {preview(told)}. "
+            + (
+                "Pass them in this order."
+                if parameter.endswith("_")  # It was learned.
+                else f"Name the class of each column in {parameter}, in the order of "
+                "the columns, or rename them."
+            )
         )
 
 

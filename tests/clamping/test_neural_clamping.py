@@ -421,8 +421,15 @@ def test_a_gradient_beyond_single_precision_is_named():
         nc.fit(np.float32(1e-42 * X.astype(float)), y)
 
 
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("options", [{}, {"perturbation": "filter"}, {"solver": "sgd"}])
+@pytest.mark.parametrize(
+    ("context", "options"),
+    [
+        (torch.no_grad, {"perturbation": 2}),
+        (torch.inference_mode, {"perturbation": 2}),
+        (torch.inference_mode, {"perturbation": "filter"}),
+        (torch.inference_mode, {"solver": "sgd"}),
+    ],
+)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_fit_does_not_mind_gradients_that_are_switched_off(context, options):
     nc = NeuralClamping(small_network(), max_iter=2, **options).fit(*images()[1:])

@@ -293,8 +293,9 @@ def test_the_same_seed_prints_the_same_figures(skcalib, logits_file):
         )  # fmt: skip
         return {key: run.json[key] for key in ("learned", "before", "after")}
 
-    assert figures(1) == figures(1)
-    assert figures(1) != figures(2)
+    first, again, other = map(figures, (1, 1, 2))
+    assert first == again
+    assert first != other
 
 
 def test_probabilities_are_calibrated_by_their_logarithms(
