@@ -336,11 +336,7 @@ class _ParquetTable:
                 f"{self._path} holds {n_rows:,} rows, too many to read labels of."
             )
         column = self._file.read(columns=[name])[name]
-        if column.null_count:
-            raise DataError(
-                f"Column {name!r} of {self._path} misses {column.null_count} values; "
-                "remove such rows."
-            )
+        refuse_missing(self._path, repr(name), np.asarray(column.is_null()))
         values = np.asarray(column.to_numpy())
         return values.astype(str) if values.dtype.kind == "O" else values
 

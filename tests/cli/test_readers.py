@@ -212,12 +212,12 @@ def test_a_column_of_lists_beside_others_is_to_be_named(tmp_path, others):
     assert_array_equal(read_rows(path, Request("logits", "z")).values, LOGITS)
 
 
-def test_a_missing_value_in_parquet_is_refused(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"a": [1.0, 2.0], "b": [3, 4], "y": ["cat", None]})
-    frame.to_parquet(tmp_path / "table.parquet")
-    with pytest.raises(DataError, match=r"'y' of .* misses 1 values"):
-        read_rows(tmp_path / "table.parquet", Request("logits"))
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "feather"])
+@pytest.mark.parametrize("labels", [["cat", None, "dog"], [1, None, 2]])
+def test_a_null_label_is_refused_with_its_row(tmp_path, ending, labels):
+    path = write_table(tmp_path, ending, logits=LOGITS.tolist(), y=labels)
+    with pytest.raises(DataError, match=r"misses 1 values of 'y', the first in row 1,"):
+        read_rows(path, Request("logits"))
 
 
 class Payload:
