@@ -88,15 +88,15 @@ def test_the_mixture_is_that_of_the_em_algorithm():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["em", "bbse"])
 def test_intervals_cover_and_the_test_keeps_its_level(method):
-    shift, untested = fitted(method=method, n_bootstrap=100), fitted(n_bootstrap=0)
-    untested.set_params(method=method)
+    shift = fitted(method=method, n_bootstrap=100)
+    without_interval = fitted(method=method, n_bootstrap=0)
     covered, p_values = [], []
     for seed in range(60):
         X, _ = draw_problem(500, SHARES, seed=seed + 1)
         low, high = shift.update_priors(X).priors_interval_
         covered.append((low <= SHARES) & (high >= SHARES))
         X, _ = draw_problem(500, np.full(3, 1 / 3), seed=seed + 1)
-        p_values.append(untested.update_priors(X).shift_p_value_)
+        p_values.append(without_interval.update_priors(X).shift_p_value_)
     assert np.mean(covered) > 0.88
     # More than 8 of 60 at 5 % come with a chance below 0.5 %.
     assert (np.array(p_values) < 0.05).sum() <= 8
