@@ -16,6 +16,7 @@ from skcalib._validation._containers import (
     refuse_dates,
     refuse_masked,
     refuse_missing,
+    refuse_outside,
 )
 from skcalib._warnings import warn
 
@@ -165,6 +166,7 @@ def check_features(
 ) -> NDArray[Any]:
     """Return what is known of each row as numbers; `options` are of `check_array`."""
     refuse_masked(features, owner, name)
+    refuse_outside(features, name)
     refuse_dates(features, name)
     try:
         array: NDArray[Any] = check_array(

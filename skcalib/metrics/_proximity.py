@@ -13,7 +13,6 @@ from skcalib._validation import (
     check_features,
     check_top_label,
     check_whole,
-    refuse_outside,
 )
 from skcalib.metrics._bins import Floats, mass_quantiles, sum_by_index, uniform_edges
 
@@ -73,8 +72,6 @@ def neighbor_proximity(
     array([0.86, 0.9 , 0.86, 0.01])
     """
     n_neighbors = check_whole("n_neighbors", n_neighbors)
-    refuse_outside(features, "features")
-    refuse_outside(reference, "reference")
     as_numbers = partial(check_features, "this", dtype=[float, np.float32])
     rows = as_numbers(features)
     among, n_others = rows, rows.shape[0] - 1

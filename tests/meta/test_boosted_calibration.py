@@ -278,3 +278,5 @@ def test_a_dask_collection_is_refused_in_predictions():
     for predict in (boosted.predict_proba, boosted.predict):
         with pytest.raises(TypeError, match="Or pass its chunks one by one"):
             predict(array.from_array(X), features=features)
+    with pytest.raises(TypeError, match="features is a Dask collection"):
+        quick().fit(X, y, features=array.from_array(features))
