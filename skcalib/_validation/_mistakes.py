@@ -159,8 +159,8 @@ def warn_of_order(name: str, data: CalibrationData) -> None:
     warn(
         f"In the first {len(scores)} rows of X the logit of the true class lies below "
         f"the mean of its row on average, and {name} cannot turn that around. Are the "
-        f"columns those of the classes {preview(data.classes)}, in this order, and is "
-        "more more likely? Else name the class of each column: classes=[...]."
+        f"columns those of the classes {preview(data.classes)}, in this order, and are "
+        "larger logits likelier? Else name the class of each column: classes=[...]."
     )
 
 

@@ -57,6 +57,7 @@ def test_neural_clamping_follows_the_names_of_the_model(named):
 
 
 @pytest.mark.filterwarnings("ignore:The model names the classes")
+@pytest.mark.filterwarnings("ignore:In the first .* the logit of the true class")
 def test_a_calibrator_of_another_order_is_not_written_into_the_model(named):
     model, labels, X, y = named
     pipe = make_pipeline(OnnxLogits(model), TemperatureScaling()).fit(X, y)
@@ -66,6 +67,7 @@ def test_a_calibrator_of_another_order_is_not_written_into_the_model(named):
     calibrate_onnx_model(model, pipe)
 
 
+@pytest.mark.filterwarnings("ignore:In the first .* the logit of the true class")
 def test_a_pipeline_that_cannot_know_the_order_is_warned_of(named):
     model, _, X, y = named
     pipe = make_pipeline(OnnxLogits(model), TemperatureScaling())
