@@ -22,6 +22,8 @@ _PREDICTION_NAME = re.compile(
     r"y_?hat|arg_?max|(y[ _.-]?)?pred(s|icted|ictions?)?([ _.-]?(class|label))?",
     re.IGNORECASE,
 )
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d(?:\.\d+)?)")
+_MIDNIGHT = re.compile(r"T00:00:00(\.0+)?$")
 _POINT_ZERO = re.compile(r"(?<=\d)\.0*$")
 BOTH = np.array([False, True])
 # Labels of which the larger is the positive one; True equals 1.
@@ -192,9 +194,12 @@ def _with_other(
 
 
 def as_text(label: Any) -> str:
+    """Return a label as it is compared with names; midnight is the date alone."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)
-    return label.decode() if isinstance(label, bytes) else str(label)
+    text = label.decode() if isinstance(label, bytes) else str(label)
+    date = _DATE.fullmatch(text)
+    return text if date is None else _MIDNIGHT.sub("", "T".join(date.groups()))
 
 
 def _as_label(name: str, label_of: dict[str, Any]) -> Any:
@@ -256,6 +261,8 @@ def columns_of_labels(
     `parameter` has told them; errors begin with it, or with what `holds` the labels.
     """
     refuse_twice(named, parameter)
+    if present.dtype.kind == "M":  # A state in JSON names dates as text.
+        present = like_known(present, named)
     column_of = {label: k for k, label in enumerate(named.tolist())}
     unknown = [label for label in present.tolist() if label not in column_of]
     if unknown:

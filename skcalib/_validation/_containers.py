@@ -87,9 +87,31 @@ def readable_proba(values: Any) -> Any:
 
 
 def column_on_host(values: Any) -> Any:
-    """Bring what is small, such as labels or weights, to the host."""
+    """Bring what is small, such as labels or weights, to the host.
+
+    Masked entries are refused, and dates and durations are in one unit.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"{np.ma.count_masked(values)} entries of labels, weights or the like are "
+            "masked, which says that they are not known. Leave their rows out; labels "
+            "of places in an image may be ignore_index."
+        )
     values = readable(values)
-    return values.cpu().numpy() if is_tensor(values) else _plain(values)
+    values = values.cpu().numpy() if is_tensor(values) else _plain(values)
+    return in_one_unit(values) if isinstance(values, np.ndarray) else values
+
+
+def in_one_unit(values: NDArray[Any]) -> NDArray[Any]:
+    """Return dates and durations in microseconds, where that loses nothing.
+
+    Of nanoseconds NumPy makes Python's integers, of others its dates.
+    """
+    kind = values.dtype.kind
+    if kind not in "mM" or values.dtype == f"{kind}8[us]":
+        return values
+    converted = values.astype(f"{kind}8[us]")
+    return converted if np.array_equal(converted, values, equal_nan=True) else values
 
 
 def _plain(values: Any) -> Any:
@@ -187,8 +209,12 @@ def refuse_masked(values: Any, owner: str, name: str = "X") -> None:
 def refuse_missing(
     labels: NDArray[Any], name: str, needs: str = "class labels"
 ) -> None:
-    """Refuse None, NaN, NaT and NA among labels that are objects, such as texts."""
-    is_missing = missing(labels) if labels.dtype.kind == "O" else np.zeros(1)
+    """Refuse None, NaN, NaT and NA among labels that are objects, texts or dates."""
+    is_missing: NDArray[np.bool_] = np.zeros(1, dtype=bool)
+    if labels.dtype.kind == "O":
+        is_missing = missing(labels)
+    elif labels.dtype.kind in "mM":
+        is_missing = np.isnat(labels)
     if is_missing.any():
         row = int(is_missing.argmax())
         raise ValueError(

@@ -12,6 +12,8 @@ from sklearn.utils.validation import has_fit_parameter
 
 from skcalib._validation._containers import (
     column_names,
+    column_on_host,
+    in_one_unit,
     readable,
     refuse_dates,
     refuse_masked,
@@ -23,7 +25,7 @@ from skcalib._warnings import warn
 
 def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
     """Return the group of each row as an array, dates and durations in one unit."""
-    array = _in_one_unit(np.asarray(readable(groups)))
+    array = _local_dates(np.asarray(column_on_host(groups)))
     if array.shape != (n_rows,):
         raise ValueError(
             f"groups has shape {array.shape}; it needs one entry for each of the "
@@ -50,15 +52,15 @@ def check_groups(groups: ArrayLike, n_rows: int) -> NDArray[Any]:
     return array
 
 
-def _in_one_unit(names: NDArray[Any]) -> NDArray[Any]:
-    """Return dates and durations in microseconds, those of Python and pandas too.
+def _local_dates(names: NDArray[Any]) -> NDArray[Any]:
+    """Return dates and durations in one unit, those of Python and pandas too.
 
     Dates in a time zone, which NumPy lacks, stay objects: these are equal in any unit.
     """
-    kind = names.dtype.kind
-    if kind == "O" and names.size and all(map(_is_local_date, names.flat)):
-        kind = "M"
-    return names.astype(f"{kind}8[us]") if kind in "mM" else names
+    is_objects = names.dtype.kind == "O" and names.size > 0
+    if is_objects and all(map(_is_local_date, names.flat)):
+        names = names.astype("M8[us]")
+    return in_one_unit(names)
 
 
 def _is_local_date(name: Any) -> bool:
@@ -109,12 +111,14 @@ def _text(name: Any) -> str:
 
 def plain_names(names: ArrayLike) -> list[Any]:
     """Return names that JSON knows: text, numbers, and all else, as dates, as text."""
-    array = _in_one_unit(np.asarray(names))
+    array = _local_dates(np.asarray(names))
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind == "M":
         texts: list[str] = array.astype(str).tolist()
         return [t.removesuffix(".000000").removesuffix("T00:00:00") for t in texts]
     listed: list[Any] = array.tolist()
-    if array.dtype.kind in "biufUS":
+    if array.dtype.kind in "biufU":
         return listed
     return [name if isinstance(name, str | int) else str(name) for name in listed]
 

@@ -38,6 +38,7 @@ from skcalib._validation._column_classes import (
 from skcalib._validation._containers import (
     column_names,
     column_on_host,
+    in_one_unit,
     is_dask,
     is_standard,
     is_tensor,
@@ -249,7 +250,10 @@ def one_column(y: Any, name: str = "y", otherwise: str = "") -> NDArray[Any]:
             "instead. Rows that mark their class by a one become labels by "
             f"{name}.argmax(axis=1).{otherwise}"
         )
-    column: NDArray[Any] = column_or_1d(y, warn=True)
+    column: NDArray[Any] = in_one_unit(column_or_1d(y, warn=True))
+    if column.dtype.kind == "U" and isinstance(y, (list, tuple)):
+        # NumPy has made text of what stands beside text.
+        refuse_missing(np.array(y, dtype=object), name)
     refuse_missing(column, name)
     return column
 
@@ -261,7 +265,7 @@ def _encode_named(
     n_columns: int,
     classes: ArrayLike,
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    classes = np.asarray(classes)
+    classes = in_one_unit(np.array(classes))
     if classes.ndim != 1 or classes.shape[0] != n_columns:
         raise ValueError(
             f"classes has shape {classes.shape} but X has {n_columns} columns. {name} "

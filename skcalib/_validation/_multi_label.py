@@ -26,9 +26,11 @@ def check_indicator(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return ``(is_set, is_known)`` of every row and label.
 
-    `shape` is that of the scores: (n, L), L at least 2. -1, NaN, and pandas' NA are not
-    known.
+    `shape` is that of the scores: (n, L), L at least 2. -1, NaN, pandas' NA and masked
+    entries are not known.
     """
+    if isinstance(y, np.ma.MaskedArray):
+        y = np.ma.filled(y.astype(np.float64), np.nan)
     values = y.toarray() if hasattr(y, "toarray") else np.asarray(column_on_host(y))
     if values.shape != shape:
         raise ValueError(

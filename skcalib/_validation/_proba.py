@@ -291,7 +291,7 @@ def _read(
     check_consistent_length(y_true, array)
     y = column_on_host(y_true)
     # As for probabilities.
-    if type(y) is not np.ndarray or y.ndim != 1 or y.dtype.kind == "O":
+    if type(y) is not np.ndarray or y.ndim != 1 or y.dtype.kind in "OmM":
         y = one_column(y, "y_true", " calibration_report takes shares of classes.")
     if is_event(y, pos_label):
         codes = check_event(y, array, labels)

@@ -18,7 +18,12 @@ from skcalib._validation._column_classes import (
     refuse_twice,
     stand_for_others,
 )
-from skcalib._validation._containers import SUM_TOLERANCE, column_names, readable_proba
+from skcalib._validation._containers import (
+    SUM_TOLERANCE,
+    column_names,
+    readable_proba,
+    refuse_masked,
+)
 
 
 def is_shares(y: Any) -> bool:
@@ -29,6 +34,7 @@ def is_shares(y: Any) -> bool:
 
 def check_shares(name: str, y: Any, n_columns: int) -> NDArray[np.float64]:
     """Return shares that sum to 1, after checking every row."""
+    refuse_masked(y, "this", name)
     shares: NDArray[np.float64] = check_array(
         readable_proba(y), dtype=np.float64, input_name=name
     )
@@ -65,7 +71,7 @@ def classes_of_shares(
     own = column_names(y)
     if classes is None:
         classes = np.arange(n_columns) if own is None else own
-    labels = np.asarray(classes)
+    labels = np.array(classes)
     if labels.shape != (n_columns,):
         raise ValueError(
             f"{parameter} has shape {labels.shape} but there are {n_columns} columns. "

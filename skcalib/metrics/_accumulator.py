@@ -184,7 +184,7 @@ class CalibrationAccumulator(BaseEstimator):
         if not self._has_rows:
             n_bins, names = self._settings()
             self._start(classes, no_rows(n_bins, len(classes), names))
-        elif classes != self._classes:
+        elif _as_list(classes) != _as_list(self._classes):
             raise ValueError(
                 f"The {len(classes)} columns of proba stand for {preview(classes)}, "
                 f"but those of the rows before were {len(self._classes)} and stood for "
@@ -254,7 +254,8 @@ class CalibrationAccumulator(BaseEstimator):
         labels = "labels", _as_list(self.labels), _as_list(other.labels)
         pairs = [*settings, labels, ("pos_label", self.pos_label, other.pos_label)]
         if self._has_rows and other._has_rows:
-            pairs.append(("classes", self._classes, other._classes))
+            both = map(_as_list, (self._classes, other._classes))
+            pairs.append(("classes", *both))
         return [(name, a, b) for name, a, b in pairs if a != b]
 
     def compute(self) -> dict[str, float]:

@@ -108,7 +108,9 @@ def _restore(monitor: Any, content: dict[str, Any]) -> None:
 def check_alike(monitor: Any, other: Any) -> None:
     """Refuse to merge what watches something else."""
     own, others = _parameters(monitor), _parameters(other)
-    own["classes"], others["classes"] = (m.classes_.tolist() for m in (monitor, other))
+    own["classes"], others["classes"] = (
+        plain_names(m.classes_) for m in (monitor, other)
+    )
     for name, value in own.items():
         if value != others[name]:
             raise ValueError(
