@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skcalib._numerics import distinct
+from skcalib._validation._containers import in_one_unit
 
 # What an index is called that was saved as a column.
 _INDEX_NAME = re.compile(
@@ -261,7 +262,8 @@ def columns_of_labels(
     `parameter` has told them; errors begin with it, or with what `holds` the labels.
     """
     refuse_twice(named, parameter)
-    if present.dtype.kind == "M":  # A state in JSON names dates as text.
+    if present.dtype.kind == "M":  # Dates are named in any unit, or as text.
+        named = in_one_unit(named)
         present = like_known(present, named)
     column_of = {label: k for k, label in enumerate(named.tolist())}
     unknown = [label for label in present.tolist() if label not in column_of]
