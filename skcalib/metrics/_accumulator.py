@@ -254,8 +254,8 @@ class CalibrationAccumulator(BaseEstimator):
         labels = "labels", _as_list(self.labels), _as_list(other.labels)
         pairs = [*settings, labels, ("pos_label", self.pos_label, other.pos_label)]
         if self._has_rows and other._has_rows:
-            both = map(_as_list, (self._classes, other._classes))
-            pairs.append(("classes", *both))
+            own, others = map(_as_list, (self._classes, other._classes))
+            pairs.append(("classes", own, others))
         return [(name, a, b) for name, a, b in pairs if a != b]
 
     def compute(self) -> dict[str, float]:
