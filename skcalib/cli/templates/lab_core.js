@@ -95,14 +95,29 @@ const FLOOR = 1e-12; // Of probabilities, before their logarithm.
 function readCsv(text) {
   const lines = text.split(/\r?\n/).filter((line) => line.trim());
   const cut = lines[0].includes(";") ? ";" : lines[0].includes("\t") ? "\t" : ",";
-  const rows = lines.map((line) => line.split(cut).map((cell) => cell.trim()));
-  const hasHeader = rows[0].some((cell) => cell === "" || Number.isNaN(Number(cell)));
-  const names = hasHeader ? rows.shift().map((name) => name.toLowerCase()) : [];
-  const found = names.findIndex((name) => LABELS.includes(name));
+  const rows = lines.map((line) => line.split(cut).map(
+    (cell) => cell.trim().replace(/^"(.*)"$/, "$1")));
+  const header = rows[0].every(isNumber) ? null : rows.shift();
+  if (header !== null) checkHeader(header);
+  const found = (header ?? []).findIndex((name) => LABELS.includes(name.toLowerCase()));
   const at = found >= 0 ? found : rows[0].length - 1;
+  const scoresOf = (row) => row.filter((_, k) => k !== at);
   const labels = rows.map((row) => row[at]);
-  const values = rows.flatMap((row) => row.filter((_, k) => k !== at).map(Number));
-  return { labels, scores: { shape: [rows.length, rows[0].length - 1], values } };
+  const values = rows.flatMap((row) => scoresOf(row).map(Number));
+  return { labels, names: header && scoresOf(header),
+    scores: { shape: [rows.length, rows[0].length - 1], values } };
+}
+
+const isNumber = (text) => text.trim() !== "" && !Number.isNaN(Number(text));
+
+function checkHeader(header) {
+  const unnamed = header.indexOf("");
+  if (unnamed >= 0) {
+    throw new Error(`Column ${unnamed + 1} has no name. If it is an index saved by `
+      + "pandas, write the file with index=False.");
+  }
+  const twice = header.find((name, k) => header.indexOf(name) < k);
+  if (twice !== undefined) throw new Error(`Two columns are called ${twice}.`);
 }
 
 function labelName(arrays) {
@@ -134,7 +149,7 @@ function splitArrays(arrays) {
 }
 
 // Rows of scores and the column of the true class of each.
-function makeSet({ labels, scores }, areProbabilities = false) {
+function makeSet({ labels, scores, names = null }, areProbabilities = false) {
   const [n, K] = scores.shape;
   if (n !== labels.length) {
     throw new Error(`${n} rows of scores and ${labels.length} labels do not match.`);
@@ -147,15 +162,69 @@ function makeSet({ labels, scores }, areProbabilities = false) {
     }
     if (areProbabilities) z[i] = Math.log(Math.max(z[i], FLOOR));
   }
-  const numbers = labels.map(Number);
-  const areColumns = numbers.every((y) => Number.isInteger(y) && y >= 0 && y < K);
-  const names = [...new Set(labels)].sort();
-  if (!areColumns && names.length !== K) {
-    throw new Error(`${names.length} different labels do not match ${K} columns.`);
+  return { z, codes: codesOf(labels, names, K), n, K };
+}
+
+// The column of each label: that of its name, that of its number, or in sorted order.
+function codesOf(labels, header, K) {
+  const areNumbers = labels.every(isNumber);
+  const plain = (text) => (areNumbers && isNumber(text) ? String(Number(text)) : text);
+  const texts = labels.map(plain), present = [...new Set(texts)];
+  const areColumns = areNumbers
+    && present.every((y) => Number.isInteger(Number(y)) && y >= 0 && y < K);
+  let names = namedColumns(present, bareNames(header ?? [], present, plain), areColumns);
+  if (names === null && areColumns) return Int32Array.from(texts, Number);
+  if (names === null) {
+    names = areNumbers ? present.sort((a, b) => a - b) : present.sort();
+    if (names.length !== K) {
+      throw new Error(`${names.length} different labels do not match ${K} columns.`);
+    }
   }
-  const codes = Int32Array.from(
-    areColumns ? numbers : labels.map((label) => names.indexOf(label)));
-  return { z, codes, n, K };
+  const column = new Map(names.map((name, k) => [name, k]));
+  return Int32Array.from(texts, (text) => column.get(text));
+}
+
+// The names of columns if they are those of the labels; null where none is.
+function namedColumns(present, names, areColumns) {
+  const known = new Set(names), numbers = names.map((_, k) => String(k));
+  const missing = present.filter((label) => !known.has(label));
+  const areNumbered = names.every((name, k) => name === numbers[k]);
+  if (missing.length === present.length || areNumbered) return null;
+  if (missing.length > 0) {
+    throw new Error(`The labels ${missing.slice(0, 6).join(", ")} are not among the `
+      + `columns ${names.slice(0, 6).join(", ")}, and others are. Rename the columns.`);
+  }
+  if (areColumns && !numbers.every((number) => known.has(number))) {
+    throw new Error(`The labels ${present.slice(0, 6).join(", ")} may be names or numbers `
+      + `of the columns ${names.slice(0, 6).join(", ")}. Rename the columns.`);
+  }
+  return names;
+}
+
+// Names without what all begin and end with, where the rest are all labels or numbers.
+function bareNames(header, present, plain) {
+  const names = header.map(plain), wanted = new Set(present);
+  if (names.length < 2 || names.some((name) => wanted.has(name))) return names;
+  const backwards = header.map((name) => [...name].reverse().join(""));
+  for (const i of cutsOf(header)) {
+    for (const j of cutsOf(backwards)) {
+      const rest = header.map((name) => plain(name.slice(i, name.length - j)));
+      const known = new Set(rest);
+      const areAll = known.size === wanted.size || rest.every((_, k) => known.has(String(k)));
+      if (areAll && present.every((label) => known.has(label))) return rest;
+    }
+  }
+  return names;
+}
+
+// The lengths of common beginnings that end in a sign such as _; 0 is the first.
+function cutsOf([first, ...others]) {
+  const cuts = [0];
+  for (let k = 1; k <= first.length; k++) {
+    if (!others.every((name) => name.startsWith(first.slice(0, k)))) break;
+    if (!/[\p{L}\p{N}]/u.test(first[k - 1])) cuts.push(k);
+  }
+  return cuts;
 }
 
 // Labels and scores of a table; the arrays of an .npz, which may be inputs as well.

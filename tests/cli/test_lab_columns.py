@@ -1,0 +1,110 @@
+"""The laboratory takes the column of each class that the command line takes."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import skcalib.cli
+
+TEMPLATES = Path(skcalib.cli.__file__).parent / "templates"
+
+
+@pytest.fixture
+def codes_of():
+    """Read a table as the page does; return the column of each label, or a mistake."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node")
+
+    def read(text):
+        code = (
+            (TEMPLATES / "lab_core.js").read_text(encoding="utf-8")
+            + """
+        const text = JSON.parse(require("fs").readFileSync(0, "utf8"));
+        let told;
+        try {
+          told = Array.from(makeSet(readCsv(text)).codes);
+        } catch (error) {
+          told = error.message;
+        }
+        console.log(JSON.stringify(told));
+        """
+        )
+        done = subprocess.run(  # noqa: S603
+            [node, "-e", code],
+            input=json.dumps(text),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    return read
+
+
+def table(header, labels):
+    """A table whose scores tell nothing."""
+    n_columns = len(header.split(",")) - 1 if header else len(set(labels))
+    scores = ["0.5"] * n_columns
+    rows = [",".join([*scores, label]) for label in labels]
+    return "\n".join([header, *rows] if header else rows)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [str(k) for k in range(1, 13)],
+        [str(10 * k) for k in range(1, 13)],
+        ["-10", "-9", "2"],
+        ["-1", "+1"],
+        ["1.0", "2.0", "10.0"],
+    ],
+)
+@pytest.mark.parametrize("has_header", [False, True])
+def test_labels_that_are_numbers_are_sorted_as_numbers(codes_of, labels, has_header):
+    header = ",".join([*(f"c{k}x" for k in range(len(labels))), "y"])
+    shuffled = np.random.default_rng(0).permutation(len(labels))
+    text = table(header if has_header else "", [labels[k] for k in shuffled])
+    assert codes_of(text) == shuffled.tolist()
+
+
+@pytest.mark.parametrize(
+    ("header", "labels", "codes"),
+    [
+        ("dog,cat,ape,label", ["ape", "dog", "cat"], [2, 0, 1]),
+        ('"dog","cat","ape","label"', ['"ape"', '"dog"', '"cat"'], [2, 0, 1]),
+        # A class that never occurs.
+        ("dog,cat,ape,label", ["ape", "dog"], [2, 0]),
+        ("Dog,Cat,Ape,Label", ["Ape", "Dog", "Cat"], [2, 0, 1]),
+        ("2,0,1,y", ["0", "1", "2"], [1, 2, 0]),
+        ("30,10,20,y", ["10", "20", "30"], [1, 2, 0]),
+        ("3.0,1.0,2.0,y", ["1", "2", "3"], [1, 2, 0]),
+        ("p_dog,p_cat,p_ape,label", ["ape", "dog", "cat"], [2, 0, 1]),
+        ("p(dog),p(cat),p(ape),label", ["ape", "dog", "cat"], [2, 0, 1]),
+        ("p_2,p_0,p_1,y", ["0", "1"], [1, 2]),
+        # Names that say nothing of the labels.
+        ("a,b,c,label", ["z", "x", "y"], [2, 0, 1]),
+        ("0,1,2,y", ["2", "3", "1"], [1, 2, 0]),
+    ],
+)
+def test_columns_are_those_of_their_names(codes_of, header, labels, codes):
+    assert codes_of(table(header, labels)) == codes
+
+
+@pytest.mark.parametrize(
+    ("header", "labels", "told"),
+    [
+        (",a,b,c,label", ["0", "1", "2"], "Column 1 has no name.*index=False"),
+        ("a,b,a,label", ["0", "1", "2"], "Two columns are called a"),
+        ("dog,cat,ape,label", ["dog", "cow"], "labels cow are not among the columns"),
+        ("1,2,3,y", ["1", "2"], "may be names or numbers of the columns 1, 2, 3"),
+        ("a,b,c,label", ["x", "y"], "2 different labels do not match 3 columns"),
+    ],
+)
+def test_what_names_leave_open_is_refused(codes_of, header, labels, told):
+    assert re.search(told, codes_of(table(header, labels)))
