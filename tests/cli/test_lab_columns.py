@@ -108,3 +108,16 @@ def test_columns_are_those_of_their_names(codes_of, header, labels, codes):
 )
 def test_what_names_leave_open_is_refused(codes_of, header, labels, told):
     assert re.search(told, codes_of(table(header, labels)))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a,b,y\n1,2,0\n1,,1", "Line 3 has an empty cell"),
+        ("a,b,y\n1,2,\n1,2,1", "Line 2 has an empty cell"),
+        # An index without a place in the header, as R writes one.
+        ("a,b,y\n7,1,2,0\n8,1,2,1", "Line 2 has 4 cells, and the first line 3"),
+    ],
+)
+def test_cells_that_are_missing_are_no_zeros(codes_of, text, told):
+    assert told in codes_of(text)

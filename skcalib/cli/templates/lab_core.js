@@ -97,6 +97,7 @@ function readCsv(text) {
   const cut = lines[0].includes(";") ? ";" : lines[0].includes("\t") ? "\t" : ",";
   const rows = lines.map((line) => line.split(cut).map(
     (cell) => cell.trim().replace(/^"(.*)"$/, "$1")));
+  checkCells(rows);
   const header = rows[0].every(isNumber) ? null : rows.shift();
   if (header !== null) checkHeader(header);
   const found = (header ?? []).findIndex((name) => LABELS.includes(name.toLowerCase()));
@@ -109,6 +110,16 @@ function readCsv(text) {
 }
 
 const isNumber = (text) => text.trim() !== "" && !Number.isNaN(Number(text));
+
+function checkCells([first, ...rows]) {
+  for (const [i, row] of rows.entries()) {
+    if (row.length !== first.length) {
+      throw new Error(`Line ${i + 2} has ${row.length} cells, and the first line `
+        + `${first.length}. Every column needs a name, or none.`);
+    }
+    if (row.includes("")) throw new Error(`Line ${i + 2} has an empty cell.`);
+  }
+}
 
 function checkHeader(header) {
   const unnamed = header.indexOf("");
