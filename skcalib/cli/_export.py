@@ -22,7 +22,7 @@ from skcalib.cli._scores import Values
 from skcalib.export import calibrate_onnx_model, to_onnx
 from skcalib.export._record import recorded
 from skcalib.export._to_onnx import take_probabilities
-from skcalib.export._verify import largest_difference
+from skcalib.export._verify import labels_of_map, largest_difference
 
 # Rows a run of the written model.
 _BATCH = 256
@@ -180,8 +180,9 @@ def _compare(
     batched = progress(
         batches(session.inputs, inputs, _BATCH), "Running the written model", n_batches
     )
+    labels = labels_of_map(written, served.output)
     largest = largest_difference(
-        session, served.output, served.meaning, batched, expected
+        session, served.output, served.meaning, batched, expected, labels
     )
     if not largest <= _LARGEST_EXPECTED:
         warn(

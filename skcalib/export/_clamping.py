@@ -18,13 +18,18 @@ from skcalib._onnx._files import (
 )
 from skcalib._onnx._inputs import InputSpec, batches, probe_inputs
 from skcalib._onnx._readout import Readout, read_classifier
-from skcalib._onnx._session import OnnxNetwork, open_onnx, open_session
+from skcalib._onnx._session import (
+    OnnxNetwork,
+    OnnxSession,
+    open_onnx,
+    open_session,
+)
 from skcalib._optional import import_optional
 from skcalib._warnings import warn
 from skcalib.export._perturb import network_input, perturb_tensor
 from skcalib.export._record import record
-from skcalib.export._surgery import Surgery
-from skcalib.export._verify import largest_difference
+from skcalib.export._surgery import Surgery, Written
+from skcalib.export._verify import labels_of_map, largest_difference
 
 # Differences to Python in a probability. Above the first a warning is due, above the
 # others the model is not what was fitted: written by torch from single precision, or
@@ -90,12 +95,10 @@ def calibrate_with_clamping(
     record(calibrated, clamping, outputs=asdict(served), **_summary(clamping, change))
     inline_outside_data(calibrated, source.folder)
     if X is not None:
-        session = open_session(calibrated, source)
         batched = batches(runtime.inputs, X, X.shape[0])
         expected = _python(clamping, X)
-        difference = largest_difference(
-            session, served.scores, served.meaning, batched, expected
-        )
+        session = open_session(calibrated, source)
+        difference = _difference(session, calibrated, served, batched, expected)
         _judge(difference, exact=exported and _is_exact(network, clamping))
     return calibrated
 
@@ -186,6 +189,14 @@ def _probe(specs: list[InputSpec], clamping: Any) -> Any:
     if clamping.feasible_range is not None:
         X = np.clip(X, *clamping.feasible_range)
     return X.astype(specs[0].dtype)
+
+
+def _difference(
+    session: OnnxSession, model: Any, served: Written, batched: Any, expected: Any
+) -> float:
+    """Return how much the probabilities of the written model differ from Python's."""
+    name, labels = served.scores, labels_of_map(model, served.scores)
+    return largest_difference(session, name, served.meaning, batched, expected, labels)
 
 
 def _python(clamping: Any, X: Any) -> NDArray[Any]:

@@ -54,6 +54,15 @@ def test_neural_clamping_follows_the_names_of_the_model(named):
     model, labels, X, y = named
     clamping = NeuralClamping(model, solver="fixed_delta").fit(X, y)
     assert clamping.classes_.tolist() == labels
+    calibrate_onnx_model(model, clamping)
+
+
+def test_a_file_whose_maps_are_in_another_order_is_saved(named, tmp_path):
+    # onnxruntime sorts the map of a row by its keys.
+    model, _, X, y = named
+    result = calibrate(model, X, y, calibrator=TemperatureScaling(), n_bootstrap=0)
+    result.save(tmp_path / "calibrated.onnx")
+    assert (tmp_path / "calibrated.onnx").is_file()
 
 
 @pytest.mark.filterwarnings("ignore:The model names the classes")
