@@ -227,7 +227,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
             self.figure_.supxlabel("probability of the class", fontsize="medium")
             self.figure_.supylabel("frequency of the class", fontsize="medium")
             if title is not None:
-                self.figure_.suptitle(title)
+                self.figure_.suptitle(title, parse_math=False)
         return self
 
     def _draw(self, ax, row):

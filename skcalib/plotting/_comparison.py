@@ -199,7 +199,7 @@ class CalibratorComparisonDisplay:
             self._draw(panel, column, order)
             panel.set_ylim(n_methods - 0.5, -0.5)
             if column == 0 or not panel.get_shared_y_axes().joined(axes[0], panel):
-                panel.set_yticks(np.arange(n_methods), names)
+                panel.set_yticks(np.arange(n_methods), names, parse_math=False)
                 names = [""] * n_methods  # Those of the first panel are enough.
         self.axes_, self.figure_ = axes, axes[0].figure
         return self

@@ -89,7 +89,8 @@ def _draw_images(ax, kernel, delta, titles):
             else:
                 panel.set(xticks=[], yticks=[])
             if place == 0:
-                panel.set_title(titles[column], fontsize="medium")
+                title = titles[column]
+                panel.set_title(title, fontsize="medium", parse_math=False)
             panels.append(panel)
         height = 0.62 / len(rows)
         low = 1 - (place + 1) / len(rows) + 0.2 / len(rows)
@@ -138,7 +139,8 @@ def _draw_lines(ax, kernel, delta, titles, n_rows):
         panels[0].set(xlabel="tap", ylabel="weight", xticks=taps)
         panels[1].set(xlabel=FREQUENCY, ylabel="gain")
         if len(kernel) <= MOST_NAMED and any(titles):
-            panels[0].legend(fontsize="small")
+            for text in panels[0].legend(fontsize="small").get_texts():
+                text.set_parse_math(False)
     if delta is not None:
         points = "o" if kernel.ndim == 2 else "-"
         panels[2].plot(

@@ -178,7 +178,8 @@ class PerturbationDisplay:
             self._draw_images(ax, images, self._titles(n_channels), n_panels)
         else:
             self._draw_line(ax)
-        ax.set_title(self._title(self.name if name is None else name, n_channels))
+        title = self._title(self.name if name is None else name, n_channels)
+        ax.set_title(title, parse_math=False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -199,7 +200,7 @@ class PerturbationDisplay:
             kernel, titles = kernel[:MOST_CHANNELS], titles[:MOST_CHANNELS]
             added = None if even else channels[:MOST_CHANNELS]
         ax, self.axes_ = draw_filter(ax, kernel, added, titles)
-        ax.set_title(self._title(name, n_images))
+        ax.set_title(self._title(name, n_images), parse_math=False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -237,7 +238,7 @@ class PerturbationDisplay:
             shown = panel.imshow(
                 image, cmap=COLOUR_MAP, vmin=-limit, vmax=limit, interpolation="nearest"
             )
-            panel.set_title(title, fontsize="medium")
+            panel.set_title(title, fontsize="medium", parse_math=False)
         if n_panels > len(images):
             factor = LARGEST_COLOUR / limit
             colours = 0.5 + factor * np.stack(images, axis=-1)

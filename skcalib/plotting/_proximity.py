@@ -224,7 +224,8 @@ class ProximityDisplay(FromEstimator):
         ax.set_xlabel(f"proximity, {n_bins} bins of equal mass")
         ax.set_xlim(-0.5, n_bins - 0.5)
         name = self.name if name is None else name
-        ax.set_title(titled(f"PIECE {100 * self.error:.2f} %", name))
+        title = titled(f"PIECE {100 * self.error:.2f} %", name)
+        ax.set_title(title, parse_math=False)
         if legend:
             add_legend(ax)
         hide_box(ax)

@@ -450,7 +450,8 @@ class ReliabilityDisplay(FromEstimator):
 
     def _dress(self, ax, name):
         ax.set(xlim=(0, 1), ylim=(HISTOGRAM_BASE, 1), aspect="equal")
-        ax.set_title(titled(f"{self.error_name} {100 * self.error:.2f} %", name))
+        title = titled(f"{self.error_name} {100 * self.error:.2f} %", name)
+        ax.set_title(title, parse_math=False)
         if self.class_ is None:
             ax.set_xlabel("confidence")
         else:

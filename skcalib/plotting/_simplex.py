@@ -196,7 +196,7 @@ class SimplexDisplay(FromEstimator):
         self._dress(ax)
         title = self.name if name is None else name
         if title is not None:
-            ax.set_title(title, pad=10)
+            ax.set_title(title, pad=10, parse_math=False)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 

@@ -283,7 +283,7 @@ class SmoothReliabilityDisplay(FromEstimator):
         told = f"smooth ECE {100 * self.error:.2f} %"
         if self.method == "isotonic":
             told = f"miscalibration {self.error:.4f}"
-        ax.set_title(titled(told, name))
+        ax.set_title(titled(told, name), parse_math=False)
         if self.class_ is None:
             ax.set_xlabel("confidence")
         else:

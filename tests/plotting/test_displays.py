@@ -226,6 +226,21 @@ def test_dollars_in_the_name_of_a_class_are_dollars(display):
     drawn.figure_.canvas.draw()
 
 
+@pytest.mark.parametrize("display", [ReliabilityDisplay, *PLAIN, ProximityDisplay])
+def test_dollars_in_a_title_are_dollars(display):
+    y, proba, _ = draw(30)
+    options = {"proximity": proba[:, 0]} if display is ProximityDisplay else {}
+    drawn = display.from_predictions(y, proba, name=r"a $\frac b$", **options)
+    drawn.figure_.canvas.draw()
+
+
+def test_dollars_in_the_name_of_a_compared_classifier_are_dollars():
+    y, proba, truth = draw(30)
+    probas = {r"a $\frac b$": proba, "b": truth}
+    drawn = CalibratorComparisonDisplay.from_predictions(y, probas, n_bootstrap=0)
+    drawn.figure_.canvas.draw()
+
+
 def _text_of(artist):
     return artist.get_text() if hasattr(artist, "get_parse_math") else ""
 

@@ -207,3 +207,12 @@ def test_a_filter_of_volumes_is_no_picture(pyplot):
     kernel = draw(2, 1, 3, 3, 3)
     with pytest.raises(ValueError, match="A filter along 3 axes is no image"):
         PerturbationDisplay(np.zeros((2, 5, 5, 5)), 0, kernel=kernel).plot()
+
+
+@pytest.mark.parametrize("taps", [None, (3,), (3, 3)])
+def test_dollars_in_names_of_a_perturbation_are_dollars(pyplot, taps):
+    kernel = None if taps is None else draw(2, 2, *taps)
+    shape = (2, 5) if taps == (3,) else (2, 5, 6)
+    name = r"a $\frac b$"
+    display = PerturbationDisplay(draw(*shape), 0, [name, "b"], name, kernel=kernel)
+    display.plot().figure_.canvas.draw()
