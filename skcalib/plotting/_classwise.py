@@ -179,6 +179,10 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         else:
             shown = [class_] if np.ndim(class_) == 0 else class_
             columns = [_find(names, label) for label in shown]
+            if not columns:
+                raise ValueError(
+                    "class_ is empty; name at least one class, or leave it out."
+                )
         bins = [of_column(k) for k in columns]
         stats = [b.stats for b in bins]
         filled = np.stack([s.weight > 0 for s in stats])

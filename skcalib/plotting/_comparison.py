@@ -145,6 +145,7 @@ class CalibratorComparisonDisplay:
         """
         if not isinstance(y_probas, Mapping) or not y_probas:
             raise TypeError("y_probas needs a dict from names to probabilities.")
+        metrics = metrics if isinstance(metrics, str) else list(metrics)
         options = {"n_bootstrap": 200, "random_state": 0, **options}
         reports = [
             calibration_report(y_true, y_proba, metrics=metrics, **options)
@@ -157,7 +158,7 @@ class CalibratorComparisonDisplay:
                 for rows in (report.values() for report in reports)
             ]
         )
-        display = cls(list(y_probas), list(metrics), *np.moveaxis(cells, 2, 0))
+        display = cls(list(y_probas), metrics, *np.moveaxis(cells, 2, 0))
         return display.plot(ax=ax, sort=sort)
 
     def plot(self, ax: Any = None, *, sort: bool = True) -> Self:

@@ -255,6 +255,12 @@ def test_labels_may_come_as_a_frame_of_one_column():
     assert_allclose(found.accuracy, expected.accuracy)
 
 
+def test_no_classes_to_show_are_refused():
+    y, proba, _ = draw(30)
+    with pytest.raises(ValueError, match="class_ is empty; name at least one class"):
+        ClasswiseReliabilityDisplay.from_predictions(y, proba, class_=[])
+
+
 # The smooth diagram.
 
 
@@ -401,6 +407,20 @@ def test_predictions_are_compared_with_the_intervals_of_the_report():
         y, {"only": proba}, n_bootstrap=0
     )
     assert_allclose(plain.low, plain.value)
+
+
+def test_metrics_that_can_be_read_once_are_shown_of_each_classifier():
+    y, proba, truth = draw(60)
+    display = CalibratorComparisonDisplay.from_predictions(
+        y,
+        {"before": proba, "after": truth},
+        metrics=(metric for metric in ["nll", "ece"]),
+        n_bootstrap=0,
+    )
+    assert display.metrics == ["nll", "ece"]
+    assert display.value.shape == (2, 2)
+    with pytest.raises(TypeError, match="metrics='nll' is a string"):
+        CalibratorComparisonDisplay.from_predictions(y, {"a": proba}, metrics="nll")
 
 
 def test_comparisons_that_make_no_sense_are_refused(pyplot):
