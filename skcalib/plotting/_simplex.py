@@ -243,7 +243,9 @@ def _cell_of(proba, n_cells):
     """Return the number of the step of each column; three of them name a cell."""
     normal = proba / proba.sum(axis=1, keepdims=True)
     steps = (normal * n_cells).astype(np.intp)
-    # On a corner of cells no step is left to share out: take the cell below.
+    # On a corner of cells all three may have been rounded to just below a step.
+    steps[steps.sum(axis=1) < n_cells - 2] += 1
+    # There no step is left to share out: take the cell below.
     rows = np.flatnonzero(steps.sum(axis=1) == n_cells)
     steps[rows, steps[rows].argmax(axis=1)] -= 1
     return steps

@@ -326,6 +326,17 @@ def test_corners_and_edges_have_cells():
     assert len(display.prediction) == 4
 
 
+@pytest.mark.parametrize("n_cells", [8, 30, 41])
+def test_predictions_on_corners_of_cells_lie_in_the_cell_they_are_put_into(n_cells):
+    first, second = np.indices((n_cells + 1, n_cells + 1)).reshape(2, -1)
+    steps = np.column_stack([first, second, n_cells - first - second])
+    proba = steps[steps.min(axis=1) >= 0] / n_cells
+    y = np.arange(len(proba)) % 3
+    display = SimplexDisplay.from_predictions(y, proba, n_cells=n_cells, min_samples=0)
+    for cell, mean in zip(display.cells, display.prediction, strict=True):
+        assert np.linalg.solve(cell.T, mean).min() > -1e-9
+
+
 def test_other_than_three_classes_are_refused():
     y, proba, _ = draw(20, n_classes=4)
     with pytest.raises(ValueError, match="4 columns; a triangle shows three"):
