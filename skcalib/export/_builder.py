@@ -1,6 +1,6 @@
 """Writing ONNX nodes one after another, with names and opsets taken care of."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -138,6 +138,7 @@ def label_dtype(classes: NDArray[Any]) -> Any:
     if kind in "US" or (kind == "O" and all(isinstance(c, str) for c in classes)):
         return np.object_
     if kind in "iu":
+        refuse_beyond_int64("classes_", classes.tolist())
         return np.int64
     if kind == "b":
         return np.bool_
@@ -147,6 +148,17 @@ def label_dtype(classes: NDArray[Any]) -> Any:
         f"classes_ holds {classes[:3].tolist()} of type {classes.dtype}; labels of ONNX"
         " are integers, floats, bools or strings. Encode the labels before `fit`."
     )
+
+
+def refuse_beyond_int64(name: str, values: Iterable[int]) -> None:
+    """Refuse integers, which `name` holds, that ONNX cannot."""
+    limits = np.iinfo(np.int64)
+    for value in values:
+        if not limits.min <= value <= limits.max:
+            raise ValueError(
+                f"{name} holds {value}; the integers of ONNX end at {limits.max}, "
+                "2**63 - 1. Fit with text in their place, as astype(str) makes it."
+            )
 
 
 def model_opset(model: Any) -> int:

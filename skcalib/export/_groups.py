@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib.export._builder import NodeBuilder
+from skcalib.export._builder import NodeBuilder, refuse_beyond_int64
 from skcalib.meta import GroupCalibration
 
 
@@ -48,6 +48,8 @@ def _number_of_group(groups: list[Any], build: NodeBuilder) -> str:
             f"{groups[0]!r}. A graph reads text and integers: fit with those, or "
             "export calibrator_of(group) for each."
         )
+    if kind is int:
+        refuse_beyond_int64("groups_", groups)
     ending, element = kinds[kind]
     return build.ml_op(
         "LabelEncoder",

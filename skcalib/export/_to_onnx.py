@@ -48,7 +48,7 @@ def to_onnx(calibrator: Any, *, dtype: Any = np.float32) -> Any:
     Raises
     ------
     ValueError
-        If `dtype` is another type, or the labels have no type in ONNX.
+        If `dtype` is another type, or labels or groups have no type in ONNX.
 
     See Also
     --------

@@ -13,6 +13,7 @@ from skcalib import (
     TemperatureScaling,
 )
 from skcalib.export import to_onnx, to_torch
+from skcalib.meta import GroupCalibration
 
 pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -107,3 +108,23 @@ def test_logits_of_a_real_network(calibrator, cifar100):
     expected = calibrator.predict_proba(cifar100.X_test)
     for proba in exports(calibrator, cifar100.X_test)[:2]:
         assert_allclose(proba, expected, rtol=0, atol=1e-6)
+
+
+def test_classes_beyond_the_integers_of_onnx_are_refused(calibration_set):
+    X, codes = calibration_set
+    names = np.array([1, 2, 3, 2**63 + 5], dtype=np.uint64)
+    calibrator = TemperatureScaling().fit(X, names[codes])
+    with pytest.raises(ValueError, match="classes_ holds 9223372036854775813"):
+        to_onnx(calibrator)
+    names = np.array([1, 2, 3, 2**63 - 1], dtype=np.uint64)
+    below = TemperatureScaling().fit(X, names[codes])
+    logits = X.astype(np.float32)
+    assert_array_equal(exports(below, logits)[2], below.predict(logits))
+
+
+def test_groups_beyond_the_integers_of_onnx_are_refused(calibration_set):
+    X, y = calibration_set
+    groups = np.array([1, 2**63 + 5], dtype=np.uint64)[np.arange(len(y)) % 2]
+    calibrator = GroupCalibration(TemperatureScaling()).fit(X, y, groups=groups)
+    with pytest.raises(ValueError, match="groups_ holds 9223372036854775813"):
+        to_onnx(calibrator)
