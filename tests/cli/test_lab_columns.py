@@ -121,3 +121,28 @@ def test_what_names_leave_open_is_refused(codes_of, header, labels, told):
 )
 def test_cells_that_are_missing_are_no_zeros(codes_of, text, told):
     assert told in codes_of(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "told"),
+    [
+        ("id", "78", "numbers the rows"),
+        ("Unnamed: 0", "01", "numbers the rows"),
+        ("y_pred", "11", "holds predicted classes"),
+        # Whole numbers that are not all different.
+        ("id", "11", None),
+        ("other", "78", None),
+    ],
+)
+def test_numbers_of_rows_and_predicted_classes_are_no_scores(
+    codes_of, name, cells, told
+):
+    found = codes_of(f"{name},a,b,y\n{cells[0]},0.2,0.3,0\n{cells[1]},0.4,0.1,1")
+    if told is None:
+        assert found == [0, 1]
+    else:
+        assert f"The column {name} {told}" in found
+
+
+def test_a_class_may_be_called_as_an_index_is(codes_of):
+    assert codes_of("no,yes,y\n3,1,yes\n4,2,no") == [1, 0]

@@ -104,8 +104,10 @@ function readCsv(text) {
   const at = found >= 0 ? found : rows[0].length - 1;
   const scoresOf = (row) => row.filter((_, k) => k !== at);
   const labels = rows.map((row) => row[at]);
+  const names = header && scoresOf(header);
+  if (names !== null) checkScores(names, rows.map(scoresOf), labels);
   const values = rows.flatMap((row) => scoresOf(row).map(Number));
-  return { labels, names: header && scoresOf(header),
+  return { labels, names,
     scores: { shape: [rows.length, rows[0].length - 1], values } };
 }
 
@@ -129,6 +131,26 @@ function checkHeader(header) {
   }
   const twice = header.find((name, k) => header.indexOf(name) < k);
   if (twice !== undefined) throw new Error(`Two columns are called ${twice}.`);
+}
+
+// What an index and the predicted class are called that were saved as columns.
+const INDEX = new RegExp("^(unnamed.*|__index_level_\\d+__|level_\\d+|#|no\\.?|nr\\.?|rows?"
+  + "|row_?names?|(.*[ _.-])?(id|idx|index|number)"
+  + "|(row|sample|image|record|item|user)id)$", "i");
+const PREDICTION = new RegExp("^(y_?hat|arg_?max"
+  + "|(y[ _.-]?)?pred(s|icted|ictions?)?([ _.-]?(class|label))?)$", "i");
+
+function checkScores(names, rows, labels) {
+  names.forEach((name, k) => {
+    const cells = rows.map((row) => Number(row[k]));
+    if (labels.includes(name) || !cells.every(Number.isInteger)) return;
+    const areNumbered = cells.length > 1 && new Set(cells).size === cells.length;
+    const told = INDEX.test(name) && areNumbered ? "numbers the rows"
+      : PREDICTION.test(name) && names.length > 2 ? "holds predicted classes" : null;
+    if (told !== null) {
+      throw new Error(`The column ${name} ${told}, and no scores. Leave it out.`);
+    }
+  });
 }
 
 function labelName(arrays) {
