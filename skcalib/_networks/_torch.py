@@ -30,6 +30,8 @@ def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
 
     Raises
     ------
+    ValueError
+        If the module is without its weights, or with lazy layers that never ran.
     TrainModeError
         If TorchScript was traced in train mode, which it cannot leave.
     """
@@ -38,17 +40,13 @@ def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
     from skcalib._networks._train_mode import refuse_train_trace
 
     own = module_device(module)
-    if own.type == "meta":
-        raise ValueError(
-            "The module lies on the device 'meta', without its weights. Load them."
-        )
+    _refuse_without_weights(module)
     wanted = own if str(device) == "auto" else checked_device(device)
     moves = wanted.type != own.type or wanted.index not in (None, own.index)
     owns = own_weights or moves
 
     def weight(parameter: Any) -> Any:
-        # Subclasses, such as parameters that are not there yet, may refuse to be
-        # rebuilt.
+        # Subclasses may refuse to be rebuilt.
         if type(parameter) is not torch.nn.Parameter:
             return copy.deepcopy(parameter) if owns else parameter
         values = parameter.detach()
@@ -71,6 +69,25 @@ def frozen_view(module: Any, device: Any, *, own_weights: bool = False) -> Any:
 
     view = ModuleCopier(weight, buffer, scripted, frozen=True).module(module)
     return view.to(wanted) if moves else view
+
+
+def _refuse_without_weights(module: Any) -> None:
+    """Refuse a module on the device 'meta', or with a lazy layer that never ran."""
+    torch = import_optional("torch", _PURPOSE)
+    if module_device(module).type == "meta":
+        raise ValueError(
+            "The module lies on the device 'meta', without its weights. Load them."
+        )
+    for name, part in module.named_modules():
+        own = *part.parameters(recurse=False), *part.buffers(recurse=False)
+        # Loaded weights do not end it: the first run gives up hooks and changes class.
+        is_lazy = hasattr(part, "_initialize_hook")
+        if is_lazy or any(map(torch.nn.parameter.is_lazy, own)):
+            raise ValueError(
+                f"The {type(part).__name__}{f' {name!r}' * bool(name)} of the module "
+                "is lazy and has not been run yet. Load the weights, run the module "
+                "once, and pass it then."
+            )
 
 
 def checked_device(device: Any) -> Any:

@@ -266,6 +266,27 @@ def test_nan_logits_are_named():
         TorchLogits(network(), batch_size=3).transform(X)
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+@pytest.mark.parametrize("estimator", [TorchLogits, NeuralClamping])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_a_lazy_layer_that_never_ran_is_refused_and_left_alone(estimator, loaded):
+    def build():
+        lazy = torch.nn.LazyLinear(3), torch.nn.LazyBatchNorm1d()
+        return torch.nn.Sequential(torch.nn.Linear(4, 5), *lazy)
+
+    trained, module, (X, y) = build(), build(), draw()
+    trained(torch.from_numpy(X))
+    if loaded:
+        module.load_state_dict(trained.state_dict())
+    message = "The LazyLinear '1' of the module is lazy and has not been run"
+    with pytest.raises(ValueError, match=message):
+        estimator(module).fit(X, y)
+    module.load_state_dict(trained.state_dict())
+    module.eval()(torch.from_numpy(X))
+    found = TorchLogits(module).transform(X)
+    assert_allclose(found, expected_logits(trained, X), atol=1e-6)
+
+
 def test_something_else_than_a_module_is_refused():
     with pytest.raises(TypeError, match="Module, not function"):
         TorchLogits(network).fit(draw()[0])
