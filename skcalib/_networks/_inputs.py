@@ -337,6 +337,11 @@ class DatasetRows:
                 batch_sampler=[chunk.tolist() for chunk in chunks],
                 num_workers=loader.num_workers,
                 collate_fn=loader.collate_fn,
+                worker_init_fn=loader.worker_init_fn,
+                multiprocessing_context=loader.multiprocessing_context,
+                timeout=loader.timeout,
+                prefetch_factor=loader.prefetch_factor,
+                generator=torch.Generator(),  # each pass draws a seed for workers
             )
         )
 
@@ -377,7 +382,7 @@ def rows_in_order(X: Any, batch_size: int) -> Iterator[Any]:
 def _as_loader(X: Any, batch_size: int) -> Any:
     """Return a DataLoader that keeps the order of the rows, arrays or tensors."""
     if isinstance(X, Dataset):
-        return DataLoader(X, batch_size=batch_size)
+        return DataLoader(X, batch_size=batch_size, generator=torch.Generator())
     if isinstance(X, DataLoader):
         _refuse_shuffling(X)
         return X

@@ -179,6 +179,51 @@ def test_a_loader_with_an_order_of_its_own_keeps_it():
     assert_allclose(found, expected_logits(module, X[order]), atol=1e-6)
 
 
+class Opened(torch.utils.data.Dataset):
+    """Rows that are there in workers alone, as those of a file that each opens."""
+
+    rows = None
+
+    def __len__(self):
+        return 50
+
+    def __getitem__(self, i):
+        return self.rows[i]
+
+
+def open_in_worker(number):
+    torch.utils.data.get_worker_info().dataset.rows = torch.from_numpy(draw()[0])
+
+
+@pytest.mark.parametrize("estimator", [TorchLogits, NeuralClamping])
+def test_workers_of_a_loader_are_started_as_it_says(estimator):
+    loader = torch.utils.data.DataLoader(
+        Opened(), batch_size=25, num_workers=1, worker_init_fn=open_in_worker
+    )
+    X, y = draw()
+    module = network()
+    found, expected = (estimator(module).fit(rows, y) for rows in (loader, X))
+    name = "transform" if estimator is TorchLogits else "predict_proba"
+    assert_allclose(getattr(found, name)(loader), getattr(expected, name)(X))
+
+
+@pytest.mark.parametrize("estimator", [TorchLogits, NeuralClamping])
+@pytest.mark.parametrize("kind", ["map", "iterable"])
+def test_a_dataset_leaves_the_global_generator_where_it_is(estimator, kind):
+    X, y = draw()
+
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(torch.from_numpy(X))
+
+    maps = torch.utils.data.TensorDataset(torch.from_numpy(X))
+    rows, module = maps if kind == "map" else Stream(), network()
+    before = torch.get_rng_state()
+    fitted = estimator(module).fit(rows, y)
+    (fitted.transform if estimator is TorchLogits else fitted.predict_proba)(rows)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_stream_is_not_gathered_before_it_is_run():
     X, _ = draw()
     events = []
