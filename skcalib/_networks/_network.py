@@ -20,6 +20,7 @@ from skcalib._networks._site import SiteModule
 from skcalib._networks._torch import (
     checked_device,
     describe,
+    floating_types,
     frozen_view,
     module_device,
     run_module,
@@ -447,8 +448,7 @@ def _open_module(given: Given, device: Any, options: dict[str, Any]) -> Network:
     view = frozen_view(given.model, str(device))
     if options["channels_last"]:
         view = view.to(memory_format=torch.channels_last)
-    floating = (p.dtype for p in view.parameters() if p.is_floating_point())
-    dtype = next(floating, torch.float32)
+    dtype = next(floating_types(view), torch.float32)
     device = module_device(view) if str(device) == "auto" else device
     site, output = options["site"], given.output
     if site is not None and site in dict(view.named_modules()):

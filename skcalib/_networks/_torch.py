@@ -117,6 +117,20 @@ def module_device(module: Any) -> Any:
     return torch.device("cpu")
 
 
+def floating_types(module: Any) -> Iterator[Any]:
+    """Yield the types of a module's real parameters, or of buffers if it has none.
+
+    The first is that of the inputs it takes.
+    """
+    found = False
+    for parameter in module.parameters():
+        if parameter.is_floating_point():
+            found = True
+            yield parameter.dtype
+    if not found:
+        yield from (b.dtype for b in module.buffers() if b.is_floating_point())
+
+
 def module_logits(
     view: Any, batches: Iterable[Any], output: str | int | None
 ) -> Iterator[np.ndarray]:
@@ -126,7 +140,7 @@ def module_logits(
     from skcalib._networks._train_mode import refuse_train_mode
 
     device = module_device(view)
-    dtype = next((p.dtype for p in view.parameters() if p.is_floating_point()), None)
+    dtype = next(floating_types(view), None)
 
     def copied(part: Any) -> Any:
         # The first layer may work in place, and the inputs are the user's.

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from skcalib._maps import CalibrationMap
 from skcalib._networks._given import Given
 from skcalib._networks._named import NamedRows
+from skcalib._networks._torch import floating_types
 from skcalib._onnx._files import (
     inline_outside_data,
     open_model,
@@ -210,7 +211,7 @@ def _python(clamping: Any, X: Any) -> NDArray[Any]:
 def _is_exact(network: Given, clamping: Any) -> bool:
     """Whether Python computes a torch module in single precision or better."""
     return clamping.precision is None and not any(
-        p.is_floating_point() and p.itemsize < 4 for p in network.model.parameters()
+        dtype.itemsize < 4 for dtype in floating_types(network.model)
     )
 
 

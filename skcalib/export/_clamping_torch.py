@@ -18,7 +18,7 @@ from skcalib._networks._named import NamedRows, perturbed_name
 from skcalib._networks._result import as_logits, pick_logits
 from skcalib._networks._sharing import portable_scripts
 from skcalib._networks._site import SiteModule
-from skcalib._networks._torch import frozen_view, run_module
+from skcalib._networks._torch import floating_types, frozen_view, run_module
 from skcalib._onnx._in_torch import differentiable_network
 from skcalib.clamping._change import Change
 from skcalib.export._torch_operations import Calibration
@@ -114,8 +114,8 @@ class ClampedNetwork(SharedByCopies, nn.Module):
         return torch.clamp(values, self.low, self.high)
 
     def _dtype(self) -> torch.dtype:
-        floating = (p.dtype for p in self.network.parameters() if p.is_floating_point())
-        return next(floating, self.delta.dtype)
+        dtype: torch.dtype = next(floating_types(self.network), self.delta.dtype)
+        return dtype
 
 
 class _Logits(nn.Module):
@@ -232,7 +232,7 @@ def _as_written(module: nn.Module) -> tuple[nn.Module, torch.dtype]:
                 "calibrate_onnx_model(model, neural_clamping)."
             )
     network = frozen_view(module, "cpu")
-    floating = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    floating = set(floating_types(network))
     wide = torch.float64 in floating
     if floating & {torch.float16, torch.bfloat16} or (wide and _convolves(network)):
         network = frozen_view(network, "cpu", own_weights=True).float()

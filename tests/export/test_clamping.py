@@ -459,6 +459,31 @@ def test_a_module_in_double_precision_keeps_it(clamp):
     assert_allclose(run(calibrated, X), formula(X, delta), atol=1e-7)
 
 
+class Buffered(torch.nn.Module):
+    """The linear network without a parameter."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.register_buffer("weight", torch.from_numpy(WEIGHT).to(dtype))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_a_module_of_buffers_is_written_in_their_precision(clamp, kind):
+    shape = (C, H, W)
+    delta, X = a_delta(shape), draw(shape).astype(kind)
+    estimator = clamp(Buffered(getattr(torch, kind)), delta, n_classes=K)
+    expected = formula(X, delta)
+    assert_allclose(estimator.predict_proba(X), expected, atol=1e-6)
+    calibrated = calibrate_onnx_model(None, estimator)
+    assert_allclose(run(calibrated, X), expected, atol=1e-6)
+    with torch.no_grad():
+        found = to_torch(estimator)(torch.from_numpy(X))
+    assert_allclose(found, expected, atol=1e-6)
+
+
 def test_a_convolution_in_double_precision_is_written_in_single(clamp):
     torch.manual_seed(0)
     layers = torch.nn.Conv2d(C, K, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()

@@ -354,6 +354,26 @@ def test_half_precision_gives_single():
     assert found.dtype == np.float32
 
 
+class Buffered(torch.nn.Module):
+    """A network without a parameter."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.register_buffer("weight", torch.eye(4, 3, dtype=dtype))
+
+    def forward(self, x):
+        return x @ self.weight
+
+
+@pytest.mark.parametrize("given", [np.float32, np.float64])
+@pytest.mark.parametrize("held", [torch.float32, torch.float64])
+def test_a_network_without_parameters_takes_the_type_of_its_buffers(held, given):
+    X, y = draw()
+    assert_allclose(TorchLogits(Buffered(held)).transform(X.astype(given)), X[:, :3])
+    fitted = NeuralClamping(Buffered(held)).fit(X.astype(given), y)
+    assert fitted.predict_proba(X.astype(given)).shape == (50, 3)
+
+
 def test_the_logits_of_a_real_network(data_dir, monkeypatch):
     monkeypatch.syspath_prepend(data_dir)
     monkeypatch.delitem(sys.modules, "networks", raising=False)
