@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from skcalib._onnx._outputs import as_columns
+from skcalib._onnx._outputs import as_columns, own_row
 
 
 def as_logits(result: Any, n_rows: int) -> Any:
@@ -14,7 +14,7 @@ def as_logits(result: Any, n_rows: int) -> Any:
     One column of log-odds z becomes the two columns (0, z).
     """
     advice = "Say where the logits are: output=<name or position>."
-    logits = as_columns(result, n_rows, "The network's result", advice)
+    logits = as_columns(own_row(result, n_rows), n_rows, "The network's result", advice)
     if logits.dtype != torch.float64:
         logits = logits.float()
     if logits.shape[1] > 1:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from skcalib._networks._named import NamedRows, each
-from skcalib._onnx._outputs import as_columns
+from skcalib._onnx._outputs import as_columns, own_row
 from skcalib._optional import import_optional
 
 _PURPOSE = "Running a torch module"
@@ -159,10 +159,11 @@ def module_logits(
                     f"The module could not be run on {describe(batch)}: {error}. Pass "
                     "X in the shape, type and scale the module was trained on."
                 ) from error
-        values = pick_logits(result, output).detach()
+        n_rows = batch.shape[0]
+        values = own_row(pick_logits(result, output).detach(), n_rows)
         wide = values.dtype == torch.float64 or not values.is_floating_point()
         array = (values if wide else values.to(torch.float32)).cpu().numpy()
-        yield as_columns(array, batch.shape[0], "The module's output")
+        yield as_columns(array, n_rows, "The module's output")
 
 
 def run_module(module: Any, x: Any) -> Any:

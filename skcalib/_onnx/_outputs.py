@@ -35,6 +35,13 @@ def as_columns(
     return values.reshape(n_rows, -1)
 
 
+def own_row(values: Any, n_rows: int) -> Any:
+    """Give a tensor of scores of one row its axis back, which a module may squeeze."""
+    if values.ndim < 2 and n_rows == 1 and values.shape not in ((0,), (1,)):
+        return values.unsqueeze(0)
+    return values
+
+
 def are_proba(values: np.ndarray) -> bool:
     """Whether all rows are non-negative and sum to 1."""
     values = values.astype(np.float64)

@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from skcalib.calibrators import TemperatureScaling
+from skcalib.exceptions import ModelFormatError
 from skcalib.frozen import TorchLogits
 
 torch = pytest.importorskip("torch")
@@ -281,6 +282,38 @@ def test_logits_inside_something_else(wrap, output):
     module, (X, _) = Wrapped(wrap), draw()
     found = TorchLogits(module, output=output).fit_transform(X)
     assert_allclose(found, expected_logits(module.network, X), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_columns", [1, 3])
+def test_a_module_that_squeezes_takes_a_single_row(n_columns):
+    torch.manual_seed(0)
+    linear, (X, y) = torch.nn.Linear(4, n_columns), draw(17)
+    module, y = Wrapped(torch.squeeze), y % max(2, n_columns)
+    module.network = linear
+    found = TorchLogits(module, batch_size=16).fit_transform(X)
+    assert_allclose(found, expected_logits(linear, X), atol=1e-6)
+    one = TorchLogits(module).transform(X[:1])
+    assert_allclose(one, expected_logits(linear, X[:1]), atol=1e-6)
+    squeezed, plain = (
+        NeuralClamping(model, batch_size=16).fit(X, y) for model in (module, linear)
+    )
+    for rows in (X, X[:1]):
+        expected = plain.predict_proba(rows)
+        assert_allclose(squeezed.predict_proba(rows), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "n"),
+    [
+        (lambda z: z.reshape(-1, 1), 1),
+        (lambda z: z[:0, 0], 1),
+        (lambda z: z.flatten(), 2),
+        (lambda z: z.sum(), 2),
+    ],
+)
+def test_scores_without_a_row_a_sample_are_refused(wrap, n):
+    with pytest.raises(ModelFormatError, match=f"for {n} rows of input"):
+        TorchLogits(Wrapped(wrap)).fit(draw(n)[0])
 
 
 def test_a_result_without_a_tensor_is_refused():
