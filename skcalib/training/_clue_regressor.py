@@ -12,7 +12,7 @@ from sklearn.utils.validation import (
 )
 
 from skcalib._sklearn_compat import fit_context
-from skcalib._validation import check_weight
+from skcalib._validation import check_weight, column_on_host
 from skcalib.training._clue_base import BaseCLUE
 from skcalib.training._modules import weighted_moments
 from skcalib.training._network_estimator import check_finite
@@ -232,7 +232,7 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
                 "CLUERegressor requires y to be passed, but the target y is None."
             )
         X = self._check_inputs(X, reset=True)
-        y = column_or_1d(y, dtype=np.float64, warn=True)
+        y = column_or_1d(column_on_host(y), dtype=np.float64, warn=True)
         assert_all_finite(y, input_name="y")
         check_consistent_length(X, y)
         weight = check_weight(sample_weight, y)

@@ -244,6 +244,17 @@ def test_a_network_that_ends_in_a_softmax_is_told_of():
         CLUEClassifier(network().append(nn.Softmax(1)), max_epochs=1).fit(X, y)
 
 
+def test_true_values_of_half_precision_or_with_gradients_are_taken():
+    X, y = draw_values(60)
+    tensor = torch.as_tensor(y).bfloat16().requires_grad_()
+    found, expected = (
+        CLUERegressor(**SMALL).fit(X, values).predict(X)
+        for values in (tensor, tensor.detach().float().numpy())
+    )
+    assert_array_equal(found, expected)
+    assert tensor.requires_grad
+
+
 def test_one_output_is_the_log_odds_of_the_second_class():
     X, y = draw_classes(n_classes=2)
     module = network(n_out=1)
