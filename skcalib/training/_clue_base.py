@@ -1,5 +1,6 @@
 """What the CLUE estimators share: validation, training, passes at prediction."""
 
+import math
 from numbers import Integral, Real
 
 import numpy as np
@@ -100,6 +101,7 @@ class BaseCLUE(NetworkEstimator):
             )
 
     def _split(self, rows, rng):
+        self._refuse_few(rows)
         train, valid = train_test_split(
             np.arange(len(rows)),
             test_size=self.validation_fraction,
@@ -107,6 +109,31 @@ class BaseCLUE(NetworkEstimator):
             random_state=rng,
         )
         return [Rows(part[0], *part[1]) for part in (rows[train], rows[valid])]
+
+    def _refuse_few(self, rows):
+        """Refuse rows, or a class of them, too few to be held out and trained on."""
+        n_rows, fraction = len(rows), self.validation_fraction
+        n_held = math.ceil(fraction * n_rows)
+        codes = rows.target.numpy() if self._stratify else np.zeros(n_rows)
+        found, counts = np.unique(codes, return_counts=True)
+        least = len(counts)
+        if counts.min() < 2:
+            rare = "X has a single row"
+            if self._stratify:
+                rare = f"class {self.classes_[found[counts.argmin()]]} has a single row"
+            raise ValueError(
+                f"early_stopping=True holds out validation_fraction={fraction:g} of "
+                f"the rows, and {rare}. Pass at least two"
+                f"{' of each class' * self._stratify}, or early_stopping=False."
+            )
+        if not least <= n_held <= n_rows - least:
+            each = f"as many as there are classes, {least}" if self._stratify else "one"
+            raise ValueError(
+                f"early_stopping=True holds out {n_held} of {n_rows} rows, by "
+                f"validation_fraction={fraction:g}; these and the others have to be at "
+                f"least {each}. Choose a validation_fraction that holds out {least} to "
+                f"{n_rows - least} rows, or pass more rows or early_stopping=False."
+            )
 
     def _build_net(self, module, valid):
         callbacks = list(self.callbacks or [])

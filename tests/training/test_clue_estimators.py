@@ -437,6 +437,29 @@ def test_early_stopping_keeps_the_best_weights():
     assert int(np.argmin(losses)) == len(losses) - 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "y", "fraction", "message"),
+    [
+        (CLUEClassifier, ["a"] * 19 + ["b"], 0.1, "=0.1 of .* class b has a single"),
+        (CLUEClassifier, [0, 1, 2] * 3, 0.1, "1 of 9 .*=0.1; .*, 3. .* out 3 to 6"),
+        (CLUEClassifier, [0, 1, 2] * 3, 0.7, "7 of 9 .*=0.7; .*, 3. .* out 3 to 6"),
+        (CLUERegressor, [1.0], 0.1, "=0.1 of .* X has a single row"),
+        (CLUERegressor, [1.0, 2.0, 3.0], 0.9, "3 of 3 .*=0.9; .* out 1 to 2 rows"),
+    ],
+)
+def test_too_few_rows_to_hold_some_out_are_refused(kind, y, fraction, message):
+    settings = {"early_stopping": True, "validation_fraction": fraction}
+    with pytest.raises(ValueError, match=message):
+        kind(max_epochs=1, **settings).fit(np.zeros((len(y), 2)), y)
+
+
+@pytest.mark.parametrize("fraction", [3 / 9, 6 / 9])
+def test_as_many_rows_held_out_as_classes_are_enough(fraction):
+    X, settings = draw_classes(9)[0], {"early_stopping": True, "max_epochs": 1}
+    classifier = CLUEClassifier(validation_fraction=fraction, **settings)
+    assert classifier.fit(X, [0, 1, 2] * 3).n_iter_ == 1
+
+
 def test_scores_of_predictions_by_epoch_are_refused():
     X, y = draw_classes(60)
     scoring = skorch.callbacks.EpochScoring("accuracy")
