@@ -113,7 +113,8 @@ class PerturbationDisplay:
 
         rgb : bool, default=False
             Whether to add a panel in true colours, for three channels: the
-            perturbation around grey, amplified by the factor in its title.
+            perturbation around grey, amplified by the factor in its title. A filter
+            has none.
 
         name : str, default=None
             Name in the title; that of the estimator's class by default.
@@ -152,7 +153,8 @@ class PerturbationDisplay:
             default that of a new figure.
 
         rgb : bool, default=False
-            Whether to add a panel in true colours, for three channels.
+            Whether to add a panel in true colours, for three channels. A
+            filter has none.
 
         name : str, default=None
             Name in the title; that of the display by default.
