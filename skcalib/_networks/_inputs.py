@@ -396,6 +396,11 @@ def _is_stream(loader: Any) -> bool:
 
 def _refuse_shuffling(loader: Any) -> None:
     """Refuse a loader that serves the rows in an order of its own, anew each time."""
+    if loader.num_workers > 1 and not getattr(loader, "in_order", True):
+        raise ValueError(
+            "X is a DataLoader with in_order=False, which loses the order of the rows: "
+            "batches come as its workers end. Build it with in_order=True."
+        )
     if isinstance(loader.dataset, IterableDataset):
         return  # It draws no row numbers.
     outer = loader.batch_sampler or loader.sampler

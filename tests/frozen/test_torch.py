@@ -171,6 +171,16 @@ def test_a_loader_that_shuffles_is_refused(form, estimator):
         estimator(network()).fit(loaders(X)[form], y)
 
 
+@pytest.mark.parametrize("estimator", [TorchLogits, NeuralClamping])
+def test_a_loader_whose_workers_race_is_refused(estimator):
+    X, y = draw()
+    pairs = torch.utils.data.TensorDataset(torch.from_numpy(X))
+    loader = torch.utils.data.DataLoader(pairs, num_workers=2)
+    loader.in_order = False  # by an argument since torch 2.6
+    with pytest.raises(ValueError, match="in_order=False, which loses the order"):
+        estimator(network()).fit(loader, y)
+
+
 def test_a_loader_with_an_order_of_its_own_keeps_it():
     X, _ = draw()
     pairs, order = torch.utils.data.TensorDataset(torch.from_numpy(X)), [7, 3, 3, 40]
