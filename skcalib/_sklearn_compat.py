@@ -1,5 +1,6 @@
 """The private scikit-learn names that skcalib uses, gathered in one place."""
 
+import sys
 from typing import Any
 
 from sklearn.base import _fit_context
@@ -21,7 +22,22 @@ from sklearn.utils.validation import _check_method_params, _check_sample_weight
 fit_context = _fit_context
 check_method_params = _check_method_params
 check_sample_weight = _check_sample_weight
-safe_indexing = _safe_indexing
+
+
+def safe_indexing(X: Any, indices: Any) -> Any:
+    """Return some rows, those of a batch of Arrow as a table."""
+    return _safe_indexing(as_table(X), indices)
+
+
+def as_table(X: Any) -> Any:
+    """Return a batch of Arrow as a table, anything else as it is.
+
+    scikit-learn does not know the columns and rows of batches.
+    """
+    arrow = sys.modules.get("pyarrow")
+    if arrow is None or not isinstance(X, arrow.RecordBatch):
+        return X
+    return arrow.Table.from_batches([X])
 
 
 class Scorer(_Scorer):
@@ -85,6 +101,7 @@ __all__ = [
     "Options",
     "Scorer",
     "StrOptions",
+    "as_table",
     "check_method_params",
     "check_sample_weight",
     "fit_context",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skcalib._blocks import NUMBERS, ParquetRows, alike, is_stored, lies_on_host
+from skcalib._sklearn_compat import as_table
 
 # What the host's memory is called in DLPack.
 HOST_MEMORY = 1
@@ -26,7 +27,7 @@ def readable(values: Any) -> Any:
     It is cut off from its gradients; bfloat16, which NumPy lacks, becomes float32. A
     tensor on another device stays a tensor. So is an array of the array API standard
     read; it is refused on another device. An open Parquet file becomes rows of all its
-    columns.
+    columns, a batch of them a table.
     """
     _refuse_future(values)
     if is_standard(values):
@@ -35,7 +36,7 @@ def readable(values: Any) -> Any:
         return ParquetRows(values)
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(values, torch.Tensor):
-        return values
+        return as_table(values)
     values = values.detach()
     known = (torch.float16, torch.float32, torch.float64)
     if values.is_floating_point() and values.dtype not in known:

@@ -24,6 +24,7 @@ from skcalib._validation import (
     check_same_columns,
     check_width,
     column_names,
+    readable,
     refuse_dask,
 )
 from skcalib.calibrators._densities import BinShift, DensityRatio
@@ -219,7 +220,7 @@ class DensityRatioCalibration(FeaturesCalibrator):
             names=names and names[: self.n_logits],
         )
         if self.n_logits is not None:
-            validate_data(self, X, reset=True, skip_check_array=True)
+            validate_data(self, readable(X), reset=True, skip_check_array=True)
         _refuse_shares(data)
         self.classes_ = data.classes
         used, data = data.weight > 0, data.used()
@@ -268,7 +269,7 @@ class DensityRatioCalibration(FeaturesCalibrator):
             check_same_columns(column_names(features), self._names)
         logits, features = self._split(X, features)
         if self.n_logits is not None:
-            validate_data(self, X, reset=False, skip_check_array=True)
+            validate_data(self, readable(X), reset=False, skip_check_array=True)
             source = check_logits(type(self).__name__, logits)
         else:
             source = check_logits(self, logits, reset=False)

@@ -7,7 +7,7 @@ from sklearn.base import is_classifier
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._sklearn_compat import HasMethods, StrOptions
+from skcalib._sklearn_compat import HasMethods, StrOptions, as_table
 from skcalib._validation import (
     column_on_host,
     given_back,
@@ -98,6 +98,8 @@ def read_scores(estimator, method, X):
             f"ClassifierLogits needs a classifier; got {type(estimator).__name__}."
         )
     check_is_fitted(estimator)
+    if hasattr(estimator, "feature_names_in_"):
+        X = as_table(X)
     if method in ("auto", "decision_function") and hasattr(
         estimator, "decision_function"
     ):

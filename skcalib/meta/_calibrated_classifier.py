@@ -26,6 +26,7 @@ from skcalib._base import BaseCalibrator
 from skcalib._sklearn_compat import (
     HasMethods,
     StrOptions,
+    as_table,
     check_method_params,
     check_sample_weight,
     fit_context,
@@ -362,7 +363,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             y = one_column(y, otherwise=" MultiLabelCalibration takes several labels.")
             assert_all_finite(y, input_name="y")
             check_classification_targets(y)
-        X, y = indexable(X, y)
+        X, y = indexable(as_table(X), y)
         if sample_weight is not None:
             sample_weight = check_sample_weight(column_on_host(sample_weight), y)
             check_weight(sample_weight, y)  # None negative, and some above 0.

@@ -6,7 +6,7 @@ from sklearn import get_config
 
 from skcalib._blocks import NUMBERS
 from skcalib._numerics import PROBA_FLOOR
-from skcalib._sklearn_compat import check_method_params, safe_indexing
+from skcalib._sklearn_compat import as_table, check_method_params, safe_indexing
 from skcalib._validation import (
     check_label_proba,
     column_on_host,
@@ -73,6 +73,8 @@ class LabelScores:
     def __call__(self, X):
         """Return log-odds of shape (n_samples, n_labels)."""
         scores = None
+        if hasattr(self.estimator, "feature_names_in_"):
+            X = as_table(X)
         if self.method != "predict_proba":
             decide = getattr(self.estimator, "decision_function", None)
             scores = None if decide is None else np.asarray(decide(X))

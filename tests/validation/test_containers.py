@@ -8,15 +8,19 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.exceptions import DataConversionWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
 from skcalib import (
     BoostedCalibration,
+    CalibratedClassifier,
     DensityRatioCalibration,
     MultiLabelCalibration,
     PlattScaling,
     TemperatureScaling,
     VectorScaling,
     as_rows,
+    calibrate,
     logits_from_proba,
 )
 from skcalib.datasets import make_logits
@@ -300,3 +304,47 @@ def test_rows_of_bfloat16_are_off_by_what_it_rounds():
     proba[3] *= 1.25
     with pytest.raises(ValueError, match=r"Row 3 of the probabilities sums to 1\.2"):
         expected_calibration_error(labels, proba)
+
+
+def as_batch(values, names="abc"):
+    pyarrow = pytest.importorskip("pyarrow")
+    return pyarrow.RecordBatch.from_arrays([*values.T], names=[*names])
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        TemperatureScaling(),
+        DensityRatioCalibration(),
+        DensityRatioCalibration(n_logits=2, classes=[0, 1]),
+        CalibratedClassifier(LogisticRegression()),
+    ],
+    ids=["logits", "neighbours", "features in X", "classifier"],
+)
+def test_columns_of_a_batch_in_another_order_than_in_fit_are_refused(estimator):
+    logits, y = make_logits(200, 3, random_state=0)
+    batch = as_batch(logits)
+    is_pair = getattr(estimator, "n_logits", None)
+    fitted = estimator.fit(batch, y % 2 if is_pair else y)
+    proba = fitted.predict_proba(batch)
+    assert_allclose(fitted.predict_proba(batch.slice(0, 3)), proba[:3])
+    with pytest.raises(ValueError, match="must be in the same order"):
+        fitted.predict_proba(batch.select(["c", "a", "b"]))
+
+
+def test_columns_of_a_batch_are_in_the_order_of_a_classifier_of_several_labels():
+    X, y = make_logits(200, 3, random_state=0)
+    batch = as_batch(X)
+    several = MultiLabelCalibration()
+    classifier = CalibratedClassifier(KNeighborsClassifier(), calibrator=several)
+    fitted = classifier.fit(batch, np.eye(3, dtype=int)[y])
+    with pytest.raises(ValueError, match="must be in the same order"):
+        fitted.predict_proba(batch.select(["c", "a", "b"]))
+
+
+def test_the_logits_of_a_batch_are_calibrated_and_judged():
+    logits, y = make_logits(200, 3, random_state=0)
+    options = {"y": y, "calibrator": TemperatureScaling(), "n_bootstrap": 0}
+    told = calibrate(logits=as_batch(logits), **options).report
+    expected = calibrate(logits=logits, **options).report
+    assert told["after"]["nll"].value == pytest.approx(expected["after"]["nll"].value)
