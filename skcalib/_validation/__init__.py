@@ -20,6 +20,7 @@ from skcalib._validation._containers import (
     readable,
     readable_proba,
     refuse_dask,
+    refuse_dates,
     refuse_masked,
     refuse_outside,
 )
@@ -169,6 +170,7 @@ __all__ = [
     "readable",
     "readable_proba",
     "refuse_dask",
+    "refuse_dates",
     "refuse_index",
     "refuse_masked",
     "refuse_needed_groups",

@@ -247,7 +247,7 @@ def _types(values: Any) -> list[Any]:
         return list(values.dtypes)
     if hasattr(values, "schema"):  # pyarrow
         return list(values.schema.types)
-    return []
+    return [values.type] if hasattr(values, "type") else []
 
 
 def column_names(X: Any) -> list[Any] | None:

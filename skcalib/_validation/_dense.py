@@ -12,6 +12,7 @@ from skcalib._validation._containers import (
     is_tensor,
     readable,
     refuse_dask,
+    refuse_dates,
     refuse_masked,
 )
 
@@ -117,6 +118,7 @@ def spread_weight(sample_weight: Any, y: Any, ignore_index: Any) -> Any:
     """Return the weight of each row, given one for each place or unit of `y`."""
     if sample_weight is None:
         return None
+    refuse_dates(sample_weight, "sample_weight")
     labels, weight = np.asarray(column_on_host(y)), column_on_host(sample_weight)
     weight = np.asarray(weight, dtype=np.float64)
     if weight.shape == labels.shape[:1]:

@@ -238,6 +238,7 @@ def _weight_of_batch(
 ) -> NDArray[np.float64]:
     if sample_weight is None:
         return np.ones(codes.shape[0])
+    refuse_dates(sample_weight, "sample_weight")
     weight: NDArray[np.float64] = check_array(
         column_on_host(sample_weight),
         dtype=np.float64,

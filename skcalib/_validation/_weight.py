@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from skcalib._blocks import on_host
 from skcalib._numerics import is_whole
 from skcalib._sklearn_compat import check_sample_weight
-from skcalib._validation._containers import column_on_host, is_dask
+from skcalib._validation._containers import column_on_host, is_dask, refuse_dates
 
 # Weights count rows, so they are left as they are, unless the largest lies outside
 # these powers of two: then neither sums nor products of two overflow or vanish, and
@@ -30,6 +30,7 @@ def check_weight(sample_weight: ArrayLike | None, y: ArrayLike) -> NDArray[np.fl
     Where the largest is above 2^100 or below 2^-100, all are multiplied by the power of
     two that takes it there.
     """
+    refuse_dates(sample_weight, "sample_weight")
     weight: NDArray[np.float64]
     weight = check_sample_weight(column_on_host(sample_weight), y, dtype=np.float64)
     refuse_negative(weight)

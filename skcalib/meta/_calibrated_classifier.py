@@ -365,8 +365,8 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             check_classification_targets(y)
         X, y = indexable(as_table(X), y)
         if sample_weight is not None:
-            sample_weight = check_sample_weight(column_on_host(sample_weight), y)
             check_weight(sample_weight, y)  # None negative, and some above 0.
+            sample_weight = check_sample_weight(column_on_host(sample_weight), y)
         return X, y, sample_weight
 
     def _route(self, X, sample_weight, params):

@@ -13,6 +13,7 @@ from skcalib._validation import (
     check_features,
     check_top_label,
     check_whole,
+    refuse_dates,
 )
 from skcalib.metrics._bins import Floats, mass_quantiles, sum_by_index, uniform_edges
 
@@ -188,6 +189,7 @@ def proximity_calibration_error(
 
 def check_proximity(proximity: ArrayLike, confidence: Floats) -> Floats:
     """Return one finite number a row."""
+    refuse_dates(proximity, "proximity")
     column: Floats = column_or_1d(proximity).astype(np.float64)
     check_consistent_length(column, confidence)
     if not np.isfinite(column).all():

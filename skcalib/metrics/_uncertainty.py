@@ -9,7 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from sklearn.utils.validation import check_array, check_consistent_length
 
-from skcalib._validation import check_weight, check_whole, is_dask, refuse_outside
+from skcalib._validation import (
+    check_weight,
+    check_whole,
+    is_dask,
+    refuse_dates,
+    refuse_outside,
+)
 from skcalib.metrics._bins import (
     BinStats,
     Floats,
@@ -298,6 +304,7 @@ def check_vector(
     """Return finite float64 values of one axis, none of them below `least`."""
     if is_dask(values):  # One number a sample of a file is small, and is read.
         refuse_outside(values, name)
+    refuse_dates(values, name)
     array = check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

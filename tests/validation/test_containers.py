@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from skcalib import (
     BoostedCalibration,
     CalibratedClassifier,
+    DenseCalibration,
     DensityRatioCalibration,
     MultiLabelCalibration,
     PlattScaling,
@@ -28,8 +29,12 @@ from skcalib.metrics import (
     CalibrationAccumulator,
     calibration_report,
     expected_calibration_error,
+    interval_sharpness,
     neighbor_proximity,
+    ood_auroc,
+    proximity_calibration_error,
     static_calibration_error,
+    uncertainty_calibration_error,
 )
 from skcalib.monitoring import CalibrationMonitor
 
@@ -82,6 +87,43 @@ def test_dates_among_logits_and_features_are_refused():
     model = DensityRatioCalibration(n_logits=2)
     with pytest.raises(TypeError, match="X holds values of type datetime64"):
         model.fit(np.column_stack([DATES, DAYS]), [0, 1, 0])
+
+
+LASTING = DAYS - DAYS[0]
+
+
+@pytest.mark.parametrize("library", ["numpy", "pandas", "polars", "pyarrow"])
+def test_durations_are_no_uncertainties(library):
+    arrays = pytest.importorskip(library)
+    kind = {"numpy": "array", "pyarrow": "array"}.get(library, "Series")
+    values = getattr(arrays, kind)(LASTING.astype("timedelta64[ms]"))
+    y, proba = [0, 1, 2], np.eye(3)
+    takers = {
+        "uncertainty_in": lambda: ood_auroc(values, [1.0, 2.0]),
+        "uncertainty": lambda: uncertainty_calibration_error([1.0, 2.0, 3.0], values),
+        "y_std": lambda: interval_sharpness(values),
+        "proximity": lambda: proximity_calibration_error(y, proba, proximity=values),
+    }
+    for name, take in takers.items():
+        with pytest.raises(TypeError, match=f"^{name} holds values of type"):
+            take()
+
+
+@pytest.mark.parametrize("values", [DAYS, LASTING], ids=["dates", "durations"])
+def test_dates_and_durations_are_no_weights(values):
+    logits, y = np.eye(3), [0, 1, 2]
+    images, places = np.dstack([logits, logits]), np.column_stack([y, y])
+    for take in (
+        lambda: TemperatureScaling().fit(logits, y, sample_weight=values),
+        lambda: expected_calibration_error(y, logits, sample_weight=values),
+        lambda: CalibrationAccumulator().update(y, logits, sample_weight=values),
+        lambda: DenseCalibration().fit(images, places, sample_weight=values),
+        lambda: CalibratedClassifier(LogisticRegression()).fit(
+            logits, y, sample_weight=values
+        ),
+    ):
+        with pytest.raises(TypeError, match="sample_weight holds values of type"):
+            take()
 
 
 @pytest.mark.parametrize("dtype", ["str", "object", "category"])
