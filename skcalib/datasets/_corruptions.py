@@ -9,6 +9,7 @@ from sklearn.utils import check_random_state
 
 from skcalib._numerics import TINY
 from skcalib._sklearn_compat import Interval, StrOptions, validate_params
+from skcalib._validation import column_on_host
 
 # Images that are worked on at once, so that no copy of a whole data set is made in
 # floating point.
@@ -237,7 +238,7 @@ def corrupt_images(
     >>> noisy.shape, noisy.dtype
     ((797, 8, 8), dtype('float32'))
     """
-    X = _check_images(np.asarray(X), channel_axis)
+    X = _check_images(np.asarray(column_on_host(X)), channel_axis)
     corrupt, strengths = _CORRUPTIONS[kind]
     rng = check_random_state(random_state)
     corrupted = np.empty_like(X)

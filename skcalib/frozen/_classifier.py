@@ -15,6 +15,7 @@ from skcalib._validation import (
     is_tensor,
     log_proba_rows,
     logits_from_proba,
+    readable_proba,
 )
 from skcalib.frozen._base import FrozenLogits
 
@@ -129,7 +130,7 @@ def read_scores(estimator, method, X):
             rows = estimator.predict_log_proba(X)
         return given_back(log_proba_rows(column_on_host(rows)), rows), True
     rows = estimator.predict_proba(X)
-    logits = logits_from_proba(np.asarray(column_on_host(rows)))
+    logits = logits_from_proba(np.asarray(column_on_host(readable_proba(rows))))
     return given_back(logits, rows), True
 
 

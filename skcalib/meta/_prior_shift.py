@@ -336,8 +336,8 @@ def _as_shares(given, classes, name):
                 f"{name} has to name the share of every class. Missing are "
                 f"{preview(missing)}; {preview(unknown)} are no classes."
             )
-        given = [given[label] for label in labels]
-    shares = np.asarray(given, dtype=np.float64)
+        given = [column_on_host(given[label]) for label in labels]
+    shares = np.asarray(column_on_host(given), dtype=np.float64)
     if shares.shape != (len(labels),):
         raise ValueError(
             f"{name} has shape {shares.shape}; it needs one share for each of the "

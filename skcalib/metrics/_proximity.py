@@ -13,6 +13,7 @@ from skcalib._validation import (
     check_features,
     check_top_label,
     check_whole,
+    column_on_host,
     refuse_dates,
 )
 from skcalib.metrics._bins import Floats, mass_quantiles, sum_by_index, uniform_edges
@@ -190,7 +191,7 @@ def proximity_calibration_error(
 def check_proximity(proximity: ArrayLike, confidence: Floats) -> Floats:
     """Return one finite number a row."""
     refuse_dates(proximity, "proximity")
-    column: Floats = column_or_1d(proximity).astype(np.float64)
+    column: Floats = column_or_1d(column_on_host(proximity)).astype(np.float64)
     check_consistent_length(column, confidence)
     if not np.isfinite(column).all():
         row = int((~np.isfinite(column)).argmax())

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_array, check_consistent_length
 from skcalib._validation import (
     check_weight,
     check_whole,
+    column_on_host,
     is_dask,
     refuse_dates,
     refuse_outside,
@@ -305,7 +306,8 @@ def check_vector(
     if is_dask(values):  # One number a sample of a file is small, and is read.
         refuse_outside(values, name)
     refuse_dates(values, name)
-    array = check_array(values, dtype=np.float64, ensure_2d=False, input_name=name)
+    column = column_on_host(values)
+    array = check_array(column, dtype=np.float64, ensure_2d=False, input_name=name)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:

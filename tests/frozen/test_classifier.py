@@ -119,3 +119,22 @@ def test_columns_and_features_have_names(sample):
     assert frozen.feature_names_in_.tolist() == list(frame.columns)
     names = frozen.get_feature_names_out()
     assert names.tolist() == [f"classifierlogits{k}" for k in range(y.max() + 1)]
+
+
+class InBfloat16(GaussianNB):
+    """Returns probabilities as a network in half precision does."""
+
+    def predict_proba(self, X):
+        torch = pytest.importorskip("torch")
+        return torch.from_numpy(super().predict_proba(X)).bfloat16()
+
+
+@pytest.mark.torch
+def test_probabilities_of_bfloat16_are_no_further_off_than_it_rounds(sample):
+    X, y = sample
+    pytest.importorskip("torch")
+    classifier = InBfloat16().fit(X, y)
+    frozen = ClassifierLogits(classifier, method="predict_proba")
+    proba = np.exp(np.asarray(frozen.fit_transform(X)))
+    assert_allclose(proba.sum(axis=1), 1, atol=1e-3)
+    assert_allclose(proba, GaussianNB().fit(X, y).predict_proba(X), atol=0.01)

@@ -2,6 +2,7 @@
 
 import datetime
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,13 +19,14 @@ from skcalib import (
     DensityRatioCalibration,
     MultiLabelCalibration,
     PlattScaling,
+    PriorShift,
     TemperatureScaling,
     VectorScaling,
     as_rows,
     calibrate,
     logits_from_proba,
 )
-from skcalib.datasets import make_logits
+from skcalib.datasets import corrupt_images, make_logits
 from skcalib.metrics import (
     CalibrationAccumulator,
     calibration_report,
@@ -314,6 +316,40 @@ def test_binary_tensors_are_taken_too(binary_calibration_set):
 
 
 @pytest.mark.torch
+def column(torch, kind):
+    values = torch.tensor([0.25, 0.25, 0.5])  # Exact in every precision.
+    return values.bfloat16() if kind == "bfloat16" else values.requires_grad_()
+
+
+TENSORS = pytest.mark.parametrize("kind", ["bfloat16", "with gradients"])
+
+
+@TENSORS
+def test_metrics_read_every_tensor_of_one_number_a_sample(kind):
+    values = column(pytest.importorskip("torch"), kind)
+    plain = [0.25, 0.25, 0.5]
+    assert ood_auroc(values, [0.25, 0.5]) == ood_auroc(plain, [0.25, 0.5])
+    error = uncertainty_calibration_error(values, values)
+    assert error == uncertainty_calibration_error(plain, plain)
+    assert interval_sharpness(values) == interval_sharpness(plain)
+    proba = [[0.9, 0.1], [0.3, 0.7], [0.6, 0.4]]
+    far = partial(proximity_calibration_error, [0, 1, 1], proba, n_proximity_bins=2)
+    assert far(proximity=values) == far(proximity=plain)
+
+
+@TENSORS
+def test_shares_and_images_may_be_any_tensor(kind):
+    values = column(pytest.importorskip("torch"), kind)
+    logits, y = make_logits(60, 3, random_state=0)
+    for priors in (values, dict(enumerate(values))):
+        fitted = PriorShift(TemperatureScaling(), priors=priors).fit(logits, y)
+        assert_allclose(fitted.priors_, [0.25, 0.25, 0.5])
+    images = values.reshape(1, 1, 3)
+    corrupted = partial(corrupt_images, kind="contrast", channel_axis=None)
+    plain = np.array([[[0.25, 0.25, 0.5]]], dtype=np.float32)
+    assert_array_equal(corrupted(images), corrupted(plain))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_metrics_take_tensors_without_their_gradients(calibration_set, dtype):
     torch = pytest.importorskip("torch")
