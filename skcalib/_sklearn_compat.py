@@ -66,7 +66,7 @@ def like_frame(values, frame):
     Anything else, or another number of columns, leaves them an array.
     """
     library = type(frame).__module__.partition(".")[0]
-    if library == "pyarrow" and frame.shape == values.shape:
+    if library == "pyarrow" and getattr(frame, "shape", None) == values.shape:
         return type(frame).from_arrays([*values.T], names=frame.column_names)
     adapter = ADAPTERS_MANAGER.adapters.get(library)
     is_frame = adapter is not None and adapter.is_supported_container(frame)

@@ -88,14 +88,11 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
     names = column_names(X)
     if not isinstance(X, np.memmap) and not is_stored(X):
         refuse_dates(X, "X")
-        one_dimensional = getattr(X, "ndim", None) == 1 or (
-            isinstance(X, (list, tuple)) and len(X) > 0 and np.ndim(X[0]) == 0
-        )
         converted = check_array(
             X,
             dtype=[np.float64, np.float32, np.float16],
             ensure_all_finite=False,
-            ensure_2d=not one_dimensional,
+            ensure_2d=not _is_column(X),
             estimator=name,
             input_name="X",
         )
@@ -115,6 +112,14 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
     source = open_source(converted, like)
     check_finite(source, name)
     return source
+
+
+def _is_column(X: Any) -> bool:
+    """Whether these are one number a sample, and no rows."""
+    if isinstance(X, (list, tuple)):
+        return len(X) > 0 and np.ndim(X[0]) == 0
+    shape = getattr(X, "shape", None)  # Arrays of Arrow have none.
+    return (np.ndim(X) if shape is None else len(shape)) == 1
 
 
 def _kind_of(X: Any) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.special import softmax
+from scipy.special import expit, softmax
 from sklearn.exceptions import DataConversionWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -426,3 +426,28 @@ def test_the_logits_of_a_batch_are_calibrated_and_judged():
     told = calibrate(logits=as_batch(logits), **options).report
     expected = calibrate(logits=logits, **options).report
     assert told["after"]["nll"].value == pytest.approx(expected["after"]["nll"].value)
+
+
+@pytest.mark.parametrize("kind", ["polars", "named polars", "pyarrow", "chunks"])
+def test_one_number_a_sample_is_read_from_every_library(kind):
+    library = "pyarrow" if kind == "chunks" else kind.split()[-1]
+    arrays = pytest.importorskip(library)
+    named = {"name": "logit"} if kind == "named polars" else {}
+
+    def column(values):
+        if kind == "chunks":
+            return arrays.chunked_array([values[:50], values[50:]])
+        if library == "pyarrow":
+            return arrays.array(values)
+        return arrays.Series(values=values, **named)
+
+    rng = np.random.default_rng(0)
+    log_odds = rng.normal(size=200)
+    y = log_odds + rng.normal(size=200) > 0
+    fitted = TemperatureScaling().fit(column(log_odds), y)
+    proba = fitted.predict_proba(column(log_odds))
+    expected = TemperatureScaling().fit(log_odds, y).predict_proba(log_odds)
+    assert_allclose(proba, expected)
+    again = logits_from_proba(column(expected[:, 1]))
+    log_odds = np.diff(again, axis=1) if again.shape[1] == 2 else np.asarray(again)
+    assert_allclose(expit(log_odds[:, -1]), expected[:, 1])
