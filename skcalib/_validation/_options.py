@@ -26,8 +26,9 @@ def pad_options(
     Parameters
     ----------
     X : list of array-like, or array-like of shape (n_samples, n_options)
-        A list of the logits of each row, or an array in which -inf, or the mask of a
-        `numpy.ma.MaskedArray`, says that a row does not have the option.
+        A list of the logits of each row, or a column of such lists in pandas, polars or
+        Arrow; or an array in which -inf, or the mask of a `numpy.ma.MaskedArray`, says
+        that a row does not have the option.
 
     absent : float, default=None
         What takes the place of an option that a row does not have; by default -2**100,
@@ -64,14 +65,14 @@ def pad_options(
     """
     absent = ABSENT if absent is None else absent
     if is_ragged(X):
-        values = _pad_list(X, n_options)
+        values = _pad_list(_as_objects(X), n_options)
         return _filled(values, _is_absent(values), absent)
     if is_tensor(X):
         return _pad_tensor(X, absent)
     if is_dask(X) or is_stored(X) or isinstance(X, np.memmap):
         return X  # Larger than memory, perhaps: padded by whoever wrote it.
     is_masked = isinstance(X, np.ma.MaskedArray)
-    values = X.data if is_masked else np.asarray(X)
+    values = X.data if is_masked else _as_numbers(X)
     if values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind not in "fiu":
         return X
     is_absent = _is_absent(values)
@@ -94,7 +95,7 @@ def _pad_tensor(X: Any, absent: float) -> Any:
 
 def is_ragged(X: Any) -> bool:
     """Whether this is a list of arrays, or of lists of different length."""
-    # Or a Series.
+    X = _as_objects(X)  # Or a Series.
     if getattr(getattr(X, "dtype", None), "kind", None) == "O" and np.ndim(X) == 1:
         return any(np.ndim(row) for row in X)
     if not isinstance(X, (list, tuple)):
@@ -103,6 +104,25 @@ def is_ragged(X: Any) -> bool:
         return True
     lengths = {len(row) if isinstance(row, (list, tuple)) else -1 for row in X}
     return len(lengths) > 1
+
+
+def _as_objects(X: Any) -> Any:
+    """Return lists of Arrow or polars as an array of arrays, others as they are."""
+    if type(X).__module__.partition(".")[0] not in ("polars", "pyarrow"):
+        return X
+    kind = str(getattr(X, "dtype", getattr(X, "type", "")))
+    return np.asarray(X) if "list" in kind.lower() else X
+
+
+def _as_numbers(X: Any) -> NDArray[Any]:
+    """Return an array, of numbers where a frame holds pandas' own kinds of them."""
+    values = np.asarray(X)
+    if values.dtype.kind != "O" or not hasattr(X, "iloc"):
+        return values
+    try:
+        return np.asarray(X.to_numpy(dtype=np.float64, na_value=np.nan))
+    except (TypeError, ValueError):  # Texts, say, which are refused by what takes X.
+        return values
 
 
 def _is_absent(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -265,3 +265,31 @@ def test_offsets_cost_little_where_there_is_no_bias():
         told[n] = np.mean(cost)
     assert told[100] == pytest.approx(0.007, abs=0.001)
     assert told[1000] == pytest.approx(0.0012, abs=0.0005)
+
+
+@pytest.mark.parametrize("dtype", ["Float64", "Float32", "object"])
+def test_absent_options_are_seen_in_frames_of_every_type(dtype):
+    pandas = pytest.importorskip("pandas")
+    X, y = draw_questions(200, 11)
+    rows = pad_options(X)
+    told = np.where(rows == rows.min(), -np.inf, rows)
+    frame = pandas.DataFrame(told).astype(dtype)
+    assert_allclose(pad_options(frame), rows, rtol=1e-6)
+    expected = OptionCalibration().fit(rows, y).predict_proba(rows)
+    found = OptionCalibration().fit(frame, y).predict_proba(frame)
+    assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["polars", "pyarrow", "chunks"])
+def test_columns_of_lists_are_lists(kind):
+    arrays = pytest.importorskip("pyarrow" if kind == "chunks" else kind)
+    X, y = draw_questions(200, 12)
+    if kind == "chunks":
+        column = arrays.chunked_array([X[:50], X[50:]])
+    else:
+        column = arrays.array(X) if kind == "pyarrow" else arrays.Series(values=X)
+    assert_array_equal(pad_options(column), pad_options(X))
+    found = OptionCalibration().fit(column, y).predict_proba(column)
+    expected = OptionCalibration().fit(X, y).predict_proba(X)
+    for row, known in zip(found, expected, strict=True):
+        assert_array_equal(row, known)
