@@ -81,7 +81,7 @@ def label_names(
 ) -> NDArray[Any]:
     """Return the name of each label: as given, those of a data frame, or numbers."""
     if classes is not None:
-        names = np.asarray(classes)
+        names = _one_each(classes)
         if names.shape != (n_labels,):
             raise ValueError(
                 f"{parameter} has shape {names.shape} but there are {n_labels} labels. "
@@ -98,7 +98,14 @@ def label_names(
             "Pass both in the same order."
         )
     found = of_y or of_X
-    return np.arange(n_labels) if found is None else np.asarray(found)
+    return np.arange(n_labels) if found is None else _one_each(found)
+
+
+def _one_each(names: Any) -> NDArray[Any]:
+    """Return names as an array of one axis, also those of several levels, tuples."""
+    if isinstance(names, list) and any(isinstance(name, tuple) for name in names):
+        return np.fromiter(names, dtype=object, count=len(names))
+    return np.asarray(names)
 
 
 def check_label_proba(y_proba: Any) -> NDArray[np.float64]:

@@ -31,7 +31,12 @@ from skcalib import (
 )
 from skcalib.exceptions import AbsentClassWarning
 from skcalib.meta._scores import LabelScores
-from skcalib.metrics import expected_calibration_error, get_scorer, per_label
+from skcalib.metrics import (
+    calibration_report,
+    expected_calibration_error,
+    get_scorer,
+    per_label,
+)
 from tests.shared.every_calibrator import CALIBRATORS, VARIANTS, identify
 
 TEMPERATURES = [0.5, 1.0, 2.0, 4.0]
@@ -158,6 +163,21 @@ def test_labels_are_named_by_data_frames():
         MultiLabelCalibration().fit(frame, pandas.DataFrame(y, columns=names[::-1]))
     named = MultiLabelCalibration(classes=names).fit(logits, y)
     assert named.classes_.tolist() == names
+
+
+def test_labels_of_two_levels_are_named_by_tuples():
+    pandas = pytest.importorskip("pandas")
+    logits, y = make_labels(200)
+    names = [("chest", "mass"), ("chest", "oedema"), ("hand", "fracture"), ("hand", "")]
+    columns = pandas.MultiIndex.from_tuples(names)
+    frame = pandas.DataFrame(logits, columns=columns)
+    for multi in (MultiLabelCalibration(), MultiLabelCalibration(classes=names)):
+        fitted = multi.fit(frame, y)
+        assert fitted.classes_.tolist() == names
+        assert fitted.score(frame, pandas.DataFrame(y, columns=columns)) > 0
+    proba = pandas.DataFrame(expit(logits), columns=columns)
+    report = calibration_report(y, proba, multilabel=True, n_bootstrap=0)
+    assert list(report.labels) == names
 
 
 def test_a_fitted_one_is_saved_cloned_and_pickled(tmp_path):
