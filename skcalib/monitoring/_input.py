@@ -86,11 +86,21 @@ def known_classes(monitor: Any, default: Any = None) -> Any:
     if hasattr(monitor, "classes_"):
         return monitor.classes_
     if monitor.classes is not None:
-        return np.asarray(monitor.classes)
+        return _listed(monitor.classes)
     if getattr(monitor, "calibrator", None) is not None:
         check_is_fitted(monitor.calibrator)
         return monitor.calibrator.classes_
     return default
+
+
+def _listed(classes: Any) -> NDArray[Any]:
+    listed = np.asarray(classes)
+    if listed.ndim != 1:
+        raise ValueError(
+            f"classes has shape {listed.shape}, and came as {type(classes).__name__}. "
+            "It needs one entry a class, in the order of the columns."
+        )
+    return listed
 
 
 def check_map(calibrator: Any) -> None:

@@ -622,3 +622,9 @@ def test_what_maps_more_than_logits_is_no_next_calibrator_of_a_served_one(calibr
     # Of the served probabilities themselves, without their logits, it may be one.
     after = CalibrationMonitor().update(y, proba).recalibrate(calibrator)
     assert after.predict_proba(np.log(proba)).shape == (600, 3)
+
+
+def test_classes_without_an_order_are_refused():
+    monitor = CalibrationMonitor(classes={0, 1, 2})
+    with pytest.raises(ValueError, match="came as set"):
+        monitor.update([0, 1, 2], np.eye(3))
