@@ -30,6 +30,8 @@ def readable(values: Any) -> Any:
     columns, a batch of them a table.
     """
     _refuse_future(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "T":
+        return values.astype(object)  # scikit-learn does not know NumPy's newer texts.
     if is_standard(values):
         return _of_standard(values)
     if is_stored(values) and not hasattr(values, "shape"):

@@ -451,3 +451,15 @@ def test_one_number_a_sample_is_read_from_every_library(kind):
     again = logits_from_proba(column(expected[:, 1]))
     log_odds = np.diff(again, axis=1) if again.shape[1] == 2 else np.asarray(again)
     assert_allclose(expit(log_odds[:, -1]), expected[:, 1])
+
+
+def test_labels_may_be_the_texts_of_any_length_of_numpy():
+    logits, y = make_logits(60, 3, random_state=0)
+    names = np.array(["cat", "dog", "bird"], dtype=np.dtypes.StringDType())
+    fitted = TemperatureScaling(classes=names).fit(logits, names[y])
+    assert fitted.classes_.tolist() == ["cat", "dog", "bird"]
+    expected = TemperatureScaling().fit(logits, y)
+    assert fitted.score(logits, names[y]) == expected.score(logits, y)
+    proba = expected.predict_proba(logits)
+    error = expected_calibration_error(names[y], proba, labels=names)
+    assert error == expected_calibration_error(y, proba)
