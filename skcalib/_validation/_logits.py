@@ -118,8 +118,8 @@ def _is_column(X: Any) -> bool:
     """Whether these are one number a sample, and no rows."""
     if isinstance(X, (list, tuple)):
         return len(X) > 0 and np.ndim(X[0]) == 0
-    shape = getattr(X, "shape", None)  # Arrays of Arrow have none.
-    return (np.ndim(X) if shape is None else len(shape)) == 1
+    # Arrays of Arrow have no shape.
+    return len(X.shape if hasattr(X, "shape") else np.asarray(X).shape) == 1
 
 
 def _kind_of(X: Any) -> str:
@@ -270,7 +270,7 @@ def _encode_named(
     n_columns: int,
     classes: ArrayLike,
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    classes = in_one_unit(np.array(classes))
+    classes = in_one_unit(np.asarray(classes).copy())
     if classes.ndim != 1 or classes.shape[0] != n_columns:
         raise ValueError(
             f"classes has shape {classes.shape} but X has {n_columns} columns. {name} "

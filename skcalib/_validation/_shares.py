@@ -71,7 +71,7 @@ def classes_of_shares(
     own = column_names(y)
     if classes is None:
         classes = np.arange(n_columns) if own is None else own
-    labels = np.array(classes)
+    labels = np.asarray(classes).copy()
     if labels.shape != (n_columns,):
         raise ValueError(
             f"{parameter} has shape {labels.shape} but there are {n_columns} columns. "
