@@ -318,15 +318,13 @@ def check_calibration_set(
 
 def _warn_of_columns(name: str, data: CalibrationData, keeps_class: bool) -> None:
     """Warn where the columns are probably those of other classes than they seem."""
+    if data.source.is_remote:
+        return
+    told = "y", data.codes, data.n_classes, data.head, "classes"
     is_numbered = data.classes.dtype.kind in "iu" and data.classes[0] == 0
-    shifted = (
-        is_numbered
-        and not data.source.is_remote
-        and warn_of_counting_from_1(
-            "y", data.codes, data.n_classes, data.head, "classes"
-        )
-    )
-    if keeps_class and not shifted:
+    if is_numbered and warn_of_counting_from_1(*told):
+        return
+    if keeps_class:
         warn_of_order(name, data)
 
 

@@ -102,7 +102,7 @@ def warn_of_mistakes(
     if data.source.is_remote:
         return
     few = data.head(FEW_ROWS)
-    if data.n_classes == 2 and not few[:, 0].any():  # Log-odds in a single column.
+    if _are_log_odds(few):
         if keeps_class:
             _warn_of_sign(name, data)
     else:
@@ -143,11 +143,11 @@ def warn_of_counting_from_1(
 
 def warn_of_order(name: str, data: CalibrationData) -> None:
     """Warn of columns in which the true class has less than the mean of its row."""
-    if data.source.is_remote or data.row is not None:
+    if data.row is not None:
         return
     scores = data.head(ORDER_ROWS).astype(np.float64)
-    if data.n_classes == 2 and not scores[:, 0].any():
-        return  # Log-odds in a single column.
+    if _are_log_odds(scores):
+        return
     scores /= max(np.abs(scores).max(), TINY)  # Sums of huge ones overflow.
     codes = on_host(data.codes[: len(scores)])
     used = on_host(data.sample_weight[: len(scores)]) > 0
@@ -162,6 +162,11 @@ def warn_of_order(name: str, data: CalibrationData) -> None:
         f"columns those of the classes {preview(data.classes)}, in this order, and are "
         "larger logits likelier? Else name the class of each column: classes=[...]."
     )
+
+
+def _are_log_odds(scores: NDArray[Any]) -> bool:
+    """Whether scores came as a single column, beside which there are zeros."""
+    return scores.shape[1] == 2 and not scores[:, 0].any()
 
 
 def _warn_of_probabilities(name: str, few: NDArray[Any]) -> None:
