@@ -220,10 +220,7 @@ def test_dollars_in_the_name_of_a_class_are_dollars(display):
     if display is not SimplexDisplay:
         options |= {"class_": names[1], "n_bootstrap": 0}
     drawn = display.from_predictions(y, proba, **options)
-    texts = drawn.figure_.findobj(lambda artist: "$10-$20_" in _text_of(artist))
-    assert len(texts) == 1
-    assert not texts[0].get_parse_math()
-    drawn.figure_.canvas.draw()
+    assert len(plain_texts(drawn.figure_, "$10-$20_")) == 1
 
 
 @pytest.mark.parametrize("display", [ReliabilityDisplay, *PLAIN, ProximityDisplay])
@@ -231,18 +228,23 @@ def test_dollars_in_a_title_are_dollars(display):
     y, proba, _ = draw(30)
     options = {"proximity": proba[:, 0]} if display is ProximityDisplay else {}
     drawn = display.from_predictions(y, proba, name=r"a $\frac b$", **options)
-    drawn.figure_.canvas.draw()
+    assert plain_texts(drawn.figure_, r"a $\frac b$")
 
 
 def test_dollars_in_the_name_of_a_compared_classifier_are_dollars():
     y, proba, truth = draw(30)
     probas = {r"a $\frac b$": proba, "b": truth}
     drawn = CalibratorComparisonDisplay.from_predictions(y, probas, n_bootstrap=0)
-    drawn.figure_.canvas.draw()
+    assert plain_texts(drawn.figure_, r"a $\frac b$")
 
 
-def _text_of(artist):
-    return artist.get_text() if hasattr(artist, "get_parse_math") else ""
+def plain_texts(figure, part):
+    """Draw a figure; return the texts seen with this part, none of it mathematics."""
+    figure.canvas.draw()
+    texts = figure.findobj(matplotlib.text.Text)
+    texts = [t for t in texts if t.get_visible() and part in t.get_text()]
+    assert not any(text.get_parse_math() for text in texts)
+    return texts
 
 
 def test_labels_may_come_as_a_frame_of_one_column():

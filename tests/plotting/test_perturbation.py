@@ -216,3 +216,4 @@ def test_dollars_in_names_of_a_perturbation_are_dollars(pyplot, taps):
     name = r"a $\frac b$"
     display = PerturbationDisplay(draw(*shape), 0, [name, "b"], name, kernel=kernel)
     display.plot().figure_.canvas.draw()
+    assert name in display.ax_.get_title()

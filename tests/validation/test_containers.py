@@ -146,18 +146,27 @@ def test_a_missing_number_is_told_from_a_text():
             fit()
 
 
+def pandas_with(dtype):
+    """Return pandas if it has this type."""
+    if "pyarrow" in dtype:
+        pytest.importorskip("pyarrow")
+    return pytest.importorskip("pandas")
+
+
+def in_pandas(series, kind):
+    """Return a series, its values, or a frame of it."""
+    forms = {"series": series, "array": series.array, "frame": series.to_frame()}
+    return forms[kind]
+
+
 @pytest.mark.parametrize("dtype", ["bool", "boolean", "bool[pyarrow]", "category"])
 @pytest.mark.parametrize("kind", ["series", "array", "frame"])
 def test_every_bool_of_pandas_finds_the_column_of_its_name(dtype, kind):
-    pandas = pytest.importorskip("pandas")
-    if dtype == "bool[pyarrow]":
-        pytest.importorskip("pyarrow")
+    pandas = pandas_with(dtype)
     p = np.random.default_rng(0).uniform(size=200)
     y = np.random.default_rng(1).random(200) < p
     proba = pandas.DataFrame({True: p, False: 1 - p})
-    series = pandas.Series(y, name="y").astype(dtype)
-    given = {"series": series, "array": series.array, "frame": series.to_frame()}
-    labels = given[kind]
+    labels = in_pandas(pandas.Series(y, name="y").astype(dtype), kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataConversionWarning)
         told = expected_calibration_error(labels, proba)
@@ -170,15 +179,11 @@ def test_every_bool_of_pandas_finds_the_column_of_its_name(dtype, kind):
 @pytest.mark.parametrize("dtype", ["int64", "Int64", "UInt8", "int64[pyarrow]"])
 @pytest.mark.parametrize("kind", ["series", "array", "frame"])
 def test_every_integer_of_pandas_is_a_column_number(dtype, kind):
-    pandas = pytest.importorskip("pandas")
-    if dtype == "int64[pyarrow]":
-        pytest.importorskip("pyarrow")
+    pandas = pandas_with(dtype)
     logits, y = make_logits(200, 3, random_state=0)
     logits, y = logits[y < 2], y[y < 2]
     proba = softmax(logits, axis=1)
-    series = pandas.Series(y, name="y").astype(dtype)
-    given = {"series": series, "array": series.array, "frame": series.to_frame()}
-    labels = given[kind]
+    labels = in_pandas(pandas.Series(y, name="y").astype(dtype), kind)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataConversionWarning)
         told = expected_calibration_error(labels, proba)
@@ -192,9 +197,7 @@ def test_every_integer_of_pandas_is_a_column_number(dtype, kind):
 
 @pytest.mark.parametrize("dtype", ["Int64", "int64[pyarrow]"])
 def test_an_integer_of_pandas_that_is_missing_is_no_label(dtype):
-    pandas = pytest.importorskip("pandas")
-    if dtype == "int64[pyarrow]":
-        pytest.importorskip("pyarrow")
+    pandas = pandas_with(dtype)
     y = pandas.Series([0, None, 1]).astype(dtype)
     logits = np.array([[1.0, 0.0], [0.0, 2.0], [0.5, 0.0]])
     with pytest.raises(ValueError, match="y contains NaN"):
