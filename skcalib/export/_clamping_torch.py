@@ -20,6 +20,7 @@ from skcalib._networks._sharing import portable_scripts
 from skcalib._networks._site import SiteModule
 from skcalib._networks._torch import floating_types, frozen_view, run_module
 from skcalib._onnx._in_torch import differentiable_network
+from skcalib._onnx._outputs import own_row
 from skcalib.clamping._change import Change
 from skcalib.export._torch_operations import Calibration
 
@@ -134,6 +135,19 @@ class _Logits(nn.Module):
     def site_values(self, x: Any) -> Tensor:
         values: Tensor = self.network.site_values(x)  # type: ignore[operator]
         return values
+
+
+class _Rows(nn.Module):
+    """A network whose results have a row a sample, also of one sample."""
+
+    def __init__(self, network: nn.Module, n_columns: int) -> None:
+        super().__init__()
+        self.network = network
+        self.n_columns = n_columns
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        logits: Tensor = self.network(*parts)
+        return logits.reshape(-1, self.n_columns)
 
 
 def _tensor(value: Any) -> Tensor:
@@ -258,6 +272,10 @@ def _attention_in_operators() -> Iterator[None]:
 def _trace(network: nn.Module, example: dict[str, Tensor], module: nn.Module) -> bytes:
     """Write a network that is run on `example` by the exporter that traces one run."""
     try:
+        with torch.no_grad():
+            row = network(*(part[:1] for part in example.values()))
+        if own_row(row, 1) is not row:
+            network = _Rows(network, row.numel()).eval()
         return _written(network, example)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(

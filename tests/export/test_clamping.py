@@ -391,6 +391,27 @@ def test_a_torch_module_is_written_on_the_way(clamp, wrap):
         assert_allclose(run(calibrated, X[:n]), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_columns", [1, K])
+def test_a_module_that_squeezes_serves_a_single_row(clamp, n_columns):
+    class Squeezing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Sequential(
+                torch.nn.Flatten(), torch.nn.Linear(C * H * W, n_columns)
+            )
+
+        def forward(self, x):
+            return self.inner(x).squeeze()
+
+    shape = (C, H, W)
+    estimator = clamp(Squeezing(), a_delta(shape), n_classes=max(2, n_columns))
+    calibrated = calibrate_onnx_model(None, estimator)
+    for n in (1, 8):
+        X = draw(shape)[:n]
+        expected = estimator.predict_proba(X)[:, -n_columns:]
+        assert_allclose(run(calibrated, X), expected, atol=1e-6)
+
+
 def test_what_a_module_returns_are_logits_also_after_a_softmax(clamp):
     shape = (C, H, W)
     delta, X = a_delta(shape), draw(shape)
