@@ -16,7 +16,7 @@ from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._warnings import warn
 from skcalib.training._clue_loss import REDUCTIONS, CLUELoss
-from skcalib.training._mc_dropout import ONE_AT_A_TIME, has_dropout, mc_dropout
+from skcalib.training._mc_dropout import has_dropout, mc_dropout
 from skcalib.training._net import Batches, CLUENet, Rows
 from skcalib.training._network_estimator import (
     LARGEST_SEED,
@@ -171,7 +171,7 @@ class BaseCLUE(NetworkEstimator):
         check_is_fitted(self)
         x = self._as_tensor(self._check_inputs(X, reset=False), self.module_)
         device = module_device(self.module_)
-        with ONE_AT_A_TIME, torch.no_grad(), seeded(self._predict_seed, device):
+        with torch.no_grad(), seeded(self._predict_seed, device):
             return [function(part.to(device)) for part in x.split(self.batch_size)]
 
     def _passes(self, x, n_passes, stage=0):

@@ -149,10 +149,10 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
     Integer `X` reaches a module of your own as int64, real `X` in the type of its
     weights; what `fit` had decides. At prediction all rows share the masks of a pass,
     so a row is mapped alike alone and in a batch, but for layers with dropout inside
-    (attention, recurrent layers). Predictions in several threads wait for each other:
-    torch's generators belong to all. A fit in another thread moves them meanwhile, so
-    that a seed fixes neither. A loss that is no longer finite ends the training with a
-    ConvergenceWarning and the last good weights; in the first epoch it is an error.
+    (attention, recurrent layers). Fits and predictions in several threads wait for each
+    other: torch's generators belong to all. A loss that is no longer finite ends the
+    training with a ConvergenceWarning and the last good weights; in the first epoch it
+    is an error.
 
     Examples
     --------

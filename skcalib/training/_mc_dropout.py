@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from contextlib import contextmanager
 from functools import partial
-from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -12,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from skcalib._networks._module_copy import is_compiled
 from skcalib._validation import check_whole
-from skcalib.training._modules import logits_of
+from skcalib.training._modules import ONE_AT_A_TIME, logits_of
 
 # Layers whose dropout hangs on their own `training` flag, with its probability.
 _FUNCTIONAL = (torch.nn.MultiheadAttention, torch.nn.RNNBase)
@@ -31,10 +30,6 @@ _FACTORS = (
 _UNSPLIT: WeakKeyDictionary[torch.nn.Module, dict[object, WeakSet]] = (
     WeakKeyDictionary()
 )
-
-# Held while layers are in another mode, or random numbers are drawn that a seed fixes:
-# layers and torch's generators are shared by all threads.
-ONE_AT_A_TIME = RLock()
 
 
 def mc_dropout(

@@ -1,8 +1,14 @@
 """The perceptron that the estimators train where no module is given."""
 
+from threading import RLock
+
 import numpy as np
 import torch
 from torch import nn
+
+# Held while layers are in another mode, or random numbers are drawn that a seed fixes:
+# layers and torch's generators are shared by all threads.
+ONE_AT_A_TIME = RLock()
 
 
 class Standardize(nn.Module):

@@ -27,7 +27,7 @@ from skcalib._validation import (
     column_on_host,
     encode_labels,
 )
-from skcalib.training._modules import build_perceptron, logits_of
+from skcalib.training._modules import ONE_AT_A_TIME, build_perceptron, logits_of
 from skcalib.training._uncertainty import two_columns, widen
 
 LARGEST_SEED = 2**31 - 1
@@ -223,14 +223,16 @@ def drawn_parts(n_rows, batch_size):
 def seeded(seed, device):
     """Seed torch's global generators and put their state back at the end.
 
-    "auto" is any device that a module may lie on. Autocast keeps no weights meanwhile:
-    those of the first run would serve all steps of a training, and nothing be learned.
+    Other threads that would seed them wait. "auto" is any device that a module may lie
+    on. Autocast keeps no weights meanwhile: those of the first run would serve all
+    steps of a training, and nothing be learned.
     """
     if device == "auto":
         devices = list(range(torch.cuda.device_count()))
     else:
         devices = [device] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), _autocast_without_cache():
+    forked = torch.random.fork_rng(devices=devices)
+    with ONE_AT_A_TIME, forked, _autocast_without_cache():
         torch.manual_seed(seed)
         yield
 

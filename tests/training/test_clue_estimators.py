@@ -646,6 +646,24 @@ def test_predictions_in_threads_are_those_of_one(estimator):
         assert_array_equal(uncertainty, alone)
 
 
+@pytest.mark.usefixtures("eager_threads")
+@pytest.mark.parametrize(
+    "estimator", [CLUEClassifier, CLUERegressor, BilevelCalibratedClassifier]
+)
+def test_fits_in_threads_are_those_of_one(estimator):
+    X, y = draw_classes(200)
+    small = {"hidden_layer_sizes": (8,), "max_epochs": 4, "random_state": 0}
+
+    def fitted(_):
+        network = estimator(**small).fit(X, y)
+        return getattr(network, "predict_proba", network.predict)(X)
+
+    alone = fitted(0)
+    with ThreadPoolExecutor(2) as threads:
+        for together in threads.map(fitted, range(2)):
+            assert_array_equal(together, alone)
+
+
 @pytest.mark.parametrize("kind", [CLUEClassifier, BilevelCalibratedClassifier])
 @pytest.mark.parametrize(("dtype", "known"), [("Int64", "i"), ("boolean", "b")])
 def test_labels_of_pandas_own_types_stay_what_they_are(kind, dtype, known):
