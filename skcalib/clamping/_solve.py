@@ -43,7 +43,6 @@ from skcalib.clamping._search import (
 )
 from skcalib.clamping._sgd import solve_sgd
 from skcalib.clamping._spans import (
-    canonical,
     is_filter,
     open_basis,
     spans_to_try,
@@ -82,15 +81,15 @@ def needs_gradient(solver: str, start: Any) -> bool:
 
 
 def solve_fixed(problem: Problem, settings: Settings) -> Outcome:
-    """Keep the perturbation where it starts."""
-    start = settings.start
-    name = canonical(settings.perturbation, problem.shape) if start.any() else "none"
-    name = "full" if name == "auto" else name
+    """Keep the perturbation where it starts: any tensor, or that of the last fit."""
+    start, is_first = settings.start, settings.temperature is None
+    name = "full" if is_first else settings.perturbation
     penalty = 0.0 if settings.penalty == "auto" else settings.penalty
-    basis = open_basis("full" if start.kernel is None else name, problem)
+    basis = open_basis(name, problem)
     kept = basis.at(basis.coordinates(start))
-    logits = problem.perturbed_logits(kept) if start.any() else problem.logits
-    return Outcome(kept, logits, penalty, name)
+    if not start.any():
+        return Outcome(kept, problem.logits, penalty, "none")
+    return Outcome(kept, problem.perturbed_logits(kept), penalty, name)
 
 
 def solve_linearised(problem: Problem, settings: Settings) -> Outcome:

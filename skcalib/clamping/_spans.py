@@ -105,7 +105,7 @@ def open_basis(perturbation: Name, problem: Problem) -> Basis:
 
 def open_product(perturbation: Name, shape: Sequence[int]) -> Product:
     """Return the basis of "full", "channel", "low_frequency" or a number of cosines."""
-    if perturbation in ("full", "auto"):
+    if perturbation == "full":
         return Full(shape)
     axis = channel_axis(shape)
     if perturbation == "channel":

@@ -85,6 +85,35 @@ def test_the_random_start_has_a_seed_and_the_published_scale():
     assert fit(0).std() == pytest.approx(1e-3, rel=0.05)
 
 
+@pytest.mark.parametrize("perturbation", ["channel", "filter", "gain", 2, "auto"])
+def test_a_fixed_start_is_a_full_tensor_whatever_was_to_be_learned(perturbation):
+    X = draw(20, (3, 4, 4))
+    nc = NeuralClamping(
+        lambda x: x.mean(dim=(2, 3)),
+        start="random",
+        solver="fixed_delta",
+        perturbation=perturbation,
+    ).fit(X, np.arange(20) % 3)
+    assert nc.perturbation_ == "full"
+    assert nc.delta_[0].std() > 0
+    assert nc.filter_ is None
+
+
+@pytest.mark.parametrize("perturbation", ["channel", "gain"])
+def test_a_perturbation_that_was_learned_and_then_fixed_keeps_its_name(perturbation):
+    torch.manual_seed(0)
+    X = draw(60, (3, 4, 4)).astype("f")
+    y = X.sum(axis=(2, 3)).argmax(axis=1)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    nc = NeuralClamping(
+        net, perturbation=perturbation, penalty=0.01, gamma=0, warm_start=True
+    )
+    delta = nc.fit(X, y).delta_
+    nc.set_params(solver="fixed_delta").fit(X, y)
+    assert nc.perturbation_ == perturbation
+    assert_allclose(nc.delta_, delta, rtol=1e-5)
+
+
 def test_the_theorem_to_the_letter_takes_all_the_room_that_extremes_leave():
     X = draw()
     objective = objective_of(X)
