@@ -26,8 +26,9 @@ from skcalib._networks._torch import (
     run_module,
 )
 from skcalib._networks._train_mode import modules_behind, refuse_train_mode
+from skcalib._onnx._inputs import fixed_batch
 from skcalib._onnx._outputs import refuse_nan, warn_of_proba
-from skcalib._onnx._session import OnnxNetwork, open_onnx
+from skcalib._onnx._session import open_onnx
 from skcalib.exceptions import NotDifferentiableError
 
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -468,7 +469,13 @@ def _open_onnx(
         if site not in (None, *real) or (site is None and len(real) != 1):
             # There is nothing, or not one thing, that could be perturbed.
             raise NotDifferentiableError(reason)
-        return _forward_only(session, reason, site)
+        return Network(
+            SessionLogits(session),
+            "cpu",
+            fixed_batch=fixed_batch(session.inputs),
+            site=site,
+            reason=reason,
+        )
     return Network(
         module,
         device,
@@ -476,13 +483,4 @@ def _open_onnx(
         site=module.site if len(module.inputs) > 1 else site,
         confirm=partial(confirm_once, module),
         **options,
-    )
-
-
-def _forward_only(
-    session: OnnxNetwork, reason: str | None, site: str | None
-) -> Network:
-    fixed = session.inputs[0].fixed_batch
-    return Network(
-        SessionLogits(session), "cpu", fixed_batch=fixed, site=site, reason=reason
     )

@@ -143,6 +143,11 @@ def _layout_hint(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
     return ""
 
 
+def fixed_batch(inputs: list[InputSpec]) -> int | None:
+    """Return the number of rows that some input insists on, if one does."""
+    return next((spec.fixed_batch for spec in inputs if spec.fixed_batch), None)
+
+
 def split_columns(inputs: list[InputSpec], X: Any) -> list[tuple[InputSpec, Any, str]]:
     """Pair each input of the model with its part of `X`."""
     by_name = isinstance(X, Mapping) or hasattr(X, "columns")
@@ -193,7 +198,7 @@ def batches(
     for spec, part, what in parts:
         spec.check_shape(part.shape, what)
         spec.check_batch(part.shape[1:])
-    fixed = next((spec.fixed_batch for spec in inputs if spec.fixed_batch), None)
+    fixed = fixed_batch(inputs)
     (n_samples,) = lengths
     step = fixed or batch_size
     for start in range(0, n_samples, step):
@@ -222,11 +227,11 @@ def probe_inputs(
     None where that is not known, or what a row holds.
     """
     rng = np.random.default_rng(seed)
-    feeds = {}
+    feeds, n_rows = {}, fixed_batch(inputs) or 16
     for spec in inputs:
         if not spec.shape or spec.type == "tensor(string)" or spec.type not in _DTYPES:
             return None
-        shape = [spec.shape[0] or 16, *(d or length or 0 for d in spec.shape[1:])]
+        shape = [spec.shape[0] or n_rows, *(d or length or 0 for d in spec.shape[1:])]
         if 0 in shape or spec.dtype.itemsize * math.prod(shape) > _LARGEST_MADE:
             return None
         if spec.dtype.kind == "f":

@@ -166,6 +166,22 @@ def test_an_input_named_x_is_one_of_several_without_a_gradient():
     assert_allclose(objective.logits(np.zeros(3)), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_without_a_gradient_any_input_may_fix_the_batch():
+    model = parsed(
+        """two (float[n, 3] x, int64[4, 3] m) => (float[n, 3] p) {
+        a = Floor(x)  f = Cast <to = 1> (m)  y = Mul(a, f)  p = Softmax(y) }"""
+    )
+    x = 5 * np.random.default_rng(1).normal(size=(10, 3)).astype(np.float32)
+    m = np.random.default_rng(2).integers(0, 2, (10, 3))
+    network = open_network(model)
+    assert not network.differentiable
+    assert network.fixed_batch == 4
+    inputs = Inputs(NamedRows({"x": x, "m": m}), network, 256)
+    assert network.probe(inputs) == 3
+    objective = Objective(network, inputs, np.arange(10) % 3)
+    assert_allclose(objective.logits(), np.floor(x) * m)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_an_onnx_network_runs_on_the_gpu_of_its_own_accord(cifar, data_dir):

@@ -12,7 +12,7 @@ from skcalib._onnx._files import ModelSource, open_model
 from skcalib._onnx._in_torch._nodes import Graph
 from skcalib._onnx._in_torch._plan import Compiler, Plan, run_steps
 from skcalib._onnx._in_torch._registry import Place
-from skcalib._onnx._inputs import InputSpec
+from skcalib._onnx._inputs import InputSpec, fixed_batch
 from skcalib._onnx._outputs import as_columns
 from skcalib._onnx._readout import Readout, read_classifier
 from skcalib._onnx._session import OnnxNetwork, open_onnx
@@ -67,7 +67,7 @@ class OnnxModule(nn.Module):
         self._source = source
         self._output = output
         self.inputs = inputs
-        self.fixed_batch = next((s.fixed_batch for s in inputs if s.fixed_batch), None)
+        self.fixed_batch = fixed_batch(inputs)
         self.site = site
         self.is_confirmed = False
         self.register_buffer("_anchor", torch.empty(0), persistent=False)
