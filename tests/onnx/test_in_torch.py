@@ -418,6 +418,14 @@ def test_a_branch_is_chosen_by_constants_and_shapes(condition):
         assert (slope != 0).all()
 
 
+def test_what_a_branch_gives_can_be_perturbed():
+    model = branching("s = Shape(x)  n = Gather(s, where)  c = Equal(n, one)")
+    module = differentiable_network(model, site="chosen")
+    x, shift = torch.from_numpy(drawn(2, 4)), torch.from_numpy(drawn(3, seed=1))
+    assert_allclose(module.site_values(x), module(x))
+    assert_allclose(module(x, shift), module(x) + shift)
+
+
 def test_nodes_may_stand_in_any_order():
     model = mlp()
     expected = differentiable_network(model)(torch.ones(2, 6))

@@ -217,7 +217,7 @@ def _integer_type(dtype: np.dtype[Any]) -> torch.dtype:
 def _position_after(plan: Plan, slot: int) -> int:
     """Return how many steps it takes until a value is there."""
     for position, step in enumerate(plan.steps):
-        if slot in getattr(step, "results", ()):
+        if slot in step.results:
             return position + 1
     return 0
 

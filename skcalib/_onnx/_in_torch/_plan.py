@@ -70,11 +70,12 @@ class Step:
 
 @dataclass
 class Choice:
-    """An If: the steps of the branch that its condition names."""
+    """An If: the steps of the branch that its condition names, and what they make."""
 
     node: Node
     condition: Key
     branches: dict[bool, list["Step | Choice"]]
+    results: tuple[int, ...]
     freed: tuple[int, ...] = ()
 
     def execute(self, values: dict[Key, Any], place: Place) -> None:
@@ -272,7 +273,8 @@ class Compiler:
                     self._known[f"{output}/{chosen}"] = self._known.pop(output)
                     nodes.append(_identity(f"{output}/{chosen}", output))
             branches[chosen] = [self._step(inner) for inner in nodes]
-        return Choice(node, self._slot(node.inputs[0]), branches)
+        results = tuple(self._slot(name) for name in node.outputs)
+        return Choice(node, self._slot(node.inputs[0]), branches, results)
 
     def _free(
         self, nodes: list[Node], steps: list[Step | Choice], kept: set[str]
