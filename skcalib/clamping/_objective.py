@@ -250,14 +250,15 @@ class Objective:
         """
         self._need_gradients()
         moved = self._moved(change)
-        n_classes = self.logits(moved, rows=np.zeros(1, dtype=np.intp)).shape[1]
         numbers = np.arange(self.inputs.n_samples) if rows is None else rows
-        order = np.arange(numbers.shape[0])
-        if pools is not None:
+        if pools is None:
+            n_slots: float = self.logits(moved, numbers[:1]).shape[1]
+            order = np.arange(numbers.shape[0])
+        else:
+            n_slots = pools.n_slots / numbers.shape[0]
             # A batch takes as many passes as its row with the most slots.
-            n_classes = pools.n_slots / numbers.shape[0]
             order = np.argsort(-pools.counts, kind="stable")
-        few = passes_per_row(n_classes, basis.dim) < n_classes
+        few = passes_per_row(n_slots, basis.dim) < n_slots
         place = np.empty(self.inputs.n_samples, dtype=np.intp)
         place[numbers[order]] = order
 

@@ -327,6 +327,10 @@ def test_the_network_runs_once_a_batch_and_no_weight_gradient_is_computed():
     calls.clear()
     value_and_gradient(objective, None, 0.0)
     assert len(calls) == 3
+    pools = Pools(np.full((11, 4), 0.25), objective.codes, np.ones(11), 0.0)
+    calls.clear()
+    objective.jacobian(Full(SHAPE), pools=pools)
+    assert len(calls) == 3
     assert all(p.grad is None for p in module.parameters())
 
 
