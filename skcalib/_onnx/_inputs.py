@@ -77,20 +77,13 @@ class InputSpec:
 
     def check_shape(self, shape: tuple[int, ...], what: str) -> None:
         """Refuse rows of a shape the model does not take."""
-        if not self.shape:
+        if not self.shape or _fits(shape[1:], self.shape[1:]):
             return
         wanted = self.shape[1:]
-        got = shape[1:]
-        if len(shape) == len(wanted) and all(
-            w in (None, g) for w, g in zip(wanted, shape, strict=True)
-        ):
+        if _fits(shape, wanted):
             hint = " This looks like a single sample: X[np.newaxis]."
         else:
-            hint = _layout_hint(got, wanted)
-        if len(got) == len(wanted) and all(
-            w in (None, g) for w, g in zip(wanted, got, strict=True)
-        ):
-            return
+            hint = _layout_hint(shape[1:], wanted)
         needed = ("n_samples", *("any" if w is None else w for w in wanted))
         raise ValueError(
             f"{what} has shape {shape} but the model's input {self.name!r} takes "
@@ -120,19 +113,19 @@ class InputSpec:
         )
 
 
+def _fits(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    pairs = zip(shape, wanted, strict=False)
+    return len(shape) == len(wanted) and all(w in (None, g) for g, w in pairs)
+
+
 def _layout_hint(got: tuple[int, ...], wanted: tuple[int | None, ...]) -> str:
     """Name the usual mistakes: channels last, channels first, flattened images."""
-
-    def fits(shape: tuple[int, ...]) -> bool:
-        pairs = zip(shape, wanted, strict=True)
-        return len(shape) == len(wanted) and all(w in (None, g) for g, w in pairs)
-
     if len(got) == len(wanted) == 3:
-        if fits((got[2], got[0], got[1])):
+        if _fits((got[2], got[0], got[1]), wanted):
             return (
                 " These look like images with channels last: X.transpose(0, 3, 1, 2)."
             )
-        if fits((got[1], got[2], got[0])):
+        if _fits((got[1], got[2], got[0]), wanted):
             return (
                 " These look like images with channels first: X.transpose(0, 2, 3, 1)."
             )
