@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skcalib._solvers._lbfgs import minimize
 from skcalib._solvers._result import CONVERGED, EXHAUSTED, INTERRUPTED, Result
@@ -43,6 +42,7 @@ from skcalib.clamping._search import (
 )
 from skcalib.clamping._sgd import solve_sgd
 from skcalib.clamping._spans import (
+    Span,
     is_filter,
     open_basis,
     spans_to_try,
@@ -101,14 +101,19 @@ def solve_linearised(problem: Problem, settings: Settings) -> Outcome:
 
 
 def search_and_refine(
-    problems: list[Problem], settings: Settings
+    problems: list[Problem], settings: Settings, *, by_network: bool = False
 ) -> tuple[Outcome, Problem]:
-    """Choose among problems, spans and penalties; return outcome and problem."""
+    """Choose among problems, spans and penalties; return outcome and problem.
+
+    On one Jacobian, if it can be paid, or else on the network and of the first span.
+    """
     first = problems[0]
     penalties = penalties_to_try(settings.penalty, first)
     every = spans_to_try(settings.perturbation, first)
-    slots = slots_per_row(first)
-    spans = [(name, basis) for name, basis in every if affordable(slots, basis.dim)]
+    spans: list[Span] = []
+    if not by_network:
+        slots = slots_per_row(first)
+        spans = [span for span in every if affordable(slots, span[1].dim)]
     few, of_few = problems, settings
     try:
         if not spans:
@@ -136,7 +141,7 @@ def search_and_refine(
         model = linearise(few[place], part)
         outcome = refine(problem, settings, model, chosen, basis)
     else:
-        outcome = descend_from(problem, settings, chosen, basis, np.zeros(basis.dim))
+        outcome = descend_from(problem, settings, chosen, basis)
     outcome.selection = selection
     return outcome, problem
 
@@ -259,35 +264,20 @@ class _Descent:
 
 def solve_lbfgs(problem: Problem, settings: Settings) -> Outcome:
     """Descend on the network by L-BFGS; a held-out part may choose the penalty."""
-    wanted = settings.perturbation
-    wanted = "full" if wanted == "auto" else wanted
-    ((name, basis),) = spans_to_try(wanted, problem)
-    theta = basis.coordinates(settings.start)
-    if settings.penalty != "auto":
-        chosen = Candidate(problem.gamma, name, float(settings.penalty), basis)
-        return descend_from(problem, settings, chosen, basis, theta)
-    penalties = penalties_to_try("auto", problem)
-    try:
-        table, chosen = search_by_network([problem], name, basis, penalties, settings)
-    except KeyboardInterrupt:
-        return unperturbed(problem, message=INTERRUPTED)
-    selection = table.results(chosen)
-    if chosen.basis is None:
-        return unperturbed(problem, selection)
-    outcome = descend_from(problem, settings, chosen, basis, theta)
-    outcome.selection = selection
-    return outcome
+    if settings.perturbation == "auto":
+        settings = replace(settings, perturbation="full")
+    if settings.penalty == "auto":
+        return search_and_refine([problem], settings, by_network=True)[0]
+    ((name, basis),) = spans_to_try(settings.perturbation, problem)
+    chosen = Candidate(problem.gamma, name, float(settings.penalty), basis)
+    return descend_from(problem, settings, chosen, basis)
 
 
 def descend_from(
-    problem: Problem,
-    settings: Settings,
-    chosen: Candidate,
-    basis: Basis,
-    theta: NDArray[np.float64],
+    problem: Problem, settings: Settings, chosen: Candidate, basis: Basis
 ) -> Outcome:
-    """Descend on the network from the coordinates `theta`."""
-    logits = problem.logits
+    """Descend on the network from the start."""
+    theta, logits = basis.coordinates(settings.start), problem.logits
     if theta.any():
         logits = problem.perturbed_logits(basis.at(theta))
     curve: list[float] = []
