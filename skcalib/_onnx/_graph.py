@@ -207,13 +207,18 @@ def domain_name(name: str) -> str:
 
 
 def attribute(node: Any, name: str, default: Any = None) -> Any:
-    """Return the value of a node's attribute; strings come decoded."""
+    """Return the value of a node's attribute."""
+    found = (item for item in node.attribute if item.name == name)
+    return next(map(attribute_value, found), default)
+
+
+def attribute_value(item: Any) -> Any:
+    """Return the value of an attribute; strings come decoded, those of a list too."""
     onnx = import_optional("onnx", "Reading an ONNX model")
-    for item in node.attribute:
-        if item.name == name:
-            value = onnx.helper.get_attribute_value(item)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
+    value = onnx.helper.get_attribute_value(item)
+    if isinstance(value, list):
+        return [v.decode() if isinstance(v, bytes) else v for v in value]
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def class_labels(node: Any) -> list[int] | list[str]:
@@ -221,7 +226,8 @@ def class_labels(node: Any) -> list[int] | list[str]:
     for name in ("classlabels_int64s", "classlabels_ints"):
         if found := attribute(node, name):
             return [int(label) for label in found]
-    return [label.decode() for label in attribute(node, "classlabels_strings", [])]
+    labels: list[str] = attribute(node, "classlabels_strings", [])
+    return labels
 
 
 def tensor_names(graph: Any) -> set[str]:

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 
 from skcalib._onnx._files import ModelSource, load_outside_data
-from skcalib._onnx._graph import Wiring, domain_name, inner_graphs, outer_tensors
+from skcalib._onnx._graph import (
+    Wiring,
+    attribute_value,
+    domain_name,
+    inner_graphs,
+    outer_tensors,
+)
 from skcalib._onnx._in_torch._registry import Node
 from skcalib._optional import import_optional
 from skcalib.exceptions import NotDifferentiableError
@@ -102,7 +108,7 @@ class Graph:
             name=proto.name or next(filter(None, proto.output), ""),
             inputs=tuple(proto.input),
             outputs=tuple(proto.output),
-            attributes={item.name: _attribute(item) for item in proto.attribute},
+            attributes={item.name: attribute_value(item) for item in proto.attribute},
             captured=tuple(chain(*map(outer_tensors, inner_graphs(proto)))),
         )
         return self._lift(node) if domain == "ai.onnx.ml" else node
@@ -142,19 +148,3 @@ def reaching(target: str, nodes: Iterable[Node]) -> list[Node]:
     """Return those of `nodes` that `target` is computed from."""
     wiring = Wiring(nodes, attrgetter("reads"), attrgetter("outputs"))
     return wiring.needed([target])
-
-
-def _attribute(item: Any) -> Any:
-    """Return the value of an attribute; strings come decoded."""
-    onnx = import_optional("onnx", _PURPOSE)
-    value = onnx.helper.get_attribute_value(item)
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if item.type in (
-        onnx.AttributeProto.FLOATS,
-        onnx.AttributeProto.INTS,
-        onnx.AttributeProto.STRINGS,
-        onnx.AttributeProto.GRAPHS,
-    ):
-        return [v.decode() if isinstance(v, bytes) else v for v in value]
-    return value
