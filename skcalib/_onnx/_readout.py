@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from skcalib._numerics import PROBA_FLOOR
+from skcalib._onnx._choice import choose, find_decision
 from skcalib._onnx._class_names import named_classes
 from skcalib._onnx._files import ModelSource, parse_model
 from skcalib._onnx._graph import (
@@ -86,10 +87,12 @@ def find_readout(model: Any, output: str | None = None) -> Readout:
     index = GraphIndex(model.graph)
     if output is not None:
         return _read_named(index, output)
-    found = [_read_output(index, value) for value in model.graph.output]
-    scores = [readout for readout in found if readout is not None]
-    served = [readout for readout in scores if readout.output is not None]
-    return _choose(index, served or scores)
+    found = {
+        value.name: readout
+        for value in model.graph.output
+        if (readout := _read_output(index, value)) is not None
+    }
+    return choose(index, found)
 
 
 def _read_named(index: GraphIndex, name: str) -> Readout:
@@ -116,10 +119,10 @@ def _read_output(
 ) -> Readout | None:
     """Read one graph output: scores, a ZipMap of them, or labels; else None."""
     kind = value.type.WhichOneof("value")
-    origin, node = index.origin(value.name)
+    origin, node = find_decision(index, value.name)
     if node is not None and operator(node) == "ZipMap":
         return _walk(index, node.input[0], output=value.name)
-    if node is not None and operator(node) == "ArgMax":
+    if node is not None and operator(node) in ("ArgMax", "TopK"):
         return _walk(index, node.input[0], output=None)
     if node is not None and operator(node) in CLASSIFIERS and origin == node.output[0]:
         scores = node.output[1] if len(node.output) > 1 else ""
@@ -144,27 +147,6 @@ def _may_be_scores(tensor_type: Any, of_any_shape: bool) -> bool:
         return True
     dims = tensor_type.shape.dim
     return len(dims) >= 1 and all(dim.dim_value in (0, 1) for dim in dims[2:])
-
-
-def _choose(index: GraphIndex, readouts: list[Readout]) -> Readout:
-    outputs = [value.name for value in index.graph.output]
-    if not readouts:
-        raise ModelFormatError(
-            f"The model is no classifier that skcalib can read: none of its outputs "
-            f"{outputs} is a floating-point tensor with a row a sample and a column a "
-            "class. Pass output= with the name of the tensor that holds the logits. If "
-            "it has the classes of every pixel or token, name their axis as well: "
-            "calibrate_onnx_model(model, calibrator, class_axis=1)."
-        )
-    certain = [readout for readout in readouts if readout.is_certain]
-    for group in (certain, readouts):
-        if len({readout.tensor for readout in group}) == 1:
-            return group[0]
-    names = [readout.output or readout.score for readout in readouts]
-    raise ModelFormatError(
-        f"The model has several outputs that could be its scores: {names}. "
-        "Name the right one: output=..."
-    )
 
 
 def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
