@@ -183,7 +183,8 @@ def _walk(index: GraphIndex, score: str, *, output: str | None) -> Readout:
         break
     if normalised and not end.is_certain:
         end = replace(end, kind="proba")
-    through = frozenset([*path, end.tensor])
+    # Labels may be taken from the logits before a cast or a reshape of them.
+    through = frozenset([*path, *(name for name, _ in index.upstream(end.tensor))])
     return replace(end, path=through, labels=named_classes(index, score, through))
 
 

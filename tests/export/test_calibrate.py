@@ -586,6 +586,37 @@ def test_the_calibration_is_recorded():
     assert content["classes"] == [0, 1, 2, 3]
 
 
+def test_labels_of_logits_before_a_cast_follow():
+    nodes = [
+        node("Cast", ["x"], ["h"], to=HALF),
+        node("MatMul", ["h", "W"], ["z"]),
+        node("Cast", ["z"], ["single"], to=FLOAT),
+        node("Softmax", ["single"], ["p"], axis=1),
+        node("ArgMax", ["z"], ["label"], axis=1, keepdims=0),
+    ]
+    weight = {"W": WEIGHT.astype(np.float16)}
+    proto = model(nodes, [*PROBA, info("label", ["n"], INT64)], constants=weight)
+    case, X = Case(proto, "logits", "single"), draw_inputs(None)
+    results = run(calibrate_onnx_model(proto, fit(case, X, Backwards())), X)
+    assert_array_equal(results["label"], results["p"].argmax(axis=1))
+    assert (results["label"] != run(proto, X)["label"]).any()
+
+
+def test_labels_of_logits_of_more_axes_are_warned_of():
+    nodes = [
+        LINEAR,
+        node("Unsqueeze", ["z", "axis"], ["z3"]),
+        node("Squeeze", ["z3", "axis"], ["z2"]),
+        node("Softmax", ["z2"], ["p"], axis=1),
+        node("ArgMax", ["z3"], ["label"], axis=2),
+    ]
+    outputs = [*PROBA, info("label", ["n", 1, 1], INT64)]
+    proto = model(nodes, outputs, constants={"axis": np.array([1])})
+    pipe = fit(Case(proto, "logits", "z2"), draw_inputs(None), TemperatureScaling())
+    with pytest.warns(UserWarning, match=r"\['label'\] look like labels"):
+        calibrate_onnx_model(proto, pipe)
+
+
 def test_what_is_no_longer_needed_is_dropped():
     case = CASES["softmax"]
     pipe = fit(case, draw_inputs(case), TemperatureScaling())
