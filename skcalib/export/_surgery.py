@@ -171,7 +171,19 @@ class Surgery:
             if value.name != self.readout.output
             and value.type.WhichOneof("value") == "tensor_type"
             and index.origin(value.name)[0] == logits
+            and self._is_laid_out(self.types[value.name][1])
         ]
+
+    def _is_laid_out(self, shape: list[Any]) -> bool:
+        """Whether calibrated logits can be given a shape, as far as it is known."""
+        if self.axis is not None:
+            return len(shape) in (0, self.axis.n_axes)
+        columns = [self.n_columns] + [1] * len(shape)
+        known = shape[1:] if len(shape) != 1 else [1]
+        return all(
+            not isinstance(length, int) or length == columns[i]
+            for i, length in enumerate(known)
+        )
 
     def _write_beside(self) -> str:
         """Serve calibrated scores beside what there was; return their name."""
@@ -280,7 +292,7 @@ class Surgery:
         columns = 1 if len(shape) == 1 else self.readout.columns or shape[1]
         if self.axis is not None:
             columns = self.readout.columns
-        if not isinstance(columns, int):
+        if not isinstance(columns, int) or score in self._logits:
             columns = self.n_columns
         if columns == 1 and meaning == "proba":
             values = build.op("Gather", values, build.constant([1], np.int64), axis=1)

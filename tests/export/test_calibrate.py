@@ -893,6 +893,34 @@ def test_an_output_of_the_logits_behind_the_probabilities_is_calibrated_too(thro
     assert_array_equal(kept[through], before[through])
 
 
+def test_the_one_logit_behind_two_columns_of_probabilities_stays_one():
+    case = CASES["sigmoid_two_columns"]
+    proto = onnx.ModelProto.FromString(case.model.SerializeToString())
+    proto.graph.output.append(info("z", ["n", 1]))
+    X = draw_inputs(None)
+    pipe = fit(Case(proto, "log_odds", "z"), X, TemperatureScaling())
+    log_odds = run(calibrate_onnx_model(proto, pipe), X)["z"]
+    assert_allclose(log_odds[:, 0], pipe.decision_function(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_logits_laid_out_otherwise_than_a_row_a_sample_are_warned_of(axis):
+    op = ["Squeeze", "Unsqueeze"][axis]
+    nodes = [LINEAR, SOFTMAX, node(op, ["z", "axis"], ["logits"])]
+    outputs = [info("p", [1, K]), info("logits", [[K], [1, 1, K]][axis])]
+    constants = {"axis": np.array([axis])}
+    inputs = [info("x", [1, D])]
+    proto = model(nodes, outputs, inputs=inputs, constants=constants)
+    X = draw_inputs(None)
+    pipe = fit(Case(proto, "logits", "z", "p"), X, TemperatureScaling())
+    with pytest.warns(UserWarning, match=r"\['logits'\] .* made of the scores"):
+        calibrated = calibrate_onnx_model(proto, pipe)
+    session = ort.InferenceSession(calibrated.SerializeToString())
+    served, logits = session.run(None, {"x": X[:1]})
+    assert_allclose(served, pipe.predict_proba(X[:1]), atol=1e-6)
+    assert_allclose(logits.ravel(), pipe[0].transform(X[:1])[0], atol=1e-6)
+
+
 def test_a_function_called_zipmap_is_none():
     opset = onnx.helper.make_opsetid("", 17)
     body = node("Softmax", ["z"], ["p"], axis=1)
