@@ -19,6 +19,7 @@ from skcalib._validation import (
     column_names,
     column_on_host,
     counted_before,
+    grouped,
     is_dask,
     is_shares,
     mean_share,
@@ -313,6 +314,60 @@ class FeaturesCalibrator(BaseCalibrator):
         return self._accuracy(predicted, X, y, sample_weight)
 
 
+class FoldingCalibrator(BaseCalibrator):
+    """Base of calibrators that may draw folds, which keep groups of rows together.
+
+    Attributes
+    ----------
+    draws_folds : bool
+        Whether `fit` does draw folds; the subclass's own.
+    """
+
+    draws_folds: Any
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
+        """Learn the calibration from logits and true classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
+            Logits of held-out samples. A single column is the log-odds of the second
+            class. May be rows in a file larger than memory: see the guide to logits.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_classes)
+            True classes; see the parameter `classes`. Or shares of all classes, such as
+            those of several annotators: a row is then one of each class, weighted.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative weights; integer weights equal repeated rows.
+
+        groups : array-like of shape (n_samples,), default=None
+            Rows that belong together, such as frames of one video or augmentations of
+            one image: where folds are drawn, a group stays on one side of each. A
+            splitter given as `cv` decides for itself.
+
+        Returns
+        -------
+        self : object
+            The fitted calibrator.
+
+        Warns
+        -----
+        AbsentClassWarning
+            If a class has no samples, of which nothing can be learned.
+
+        ProbabilitiesAsLogitsWarning
+            If `X` looks like probabilities.
+        """
+        if not self.by_sums:
+            refuse_dask(type(self).__name__, X)
+        data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        return self._learn(grouped(data, groups))
+
+
 def _that_of_the_inner(name):
     return property(lambda self: getattr(self._inner(), name))
 
@@ -324,7 +379,7 @@ def _that_of_the_fitted(name):
     )
 
 
-class WrappingCalibrator(BaseCalibrator):
+class WrappingCalibrator(FoldingCalibrator):
     """Base of calibrators that fit another, and say of themselves what it says.
 
     ``_inner()`` is the subclass's own and returns the other one, not fitted. Where the
@@ -337,11 +392,15 @@ class WrappingCalibrator(BaseCalibrator):
     by_sums = _that_of_the_inner("by_sums")
     learns_by_class = _that_of_the_inner("learns_by_class")
 
-    def _fit_inner(self, data, groups=None):
+    @property
+    def draws_folds(self) -> Any:
+        return takes_groups(self._inner())
+
+    def _fit_inner(self, data):
         """Fit a clone, with the rows of weight 0 if it takes them."""
         data, inner = data if self.takes_unused else data.used(), self._inner()
         check_maps_logits(type(self).__name__, inner)
-        inner = fit_checked(clone(inner), data, groups=groups)
+        inner = fit_checked(clone(inner), data)
         # It is handed out, and takes what was given: a single column, if it was one.
         inner.n_features_in_ = self.n_features_in_
         return inner
@@ -356,19 +415,19 @@ def check_maps_logits(owner, calibrator):
         )
 
 
-def fit_checked(calibrator, data, n_features_in=None, *, groups=None, near=None):
+def fit_checked(calibrator, data, n_features_in=None, *, near=None):
     """Fit a calibrator to data that need no second check.
 
-    One that brings a `fit` of its own, which may do more, is given arrays, and the
-    groups if it takes any. Others may start from `near`, one of the same parameters
+    One that brings a `fit` of its own, which may do more, is given arrays, and their
+    groups if it draws folds. Others may start from `near`, one of the same parameters
     that was fitted to rows of which most are here; they then end within about `ROUGH`
     nats of the optimum.
     """
-    if type(calibrator).fit is not BaseCalibrator.fit:
+    if type(calibrator).fit not in (BaseCalibrator.fit, FoldingCalibrator.fit):
         calibrator.set_params(classes=data.classes)
         known = {}
-        if groups is not None and takes_groups(calibrator):
-            known["groups"] = groups
+        if data.groups is not None and takes_groups(calibrator):
+            known["groups"] = data.groups
         # Whoever was given the whole set has told what it lacks, and looks like.
         told = quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning)
         logits, weight = data.logits, data.sample_weight

@@ -37,6 +37,10 @@ class CalibrationData:
         The number of the row that each came from, where labels came as shares: of such
         a row there is one for each class that has a share in it.
 
+    groups : ndarray of shape (n_samples,), default=None
+        The group of each row, those of the source by default, such as the images that
+        pixels are of. Folds keep the rows of a group together.
+
     Attributes
     ----------
     weight : ndarray of shape (n_samples,)
@@ -54,6 +58,7 @@ class CalibrationData:
     """
 
     row: NDArray[np.intp] | None = None
+    _groups: NDArray[Any] | None = None
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class CalibrationData:
         weight: NDArray[np.float64],
         classes: NDArray[Any] | None = None,
         row: NDArray[np.intp] | None = None,
+        groups: NDArray[Any] | None = None,
     ) -> None:
         self.source = source
         self.codes = codes
@@ -70,7 +76,15 @@ class CalibrationData:
         self.weight = weight / self.total_weight
         self.n_samples, self.n_classes = source.shape
         self.classes = np.arange(self.n_classes) if classes is None else classes
-        self.row = row
+        self.row, self._groups = row, groups
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """The group of each row, None where there are none."""
+        if self._groups is not None:
+            return self._groups
+        found: NDArray[Any] | None = getattr(self.source, "row_groups", lambda: None)()
+        return found
 
     def once(self, key: Hashable, find: Callable[[], Any]) -> Any:
         """Return ``find()``, from memory where it was asked for with this key before.
@@ -126,7 +140,7 @@ class CalibrationData:
 
     @property
     def _beside_source(self) -> tuple[Any, ...]:
-        return self.codes, self.sample_weight, self.classes, self.row
+        return self.codes, self.sample_weight, self.classes, self.row, self.groups
 
     def spread(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return what there is one of for each row that came, one for each row here."""
@@ -159,10 +173,10 @@ class CalibrationData:
 
     def subset(self, rows: NDArray[np.intp]) -> "CalibrationData":
         """Copy the rows of these indices, with the weights rescaled to sum to 1."""
-        codes, weight, classes, row = self._beside_source
+        codes, weight, classes, row, groups = self._beside_source
         row = None if row is None else row[rows]
-        source = self.source.subset(rows)
-        return CalibrationData(source, codes[rows], weight[rows], classes, row)
+        beside = codes[rows], weight[rows], classes, row, several(groups, rows)
+        return CalibrationData(self.source.subset(rows), *beside)
 
     def used(self) -> "CalibrationData":
         """Leave out the rows of weight 0, if there are any."""
@@ -220,7 +234,14 @@ class CalibrationData:
         source = self.source.mapped(partial(_of_columns, index), index.shape[0])
         codes = np.asarray(number, like=self.codes)[self.codes]
         classes = self.classes[index]
-        return type(self)(source, codes, self.sample_weight, classes, self.row)
+        beside = codes, self.sample_weight, classes, self.row, self.groups
+        return type(self)(source, *beside)
+
+
+def several(groups: NDArray[Any] | None, rows: NDArray[np.intp]) -> NDArray[Any] | None:
+    """Return the groups of some rows, None where they are but one."""
+    some = None if groups is None else groups[rows]
+    return some if some is not None and (some[1:] != some[:-1]).any() else None
 
 
 def _of_columns(index: NDArray[np.intp], block: NDArray[Any]) -> NDArray[Any]:

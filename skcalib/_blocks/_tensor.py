@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skcalib._blocks._data import CalibrationData
+from skcalib._blocks._data import CalibrationData, several
 from skcalib._blocks._device_array import as_array, torch_type
 from skcalib._blocks._memory import lies_on_host
 from skcalib._blocks._rows import BLOCK_ELEMENTS, add_up, on_host, row_slices
@@ -212,8 +212,11 @@ class TensorData(CalibrationData):
         codes: Any = self.codes
         index = codes.of(rows)
         weight = self.sample_weight[as_array(index)]
-        source = self.source.subset(index)
-        return TensorData(source, codes[as_array(index)], weight, self.classes)
+        groups = self.groups
+        if groups is not None:
+            groups = several(groups, on_host(rows))
+        beside = codes[as_array(index)], weight, self.classes, None, groups
+        return TensorData(self.source.subset(index), *beside)
 
     def head(self, n_rows: int) -> NDArray[Any]:
         """Return the logits of the first rows, on the host."""

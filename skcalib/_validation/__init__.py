@@ -81,6 +81,7 @@ from skcalib._validation._proba import (
 from skcalib._validation._share_rows import mean_share, rows_of_shares
 from skcalib._validation._shares import is_shares
 from skcalib._validation._splits import (
+    grouped,
     lone_class,
     make_splits,
     number_equal_rows,
@@ -138,6 +139,7 @@ __all__ = [
     "effective_number",
     "encode_labels",
     "given_back",
+    "grouped",
     "in_another_order",
     "in_order_of",
     "is_dask",

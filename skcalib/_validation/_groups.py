@@ -140,7 +140,8 @@ def takes_groups(calibrator: Any) -> bool:
     """
     if is_search(calibrator):
         return hasattr(calibrator.cv, "set_split_request")
-    return bool(has_fit_parameter(calibrator, "groups"))
+    draws_folds = getattr(calibrator, "draws_folds", True)
+    return bool(draws_folds and has_fit_parameter(calibrator, "groups"))
 
 
 def is_search(calibrator: Any) -> bool:

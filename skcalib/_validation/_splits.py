@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import column_or_1d
 
 from skcalib._blocks import CalibrationData, Source, map_blocks, on_host, row_slices
 from skcalib._numerics import hash_rows, occurrence
@@ -52,7 +52,7 @@ def make_splits(
     if groups is None and hasattr(X, "row_groups"):
         groups = X.row_groups()
     if groups is not None:
-        groups = _one_for_each(groups, codes)
+        groups = _one_for_each(groups, codes.shape[0])
     if cv is None or isinstance(cv, Integral):
         n_folds = DEFAULT_FOLDS if cv is None else int(cv)
         if n_folds < 2:
@@ -82,26 +82,39 @@ def make_splits(
     return splits
 
 
-def splits_of(
-    cv: Any, data: CalibrationData, random_state: Any, groups: Any = None
-) -> list[Split]:
+def grouped(data: CalibrationData, groups: Any) -> CalibrationData:
+    """Return a calibration set that knows the group of each row that came, if any."""
+    if groups is None:
+        return data
+    if data.source.is_remote:
+        raise ValueError(
+            "X is a Dask collection, and folds of its rows know no groups. Leave them "
+            "out, or pass X.compute() if it fits into memory."
+        )
+    n_rows = data.n_samples if data.row is None else int(data.row.max()) + 1
+    groups = data.spread(_one_for_each(groups, n_rows))
+    return type(data)(
+        data.source, data.codes, data.sample_weight, data.classes, data.row, groups
+    )
+
+
+def splits_of(cv: Any, data: CalibrationData, random_state: Any) -> list[Split]:
     """Return the splits of a calibration set, as `make_splits` does.
 
-    Where labels came as shares, all that came as one row stays together; `groups` has
-    an entry for each of those, and a splitter counts them, each of its likeliest class.
+    Where labels came as shares, all that came as one row stays together, and a splitter
+    counts those rows, each of its likeliest class.
     """
-    codes, weight = data.codes, data.sample_weight
+    codes, weight, groups = data.codes, data.sample_weight, data.groups
     if data.row is None:
         return make_splits(cv, data.source, codes, weight, random_state, groups)
-    came, number = np.unique(data.row, return_inverse=True)
-    if groups is not None:
-        groups = _one_for_each(groups, came)
+    _, number = np.unique(data.row, return_inverse=True)
     if cv is None or isinstance(cv, Integral):
-        together = number if groups is None else groups[number]
+        together = number if groups is None else groups
         return make_splits(cv, data.source, codes, weight, random_state, together)
     order = np.lexsort((-weight, number))
     likeliest = order[np.unique(number[order], return_index=True)[1]]
     rows = data.source.take(likeliest)
+    groups = None if groups is None else groups[likeliest]
     weight = np.bincount(number, weight).astype(np.float64)
     splits = make_splits(cv, rows, codes[likeliest], weight, random_state, groups)
     return [
@@ -176,10 +189,10 @@ def _part_ties(unit: Codes, score: NDArray[np.uint64], n_folds: int) -> Codes:
     return _number(np.where(tied, copies, 0) * size.shape[0] + unit)
 
 
-def _one_for_each(groups: Any, rows: NDArray[Any]) -> NDArray[Any]:
-    groups = column_or_1d(groups, warn=True)
-    check_consistent_length(groups, rows)
-    return check_groups(groups, rows.shape[0])
+def _one_for_each(groups: Any, n_rows: int) -> NDArray[Any]:
+    if np.ndim(groups) == 2:
+        groups = column_or_1d(groups, warn=True)
+    return check_groups(groups, n_rows)
 
 
 def number_groups(groups: NDArray[Any], *, several: bool = False) -> Codes:

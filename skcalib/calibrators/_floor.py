@@ -1,17 +1,15 @@
 """Probability floor: how small a probability still says something, learned."""
 
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from skcalib._base import BaseCalibrator, WrappingCalibrator
 from skcalib._maps import CalibrationMap, Clip, LogSoftmax
 from skcalib._numerics import log_softmax_
-from skcalib._sklearn_compat import fit_context
 from skcalib._solvers._matrix import is_large
 from skcalib._solvers._temperature import fit_temperature, subsample
-from skcalib._validation import check_calibration_set, check_groups, refuse_dask
 from skcalib.calibrators._temperature import TemperatureScaling
 
 # What a float32 can hold; below 1e-12, where zeros are put by default; round numbers
@@ -156,50 +154,10 @@ class ProbabilityFloor(WrappingCalibrator):
     def _inner(self):
         return TemperatureScaling() if self.calibrator is None else self.calibrator
 
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
-    ) -> Self:
-        """Learn the floor and the calibration from logits and true classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_classes), (n_samples,) or (n_samples, 1)
-            Logits of held-out samples, such as logarithms of probabilities.
-
-        y : array-like of shape (n_samples,) or (n_samples, n_classes)
-            True classes; see the parameter `classes`. Or shares of all classes, such as
-            those of several annotators: a row is then one of each class, weighted.
-
-        sample_weight : array-like of shape (n_samples,), default=None
-            Non-negative weights; integer weights equal repeated rows.
-
-        groups : array-like of shape (n_samples,), default=None
-            Groups of the samples, for a `calibrator` that takes them.
-
-        Returns
-        -------
-        self : object
-            The fitted calibrator.
-        """
-        refuse_dask(type(self).__name__, X)
-        data = check_calibration_set(self, X, y, sample_weight, self.classes)
-        self.classes_ = data.classes
-        if groups is not None:
-            groups = data.spread(check_groups(groups, len(y)))
-        if not self.takes_unused:
-            groups = None if groups is None else groups[data.weight > 0]
-            data = data.used()
-        self._fit_both(data, groups)
-        return self
-
     def fit_calibration(self, data: Any) -> None:
         """Choose the floor, then fit the calibrator."""
-        self._fit_both(data, None)
-
-    def _fit_both(self, data, groups):
         self.floor_ = learn_floor(data.used())
-        self.calibrator_ = self._fit_inner(raised_to(self.floor_, data), groups)
+        self.calibrator_ = self._fit_inner(raised_to(self.floor_, data))
 
     def calibration_map(self) -> Any:
         """Return the floor and the calibrator's map."""

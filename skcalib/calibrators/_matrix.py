@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import FoldingCalibrator
 from skcalib._maps import Affine, CalibrationMap, Clip, Operation, Softmax, WeightedSum
 from skcalib._numerics import LARGEST_LOGIT
 from skcalib._sklearn_compat import Interval, StrOptions
@@ -33,7 +33,7 @@ FOLD_TOLERANCE = 1e-4
 LARGEST_UNIT = 0.25
 
 
-class MatrixScaling(BaseCalibrator):
+class MatrixScaling(FoldingCalibrator):
     r"""Map the logits by a matrix and an offset, kept near the identity.
 
     Finds :math:`W` and :math:`b` that minimise the negative log-likelihood of
@@ -163,9 +163,8 @@ class MatrixScaling(BaseCalibrator):
     fallen, a rise within one standard error of the difference does not count. Both
     strengths multiply means of squares. A weight counts as a repetition. Equal rows of
     a class share a fold of an integer `cv`, whose folds depend on the order of rows;
-    given splits do not. Rows that are nearly equal, such as frames of one video, need
-    splits that keep them together:
-    ``cv=list(GroupKFold(5).split(X, y, groups))``.
+    given splits do not. Rows that are nearly equal, such as frames of one video, are
+    kept together by ``fit(X, y, groups=video)``.
 
     References
     ----------
@@ -229,12 +228,17 @@ class MatrixScaling(BaseCalibrator):
         self.random_state = random_state
         self.classes = classes
 
+    @property
+    def draws_folds(self) -> Any:
+        strengths = self.off_diagonal_penalty, self.intercept_penalty
+        return self.average_folds or "cv" in strengths
+
     def _features(self, data):
         return data
 
     def fit_calibration(self, data: Any) -> None:
         """Choose the penalties where they are searched, then fit matrix and offset."""
-        splits = self._split(data) if self._needs_splits() else []
+        splits = self._split(data) if self.draws_folds else []
         data = data.used()
         temperature = fit_centre(data, self.prior).temperature
         data, self.logit_range_ = clip_masked(data, temperature)
@@ -259,9 +263,6 @@ class MatrixScaling(BaseCalibrator):
             return 0.0, 0.0
         given = (self.off_diagonal_penalty, self.intercept_penalty)
         return tuple(None if value == "cv" else float(value) for value in given)
-
-    def _needs_splits(self):
-        return self.average_folds or None in self._given_strengths()
 
     def _split(self, data):
         """Return pairs of row numbers, counted without the rows of weight 0.

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skcalib._base import BaseCalibrator
+from skcalib._base import FoldingCalibrator
 from skcalib._maps import (
     Affine,
     CalibrationMap,
@@ -29,7 +29,7 @@ MOST_CLASSES = 150
 LARGEST_ODDS = 1e300
 
 
-class VennAbersCalibration(BaseCalibrator):
+class VennAbersCalibration(FoldingCalibrator):
     r"""Fit two isotonic regressions to every score: an interval and a probability.
 
     For a new sample, adds it to the calibration set as a miss and as a hit and takes
@@ -155,6 +155,10 @@ class VennAbersCalibration(BaseCalibrator):
         self.cv = cv
         self.random_state = random_state
         self.classes = classes
+
+    @property
+    def draws_folds(self) -> Any:
+        return self.cv is not None
 
     def predict_interval(self, X: Any) -> Any:
         r"""Return the bounds :math:`p_0` and :math:`p_1` of every probability.

@@ -147,8 +147,7 @@ class DenseCalibration(WrappingCalibrator):
 
     def fit_calibration(self, data: Any) -> None:
         """Fit the calibrator on the rows, those of a sample in one group."""
-        groups = getattr(data.source, "row_groups", lambda: None)()
-        self.calibrator_ = self._fit_inner(data, groups)
+        self.calibrator_ = self._fit_inner(data)
 
     def calibration_map(self) -> Any:
         """Return the map of the rows."""

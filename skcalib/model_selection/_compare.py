@@ -15,8 +15,8 @@ from skcalib._maps import CalibrationMap, Softmax
 from skcalib._progress import Progress
 from skcalib._validation import (
     check_calibration_set,
-    check_groups,
     check_whole,
+    grouped,
     lone_class,
     refuse_dask,
     splits_of,
@@ -180,14 +180,17 @@ def compare_calibrators(
     candidates = {"uncalibrated": uncalibrated, **_further(calibrators)}
     refuse_layouts("compare_calibrators", candidates.values(), X)
     data = check_calibration_set(uncalibrated, X, y, sample_weight, classes).in_memory()
-    groups = _checked_groups(groups, y, candidates)
+    if groups is not None:
+        for calibrator in candidates.values():
+            wants_groups(calibrator)  # Refuses some.
+        data = grouped(data, groups)
     if X_test is None:
-        tasks = _fold_tasks(data, cv, random_state, groups)
+        tasks = _fold_tasks(data, cv, random_state)
     else:
         test = check_calibration_set(
             uncalibrated, X_test, y_test, None, data.classes, reset=False
         )
-        tasks = [_test_task(data, test.in_memory(), n_bootstrap, random_state, groups)]
+        tasks = [_test_task(data, test.in_memory(), n_bootstrap, random_state)]
     calls = (
         delayed(_fit_and_measure)(
             clone(calibrator), *task, n_bins, [*measured.values()]
@@ -239,18 +242,9 @@ def _scored(scoring):
     return {name: known[name] for name in scoring}
 
 
-def _checked_groups(groups, y, candidates):
-    """Return the group of each row, if given, and refuse what predicts by it."""
-    if groups is None:
-        return None
-    for calibrator in candidates.values():
-        wants_groups(calibrator)  # Refuses some.
-    return check_groups(groups, len(y))
-
-
-def _fold_tasks(data, cv, random_state, groups):
-    """Return (train, test, weights of the test rows, groups to fit on) of each fold."""
-    splits = splits_of(cv, data, random_state, groups)
+def _fold_tasks(data, cv, random_state):
+    """Return (train, test, weights of the test rows) of each fold."""
+    splits = splits_of(cv, data, random_state)
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a standard deviation needs two.")
     lone = lone_class(splits, data.codes)
@@ -260,20 +254,18 @@ def _fold_tasks(data, cv, random_state, groups):
             f"{data.classes.tolist()[lone[1]]!r}. Pass more rows of the others, splits "
             "that leave two classes to fit on, or X_test and y_test."
         )
-    told = None if groups is None else data.spread(groups)
     return [
         (
             data.subset(train),
             data.subset(test),
             data.sample_weight[np.newaxis, test],
-            None if told is None else told[train],
         )
         for train, test in splits
     ]
 
 
-def _test_task(data, test, n_bootstrap, random_state, groups):
-    """Return (train, test, weights, groups to fit on).
+def _test_task(data, test, n_bootstrap, random_state):
+    """Return (train, test, weights).
 
     The weights are as they are, then those of one bootstrap sample a row.
     """
@@ -284,17 +276,16 @@ def _test_task(data, test, n_bootstrap, random_state, groups):
     even = np.full(n_samples, 1 / n_samples)
     drawn = rng.multinomial(n_samples, even, size=n_bootstrap)
     weights = [test.spread(counts) * test.sample_weight for counts in drawn]
-    told = None if groups is None else data.spread(groups)
-    return data, test, np.vstack([test.sample_weight, *weights]), told
+    return data, test, np.vstack([test.sample_weight, *weights])
 
 
-def _fit_and_measure(calibrator, train, test, weights, groups, n_bins, measured):
+def _fit_and_measure(calibrator, train, test, weights, n_bins, measured):
     """Return the metrics for each row of `weights`, and the seconds of the fit.
 
     `measured` are names of metrics and their signs.
     """
     started = time.perf_counter()
-    fit_checked(calibrator, train, groups=groups)
+    fit_checked(calibrator, train)
     seconds = time.perf_counter() - started
     rows = RowStatistics(calibrator.predict_proba(test.logits), test.codes, n_bins)
     values = evaluate(rows, weights, [name for name, _ in measured])

@@ -15,6 +15,7 @@ from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._validation import (
     check_calibration_set,
+    grouped,
     is_dask,
     lone_class,
     refuse_dask,
@@ -265,7 +266,8 @@ class CalibratorSearch(BaseCalibrator):
             Rows that belong together, such as frames of one video or augmentations of
             one image: a group stays on one side of each split. A splitter given as `cv`
             decides for itself; `~sklearn.model_selection.GroupKFold` and its like need
-            them. Folds that a candidate draws itself do not know of them.
+            them. Folds that a candidate draws itself keep them together, too, unless it
+            is fitted to one group alone.
 
         Returns
         -------
@@ -281,9 +283,9 @@ class CalibratorSearch(BaseCalibrator):
         rule, candidates = self._what_to_try(data.n_classes)
         if data.source.is_remote:
             return self._fit_elsewhere(rule, candidates, data)
-        self.classes_, data = data.classes, data.in_memory()
+        self.classes_, data = data.classes, grouped(data, groups).in_memory()
         codes, weight = data.codes, data.sample_weight
-        splits = splits_of(self.cv, data, self.random_state, groups)
+        splits = splits_of(self.cv, data, self.random_state)
         if rule == STACK and len(splits) < 2:
             raise ValueError("cv gives a single split; a stack needs at least two.")
         lone = lone_class(splits, codes)

@@ -14,6 +14,7 @@ from skcalib import (
     MatrixScaling,
     MultiLabelCalibration,
     PlattScaling,
+    ProbabilityFloor,
     StructuredMatrixScaling,
     TemperatureScaling,
     VennAbersCalibration,
@@ -221,6 +222,16 @@ def test_folds_of_the_calibrator_itself_keep_an_image_together(calibrator):
         alone = clone(calibrator).set_params(cv=splits).fit(rows, labels)
     proba = dense.predict_proba(logits).transpose(0, 2, 3, 1)[y != 255]
     assert_allclose(proba, alone.predict_proba(rows), atol=1e-6)
+
+
+def test_folds_behind_a_floor_keep_an_image_together():
+    logits, y = make_images()
+    floored = ProbabilityFloor(MatrixScaling(cv=2))
+    dense = DenseCalibration(floored, ignore_index=255).fit(logits, y)
+    rows, labels = as_rows(logits, y, ignore_index=255)
+    alone = clone(floored).fit(np.array(rows[:]), labels, groups=rows.row_groups())
+    found = dense.calibrator_.calibrator_
+    assert found.cv_losses_ == pytest.approx(alone.calibrator_.cv_losses_)
 
 
 def test_cross_validation_goes_by_image():

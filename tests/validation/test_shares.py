@@ -18,7 +18,7 @@ from skcalib import (
     VectorScaling,
     VennAbersCalibration,
 )
-from skcalib._validation import check_calibration_set, splits_of
+from skcalib._validation import check_calibration_set, grouped, splits_of
 from skcalib.metrics import (
     calibration_loss,
     calibration_report,
@@ -122,7 +122,7 @@ PAIRS = np.arange(120) // 2
 def test_a_row_is_on_one_side_of_a_fold_with_all_its_classes(cv, groups):
     logits, shares = draw_shares()
     data = check_calibration_set(TemperatureScaling(), logits, shares, None, None)
-    splits = splits_of(cv, data, 0, groups)
+    splits = splits_of(cv, grouped(data, groups), 0)
     judged = np.concatenate([test for _, test in splits])
     assert_array_equal(np.sort(judged), np.arange(data.n_samples))
     for train, test in splits:
@@ -135,7 +135,9 @@ def test_a_row_is_on_one_side_of_a_fold_with_all_its_classes(cv, groups):
 
 def test_groups_of_folds_are_as_many_as_rows():
     logits, shares = draw_shares()
-    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+    with pytest.raises(
+        ValueError, match=r"groups has shape .* needs one entry for each of the 120"
+    ):
         CalibratorSearch([TemperatureScaling()]).fit(
             logits, shares, groups=np.arange(119)
         )
