@@ -11,15 +11,15 @@ from skcalib._solvers._temperature import inverse_factors
 
 def fit_scaling(owner, scaling, data):
     """Fit a clone of `scaling` to what its `owner` sees, and map the data by it."""
-    if not scaling.has_logits:
+    fitted = fit_checked(clone(scaling), data, owner.n_features_in_)
+    if not fitted.has_logits:  # A search knows only now.
         raise ValueError(
             f"{scaling!r} has no decision_function: its map does not end in a "
             f"softmax. The scaling of {type(owner).__name__} must be a parametric "
             "calibrator such as PlattScaling or TemperatureScaling."
         )
-    scaling = fit_checked(clone(scaling), data, owner.n_features_in_)
-    front = scaling.calibration_map().logits
-    return scaling, data.used().mapped(partial(evaluate_block, front))
+    front = fitted.calibration_map().logits
+    return fitted, data.used().mapped(partial(evaluate_block, front))
 
 
 def divisions(temperature):

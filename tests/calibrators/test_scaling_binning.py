@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from rows import normalise
 from scipy.special import expit, softmax
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
@@ -10,11 +11,13 @@ from skcalib.calibrators import (
     DirichletCalibration,
     HistogramBinning,
     IsotonicCalibration,
+    OrderPreservingScaling,
     PlattScaling,
     ScalingBinning,
     StructuredMatrixScaling,
     TemperatureScaling,
 )
+from skcalib.model_selection import CalibratorSearch
 
 
 def bin_means(proba, n_bins):
@@ -149,6 +152,17 @@ def test_parameters_of_the_scaling_are_set_through(calibration_set):
 def test_wrong_parameters_are_refused(calibration_set, options, name):
     with pytest.raises(ValueError, match=name):
         ScalingBinning(**options).fit(*calibration_set)
+
+
+@pytest.mark.parametrize("owner", [ScalingBinning, OrderPreservingScaling])
+def test_a_search_is_a_scaling_if_its_choice_has_logits(calibration_set, owner):
+    X, y = calibration_set
+    search = CalibratorSearch([TemperatureScaling(), PlattScaling()])
+    fitted = owner(search).fit(X, y)
+    alone = owner(clone(search).fit(X, y).best_calibrator_).fit(X, y)
+    assert_array_equal(fitted.predict_proba(X), alone.predict_proba(X))
+    with pytest.raises(ValueError, match=r"CalibratorSearch.* no decision_function"):
+        owner(CalibratorSearch([IsotonicCalibration()])).fit(X, y)
 
 
 def test_a_scaling_without_calibrated_logits_is_refused(calibration_set):
