@@ -400,10 +400,7 @@ class WrappingCalibrator(FoldingCalibrator):
         """Fit a clone, with the rows of weight 0 if it takes them."""
         data, inner = data if self.takes_unused else data.used(), self._inner()
         check_maps_logits(type(self).__name__, inner)
-        inner = fit_checked(clone(inner), data)
-        # It is handed out, and takes what was given: a single column, if it was one.
-        inner.n_features_in_ = self.n_features_in_
-        return inner
+        return fit_checked(clone(inner), data, self.n_features_in_)
 
 
 def check_maps_logits(owner, calibrator):
@@ -423,6 +420,8 @@ def fit_checked(calibrator, data, n_features_in=None, *, near=None):
     that was fitted to rows of which most are here; they then end within about `ROUGH`
     nats of the optimum.
     """
+    # It may be handed out, and takes what was given: a single column, if it was one.
+    width = n_features_in or data.n_classes
     if type(calibrator).fit not in (BaseCalibrator.fit, FoldingCalibrator.fit):
         calibrator.set_params(classes=data.classes)
         known = {}
@@ -432,9 +431,11 @@ def fit_checked(calibrator, data, n_features_in=None, *, near=None):
         told = quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning)
         logits, weight = data.logits, data.sample_weight
         with told, counted_before(weight):
-            return calibrator.fit(logits, data.labels, sample_weight=weight, **known)
+            calibrator.fit(logits, data.labels, sample_weight=weight, **known)
+        calibrator.n_features_in_ = width
+        return calibrator
     calibrator._validate_params()
     if not data.source.is_remote:
         check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)
-    calibrator.n_features_in_ = n_features_in or data.n_classes
+    calibrator.n_features_in_ = width
     return calibrator._learn(data, near)

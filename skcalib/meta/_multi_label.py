@@ -187,9 +187,7 @@ class MultiLabelCalibration(BaseCalibrator):
             as_repetitions(weight[is_known]),
             SET,
         )
-        fitted = fit_checked(calibrator.set_params(classes=SET), data)
-        fitted.n_features_in_ = 1  # It is handed out, and takes a column of log-odds.
-        return fitted
+        return fit_checked(calibrator.set_params(classes=SET), data, 1)
 
     def _part(self):
         return TemperatureScaling() if self.calibrator is None else self.calibrator

@@ -381,7 +381,7 @@ class CalibratorSearch(BaseCalibrator):
 
     def _fit_best(self, best, data):
         best = clone(best).set_params(classes=self.classes_)
-        self._hand_out(fit_checked(best, data))
+        self._hand_out(fit_checked(best, data, self.n_features_in_))
         return self
 
     def _hand_out(self, best):

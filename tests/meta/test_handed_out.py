@@ -1,6 +1,7 @@
 """What a calibrator hands out, and is told, is what came: names, groups, weights."""
 
 import warnings
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from skcalib import (
     GroupCalibration,
     IsotonicCalibration,
     OptionCalibration,
+    OrderPreservingScaling,
     PlattScaling,
     TemperatureScaling,
     VectorScaling,
@@ -58,6 +60,22 @@ def test_calibrate_of_a_frame_of_probabilities_keeps_its_names():
         result.calibrator.predict_proba(frame)
     with pytest.raises(ValueError, match="should match those"):
         result.calibrator.predict_proba(frame[["2", "1", "0"]])
+
+
+@pytest.mark.parametrize(
+    ("calibrator", "within"),
+    [
+        (OrderPreservingScaling(ProbabilityFloor(PlattScaling())), "scaling_"),
+        (OrderPreservingScaling(CalibratorSearch([PlattScaling()])), "scaling_"),
+        (CalibratorSearch([ProbabilityFloor()]), "best_calibrator_.calibrator_"),
+        (DenseCalibration(CalibratorSearch([TemperatureScaling()])), "calibrator_"),
+    ],
+)
+def test_what_is_fitted_within_takes_a_single_column_too(calibrator, within):
+    X, y = make_logits(200, 2, random_state=0)
+    z = X[:, 1] - X[:, 0]
+    fitted = attrgetter(within)(calibrator.fit(z, y))
+    assert fitted.predict_proba(z[:2]).shape == (2, 2)
 
 
 @pytest.mark.parametrize("calibrator", [GroupCalibration(TemperatureScaling())])
