@@ -26,7 +26,7 @@ from skcalib._validation._column_classes import (
     refuse_index,
 )
 from skcalib._validation._containers import column_names, is_dask, refuse_dates
-from skcalib._validation._event import EVENT
+from skcalib._validation._event import EVENT, is_event
 from skcalib._validation._logits import (
     check_column_names,
     encode_labels,
@@ -157,9 +157,11 @@ def classes_of_chunks(
     labels are column numbers.
     """
     names = column_names(getattr(proba, "_meta", None))
-    is_event = pos_label == EVENT and y.dtype.kind in "biuf"
-    if labels is None and not is_event and (is_single or names is not None):
+    is_number = pos_label == EVENT and y.dtype.kind in "biuf"
+    if labels is None and not is_number and (is_single or names is not None):
         present = np.array(sorted(reduce_chunks(_labels_of_chunk, [y])))
+        if is_event(present.astype(object), pos_label):
+            return None, pos_label
         seen = both_of_bool(present) if is_single else present
         if names is not None:
             labels = classes_of_columns(seen, names, "labels")

@@ -209,3 +209,17 @@ def test_booleans_among_objects_are_events():
             for y in (truth, truth.astype(bool))
         ]
     assert errors[0] == errors[1]
+
+
+def test_booleans_of_objects_are_events_in_chunks_too():
+    array = pytest.importorskip("dask.array")
+    confidence, correct = make_pairs()
+    hit = correct.astype(object)
+    found = [
+        CalibrationAccumulator(pos_label="event").update(*pair).compute()["ece"]
+        for pair in (
+            (hit, confidence),
+            (array.from_array(hit, 300), array.from_array(confidence, 300)),
+        )
+    ]
+    assert found[0] == pytest.approx(found[1])
