@@ -35,6 +35,7 @@ from skcalib._validation import (
     column_on_host,
     encode_labels,
     refuse_dask,
+    takes_groups,
 )
 from skcalib._warnings import warn
 from skcalib.clamping._change import Change
@@ -399,7 +400,7 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
             **choice,
         )
 
-    def _finish(self, problem, outcome):
+    def _finish(self, problem, outcome, groups):
         """Keep what a solver found, and learn what stands behind the network."""
         if outcome.message != CONVERGED:
             self._warn_early(outcome.message)
@@ -408,14 +409,14 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
         self.loss_curve_ = outcome.loss_curve
         self.n_iter_ = outcome.n_iter
         self.selection_ = outcome.selection
-        self._fit_output(problem, outcome)
+        self._fit_output(problem, outcome, groups)
         if outcome.temperature is None:
             self.loss_ = problem.joint_loss(outcome.logits)
         else:
             self.loss_ = problem.mean_loss(outcome.logits, outcome.temperature)
         self.loss_ += outcome.cost
 
-    def _fit_output(self, problem, outcome):
+    def _fit_output(self, problem, outcome, groups):
         """Learn a temperature, or a calibrator, on the perturbed inputs' logits."""
         delta, *kernel = outcome.perturbation.change.parts
         self.delta_ = np.asarray(delta, dtype=np.float32)
@@ -438,8 +439,9 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
             calibrator = self._new_output_calibrator()
             calibrator.set_params(classes=self.classes_)
             y = self.classes_[problem.codes]
+            known = {"groups": groups} if takes_groups(calibrator) else {}
             self.output_calibrator_ = calibrator.fit(
-                outcome.logits, y, sample_weight=problem.weight
+                outcome.logits, y, sample_weight=problem.weight, **known
             )
 
     def _new_output_calibrator(self):

@@ -426,7 +426,7 @@ class NeuralClamping(ClampedClassifier):
             needs_gradient=needs_gradient(solver, self.start),
         )
         settings = self._choose_settings(solver, problem, groups)
-        self._finish(problem, SOLVERS[solver](problem, settings))
+        self._finish(problem, SOLVERS[solver](problem, settings), groups)
         return self
 
     def _serves_joint_temperature(self):

@@ -296,7 +296,7 @@ class NeuralClampingCV(ClampedClassifier):
             rule=self.rule,
         )
         outcome, problem = search_and_refine(problems, settings)
-        self._finish(problem, outcome)
+        self._finish(problem, outcome, groups)
         self.gamma_ = float(problem.gamma)
         self.cv_results_ = self.__dict__.pop("selection_")
         self.__dict__.pop("best_score_", None)

@@ -14,7 +14,13 @@ from sklearn.preprocessing import FunctionTransformer
 
 torch = pytest.importorskip("torch")
 
-from skcalib import NeuralClamping, TemperatureScaling, VectorScaling  # noqa: E402
+from skcalib import (  # noqa: E402
+    CalibratorSearch,
+    NeuralClamping,
+    NeuralClampingCV,
+    TemperatureScaling,
+    VectorScaling,
+)
 from skcalib._networks import _inputs  # noqa: E402
 from skcalib._validation import make_splits  # noqa: E402
 from skcalib.clamping import _problem  # noqa: E402
@@ -308,6 +314,23 @@ def test_groups_stay_on_one_side():
     blind = NeuralClamping(identity).fit(X, y)
     gains = (each.selection_["gain"] for each in (nc, blind))
     assert not np.array_equal(*gains)
+
+
+@pytest.mark.parametrize(
+    "clamping", [NeuralClamping(identity, solver="fixed_delta"), NeuralClampingCV(1.0)]
+)
+def test_an_output_calibrator_keeps_groups_together(clamping):
+    X, y = draw(40)
+    groups = np.arange(200) // 5
+    X, y = X[groups] + np.float32(0.01) * np.arange(200)[:, None], y[groups]
+    search = CalibratorSearch([TemperatureScaling(), VectorScaling()], rule="best")
+    clamping = clone(clamping).set_params(model=identity, output_calibrator=search)
+    found = clamping.fit(X, y, groups=groups)
+    expected = clone(search).fit(found.logits(X), y, groups=groups)
+    blind = clone(search).fit(found.logits(X), y)
+    of = found.output_calibrator_.cv_results_
+    assert_allclose(of["mean_test_score"], expected.cv_results_["mean_test_score"])
+    assert (of["mean_test_score"] < blind.cv_results_["mean_test_score"]).all()
 
 
 def test_the_scale_of_the_inputs_does_not_count():
