@@ -8,10 +8,11 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
 )
+from sklearn.utils.validation import validate_data
 
 from skcalib._networks._given import Brief
 from skcalib._onnx._outputs import refuse_nan
-from skcalib._sklearn_compat import fit_context
+from skcalib._sklearn_compat import as_table, fit_context
 from skcalib._validation import column_on_host, refuse_dask
 
 # The way for collections: their own axes and types are not known here.
@@ -19,6 +20,7 @@ BY_CHUNKS = (
     "Or let the workers that hold the chunks run it: X.map_blocks(estimator.transform, "
     "dtype=..., chunks=...)."
 )
+_OF_FEATURES = ("n_features_in_", "feature_names_in_")
 
 
 class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -65,7 +67,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         super().set_params(**params)
         if not params.keys().isdisjoint((self._network, "output")):
-            for seen in ("_n_features_out", "readout_"):
+            for seen in ("_n_features_out", "readout_", *_OF_FEATURES):
                 self.__dict__.pop(seen, None)
         return self
 
@@ -88,6 +90,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         refuse_dask(type(self).__name__, X, BY_CHUNKS)
         self._n_features_out = self._check(X).shape[1]
+        self._note_features(X)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -106,14 +109,36 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         self._validate_params()
         refuse_dask(type(self).__name__, X, BY_CHUNKS)
+        self._check_names(X)
         logits = self._compute(X)
         refuse_nan(column_on_host(logits))
         if not hasattr(self, "_n_features_out"):  # By it columns of a frame are named.
             self._n_features_out = logits.shape[1]
         return logits
 
+    def _note_features(self, X):
+        """Keep the number of columns of a table, and their names."""
+        for name in _OF_FEATURES:
+            self.__dict__.pop(name, None)
+        if _is_table(X):
+            validate_data(self, as_table(X), reset=True, skip_check_array=True)
+
+    def _check_names(self, X):
+        """Refuse names of columns that are not those of `fit`, in the same order.
+
+        Of their number the network decides: rows of tokens are of any length.
+        """
+        if _is_table(X) and hasattr(self, "n_features_in_"):
+            told = {"skip_check_array": True, "ensure_2d": False}
+            validate_data(self, as_table(X), reset=False, **told)
+
     def __repr__(self, N_CHAR_MAX=700):
         """Show the parameters, without megabytes of weights."""
         brief = type(self)(**self.get_params(deep=False))
         setattr(brief, self._network, Brief(getattr(self, self._network)))
         return super(FrozenLogits, brief).__repr__(N_CHAR_MAX)
+
+
+def _is_table(X):
+    """Whether it has rows and columns; images, dicts, loaders and lists have none."""
+    return len(getattr(X, "shape", ())) == 2

@@ -79,10 +79,15 @@ class ClassifierLogits(FrozenLogits):
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
-    def _check(self, X):
+    def _note_features(self, X):
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(self.estimator, name):
                 setattr(self, name, getattr(self.estimator, name))
+
+    def _check_names(self, X):
+        """Leave it to the classifier."""
+
+    def _check(self, X):
         return self._compute(X)
 
     def _compute(self, X):

@@ -44,6 +44,12 @@ class OnnxLogits(FrozenLogits):
         The tensor that is read and what it holds. Set by `fit`; `transform` finds it
         again where `fit` was not called.
 
+    n_features_in_ : int
+        Number of columns, where `fit` got a table.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Their names, where it was a frame; `transform` needs them in the same order.
+
     See Also
     --------
     TorchLogits : The same for a torch module.
@@ -146,6 +152,10 @@ class OnnxLogits(FrozenLogits):
 
     def _open(self):
         return open_onnx(self.model, self.output, self.providers)
+
+    def _note_features(self, X):
+        if len(self._open().inputs) == 1:  # Several come by name, in any order.
+            super()._note_features(X)
 
     def _check(self, X):
         network = self._open()

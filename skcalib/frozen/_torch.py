@@ -35,6 +35,14 @@ class TorchLogits(SharedByCopies, FrozenLogits):
         Which part of its result holds the logits, where the module returns a tuple, a
         dict or an object. An attribute `logits` is found by itself.
 
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of columns, where `fit` got a table.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Their names, where it was a frame; `transform` needs them in the same order.
+
     See Also
     --------
     OnnxLogits : The same for an ONNX file, which reaches worker processes by its path.

@@ -198,6 +198,7 @@ def test_several_inputs_are_named():
     )
     expected = [[1.0, 3.0], [2.0, 4.0]]
     columns = {"b": [3.0, 4.0], "a": [1.0, 2.0]}
+    frozen.fit(pd.DataFrame(columns)[["a", "b"]])
     assert frozen.transform(pd.DataFrame(columns)).tolist() == expected
     assert frozen.transform(columns).tolist() == expected
     with pytest.raises(ValueError, match="a dict or a DataFrame"):
@@ -277,3 +278,13 @@ def test_a_collection_of_chunks_is_refused_before_it_is_read():
         with pytest.raises(TypeError, match=r"Dask collection.*X\.map_blocks"):
             method(chunks)
     assert_array_equal(chunks.map_blocks(frozen.transform, dtype=np.float32), -X)
+
+
+def test_columns_of_a_frame_in_another_order_are_refused():
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({name: np.ones(4, dtype=np.float32) for name in "abc"})
+    frozen = OnnxLogits(one_input("Neg", ["n", 3])).fit(frame)
+    assert frozen.n_features_in_ == 3
+    assert frozen.feature_names_in_.tolist() == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="same order as they were in fit"):
+        frozen.transform(frame[["c", "a", "b"]])

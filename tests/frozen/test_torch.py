@@ -442,3 +442,33 @@ def test_a_collection_of_chunks_is_refused_before_it_is_read():
     da = pytest.importorskip("dask.array")
     with pytest.raises(TypeError, match="TorchLogits needs all rows in memory"):
         TorchLogits(network()).transform(da.from_array(draw()[0], chunks=(10, 4)))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_of_a_frame_in_another_order_are_refused(library):
+    library = pytest.importorskip(library)
+    X, y = draw()
+    frame = library.DataFrame({name: X[:, k] for k, name in enumerate("abcd")})
+    pipe = make_pipeline(TorchLogits(network()), TemperatureScaling()).fit(frame, y)
+    assert pipe.n_features_in_ == 4
+    assert pipe.feature_names_in_.tolist() == list("abcd")
+    assert_allclose(pipe[0].transform(frame), pipe[0].transform(frame[list("abcd")]))
+    with pytest.raises(ValueError, match="same order as they were in fit"):
+        pipe.predict_proba(frame[list("dabc")])
+    pipe[0].set_params(module=network()).transform(frame[list("dabc")])
+
+
+def test_rows_of_tokens_may_be_of_another_length_than_in_fit():
+    class Mean(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(9, 3)
+
+        def forward(self, x):
+            return self.table(x).mean(dim=1)
+
+    frozen = TorchLogits(Mean()).fit(np.ones((5, 4), dtype=np.int64))
+    assert frozen.n_features_in_ == 4
+    assert frozen.transform(np.ones((5, 7), dtype=np.int64)).shape == (5, 3)
+    frozen.fit({"x": np.ones((5, 4), dtype=np.int64)})
+    assert not hasattr(frozen, "n_features_in_")
