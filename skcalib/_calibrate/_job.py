@@ -25,6 +25,7 @@ from skcalib._sklearn_compat import safe_indexing
 from skcalib._validation import (
     check_calibration_set,
     check_groups,
+    check_search,
     classes_of_model,
     column_names,
     column_on_host,
@@ -209,18 +210,7 @@ def check_calibrator(calibrator: Any) -> None:
             f"{name} is fitted on a network's inputs and holds it: call its own "
             "fit(X, y)."
         )
-    if not is_search(calibrator):
-        return
-    if calibrator.scoring is None:
-        raise ValueError(
-            f"{name} without scoring compares accuracy, which calibration seldom "
-            'changes. Pass scoring="neg_log_loss", or "accuracy" if you mean it.'
-        )
-    if not calibrator.refit:
-        raise ValueError(
-            f"{name} with refit={calibrator.refit!r} keeps no calibrator. Leave refit "
-            "at True, or name the score to choose by."
-        )
+    check_search(calibrator)
 
 
 def _wants_groups(calibrator: Any) -> bool:

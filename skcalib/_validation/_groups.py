@@ -149,6 +149,23 @@ def is_search(calibrator: Any) -> bool:
     return {"estimator", "scoring", "refit"} <= vars(calibrator).keys()
 
 
+def check_search(calibrator: Any) -> None:
+    """Refuse a search of scikit-learn that would choose nothing."""
+    if not is_search(calibrator):
+        return
+    name = type(calibrator).__name__
+    if calibrator.scoring is None:
+        raise ValueError(
+            f"{name} without scoring compares accuracy, which calibration seldom "
+            'changes. Pass scoring="neg_log_loss", or "accuracy" if you mean it.'
+        )
+    if not calibrator.refit:
+        raise ValueError(
+            f"{name} with refit={calibrator.refit!r} keeps no calibrator. Leave refit "
+            "at True, or name the score to choose by."
+        )
+
+
 def predicts_by_groups(calibrator: Any) -> bool:
     """Whether the predictions of a calibrator take groups as its `fit` does."""
     methods = calibrator.fit, calibrator.predict_proba

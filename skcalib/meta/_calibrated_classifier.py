@@ -34,6 +34,7 @@ from skcalib._sklearn_compat import (
 from skcalib._validation import (
     check_all_known,
     check_groups,
+    check_search,
     check_two_classes,
     check_weight,
     column_on_host,
@@ -52,6 +53,7 @@ from skcalib.meta._scores import (
     LabelScores,
     beside,
     fit_fold,
+    holds_two_classes,
     labels_told,
 )
 
@@ -208,6 +210,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self : object
             The fitted classifier.
         """
+        check_search(self._resolved_calibrator())
         if self._is_multilabel() and y is not None:
             self.classes_ = label_names(y, None, None, np.shape(y)[-1])
         X, y, sample_weight = self._check_input(X, y, sample_weight)
@@ -436,7 +439,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _fit_calibrators(self, folds, *data):
         """Return the pair of each fold; where a fold is too poor, all are pooled."""
-        rich = [_holds_two_classes(kept, *data[:2]) for *_, kept in folds]
+        rich = [holds_two_classes(kept, *data[:2]) for *_, kept in folds]
         if not all(rich):
             pooled = self._fit_pooled(folds, *data)
             warn(
@@ -457,7 +460,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """Return a calibrator fitted on the held-out samples of all folds."""
         logits = np.concatenate([column_on_host(logits) for _, logits, _ in folds])
         kept = np.concatenate([kept for _, _, kept in folds])
-        if not _holds_two_classes(kept, *data[:2]):
+        if not holds_two_classes(kept, *data[:2]):
             raise ValueError(
                 "The splits of cv hold out no samples of two classes that their "
                 "classifiers were trained on, so no calibrator can be learned. Pass "
@@ -486,12 +489,6 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             warn_of_base_rates(calibrator, logits, y, sample_weight)
         needs_none = isinstance(calibrator, ProbabilityFloor) and not calibrator.floor_
         return calibrator.calibrator_ if needs_none else calibrator
-
-
-def _holds_two_classes(rows, y, sample_weight):
-    if sample_weight is not None:
-        rows = rows[sample_weight[rows] > 0]
-    return np.unique(y[rows]).size > 1  # of some label, where there are several
 
 
 def _rows(rows, *arrays):

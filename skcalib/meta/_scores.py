@@ -137,3 +137,10 @@ def fit_fold(estimator, X, y, rows, fit_params, method):
     scores = ClassifierScores(estimator, classes=np.unique(y), **told)
     logits = scores(safe_indexing(X, kept)) if kept.size else scores.none()
     return scores, logits, kept
+
+
+def holds_two_classes(rows, y, sample_weight):
+    """Whether the rows that count are of two classes, in some label of several."""
+    if sample_weight is not None:
+        rows = rows[sample_weight[rows] > 0]
+    return np.unique(y[rows]).size > 1

@@ -400,6 +400,16 @@ class UnsortedClassifier(ClassifierMixin, BaseEstimator):
         return self._base.predict_proba(X)[:, ::-1]
 
 
+def test_a_search_for_a_calibrator_by_accuracy_is_refused(problem):
+    grid = {"objective": ["focal"], "gamma": [8.0, 0.5]}
+    search = GridSearchCV(TemperatureScaling(), grid)
+    with pytest.raises(ValueError, match="without scoring compares accuracy"):
+        CalibratedClassifier(GaussianNB(), search).fit(*problem)
+    search.set_params(scoring="neg_log_loss")
+    clf = CalibratedClassifier(GaussianNB(), search).fit(*problem)
+    assert clf.calibrators_[0].best_params_["gamma"] == 0.5
+
+
 def test_columns_follow_classes_whatever_the_order_of_the_classifier(problem):
     X, y = problem
     clf = CalibratedClassifier(UnsortedClassifier()).fit(X, y)
