@@ -474,6 +474,13 @@ def test_a_search_that_chooses_nothing_is_refused(options, message):
         calibrate(logits=LOGITS, y=Y, calibrator=search_of(**options))
 
 
+def test_a_frozen_calibrator_is_named_in_the_result():
+    frozen = FrozenEstimator(TemperatureScaling().fit(LOGITS, Y))
+    result = calibrate(logits=LOGITS, y=Y, calibrator=frozen, n_bootstrap=0)
+    head = "FrozenEstimator(estimator=TemperatureScaling()), judged on"
+    assert repr(result).startswith(head)
+
+
 # Rows that belong together
 
 SAMPLE = np.repeat(np.arange(100), 10)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
 
 from skcalib._numerics import distinct
 from skcalib._validation._column_classes import as_text, classes_of_columns, preview
@@ -54,4 +55,18 @@ def name_classes(calibrator: Any, classes: Any) -> Any:
     # The outermost: of calibrators in calibrators, it tells the inner ones.
     depth = min((name.count("__") for name in names), default=0)
     outermost = [name for name in names if name.count("__") == depth]
-    return calibrator.set_params(**dict.fromkeys(outermost, classes))
+    calibrator.set_params(**dict.fromkeys(outermost, classes))
+    if classes is not None and isinstance(calibrator, FrozenEstimator):
+        _refuse_other_classes(calibrator, classes)
+    return calibrator
+
+
+def _refuse_other_classes(frozen: Any, classes: NDArray[Any]) -> None:
+    """Refuse a calibrator that is not fitted again, of other classes than these."""
+    known = getattr(frozen, "classes_", None)
+    if known is not None and known.tolist() != classes.tolist():
+        raise ValueError(
+            f"The frozen calibrator was fitted for the classes {preview(known)}, and "
+            f"these are {preview(classes)}. Fit it to labels of these, with "
+            "classes=[...] in this order."
+        )

@@ -482,9 +482,10 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         is_map = is_ours and hasattr(calibrator, "calibration_map")
         if is_map and any(part.are_log_proba for part in scores):
             calibrator = ProbabilityFloor(calibrator, classes=self.classes_)
-        is_told = groups is not None and takes_groups(calibrator)
-        known = {"groups": groups} if is_told else {}
-        calibrator.fit(logits, y, sample_weight=sample_weight, **known)
+        known = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if groups is not None and takes_groups(calibrator):
+            known["groups"] = groups
+        calibrator.fit(logits, y, **known)
         if self.calibrator is None:
             warn_of_base_rates(calibrator, logits, y, sample_weight)
         needs_none = isinstance(calibrator, ProbabilityFloor) and not calibrator.floor_

@@ -23,7 +23,7 @@ from sklearn.model_selection import (
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
@@ -398,6 +398,27 @@ class UnsortedClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X):
         return self._base.predict_proba(X)[:, ::-1]
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_a_calibrator_may_be_frozen_or_a_pipeline(problem, is_frozen):
+    X, y = problem
+    held_out = cross_val_predict(
+        LogisticRegression(), X, y, cv=5, method="decision_function"
+    )
+    expected = TemperatureScaling().fit(held_out, y)
+    frozen, step = FrozenEstimator(expected), FunctionTransformer()
+    calibrator = frozen if is_frozen else make_pipeline(step, TemperatureScaling())
+    clf = CalibratedClassifier(LogisticRegression(), calibrator).fit(X, y)
+    logits = clf.estimators_[0].decision_function(X)
+    assert_allclose(clf.predict_proba(X), expected.predict_proba(logits), rtol=1e-6)
+
+
+def test_a_frozen_calibrator_of_other_labels_is_refused(problem):
+    X, y = problem
+    frozen = FrozenEstimator(TemperatureScaling().fit(np.eye(3)[y], y))
+    with pytest.raises(ValueError, match=r"fitted for the classes \[0, 1, 2\]"):
+        CalibratedClassifier(GaussianNB(), frozen).fit(X, np.array(list("abc"))[y])
 
 
 def test_a_search_for_a_calibrator_by_accuracy_is_refused(problem):
