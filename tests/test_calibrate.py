@@ -481,6 +481,12 @@ def test_a_frozen_calibrator_is_named_in_the_result():
     assert repr(result).startswith(head)
 
 
+@pytest.mark.parametrize("given", ["temperature", TemperatureScaling, 3])
+def test_what_is_no_calibrator_is_named(given):
+    with pytest.raises(TypeError, match=r"calibrator is .* Pass a calibrator, such"):
+        calibrate(logits=LOGITS, y=Y, calibrator=given)
+
+
 # Rows that belong together
 
 SAMPLE = np.repeat(np.arange(100), 10)

@@ -203,7 +203,12 @@ class Job:
 
 
 def check_calibrator(calibrator: Any) -> None:
-    """Refuse what is fitted to inputs, and a search that would choose nothing."""
+    """Refuse what is none, or fitted to inputs, and a search that chooses nothing."""
+    if not hasattr(calibrator, "fit") or isinstance(calibrator, type):
+        raise TypeError(
+            f"calibrator is {calibrator!r}. Pass a calibrator, such as "
+            "TemperatureScaling(), or None for a search among several."
+        )
     name = type(calibrator).__name__
     if perturbs_inputs(getattr(calibrator, "estimator", calibrator)):
         raise TypeError(

@@ -40,6 +40,10 @@ VECTOR, MATRIX = (
     "StructuredMatrixScaling",
 )
 WEAK_MATRIX = "StructuredMatrixScaling(weak penalties)"
+_NEEDED = (
+    "Pass a list of calibrators, or of pairs of a name and a calibrator, such as "
+    "[TemperatureScaling()], or a dict from name to calibrator."
+)
 
 
 def default_candidates(n_classes):
@@ -86,6 +90,8 @@ def common_calibrators():
 
 def named_candidates(calibrators):
     """Return a dict from name to calibrator, in the order given."""
+    if not isinstance(calibrators, (list, tuple, dict)):
+        raise TypeError(f"calibrators is {calibrators!r}. {_NEEDED}")
     if not len(calibrators):
         raise ValueError("calibrators is empty; name at least one calibrator.")
     if isinstance(calibrators, dict):
@@ -113,8 +119,7 @@ def _checked(pair):
     entry = pair[-1]
     raise TypeError(
         f"calibrators holds {entry!r}, which is no calibrator of logits and no pair of "
-        "a name and one. Pass a list of these, such as [TemperatureScaling()], or a "
-        "dict from name to calibrator."
+        f"a name and one. {_NEEDED}"
     )
 
 

@@ -327,3 +327,8 @@ def test_progress_is_told_by_calibrator(calibration_set, capsys):
         "[compare_calibrators] uncalibrated is done, 1 of 2",
         "[compare_calibrators] TemperatureScaling is done, 2 of 2",
     ]
+
+
+def test_a_calibrator_that_is_no_list_is_named(calibration_set):
+    with pytest.raises(TypeError, match=r"is TemperatureScaling\(\)\. Pass a list"):
+        compare_calibrators(TemperatureScaling(), *calibration_set)
