@@ -48,6 +48,9 @@ class Recalibrated(WrappingCalibrator):
     }
 
     keeps_class = by_sums = False
+    has_logits = property(
+        lambda self: getattr(self, "correction_", self.correction).has_logits
+    )
 
     def __init__(self, served, correction, *, classes=None):
         self.served = served

@@ -11,6 +11,7 @@ from streams import draw_stream
 import skcalib
 from skcalib import (
     BoostedCalibration,
+    CalibratorSearch,
     DensityRatioCalibration,
     GroupCalibration,
     IsotonicCalibration,
@@ -318,6 +319,17 @@ def test_the_next_calibrator_takes_any_logits_of_the_served_probabilities(calibr
     # One without a map has none to put another before.
     kind = DensityRatioCalibration
     assert isinstance(monitor.recalibrate(kind()), kind)
+
+
+def test_the_next_calibrator_has_logits_where_a_search_chose_one_that_has():
+    logits, y = make_logits(600, 3, random_state=0)
+    monitor = CalibrationMonitor().update(y, softmax(logits, axis=1))
+    search = CalibratorSearch([VectorScaling(), MatrixScaling()], rule="best")
+    after = monitor.recalibrate(search)
+    assert isinstance(after.correction_, CalibratorSearch)
+    assert after.has_logits
+    found = softmax(after.decision_function(logits), axis=1)
+    assert_allclose(found, after.predict_proba(logits), rtol=1e-5)
 
 
 @pytest.mark.onnx
