@@ -53,7 +53,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return tags
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters; what was seen of another network is forgotten.
+        """Set parameters; what was seen of another network or output is forgotten.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             This transformer.
         """
         super().set_params(**params)
-        if not params.keys().isdisjoint((self._network, "output")):
+        if not params.keys().isdisjoint((self._network, "output", "method")):
             for seen in ("_n_features_out", "readout_", *_OF_FEATURES):
                 self.__dict__.pop(seen, None)
         return self

@@ -121,6 +121,15 @@ def test_columns_and_features_have_names(sample):
     assert names.tolist() == [f"classifierlogits{k}" for k in range(y.max() + 1)]
 
 
+def test_another_method_gives_columns_of_its_own(sample):
+    pytest.importorskip("pandas")
+    X, y = sample
+    frozen = ClassifierLogits(LogisticRegression().fit(X, y))
+    frozen.set_output(transform="pandas").fit(X)
+    frozen.set_params(method="predict_proba")
+    assert frozen.transform(X).shape == (300, y.max() + 1)
+
+
 class InBfloat16(GaussianNB):
     """Returns probabilities as a network in half precision does."""
 
