@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 from skcalib._networks._given import SharedByCopies
 from skcalib._networks._module_copy import ModuleCopier, is_exported
 from skcalib._networks._sharing import portable_scripts
-from skcalib._networks._torch import module_device
+from skcalib._networks._torch import checked_device, module_device
 from skcalib._networks._train_mode import refuse_train_trace
 from skcalib._onnx._outputs import warn_of_proba
 from skcalib._validation import (
@@ -101,6 +101,8 @@ class NetworkEstimator(SharedByCopies, BaseEstimator):
 
         The module is where it is to be trained.
         """
+        if self.device != "auto":
+            checked_device(self.device)
         rng = check_random_state(self.random_state)
         with seeded(int(rng.randint(LARGEST_SEED)), self.device):
             module = self._build_module(X, weight, n_outputs)

@@ -598,6 +598,17 @@ def test_what_cannot_be_trained_is_refused(arguments, message):
         CLUEClassifier(**arguments).fit(X, y)
 
 
+@pytest.mark.parametrize("kind", [CLUEClassifier, BilevelCalibratedClassifier])
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "is not a device that torch knows"), ("cuda", "torch finds none here")],
+)
+def test_a_device_that_cannot_be_had_is_refused(kind, device, message, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=message):
+        kind(device=device).fit(*draw_classes())
+
+
 def test_other_mistakes_are_named():
     X, y = draw_classes()
     with pytest.raises(TypeError, match=r"module\(\) gave a dict"):
