@@ -488,7 +488,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             self._alarm_row = self.n_rows_
         self._history.append((self.n_rows_, evidence))
         if len(self._history) > 2 * _MOST_POINTS:
-            self._history = self._history[1::2]
+            self._history = self._history[::2]
 
     def _suspect(self) -> tuple[int, int, int]:
         """Return the leading bet, the row from which it gains, and its subject."""

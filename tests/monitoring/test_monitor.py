@@ -474,6 +474,15 @@ def test_the_picture_has_three_parts():
     pyplot.close("all")
 
 
+def test_the_newest_evidence_stays_when_older_points_are_left_out():
+    # It is looked at every 32 rows, and 256 looks are kept.
+    y = np.tile([0, 1], 257 * 16)
+    monitor = CalibrationMonitor().update(y, np.full(y.size, 0.5))
+    history = monitor.to_dict()["history"]
+    assert len(history) < 256
+    assert history[-1] == [monitor.n_rows_, monitor.evidence_]
+
+
 @pytest.mark.parametrize("bad", [{"alpha": 0}, {"delay": -1}, {"tolerance": 1}])
 def test_parameters_are_checked(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
