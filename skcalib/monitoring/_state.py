@@ -68,14 +68,9 @@ def _is_other(marks: Any, others: Any) -> bool:
 def from_dict(cls: Any, state: Mapping[str, Any], calibrator: Any) -> Any:
     """Return the monitor that wrote a state."""
     content = opened(state, FORMAT, VERSION, f"state of a {cls.__name__}")
-    try:
-        monitor = cls(calibrator, **content["parameters"])
-        monitor._begin(np.array(content["classes"]))
-        _restore(monitor, content)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"The state cannot be read: {type(error).__name__}: {error}."
-        ) from error
+    monitor = cls(calibrator, **content["parameters"])
+    monitor._begin(np.array(content["classes"]))
+    _restore(monitor, content)
     if calibrator is not None:
         check_is_fitted(calibrator)
     if calibrator is not None and _is_other(_marks(monitor), content["calibrator"]):

@@ -186,8 +186,5 @@ class Wealth:
         made.n_open = int(state["n_open"])
         names = _BY_CLASS if made.n_blocks == 0 else (*_BY_CLASS, *_BY_BET)
         for name in ("_pending", *names):
-            array = np.array(state[name.lstrip("_")], dtype=np.float64)
-            if array.shape != getattr(made, name).shape:
-                raise ValueError(f"{name} has the shape {array.shape}.")
-            setattr(made, name, array)
+            setattr(made, name, np.array(state[name.lstrip("_")], dtype=np.float64))
         return made

@@ -557,6 +557,8 @@ def test_a_calibrator_that_takes_groups_is_refused_before_rows_are_seen():
         monitor.update(y, proba)
     state = CalibrationMonitor(classes=served.classes_).update(y, proba).to_dict()
     assert state["n_rows"] == 600
+    with pytest.raises(TypeError, match="GroupCalibration has no map from logits"):
+        CalibrationMonitor.from_dict(state, served)
 
 
 @pytest.mark.parametrize("kind", [CalibrationMonitor, LossMonitor])
