@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 from scipy.special import logsumexp
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._files import opened, sealed
@@ -215,12 +215,11 @@ class LossMonitor(HasAlarm, BaseEstimator):
             The monitor.
         """
         self._validate_params()
-        for name in ("classes_", "_used"):
-            self.__dict__.pop(name, None)
         if is_empty(y, proba):
             raise ValueError("There are no rows of the release; fit needs some.")
-        losses, self.classes_ = self._losses(y, proba)
-        self._used = self._settings
+        # What is refused leaves this one as it was.
+        losses, self.classes_ = clone(self)._losses(y, proba)
+        self._used = self.get_params(deep=False)
         self._release, self._seen = LossSums(), LossSums()
         self._release.add(losses)
         self._limit = self._release.upper_bound(self._settings["alpha"] / 2)

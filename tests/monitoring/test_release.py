@@ -135,6 +135,17 @@ def test_another_release_begins_anew():
     assert np.isnan(monitor.loss_)
 
 
+def test_a_refused_release_leaves_the_one_that_is_watched():
+    y, proba = draw_stream(np.random.default_rng(1), 200, 3)
+    monitor = released().update(y, proba)
+    before = monitor.to_dict()
+    for bad_y, bad in ((y, proba[:, :2]), ([], proba[:0]), (y[:-1], proba)):
+        with pytest.raises(ValueError, match=r"\S"):
+            monitor.set_params(alpha=0.2).fit(bad_y, bad)
+        assert monitor.to_dict() == before
+    assert monitor.fit(y, proba).to_dict()["alpha"] == 0.2
+
+
 def test_what_cannot_be_judged_is_refused():
     with pytest.raises(NotFittedError):
         LossMonitor().update([0], [[0.5, 0.5]])
