@@ -59,6 +59,18 @@ class Targets:
     report: Path | None = None
     overwrite: bool = False
 
+    def check_endings(self) -> None:
+        """Refuse names whose ending is not that of what is written."""
+        for option, path, ending, what in (
+            ("output", self.output, ".onnx", "an ONNX model"),
+            ("save", self.save, ".json", "a calibrator as JSON"),
+        ):
+            if path is not None and path.suffix != ending and not path.is_dir():
+                raise UsageError(
+                    f"--{option} {path} has the ending {path.suffix!r}; what is written"
+                    f" is {what}, so let its name end in {ending}."
+                )
+
     def check_apart(self, read: Iterable[Path]) -> None:
         """Refuse to write over what is read, or two results to one file."""
         named = {"report": self.report, "output": self.output, "save": self.save}
@@ -184,18 +196,8 @@ def _check_together(source: Source, targets: Targets, serving: Serving) -> None:
         )
     _check_serving(source, serving)
     targets.check_apart(source.files)
-    output, save = targets.output, targets.save
-    if output is not None and output.suffix != ".onnx" and not output.is_dir():
-        raise UsageError(
-            f"--output {output} has the ending {output.suffix!r}; what is written is an"
-            " ONNX model, so let its name end in .onnx."
-        )
-    if save is not None and save.suffix != ".json" and not save.is_dir():
-        raise UsageError(
-            f"--save {save} has the ending {save.suffix!r}; what is written is a "
-            "calibrator as JSON, so let its name end in .json."
-        )
-    if output is None:
+    targets.check_endings()
+    if targets.output is None:
         _check_without_output(source, targets, serving)
 
 

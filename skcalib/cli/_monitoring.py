@@ -21,6 +21,7 @@ from skcalib._validation import (
     like_known,
     refuse_index,
 )
+from skcalib.cli._commands import Targets
 from skcalib.cli._errors import DataError, UsageError
 from skcalib.cli._export import Served, served_by
 from skcalib.cli._options import Key, _data
@@ -188,7 +189,7 @@ def _advanced(
     for path in merge:
         other = _read_state(path)
         if monitor is None:
-            monitor = _begun(_settings_of(other) | settings, groups=other.groups)
+            monitor = _begun(other.get_params() | settings)
         monitor.merge(other)
     if monitor is None:
         raise UsageError(
@@ -234,11 +235,6 @@ def _read_state(path: Path) -> CalibrationMonitor:
         return CalibrationMonitor.from_dict(json.loads(path.read_text("utf-8")))
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
-
-
-def _settings_of(monitor: CalibrationMonitor) -> dict[str, Any]:
-    names = ("alpha", "tolerance", "delay", "memory")
-    return {name: getattr(monitor, name) for name in names}
 
 
 def _check_settings(monitor: CalibrationMonitor, settings: dict[str, Any]) -> None:
@@ -331,12 +327,10 @@ def run_recalibrate(
     """Fit the next calibrator by a state; write it into the model, or by itself."""
     if output is None and save is None:
         raise UsageError("Name a file to write: --output, --save, or both.")
-    named = [path for path in (model, state, output, save) if path is not None]
-    if len({path.resolve() for path in named}) < len(named):
-        raise UsageError("A file is named twice. What is read is never written to.")
-    for path in (output, save):
-        if path is not None:
-            check_target(path, overwrite=overwrite)
+    targets = Targets(output, save, overwrite=overwrite)
+    targets.check_endings()
+    targets.check_apart([model, state])
+    targets.check_ready()
     calibrator = _read_state(state).recalibrate()
     files: dict[Path, Callable[[Path], object]] = {}
     served = None

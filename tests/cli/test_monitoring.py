@@ -239,11 +239,21 @@ def test_mistakes_are_told(skcalib, refused, batches):
     message = refused(USAGE, "recalibrate", "m.onnx", "s.json")
     assert "--output, --save" in message
     message = refused(USAGE, "recalibrate", "m.onnx", "s.json", "-o", "m.onnx")
-    assert "named twice" in message
-    message = refused(UNUSABLE, "recalibrate", "m.onnx", "s.json", "-o", "bad.json")
+    assert "m.onnx is read by this command" in message
+    message = refused(UNUSABLE, "recalibrate", "m.onnx", "s.json", "--save", "bad.json")
     assert "'bad.json' exists already" in message
     assert "pass --overwrite" in message
     assert "overwrite=" not in message
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "ending"),
+    [("--output", "next.json", ".onnx"), ("--save", "next.onnx", ".json")],
+)
+def test_a_result_has_the_ending_of_what_is_written(refused, option, name, ending):
+    message = refused(USAGE, "recalibrate", "m.onnx", "s.json", option, name)
+    assert f"{option} {name} has the ending" in message
+    assert f"let its name end in {ending}." in message
 
 
 def test_labels_in_a_file_of_their_own_are_named_there(skcalib, batches):
