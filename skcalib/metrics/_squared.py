@@ -132,7 +132,7 @@ def squared_calibration_interval(
     # Of reach^2 = quantile^2 (variance + growth reach), the root.
     half = quantile**2 * growth / 2
     high = centre + half + np.hypot(half, reach)
-    return MetricEstimate(value, max(centre - reach, 0.0), float(high))
+    return MetricEstimate(value, float(max(centre - reach, 0.0)), float(high))
 
 
 def _variance(rows: Floats, gaps: Floats, squares: Floats) -> tuple[float, float]:

@@ -88,6 +88,13 @@ def test_a_value_below_zero_has_the_interval_of_zero():
     assert one_bin.high == pytest.approx(1.959964 * deviation)
 
 
+def test_the_value_and_both_ends_are_plain_numbers():
+    hit, confidence, _ = draw(np.random.default_rng(0), 200, 3.0)
+    for number in interval_of(hit, confidence):
+        assert type(number) is float
+        assert number > 0
+
+
 def test_weights_are_numbers_of_repetitions():
     hit, confidence, _ = draw(np.random.default_rng(0), 200, 2.0)
     counts = np.random.default_rng(1).integers(0, 4, 200)
