@@ -288,10 +288,8 @@ ACCUMULATED = [name for name in IN_REPORT if METRICS[name].accumulated is not No
 
 def check_names(metrics: Iterable[str] | None, known: list[str]) -> list[str]:
     """Return the names, those of a report by default; refuse what is not known."""
-    if isinstance(metrics, str):
-        raise TypeError(f"metrics={metrics!r} is a string; pass a list of names.")
     default = [name for name in known if not METRICS[name].on_request]
-    names = list(default if metrics is None else metrics)
+    names = default if metrics is None else listed(metrics)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise ValueError(
@@ -300,6 +298,13 @@ def check_names(metrics: Iterable[str] | None, known: list[str]) -> list[str]:
             else "metrics is empty; name at least one."
         )
     return names
+
+
+def listed(metrics: Iterable[str]) -> list[str]:
+    """Return names in a list; refuse a single one, whose letters are none."""
+    if isinstance(metrics, str):
+        raise TypeError(f"metrics={metrics!r} is a string; pass a list of names.")
+    return list(metrics)
 
 
 def evaluate(

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from skcalib.metrics import calibration_report
-from skcalib.metrics._registry import METRICS
+from skcalib.metrics._registry import METRICS, listed
 from skcalib.metrics._scorers import sign_of
 from skcalib.plotting._style import COLOURS, hide_box, ink, new_axes
 
@@ -95,7 +95,7 @@ class CalibratorComparisonDisplay:
         display : CalibratorComparisonDisplay
             The drawn display; intervals are one standard deviation to each side.
         """
-        metrics, known = list(metrics), list(comparison.metrics)
+        metrics, known = listed(metrics), list(comparison.metrics)
         unknown = [metric for metric in metrics if metric not in known]
         if unknown:
             raise ValueError(f"The comparison has no {unknown}. It has {known}.")
@@ -145,7 +145,7 @@ class CalibratorComparisonDisplay:
         """
         if not isinstance(y_probas, Mapping) or not y_probas:
             raise TypeError("y_probas needs a dict from names to probabilities.")
-        metrics = metrics if isinstance(metrics, str) else list(metrics)
+        metrics = listed(metrics)
         options = {"n_bootstrap": 200, "random_state": 0, **options}
         reports = [
             calibration_report(y_true, y_proba, metrics=metrics, **options)

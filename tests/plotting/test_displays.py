@@ -434,6 +434,8 @@ def test_metrics_that_can_be_read_once_are_shown_of_each_classifier():
     assert display.value.shape == (2, 2)
     with pytest.raises(TypeError, match="metrics='nll' is a string"):
         CalibratorComparisonDisplay.from_predictions(y, {"a": proba}, metrics="nll")
+    with pytest.raises(TypeError, match="metrics='nll' is a string"):
+        CalibratorComparisonDisplay.from_comparison(Table(), metrics="nll")
 
 
 def test_comparisons_that_make_no_sense_are_refused(pyplot):
