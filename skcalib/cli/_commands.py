@@ -1,6 +1,7 @@
 """What the commands do, from files to files; `_app` prints what they return."""
 
 import csv
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ from skcalib._optional import import_optional
 from skcalib._saving import calibrator_file
 from skcalib.calibrators import TemperatureScaling
 from skcalib.cli._comparison import render_comparison
-from skcalib.cli._console import progress, working
+from skcalib.cli._console import working
 from skcalib.cli._errors import UsageError
 from skcalib.cli._export import Served, write_model
 from skcalib.cli._judging import (
@@ -459,22 +460,18 @@ def run_compare(
 def _compared(
     calibrators: dict[str, BaseCalibrator], scores: Scores, judging: Judging
 ) -> CalibratorComparison:
-    told = progress(calibrators.items(), "Comparing", len(calibrators))
-    return _join(
-        [
-            compare_calibrators(
-                {name: calibrator},
-                scores.logits,
-                scores.labels,
-                groups=scores.groups,
-                cv=judging.folds,
-                n_bins=judging.n_bins,
-                classes=scores.classes,
-                random_state=judging.seed,
-            )
-            for name, calibrator in told
-        ]
-    )
+    with working("Comparing"):
+        return compare_calibrators(
+            calibrators,
+            scores.logits,
+            scores.labels,
+            groups=scores.groups,
+            cv=judging.folds,
+            n_bins=judging.n_bins,
+            classes=scores.classes,
+            random_state=judging.seed,
+            verbose=sys.stderr.isatty(),
+        )
 
 
 def run_lab(output: Path, runtime: Path | None, *, overwrite: bool) -> None:
@@ -482,15 +479,3 @@ def run_lab(output: Path, runtime: Path | None, *, overwrite: bool) -> None:
     check_target(output, overwrite=overwrite)
     page = render_lab(None if runtime is None else read_runtime(runtime))
     write_together({output.absolute(): text_file(page)})
-
-
-def _join(tables: list[CalibratorComparison]) -> CalibratorComparison:
-    """Put tables of one method each under one another, "uncalibrated" only once."""
-    first, *others = tables
-    return CalibratorComparison(
-        first.names + [name for table in others for name in table.names[1:]],
-        first.metrics,
-        np.vstack([first.mean, *(table.mean[1:] for table in others)]),
-        np.vstack([first.draws, *(table.draws[1:] for table in others)]),
-        first.fold_ratio,
-    )
