@@ -120,7 +120,8 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool) -> tuple[Outcome, Path
         inputs=demo.X_test,
     )
     held_out = judge(calibrator, test, np.arange(len(demo.y_test)))
-    model, served = write_model(calibrator, test, Path(demo.model), output, Serving())
+    source = Source(Path(demo.model))
+    model, served = write_model(calibrator, test, source, output, Serving())
     outcome = judged(
         "temperature",
         calibrator,
@@ -133,7 +134,7 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool) -> tuple[Outcome, Path
         outcome,
         read={"Model": "the network of the demonstration", "Data": "its images"},
     )
-    _save(model, Path(demo.model), outcome, targets)
+    _save(model, source.model, outcome, targets)
     return outcome, report
 
 
@@ -171,15 +172,8 @@ def run_calibrate(
         deployed = of_log_proba(calibrator, source.floor)
     model = served = None
     if targets.output is not None:
-        model, served = write_model(
-            deployed,
-            scores,
-            source.model,
-            targets.output,
-            serving,
-            source.model_output,
-            with_floor(source, deployed),
-        )
+        takes = with_floor(source, deployed)
+        model, served = write_model(deployed, scores, takes, targets.output, serving)
     outcome = judged(method, calibrator, n_fit, held_out, served, judging, targets.save)
     if targets.report is not None:
         rival = _fit_rival(calibrator, scores, judging)
@@ -340,15 +334,7 @@ def run_apply(
         _check_model_runs(source)
         values = load_values(source, calibrator)
     if write is None or values is None:
-        model, served = write_model(
-            calibrator,
-            values,
-            source.model,
-            output,
-            serving,
-            source.model_output,
-            source,
-        )
+        model, served = write_model(calibrator, values, source, output, serving)
         write_together(_model_files(model, source.model, served, overwrite))
         return served
     proba = probabilities(values.logits, calibrator)

@@ -89,19 +89,17 @@ class Served:
 def write_model(
     calibrator: Any,
     values: Values | None,
-    model: Path | None,
+    source: Source,
     path: Path,
     serving: Serving,
-    model_output: str | None = None,
-    takes: Source | None = None,
 ) -> tuple[Any, Served]:
-    """Write `calibrator` into `model`, or alone if there is none, and run it.
+    """Write `calibrator` into the model of `source`, or alone without one; run it.
 
     `path` is the file that it will go to; on `values`, where there are any, it is
-    compared with Python. Alone it takes what `takes` has, logits or probabilities.
+    compared with Python. Alone it takes what `source` names, logits or probabilities.
     """
-    if model is None:
-        return _write_alone(calibrator, values, path, takes)
+    if source.model is None:
+        return _write_alone(calibrator, values, path, source)
     network = inputs = seen = None
     if values is not None:
         network, inputs = values.network, values.inputs
@@ -114,14 +112,16 @@ def write_model(
     if network is not None and not perturbs_inputs(calibrator):
         fitted = Pipeline([("logits", network), ("calibrator", calibrator)])
     calibrated = calibrate_onnx_model(
-        str(model),
+        str(source.model),
         fitted,
-        output=model_output,
+        output=source.model_output,
         keep_original=serving.keep_outputs,
         add_probabilities=serving.add_probabilities,
     )
     served = served_by(calibrated, path, calibrator)
-    return calibrated, _compare(calibrated, model, served, inputs, calibrator, seen)
+    return calibrated, _compare(
+        calibrated, source.model, served, inputs, calibrator, seen
+    )
 
 
 def served_by(model: Any, path: Path, calibrator: Any) -> Served:
@@ -138,13 +138,13 @@ def served_by(model: Any, path: Path, calibrator: Any) -> Served:
 
 
 def _write_alone(
-    calibrator: Any, values: Values | None, path: Path, takes: Source | None
+    calibrator: Any, values: Values | None, path: Path, takes: Source
 ) -> tuple[Any, Served]:
     written = to_onnx(calibrator)
     served = Served(path, ["logits"], "probabilities")
     # What the model takes: Python must see the same numbers.
     given = seen = None if values is None else _sample(values.logits)
-    if takes is not None and takes.probabilities is not None:
+    if takes.probabilities is not None:
         take_probabilities(written, takes.floor, normalise=takes.normalise)
         if seen is not None:
             given = np.exp(seen)

@@ -61,7 +61,7 @@ def render_report(outcome: Outcome, served: Served) -> str:
         served=served,
         date=today(),
         verdict=verdict(held_out),
-        against_rival=_against_rival(outcome),
+        against_rival=against_rival(held_out, outcome.rival),
         fitted_words=fitted_words(outcome.calibrator),
         level=f"{100 * outcome.before.confidence_level:g}",
         metrics=_metric_rows(outcome),
@@ -85,12 +85,6 @@ def today() -> str:
         datetime.now(UTC) if fixed is None else datetime.fromtimestamp(int(fixed), UTC)
     )
     return f"{now:%Y-%m-%d}"
-
-
-def _against_rival(outcome: Outcome) -> str | None:
-    if outcome.rival is None:
-        return None
-    return against_rival(outcome.held_out, outcome.rival)
 
 
 def _metric_rows(outcome: Outcome) -> dict[str, list[tuple[str, str]]]:

@@ -119,10 +119,11 @@ def take(
 
     `held` describes each array of the file.
     """
+    names = list(held)
+    check_names(path, names)
     if request.by_name:
-        check_names(path, list(held))
-        label_name = find_name(list(held), "labels", request.labels_key)
-        found = {key: find_name(list(held), "inputs", key) for key in request.keys}
+        label_name = find_name(names, "labels", request.labels_key)
+        found = {key: find_name(names, "inputs", key) for key in request.keys}
         values: Any = NamedRows({key: read(str(name)) for key, name in found.items()})
     else:
         name, label_name = choose(path, held, request)
@@ -131,7 +132,7 @@ def take(
     labels = None if is_unread else read_labels(str(label_name))
     if request.groups_key is None:
         return Rows(values, labels)
-    groups = find_name(list(held), "groups", request.groups_key)
+    groups = find_name(names, "groups", request.groups_key)
     return Rows(values, labels, groups=read_labels(str(groups)))
 
 
@@ -140,7 +141,6 @@ def choose(
 ) -> tuple[str, str | None]:
     """Return the names of the array that is asked for, and of that of its labels."""
     names = list(held)
-    check_names(path, names)
     name = find_name(names, request.role, request.key, request.key_option)
     if name is None and len(names) == 1:
         name = names[0]

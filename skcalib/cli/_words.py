@@ -47,8 +47,10 @@ def _rate(hit: NDArray[np.bool_], unit: NDArray[np.intp] | None) -> tuple[float,
     return float(low), float(high)
 
 
-def against_rival(held_out: HeldOut, rival: NDArray[Any]) -> str:
+def against_rival(held_out: HeldOut, rival: NDArray[Any] | None) -> str | None:
     """Compare the log-loss with that of temperature scaling, on the same rows."""
+    if rival is None:
+        return None
     gain, error = loss_gain(held_out, rival)
     if gain > error:
         told = "What was fitted is better"
