@@ -11,7 +11,7 @@ def check_unfitted(calibrator):
     X, _ = draw_logits()
     for method in ("predict_proba", "predict"):
         call = getattr(fresh(calibrator), method)
-        require_error(NotFittedError, [], lambda call=call: call(X), method)
+        require_error(NotFittedError, [], method, call, X)
 
 
 def check_non_finite_logits(calibrator):
@@ -27,18 +27,9 @@ def check_non_finite_logits(calibrator):
         bad = X.copy()
         bad[117, 1] = value
         words = [word, "117"]
-        require_error(
-            ValueError,
-            words,
-            lambda bad=bad: fresh(calibrator).fit(bad, y),
-            f"{value} at fit",
-        )
-        require_error(
-            ValueError,
-            words,
-            lambda bad=bad: fitted.predict_proba(bad),
-            f"{value} at predict",
-        )
+        fit, predict = fresh(calibrator).fit, fitted.predict_proba
+        require_error(ValueError, words, f"{value} at fit", fit, bad, y)
+        require_error(ValueError, words, f"{value} at predict", predict, bad)
 
 
 def check_number_of_columns(calibrator):
@@ -49,7 +40,7 @@ def check_number_of_columns(calibrator):
     words = [f"X has 2 features, but {name} is expecting 3 features as input"]
     for method in ("predict_proba", "predict"):
         call = getattr(fitted, method)
-        require_error(ValueError, words, lambda call=call: call(X[:, :2]), method)
+        require_error(ValueError, words, method, call, X[:, :2])
 
 
 def check_wrong_labels(calibrator):
@@ -64,15 +55,9 @@ def check_wrong_labels(calibrator):
         "continuous labels": (X[:, 0], ["continuous"]),
     }
     for what, (labels, words) in cases.items():
-        call = fresh(calibrator).fit
-        require_error(ValueError, words, lambda call=call, y=labels: call(X, y), what)
-    weight = (y == 1).astype(float)
-    require_error(
-        ValueError,
-        ["one class"],
-        lambda: fresh(calibrator).fit(X, y, sample_weight=weight),
-        "one class of positive weight",
-    )
+        require_error(ValueError, words, what, fresh(calibrator).fit, X, labels)
+    what, weight = "one class of positive weight", (y == 1).astype(float)
+    require_error(ValueError, ["one class"], what, fresh(calibrator).fit, X, y, weight)
 
 
 def check_wrong_classes(calibrator):
@@ -85,7 +70,7 @@ def check_wrong_classes(calibrator):
     }
     for what, (classes, words) in cases.items():
         call = fresh(calibrator, classes=classes).fit
-        require_error(ValueError, words, lambda call=call: call(X, y), what)
+        require_error(ValueError, words, what, call, X, y)
 
 
 def check_wrong_shapes(calibrator):
@@ -98,14 +83,8 @@ def check_wrong_shapes(calibrator):
         "three axes": (X[np.newaxis], y, None, ["dim"]),
         "more weights than rows": (X, y, np.ones(len(X) + 1), ["150", "151"]),
     }
-    for what, (logits, labels, weight, words) in cases.items():
-        call = fresh(calibrator).fit
-        require_error(
-            ValueError,
-            words,
-            lambda call=call, args=(logits, labels, weight): call(*args),
-            what,
-        )
+    for what, (*given, words) in cases.items():
+        require_error(ValueError, words, what, fresh(calibrator).fit, *given)
 
 
 def check_wrong_weights(calibrator):
@@ -118,10 +97,7 @@ def check_wrong_weights(calibrator):
         "NaN weight": (np.where(np.arange(len(X)) == 9, np.nan, ones), ["nan"]),
     }
     for what, (weight, words) in cases.items():
-        call = fresh(calibrator).fit
-        require_error(
-            ValueError, words, lambda call=call, w=weight: call(X, y, w), what
-        )
+        require_error(ValueError, words, what, fresh(calibrator).fit, X, y, weight)
 
 
 CHECKS = (

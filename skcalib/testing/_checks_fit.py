@@ -108,9 +108,7 @@ def check_clone_and_params(calibrator):
     after = {key: repr(value) for key, value in fitted.get_params(deep=False).items()}
     require(before == after, f"fit changed the parameters from {before} to {after}.")
     copy = clone(fitted)
-    require_error(
-        NotFittedError, [], lambda: copy.predict_proba(X), "a clone of a fitted one"
-    )
+    require_error(NotFittedError, [], "a clone of a fitted one", copy.predict_proba, X)
 
 
 def check_pickle(calibrator):

@@ -10,6 +10,7 @@ from skcalib.testing._tools import (
     fresh_with_splits,
     require,
     require_close,
+    require_probabilities,
 )
 
 
@@ -47,9 +48,7 @@ def check_column_numbers(calibrator):
     with quiet(AbsentClassWarning):
         fitted = fresh(calibrator).fit(X[some], y[some])
     _require_labels(fitted, X, range(5))
-    proba = fitted.predict_proba(X)
-    require(proba.shape == X.shape, f"missing classes give shape {proba.shape}.")
-    require(np.isfinite(proba).all(), "missing classes give NaN.")
+    require_probabilities(fitted.predict_proba(X), X.shape, "missing classes")
 
 
 def check_fewer_samples_than_classes(calibrator):
@@ -58,11 +57,7 @@ def check_fewer_samples_than_classes(calibrator):
     few = np.arange(10)
     with quiet(AbsentClassWarning):
         fitted = fresh(calibrator).fit(X[few], y[few])
-    proba = fitted.predict_proba(X)
-    require(proba.shape == X.shape, f"few samples give shape {proba.shape}.")
-    require(np.isfinite(proba).all(), "few samples give NaN.")
-    error = np.abs(proba.sum(axis=1) - 1).max()
-    require(error <= 1e-6, f"few samples give rows that miss 1 by {error:.3g}.")
+    require_probabilities(fitted.predict_proba(X), X.shape, "few samples")
 
 
 def check_classes_parameter(calibrator):

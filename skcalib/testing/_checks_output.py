@@ -5,24 +5,15 @@ from scipy.special import softmax
 
 from skcalib._blocks import open_source
 from skcalib._maps import evaluate
-from skcalib.testing._tools import draw_logits, fresh, require, require_close
+from skcalib.testing._tools import (
+    draw_logits,
+    fresh,
+    require,
+    require_close,
+    require_probabilities,
+)
 
 EXTREME_VALUES = (1e4, -1e4, 1e30, -1e30, 1e300, -1e300, 1e-300, 0.0)
-
-
-def _require_probabilities(proba, shape, what):
-    require(
-        proba.shape == shape,
-        f"{what}: predict_proba has shape {proba.shape}, expected {shape}.",
-    )
-    bad = ~np.isfinite(proba).all(axis=1)
-    require(not bad.any(), f"{what}: row {bad.argmax()} holds NaN or infinity.")
-    require((proba >= 0).all(), f"{what}: the smallest probability is {proba.min()}.")
-    error = np.abs(proba.sum(axis=1, dtype=np.float64) - 1)
-    require(
-        (error <= 1e-6).all(),
-        f"{what}: row {error.argmax()} sums to 1 with an error of {error.max():.3g}.",
-    )
 
 
 def check_probabilities(calibrator):
@@ -31,7 +22,7 @@ def check_probabilities(calibrator):
         X, y = draw_logits(n_classes=n_classes)
         fitted = fresh(calibrator).fit(X, y)
         proba = fitted.predict_proba(X)
-        _require_probabilities(proba, X.shape, f"{n_classes} classes")
+        require_probabilities(proba, X.shape, f"{n_classes} classes")
         require(
             proba.dtype == np.float64,
             f"float64 logits give probabilities of dtype {proba.dtype}.",
@@ -48,7 +39,7 @@ def check_extreme_logits(calibrator):
         limit = np.finfo(dtype).max
         extreme = np.clip(np.array(rows), -limit, limit).astype(dtype)
         what = f"extreme {np.dtype(dtype).name} logits"
-        _require_probabilities(fitted.predict_proba(extreme), extreme.shape, what)
+        require_probabilities(fitted.predict_proba(extreme), extreme.shape, what)
 
 
 def check_fit_on_extreme_logits(calibrator):
@@ -62,7 +53,7 @@ def check_fit_on_extreme_logits(calibrator):
     for what, logits in sets.items():
         fitted = fresh(calibrator).fit(logits, y)
         proba = fitted.predict_proba(np.vstack([logits, X]))
-        _require_probabilities(proba, (2 * len(X), X.shape[1]), f"fitted on {what}")
+        require_probabilities(proba, (2 * len(X), X.shape[1]), f"fitted on {what}")
 
 
 def check_float32(calibrator):
@@ -75,7 +66,7 @@ def check_float32(calibrator):
         proba.dtype == np.float32,
         f"float32 logits give probabilities of dtype {proba.dtype}.",
     )
-    _require_probabilities(proba, X.shape, "float32 logits")
+    require_probabilities(proba, X.shape, "float32 logits")
     double = single.astype(np.float64)
     require_close(
         proba, fitted.predict_proba(double), "float32 and float64 logits at predict"

@@ -67,10 +67,26 @@ def require_close(actual, expected, what, *, atol=1e-6):
     )
 
 
-def require_error(error_type, words, call, what):
-    """Require that `call()` raises `error_type` and that the message holds `words`."""
+def require_probabilities(proba, shape, what):
+    """Require rows of this shape that are finite, non-negative and sum to 1."""
+    require(
+        proba.shape == shape,
+        f"{what}: predict_proba has shape {proba.shape}, expected {shape}.",
+    )
+    bad = ~np.isfinite(proba).all(axis=1)
+    require(not bad.any(), f"{what}: row {bad.argmax()} holds NaN or infinity.")
+    require((proba >= 0).all(), f"{what}: the smallest probability is {proba.min()}.")
+    error = np.abs(proba.sum(axis=1, dtype=np.float64) - 1)
+    require(
+        (error <= 1e-6).all(),
+        f"{what}: row {error.argmax()} sums to 1 with an error of {error.max():.3g}.",
+    )
+
+
+def require_error(error_type, words, what, call, *args):
+    """Require that `call` raises `error_type` and that the message holds `words`."""
     try:
-        call()
+        call(*args)
     except error_type as error:
         missing = [word for word in words if word.lower() not in str(error).lower()]
         require(
