@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 
 from skcalib.metrics._bins import BinStats
 from skcalib.plotting import ReliabilityDisplay
-from skcalib.plotting._style import COLOURS, add_legend, hide_box, ink, new_axes
+from skcalib.plotting._style import (
+    COLOURS,
+    add_legend,
+    hide_box,
+    ink,
+    new_axes,
+    own_axes,
+)
 
 _SIZE = (4.4, 5.0)
 
@@ -16,9 +23,7 @@ def draw(monitor: Any, axes: Any = None) -> NDArray[Any]:
     """Draw on three axes, by default those of a new figure."""
     if axes is None:
         axes = new_axes("CalibrationMonitor.plot", n_columns=3, size=_SIZE)
-    axes = np.ravel(axes)
-    if axes.shape[0] != 3:
-        raise ValueError(f"The picture has three parts; {axes.shape[0]} axes came.")
+    axes = own_axes(axes, 3, "parts of the picture")
     _draw_evidence(monitor, axes[0])
     change = monitor.change_point_
     remembered = monitor._recent.since(change or 0)[1].size
@@ -50,12 +55,5 @@ def _draw_reliability(stats: BinStats, title: str, ax: Any) -> None:
         ax.set_title(f"{title}: no rows")
         ax.set_axis_off()
         return
-    filled = stats.weight > 0
-    ReliabilityDisplay(
-        accuracy=np.where(filled, stats.accuracy, np.nan),
-        confidence=np.where(filled, stats.mean_confidence, np.nan),
-        share=stats.share,
-        histogram=stats.share,
-        error=stats.mean_gap,
-        name=f"{title}, {int(stats.weight.sum()):,} rows",
-    ).plot(ax=ax, legend=False)
+    name = f"{title}, {int(stats.weight.sum()):,} rows"
+    ReliabilityDisplay._of_bins(stats, stats.share, name=name).plot(ax=ax, legend=False)

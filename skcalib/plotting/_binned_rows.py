@@ -8,13 +8,8 @@ from sklearn.utils import check_random_state
 
 from skcalib._numerics import is_whole
 from skcalib._validation import check_columns, check_top_label
-from skcalib.metrics._bins import (
-    bin_stats,
-    equal_mass_stats,
-    rank_scores,
-    uniform_edges,
-)
-from skcalib.metrics._resampling import bootstrap_weights
+from skcalib.metrics._bins import rank_scores
+from skcalib.metrics._resampling import Replicate, bootstrap_weights
 
 
 def rows_of(y_true, y_proba, labels, sample_weight, pos_label, class_):
@@ -44,18 +39,13 @@ class BinnedRows:
         self.stats = self._sum(self._ranked.hit, self._weight)
 
     def _sum(self, hit, weight):
-        ranked = replace(self._ranked, hit=hit)
-        if self._strategy == "quantile":
-            return equal_mass_stats(ranked, weight, self._n_bins)
-        edges = uniform_edges(self._n_bins)
-        return bin_stats(ranked.confidence, hit, weight, edges)
+        rows = Replicate(replace(self._ranked, hit=hit), weight, self._n_bins)
+        return rows.mass_bins if self._strategy == "quantile" else rows.bins
 
     @property
     def histogram(self):
         """Share of the weight in bins of equal width."""
-        confidence, hit = self._ranked.confidence, self._ranked.hit
-        edges = uniform_edges(self._n_bins)
-        return bin_stats(confidence, hit, self._weight, edges).share
+        return Replicate(self._ranked, self._weight, self._n_bins).bins.share
 
     def band(self, interval, n_bootstrap, confidence_level, random_state):
         """Range of each bin's accuracy, NaN where a bin is empty."""

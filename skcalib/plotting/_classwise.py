@@ -17,6 +17,7 @@ from skcalib.plotting._style import (
     hide_box,
     ink,
     new_axes,
+    own_axes,
     paper,
 )
 
@@ -218,11 +219,7 @@ class ClasswiseReliabilityDisplay(FromEstimator):
         """
         n_shown = len(self.classes)
         own_figure = ax is None
-        axes = _new_grid(n_shown) if own_figure else np.ravel(ax)
-        if axes.shape[0] != n_shown:
-            raise ValueError(
-                f"{n_shown} classes need as many axes, not {axes.shape[0]}."
-            )
+        axes = _new_grid(n_shown) if own_figure else own_axes(ax, n_shown, "classes")
         for row, panel in enumerate(axes):
             self._draw(panel, row)
         self.axes_, self.figure_ = axes, axes[0].figure

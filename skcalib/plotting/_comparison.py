@@ -9,7 +9,7 @@ import numpy as np
 from skcalib.metrics import calibration_report
 from skcalib.metrics._registry import METRICS, listed
 from skcalib.metrics._scorers import sign_of
-from skcalib.plotting._style import COLOURS, hide_box, ink, new_axes
+from skcalib.plotting._style import COLOURS, hide_box, ink, new_axes, own_axes
 
 # Values further from the best than this many times the median are left outside.
 REACH = 4.0
@@ -180,18 +180,13 @@ class CalibratorComparisonDisplay:
         """
         n_methods, n_metrics = self.value.shape
         if ax is None:
-            axes = new_axes(
+            ax = new_axes(
                 "CalibratorComparisonDisplay",
                 n_columns=n_metrics,
                 size=(2.9, 0.9 + 0.3 * n_methods),
                 sharey=True,
             )
-        else:
-            axes = np.ravel(ax)
-        if axes.shape[0] != n_metrics:
-            raise ValueError(
-                f"{n_metrics} metrics need as many axes, not {axes.shape[0]}."
-            )
+        axes = own_axes(ax, n_metrics, "metrics")
         sign = sign_of(self.metrics[0]) if sort else 0
         order = np.argsort(sign * self.value[:, 0], kind="stable")
         order = order if sign else np.arange(n_methods)

@@ -23,9 +23,11 @@ from skcalib.plotting._style import (
     FromEstimator,
     add_legend,
     draw_band,
-    hide_box,
+    dress_diagram,
     ink,
     new_axes,
+    outcome_of,
+    own_axes,
     paper,
     titled,
 )
@@ -233,13 +235,9 @@ class ReliabilityDisplay(FromEstimator):
         check_strategy(strategy)
         n_bins = check_whole("n_bins", n_bins)
         bins = BinnedRows(confidence, hit, weight, n_bins, strategy)
-        filled = bins.stats.weight > 0
-        display = cls(
-            accuracy=np.where(filled, bins.stats.accuracy, np.nan),
-            confidence=np.where(filled, bins.stats.mean_confidence, np.nan),
-            share=bins.stats.share,
-            histogram=bins.histogram,
-            error=bins.stats.mean_gap,
+        display = cls._of_bins(
+            bins.stats,
+            bins.histogram,
             error_name=_error_name(strategy, class_),
             band=bins.band(interval, n_bootstrap, confidence_level, random_state),
             interval=interval,
@@ -298,14 +296,24 @@ class ReliabilityDisplay(FromEstimator):
 
     @classmethod
     def _of_sums(cls, accumulator, strategy, name):
-        bins = accumulator.reliability(strategy)
-        gaps = np.abs(bins["confidence"] - bins["accuracy"])
-        return cls(
-            **bins,
-            histogram=accumulator.reliability()["share"],
-            error=float(np.nansum(bins["share"] * gaps)),
+        return cls._of_bins(
+            bins_of(accumulator, check_strategy(strategy)),
+            bins_of(accumulator, "uniform").share,
             error_name=_error_name(strategy, None),
             name=name,
+        )
+
+    @classmethod
+    def _of_bins(cls, stats, histogram, **options):
+        """Return the display of sums over bins, whose empty ones are left out."""
+        filled = stats.weight > 0
+        return cls(
+            accuracy=np.where(filled, stats.accuracy, np.nan),
+            confidence=np.where(filled, stats.mean_confidence, np.nan),
+            share=stats.share,
+            histogram=histogram,
+            error=stats.mean_gap,
+            **options,
         )
 
     @classmethod
@@ -355,11 +363,7 @@ class ReliabilityDisplay(FromEstimator):
             raise TypeError("y_probas needs a dict from titles to probabilities.")
         if axes is None:
             axes = new_axes(cls.__name__, n_columns=len(y_probas), size=SIZE)
-        axes = np.ravel(axes)
-        if axes.shape[0] != len(y_probas):
-            raise ValueError(
-                f"{len(y_probas)} classifiers need as many axes, not {axes.shape[0]}."
-            )
+        axes = own_axes(axes, len(y_probas), "classifiers")
         displays: list[Self] = []
         for (name, y_proba), ax in zip(y_probas.items(), axes, strict=True):
             display = cls.from_predictions(
@@ -424,7 +428,7 @@ class ReliabilityDisplay(FromEstimator):
             color=COLOURS["point"],
             markeredgecolor=paper(),
             markersize=7,
-            label=self._outcome,
+            label=outcome_of(self.class_),
             clip_on=False,
             zorder=3,
         )
@@ -444,18 +448,10 @@ class ReliabilityDisplay(FromEstimator):
         )
         ax.axhline(0, color=ink(), lw=0.8)
 
-    @property
-    def _outcome(self):
-        return "accuracy" if self.class_ is None else "frequency"
-
     def _dress(self, ax, name):
-        ax.set(xlim=(0, 1), ylim=(HISTOGRAM_BASE, 1), aspect="equal")
+        dress_diagram(ax, HISTOGRAM_BASE, HISTOGRAM_TOP, self.class_)
         title = titled(f"{self.error_name} {100 * self.error:.2f} %", name)
         ax.set_title(title, parse_math=False)
-        if self.class_ is None:
-            ax.set_xlabel("confidence")
-        else:
-            ax.set_xlabel(f"probability of {self.class_}", parse_math=False)
         ticks = np.linspace(0, 1, 6)
         ax.set_yticks(
             [HISTOGRAM_BASE, HISTOGRAM_TOP, *ticks],
@@ -465,19 +461,6 @@ class ReliabilityDisplay(FromEstimator):
                 *(f"{t:.1f}" for t in ticks),
             ],
         )
-        middle = (0.5 - HISTOGRAM_BASE) / (1 - HISTOGRAM_BASE)
-        ax.set_ylabel(self._outcome, y=middle)
-        # Between the bars and the diagram, where neither hides it.
-        ax.text(
-            0.98,
-            HISTOGRAM_TOP / 2,
-            "samples",
-            ha="right",
-            va="center",
-            fontsize="small",
-            color=COLOURS["histogram"],
-        )
-        hide_box(ax)
 
 
 def _error_name(strategy, class_):

@@ -15,9 +15,10 @@ from skcalib.plotting._style import (
     COLOURS,
     FromEstimator,
     add_legend,
-    hide_box,
+    dress_diagram,
     ink,
     new_axes,
+    outcome_of,
     titled,
 )
 
@@ -261,7 +262,7 @@ class SmoothReliabilityDisplay(FromEstimator):
                 lw=0,
                 label=BANDS[self.interval],
             )
-        outcome = "accuracy" if self.class_ is None else "frequency"
+        outcome = outcome_of(self.class_)
         ax.plot(self.grid, self.accuracy, color=COLOURS["point"], lw=2, label=outcome)
         height = self.density / self.density.max() * (DENSITY_TOP - DENSITY_BASE)
         ax.fill_between(
@@ -271,37 +272,21 @@ class SmoothReliabilityDisplay(FromEstimator):
             color=COLOURS["histogram"],
             lw=0,
         )
-        self._dress(ax, outcome, self.name if name is None else name)
+        self._dress(ax, self.name if name is None else name)
         if legend:
             add_legend(ax)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
-    def _dress(self, ax, outcome, name):
+    def _dress(self, ax, name):
         ax.axhline(0, color=ink(), lw=0.8)
-        ax.set(xlim=(0, 1), ylim=(DENSITY_BASE, 1), aspect="equal")
+        dress_diagram(ax, DENSITY_BASE, DENSITY_TOP, self.class_)
         told = f"smooth ECE {100 * self.error:.2f} %"
         if self.method == "isotonic":
             told = f"miscalibration {self.error:.4f}"
         ax.set_title(titled(told, name), parse_math=False)
-        if self.class_ is None:
-            ax.set_xlabel("confidence")
-        else:
-            ax.set_xlabel(f"probability of {self.class_}", parse_math=False)
         ticks = np.linspace(0, 1, 6)
         ax.set_yticks(ticks, [f"{t:.1f}" for t in ticks])
-        ax.set_ylabel(outcome, y=(0.5 - DENSITY_BASE) / (1 - DENSITY_BASE))
-        # Between the density and the diagram, where neither hides it.
-        ax.text(
-            0.98,
-            DENSITY_TOP / 2,
-            "samples",
-            ha="right",
-            va="center",
-            fontsize="small",
-            color=COLOURS["histogram"],
-        )
-        hide_box(ax)
 
 
 class _Curve:

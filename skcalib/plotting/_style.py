@@ -39,6 +39,38 @@ def new_axes(display, n_rows=1, n_columns=1, *, size, **options):
     return np.ravel(axes)
 
 
+def own_axes(axes, n_axes, what):
+    """Return axes that were given, in a flat array: one for each of what is drawn."""
+    axes = np.ravel(axes)
+    if axes.shape[0] != n_axes:
+        raise ValueError(f"{n_axes} {what} need as many axes, not {axes.shape[0]}.")
+    return axes
+
+
+def dress_diagram(ax, base, top, class_):
+    """Name the axes of a diagram, below which a distribution is drawn up to `top`."""
+    ax.set(xlim=(0, 1), ylim=(base, 1), aspect="equal")
+    told = "confidence" if class_ is None else f"probability of {class_}"
+    ax.set_xlabel(told, parse_math=False)
+    ax.set_ylabel(outcome_of(class_), y=(0.5 - base) / (1 - base))
+    # Between the distribution and the diagram, where neither hides it.
+    ax.text(
+        0.98,
+        top / 2,
+        "samples",
+        ha="right",
+        va="center",
+        fontsize="small",
+        color=COLOURS["histogram"],
+    )
+    hide_box(ax)
+
+
+def outcome_of(class_):
+    """Return what is drawn over the confidence, or over the probability of a class."""
+    return "accuracy" if class_ is None else "frequency"
+
+
 def hide_box(ax, sides=("top", "right")):
     """Leave out lines around the axes."""
     for side in sides:

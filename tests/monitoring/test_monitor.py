@@ -469,7 +469,7 @@ def test_the_picture_has_three_parts():
     assert axes.shape == (3,)
     assert "the last, 50 rows" in axes[2].get_title()
     assert "no rows" in watched(n_rows=10).plot()[1].get_title()
-    with pytest.raises(ValueError, match="three parts"):
+    with pytest.raises(ValueError, match="3 parts of the picture"):
         monitor.plot(axes[:2])
     pyplot.close("all")
 
