@@ -7,16 +7,16 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.neighbors import NearestNeighbors
-from sklearn.utils.validation import check_consistent_length, column_or_1d
+from sklearn.utils.validation import check_consistent_length
 
 from skcalib._validation import (
     check_features,
     check_top_label,
     check_whole,
     column_on_host,
-    refuse_dates,
 )
 from skcalib.metrics._bins import Floats, mass_quantiles, sum_by_index, uniform_edges
+from skcalib.metrics._uncertainty import check_vector
 
 
 def neighbor_proximity(
@@ -190,12 +190,6 @@ def proximity_calibration_error(
 
 def check_proximity(proximity: ArrayLike, confidence: Floats) -> Floats:
     """Return one finite number a row."""
-    refuse_dates(proximity, "proximity")
-    column: Floats = column_or_1d(column_on_host(proximity)).astype(np.float64)
+    column = check_vector(column_on_host(proximity), "proximity")
     check_consistent_length(column, confidence)
-    if not np.isfinite(column).all():
-        row = int((~np.isfinite(column)).argmax())
-        raise ValueError(
-            f"proximity holds {column[row]} in row {row}; it needs finite numbers."
-        )
     return column

@@ -307,12 +307,23 @@ def check_vector(
         refuse_outside(values, name)
     refuse_dates(values, name)
     column = column_on_host(values)
-    array = check_array(column, dtype=np.float64, ensure_2d=False, input_name=name)
+    array = check_array(
+        column,
+        dtype=np.float64,
+        ensure_2d=False,
+        ensure_all_finite=False,
+        input_name=name,
+    )
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
         raise ValueError(
             f"{name} has shape {array.shape}; it needs one number a sample."
+        )
+    if not np.isfinite(array).all():
+        row = int((~np.isfinite(array)).argmax())
+        raise ValueError(
+            f"{name} holds {array[row]} in row {row}; it needs finite numbers."
         )
     if least is not None and array.min() < least:
         row = int(array.argmin())

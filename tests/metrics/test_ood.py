@@ -51,7 +51,7 @@ def test_whole_weights_equal_repeated_rows_in_any_order(metric):
 
 @pytest.mark.parametrize("metric", [ood_auroc, ood_fpr])
 def test_bad_values_are_refused(metric):
-    with pytest.raises(ValueError, match="uncertainty_in contains NaN"):
+    with pytest.raises(ValueError, match="uncertainty_in holds nan in row 1"):
         metric([1.0, np.nan], [1.0])
     with pytest.raises(ValueError, match="minimum of 1 is required"):
         metric([1.0], [])

@@ -94,7 +94,8 @@ def test_unusable_features_are_refused(options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"proximity": [0.1, np.inf]}, "holds inf in row 1"),
+        ({"proximity": [0.1, np.inf]}, "proximity holds inf in row 1"),
+        ({"proximity": [[0.1, 0.2], [0.3, 0.4]]}, r"proximity has shape \(2, 2\)"),
         ({"proximity": [0.1]}, "inconsistent numbers of samples"),
         ({"proximity": [0.1, 0.2], "n_proximity_bins": 0}, "n_proximity_bins=0"),
         ({"proximity": [0.1, 0.2], "n_bins": 0}, "n_bins=0"),

@@ -136,7 +136,7 @@ def test_columns_and_float32_are_taken():
         (uncertainty_calibration_error, ([1, 2], [1.0]), "inconsistent numbers"),
         (uncertainty_calibration_error, ([1, -0.5], [1, 1]), "error holds -0.5 in row"),
         (uncertainty_calibration_error, ([1, 2], [1, -1]), "uncertainty holds -1.0"),
-        (interval_coverage, ([1, 2], [1, np.nan], [1, 1]), "y_pred contains NaN"),
+        (interval_coverage, ([1, 2], [1, np.nan], [1, 1]), "y_pred holds nan in row 1"),
         (interval_coverage, ([1, 2], [1, 1], [1, -1]), "y_std holds -1.0 in row 1"),
         (interval_coverage, ([1, 2], [1, 1], np.eye(2)), r"y_std has shape \(2, 2\)"),
         (interval_sharpness, ([],), "minimum of 1 is required"),
