@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._networks._torch import module_device
+from skcalib._onnx._outputs import refuse_nan
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import Interval, StrOptions, fit_context
 from skcalib._warnings import warn
@@ -25,7 +26,6 @@ from skcalib.training._bilevel_train import BilevelTraining, DivergedError, Sett
 from skcalib.training._network_estimator import (
     LARGEST_SEED,
     NetworkEstimator,
-    check_finite,
     class_logits,
     seeded,
 )
@@ -394,7 +394,8 @@ class BilevelCalibratedClassifier(ClassifierMixin, NetworkEstimator):
         x = self._as_tensor(self._check_inputs(X, reset=False), self.modules_[0])
         with torch.no_grad():
             parts = [self._mean_proba(part) for part in x.split(self.batch_size)]
-        proba = check_finite(np.concatenate(parts), type(self).__name__)
+        proba = np.concatenate(parts)
+        refuse_nan(proba)
         return proba / proba.sum(axis=1, keepdims=True)
 
     def _mean_proba(self, x):

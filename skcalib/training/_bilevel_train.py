@@ -126,9 +126,7 @@ class BilevelTraining:
                 self._train_epoch(number, member)
                 if member.own_optimizer:
                     self._train_confidence(member)
-            outputs = [self.outputs(member, member.outer) for member in self.members]
-            head = self._fit_head(outputs)
-            loss = self._outer_loss(outputs, head)
+            loss, head = self._judge()
             self.outer_losses.append(loss)
             self.progress.epoch(loss)
             if not self.kept or loss < self.kept["loss"]:
@@ -184,24 +182,23 @@ class BilevelTraining:
         losses = functional.cross_entropy(logits, self.codes[rows], reduction="none")
         return (self.weight[rows].to(losses.dtype) * shares * losses).mean()
 
-    def _fit_head(self, outputs):
-        """Return the head of all members; None where each has an output for that."""
-        rows = torch.cat([member.outer for member in self.members])
-        joined = torch.cat(outputs)
-        if not torch.isfinite(joined).all():
-            raise DivergedError("a logit was no longer finite")
-        if self.settings.confidence == "network":
-            return None
-        return fit_head(joined, self.codes[rows], self.weight[rows])
+    def _judge(self):
+        """Return the mean loss of the outer rows of all members, and their head.
 
-    def _outer_loss(self, outputs, head):
-        """Return the mean over the outer rows of all members."""
+        The head is None where each has an output for that.
+        """
         rows = torch.cat([member.outer for member in self.members])
-        losses = outer_losses(torch.cat(outputs).double(), self.codes[rows], head)
-        loss = float(np.average(losses.cpu(), weights=self.weight[rows].cpu()))
+        outputs = torch.cat([self.outputs(m, m.outer) for m in self.members])
+        codes, weight = self.codes[rows], self.weight[rows]
+        if not torch.isfinite(outputs).all():
+            raise DivergedError("a logit was no longer finite")
+        has_head = self.settings.confidence == "head"
+        head = fit_head(outputs, codes, weight) if has_head else None
+        losses = outer_losses(outputs.double(), codes, head)
+        loss = float(np.average(losses.cpu(), weights=weight.cpu()))
         if not math.isfinite(loss):
             raise DivergedError(f"the outer loss was {loss}")
-        return loss
+        return loss, head
 
     def _keep(self, epoch, loss, head):
         states = [copy.deepcopy(m.module.state_dict()) for m in self.members]

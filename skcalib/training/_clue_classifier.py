@@ -9,12 +9,10 @@ from scipy.special import entr
 from sklearn.base import ClassifierMixin
 
 from skcalib._networks._torch import module_device
+from skcalib._onnx._outputs import refuse_nan
 from skcalib._sklearn_compat import Interval, fit_context
 from skcalib.training._clue_base import BaseCLUE
-from skcalib.training._network_estimator import (
-    check_finite,
-    seeded,
-)
+from skcalib.training._network_estimator import seeded
 from skcalib.training._uncertainty import two_columns, widen
 
 # Fewer passes would not tell how much they differ.
@@ -271,7 +269,8 @@ class CLUEClassifier(ClassifierMixin, BaseCLUE):
             Probabilities, columns in the order of `classes_`.
         """
         parts = self._map_batches(X, self._mean_of_passes)
-        proba = check_finite(torch.cat(parts).cpu().numpy(), "CLUEClassifier")
+        proba = torch.cat(parts).cpu().numpy()
+        refuse_nan(proba)
         return proba / proba.sum(axis=1, keepdims=True)
 
     def _choose_first_passes(self, x, rng):

@@ -11,11 +11,11 @@ from sklearn.utils.validation import (
     column_or_1d,
 )
 
+from skcalib._onnx._outputs import refuse_nan
 from skcalib._sklearn_compat import fit_context
 from skcalib._validation import check_weight, column_on_host
 from skcalib.training._clue_base import BaseCLUE
 from skcalib.training._modules import weighted_moments
-from skcalib.training._network_estimator import check_finite
 from skcalib.training._uncertainty import predictive_moments, widen
 
 
@@ -298,5 +298,5 @@ class CLUERegressor(RegressorMixin, BaseCLUE):
             np.concatenate([values.cpu().numpy() for values in part]).astype(np.float64)
             for part in zip(*parts, strict=True)
         )
-        check_finite(np.column_stack([mean, variance]), "CLUERegressor")
+        refuse_nan(np.column_stack([mean, variance]))
         return self.y_mean_ + self.y_scale_ * mean, self.y_scale_**2 * variance

@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 from skcalib._networks._given import SharedByCopies
 from skcalib._networks._module_copy import ModuleCopier, is_exported
 from skcalib._networks._sharing import portable_scripts
-from skcalib._networks._torch import checked_device, module_device
+from skcalib._networks._torch import checked_device, floating_types, module_device
 from skcalib._networks._train_mode import refuse_train_trace
 from skcalib._onnx._outputs import warn_of_proba
 from skcalib._validation import (
@@ -62,9 +62,9 @@ class NetworkEstimator(SharedByCopies, BaseEstimator):
         if self._whole_numbers and np.array_equal(whole := X.astype(np.int64), X):
             return torch.from_numpy(whole)
         # The perceptron takes what its means are, which may be wider than its weights.
-        held = module.buffers() if self.module is None else module.parameters()
-        floats = [values.dtype for values in held if values.is_floating_point()]
-        dtype = floats[0] if floats else torch.float32
+        means = (buffer.dtype for buffer in module.buffers())
+        types = means if self.module is None else floating_types(module)
+        dtype = next(types, torch.float32)
         # A copy: torch refuses to read arrays that may not be written to.
         return torch.from_numpy(np.array(X, X.dtype.newbyteorder("="))).to(dtype)
 
@@ -194,17 +194,6 @@ def _describe(results):
     if isinstance(results, torch.Tensor):
         return f"a tensor of shape {tuple(results.shape)}"
     return f"a {type(results).__name__}"
-
-
-def check_finite(values, name):
-    """Refuse predictions that are no numbers, naming the first such row."""
-    bad = ~np.isfinite(values).reshape(values.shape[0], -1).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"The network of {name} gave a value that is not finite for row "
-            f"{int(bad.argmax())} of X. Scale X as the training data were."
-        )
-    return values
 
 
 def class_logits(module, x):

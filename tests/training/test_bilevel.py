@@ -486,7 +486,7 @@ def test_a_loss_that_explodes_at_once_is_an_error():
 def test_inputs_beyond_the_numbers_of_the_network_are_refused():
     X, y = draw()
     classifier = BilevelCalibratedClassifier(**SMALL).fit(X, y)
-    with pytest.raises(ValueError, match="not finite for row 3 of X"):
+    with pytest.raises(ValueError, match="gave nan for row 3 of X"):
         classifier.predict_proba(np.vstack([X[:3], [[1e300, 0.0]]]))
 
 

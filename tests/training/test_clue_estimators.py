@@ -576,7 +576,7 @@ def test_inputs_beyond_the_numbers_of_the_network_are_refused():
     X, y = draw_classes()
     classifier = CLUEClassifier(**SMALL).fit(X, y)
     huge = np.vstack([X[:3], [[1e300, 0.0]]])
-    with pytest.raises(ValueError, match="not finite for row 3 of X"):
+    with pytest.raises(ValueError, match="gave nan for row 3 of X"):
         classifier.predict_proba(huge)
 
 
