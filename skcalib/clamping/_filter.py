@@ -21,7 +21,13 @@ import torch
 from numpy.typing import NDArray
 
 from skcalib.clamping._change import MOST_AXES, Change, correlation
-from skcalib.clamping._perturbation import Basis, Perturbation, Product, channel_axis
+from skcalib.clamping._perturbation import (
+    Basis,
+    Perturbation,
+    Product,
+    channel_axis,
+    like,
+)
 
 # Deviation of a channel that does not vary, as a share of that of all.
 SMALLEST_SHARE = 1e-9
@@ -145,10 +151,7 @@ class Filter(Basis):
         return kernel.reshape(kernel.shape[0], -1).sum(1).reshape(self._along)
 
     def _like(self, values: Any) -> Sequence[Any]:
-        parts = self._mean, self._scale, self._share
-        if not isinstance(values, torch.Tensor):
-            return parts
-        return [torch.as_tensor(part).to(values) for part in parts]
+        return like((self._mean, self._scale, self._share), values)
 
 
 def check_fits(shape: tuple[int, ...], spatial: Sequence[int], size: int) -> None:

@@ -110,7 +110,7 @@ class Product(Basis):
             n if factor is None else factor.shape[1]
             for n, factor in zip(self.shape, factors, strict=True)
         )
-        self._tensors: dict[Any, list[torch.Tensor | None]] = {}
+        self._tensors: dict[Any, Sequence[Any]] = {}
         self.dim = math.prod(self.lengths)
 
     def expand(self, theta: Values) -> Values:
@@ -156,10 +156,7 @@ class Product(Basis):
             return self._factors
         key = (values.device, values.dtype)
         if key not in self._tensors:
-            self._tensors[key] = [
-                None if factor is None else torch.as_tensor(factor).to(values)
-                for factor in self._factors
-            ]
+            self._tensors[key] = like(self._factors, values)
         return self._tensors[key]
 
 
@@ -171,14 +168,11 @@ class Full(Product):
 
 
 class Channel(Product):
-    """One coordinate for each channel: a shift of its brightness.
+    """One coordinate for each channel: a shift of its brightness."""
 
-    `channel_axis` counts without the batch axis.
-    """
-
-    def __init__(self, shape: Sequence[int], channel_axis: int = 0) -> None:
+    def __init__(self, shape: Sequence[int]) -> None:
         factors = [
-            None if axis == channel_axis else np.full((n, 1), n**-0.5)
+            None if axis == channel_axis(shape) else np.full((n, 1), n**-0.5)
             for axis, n in enumerate(shape)
         ]
         super().__init__(shape, factors)
@@ -192,11 +186,10 @@ class LowFrequency(Product):
     have no channels: the cosines run along it.
     """
 
-    def __init__(self, shape: Sequence[int], size: int, channel_axis: int = 0) -> None:
+    def __init__(self, shape: Sequence[int], size: int) -> None:
+        channels = channel_axis(shape) if len(shape) > 1 else None
         factors = [
-            None
-            if axis == channel_axis and len(shape) > 1
-            else cosines(n, min(size, n))
+            None if axis == channels else cosines(n, min(size, n))
             for axis, n in enumerate(shape)
         ]
         super().__init__(shape, factors)
@@ -227,6 +220,13 @@ def _apply(matrix: Any, values: Values, axis: int) -> Values:
     """Multiply `matrix` with `values` along one axis."""
     moved = values.swapaxes(axis, -1)
     return (moved @ matrix.T).swapaxes(axis, -1)
+
+
+def like(parts: Sequence[Any], values: Any) -> Sequence[Any]:
+    """Return arrays as they are, or as tensors where `values` is one; None stays."""
+    if not isinstance(values, torch.Tensor):
+        return parts
+    return [p if p is None else torch.as_tensor(p).to(values) for p in parts]
 
 
 def channel_axis(shape: Sequence[int]) -> int:

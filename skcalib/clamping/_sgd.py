@@ -144,22 +144,16 @@ def solve_sgd(problem: Problem, settings: Settings) -> Outcome:
 
 
 def _recipe(problem: Problem, settings: Settings) -> Recipe:
-    if settings.preset is not None:
+    """Return ours, or a published one, with what was asked for or fitted last."""
+    max_iter = settings.max_iter
+    if settings.preset is None:
+        input_scale = float(np.sqrt(problem.input_variance))
+        recipe = our_recipe(problem.codes.shape[0], input_scale, max_iter or MAX_ITER)
+    else:
         recipe = RECIPES[settings.preset]
-        summed = recipe.summed
+        recipe = replace(recipe, max_iter=max_iter or recipe.max_iter)
         if settings.reduction is not None:
-            summed = settings.reduction == "sum"
-        max_iter = settings.max_iter or recipe.max_iter
-        recipe = replace(recipe, max_iter=max_iter, summed=summed)
-        return _with_penalty(recipe, settings)
-    input_scale = float(np.sqrt(problem.input_variance))
-    max_iter = settings.max_iter or MAX_ITER
-    recipe = our_recipe(problem.codes.shape[0], input_scale, max_iter)
-    return _with_penalty(recipe, settings)
-
-
-def _with_penalty(recipe: Recipe, settings: Settings) -> Recipe:
-    """Take the penalty that is given, or that of the last fit, if there is one."""
+            recipe = replace(recipe, summed=settings.reduction == "sum")
     if settings.penalty == "auto":
         return recipe
     return replace(recipe, penalty=float(settings.penalty))

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from skcalib.clamping._change import Change
-from skcalib.clamping._perturbation import Basis, Perturbation, channel_axis
+from skcalib.clamping._perturbation import Basis, Perturbation, channel_axis, like
 
 
 class InSpace(Basis):
@@ -65,7 +65,7 @@ class InSpace(Basis):
         delta, *kernel = map(by, change.parts, self._factors(change.parts))
         return Change(delta, kernel[0] if kernel else None, self._axis)
 
-    def _factors(self, parts: Sequence[Any]) -> list[Any]:
+    def _factors(self, parts: Sequence[Any]) -> Sequence[Any]:
         """Return by what the parts of a change of the inputs are larger."""
         along = [1] * len(self.shape)
         along[self._axis] = -1
@@ -75,13 +75,7 @@ class InSpace(Basis):
             shape = parts[1].shape
             ratio = outer if shape[1] > 1 else np.ones((shape[0], 1))
             factors.append(ratio.reshape(*ratio.shape, *[1] * (len(shape) - 2)))
-        like = parts[0]
-        if isinstance(like, torch.Tensor):
-            return [
-                torch.as_tensor(f, dtype=like.dtype, device=like.device)
-                for f in factors
-            ]
-        return factors
+        return like(factors, parts[0])
 
 
 def in_space(basis: Basis, scale: NDArray[np.float64] | None) -> Basis:

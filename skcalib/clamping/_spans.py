@@ -107,11 +107,10 @@ def open_product(perturbation: Name, shape: Sequence[int]) -> Product:
     """Return the basis of "full", "channel", "low_frequency" or a number of cosines."""
     if perturbation == "full":
         return Full(shape)
-    axis = channel_axis(shape)
     if perturbation == "channel":
-        return Channel(shape, axis)
+        return Channel(shape)
     size = perturbation if isinstance(perturbation, Integral) else DEFAULT_SIZE
-    return LowFrequency(shape, int(size), axis)
+    return LowFrequency(shape, int(size))
 
 
 def spans_to_try(perturbation: Name, problem: Problem) -> list[Span]:

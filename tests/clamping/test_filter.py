@@ -43,7 +43,7 @@ def moments(n_channels):
 def a_filter(shape, size=3, own=True, offset=None):
     size = size if len(shape) > 1 else 1
     axis = channel_axis(shape)
-    offset = offset or Channel(shape, axis)
+    offset = offset or Channel(shape)
     return Filter(shape, size, own, offset, *moments(shape[axis]))
 
 
@@ -162,7 +162,7 @@ def objective_of(shape, n_classes=4, **options):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_are_those_of_finite_differences(shape, own, bounds):
     objective = objective_of(shape, feasible_range=bounds)
-    basis = a_filter(shape, own=own, offset=LowFrequency(shape, 2, channel_axis(shape)))
+    basis = a_filter(shape, own=own, offset=LowFrequency(shape, 2))
     theta, direction = 0.1 * np.random.default_rng(1).normal(size=(2, basis.dim))
     _, _, gradient, _ = objective.evaluate(basis.at(theta), 0.3)
     above, below = (

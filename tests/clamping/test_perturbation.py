@@ -19,7 +19,7 @@ BASES = [
     Full((3, 6, 8)),
     Channel((3, 6, 8)),
     LowFrequency((3, 6, 8), 4),
-    LowFrequency((6, 8, 3), 4, channel_axis=2),
+    LowFrequency((6, 8, 3), 4),
     LowFrequency((2, 9), 4),
     LowFrequency((20,), 5),
     LowFrequency((3, 2, 9), 4),

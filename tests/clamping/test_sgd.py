@@ -177,7 +177,7 @@ def test_too_little_memory_does_not_change_the_steps():
 def test_coordinates_of_a_basis_are_learned():
     basis = LowFrequency(SHAPE, 2)
     found = train(make(), basis, Recipe(max_iter=2), random_state=0)
-    assert found.theta.shape == (8,)
+    assert found.theta.shape == (basis.dim,) == (16,)
     assert_allclose(found.perturbation.change.delta, basis.expand(found.theta))
 
 
