@@ -20,6 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 Replace = Callable[[Any], Any]
 
 
+def same(value: Any) -> Any:
+    """Return what is given: copies share it."""
+    return value
+
+
 def copied_script(module: Any) -> Any:
     """Return a copy of a TorchScript module that can be trained where it could be."""
     with torch.no_grad():  # or its weights would be computed from the original's
@@ -34,7 +39,7 @@ class ModuleCopier:
 
     Parameters
     ----------
-    parameter, buffer : callable
+    parameter, buffer : callable, default=same
         Give the tensor that stands in the copy for one of the original.
 
     scripted : callable, default=copied_script
@@ -58,8 +63,8 @@ class ModuleCopier:
 
     def __init__(
         self,
-        parameter: Replace,
-        buffer: Replace,
+        parameter: Replace = same,
+        buffer: Replace = same,
         scripted: Replace = copied_script,
         *,
         frozen: bool = False,

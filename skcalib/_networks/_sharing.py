@@ -38,11 +38,7 @@ def portable(model: Any) -> Any:
 
 def portable_scripts(state: dict[str, Any]) -> dict[str, Any]:
     """Return what to pickle for a state in which TorchScript may be."""
-
-    def same(tensor: Any) -> Any:
-        return tensor
-
-    copier = ModuleCopier(same, same, _Script)
+    copier = ModuleCopier(scripted=_Script)
     twin: dict[str, Any] = copier.value(state)
     script = torch.jit.ScriptModule
     return twin if any(isinstance(p, script) for p in copier.originals) else state

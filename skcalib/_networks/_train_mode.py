@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from skcalib._networks._module_copy import ModuleCopier
+from skcalib._networks._module_copy import ModuleCopier, same
 from skcalib._networks._named import each
 
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
@@ -146,11 +146,7 @@ def modules_behind(function: Callable[..., Any]) -> tuple[list[Any], bool]:
     TrainModeError
         If that which is compiled belongs to a module in train mode, or was traced so.
     """
-
-    def same(tensor: Any) -> Any:
-        return tensor
-
-    copier = ModuleCopier(same, same, scripted=same)
+    copier = ModuleCopier(scripted=same)
     copier.value(function)
     if isinstance(function, torch.jit.ScriptFunction):
         refuse_train_trace(function)
