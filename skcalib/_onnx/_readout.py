@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from skcalib._numerics import PROBA_FLOOR
+from skcalib._numerics import PROBA_FLOOR, softmax_
 from skcalib._onnx._choice import choose, find_decision
 from skcalib._onnx._class_names import named_classes
 from skcalib._onnx._files import ModelSource, parse_model
@@ -415,9 +415,6 @@ def _same_proba(logits: np.ndarray, served: np.ndarray, error: float) -> bool:
     """Whether softmax(logits) is what the model serves, or its logarithm."""
     if logits.shape != served.shape:
         return False
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    proba = np.exp(shifted)
-    proba /= proba.sum(axis=1, keepdims=True)
     if (served < 0).any():
         served = np.exp(served)
-    return bool(np.abs(proba - served).max() <= error)
+    return bool(np.abs(softmax_(logits.copy()) - served).max() <= error)

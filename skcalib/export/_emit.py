@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from skcalib._maps import Softmax, log_proba
 from skcalib.export._builder import NodeBuilder
 from skcalib.export._groups import is_grouped, of_whole, scale_by_group
-from skcalib.export._onnx_operations import clip, emit, emit_map, log_of
+from skcalib.export._onnx_operations import clip, emit, emit_map, log_of, nothing
 from skcalib.meta import GroupCalibration
 
 
@@ -43,8 +43,7 @@ class Emitted:
         self._keeps_class = bool(getattr(calibrator, "keeps_class", False))
         self._n_columns = len(calibrator.classes_)
         if calibrator.n_features_in_ == 1:
-            nothing = build.op("Mul", clip(build, x), build.constant(0.0))
-            x = build.op("Concat", nothing, x, axis=1)
+            x = build.op("Concat", nothing(build, x), x, axis=1)
         self._columns = x
         whole = of_whole(calibrator).calibration_map()
         self._has_logits, self._last = whole.logits is not None, whole.operations[-1]

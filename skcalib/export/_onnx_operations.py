@@ -159,7 +159,7 @@ def _(operation: ops.Renormalise, build: NodeBuilder, x: str, n_columns: int) ->
     return build.op("Div", x, build.reduce("ReduceSum", x))
 
 
-def _nothing(build: NodeBuilder, x: str) -> str:
+def nothing(build: NodeBuilder, x: str) -> str:
     """Write 0, or NaN where `x` is NaN."""
     return build.op("Mul", clip(build, x), build.constant(0.0))
 
@@ -183,7 +183,7 @@ def _split_top(build: NodeBuilder, x: str, n_columns: int) -> tuple[str, str, st
     second = build.reduce("ReduceMax", others)
     rest = build.op("Exp", build.op("Sub", others, second))
     # Largest numbers of some batches pass over NaN; sums do not.
-    total = build.reduce("ReduceSum", build.op("Add", rest, _nothing(build, x)))
+    total = build.reduce("ReduceSum", build.op("Add", rest, nothing(build, x)))
     gap = build.op("Sub", largest, second)
     top_log_odds = build.op("Sub", gap, build.op("Log", total))
     return is_top, largest, top_log_odds, build.op("Div", rest, total)
@@ -214,7 +214,7 @@ def _look_up(tables: PackedTables, build: NodeBuilder, x: str) -> str:
     start = gather(tables.start)
     if tables.is_constant:
         # As along a slope.
-        return build.op("Add", start, _nothing(build, x))
+        return build.op("Add", start, nothing(build, x))
     along = build.op("Sub", x, gather(tables.origin))
     share = build.op("Div", along, gather(tables.width))
     return build.op("Add", start, build.op("Mul", share, gather(tables.rise)))
