@@ -190,6 +190,6 @@ def proximity_calibration_error(
 
 def check_proximity(proximity: ArrayLike, confidence: Floats) -> Floats:
     """Return one finite number a row."""
-    column = check_vector(column_on_host(proximity), "proximity")
+    column = check_vector(np.asarray(column_on_host(proximity)), "proximity")
     check_consistent_length(column, confidence)
     return column

@@ -104,3 +104,12 @@ def test_unusable_features_are_refused(options, message):
 def test_unusable_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         proximity_calibration_error([0, 1], [0.2, 0.7], **options)
+
+
+def test_proximity_may_be_a_dask_collection():
+    array = pytest.importorskip("dask.array")
+    rng = np.random.default_rng(0)
+    y, proba, near = rng.integers(0, 2, 60), rng.random(60), rng.random(60)
+    error = proximity_calibration_error(y, proba, proximity=near)
+    lazy = array.from_array(near, chunks=20)
+    assert proximity_calibration_error(y, proba, proximity=lazy) == error
