@@ -290,9 +290,7 @@ class CalibratorSearch(BaseCalibrator):
             raise ValueError("cv gives a single split; a stack needs at least two.")
         lone = lone_class(splits, codes)
         if lone is not None:
-            split, code = lone
-            self._warn_lone(split, code, next(iter(candidates)))
-            return self._take_simplest(candidates, data)
+            return self._take_simplest(candidates, data, *lone)
         if rule == STACK:
             return self._fit_stack(candidates, data, splits)
         scores, seconds = self._cross_validate(candidates, data, splits)
@@ -331,8 +329,7 @@ class CalibratorSearch(BaseCalibrator):
         folds = [tuple(map(data.subset, split)) for split in splits]
         for k, (train, _) in enumerate(folds):
             if train.present.shape[0] == 1:
-                self._warn_lone(k, train.present[0], next(iter(candidates)))
-                return self._take_simplest(candidates, data)
+                return self._take_simplest(candidates, data, k, train.present[0])
         scores = cross_validate(candidates.values(), folds)
         difference, error = scores.against_best()
         margin = 0 if rule == "best" else error
@@ -344,7 +341,9 @@ class CalibratorSearch(BaseCalibrator):
     def _take(self, chosen, candidates, data):
         """Take a candidate by its place."""
         self.best_index_, self.best_name_ = chosen, list(candidates)[chosen]
-        return self._fit_best(candidates[self.best_name_], data)
+        best = clone(candidates[self.best_name_]).set_params(classes=self.classes_)
+        self._hand_out(fit_checked(best, data, self.n_features_in_))
+        return self
 
     def _fit_stack(self, candidates, data, splits):
         """Fit all candidates, and the weights of the stack."""
@@ -379,30 +378,23 @@ class CalibratorSearch(BaseCalibrator):
         self.final_weights_ = _named(np.append((1 - share) * final, share), finalists)
         return self
 
-    def _fit_best(self, best, data):
-        best = clone(best).set_params(classes=self.classes_)
-        self._hand_out(fit_checked(best, data, self.n_features_in_))
-        return self
-
     def _hand_out(self, best):
         """Keep what takes what was given: a single column, if it was one."""
         best.n_features_in_ = self.n_features_in_
         self.best_calibrator_ = best
 
-    def _take_simplest(self, candidates, data):
-        """Take the first candidate, where no split can judge any."""
+    def _take_simplest(self, candidates, data, split, code):
+        """Take the first candidate, where a split leaves one class to fit on."""
         names = list(candidates)
-        unknown = np.full((len(names), 1), np.nan)
-        self.cv_results_ = _summarise(names, unknown, np.ones(1), unknown[:, 0])
-        return self._take(0, candidates, data)
-
-    def _warn_lone(self, split, code, name):
         warn(
             f"Split {split} of cv leaves rows of one class only to fit on, "
             f"{self.classes_.tolist()[code]!r}, so the candidates cannot be compared: "
-            f"the simplest, {name}, is taken. A comparison needs two different rows of "
-            "each of two classes, and splits that leave some of both to fit on."
+            f"the simplest, {names[0]}, is taken. A comparison needs two different "
+            "rows of each of two classes, and splits that leave some of both to fit on."
         )
+        unknown = np.full((len(names), 1), np.nan)
+        self.cv_results_ = _summarise(names, unknown, np.ones(1), unknown[:, 0])
+        return self._take(0, candidates, data)
 
     def _rule(self):
         default = STACK if self.calibrators is None else "one_standard_error"
