@@ -273,6 +273,4 @@ class DenseCalibration(WrappingCalibrator):
 
 
 def _is_dense(X):
-    if is_dask(X):
-        return False
-    return len(X.shape if hasattr(X, "shape") else np.asarray(X).shape) > 2
+    return not is_dask(X) and len(np.shape(X)) > 2
