@@ -15,11 +15,10 @@ def accumulate(
     name: str,
     y_true: Any,
     y_proba: Any,
-    *,
+    labels: ArrayLike | None,
+    sample_weight: Any,
+    pos_label: object,
     n_bins: int = 15,
-    labels: ArrayLike | None = None,
-    sample_weight: Any = None,
-    pos_label: object = None,
 ) -> CalibrationAccumulator:
     """Return what sums one metric over a Dask collection."""
     # It knows all metrics, of which some ask for it here.
@@ -31,8 +30,8 @@ def accumulate(
     return accumulator.update(y_true, y_proba, sample_weight)
 
 
-def bins_of_chunks(y_true: Any, y_proba: Any, **options: Any) -> BinStats:
+def bins_of_chunks(*given: Any) -> BinStats:
     """Return the bins of equal width of the predicted class."""
     from skcalib.metrics._accumulator import bins_of
 
-    return bins_of(accumulate("ece", y_true, y_proba, **options), "uniform")
+    return bins_of(accumulate("ece", *given), "uniform")

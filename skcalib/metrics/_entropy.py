@@ -97,15 +97,8 @@ def predictive_entropy(
     array([0.6931, 0.    ])
     """
     if is_dask(y_proba) and y_true is not None and not per_sample:
-        sums = accumulate(
-            "entropy",
-            y_true,
-            y_proba,
-            labels=labels,
-            sample_weight=sample_weight,
-            pos_label=pos_label,
-        )
-        return sums.compute()["entropy"]
+        given = y_true, y_proba, labels, sample_weight, pos_label
+        return accumulate("entropy", *given).compute()["entropy"]
     proba = check_proba_rows(y_proba, blocks=True)
     if y_true is not None:
         check_consistent_length(y_true, proba)

@@ -85,16 +85,7 @@ def static_calibration_error(
     n_bins = check_whole("n_bins", n_bins)
     given = y_true, y_proba, labels, sample_weight, pos_label
     if is_dask(y_proba) and strategy == "uniform":
-        accumulator = accumulate(
-            "sce",
-            y_true,
-            y_proba,
-            n_bins=n_bins,
-            labels=labels,
-            sample_weight=sample_weight,
-            pos_label=pos_label,
-        )
-        return accumulator.compute()["sce"]
+        return accumulate("sce", *given, n_bins).compute()["sce"]
     if check_strategy(strategy) == "uniform":
         codes, rows, weight = check_proba(*given, blocks=True)
         # Weights that sum to 1 stay in the range of float32.

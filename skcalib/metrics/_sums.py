@@ -175,10 +175,10 @@ def _sums_of_chunk(
 ) -> RowSums | None:
     if not proba.shape[0]:
         return None
-    rows = np.asarray(proba), np.asarray(y)
     weight = None if weight is None else np.asarray(weight)
+    given = np.asarray(y), np.asarray(proba), labels, weight, pos_label
     try:
-        batch, _ = check_batch(rows[1], rows[0], labels, weight, pos_label)
+        batch, _ = check_batch(*given)
     except ValueError as error:
         raise ValueError(f"Chunk {number}: {error}") from error
     return row_sums(batch, n_bins, names)

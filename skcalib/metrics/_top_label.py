@@ -346,26 +346,26 @@ def root_mean_squared_calibration_error(
     >>> round(root_mean_squared_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.361
     """
-    n_bins = check_whole("n_bins", n_bins)
-    if is_dask(y_proba) and not debiased and strategy in (None, "uniform"):
-        given = y_true, y_proba, n_bins, "uniform", labels, sample_weight, pos_label
+    if strategy is None:
+        strategy = "quantile" if debiased else "uniform"
+    if not debiased:
+        given = y_true, y_proba, n_bins, strategy, labels, sample_weight, pos_label
         return root_mean_squared_gap(checked_stats(*given))
+    n_bins = check_whole("n_bins", n_bins)
     rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     n_rows = float(rows[2].sum())
-    if debiased and n_rows <= n_bins:
+    if n_rows <= n_bins:
         raise ValueError(
             f"A total weight of {n_rows:g} over {n_bins} bins leaves no more than one "
             "row a bin, and debiased=True needs two. Use fewer bins; weights count as "
             "numbers of rows here."
         )
-    if strategy is None:
-        strategy = "quantile" if debiased else "uniform"
-    if debiased and strategy == "quantile":
+    if strategy == "quantile":
         ranked = rank_scores(*rows[:2])
         stats = whole_run_stats(ranked, rows[2][ranked.order], n_bins)
     else:
         stats = top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
-    return root_mean_squared_gap(stats, debiased=debiased)
+    return root_mean_squared_gap(stats, debiased=True)
 
 
 def checked_stats(
@@ -379,16 +379,10 @@ def checked_stats(
 ) -> BinStats:
     """Return the sums over the bins of the predicted class, after a look at it all."""
     n_bins = check_whole("n_bins", n_bins)
+    given = y_true, y_proba, labels, sample_weight, pos_label
     if is_dask(y_proba) and strategy == "uniform":
-        return bins_of_chunks(
-            y_true,
-            y_proba,
-            n_bins=n_bins,
-            labels=labels,
-            sample_weight=sample_weight,
-            pos_label=pos_label,
-        )
-    rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
+        return bins_of_chunks(*given, n_bins)
+    rows = check_top_label(*given)
     return top_label_stats(*rows, n_bins=n_bins, strategy=strategy)
 
 
