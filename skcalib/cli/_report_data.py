@@ -1,6 +1,7 @@
 """What the script of the report draws: sums of narrow bins, and a sample of rows."""
 
 import base64
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def drawn_data(
     narrow = _n_narrow(n_bins)
     views = {
         name: [_as_table(_top_sums(held_out, proba, narrow))]
-        + [_as_table(_of_class(of_class, k)) for k in shown]
+        + [_as_table(of_class.each(itemgetter(k))) for k in shown]
         for name, proba, of_class in zip(
             ("before", "after"), (held_out.before, held_out.after), sums, strict=True
         )
@@ -83,10 +84,6 @@ def _top_sums(held_out: HeldOut, proba: NDArray[Any], narrow: int) -> BinStats:
         np.ones(len(proba)),
         uniform_edges(narrow),
     )
-
-
-def _of_class(sums: BinStats, k: int) -> BinStats:
-    return BinStats(sums.weight[k], sums.confidence[k], sums.hit[k])
 
 
 def _as_table(sums: BinStats) -> list[list[float]]:

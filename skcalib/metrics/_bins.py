@@ -1,6 +1,6 @@
 """Per-bin sums: the only place where confidences meet bin edges."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,10 @@ class BinStats:
             self.confidence + other.confidence,
             self.hit + other.hit,
         )
+
+    def each(self, function: Callable[[Floats], Floats]) -> "BinStats":
+        """Return what a function makes of each of the sums."""
+        return BinStats(*map(function, (self.weight, self.confidence, self.hit)))
 
     @property
     def share(self) -> Floats:
@@ -190,12 +194,7 @@ def equal_mass_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinSt
 def split_by_mass(sums: BinStats, weight: Floats, n_bins: int) -> BinStats:
     """Do what `equal_mass_stats` does with sums that are cumulated already."""
     edges = mass_edges(weight.sum(), n_bins, np.arange(n_bins + 1), is_whole(weight))
-    return BinStats(
-        *(
-            np.diff(np.interp(edges, sums.weight, values))
-            for values in (sums.weight, sums.confidence, sums.hit)
-        )
-    )
+    return sums.each(lambda values: np.diff(np.interp(edges, sums.weight, values)))
 
 
 def whole_run_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinStats:
@@ -206,12 +205,7 @@ def whole_run_stats(ranked: RankedScores, weight: Floats, n_bins: int) -> BinSta
     """
     sums = cumulate(ranked, weight)
     index = bins_of_runs(sums, n_bins)
-    return BinStats(
-        *(
-            sum_by_index(index, np.diff(values), n_bins)
-            for values in (sums.weight, sums.confidence, sums.hit)
-        )
-    )
+    return sums.each(lambda values: sum_by_index(index, np.diff(values), n_bins))
 
 
 def bins_of_runs(sums: BinStats, n_bins: int) -> NDArray[np.intp]:

@@ -60,7 +60,7 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
         n_bins: int,
         n_bootstrap: int,
         confidence_level: float,
-        groups: GroupComparison | None,
+        groups: GroupComparison | None = None,
     ) -> None:
         self._estimates = estimates
         self.n_samples = n_samples

@@ -33,7 +33,7 @@ from scipy.special import xlog1py
 from scipy.stats import chi2
 from scipy.stats import t as student
 
-from skcalib._numerics import is_whole
+from skcalib._numerics import distinct, is_whole
 from skcalib._optional import import_optional
 from skcalib._tables import aligned
 from skcalib._validation import (
@@ -224,9 +224,7 @@ def compare_groups(
     confidence, hit, weight = check_top_label(
         y_true, y_proba, labels, sample_weight, pos_label
     )
-    names, number = np.unique(
-        check_groups(groups, confidence.size), return_inverse=True
-    )
+    names, number = distinct(check_groups(groups, confidence.size))
     found = _moments(confidence, hit, weight, number, names)
     n_groups, freedom = names.size, np.maximum(found.rows - 1, 1)
     pvalue = np.asarray(2 * student.sf(np.abs(found.gap) / found.error, freedom))

@@ -12,7 +12,6 @@ from scipy.special import gammaln
 from skcalib._blocks import map_blocks, row_slices
 from skcalib._validation import check_proba, is_event
 from skcalib.metrics._bins import Floats, check_bandwidth, check_option
-from skcalib.metrics._sweep import check_norm
 
 KINDS = ("top_label", "classwise", "canonical")
 # Smaller probabilities count as this where the logarithm of a kernel is taken.
@@ -134,7 +133,9 @@ def kde_calibration_error(
     >>> round(kde_calibration_error([0, 1, 1, 1], y_proba, bandwidth=0.1), 3)
     0.271
     """
-    _check_options(kind, norm, bandwidth)
+    check_option("kind", kind, KINDS)
+    check_option("norm", norm, (1, 2))
+    check_bandwidth(bandwidth)
     codes, proba, weight = check_proba(
         y_true, y_proba, labels, sample_weight, pos_label, top_label=kind == "top_label"
     )
@@ -150,12 +151,6 @@ def kde_calibration_error(
         for points in _problems(kind, codes, proba, weight, event)
     ]
     return float(np.mean(errors) ** (1 / norm))
-
-
-def _check_options(kind: str, norm: int, bandwidth: float | None) -> None:
-    check_option("kind", kind, KINDS)
-    check_norm(norm)
-    check_bandwidth(bandwidth)
 
 
 def _problems(

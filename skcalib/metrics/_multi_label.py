@@ -185,12 +185,10 @@ def multilabel_report(
         "n_bins": n_bins,
         "n_bootstrap": int(n_bootstrap),
         "confidence_level": float(confidence_level),
-        "groups": None,
     }
 
     def estimate(name: str, value: float, drawn: Floats) -> MetricEstimate:
-        ends = interval(name, value, drawn, confidence_level) if n_bootstrap else None
-        return MetricEstimate(value, *(ends or (None, None)))
+        return MetricEstimate(value, *interval(name, value, drawn, confidence_level))
 
     means = {name: float(np.mean([v[name] for v in values])) for name in names}
     report = MultiLabelReport(

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
 from skcalib._validation import check_proba, check_whole, is_event
-from skcalib.metrics._bins import Floats, check_bootstrap, check_option
+from skcalib.metrics._bins import Floats, check_level, check_option
 from skcalib.metrics._hypothesis import repeat_rows
 from skcalib.metrics._registry import OF_ROWS, PER_ROW, RANKED, evaluate
 from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
@@ -165,7 +165,7 @@ def compare_calibration(
     """
     _check_options(metric, alternative)
     n_resamples = check_whole("n_resamples", n_resamples)
-    check_bootstrap(n_resamples, confidence_level)
+    check_level(confidence_level)
     check_whole("n_bins", n_bins)
     rows = []
     for proba in (proba_a, proba_b):

@@ -206,15 +206,14 @@ def _report_of_rows(
     rows = RowStatistics(proba, codes, n_bins, event)
     value = evaluate(rows, weight[np.newaxis], names)
     values = {name: float(value[name][0]) for name in names}
-    low, high = _intervals(rows, weight, unit, values, *drawn)
+    ends = _intervals(rows, weight, unit, values, *drawn)
     return CalibrationReport(
-        {name: MetricEstimate(values[name], low[name], high[name]) for name in names},
+        {name: MetricEstimate(values[name], *ends[name]) for name in names},
         n_samples=int(np.count_nonzero(weight)),
         n_classes=proba.shape[1],
         n_bins=rows.n_bins,
         n_bootstrap=int(n_bootstrap),
         confidence_level=float(confidence_level),
-        groups=None,
     )
 
 
@@ -256,7 +255,6 @@ def _report_of_sums(
         n_bins=n_bins,
         n_bootstrap=0,
         confidence_level=float(confidence_level),
-        groups=None,
     )
 
 
@@ -285,18 +283,13 @@ def _intervals(
     n_bootstrap: int,
     confidence_level: float,
     random_state: Any,
-) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    names = list(values)
+) -> dict[str, tuple[float, float] | tuple[None, None]]:
     if n_bootstrap == 0:
-        return dict.fromkeys(names), dict.fromkeys(names)
+        return dict.fromkeys(values, (None, None))
     random = check_random_state(random_state)
     parts = [
-        evaluate(rows, weights, names)
+        evaluate(rows, weights, values)
         for weights in bootstrap_weights(weight, n_bootstrap, random, unit)
     ]
-    low: dict[str, float | None] = {}
-    high: dict[str, float | None] = {}
-    for name in names:
-        draws = np.concatenate([part[name] for part in parts])
-        low[name], high[name] = interval(name, values[name], draws, confidence_level)
-    return low, high
+    draws = {name: np.concatenate([part[name] for part in parts]) for name in values}
+    return {k: interval(k, v, draws[k], confidence_level) for k, v in values.items()}

@@ -27,7 +27,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from skcalib._validation import check_top_label, check_whole
-from skcalib.metrics._bins import Floats, check_bootstrap, rank_scores
+from skcalib.metrics._bins import Floats, check_level, rank_scores
 from skcalib.metrics._estimates import MetricEstimate
 from skcalib.metrics._hypothesis import repeat_rows
 from skcalib.metrics._resampling import residual_sums, unbiased_squared_gap
@@ -115,7 +115,7 @@ def squared_calibration_interval(
     0.0
     """
     n_bins = check_whole("n_bins", n_bins)
-    check_bootstrap(0, confidence_level)
+    check_level(confidence_level)
     rows = check_top_label(y_true, y_proba, labels, sample_weight, pos_label)
     confidence, hit = repeat_rows(rows[2], *rows[:2])
     n_rows = confidence.shape[0]

@@ -13,6 +13,7 @@ from skcalib.metrics._bins import (
     BinStats,
     Floats,
     RankedScores,
+    check_option,
     cumulate,
     equal_mass_stats,
     mass_edges,
@@ -92,20 +93,12 @@ def sweep_calibration_error(
     >>> round(sweep_calibration_error([0, 1, 1, 1], y_proba), 3)
     0.05
     """
-    check_norm(norm)
+    check_option("norm", norm, (1, 2))
     confidence, hit, weight = check_top_label(
         y_true, y_proba, labels, sample_weight, pos_label
     )
     ranked = rank_scores(confidence, hit)
     return sweep_error(ranked, weight[ranked.order], norm=norm)
-
-
-def check_norm(norm: int) -> None:
-    """Refuse a norm other than 1 and 2."""
-    if norm not in (1, 2):
-        raise ValueError(
-            f"norm={norm!r} is not known; use 1 for absolute or 2 for squared gaps."
-        )
 
 
 def sweep_error(ranked: RankedScores, weight: Floats, *, norm: int = 1) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,14 +26,6 @@ from skcalib.metrics._bins import (
     equal_mass_stats,
     rank_scores,
 )
-
-
-class Spread(NamedTuple):
-    """Residuals and standard deviations of a regression, and weights."""
-
-    residual: Floats
-    std: Floats
-    weight: Floats
 
 
 def uncertainty_calibration_error(
@@ -338,13 +330,13 @@ def check_spread(
     y_pred: ArrayLike,
     y_std: ArrayLike,
     sample_weight: ArrayLike | None,
-) -> Spread:
+) -> tuple[Floats, Floats, Floats]:
     """Return residuals, standard deviations and weights of a regression."""
     true = check_vector(y_true, "y_true")
     mean = check_vector(y_pred, "y_pred")
     std = check_vector(y_std, "y_std", least=0)
     check_consistent_length(true, mean, std)
-    return Spread(true - mean, std, check_weight(sample_weight, true))
+    return true - mean, std, check_weight(sample_weight, true)
 
 
 def _mass_stats(
