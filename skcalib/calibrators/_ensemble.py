@@ -80,7 +80,8 @@ class EnsembleTemperatureScaling(BaseCalibrator):
     Warns
     -----
     ConvergenceWarning
-        If the tolerance is not reached in `max_iter` iterations.
+        If the tolerance is not reached in `max_iter` iterations, or no temperature is
+        best, as of `TemperatureScaling`.
 
     References
     ----------
@@ -125,6 +126,7 @@ class EnsembleTemperatureScaling(BaseCalibrator):
         """Find the temperature, then the weights of the mixture."""
         near = getattr(self._near, "temperature_", None)
         found = fit_temperature(data, prior=self.prior, near=near)
+        self._warn_unless_converged(found)
         self.temperature_ = float(found.x[0])
         of_parts = partial(_log_proba_of_parts, self.temperature_)
         shares = (

@@ -2,15 +2,12 @@
 
 from typing import Any
 
-from sklearn.exceptions import ConvergenceWarning
-
 from skcalib._base import BaseCalibrator
 from skcalib._blocks._scores import one_vs_rest, top_label
 from skcalib._maps import FALLBACK, Scale, curve_map, make_tables
 from skcalib._sklearn_compat import StrOptions
 from skcalib._solvers._isotonic import fit_isotonic
 from skcalib._solvers._temperature import LEAST_TEMPERATURE, PRIOR, fit_temperature
-from skcalib._warnings import warn
 from skcalib.calibrators._absent import keep_absent
 
 # Share of the uncalibrated probabilities that makes the curves strictly increasing.
@@ -134,7 +131,9 @@ class IsotonicCalibration(BaseCalibrator):
         self._method, factor = self.method, 1.0
         self.__dict__.pop("temperature_", None)
         if self.method == "strict_temperature":
-            self.temperature_ = self._fit_temperature(data)
+            found = fit_temperature(data, prior=PRIOR)
+            self._warn_unless_converged(found)
+            self.temperature_ = float(found.x[0])
             factor = self._factor
         scores = top_label if self.method == "top_label" else one_vs_rest
         shared = self.method == "shared"
@@ -142,16 +141,6 @@ class IsotonicCalibration(BaseCalibrator):
         self.knots_ = [curve.knots for curve in curves]
         self.values_ = [curve.values for curve in curves]
         keep_absent(data, self.knots_, self.values_, kind="linear")
-
-    def _fit_temperature(self, data):
-        result = fit_temperature(data, prior=PRIOR)
-        if not result.converged:
-            warn(
-                "The temperature of IsotonicCalibration stopped early: "
-                f"{result.message}.",
-                ConvergenceWarning,
-            )
-        return float(result.x[0])
 
     @property
     def _factor(self):

@@ -119,7 +119,8 @@ class OrderPreservingScaling(WrappingCalibrator):
     Warns
     -----
     ConvergenceWarning
-        If the tolerance is not reached in `max_iter` steps.
+        If the tolerance is not reached in `max_iter` steps, or no temperature is best,
+        as of `TemperatureScaling`.
 
     See Also
     --------
@@ -203,6 +204,7 @@ class OrderPreservingScaling(WrappingCalibrator):
             self.scaling_, data = fit_scaling(self, self.scaling, data)
         near = getattr(self._near, "temperature_", None)
         found = fit_temperature(data, prior=self.prior, near=near)
+        self._warn_unless_converged(found)
         self.temperature_ = float(found.x[0])
         fit_ranked(self, RankedRows.of_data(data, self.temperature_), self._near)
 

@@ -19,6 +19,7 @@ from skcalib._sklearn_compat import Interval, StrOptions
 from skcalib._solvers._centre import fit_centre
 from skcalib._solvers._matrix import Ridge, fit_matrix, identity_map, is_large
 from skcalib._solvers._moments import means_and_spreads
+from skcalib._solvers._result import NO_INFORMATION
 from skcalib._solvers._temperature import PRIOR, fit_temperature
 from skcalib._solvers._vector import fit_vector
 from skcalib.calibrators._absent import fill_absent
@@ -121,7 +122,8 @@ class StructuredMatrixScaling(BaseCalibrator):
     -----
     ConvergenceWarning
         If no bound shows that the loss is within the tolerance after `max_iter` steps,
-        or where rounding ends the search.
+        or where rounding ends the search; and, with ``prior=None``, if the logits carry
+        no information.
 
     Notes
     -----
@@ -197,9 +199,12 @@ class StructuredMatrixScaling(BaseCalibrator):
         near = self._near
         known = None if near is None else (near.floor_, near.temperature_)
         # Both structures ask the same rows for the same.
-        self.floor_, self.temperature_, centre, features = data.once(
+        self.floor_, found, centre, features = data.once(
             ("structured", self.prior, known), lambda: self._through_front(data, known)
         )
+        if found.message == NO_INFORMATION:
+            self._warn_unless_converged(found)
+        self.temperature_ = float(found.x[0])
         fit = self._fit_vector if self.structure == "vector" else self._fit_matrix
         present = data.present
         if present.shape[0] < data.n_classes:
@@ -220,7 +225,7 @@ class StructuredMatrixScaling(BaseCalibrator):
         )
 
     def _through_front(self, data, known):
-        """Return floor, temperature, centre, and the data after the first two.
+        """Return floor, result of the temperature, centre, and the data after both.
 
         `known` are those of nearly the same rows: a floor is a choice of four, which
         they have made, a temperature the start of a search.
@@ -230,12 +235,12 @@ class StructuredMatrixScaling(BaseCalibrator):
         else:
             floor, near = known
         raised = raised_to(floor, data)
-        temperature = float(fit_temperature(raised, prior=self.prior, near=near).x[0])
+        found = fit_temperature(raised, prior=self.prior, near=near)
         centre = fit_centre(raised, self.prior, near=near)
-        front = CalibrationMap(*self._front(floor, temperature, data.n_classes))
+        front = CalibrationMap(*self._front(floor, float(found.x[0]), data.n_classes))
         through = partial(evaluate_block, front)
         kept = data.mapped(through, keep_type=is_large(data))
-        return floor, temperature, centre, kept
+        return floor, found, centre, kept
 
     def _fit_vector(self, data, unit, factor, offsets):
         start = np.stack([np.full(data.n_classes, factor), offsets])

@@ -222,7 +222,7 @@ def test_equal_logits_give_the_class_shares(method):
 
 def test_without_a_best_temperature_a_warning_says_so():
     isotonic = IsotonicCalibration(method="strict_temperature")
-    with pytest.warns(ConvergenceWarning, match="temperature of IsotonicCalibration"):
+    with pytest.warns(ConvergenceWarning, match="IsotonicCalibration stopped early"):
         isotonic.fit(np.zeros((3, 2)), [0, 1, 1])
     assert np.isfinite(isotonic.predict_proba([[0.0, 1.0]])).all()
 

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 
 from skcalib import (
@@ -238,3 +239,35 @@ def test_a_prior_of_no_strength_is_refused():
     logits, y = draw(20)
     with pytest.raises(ValueError, match="'prior' parameter"):
         TemperatureScaling(prior=0).fit(logits, y)
+
+
+@pytest.mark.parametrize(
+    "calibrator", [EnsembleTemperatureScaling, OrderPreservingScaling]
+)
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("equal", "logits of each row are equal"),
+        ("separable", "classified without error"),
+        ("turned", "do not point at the true classes"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:In the first 256 rows of X the logit of the true")
+def test_without_a_best_temperature_a_warning_says_so(calibrator, kind, message):
+    logits = np.random.default_rng(0).normal(size=(50, 3))
+    y = (-logits if kind == "turned" else logits).argmax(axis=1)
+    if kind == "equal":
+        logits = np.zeros((50, 3))
+    with pytest.warns(ConvergenceWarning, match=message):
+        calibrator(prior=None).fit(logits, y)
+
+
+def test_a_structured_matrix_warns_only_where_its_temperature_leaves_nothing():
+    logits = np.random.default_rng(0).normal(size=(50, 3))
+    structured = StructuredMatrixScaling(prior=None)
+    with pytest.warns(ConvergenceWarning, match="do not point at the true classes"):
+        structured.fit(-logits, logits.argmax(axis=1))
+    structured.fit(logits, logits.argmax(axis=1))
+    assert structured.predict_proba(logits).max() < 1 - 0.5 / 51
+    shares = structured.fit(np.zeros((6, 3)), [0, 0, 0, 1, 1, 2]).predict_proba
+    assert (np.diff(shares(np.zeros((1, 3)))) < 0).all()
