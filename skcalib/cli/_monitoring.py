@@ -37,11 +37,11 @@ from skcalib.monitoring import CalibrationMonitor, MonitorReport
 class Batch:
     """Rows to add to a state, and where to look for them."""
 
-    proba: Annotated[
+    probabilities: Annotated[
         Path | None,
         _data("Served probabilities: .npy, .npz, .csv or .parquet, with the labels."),
     ] = None
-    proba_key: Key = None
+    probabilities_key: Key = None
     labels: Annotated[
         Path | None, _data("Labels, where they are not in the same file.")
     ] = None
@@ -72,11 +72,11 @@ class Read:
     def __init__(self, batch: Batch, path: Path, known: NDArray[Any] | None) -> None:
         # With labels in a file of their own, the key names those.
         labels_key = batch.labels_key if batch.labels is None else None
-        keys = batch.proba_key, labels_key, batch.groups_key
+        keys = batch.probabilities_key, labels_key, batch.groups_key
         # The classes of the state, or those that a first batch is told.
         classes = [] if known is None else [*map(str, known.tolist())]
         classes += [] if batch.classes is None else split_names(batch.classes)
-        request = Request("probabilities", *keys, option="--proba-key", classes=classes)
+        request = Request("probabilities", *keys, classes=classes)
         values, labels, self.names, self.groups = read_rows(path, request)
         if batch.labels is not None:
             labels = read_labels(
@@ -93,8 +93,10 @@ class Read:
             )
         self.proba = check_proba_rows(values) if len(values) else values
         self.labels: NDArray[Any] = labels
-        if self.names is not None and batch.proba_key is None:
-            advice = "Name the columns of the probabilities: --proba-key {others}"
+        if self.names is not None and batch.probabilities_key is None:
+            advice = (
+                "Name the columns of the probabilities: --probabilities-key {others}"
+            )
             refuse_index(self.names, values, labels, of=str(path), advice=advice)
 
     def classes(self, named: str | None) -> NDArray[Any]:
@@ -122,7 +124,7 @@ class Read:
         if self.names is not None and in_another_order(self.names, classes):
             raise DataError(
                 f"The columns are {', '.join(self.names)}, but the state watches "
-                f"{', '.join(known)}, in this order. Name them so: --proba-key "
+                f"{', '.join(known)}, in this order. Name them so: --probabilities-key "
                 f"{','.join(known)}"
             )
 
@@ -170,12 +172,14 @@ def _advanced(
     monitor = _read_state(state) if state.exists() else None
     if monitor is not None:
         _check_settings(monitor, settings)
-    if batch.proba is not None:
+    if batch.probabilities is not None:
         known = None if monitor is None else monitor.classes_
-        read = Read(batch, batch.proba, known)
+        read = Read(batch, batch.probabilities, known)
         if monitor is None:
             if not len(read.labels):
-                raise DataError(f"{batch.proba} has no rows to begin a state with.")
+                raise DataError(
+                    f"{batch.probabilities} has no rows to begin a state with."
+                )
             groups = None if read.groups is None else np.unique(read.groups)
             classes = read.classes(batch.classes)
             monitor = _begun(settings, classes=classes, groups=groups)
@@ -193,7 +197,8 @@ def _advanced(
         monitor.merge(other)
     if monitor is None:
         raise UsageError(
-            f"There is no state {state} yet. Begin one with --proba, or --merge states."
+            f"There is no state {state} yet. Begin one with --probabilities, or "
+            "--merge states."
         )
     return monitor
 
@@ -216,7 +221,9 @@ def _check_apart(
     prometheus: Path | None,
 ) -> None:
     """Refuse to write over what is read, or two results to one file."""
-    read = [path for path in (batch.proba, batch.labels, *merge) if path is not None]
+    read = [
+        path for path in (batch.probabilities, batch.labels, *merge) if path is not None
+    ]
     written = [path for path in (state, report, prometheus) if path is not None]
     every = [path.resolve() for path in (*written, *read)]
     for path in written:

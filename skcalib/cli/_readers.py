@@ -423,7 +423,7 @@ def _apart_from_lists(table: _Table, names: list[str], request: Request) -> list
     lists = [name for name in names if name in table.lists]
     if not lists or len(names) == 1:
         return names
-    usual = find_name(lists, request.role, None, request.key_option)
+    usual = find_name(lists, request.role, None)
     if usual is None:
         others = [name for name in names if name != lists[0]]
         raise DataError(

@@ -51,11 +51,10 @@ class Rows(NamedTuple):
 class Request(NamedTuple):
     """What to look for in a file; a key is the name of an array or of columns.
 
-    With `by_name` the key lists several inputs of a model. `option` is what the key is
-    given by, where it is not named after the role. `columns` are names that columns are
-    known to have: of scores those of their classes, of labels those in the file of the
-    scores; `classes` are names that labels are known to have otherwise. Labels that are
-    not wanted are told apart from the values, and left unread.
+    With `by_name` the key lists several inputs of a model. `columns` are names that
+    columns are known to have: of scores those of their classes, of labels those in the
+    file of the scores; `classes` are names that labels are known to have otherwise.
+    Labels that are not wanted are told apart from the values, and left unread.
     """
 
     role: Role
@@ -63,7 +62,6 @@ class Request(NamedTuple):
     labels_key: str | None = None
     groups_key: str | None = None
     by_name: bool = False
-    option: str | None = None
     columns: Sequence[str] = ()
     classes: Sequence[str] = ()
     wants_labels: bool = True
@@ -71,7 +69,7 @@ class Request(NamedTuple):
     @property
     def key_option(self) -> str:
         """The option of the command line that gives the key."""
-        return self.option or f"--{self.role}-key"
+        return f"--{self.role}-key"
 
     @property
     def keys(self) -> list[str]:
@@ -141,7 +139,7 @@ def choose(
 ) -> tuple[str, str | None]:
     """Return the names of the array that is asked for, and of that of its labels."""
     names = list(held)
-    name = find_name(names, request.role, request.key, request.key_option)
+    name = find_name(names, request.role, request.key)
     if name is None and len(names) == 1:
         name = names[0]
     if name is None:
@@ -155,9 +153,7 @@ def choose(
     return name, find_name(names, "labels", request.labels_key)
 
 
-def find_name(
-    names: list[str], role: Role, key: str | None, option: str | None = None
-) -> str | None:
+def find_name(names: list[str], role: Role, key: str | None) -> str | None:
     """Return `key`, or the one name that is usual for the role, or None."""
     if key is not None:
         if key not in names:
@@ -169,7 +165,7 @@ def find_name(
     if len(usual) > 1:
         raise DataError(
             f"Several names may stand for the {role}: {', '.join(usual)}. "
-            f"Choose one with {option or f'--{role}-key'}."
+            f"Choose one with --{role}-key."
         )
     return usual[0] if usual else None
 

@@ -168,7 +168,7 @@ def test_the_verdict_on_copies_is_that_on_the_rows():
 
 def test_a_monitor_reads_groups_from_standard_input(skcalib):
     rows = "".join(f".5,.5,{'ab'[k % 2]},{k // 2 % 2}\n" for k in range(40))
-    options = ("--proba", "-", "--groups-key", "market", "--json")
+    options = ("--probabilities", "-", "--groups-key", "market", "--json")
     run = skcalib("monitor", "s.json", *options, stdin=f"0,1,market,label\n{rows}")
     assert run.code == 0, run.err
     assert set(run.json["group_evidence"]) == {"a", "b"}

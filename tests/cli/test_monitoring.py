@@ -26,11 +26,11 @@ def batches(tmp_path):
 
 
 def test_a_state_is_made_updated_and_alarms(skcalib, batches):
-    first = skcalib("monitor", "state.json", "--proba", "calm.npz", "--json")
+    first = skcalib("monitor", "state.json", "--probabilities", "calm.npz", "--json")
     assert first.code == 0
     assert first.json["alarm"] is False
     assert first.json["n_rows"] == 600
-    result = skcalib("monitor", "state.json", "--proba", "sharp.npz")
+    result = skcalib("monitor", "state.json", "--probabilities", "sharp.npz")
     assert result.code == ALARM
     assert "ALARM after" in result.out
     again = skcalib("monitor", "state.json", "--json")
@@ -43,7 +43,7 @@ def test_whole_numbers_in_text_are_labels_in_their_order(skcalib, tmp_path):
     np.savez("integers.npz", proba=proba, y=y)
     np.savez("text.npz", proba=proba, y=y.astype(str))
     runs = [
-        skcalib("monitor", f"{name}.json", "--proba", f"{name}.npz", "--json")
+        skcalib("monitor", f"{name}.json", "--probabilities", f"{name}.npz", "--json")
         for name in ("integers", "text")
     ]
     assert runs[0].json == runs[1].json
@@ -53,7 +53,7 @@ def test_whole_numbers_in_text_are_labels_in_their_order(skcalib, tmp_path):
 def test_labels_are_read_as_the_state_spells_them(skcalib, tmp_path, names):
     y = np.arange(300) % 3
     np.savez("day.npz", proba=np.full((300, 3), 1 / 3), y=np.array(names.split(","))[y])
-    run = ("monitor", "state.json", "--proba", "day.npz", "--json")
+    run = ("monitor", "state.json", "--probabilities", "day.npz", "--json")
     begun = skcalib(*run, "--classes", names)
     assert begun.code == 0, begun.err
     assert skcalib(*run).json["n_rows"] == 600
@@ -68,15 +68,24 @@ def test_tables_and_groups_are_read(skcalib, tmp_path):
     for row, where, label in zip(proba.tolist(), country, names, strict=True):
         lines.append(",".join([*map(repr, row), where, label]))
     (tmp_path / "day.csv").write_text("\n".join(lines))
-    run = ("monitor", "state.json", "--proba", "day.csv", "--groups-key", "country")
+    run = (
+        "monitor",
+        "state.json",
+        "--probabilities",
+        "day.csv",
+        "--groups-key",
+        "country",
+    )
     assert skcalib(*run, "--json").json["group_evidence"].keys() == {"de", "fr"}
     state = json.loads((tmp_path / "state.json").read_text())
     assert state["classes"] == ["cat", "dog", "owl"]
     turned = lines[0].replace("cat,dog", "dog,cat")
     (tmp_path / "turned.csv").write_text("\n".join([turned, *lines[1:]]))
-    refused = skcalib("monitor", "state.json", "--proba", "turned.csv", *run[4:])
+    refused = skcalib(
+        "monitor", "state.json", "--probabilities", "turned.csv", *run[4:]
+    )
     assert refused.code == UNUSABLE
-    assert "--proba-key cat,dog,owl" in " ".join(refused.err.split())
+    assert "--probabilities-key cat,dog,owl" in " ".join(refused.err.split())
     assert state == json.loads((tmp_path / "state.json").read_text())
 
 
@@ -86,11 +95,15 @@ def test_the_option_of_the_command_is_named(skcalib, batches):
     np.savez(batches / "none.npz", logits=np.log(proba), y=y)
     np.savez(batches / "two.npz", proba=proba, probabilities=proba, y=y)
     np.save(batches / "one.npy", proba)
-    for arguments in (["none.npz"], ["two.npz"], ["one.npy", "--proba-key", "p"]):
-        refused = skcalib("monitor", "state.json", "--proba", *arguments)
+    for arguments in (
+        ["none.npz"],
+        ["two.npz"],
+        ["one.npy", "--probabilities-key", "p"],
+    ):
+        refused = skcalib("monitor", "state.json", "--probabilities", *arguments)
         assert refused.code == UNUSABLE
-        assert "--proba-key" in refused.err
-        assert "--probabilities-key" not in refused.err
+        assert "--probabilities-key" in refused.err
+        assert "--proba-key" not in refused.err
 
 
 def test_parquet_is_read(skcalib, tmp_path):
@@ -98,7 +111,9 @@ def test_parquet_is_read(skcalib, tmp_path):
     y, proba = draw_stream(np.random.default_rng(0), 100, 2)
     frame = pandas.DataFrame({"0": proba[:, 0], "1": proba[:, 1], "y": y})
     frame.to_parquet(tmp_path / "batch.parquet")
-    found = skcalib("monitor", "state.json", "--proba", "batch.parquet", "--json")
+    found = skcalib(
+        "monitor", "state.json", "--probabilities", "batch.parquet", "--json"
+    )
     assert found.json["n_rows"] == 100
 
 
@@ -116,10 +131,12 @@ def test_a_batch_without_rows_adds_nothing(skcalib, refused, tmp_path, ending):
         frame[:0].to_csv(none, index=False)
     else:
         frame[:0].to_parquet(none)
-    message = refused(UNUSABLE, "monitor", "state.json", "--proba", none)
+    message = refused(UNUSABLE, "monitor", "state.json", "--probabilities", none)
     assert f"{none} has no rows to begin a state with" in message
-    full = skcalib("monitor", "state.json", "--proba", "full.csv", "--json").json
-    again = skcalib("monitor", "state.json", "--proba", none, "--json")
+    full = skcalib(
+        "monitor", "state.json", "--probabilities", "full.csv", "--json"
+    ).json
+    again = skcalib("monitor", "state.json", "--probabilities", none, "--json")
     assert (again.code, again.json) == (0, full)
     message = refused(UNUSABLE, "evaluate", "--probabilities", none)
     assert f"{none} has no rows." in message
@@ -127,7 +144,14 @@ def test_a_batch_without_rows_adds_nothing(skcalib, refused, tmp_path, ending):
 
 def test_states_of_servers_are_merged_once(skcalib, batches):
     for name in ("sharp", "more"):
-        skcalib("monitor", f"{name}.json", "--proba", f"{name}.npz", "--alpha", "1e-9")
+        skcalib(
+            "monitor",
+            f"{name}.json",
+            "--probabilities",
+            f"{name}.npz",
+            "--alpha",
+            "1e-9",
+        )
     run = ("monitor", "day.json", "--merge", "sharp.json", "--merge", "more.json")
     merged = skcalib(*run, "--json").json
     assert merged["n_rows"] == 1200
@@ -139,7 +163,14 @@ def test_states_of_servers_are_merged_once(skcalib, batches):
 
 def test_report_and_metrics_are_written(skcalib, batches):
     pytest.importorskip("matplotlib")
-    run = ("monitor", "s.json", "--proba", "sharp.npz", "--groups-key", "groups")
+    run = (
+        "monitor",
+        "s.json",
+        "--probabilities",
+        "sharp.npz",
+        "--groups-key",
+        "groups",
+    )
     result = skcalib(*run, "--report", "m.html", "--prometheus", "m.prom")
     assert result.code == ALARM
     page = (batches / "m.html").read_text()
@@ -154,7 +185,7 @@ def test_report_and_metrics_are_written(skcalib, batches):
 def test_the_metrics_of_two_states_are_no_series_twice(skcalib, batches):
     series = []
     for name in ("calm", "more"):
-        run = ("monitor", f"{name}.json", "--proba", f"{name}.npz")
+        run = ("monitor", f"{name}.json", "--probabilities", f"{name}.npz")
         skcalib(*run, "--groups-key", "groups", "--prometheus", "m.prom")
         lines = (batches / "m.prom").read_text().splitlines()
         series += [line.rpartition(" ")[0] for line in lines if line[0] != "#"]
@@ -165,7 +196,7 @@ def test_names_in_metrics_are_escaped_as_prometheus_reads_them(skcalib, batches)
     with np.load(batches / "calm.npz") as arrays:
         groups = np.where(arrays["groups"] == "a", 'a"\\\n\tä\x01', "b")
         np.savez(batches / "calm.npz", **{**arrays, "groups": groups})
-    run = ("monitor", "s.json", "--proba", "calm.npz", "--groups-key", "groups")
+    run = ("monitor", "s.json", "--probabilities", "calm.npz", "--groups-key", "groups")
     skcalib(*run, "--prometheus", "m.prom")
     metrics = (batches / "m.prom").read_text(encoding="utf-8")
     assert 'group="a\\"\\\\\\n\tä\x01"} ' in metrics
@@ -184,7 +215,7 @@ def test_the_next_model_is_written(skcalib, batches):
         graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
     )
     onnx.save(model, batches / "model.onnx")
-    skcalib("monitor", "s.json", "--proba", "sharp.npz")
+    skcalib("monitor", "s.json", "--probabilities", "sharp.npz")
     result = skcalib(
         "recalibrate", "model.onnx", "s.json", "-o", "next.onnx", "--save", "next.json"
     )
@@ -203,12 +234,12 @@ def test_the_next_model_is_written(skcalib, batches):
     ("option", "value"),
     [("--alpha", "2"), ("--tolerance", "-1"), ("--delay", "-1"), ("--memory", "-1")],
 )
-@pytest.mark.parametrize("source", ["--proba", "--merge"])
+@pytest.mark.parametrize("source", ["--probabilities", "--merge"])
 def test_a_setting_out_of_its_range_is_a_wrong_command_line(
     skcalib, refused, batches, option, value, source
 ):
-    skcalib("monitor", "calm.json", "--proba", "calm.npz")
-    path = "calm.npz" if source == "--proba" else "calm.json"
+    skcalib("monitor", "calm.json", "--probabilities", "calm.npz")
+    path = "calm.npz" if source == "--probabilities" else "calm.json"
     message = refused(USAGE, "monitor", "s.json", source, path, option, value)
     assert f"'{option[2:]}' parameter of CalibrationMonitor must be" in message
 
@@ -216,11 +247,11 @@ def test_a_setting_out_of_its_range_is_a_wrong_command_line(
 def test_mistakes_are_told(skcalib, refused, batches):
     message = refused(USAGE, "monitor", "none.json")
     assert "There is no state none.json yet" in message
-    skcalib("monitor", "s.json", "--proba", "calm.npz", "--tolerance", "0.01")
+    skcalib("monitor", "s.json", "--probabilities", "calm.npz", "--tolerance", "0.01")
     message = refused(USAGE, "monitor", "s.json", "--tolerance", "0.02")
     assert "not that of the state, 0.01" in message
     message = refused(
-        UNUSABLE, "monitor", "s.json", "--proba", "calm.npz", "--position", "0"
+        UNUSABLE, "monitor", "s.json", "--probabilities", "calm.npz", "--position", "0"
     )
     assert "came before" in message
     message = refused(USAGE, "monitor", "s.json", "--report", "s.json")
@@ -228,13 +259,13 @@ def test_mistakes_are_told(skcalib, refused, batches):
     message = refused(UNUSABLE, "monitor", "new.json", "--merge", "gone.json")
     assert "There is no state gone.json" in message
     (batches / "bad.json").write_text("{}")
-    message = refused(UNUSABLE, "monitor", "bad.json", "--proba", "calm.npz")
+    message = refused(UNUSABLE, "monitor", "bad.json", "--probabilities", "calm.npz")
     assert "no state of a CalibrationMonitor" in message
     (batches / "cut.json").write_text('{"format": ')
-    message = refused(UNUSABLE, "monitor", "cut.json", "--proba", "calm.npz")
+    message = refused(UNUSABLE, "monitor", "cut.json", "--probabilities", "calm.npz")
     assert "cut.json" in message
     np.save(batches / "alone.npy", np.full((5, 2), 0.5))
-    message = refused(UNUSABLE, "monitor", "new.json", "--proba", "alone.npy")
+    message = refused(UNUSABLE, "monitor", "new.json", "--probabilities", "alone.npy")
     assert "No labels found" in message
     message = refused(USAGE, "recalibrate", "m.onnx", "s.json")
     assert "--output, --save" in message
@@ -260,12 +291,19 @@ def test_labels_in_a_file_of_their_own_are_named_there(skcalib, batches):
     held = np.load(batches / "calm.npz")
     np.save(batches / "served.npy", held["proba"])
     np.savez(batches / "came.npz", truth=held["y"], other=held["y"])
-    run = ("monitor", "state.json", "--proba", "served.npy", "--labels", "came.npz")
+    run = (
+        "monitor",
+        "state.json",
+        "--probabilities",
+        "served.npy",
+        "--labels",
+        "came.npz",
+    )
     assert skcalib(*run, "--labels-key", "truth", "--json").json["n_rows"] == 600
 
 
 def test_classes_in_another_order_than_those_of_the_state_are_refused(skcalib, batches):
-    run = ("monitor", "state.json", "--proba", "calm.npz", "--classes")
+    run = ("monitor", "state.json", "--probabilities", "calm.npz", "--classes")
     assert skcalib(*run, "0,1,2").code == 0
     refused = skcalib(*run, "2,1,0")
     assert refused.code == USAGE
@@ -284,8 +322,10 @@ def test_labels_and_groups_of_a_batch_are_read_as_the_state_names_them(
             lines.append(",".join([*map(repr, row), names[k], names[k]]))
         (tmp_path / f"{name}.csv").write_text("\n".join(lines))
     for name in ("first", "next"):
-        keys = ("--proba-key", "1,2,2b", "--groups-key", "group")
-        run = skcalib("monitor", "s.json", "--proba", f"{name}.csv", *keys, "--json")
+        keys = ("--probabilities-key", "1,2,2b", "--groups-key", "group")
+        run = skcalib(
+            "monitor", "s.json", "--probabilities", f"{name}.csv", *keys, "--json"
+        )
         assert run.code in (0, ALARM), run.err
     assert run.json["n_rows"] == 300 + (y < 2).sum()
 
@@ -293,7 +333,9 @@ def test_labels_and_groups_of_a_batch_are_read_as_the_state_names_them(
 def test_classes_of_bool_labels_are_named_by_their_text(skcalib, tmp_path):
     y, proba = draw_stream(np.random.default_rng(0), 300, 2)
     np.savez(tmp_path / "b.npz", proba=proba, y=y == 1)
-    run = skcalib("monitor", "s.json", "--proba", "b.npz", "--classes", "False,True")
+    run = skcalib(
+        "monitor", "s.json", "--probabilities", "b.npz", "--classes", "False,True"
+    )
     assert run.code in (0, ALARM), run.err
 
 
@@ -311,13 +353,20 @@ def slowly(monkeypatch, then):
 
 def test_of_two_runs_at_once_both_are_counted(skcalib, batches, monkeypatch):
     pytest.importorskip("fcntl")
-    assert skcalib("monitor", "state.json", "--proba", "calm.npz").code == 0
+    assert skcalib("monitor", "state.json", "--probabilities", "calm.npz").code == 0
     slowly(monkeypatch, lambda path: time.sleep(0.5))
     state = batches / "state.json"
     runs = [
         Thread(
             target=_monitoring.run_monitor,
-            args=(state, _monitoring.Batch(proba=batches / name), [], {}, None, None),
+            args=(
+                state,
+                _monitoring.Batch(probabilities=batches / name),
+                [],
+                {},
+                None,
+                None,
+            ),
         )
         for name in ("sharp.npz", "more.npz")
     ]
@@ -332,9 +381,9 @@ def test_of_two_runs_at_once_both_are_counted(skcalib, batches, monkeypatch):
 def test_a_state_that_moved_meanwhile_is_not_written_over(
     skcalib, refused, batches, monkeypatch
 ):
-    assert skcalib("monitor", "state.json", "--proba", "calm.npz").code == 0
+    assert skcalib("monitor", "state.json", "--probabilities", "calm.npz").code == 0
     slowly(monkeypatch, lambda path: path.write_text("moved"))
-    message = refused(UNUSABLE, "monitor", "state.json", "--proba", "sharp.npz")
+    message = refused(UNUSABLE, "monitor", "state.json", "--probabilities", "sharp.npz")
     assert "state.json was written by another run in the meantime" in message
     assert (batches / "state.json").read_text() == "moved"
 
@@ -342,7 +391,9 @@ def test_a_state_that_moved_meanwhile_is_not_written_over(
 def test_names_for_labels_that_are_numbers_are_told(skcalib, tmp_path):
     proba = np.full((4, 3), 1 / 3)
     np.savez(tmp_path / "p.npz", proba=proba, y=np.array([0, 1, 2, 0]))
-    run = skcalib("monitor", "s.json", "--proba", "p.npz", "--classes", "cat,dog,owl")
+    run = skcalib(
+        "monitor", "s.json", "--probabilities", "p.npz", "--classes", "cat,dog,owl"
+    )
     assert run.code == 1
     assert "Name the number of each column" in run.err
 
@@ -351,5 +402,12 @@ def test_names_for_labels_that_are_numbers_are_told(skcalib, tmp_path):
 def test_a_class_beyond_the_type_of_the_labels_is_refused(refused, tmp_path, number):
     labels = np.array([0, 1, 2, 0], dtype=np.uint8)
     np.savez(tmp_path / "p.npz", proba=np.full((4, 3), 1 / 3), y=labels)
-    told = ("monitor", "s.json", "--proba", "p.npz", "--classes", f"0,1,{number}")
+    told = (
+        "monitor",
+        "s.json",
+        "--probabilities",
+        "p.npz",
+        "--classes",
+        f"0,1,{number}",
+    )
     assert "Name the number of each column" in refused(1, *told)

@@ -495,5 +495,5 @@ def test_text_that_looks_like_dates_is_text(tmp_path, days):
     )
     path = tmp_path / "d.jsonl"
     path.write_text("\n".join(lines))
-    request = Request("logits", "logits", "label", "day", option="--logits-key")
+    request = Request("logits", "logits", "label", "day")
     assert read_rows(path, request).groups.tolist() == days
