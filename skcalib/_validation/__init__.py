@@ -54,7 +54,6 @@ from skcalib._validation._logits import (
 )
 from skcalib._validation._model_classes import (
     classes_of_model,
-    in_order_of,
     name_classes,
     refuse_order_unlike_model,
 )
@@ -143,7 +142,6 @@ __all__ = [
     "given_back",
     "grouped",
     "in_another_order",
-    "in_order_of",
     "is_dask",
     "is_event",
     "is_search",

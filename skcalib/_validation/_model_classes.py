@@ -26,20 +26,13 @@ def classes_of_model(y: Any, labels: Sequence[Any] | None) -> NDArray[Any] | Non
     return classes_of_columns(present, texts)
 
 
-def in_order_of(labels: Sequence[Any] | None, classes: NDArray[Any]) -> bool:
-    """Whether classes are in the order of a model that names the same ones."""
-    if labels is None:
-        return True
-    texts = [as_text(label) for label in labels]
-    others = [as_text(label) for label in classes.tolist()]
-    return texts == others or sorted(texts) != sorted(others)
-
-
 def refuse_order_unlike_model(
     labels: Sequence[Any] | None, classes: NDArray[Any]
 ) -> None:
     """Refuse a calibrator whose classes are those of a model in another order."""
-    if not in_order_of(labels, classes):
+    texts = [as_text(label) for label in labels or ()]
+    others = [as_text(label) for label in classes.tolist()]
+    if texts != others and sorted(texts) == sorted(others):
         raise ValueError(
             f"The model names the classes of its columns {preview(labels or [])}, "
             f"and the calibrator was fitted for {preview(classes)}, in this order. Fit "

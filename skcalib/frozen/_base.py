@@ -3,6 +3,7 @@
 import copy
 from typing import Any, Self
 
+import numpy as np
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -12,8 +13,16 @@ from sklearn.utils.validation import validate_data
 
 from skcalib._networks._given import Brief
 from skcalib._onnx._outputs import refuse_nan
-from skcalib._sklearn_compat import as_table, fit_context
-from skcalib._validation import column_on_host, refuse_dask
+from skcalib._sklearn_compat import as_table, fit_context, output_container
+from skcalib._validation import (
+    column_on_host,
+    encode_labels,
+    is_shares,
+    preview,
+    refuse_dask,
+)
+from skcalib._validation._column_classes import as_text
+from skcalib._warnings import warn
 
 # The way for collections: their own axes and types are not known here.
 BY_CHUNKS = (
@@ -28,6 +37,7 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     A subclass has `_check(X)` and `_compute(X)`, which return the logits of the first
     batch and of all rows, and names the parameter that holds its network in `_network`.
+    If that knows the classes of its columns, `_classes()` returns them.
     """
 
     _network = ""
@@ -80,8 +90,8 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X : array-like of shape (n_samples, ...)
             Inputs of the network. Only the first batch is looked at.
 
-        y : None, default=None
-            Ignored.
+        y : array-like of shape (n_samples,), default=None
+            True classes, compared with those that the network names, if it does.
 
         Returns
         -------
@@ -91,6 +101,8 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         refuse_dask(type(self).__name__, X, BY_CHUNKS)
         self._n_features_out = self._check(X).shape[1]
         self._note_features(X)
+        if y is not None and not self._gives_names():
+            self._warn_of_classes(y)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -115,6 +127,56 @@ class FrozenLogits(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         if not hasattr(self, "_n_features_out"):  # By it columns of a frame are named.
             self._n_features_out = logits.shape[1]
         return logits
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        """Return the names of the columns: the classes, if the network names them.
+
+        Parameters
+        ----------
+        input_features : None, default=None
+            Ignored.
+
+        Returns
+        -------
+        names : ndarray of shape (n_columns,)
+            Names as text; that of this class, in small letters, with the number of the
+            column where the network names no classes.
+        """
+        names = super().get_feature_names_out(input_features)
+        labels = [*map(as_text, self._classes() or ())]
+        are_names = len(labels) == len(names) == len(set(labels))
+        return np.array(labels, dtype=object) if are_names else names
+
+    def _classes(self):
+        """Return the class of each column; None where the network names none."""
+
+    def _gives_names(self):
+        """Whether the columns of what `transform` returns are named after classes."""
+        is_frame = output_container(self) != "default"
+        return is_frame and self._n_features_out > 1
+
+    def _warn_of_classes(self, y):
+        """Warn where a calibrator would take the columns for others than they are."""
+        labels = self._classes()
+        if labels is None or is_shares(y):
+            return
+        try:
+            taken, codes = encode_labels(self, y, max(2, self._n_features_out), None)
+        except (TypeError, ValueError):  # Which the calibrator will say itself.
+            return
+        known, found = (list(map(as_text, part)) for part in (labels, taken.tolist()))
+        present = {found[code] for code in np.unique(codes)}
+        if known == found or len(known) != len(found) or not present <= set(known):
+            return
+        lacking = [label for label in labels if as_text(label) not in present]
+        warn(
+            f"The model names the classes of its columns {preview(labels)}"
+            f"{f', and y lacks {preview(lacking)}' if lacking else ''}. A calibrator "
+            f"takes them for {preview(taken)} unless it is told: give it classes=[...] "
+            f"in the order of the model, or use {type(self).__name__}(...)."
+            'set_output(transform="pandas"), whose columns bear their names, and which '
+            "silences this."
+        )
 
     def _note_features(self, X):
         """Keep the number of columns of a table, and their names."""

@@ -49,6 +49,10 @@ class ClassifierLogits(FrozenLogits):
     `skcalib.ProbabilityFloor` in front of its calibrator. A pipeline does the same with
     ``make_pipeline(ClassifierLogits(clf), ProbabilityFloor(TemperatureScaling()))``.
 
+    A calibrator behind it knows the classes of the columns from `y`. If that lacks one,
+    pass ``classes=clf.classes_`` to the calibrator; `fit` warns where others would be
+    taken for them.
+
     Examples
     --------
     >>> from sklearn.linear_model import LogisticRegression
@@ -86,6 +90,9 @@ class ClassifierLogits(FrozenLogits):
 
     def _check_names(self, X):
         """Leave it to the classifier."""
+
+    def _classes(self):
+        return column_on_host(self.estimator.classes_).tolist()
 
     def _check(self, X):
         return self._compute(X)

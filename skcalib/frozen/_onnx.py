@@ -2,14 +2,12 @@
 
 import os
 from numbers import Integral
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from skcalib._onnx._session import open_onnx
-from skcalib._sklearn_compat import HasMethods, Interval, output_container
-from skcalib._validation import in_order_of, is_shares, one_column, preview
-from skcalib._warnings import warn
+from skcalib._sklearn_compat import HasMethods, Interval
 from skcalib.frozen._base import FrozenLogits
 
 
@@ -64,7 +62,7 @@ class OnnxLogits(FrozenLogits):
     Some models name their classes, in a ZipMap or a classifier of ``ai.onnx.ml``, and
     not all in sorted order. A calibrator behind them learns of it by `classes`, or from
     the columns of a frame, ``set_output(transform="pandas")``; `fit` warns if `y` holds
-    these classes and another order would be taken for theirs.
+    these classes, or some of them, and others would be taken for theirs.
 
     No session is copied or pickled: each process keeps the last few open.
 
@@ -106,49 +104,8 @@ class OnnxLogits(FrozenLogits):
         self.batch_size = batch_size
         self.providers = providers
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Check that the network takes `X`; nothing is learned.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-            Inputs of the network. Only the first batch is looked at.
-
-        y : array-like of shape (n_samples,), default=None
-            True classes, compared with those that the model names.
-
-        Returns
-        -------
-        self : object
-            This transformer.
-        """
-        super().fit(X)
-        if y is not None and not is_shares(y) and not self._gives_names():
-            _warn_of_order(self.readout_.labels, np.unique(one_column(y)))
-        return self
-
-    def get_feature_names_out(self, input_features: Any = None) -> Any:
-        """Return the names of the columns: the classes, if the model names them.
-
-        Parameters
-        ----------
-        input_features : None, default=None
-            Ignored.
-
-        Returns
-        -------
-        names : ndarray of shape (n_columns,)
-            Names as text; ``onnxlogits0`` and so on where the model names no classes.
-        """
-        names = super().get_feature_names_out(input_features)
-        labels = [*map(str, self._open().readout.labels or ())]
-        are_names = len(labels) == len(names) == len(set(labels))
-        return np.array(labels, dtype=object) if are_names else names
-
-    def _gives_names(self):
-        """Whether the columns of what `transform` returns are named after classes."""
-        is_frame = output_container(self) != "default"
-        return is_frame and self._n_features_out > 1
+    def _classes(self):
+        return self._open().readout.labels
 
     def _open(self):
         return open_onnx(self.model, self.output, self.providers)
@@ -168,14 +125,3 @@ class OnnxLogits(FrozenLogits):
         if readout is None:
             readout = network.confirm(X, self.batch_size)
         return np.concatenate(list(network.logits(X, self.batch_size, readout)))
-
-
-def _warn_of_order(labels, present):
-    if in_order_of(labels, present):
-        return
-    warn(
-        f"The model names the classes of its columns {preview(labels)}. A calibrator "
-        f"takes them for {preview(present)} unless it is told: give it classes=[...] "
-        'in the order of the model, or use OnnxLogits(...).set_output(transform="pandas'
-        '"), whose columns bear their names, and which silences this.'
-    )

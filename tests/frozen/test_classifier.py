@@ -42,7 +42,8 @@ def test_what_was_never_fitted_returns_frames_too(sample, library):
     X, y = sample
     frozen = ClassifierLogits(LogisticRegression().fit(X, y))
     expected = frozen.transform(X)
-    names = [f"classifierlogits{k}" for k in range(expected.shape[1])]
+    is_one = expected.shape[1] == 1
+    names = ["classifierlogits0"] if is_one else ["0", "1", "2", "3"]
     set_ = clone(frozen).set_output(transform=library)
     for one in (set_, clone(set_)):
         frame = one.transform(X)
@@ -118,7 +119,7 @@ def test_columns_and_features_have_names(sample):
     frozen = ClassifierLogits(GaussianNB().fit(frame, y)).fit(frame)
     assert frozen.feature_names_in_.tolist() == list(frame.columns)
     names = frozen.get_feature_names_out()
-    assert names.tolist() == [f"classifierlogits{k}" for k in range(y.max() + 1)]
+    assert names.tolist() == [str(k) for k in range(y.max() + 1)]
 
 
 def test_another_method_gives_columns_of_its_own(sample):
@@ -128,6 +129,37 @@ def test_another_method_gives_columns_of_its_own(sample):
     frozen.set_output(transform="pandas").fit(X)
     frozen.set_params(method="predict_proba")
     assert frozen.transform(X).shape == (300, y.max() + 1)
+
+
+def without_the_last_class(names=(0, 2, 3)):
+    """A classifier, its classes, and rows and labels that lack the last one."""
+    X, y = make_classification(300, n_informative=6, n_classes=3, random_state=0)
+    labels = np.array(names)[y]
+    classifier = LogisticRegression().fit(X, labels)
+    return classifier, X[y < 2], labels[y < 2]
+
+
+@pytest.mark.parametrize("names", [(0, 2, 3), (1, 2, 3)])
+def test_a_class_that_the_labels_lack_is_told_where_columns_would_shift(names):
+    classifier, X, y = without_the_last_class(names)
+    with pytest.warns(UserWarning, match=r"y lacks \[3\].* takes them for \[0, 1, 2\]"):
+        ClassifierLogits(classifier).fit(X, y)
+    pytest.importorskip("pandas")
+    frame = ClassifierLogits(classifier).set_output(transform="pandas")
+    told = TemperatureScaling(classes=classifier.classes_)
+    pipe = make_pipeline(frame, told).fit(X, y)
+    assert pipe.predict(X).tolist() == classifier.predict(X).tolist()
+
+
+@pytest.mark.parametrize("names", [(0, 1, 2), ("a", "c", "d")])
+def test_a_class_that_the_labels_lack_moves_no_column(names):
+    pytest.importorskip("pandas")
+    classifier, X, y = without_the_last_class(names)
+    frame = ClassifierLogits(classifier).set_output(transform="pandas")
+    for frozen in (frame, ClassifierLogits(classifier)):
+        frozen.fit(X, y)  # It warns of nothing, and frames tell their classes.
+    pipe = make_pipeline(frame, TemperatureScaling()).fit(X, y)
+    assert pipe.classes_.tolist() == list(names)
 
 
 class InBfloat16(GaussianNB):

@@ -84,6 +84,18 @@ def test_a_pipeline_that_cannot_know_the_order_is_warned_of(named):
         pipe.fit(X, y)
 
 
+def test_a_class_that_the_labels_lack_is_warned_of_where_columns_would_shift():
+    from named_model import draw_rows, name_classes
+
+    X, weight, columns = draw_rows(3)
+    frozen = OnnxLogits(name_classes(weight, [0, 2, 3]))
+    y = np.array([0, 2, 3])[columns]
+    frozen.fit(X, y)
+    with pytest.warns(UserWarning, match=r"y lacks \[3\].* for \[0, 1, 2\]"):
+        frozen.fit(X[y < 3], y[y < 3])
+    frozen.fit(X, columns)  # Numbers of columns are none of its classes.
+
+
 @pytest.mark.parametrize("labels", [["low", "mid", "high"], [2, 0, 1]])
 def test_columns_of_a_frame_bear_the_names_of_the_model(labels):
     pytest.importorskip("pandas")
