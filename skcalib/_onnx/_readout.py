@@ -380,7 +380,9 @@ def confirm_readout(
             if served.shape[1] == 1:
                 return readout
             logits = np.hstack([np.zeros_like(logits), logits])
-        rounded = 1e-2 if score.dtype == np.float16 else 1e-4
+        rounded = 1e-2 if np.float16 in (score.dtype, values.dtype) else 1e-4
+        if values.dtype == np.float16:
+            rounded += float(np.spacing(np.abs(values[finite]).max(initial=0)))
         # Runtimes fuse a softmax with its grid, and are up to a step off the nearest.
         if not _same_proba(logits, served, rounded + 2 * readout.step):
             kind: Kind = "proba" if are_proba(served) else "logits"

@@ -108,6 +108,20 @@ def test_a_file_that_serves_other_rows_than_it_was_given_is_refused():
         row_differences(session, "p", "proba", [({"x": X}, 4)], softmax(X, axis=1))
 
 
+@pytest.mark.parametrize("scale", [1, 6, 30])
+def test_the_logits_of_half_precision_inside_are_found(scale):
+    # As convert_float_to_float16(keep_io_types=True) writes it.
+    nodes = [
+        node("Cast", ["x"], ["h"], to=onnx.TensorProto.FLOAT16),
+        node("MatMul", ["h", "W"], ["z"]),
+        node("Softmax", ["z"], ["half"], axis=1),
+        node("Cast", ["half"], ["p"], to=onnx.TensorProto.FLOAT),
+    ]
+    frozen = OnnxLogits(model(nodes, W=(scale * WEIGHT).astype(np.float16)))
+    readout = frozen.fit(draw_logits()[0]).readout_
+    assert (readout.tensor, readout.kind) == ("z", "logits")
+
+
 def one_probability(batch):
     nodes = [
         node("MatMul", ["x", "W"], ["z"]),
