@@ -9,6 +9,7 @@ from skcalib._maps import LogSigmoid
 from skcalib._numerics import PROBA_FLOOR
 from skcalib._onnx._graph import (
     GraphIndex,
+    attribute,
     drop_unused,
     operator,
     rename_tensor,
@@ -74,6 +75,7 @@ class Surgery:
         )
         index = GraphIndex(self.graph)
         self.labels = find_labels(index, readout, axis.names if axis else (1, -1))
+        self._label_axes = {v.output: self._count_axes(v) for v in self.labels}
         n_axes = axis.n_axes - 1 if axis else 1 + self._multilabel
         self._logits = self._outputs_of_logits(index)
         followed = {label.output for label in self.labels} | {*self._logits}
@@ -157,7 +159,7 @@ class Surgery:
         for name in replaced:
             self._lay_out(name, "logits" if name in self._logits else None, name=name)
         for label in self.labels:
-            relabel(label, self.build, self._label_scores())
+            relabel(label, self.build, self._label_scores(label))
         return output
 
     def _outputs_of_logits(self, index: GraphIndex) -> list[str]:
@@ -200,19 +202,34 @@ class Surgery:
         make_info = self.onnx.helper.make_tensor_value_info
         self.graph.output.append(make_info(name, element, shape))
         for label in self.labels:
-            scores = self._label_scores()
+            scores = self._label_scores(label)
             if beside:
                 self._serve_label(label, label_beside(label, self.build, scores))
             else:
                 relabel(label, self.build, scores)
         return name
 
-    def _label_scores(self) -> str:
+    def _count_axes(self, label: LabelSource) -> int:
+        """Return how many axes the scores have that a label is decided by."""
+        if operator(label.origin) != "ArgMax":
+            return 2
+        _, shape = self.types.get(label.origin.input[0], ("", []))
+        if shape:
+            return len(shape)
+        _, shape = self.types[label.output]
+        if label.chain or not shape:
+            return 2
+        return len(shape) + (attribute(label.origin, "keepdims", 1) == 0)
+
+    def _label_scores(self, label: LabelSource) -> str:
         """Return the scores whose largest names the class, laid out as labels are."""
-        scores = self.emitted.label_scores
-        if self.axis is None:
+        scores, n_classes = self.emitted.label_scores, len(self.calibrator.classes_)
+        if self.axis is not None:
+            return self.axis.write_back(self.build, scores, n_classes)
+        n_axes = self._label_axes[label.output]
+        if n_axes <= 2:
             return scores
-        return self.axis.write_back(self.build, scores, len(self.calibrator.classes_))
+        return self.build.reshape(scores, [-1, n_classes] + [1] * (n_axes - 2))
 
     def _add_probabilities(self) -> str:
         """Serve the probabilities of all classes as an output more."""

@@ -602,6 +602,36 @@ def test_labels_of_logits_before_a_cast_follow():
     assert (results["label"] != run(proto, X)["label"]).any()
 
 
+@pytest.mark.parametrize("keep_original", [False, True])
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("of", ["p", "z4"])
+def test_labels_of_scores_with_more_axes_keep_theirs(of, keepdims, keep_original):
+    nodes = [
+        LINEAR,
+        node("Reshape", ["z", "shape"], ["z4"]),
+        node("Softmax", ["z4"], ["p"], axis=1),
+        node("ArgMax", [of], ["top"], axis=1, keepdims=keepdims),
+        node("Cast", ["top"], ["short"], to=onnx.TensorProto.INT32),
+    ]
+    shape = ["n", 1, 1, *[1] * keepdims]
+    outputs = [
+        info("p", ["n", K, 1, 1]),
+        info("top", shape, INT64),
+        info("short", shape, onnx.TensorProto.INT32),
+    ]
+    constants = {"shape": np.array([-1, K, 1, 1])}
+    case = Case(model(nodes, outputs, constants=constants), "logits", "z4")
+    X = draw_inputs(None)
+    pipe = fit(case, X, Backwards())
+    results = run(
+        calibrate_onnx_model(case.model, pipe, keep_original=keep_original), X
+    )
+    expected = pipe.predict(X).reshape(-1, *shape[1:])
+    for name in ("top", "short"):
+        labels = results[f"{name}_calibrated" if keep_original else name]
+        assert_array_equal(labels, expected)
+
+
 def test_labels_of_logits_of_more_axes_are_warned_of():
     nodes = [
         LINEAR,
