@@ -11,6 +11,12 @@ from skcalib.exceptions import ModelFormatError
 FEWEST_OF_ONE = 8
 
 
+def has_columns(values: Any, n_rows: int) -> bool:
+    """Whether values are (n,), (n, K) or (n, K, 1, 1)."""
+    shape = tuple(values.shape)
+    return bool(shape) and shape[0] == n_rows and all(d == 1 for d in shape[2:])
+
+
 def as_columns(
     values: Any,
     n_rows: int,
@@ -21,10 +27,9 @@ def as_columns(
 
     `values` is an array or a torch tensor; anything else than scores is refused.
     """
-    shape = tuple(values.shape)
-    if not shape or shape[0] != n_rows or any(d != 1 for d in shape[2:]):
+    if not has_columns(values, n_rows):
         raise ModelFormatError(
-            f"{name} has shape {shape} for {n_rows} rows of input; the scores of a "
+            f"{name} has shape {tuple(values.shape)} for {n_rows} rows of input; the scores of a "
             f"classifier have a row a sample and a column a class. {advice}"
         )
     is_array = isinstance(values, np.ndarray)

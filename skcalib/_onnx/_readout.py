@@ -18,7 +18,7 @@ from skcalib._onnx._graph import (
     tensor_names,
     unused_name,
 )
-from skcalib._onnx._outputs import FEWEST_OF_ONE, are_proba, as_columns
+from skcalib._onnx._outputs import FEWEST_OF_ONE, are_proba, as_columns, has_columns
 from skcalib._optional import import_optional
 from skcalib.exceptions import ModelFormatError
 
@@ -360,6 +360,8 @@ def confirm_readout(
     """Check what the graph said on data, and settle what it could not say."""
     served = as_columns(score, n_rows, f"The tensor {readout.score!r}")
     readout = replace(readout, columns=served.shape[1])
+    if readout.kind == "logits" and not has_columns(values, n_rows):
+        return _of_served(readout, served)
     values = as_columns(values, n_rows, f"The tensor {readout.tensor!r}")
     if readout.independent:
         before = "export it without its post_transform, so that it serves logits"
@@ -385,10 +387,15 @@ def confirm_readout(
             rounded += float(np.spacing(np.abs(values[finite]).max(initial=0)))
         # Runtimes fuse a softmax with its grid, and are up to a step off the nearest.
         if not _same_proba(logits, served, rounded + 2 * readout.step):
-            kind: Kind = "proba" if are_proba(served) else "logits"
-            made: Meaning = "proba" if kind == "proba" else "logits"
-            return replace(readout, tensor=readout.score, kind=kind, made=made)
+            return _of_served(readout, served)
     return readout
+
+
+def _of_served(readout: Readout, served: np.ndarray) -> Readout:
+    """Read the scores that are served, whatever they were made of."""
+    kind: Kind = "proba" if are_proba(served) else "logits"
+    made: Meaning = "proba" if kind == "proba" else "logits"
+    return replace(readout, tensor=readout.score, kind=kind, made=made)
 
 
 def _kind_of(readout: Readout, values: np.ndarray) -> Kind:

@@ -126,7 +126,7 @@ class OnnxNetwork(OnnxSession):
                 continue
             if multilabel:
                 return confirm_labels(self.readout, values, values.shape[0])
-            return confirm_readout(self.readout, values, score, values.shape[0])
+            return confirm_readout(self.readout, values, score, score.shape[0])
         return certain
 
     def logits(self, X: Any, batch_size: int, readout: Readout) -> Iterator[np.ndarray]:

@@ -122,6 +122,26 @@ def test_the_logits_of_half_precision_inside_are_found(scale):
     assert (readout.tensor, readout.kind) == ("z", "logits")
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_probabilities_are_read_where_the_softmax_runs_on_more_axes(place):
+    nodes = [
+        node("MatMul", ["x", "W"], ["z"]),
+        node("Unsqueeze", ["z", "place"], ["z3"]),
+        node("Softmax", ["z3"], ["p3"], axis=-1),
+        node("Squeeze", ["p3", "place"], ["p"]),
+    ]
+    proto = model(nodes, W=WEIGHT, place=np.array([place]))
+    X, logits, y = draw_logits()
+    pipe = make_pipeline(OnnxLogits(proto), TemperatureScaling()).fit(X, y)
+    assert (pipe[0].readout_.tensor, pipe[0].readout_.kind) == ("p", "proba")
+    assert_allclose(
+        softmax(pipe[0].transform(X), axis=1), softmax(logits, axis=1), atol=1e-6
+    )
+    for written in (pipe, pipe[-1]):
+        served = run(calibrate_onnx_model(proto, written), X)
+        assert_allclose(served, pipe.predict_proba(X), atol=1e-6)
+
+
 def one_probability(batch):
     nodes = [
         node("MatMul", ["x", "W"], ["z"]),
