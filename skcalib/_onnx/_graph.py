@@ -19,9 +19,8 @@ PASSING = frozenset(
 )
 # What static quantisation writes behind every operator, in pairs: numbers on a grid.
 ROUNDING = frozenset({"QuantizeLinear", "DequantizeLinear"})
-CLASSIFIERS = frozenset(
-    {"LinearClassifier", "TreeEnsembleClassifier", "SVMClassifier", "TreeEnsemble"}
-)
+# Operators of ai.onnx.ml with a label and scores.
+CLASSIFIERS = frozenset({"LinearClassifier", "TreeEnsembleClassifier", "SVMClassifier"})
 # Operators that look up a label by its number, which is their second input.
 LOOKING_UP = frozenset({"ArrayFeatureExtractor", "Gather"})
 

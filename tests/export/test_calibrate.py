@@ -965,6 +965,39 @@ def test_a_function_called_zipmap_is_none():
     assert_allclose(served, pipe.predict_proba(X), atol=1e-6)
 
 
+def test_trees_that_serve_scores_alone_are_read_as_any_operator():
+    # The newer operator of ai.onnx.ml names no classes.
+    stumps = onnx.helper.make_node(
+        "TreeEnsemble",
+        ["x"],
+        ["z"],
+        domain="ai.onnx.ml",
+        n_targets=3,
+        aggregate_function=1,
+        tree_roots=[0, 1, 2],
+        nodes_featureids=[0, 1, 2],
+        nodes_modes=onnx.numpy_helper.from_array(np.zeros(3, dtype=np.uint8)),
+        nodes_splits=onnx.numpy_helper.from_array(np.zeros(3, dtype=np.float32)),
+        nodes_truenodeids=[0, 2, 4],
+        nodes_trueleafs=[1, 1, 1],
+        nodes_falsenodeids=[1, 3, 5],
+        nodes_falseleafs=[1, 1, 1],
+        leaf_targetids=[0, 1, 1, 2, 2, 0],
+        leaf_weights=onnx.numpy_helper.from_array(np.float32([1, 0.5, 1, -1, 1, 2])),
+    )
+    label = node("ArgMax", ["z"], ["label"], axis=1, keepdims=0)
+    outputs = [info("z", ["n", 3]), info("label", ["n"], INT64)]
+    proto = model([stumps, label], outputs)
+    proto.opset_import[1].version = 5
+    X = draw_inputs(None)
+    pipe = fit(Case(proto, "logits", "z"), X, Backwards())
+    results = run(calibrate_onnx_model(proto, pipe), X)
+    assert_allclose(results["z"], pipe.decision_function(X), atol=1e-6)
+    assert_array_equal(results["label"], pipe.predict(X))
+    del proto.graph.output[1]
+    assert_allclose(OnnxLogits(proto).fit_transform(X), pipe[0].transform(X))
+
+
 def test_two_columns_of_trees_take_a_calibrator_of_their_difference():
     # onnxruntime says nothing of how wide the scores before a ZipMap are.
     trees = forest(np.array([[4, 1], [2, 3], [3, 2], [1, 4]]) / 10, labels=(10, 20))
