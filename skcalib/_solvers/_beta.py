@@ -48,7 +48,7 @@ def fit_beta(
     logits over `unit`, and what the prior draws to is measured in them.
     """
     n_classes = data.n_classes
-    present = np.flatnonzero(data.class_weights()) if n_classes > 2 else np.array([1])
+    present = data.present if n_classes > 2 else np.array([1])
     features = {"abm": _two_logarithms, "am": _one, "ab": _halves}[variant]
     model = LogisticModel(
         features=in_units(features, unit),

@@ -29,14 +29,8 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.optimize import nnls
 
 from skcalib._numerics import TINY
-from skcalib._solvers._descend import (
-    LOSS_NOISE,
-    ROUNDING,
-    backtrack,
-    descend,
-    jittered,
-)
-from skcalib._solvers._result import CONVERGED, NO_DESCENT, Result
+from skcalib._solvers._descend import ROUNDING, backtrack, descend, end_of, jittered
+from skcalib._solvers._result import Result
 
 Array = NDArray[np.float64]
 # Loss, gradient and Hessian at a point.
@@ -82,7 +76,7 @@ def minimize_bounded(
 
         found = backtrack(at, newton.point.loss, drop)
         if found is None:
-            return CONVERGED if drop <= LOSS_NOISE else NO_DESCENT.format(drop)
+            return end_of(drop)
         return found[1]
 
     start = _Point(x, *expand(x))

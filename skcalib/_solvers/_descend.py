@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from skcalib._solvers._result import CONVERGED, LIMIT
+from skcalib._solvers._result import CONVERGED, LIMIT, NO_DESCENT
 
 Array = NDArray[np.float64]
 
@@ -96,6 +96,11 @@ def backtrack(
             return length, found
         length = shortened(length, new - loss, drop, shortest)
     return None
+
+
+def end_of(left: float) -> str:
+    """Say how a search ended that rounding of the loss keeps from going on."""
+    return CONVERGED if left <= LOSS_NOISE else NO_DESCENT.format(left)
 
 
 def shortened(length: float, rise: float, drop: float, shortest: float) -> float:

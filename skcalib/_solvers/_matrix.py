@@ -133,7 +133,7 @@ def fit_matrix(
         start,
         tol=tol,
         max_iter=max_iter,
-        blind=0.0 if problem.is_approximate else blind,
+        blind=0.0 if is_large(data) else blind,
     )
 
 
@@ -259,7 +259,7 @@ class _Problem:
         # fewer rows than classes, or adding them up costs more than the products.
         n_rows = max(128, data.n_classes)
         self._block_elements = max(1 << 16, n_rows * data.n_classes)
-        self.is_approximate = self._large = is_large(data)
+        self._large = is_large(data)
         # What the Hessian needs of all blocks stays in memory where it is small.
         self._keeps = data.source.is_here and not self._large
 
@@ -290,11 +290,9 @@ class _Problem:
         else:
             precondition, is_near = self._inverse(further[-1], over_blocks)
         product = None if is_near else hessian_product
-        exact = self._exact_inverse(over_blocks) if self._is_small(x) else None
+        is_small = x.size <= MAX_EXACT and not self._large
+        exact = self._exact_inverse(over_blocks) if is_small else None
         return Expansion(loss, gradient, product, precondition, exact)
-
-    def _is_small(self, x: Array) -> bool:
-        return x.size <= MAX_EXACT and not self._large
 
     def _exact_inverse(
         self, over_blocks: _OverBlocks

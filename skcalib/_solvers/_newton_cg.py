@@ -30,16 +30,16 @@ from scipy.linalg import eigvalsh_tridiagonal
 
 from skcalib._numerics import TINY
 from skcalib._solvers._descend import (
-    LOSS_NOISE,
     ROUNDING,
     SUFFICIENT,
     backtrack,
     descend,
+    end_of,
     shortened,
 )
 from skcalib._solvers._lbfgs import Pair, bfgs_product
 from skcalib._solvers._one_thread import one_blas_thread
-from skcalib._solvers._result import CONVERGED, NO_DESCENT, Result
+from skcalib._solvers._result import CONVERGED, Result
 
 Array = NDArray[np.float64]
 # Makes the expansion about a point, with the curvature of an earlier one if given.
@@ -149,7 +149,7 @@ class _Search:
         hopeless = self._stalled and drop > 0.9 * self._previous
         new = None if hopeless else self._descended(newton, curvature)
         if new is None:
-            return _end(newton.left)
+            return end_of(newton.left)
         self._quality = (
             np.inf if curvature is None else min(self._quality, newton.quality)
         )
@@ -181,11 +181,6 @@ class _Search:
             return None
         self.x = x + found[0] * step
         return self._expand(self.x, None)
-
-
-def _end(left: float) -> str:
-    """Say how a search ended that rounding of the loss keeps from going on."""
-    return CONVERGED if left <= LOSS_NOISE else NO_DESCENT.format(left)
 
 
 def _is_slow(drop: float, previous: float, tol: float) -> bool:

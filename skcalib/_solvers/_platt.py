@@ -58,7 +58,7 @@ def fit_platt(
         x[:, 0] = model.start
     else:
         x[:, 1] = np.log(smooth_low) - np.log1p(-smooth_low)
-    present = np.flatnonzero(own) if n_classes > 2 else np.array([1])
+    present = data.present if n_classes > 2 else np.array([1])
     result = fit_logistic(data, model, present, tol=tol, max_iter=max_iter)
     x[present] = result.x
     if n_classes == 2:

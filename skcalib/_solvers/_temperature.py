@@ -20,9 +20,8 @@ unknown, in a bracket that each point makes smaller; no step needs a line search
 after a last one, short enough for Newton's method to have squared the error, no look.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 from math import exp, log, log1p, sqrt, tanh
 from typing import Any
 
@@ -85,19 +84,6 @@ def strength_beside(prior: float | None, n_samples: float) -> float:
     return min((prior or 0.0) / max(n_samples, TINY), MOST_PRIOR)
 
 
-def _once(fit: Callable[..., Result]) -> Callable[..., Result]:
-    """Fit the same rows in the same way once, whichever calibrators ask for it."""
-
-    @wraps(fit)
-    def remembered(data: CalibrationData, **options: float | None) -> Result:
-        key = "temperature", *sorted(options.items())
-        result: Result = data.once(key, lambda: fit(data, **options))
-        return result
-
-    return remembered
-
-
-@_once
 def fit_temperature(
     data: CalibrationData,
     *,
@@ -109,8 +95,21 @@ def fit_temperature(
     """Minimise log-loss and prior over T > 0; `tol` is the absolute error of log T.
 
     `prior` is its weight in samples, None no prior; `near` is a temperature to start
-    from, where one is known.
+    from, where one is known. The same rows are fitted in the same way once, whichever
+    calibrators ask for it.
     """
+    key = "temperature", prior, near, tol, max_iter
+    result: Result = data.once(key, lambda: _fit(data, prior, near, tol, max_iter))
+    return result
+
+
+def _fit(
+    data: CalibrationData,
+    prior: float | None,
+    near: float | None,
+    tol: float,
+    max_iter: int,
+) -> Result:
     strength = prior_strength(prior, data)
     sample = subsample(data)
     gap = typical_gap(sample)

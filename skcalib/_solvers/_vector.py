@@ -72,7 +72,8 @@ def fit_vector(
         return _expand(data, x, penalty, start, curvature)
 
     def loss(x: Array) -> float:
-        return _loss(data, x) + float((penalty * (x - start) ** 2).sum())
+        mean = float(data.sum(partial(loss_of_block, x)))
+        return mean + float((penalty * (x - start) ** 2).sum())
 
     x = start if near is None else near
     return minimize(expand, loss, x, tol=tol, max_iter=max_iter, blind=blind)
@@ -137,10 +138,6 @@ def _curvature_of_block(
 def _raised(curvature: Array) -> Array:
     """Raise small entries, so that classes without any mass stay finite."""
     return curvature + 1e-10 * curvature.max() + TINY
-
-
-def _loss(data: CalibrationData, x: Array) -> float:
-    return float(data.sum(partial(loss_of_block, x)))
 
 
 def loss_of_block(x: Array, logits: NDArray, codes: NDArray, weight: Array) -> float:
