@@ -13,6 +13,7 @@ from skcalib._blocks import open_source
 from skcalib._maps import CalibrationMap, Softmax, evaluate
 from skcalib._sklearn_compat import safe_indexing
 from skcalib._validation import (
+    is_search,
     lone_class,
     make_splits,
     name_classes,
@@ -101,10 +102,11 @@ def wants_groups(calibrator: Any) -> bool:
 
     One that learns what tells its groups apart is refused.
     """
-    if predicts_by_groups(calibrator):
+    inner = calibrator.estimator if is_search(calibrator) else calibrator
+    if predicts_by_groups(inner):
         raise ValueError(
             "groups name rows that belong together, which stay on one side of each "
-            f"fold. Those of {type(calibrator).__name__} are calibrated by themselves, "
+            f"fold. Those of {type(inner).__name__} are calibrated by themselves, "
             "and are needed to predict: call its own fit(X, y, groups=...) for them, "
             "or leave groups out."
         )

@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skcalib import __version__
 from skcalib._base import BaseCalibrator
-from skcalib._files import check_target, digest, text_file, write_together
+from skcalib._files import check_target, digest, sealed, text_file, write_together
 from skcalib._maps import CalibrationMap, Operation
 from skcalib._numerics import some_logits
 from skcalib._sklearn_compat import points_of
@@ -102,13 +102,7 @@ def save(
 def calibrator_file(calibrator: Any) -> Callable[[Path], object]:
     """Return what writes a fitted calibrator to a path."""
     content = _content(calibrator)
-    document = {
-        "format": FORMAT,
-        "version": VERSION,
-        "skcalib": __version__,
-        "sha256": digest(content),
-        **content,
-    }
+    document = {"skcalib": __version__, **sealed(content, FORMAT, VERSION)}
     return text_file(json.dumps(document, allow_nan=False, indent=1))
 
 
