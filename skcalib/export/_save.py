@@ -37,7 +37,8 @@ def save_onnx(
 
     data_folder : str or path-like, default=None
         Where the weights lie that `model` keeps in files of their own, if it does:
-        the folder of the original. They are copied beside `path`.
+        the folder of the original. They are copied beside `path`, into folders of the
+        same names if they lie in some.
 
     Raises
     ------
@@ -75,6 +76,7 @@ def model_files(
     for source, copy in _outside(model, data_folder, target.parent):
         if copy.exists() and os.path.samefile(source, copy):
             continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
         check_target(copy, overwrite)
         files[copy] = partial(shutil.copyfile, source)
     content = model.SerializeToString()

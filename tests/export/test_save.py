@@ -118,6 +118,22 @@ def test_large_outside_weights_stay_outside(
     )
 
 
+def test_weights_in_a_folder_of_their_own_are_copied_into_such_a_one(
+    wide_model, calibrator, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_files, "LARGEST_INLINE", 0)
+    model = onnx.load(wide_model)
+    (wide_model.parent / "sub").mkdir()
+    onnx.save(model, wide_model, save_as_external_data=True, location="sub/w.data")
+    model = calibrate_onnx_model(wide_model, calibrator)
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / "calibrated.onnx"
+    save_onnx(model, path, data_folder=wide_model.parent)
+    X = np.random.default_rng(1).normal(size=(9, 300)).astype(np.float32)
+    expected = calibrator.decision_function(OnnxLogits(wide_model).fit_transform(X))
+    np.testing.assert_allclose(run(path, X), expected, rtol=1e-5)
+
+
 def test_outside_weights_that_are_missing_are_named(wide_model, calibrator):
     with pytest.raises(ValueError, match="Pass the path of the model file"):
         calibrate_onnx_model(wide_model.read_bytes(), calibrator)
