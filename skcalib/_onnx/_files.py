@@ -151,12 +151,20 @@ def check_outside_data(model: Any, source: ModelSource) -> None:
 
 def inline_outside_data(model: Any, folder: str | None) -> None:
     """Read outside data into `model` unless they are too large for one message."""
-    files = outside_files(model)
-    if not files or folder is None:
+    tensors = outside_tensors(model)
+    if not tensors or folder is None:
         return
-    size = sum(os.path.getsize(os.path.join(folder, file)) for file in files)
-    if size <= LARGEST_INLINE:
+    if sum(_outside_size(tensor, folder) for tensor in tensors) <= LARGEST_INLINE:
         load_outside_data(model, folder)
+
+
+def _outside_size(tensor: Any, folder: str) -> int:
+    """Return the length of a tensor outside; several may lie in the same place."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    if length := int(entries.get("length", 0)):
+        return length
+    size = os.path.getsize(os.path.join(folder, entries["location"]))
+    return size - int(entries.get("offset", 0))
 
 
 def load_outside_data(model: Any, folder: str) -> None:

@@ -118,6 +118,25 @@ def test_large_outside_weights_stay_outside(
     )
 
 
+def test_outside_weights_count_as_often_as_they_are_used(
+    wide_model, calibrator, monkeypatch
+):
+    # Two tensors in one place are two copies once they are read in.
+    model = onnx.load(wide_model, load_external_data=False)
+    twin = onnx.TensorProto.FromString(model.graph.initializer[0].SerializeToString())
+    twin.name = "V"
+    model.graph.initializer.append(twin)
+    model.graph.node.add(op_type="MatMul", input=["x", "V"], output=["z2"])
+    model.graph.node.add(op_type="Max", input=["z", "z2"], output=["most"])
+    model.graph.output[0].name = "most"
+    wide_model.write_bytes(model.SerializeToString())
+    size = (wide_model.parent / "wide.data").stat().st_size
+    for limit, is_inside in ((size, False), (2 * size, True)):
+        monkeypatch.setattr(_files, "LARGEST_INLINE", limit)
+        calibrated = calibrate_onnx_model(wide_model, calibrator)
+        assert (not _files.outside_files(calibrated)) == is_inside
+
+
 def test_weights_in_a_folder_of_their_own_are_copied_into_such_a_one(
     wide_model, calibrator, tmp_path, monkeypatch
 ):
