@@ -97,6 +97,11 @@ def calibrate_onnx_model(
     half-precision model are rounded to its own type at the end, unless they are served
     beside the original scores: those are in single precision.
 
+    A calibrator of two columns for a model of one, behind a sigmoid, is taken as fitted
+    on the logarithms of both probabilities. Fit it on the column of logits by itself
+    where it should have learned from those: vector and matrix scaling of the columns
+    (0, z) are not the same.
+
     Weights that lie in a file of their own are read into the result up to 1.5 GB
     together; larger ones stay outside (see `save_onnx`).
 
