@@ -29,8 +29,9 @@ def as_columns(
     """
     if not has_columns(values, n_rows):
         raise ModelFormatError(
-            f"{name} has shape {tuple(values.shape)} for {n_rows} rows of input; the scores of a "
-            f"classifier have a row a sample and a column a class. {advice}"
+            f"{name} has shape {tuple(values.shape)} for {n_rows} rows of input; the "
+            "scores of a classifier have a row a sample and a column a class. "
+            f"{advice}"
         )
     is_array = isinstance(values, np.ndarray)
     if not (values.dtype.kind == "f" if is_array else values.is_floating_point()):

@@ -382,13 +382,18 @@ def confirm_readout(
             if served.shape[1] == 1:
                 return readout
             logits = np.hstack([np.zeros_like(logits), logits])
-        rounded = 1e-2 if np.float16 in (score.dtype, values.dtype) else 1e-4
-        if values.dtype == np.float16:
-            rounded += float(np.spacing(np.abs(values[finite]).max(initial=0)))
+        rounded = _rounding(values[finite], score)
         # Runtimes fuse a softmax with its grid, and are up to a step off the nearest.
         if not _same_proba(logits, served, rounded + 2 * readout.step):
             return _of_served(readout, served)
     return readout
+
+
+def _rounding(logits: np.ndarray, score: np.ndarray) -> float:
+    """Return how far off probabilities may be that were made of logits."""
+    if logits.dtype == np.float16:
+        return 1e-2 + float(np.spacing(np.abs(logits).max(initial=0)))
+    return 1e-2 if score.dtype == np.float16 else 1e-4
 
 
 def _of_served(readout: Readout, served: np.ndarray) -> Readout:
