@@ -119,11 +119,6 @@ class DaskData(CalibrationData):
         """Return the share of every class in the weights; 0 where it never occurs."""
         return self._share
 
-    @property
-    def present(self) -> NDArray[np.intp]:
-        """The columns whose classes occur, ascending."""
-        return np.flatnonzero(self._share)
-
     def every(self, step: int) -> CalibrationData:
         """Return every `step`-th row, in memory."""
         sizes = self.source.array.chunks[0]

@@ -154,8 +154,7 @@ class CalibrationData:
     @property
     def present(self) -> NDArray[np.intp]:
         """The columns whose classes occur, ascending."""
-        columns: NDArray[np.intp] = on_host(np.unique(self.codes))
-        return columns
+        return np.flatnonzero(self.class_weights())
 
     @property
     def logits(self) -> NDArray[Any]:

@@ -174,9 +174,6 @@ class DeviceArray(NDArrayOperatorsMixin):
     def ravel(self) -> "DeviceArray":
         return self.reshape(-1)
 
-    def transpose(self, *axes: int) -> "DeviceArray":
-        return DeviceArray(self.tensor.permute(*axes))
-
     def sum(
         self, axis: int | None = None, dtype: Any = None, keepdims: bool = False
     ) -> "DeviceArray":
@@ -254,9 +251,7 @@ def _new_like(
 
 
 FUNCTIONS[np.empty] = partial(_new, torch.empty)
-FUNCTIONS[np.zeros] = partial(_new, torch.zeros)
 FUNCTIONS[np.ones] = partial(_new, torch.ones)
-FUNCTIONS[np.empty_like] = partial(_new_like, torch.empty_like)
 FUNCTIONS[np.zeros_like] = partial(_new_like, torch.zeros_like)
 FUNCTIONS[np.ones_like] = partial(_new_like, torch.ones_like)
 
@@ -306,18 +301,6 @@ def _(like: Like, arrays: Any) -> DeviceArray:
     return DeviceArray(torch.column_stack(like._alike(*arrays)))
 
 
-@_in_torch(np.append)
-def _(like: Like, x: Any, values: Any) -> DeviceArray:
-    device = like.tensor.device
-    parts = [part.reshape(-1).to(device) for part in like._alike(x, values)]
-    return DeviceArray(torch.cat(parts))
-
-
-@_in_torch(np.tile)
-def _(like: Like, x: Any, repetitions: int) -> DeviceArray:
-    return DeviceArray(torch.tile(like.of(x), (repetitions,)))
-
-
 @_in_torch(np.clip)
 def _(like: Like, x: Like, low: Any, high: Any, out: Like | None = None) -> DeviceArray:
     cut = torch.clamp(x.tensor, low, high, out=None if out is None else out.tensor)
@@ -335,11 +318,6 @@ def _(like: Like, x: Like, axis: int | None = None) -> DeviceArray:
     return x.argmax(axis)
 
 
-@_in_torch(np.argsort)
-def _(like: Like, x: Like) -> DeviceArray:
-    return DeviceArray(torch.argsort(x.tensor))
-
-
 @_in_torch(np.partition)
 def _(like: Like, x: Like, kth: int, axis: int = -1) -> DeviceArray:
     return DeviceArray(torch.sort(x.tensor, axis).values)
@@ -350,11 +328,6 @@ def _(like: Like, x: Like, axis: int | None = None) -> DeviceArray:
     if axis is None:
         return DeviceArray(torch.cumsum(x.tensor.reshape(-1), 0))
     return DeviceArray(torch.cumsum(x.tensor, axis))
-
-
-@_in_torch(np.diff)
-def _(like: Like, x: Like) -> DeviceArray:
-    return DeviceArray(torch.diff(x.tensor))
 
 
 @_in_torch(np.vdot)
@@ -379,21 +352,6 @@ def _(like: Like, x: Like, index: Like, axis: int) -> DeviceArray:
 @_in_torch(np.flatnonzero)
 def _(like: Like, x: Like) -> DeviceArray:
     return DeviceArray(torch.nonzero(x.tensor.reshape(-1)).reshape(-1))
-
-
-@_in_torch(np.count_nonzero)
-def _(like: Like, x: Like) -> int:
-    return int(torch.count_nonzero(x.tensor))
-
-
-@_in_torch(np.array_equal)
-def _(like: Like, x: Any, y: Any) -> bool:
-    return torch.equal(like.of(x), like.of(y))
-
-
-@_in_torch(np.unique)
-def _(like: Like, x: Like) -> Any:
-    return as_array(torch.unique(x.tensor))
 
 
 @_in_torch(np.bincount)
