@@ -30,6 +30,7 @@ from skcalib._validation import (
     column_names,
     column_on_host,
     encode_labels,
+    is_column,
     is_search,
     make_splits,
     name_classes,
@@ -62,7 +63,7 @@ class Job:
         self.calibrator = calibrator
         self.classes = classes
         self.groups = groups
-        self.told = groups is not None and _wants_groups(calibrator)
+        self.told = groups is not None and wants_groups(calibrator)
         self.cv = cv
         self.seed = seed
         self.tell = tell
@@ -98,7 +99,7 @@ class Job:
         data = given.in_memory()
         rows, known = data.logits, self.check_groups(len(data.codes))
         X = rows if names is None else scores
-        if np.ndim(scores) == 1 or np.shape(scores)[1] == 1:
+        if is_column(scores):
             X = rows[:, 1]  # A single column stays one.
         name_classes(self.calibrator, data.classes)
         before = uncalibrated(rows)
@@ -216,13 +217,6 @@ def check_calibrator(calibrator: Any) -> None:
             "fit(X, y)."
         )
     check_search(calibrator)
-
-
-def _wants_groups(calibrator: Any) -> bool:
-    """Whether the fit of a calibrator takes groups, as a search by groups does."""
-    if is_search(calibrator):
-        wants_groups(calibrator.estimator)  # Refuses some.
-    return wants_groups(calibrator)
 
 
 def chosen(calibrator: Any) -> Any:

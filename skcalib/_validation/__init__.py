@@ -13,6 +13,7 @@ from skcalib._validation._containers import (
     column_names,
     column_on_host,
     given_back,
+    is_column,
     is_dask,
     is_standard,
     is_tensor,
@@ -21,7 +22,6 @@ from skcalib._validation._containers import (
     readable_proba,
     refuse_dask,
     refuse_dates,
-    refuse_masked,
     refuse_outside,
 )
 from skcalib._validation._dense import as_rows, check_class_axis, spread_weight
@@ -142,6 +142,7 @@ __all__ = [
     "given_back",
     "grouped",
     "in_another_order",
+    "is_column",
     "is_dask",
     "is_event",
     "is_search",
@@ -174,7 +175,6 @@ __all__ = [
     "refuse_dask",
     "refuse_dates",
     "refuse_index",
-    "refuse_masked",
     "refuse_needed_groups",
     "refuse_order_unlike_model",
     "refuse_outside",

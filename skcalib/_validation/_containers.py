@@ -146,6 +146,12 @@ def given_back(result: NDArray[Any], like: Any) -> Any:
     return alike(result, like) if is_standard(like) else result
 
 
+def is_column(values: Any) -> bool:
+    """Whether these are one number a row, such as of one of two classes alone."""
+    shape = np.shape(values)
+    return len(shape) == 1 or tuple(shape[1:]) == (1,)
+
+
 def is_tensor(values: Any) -> bool:
     """Whether these are rows of a torch tensor."""
     torch = sys.modules.get("torch")

@@ -24,7 +24,7 @@ from skcalib._blocks import (
     map_blocks,
     on_host,
     open_source,
-    row_slices,
+    slices_of,
 )
 from skcalib._numerics import distinct, first_not_finite
 from skcalib._validation._column_classes import (
@@ -47,12 +47,7 @@ from skcalib._validation._containers import (
     refuse_masked,
     refuse_missing,
 )
-from skcalib._validation._mistakes import (
-    refuse_swapped,
-    warn_of_counting_from_1,
-    warn_of_mistakes,
-    warn_of_order,
-)
+from skcalib._validation._mistakes import refuse_swapped, warn_of_mistakes
 from skcalib._validation._shares import check_shares, classes_of_shares, is_shares
 from skcalib._validation._weight import check_weight, counted
 from skcalib._warnings import warn
@@ -155,10 +150,10 @@ def check_finite(source: Source, name: str) -> None:
     """Refuse NaN and infinity, naming the first row that holds one."""
 
     def first_bad_row(rows: slice) -> tuple[int, Any] | None:
-        bad = first_not_finite(source.read(rows))
-        return None if bad is None else (rows.start + bad[0], bad[1])
+        bad = first_not_finite(source[rows])
+        return None if bad is None else (rows.start + bad[0], on_host(bad[1]))
 
-    for found in map_blocks(first_bad_row, row_slices(*source.shape)):
+    for found in map_blocks(first_bad_row, slices_of(source)):
         if found is not None:
             refuse_not_finite(name, f"row {found[0]}", found[1])
 
@@ -305,27 +300,12 @@ def check_calibration_set(
     """
     data = _checked_set(estimator, X, y, sample_weight, classes, names, reset, is_part)
     if not is_part:
-        present = np.flatnonzero(on_host(data.class_weights()))
-        refuse_one_class(estimator, present, data.classes)
+        refuse_one_class(estimator, data.present, data.classes)
     keeps_class = getattr(estimator, "keeps_class", False)
-    warn_of_mistakes(name_of(estimator), data, keeps_class=keeps_class)
-    if classes is None:
-        _warn_of_columns(name_of(estimator), data, keeps_class)
+    warn_of_mistakes(name_of(estimator), data, keeps_class, classes is not None)
     if getattr(estimator, "learns_by_class", False):
         _warn_of_absent(name_of(estimator), data)
     return data
-
-
-def _warn_of_columns(name: str, data: CalibrationData, keeps_class: bool) -> None:
-    """Warn where the columns are probably those of other classes than they seem."""
-    if data.source.is_remote:
-        return
-    told = "y", data.codes, data.n_classes, data.head, "classes"
-    is_numbered = data.classes.dtype.kind in "iu" and data.classes[0] == 0
-    if is_numbered and warn_of_counting_from_1(*told):
-        return
-    if keeps_class:
-        warn_of_order(name, data)
 
 
 def _warn_of_absent(name: str, data: CalibrationData) -> None:

@@ -1,6 +1,7 @@
 """Arguments that are probably not what they were taken for: swapped, or of a kind.
 
-Looked at are their shapes and a few rows, never all of them.
+Looked at are their shapes, the first rows and, where labels may count the columns from
+1, which of them occur.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from skcalib._blocks import CalibrationData, on_host
 from skcalib._numerics import TINY
 from skcalib._onnx._outputs import are_proba
 from skcalib._validation._column_classes import preview
-from skcalib._validation._containers import column_on_host, is_dask
+from skcalib._validation._containers import column_on_host, is_column, is_dask
 from skcalib._warnings import warn
 from skcalib.exceptions import OneColumnWarning, ProbabilitiesAsLogitsWarning
 
@@ -39,13 +40,10 @@ def refuse_swapped(labels: Any, scores: Any, names: tuple[str, str]) -> None:
     """
     if is_dask(labels) or is_dask(scores):
         return
-    shape = _shape(labels)
-    if _is_column(shape) and _are_fractions(labels):
+    shape, column = tuple(np.shape(labels)), tuple(np.shape(scores))
+    if is_column(labels) and _are_fractions(labels):
         _refuse_swapped_columns(labels, scores, names)
-    if len(shape) != 2 or shape[1] < 2:
-        return
-    column = _shape(scores)
-    if not _is_column(column):
+    if len(shape) != 2 or shape[1] < 2 or not is_column(scores):
         return
     if shape[1] == 2 and not (_are_labels(scores) and _are_fractions(labels)):
         return
@@ -58,7 +56,7 @@ def refuse_swapped(labels: Any, scores: Any, names: tuple[str, str]) -> None:
 
 
 def _refuse_swapped_columns(labels: Any, scores: Any, names: tuple[str, str]) -> None:
-    if not _is_column(_shape(scores)):
+    if not is_column(scores):
         return
     few = _few(scores)
     if not _are_labels(scores) and (few.dtype.kind != "f" or (few % 1 != 0).any()):
@@ -68,14 +66,6 @@ def _refuse_swapped_columns(labels: Any, scores: Any, names: tuple[str, str]) ->
         f"{names[1]} whole numbers or names: are they swapped? {names[0]} is the class "
         f"of each row{', and comes first' if names[0] == 'y_true' else ''}."
     )
-
-
-def _is_column(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 1 or shape[1:] == (1,)
-
-
-def _shape(values: Any) -> tuple[int, ...]:
-    return tuple((values if hasattr(values, "shape") else np.asarray(values)).shape)
 
 
 def _few(values: Any) -> NDArray[Any]:
@@ -93,20 +83,28 @@ def _are_fractions(rows: Any) -> bool:
 
 
 def warn_of_mistakes(
-    name: str, data: CalibrationData, *, keeps_class: bool = False
+    name: str, data: CalibrationData, keeps_class: bool, is_named: bool
 ) -> None:
     """Warn of a calibration set that is probably not what was meant.
 
-    `keeps_class` says of a calibrator that it cannot turn the sign of a column.
+    `keeps_class` says of a calibrator that it cannot turn the sign of a column, nor
+    their order, and `is_named` that the class of each column was told.
     """
     if data.source.is_remote:
         return
     few = data.head(FEW_ROWS)
-    if _are_log_odds(few):
+    # Scores that came as a single column have zeros beside it.
+    if few.shape[1] == 2 and not few[:, 0].any():
         if keeps_class:
             _warn_of_sign(name, data)
-    else:
-        _warn_of_probabilities(name, few)
+        return
+    _warn_of_probabilities(name, few)
+    if is_named:
+        return
+    told = "y", data.codes, data.n_classes, data.head, "classes"
+    is_numbered = data.classes.dtype.kind in "iu" and data.classes[0] == 0
+    if not (is_numbered and warn_of_counting_from_1(*told)) and keeps_class:
+        _warn_of_order(name, data)
 
 
 def warn_of_counting_from_1(
@@ -141,13 +139,11 @@ def warn_of_counting_from_1(
     return True
 
 
-def warn_of_order(name: str, data: CalibrationData) -> None:
+def _warn_of_order(name: str, data: CalibrationData) -> None:
     """Warn of columns in which the true class has less than the mean of its row."""
     if data.row is not None:
         return
     scores = data.head(ORDER_ROWS).astype(np.float64)
-    if _are_log_odds(scores):
-        return
     scores /= max(np.abs(scores).max(), TINY)  # Sums of huge ones overflow.
     codes = on_host(data.codes[: len(scores)])
     used = on_host(data.sample_weight[: len(scores)]) > 0
@@ -162,11 +158,6 @@ def warn_of_order(name: str, data: CalibrationData) -> None:
         f"columns those of the classes {preview(data.classes)}, in this order, and are "
         "larger logits likelier? Else name the class of each column: classes=[...]."
     )
-
-
-def _are_log_odds(scores: NDArray[Any]) -> bool:
-    """Whether scores came as a single column, beside which there are zeros."""
-    return scores.shape[1] == 2 and not scores[:, 0].any()
 
 
 def _warn_of_probabilities(name: str, few: NDArray[Any]) -> None:

@@ -29,6 +29,7 @@ from skcalib._validation._containers import (
     SUM_TOLERANCE,
     column_names,
     column_on_host,
+    is_column,
     is_dask,
     is_tensor,
     readable_proba,
@@ -79,7 +80,7 @@ def normalised_rows(proba: Any) -> NDArray[Any]:
     A single column, of one of two classes, is left as it is.
     """
     given = _as_floats(readable_proba(proba))
-    if given.ndim == 1 or given.shape[1] == 1:
+    if is_column(given):
         return check_proba_rows(given)
     rows = given[:]
     total = rows.sum(axis=1)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, validate_data
 from torch import Tensor
 
-from skcalib._blocks import lies_on_host, on_host
+from skcalib._blocks import lies_on_host
 from skcalib._blocks._device_array import as_array
 from skcalib._blocks._tensor import (
     HostTensorSource,
@@ -16,14 +16,12 @@ from skcalib._blocks._tensor import (
     TensorSource,
     open_tensor,
 )
-from skcalib._numerics import first_not_finite
 from skcalib._validation._containers import is_tensor
 from skcalib._validation._logits import (
     check_column_names,
     check_finite,
     encode_labels,
     name_of,
-    refuse_not_finite,
 )
 from skcalib._validation._weight import (
     check_weight,
@@ -59,18 +57,8 @@ def check_tensor_logits(
         validate_data(estimator, columns, reset=reset, skip_check_array=True)
         check_column_names(estimator, None, reset=reset)
     source = open_tensor(X)
-    if isinstance(source, TensorSource):
-        _check_on_device(source, name)
-    else:
-        check_finite(source, name)
+    check_finite(source, name)
     return source
-
-
-def _check_on_device(source: TensorSource, name: str) -> None:
-    for rows in source.slices():
-        bad = first_not_finite(source.block(rows))
-        if bad is not None:
-            refuse_not_finite(name, f"row {rows.start + bad[0]}", on_host(bad[1]))
 
 
 def check_tensor_set(

@@ -17,6 +17,7 @@ from skcalib._validation import (
     column_names,
     column_on_host,
     encode_labels,
+    is_column,
     plain_names,
     preview,
     readable,
@@ -52,11 +53,6 @@ def as_batch(y: Any, proba: Any, groups: Any) -> tuple[Any, Any, Any]:
         return y, proba, groups
     y, proba = (np.asarray(readable(part))[np.newaxis] for part in (y, proba))
     return y, proba, None if groups is None else np.asarray(groups)[np.newaxis]
-
-
-def is_column(proba: ArrayLike) -> bool:
-    """Whether probabilities are those of the second of two classes alone."""
-    return np.ndim(proba) == 1 or np.shape(proba)[1] == 1
 
 
 def check_rows(

@@ -2,7 +2,7 @@ import warnings
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -226,3 +226,11 @@ def test_logits_that_say_nothing_or_are_turned_by_a_fit_are_not_warned_of(calibr
     X = logits[::-1] if calibrator.keeps_class else -logits
     calibrator.fit(X, y)
     calibrator.fit(np.tile(X[:1], (200, 1)), y[:200])
+
+
+def test_rows_in_a_file_are_divided_by_their_sums_too(tmp_path):
+    rows = np.array([[0.2, 0.3, 0.4], [0.5, 0.2, 0.2]])
+    np.save(tmp_path / "rows.npy", rows)
+    in_file = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    found = logits_from_proba(in_file, normalise=True)
+    assert_array_equal(found, logits_from_proba(rows, normalise=True))
