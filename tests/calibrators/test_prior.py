@@ -268,6 +268,6 @@ def test_a_structured_matrix_warns_only_where_its_temperature_leaves_nothing():
     with pytest.warns(ConvergenceWarning, match="do not point at the true classes"):
         structured.fit(-logits, logits.argmax(axis=1))
     structured.fit(logits, logits.argmax(axis=1))
-    assert structured.predict_proba(logits).max() < 1 - 0.5 / 51
+    assert structured.predict_proba(logits).max() < 0.999
     shares = structured.fit(np.zeros((6, 3)), [0, 0, 0, 1, 1, 2]).predict_proba
     assert (np.diff(shares(np.zeros((1, 3)))) < 0).all()
