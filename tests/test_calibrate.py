@@ -29,6 +29,7 @@ from skcalib import (
     PlattScaling,
     TemperatureScaling,
     VectorScaling,
+    as_rows,
     calibrate,
     logits_from_proba,
 )
@@ -532,6 +533,18 @@ def test_intervals_of_copies_are_those_of_the_samples():
     )
     for name in ("nll", "accuracy", "ece"):
         assert_allclose(ten[name], one[name], rtol=1e-9)
+
+
+def test_pixels_of_an_image_stay_together_without_being_told():
+    images = np.stack([LOGITS[:100], LOGITS[100:200]], axis=2)
+    places = np.stack([Y[:100], Y[100:200]], axis=1)
+    rows, y = as_rows(images, places)
+    found = calibrate(logits=rows, y=y, **QUICK).held_out
+    told = {"groups": np.repeat(np.arange(100), 2)}
+    one_by_one = images.transpose(0, 2, 1).reshape(200, 4)
+    expected = calibrate(logits=one_by_one, y=y, **told, **QUICK).held_out
+    assert found.how.startswith("200 samples in 100 groups")
+    assert_array_equal(found.after, expected.after)
 
 
 def test_a_calibrator_that_draws_folds_is_told_of_the_groups():

@@ -97,6 +97,8 @@ class Job:
                 "of each row. Fit a calibrator to them: CalibratorSearch().fit(X, y)."
             )
         data = given.in_memory()
+        if self.groups is None and data.groups is not None:  # Of pixels, their image.
+            self.groups, self.told = data.groups, wants_groups(self.calibrator)
         rows, known = data.logits, self.check_groups(len(data.codes))
         X = rows if names is None else scores
         if is_column(scores):
