@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import pkgutil
 import shutil
 import subprocess
@@ -79,14 +80,35 @@ def test_type_checkers_see_what_is_imported_on_first_use():
     assert found == modules | skcalib._HOME
 
 
-@pytest.mark.slow
-def test_the_public_modules_are_there_without_an_import_of_their_own():
-    code = "import skcalib; print(skcalib.metrics.get_scorer_names()[0])"
-    code += "; print(*(set(dir(skcalib)) >= {'metrics', 'plotting', 'load'},))"
-    told = subprocess.run(  # noqa: S603
-        [sys.executable, "-c", code], capture_output=True, text=True
+@pytest.fixture(scope="module")
+def first_import():
+    """What a fresh process says of the package, before and after torch is there."""
+    code = (
+        f"import importlib.util, json, numpy, sys, warnings\n"
+        f"import sklearn.calibration, sklearn.model_selection\n"
+        f"def state():\n"
+        f"    return numpy.geterr(), list(warnings.filters)\n"
+        f"before, loaded = state(), set(sys.modules)\n"
+        f"import skcalib\n"
+        f"scorer = skcalib.metrics.get_scorer_names()[0]\n"
+        f"told = {{'listed': dir(skcalib), 'scorer': scorer}}\n"
+        f"import {', '.join(NAMES)}\n"
+        f"told['loaded'] = [m for m in {HEAVY} if m in set(sys.modules) - loaded]\n"
+        f"told['touched'] = [state() != before]\n"
+        # torch, which some names need, has filters of its own.
+        f"if importlib.util.find_spec('torch'): import torch\n"
+        f"before = state()\n"
+        f"from skcalib import *\n"
+        f"told['touched'] += [state() != before]\n"
+        f"print(json.dumps(told))"
     )
-    assert told.stdout.split()[1:] == ["True"], told.stderr
+    return json.loads(run_python(code))
+
+
+@pytest.mark.slow
+def test_the_public_modules_are_there_without_an_import_of_their_own(first_import):
+    assert first_import["scorer"]
+    assert set(first_import["listed"]) >= {"metrics", "plotting", "load"}
 
 
 @pytest.mark.parametrize("room", ["calibrators", "clamping", "meta"])
@@ -119,54 +141,63 @@ def test_names_that_need_torch_say_so_without_it(name):
     assert 'pip install "skcalib[torch]"' in run_python(code)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("package", "extra", "calls"),
-    [
-        ("onnxruntime", "onnx", ["frozen.OnnxLogits(demo.model).fit(X)"]),
-        (
-            "onnx",
-            "onnx",
-            [
-                "frozen.OnnxLogits(demo.model).fit(X)",
-                "export.to_onnx(fitted)",
-                "export.calibrate_onnx_model(demo.model, fitted)",
-            ],
-        ),
-        (
-            "torch",
-            "torch",
-            ["export.to_torch(fitted)", "frozen.TorchLogits(len).fit(X)"],
-        ),
-        (
-            "matplotlib",
-            "plot",
-            ["plotting.ReliabilityDisplay.from_estimator(fitted, X, y)"],
-        ),
+CALLS = {
+    "onnxruntime": ["frozen.OnnxLogits(demo.model).fit(X)"],
+    "onnx": [
+        "frozen.OnnxLogits(demo.model).fit(X)",
+        "export.to_onnx(fitted)",
+        "export.calibrate_onnx_model(demo.model, fitted)",
     ],
-)
-def test_a_call_without_its_package_names_the_extra(package, extra, calls):
-    code = (
-        f"import sys\n"
-        f"from importlib.machinery import PathFinder\n"
-        f"class Without:\n"
-        f"    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.split('.')[0] != {package!r}:\n"
-        f"            return PathFinder.find_spec(name, path, target)\n"
-        f"sys.meta_path[sys.meta_path.index(PathFinder)] = Without()\n"
-        f"from skcalib import TemperatureScaling, datasets, export, frozen, plotting\n"
-        f"X, y = datasets.make_logits(random_state=0)\n"
-        f"fitted = TemperatureScaling().fit(X, y)\n"
-        f"demo = datasets.load_demo()\n"
-    )
-    for call in calls:
-        code += (
-            f"try:\n    {call}\n"
-            f"except ImportError as error:\n    print(str(error).replace('\\n', ' '))\n"
+    "torch": ["export.to_torch(fitted)", "frozen.TorchLogits(len).fit(X)"],
+    "matplotlib": ["plotting.ReliabilityDisplay.from_estimator(fitted, X, y)"],
+}
+EXTRAS = {
+    "onnxruntime": "onnx",
+    "onnx": "onnx",
+    "torch": "torch",
+    "matplotlib": "plot",
+}
+
+
+@pytest.fixture(scope="module")
+def errors_without():
+    """What each call says where its package is missing, by package."""
+
+    def ask(*packages):
+        code = (
+            f"import json, sys\n"
+            f"from importlib.machinery import PathFinder\n"
+            f"class Without:\n"
+            f"    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name.split('.')[0] not in {packages}:\n"
+            f"            return PathFinder.find_spec(name, path, target)\n"
+            f"sys.meta_path[sys.meta_path.index(PathFinder)] = Without()\n"
+            f"from skcalib import TemperatureScaling, datasets, export\n"
+            f"from skcalib import frozen, plotting\n"
+            f"X, y = datasets.make_logits(random_state=0)\n"
+            f"fitted = TemperatureScaling().fit(X, y)\n"
+            f"demo = datasets.load_demo()\n"
+            f"told = {{package: [] for package in {packages}}}\n"
         )
-    told = run_python(code).splitlines()
-    assert len(told) == len(calls)
-    assert all(f'pip install "skcalib[{extra}]"' in line for line in told)
+        for package in packages:
+            for call in CALLS[package]:
+                code += (
+                    f"try:\n    {call}\n"
+                    f"except ImportError as error:\n"
+                    f"    told[{package!r}].append(str(error))\n"
+                )
+        return json.loads(run_python(code + "print(json.dumps(told))"))
+
+    # Both are of one extra: each is missed where the other is there.
+    return ask("onnxruntime") | ask("onnx", "torch", "matplotlib")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", CALLS)
+def test_a_call_without_its_package_names_the_extra(package, errors_without):
+    told = errors_without[package]
+    assert len(told) == len(CALLS[package])
+    assert all(f'pip install "skcalib[{EXTRAS[package]}]"' in line for line in told)
 
 
 PLANTED = {
@@ -220,24 +251,10 @@ def run_python(code, cwd=None):
 
 
 @pytest.mark.slow
-def test_importing_loads_no_optional_package_that_scikit_learn_does_not():
-    code = (
-        f"import sys, sklearn.calibration, sklearn.model_selection\n"
-        f"before = set(sys.modules)\n"
-        f"import {', '.join(NAMES)}\n"
-        f"print([m for m in {HEAVY} if m in set(sys.modules) - before])"
-    )
-    assert run_python(code).strip() == "[]"
+def test_importing_loads_no_optional_package_that_scikit_learn_does_not(first_import):
+    assert first_import["loaded"] == []
 
 
 @pytest.mark.slow
-def test_importing_touches_no_global_state():
-    # torch, which some names need, has filters of its own.
-    code = (
-        "import importlib.util, numpy, warnings, sklearn.calibration\n"
-        "if importlib.util.find_spec('torch'): import torch\n"
-        "before = numpy.geterr(), list(warnings.filters)\n"
-        "from skcalib import *\n"
-        "print((numpy.geterr(), list(warnings.filters)) == before)"
-    )
-    assert run_python(code).strip() == "True"
+def test_importing_touches_no_global_state(first_import):
+    assert first_import["touched"] == [False, False]
