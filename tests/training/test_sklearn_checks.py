@@ -31,15 +31,17 @@ EXPECTED = {
     "check_methods_sample_order_invariance": SINGLE_PRECISION,
     "check_methods_subset_invariance": SINGLE_PRECISION,
 }
-SMALL = {"hidden_layer_sizes": (20,), "n_passes": 2, "n_predict_passes": 10}
-QUICK = {"max_epochs": 15, "lr": 0.05}
+SMALL = {"hidden_layer_sizes": (20,), "n_passes": 2, "n_predict_passes": 4}
+QUICK = {"max_epochs": 8, "lr": 0.1}
+# What is asked of the score of a regressor takes longer.
+LONGER = {"max_epochs": 15, "lr": 0.05, "n_predict_passes": 10}
 
 
 @pytest.mark.slow
 @every_check(
     [
         CLUEClassifier(**SMALL, **QUICK),
-        CLUERegressor(**SMALL, **QUICK),
+        CLUERegressor(**{**SMALL, **LONGER}),
         BilevelCalibratedClassifier(hidden_layer_sizes=(20,), cv=2, **QUICK),
     ]
 )
