@@ -92,6 +92,9 @@ def first_import():
         f"import skcalib\n"
         f"scorer = skcalib.metrics.get_scorer_names()[0]\n"
         f"told = {{'listed': dir(skcalib), 'scorer': scorer}}\n"
+        f"X, y = [[4.0, 0], [4, 0], [0, 4]], [0, 1, 1]\n"
+        f"skcalib.TemperatureScaling().fit(X, y)\n"
+        f"told['dask'] = 'dask' in sys.modules\n"
         f"import {', '.join(NAMES)}\n"
         f"told['loaded'] = [m for m in {HEAVY} if m in set(sys.modules) - loaded]\n"
         f"told['touched'] = [state() != before]\n"
@@ -258,3 +261,8 @@ def test_importing_loads_no_optional_package_that_scikit_learn_does_not(first_im
 @pytest.mark.slow
 def test_importing_touches_no_global_state(first_import):
     assert first_import["touched"] == [False, False]
+
+
+@pytest.mark.slow
+def test_the_core_does_not_import_dask(first_import):
+    assert not first_import["dask"]

@@ -1,4 +1,3 @@
-import subprocess
 import sys
 
 import numpy as np
@@ -257,12 +256,6 @@ def test_unusable_options_are_refused(predictions, options, message):
     y, proba, _ = predictions
     with pytest.raises(ValueError, match=message):
         ReliabilityDisplay.from_predictions(y, proba, **options)
-
-
-@pytest.mark.slow
-def test_importing_the_displays_leaves_matplotlib_alone():
-    code = "import sys, skcalib.plotting; sys.exit('matplotlib' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0  # noqa: S603
 
 
 def test_a_missing_matplotlib_names_the_extra(monkeypatch, predictions):
