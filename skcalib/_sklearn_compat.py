@@ -1,6 +1,8 @@
 """The private scikit-learn names that skcalib uses, gathered in one place."""
 
 import sys
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from sklearn.base import _fit_context
@@ -19,9 +21,35 @@ from sklearn.utils._param_validation import (
 from sklearn.utils._set_output import ADAPTERS_MANAGER, _get_output_config
 from sklearn.utils.validation import _check_method_params, _check_sample_weight
 
-fit_context = _fit_context
 check_method_params = _check_method_params
 check_sample_weight = _check_sample_weight
+
+
+def fit_context(*, prefer_skip_nested_validation: bool) -> Any:
+    """Return a decorator of `fit` and `partial_fit` that validates the parameters.
+
+    An estimator whose fit is refused or interrupted stays as it was.
+    """
+    validated = _fit_context(
+        prefer_skip_nested_validation=prefer_skip_nested_validation
+    )
+
+    def whole(fit: Callable[..., Any]) -> Callable[..., Any]:
+        inner = validated(fit)
+
+        @wraps(inner)
+        def wrapper(estimator: Any, *args: Any, **kwargs: Any) -> Any:
+            before = dict(vars(estimator))
+            try:
+                return inner(estimator, *args, **kwargs)
+            except BaseException:
+                # At once, for whoever predicts in another thread.
+                estimator.__dict__ = before
+                raise
+
+        return wrapper
+
+    return whole
 
 
 def safe_indexing(X: Any, indices: Any) -> Any:
