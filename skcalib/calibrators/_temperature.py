@@ -326,9 +326,10 @@ class TemperatureScaling(BaseCalibrator):
         """Find the temperature of all rows so far."""
         if hasattr(self, "sums_"):
             sums = self.sums_ + sums
-        self.sums_: NDArray[np.float64] = sums
         n_samples = effective_number(*weights_of(sums)) if sums.any() else 0.0
-        self._take(temperature_of(self.sums_, n_samples, **self._options))
+        self._take(temperature_of(sums, n_samples, **self._options))
+        # Last: the rows of an interrupted call may come again.
+        self.sums_: NDArray[np.float64] = sums
         return self
 
     def calibration_map(self) -> Any:

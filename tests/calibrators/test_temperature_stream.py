@@ -316,3 +316,24 @@ def test_dask_chunks_and_tensors_are_parts_too(calibration_set, dask_in_this_pro
     assert ts.temperature_ == pytest.approx(expected.temperature_, rel=1e-10)
     with pytest.raises(ValueError, match="Multiply the weights of all parts"):
         ts.partial_fit(*lazy[:2], sample_weight=1e-40 * lazy[2])
+
+
+@pytest.mark.parametrize("way", ["partial_fit", "merge"])
+def test_rows_that_were_interrupted_count_once_when_they_come_again(
+    monkeypatch, draw_calibration_set, way
+):
+    X, y = draw_calibration_set()
+    stream, other = (TemperatureScaling().partial_fit(X * k, y) for k in (1, 3))
+    expected = learned_by_parts(
+        TemperatureScaling(), np.vstack([X, 3 * X]), np.append(y, y), [len(y)] * 2
+    )
+    rows = (other,) if way == "merge" else (3 * X, y)
+
+    def interrupted(*_args, **_options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("skcalib.calibrators._temperature.temperature_of", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            getattr(stream, way)(*rows)
+    assert getattr(stream, way)(*rows).temperature_ == expected.temperature_
