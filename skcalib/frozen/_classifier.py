@@ -85,6 +85,7 @@ class ClassifierLogits(FrozenLogits):
 
     def _note_features(self, X):
         for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
             if hasattr(self.estimator, name):
                 setattr(self, name, getattr(self.estimator, name))
 

@@ -122,6 +122,17 @@ def test_columns_and_features_have_names(sample):
     assert names.tolist() == [str(k) for k in range(y.max() + 1)]
 
 
+def test_names_go_when_the_classifier_is_fitted_anew_without_any(sample):
+    pd = pytest.importorskip("pandas")
+    X, y = sample
+    frame = pd.DataFrame(X).add_prefix("f")
+    classifier = GaussianNB().fit(frame, y)
+    frozen = ClassifierLogits(classifier).fit(frame)
+    classifier.fit(X, y)
+    assert not hasattr(frozen.fit(X), "feature_names_in_")
+    assert frozen.n_features_in_ == X.shape[1]
+
+
 def test_another_method_gives_columns_of_its_own(sample):
     pytest.importorskip("pandas")
     X, y = sample
