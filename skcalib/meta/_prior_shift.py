@@ -271,6 +271,7 @@ class PriorShift(WrappingCalibrator):
             If the shares are given as `priors`.
         """
         check_is_fitted(self)
+        self._validate_params()
         refuse_dask("update_priors", X)
         if not isinstance(self.priors, str):
             raise ValueError(
@@ -281,13 +282,14 @@ class PriorShift(WrappingCalibrator):
         front = log_proba(self.calibrator_.calibration_map(), self.classes_.shape[0])
         told = evaluate(front, source)
         told = column_on_host(told).astype(np.float64)
-        self.n_unlabelled_ = told.shape[0]
         random = check_random_state(self.random_state)
-        self.priors_ = self._estimated(told, random)
-        self.priors_interval_ = self._interval(told, random)
+        priors = self._estimated(told, random)
+        interval = self._interval(told, priors, random)
         self.shift_p_value_ = p_value_of_means(
             self._mean, self._covariance, self._n_fit, np.exp(told)
         )
+        self.priors_, self.priors_interval_ = priors, interval
+        self.n_unlabelled_ = told.shape[0]
         return self
 
     def _estimated(self, told, random):
@@ -297,7 +299,7 @@ class PriorShift(WrappingCalibrator):
         old = self.fit_priors_
         return by_likelihood(told, old, choose_prior(told, old, random))
 
-    def _interval(self, told, random):
+    def _interval(self, told, priors, random):
         """Return the ends of the interval of each share, None without replicates."""
         if not self.n_bootstrap:
             return None
@@ -313,7 +315,7 @@ class PriorShift(WrappingCalibrator):
                 replicates_of_moments(proba, self._class_means, each)
                 for each in weights.sets
             ]
-        return interval_of(drawn, self.priors_, self.confidence_level)
+        return interval_of(drawn, priors, self.confidence_level)
 
     def calibration_map(self) -> Any:
         """Return the calibrator's map and the offset."""

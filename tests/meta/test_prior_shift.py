@@ -321,3 +321,27 @@ def test_shares_are_not_estimated_from_dask_collections():
     X, _ = draw_problem(500, SHARES, seed=1)
     with pytest.raises(TypeError, match="update_priors needs all rows in memory"):
         fitted(n_bootstrap=0).update_priors(array.from_array(X))
+
+
+@pytest.mark.parametrize(
+    "bad", [{"confidence_level": 2.0}, {"n_bootstrap": -1}, {"method": "none"}]
+)
+def test_a_refused_update_of_the_shares_changes_nothing(bad):
+    shift = fitted().update_priors(draw_problem(500, SHARES)[0])
+    before = dict(vars(shift))
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        shift.set_params(**bad).update_priors(draw_problem(500, SHARES[::-1])[0])
+    assert vars(shift) == before | bad
+
+
+def test_an_interrupted_update_of_the_shares_changes_none(monkeypatch):
+    shift = fitted().update_priors(draw_problem(500, SHARES)[0])
+    before = dict(vars(shift))
+
+    def interrupted(*_args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skcalib.meta._prior_shift.interval_of", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        shift.update_priors(draw_problem(500, SHARES[::-1])[0])
+    assert vars(shift) == before
