@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from copy import copy
 from numbers import Integral, Real
 from typing import Any
 from uuid import uuid4
@@ -185,6 +184,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         self.memory = memory
         self.classes = classes
 
+    @_state.all_or_nothing
     def update(
         self,
         y: ArrayLike,
@@ -245,6 +245,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         ]
         return self
 
+    @_state.all_or_nothing
     def merge(self, other: CalibrationMonitor) -> CalibrationMonitor:
         """Add what another monitor saw: of another server, another hour.
 
@@ -277,11 +278,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             return self
         if not hasattr(self, "classes_"):
             self._validate_params()
-            # What is refused leaves this one as it was.
-            begun = copy(self)
-            begun._begin(known_classes(self, other.classes_))
-            _state.check_alike(begun, other)
-            self._begin(begun.classes_)
+            self._begin(known_classes(self, other.classes_))
         _state.check_alike(self, other)
         _state.check_unseen(self, other)
         for own, others in zip(self._streams, other._streams, strict=True):

@@ -26,7 +26,7 @@ alarm is a lower bound, at alpha / 2 too, above it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -247,13 +247,16 @@ class LossMonitor(HasAlarm, BaseEstimator):
         if is_empty(y, proba):
             return self
         losses, _ = self._losses(y, proba)
+        # Kept at the end: the rows of an interrupted call may come again.
+        seen, alarm_row = replace(self._seen), self._alarm_row
         for start in range(0, losses.size, _CHUNK):
-            first = self._seen.n_rows + 1
+            first = seen.n_rows + 1
             part = losses[start : start + _CHUNK]
-            wealth = self._seen.add(part, self._limit + self._settings["tolerance"])
+            wealth = seen.add(part, self._limit + self._settings["tolerance"])
             above = wealth >= -np.log(self._settings["alpha"] / 2)
-            if self._alarm_row is None and above.any():
-                self._alarm_row = first + int(above.argmax())
+            if alarm_row is None and above.any():
+                alarm_row = first + int(above.argmax())
+        self._seen, self._alarm_row = seen, alarm_row
         return self
 
     def _losses(self, y: ArrayLike, proba: ArrayLike) -> tuple[Array, NDArray[Any]]:

@@ -1,7 +1,9 @@
 """The state of a monitor as JSON, and what may be merged."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -17,6 +19,32 @@ FORMAT = "skcalib monitor"
 # Counts up when a state that is written can no longer be read by what came before.
 VERSION = 1
 _PARAMETERS = ("alpha", "tolerance", "delay", "memory")
+# What rows change in place.
+_IN_PLACE = ("_streams", "_recent", "_sums", "_merged", "_history")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def all_or_nothing(
+    change: Callable[Concatenate[Any, _P], _T],
+) -> Callable[Concatenate[Any, _P], _T]:
+    """Decorate a method that leaves the monitor as it was if it does not come through.
+
+    Rows that were counted in part could not be given again.
+    """
+
+    @wraps(change)
+    def whole(monitor: Any, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        held = vars(monitor)
+        copies = deepcopy({name: held[name] for name in _IN_PLACE if name in held})
+        before = held | copies
+        try:
+            return change(monitor, *args, **kwargs)
+        except BaseException:
+            monitor.__dict__ = before
+            raise
+
+    return whole
 
 
 def to_dict(monitor: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from skcalib import (
 )
 from skcalib.datasets import make_logits
 from skcalib.monitoring import CalibrationMonitor, LossMonitor
+from skcalib.monitoring._recent import Recent
 from skcalib.monitoring._report import gap_half_width
 
 
@@ -651,3 +652,32 @@ def test_classes_without_an_order_are_refused():
     monitor = CalibrationMonitor(classes={0, 1, 2})
     with pytest.raises(ValueError, match="came as set"):
         monitor.update([0, 1, 2], np.eye(3))
+
+
+@pytest.mark.parametrize("n_before", [0, 40])
+def test_rows_that_were_interrupted_count_once_when_they_come_again(
+    monkeypatch, n_before
+):
+    y, proba = draw_stream(np.random.default_rng(0), 400, 3)
+    monitor = CalibrationMonitor(classes=[0, 1, 2])
+    monitor.update(y[:n_before], proba[:n_before])
+    told = str(monitor.report()) if n_before else None
+    more = CalibrationMonitor(classes=[0, 1, 2]).update(y[:64], proba[:64])
+
+    def interrupted(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recent, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            monitor.update(y[n_before:], proba[n_before:])
+        with pytest.raises(KeyboardInterrupt):
+            monitor.merge(more)
+    assert monitor.n_rows_ == n_before
+    assert (str(monitor.report()) if n_before else None) == told
+    monitor.update(y[n_before:], proba[n_before:])
+    expected = CalibrationMonitor(classes=[0, 1, 2])
+    for rows in (slice(0, n_before), slice(n_before, 400)):
+        expected.update(y[rows], proba[rows])
+    monitor._id = expected._id
+    assert monitor.to_dict() == expected.to_dict()

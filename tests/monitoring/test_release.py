@@ -181,3 +181,22 @@ def test_a_parameter_counts_from_the_next_fit_on(changed):
     assert told.increase_low_ == kept.increase_low_
     fitted = told.fit(*rows).to_dict()
     assert {name: fitted[name] for name in changed} == changed
+
+
+def test_rows_that_were_interrupted_count_once_when_they_come_again(monkeypatch):
+    monitor, expected, calls = released(), released(), []
+    y, proba = draw_stream(np.random.default_rng(1), 10_000, 3)
+    add = LossSums.add
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return add(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LossSums, "add", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            monitor.update(y, proba)
+    assert monitor.n_rows_ == 0
+    assert monitor.update(y, proba).to_dict() == expected.update(y, proba).to_dict()
