@@ -268,11 +268,13 @@ def _write(
     report: Path | None,
     prometheus: Path | None,
 ) -> None:
-    texts = {state: json.dumps(monitor.to_dict(), allow_nan=False)}
+    texts = {}
     if report is not None:
         texts[report] = render_monitor(monitor)
     if prometheus is not None:
         texts[prometheus] = as_prometheus(monitor.report(), state.stem)
+    # Last: where another file cannot be replaced, the batch is to be given again.
+    texts[state] = json.dumps(monitor.to_dict(), allow_nan=False)
     write_together({path.absolute(): text_file(text) for path, text in texts.items()})
 
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import time
 from threading import Thread
 
@@ -386,6 +388,23 @@ def test_a_state_that_moved_meanwhile_is_not_written_over(
     message = refused(UNUSABLE, "monitor", "state.json", "--probabilities", "sharp.npz")
     assert "state.json was written by another run in the meantime" in message
     assert (batches / "state.json").read_text() == "moved"
+
+
+def test_a_state_stays_where_its_metrics_cannot_be_replaced(
+    skcalib, refused, batches, monkeypatch
+):
+    run = ("monitor", "s.json", "--prometheus", "m.prom", "--probabilities")
+    assert skcalib(*run, "calm.npz").code == 0
+    replace = os.replace
+
+    def of_a_mounted_file(source, target):
+        if os.fspath(target).endswith(".prom"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", of_a_mounted_file)
+    assert "m.prom" in refused(UNUSABLE, *run, "sharp.npz")
+    assert json.loads((batches / "s.json").read_text())["n_rows"] == 600
 
 
 def test_names_for_labels_that_are_numbers_are_told(skcalib, tmp_path):
