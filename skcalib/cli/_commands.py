@@ -95,11 +95,15 @@ class Targets:
             needed += [("onnx", "Writing an ONNX model"), ("onnxruntime", "Running it")]
         if self.report is not None:
             needed += [(name, "The HTML report") for name in ("jinja2", "matplotlib")]
+        self.check_free()
+        for name, purpose in needed:
+            import_optional(name, purpose)
+
+    def check_free(self) -> None:
+        """Refuse to write over what is there, which may have come during the work."""
         for path in (self.output, self.save, self.report):
             if path is not None:
                 check_target(path, overwrite=self.overwrite)
-        for name, purpose in needed:
-            import_optional(name, purpose)
 
 
 def run_demo(folder: Path, *, seed: int, overwrite: bool) -> tuple[Outcome, Path]:
@@ -298,14 +302,13 @@ def _save(
     calibrator: Any = None,
 ) -> None:
     """Write the model, its weights, the calibrator and the report: all, or none."""
+    targets.check_free()
     files: dict[Path, Callable[[Path], object]] = {}
     if outcome.served is not None:
         files |= _model_files(model, original, outcome.served, targets.overwrite)
     if targets.save is not None:
-        check_target(targets.save, overwrite=targets.overwrite)
         files[targets.save.absolute()] = calibrator_file(calibrator)
     if targets.report is not None and outcome.served is not None:
-        check_target(targets.report, overwrite=targets.overwrite)
         text = render_report(outcome, outcome.served)
         files[targets.report.absolute()] = text_file(text)
     write_together(files)
@@ -439,6 +442,7 @@ def run_compare(
     if targets.report is not None:
         how = f"{len(scores.codes):,} samples, in {judging.folds} folds"
         page = render_comparison(table.sorted(), _names_of(source), how)
+        targets.check_free()
         write_together({targets.report.absolute(): text_file(page)})
     return scores, table
 

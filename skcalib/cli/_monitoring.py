@@ -341,6 +341,7 @@ def run_recalibrate(
     targets.check_apart([model, state])
     targets.check_ready()
     calibrator = _read_state(state).recalibrate()
+    targets.check_free()
     files: dict[Path, Callable[[Path], object]] = {}
     served = None
     if output is not None:

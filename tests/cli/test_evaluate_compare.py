@@ -180,6 +180,24 @@ def test_the_package_runs_as_a_module():
     assert (told.returncode, told.stdout.split()[0]) == (0, "skcalib")
 
 
+def test_compare_writes_over_no_report_that_came_meanwhile(
+    skcalib, refused, logits_file, monkeypatch
+):
+    pytest.importorskip("matplotlib")
+    from skcalib.cli import _commands
+
+    report, compared = logits_file.parent / "r.html", _commands._compared
+
+    def slowly(*arguments):
+        report.write_text("another")
+        return compared(*arguments)
+
+    monkeypatch.setattr(_commands, "_compared", slowly)
+    run = ("compare", "--logits", logits_file, "--methods", "temperature")
+    assert "r.html' exists already" in refused(1, *run, "--report", "r.html")
+    assert report.read_text() == "another"
+
+
 def test_a_terminal_sees_progress_on_stderr_only(skcalib, logits_file, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")  # makes rich believe in a terminal
     run = skcalib("compare", "--logits", logits_file, "--methods", "vector", "--json")

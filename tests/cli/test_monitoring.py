@@ -407,6 +407,18 @@ def test_a_state_stays_where_its_metrics_cannot_be_replaced(
     assert json.loads((batches / "s.json").read_text())["n_rows"] == 600
 
 
+def test_recalibrate_writes_over_nothing_that_came_meanwhile(
+    skcalib, refused, batches, monkeypatch
+):
+    assert skcalib("monitor", "s.json", "--probabilities", "calm.npz").code == 0
+    saved = batches / "next.json"
+    slowly(monkeypatch, lambda path: saved.write_text("another"))
+    run = ("recalibrate", "model.onnx", "s.json", "--save", "next.json")
+    (batches / "model.onnx").touch()
+    assert "next.json' exists already" in refused(UNUSABLE, *run)
+    assert saved.read_text() == "another"
+
+
 def test_names_for_labels_that_are_numbers_are_told(skcalib, tmp_path):
     proba = np.full((4, 3), 1 / 3)
     np.savez(tmp_path / "p.npz", proba=proba, y=np.array([0, 1, 2, 0]))
