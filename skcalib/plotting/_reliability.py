@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from skcalib._optional import import_optional
 from skcalib._validation import came_whole, check_whole, is_dask
 from skcalib.metrics import CalibrationAccumulator
 from skcalib.metrics._accumulator import bins_of
@@ -361,22 +362,22 @@ class ReliabilityDisplay(FromEstimator):
         """
         if not isinstance(y_probas, Mapping) or not y_probas:
             raise TypeError("y_probas needs a dict from titles to probabilities.")
+        if axes is not None:
+            axes = own_axes(axes, len(y_probas), "classifiers")
+        # Aside first, so that what is refused leaves no figure, nor axes half drawn.
+        figure = import_optional("matplotlib.figure", cls.__name__).Figure()
+        displays = [
+            cls.from_predictions(
+                y_true, y_proba, name=name, ax=figure.add_subplot(), **options
+            )
+            for name, y_proba in y_probas.items()
+        ]
         if axes is None:
             axes = new_axes(cls.__name__, n_columns=len(y_probas), size=SIZE)
-        axes = own_axes(axes, len(y_probas), "classifiers")
-        displays: list[Self] = []
-        for (name, y_proba), ax in zip(y_probas.items(), axes, strict=True):
-            display = cls.from_predictions(
-                y_true,
-                y_proba,
-                name=name,
-                ax=ax,
-                legend=legend and not displays,
-                **options,
-            )
-            if displays:
+        for place, (display, ax) in enumerate(zip(displays, axes, strict=True)):
+            display.plot(ax=ax, legend=legend and place == 0)
+            if place > 0:
                 ax.set_ylabel("")
-            displays.append(display)
         return displays
 
     def plot(

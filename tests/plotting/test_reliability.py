@@ -238,6 +238,17 @@ def test_compare_uses_the_axes_it_is_given(pyplot, predictions):
         ReliabilityDisplay.compare(y, before)
 
 
+def test_what_compare_refuses_is_not_drawn_in_part(pyplot):
+    refused = [0, 1, 1], {"a": [0.1, 0.9, 0.2], "b": [0.3, 0.7, 1.4]}
+    with pytest.raises(ValueError, match="Row 2 of the probabilities"):
+        ReliabilityDisplay.compare(*refused)
+    assert pyplot.get_fignums() == []
+    _, axes = pyplot.subplots(1, 2)
+    with pytest.raises(ValueError, match="Row 2 of the probabilities"):
+        ReliabilityDisplay.compare(*refused, axes=axes)
+    assert not any(ax.has_data() for ax in axes)
+
+
 def test_a_single_sample_can_be_drawn(pyplot):
     display = ReliabilityDisplay.from_predictions([1], [[0.2, 0.8]])
     assert np.isfinite(display.accuracy).sum() == 1
