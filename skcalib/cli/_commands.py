@@ -90,12 +90,16 @@ class Targets:
 
     def check_ready(self) -> None:
         """Refuse what could not be written at the end, before any work is done."""
+        self.check_free()
+        self.check_packages()
+
+    def check_packages(self) -> None:
+        """Refuse what is written with a package that is missing."""
         needed = []
         if self.output is not None and self.output.suffix == ".onnx":
             needed += [("onnx", "Writing an ONNX model"), ("onnxruntime", "Running it")]
         if self.report is not None:
             needed += [(name, "The HTML report") for name in ("jinja2", "matplotlib")]
-        self.check_free()
         for name, purpose in needed:
             import_optional(name, purpose)
 
@@ -110,8 +114,9 @@ def run_demo(folder: Path, *, seed: int, overwrite: bool) -> tuple[Outcome, Path
     """Calibrate the network that ships, and judge it on images kept apart."""
     output, report = folder / "calibrated.onnx", folder / "report.html"
     targets = Targets(output, report=report, overwrite=overwrite)
+    targets.check_packages()
     folder.mkdir(parents=True, exist_ok=True)
-    targets.check_ready()
+    targets.check_free()
     demo = load_demo()
     network = OnnxLogits(demo.model).fit(demo.X_calibration)
     calibrator = TemperatureScaling()

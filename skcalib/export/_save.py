@@ -76,9 +76,11 @@ def model_files(
     for source, copy in _outside(model, data_folder, target.parent):
         if copy.exists() and os.path.samefile(source, copy):
             continue
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        check_target(copy, overwrite)
+        if copy.parent.exists():
+            check_target(copy, overwrite)
         files[copy] = partial(shutil.copyfile, source)
+    for copy in files:
+        copy.parent.mkdir(parents=True, exist_ok=True)
     content = model.SerializeToString()
     files[target] = lambda temporary: temporary.write_bytes(content)
     return files

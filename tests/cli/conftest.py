@@ -204,10 +204,10 @@ def hide_package(monkeypatch):
 
         real = importlib.import_module
 
-        def import_module(name, *arguments):
+        def import_module(name, *arguments, **options):
             if name.partition(".")[0] == package:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-            return real(name, *arguments)
+            return real(name, *arguments, **options)
 
         monkeypatch.setattr(importlib, "import_module", import_module)
 

@@ -114,6 +114,14 @@ def test_the_demonstration_is_repeatable_but_never_overwrites(
     assert [(folder / name).read_bytes() for name in names] == first
 
 
+def test_a_demonstration_that_lacks_a_package_leaves_no_folder(
+    refused, hide_package, tmp_path
+):
+    hide_package("jinja2")
+    assert "jinja2" in refused(4, "demo", "--output-dir", "new")
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.slow
 def test_a_class_name_cannot_smuggle_html_into_the_report(skcalib, logits_file):
     with np.load(logits_file) as arrays:

@@ -153,6 +153,24 @@ def test_weights_in_a_folder_of_their_own_are_copied_into_such_a_one(
     np.testing.assert_allclose(run(path, X), expected, rtol=1e-5)
 
 
+def test_no_folder_is_left_where_a_file_of_weights_is_in_the_way(tmp_path):
+    home, out = tmp_path / "home", tmp_path / "out"
+    model = onnx.ModelProto()
+    for location in ("a/w1", "w2"):
+        (home / location).parent.mkdir(parents=True, exist_ok=True)
+        (home / location).write_bytes(bytes(4))
+        tensor = model.graph.initializer.add(name=location, data_type=1, dims=[1])
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+    out.mkdir()
+    (out / "w2").write_text("precious")
+    with pytest.raises(FileExistsError, match="w2"):
+        save_onnx(model, out / "m.onnx", data_folder=home)
+    assert os.listdir(out) == ["w2"]
+    save_onnx(model, out / "m.onnx", data_folder=home, overwrite=True)
+    assert sorted(os.listdir(out)) == ["a", "m.onnx", "w2"]
+
+
 def test_outside_weights_that_are_missing_are_named(wide_model, calibrator):
     with pytest.raises(ValueError, match="Pass the path of the model file"):
         calibrate_onnx_model(wide_model.read_bytes(), calibrator)
