@@ -1,6 +1,6 @@
 """Blocks of rows, the form in which every fit and every prediction reads its data."""
 
-from skcalib._blocks._data import CalibrationData, Statistic
+from skcalib._blocks._data import CalibrationData, Statistic, several
 from skcalib._blocks._dense import DenseRows
 from skcalib._blocks._memory import free_memory, lies_on_host
 from skcalib._blocks._open import open_source
@@ -44,6 +44,7 @@ __all__ = [
     "on_host",
     "open_source",
     "row_slices",
+    "several",
     "slices_of",
     "sum_blocks",
 ]

@@ -24,7 +24,12 @@ from skcalib._validation._containers import (
     refuse_dates,
     refuse_outside,
 )
-from skcalib._validation._dense import as_rows, check_class_axis, spread_weight
+from skcalib._validation._dense import (
+    as_rows,
+    check_class_axis,
+    spread_groups,
+    spread_weight,
+)
 from skcalib._validation._event import is_event
 from skcalib._validation._from_proba import log_proba_rows, logits_from_proba
 from skcalib._validation._groups import (
@@ -180,6 +185,7 @@ __all__ = [
     "refuse_outside",
     "rows_of_shares",
     "splits_of",
+    "spread_groups",
     "spread_weight",
     "stand_for_others",
     "takes_groups",

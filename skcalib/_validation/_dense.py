@@ -15,6 +15,7 @@ from skcalib._validation._containers import (
     refuse_dates,
     refuse_masked,
 )
+from skcalib._validation._groups import check_groups
 
 
 def as_rows(
@@ -128,10 +129,25 @@ def spread_weight(sample_weight: Any, y: Any, ignore_index: Any) -> Any:
             f"sample_weight has shape {weight.shape}; it needs one weight for each "
             f"entry of y, of shape {labels.shape}, or of its first axis."
         )
-    weight = np.broadcast_to(weight, labels.shape)
+    return _spread(weight, labels, ignore_index)
+
+
+def spread_groups(groups: Any, y: Any, ignore_index: Any) -> Any:
+    """Return the group of each row, given one for each unit of `y`."""
+    if groups is None:
+        return None
+    labels = np.asarray(column_on_host(y))
+    groups = check_groups(groups, labels.shape[0])
+    groups = groups.reshape(-1, *[1] * (labels.ndim - 1))
+    return _spread(groups, labels, ignore_index)
+
+
+def _spread(values: Any, labels: NDArray[Any], ignore_index: Any) -> NDArray[Any]:
+    """Return one value for each label that counts."""
+    values = np.broadcast_to(values, labels.shape)
     if ignore_index is None:
-        return weight.reshape(-1)
-    return weight[_counts(labels, ignore_index)]
+        return values.reshape(-1)
+    return values[_counts(labels, ignore_index)]
 
 
 def _counts(labels: NDArray[Any], ignore_index: Any) -> NDArray[np.bool_]:

@@ -27,6 +27,7 @@ from skcalib._validation import (
     check_width,
     column_names,
     column_on_host,
+    grouped,
     is_standard,
     is_tensor,
     lone_class,
@@ -178,7 +179,12 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, features: Any = None
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        features: Any = None,
+        groups: Any = None,
     ) -> Self:
         """Learn the calibration from logits, features and true classes.
 
@@ -199,6 +205,10 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
             where a number is missing: each split of a tree learns to which side such
             rows go.
 
+        groups : array-like of shape (n_samples,), default=None
+            Rows that belong together, such as frames of one video: a group stays on one
+            side of each fold, those of the calibrator included.
+
         Returns
         -------
         self : object
@@ -206,7 +216,7 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
         """
         refuse_dask(type(self).__name__, X)
         data = check_calibration_set(self, _on_host(X), y, sample_weight, self.classes)
-        self.classes_ = data.classes
+        self.classes_, data = data.classes, grouped(data, groups)
         self._names, known = None, None
         if features is not None:
             self._names = column_names(features)

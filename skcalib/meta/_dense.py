@@ -17,6 +17,7 @@ from skcalib._validation import (
     column_on_host,
     is_dask,
     is_tensor,
+    spread_groups,
     spread_weight,
 )
 from skcalib.calibrators import TemperatureScaling
@@ -38,7 +39,7 @@ class DenseCalibration(WrappingCalibrator):
     calibrator : estimator, default=None
         The calibrator of the rows; `TemperatureScaling` by default. A
         `CalibratorSearch` is given the number of the image or sequence of each row as
-        `groups`, and reads all rows into memory.
+        `groups`, unless `fit` is told others, and reads all rows into memory.
 
     class_axis : int, default=1
         The axis of `X` that holds the classes: 1 of (n, K, H, W), -1 of (n, T, K).
@@ -110,7 +111,9 @@ class DenseCalibration(WrappingCalibrator):
     def _inner(self):
         return TemperatureScaling() if self.calibrator is None else self.calibrator
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Learn the calibration from logits and true classes.
 
         Parameters
@@ -123,6 +126,11 @@ class DenseCalibration(WrappingCalibrator):
 
         sample_weight : array-like of shape (n_samples,) or that of `y`, default=None
             Non-negative weights, of samples or of places.
+
+        groups : array-like of shape (n_samples,), default=None
+            Samples that belong together, such as images of one patient: where the
+            calibrator draws folds, a group stays on one side of each. By default each
+            sample is one.
 
         Returns
         -------
@@ -138,8 +146,9 @@ class DenseCalibration(WrappingCalibrator):
             )
         if y is not None and (_is_dense(X) or self.ignore_index is not None):
             sample_weight = spread_weight(sample_weight, y, self.ignore_index)
+            groups = spread_groups(groups, y, self.ignore_index)
             X, y = as_rows(X, y, **self._layout)
-        return super().fit(X, y, sample_weight)
+        return super().fit(X, y, sample_weight, groups)
 
     @property
     def _layout(self):

@@ -7,11 +7,12 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._base import BaseCalibrator, fit_checked
-from skcalib._blocks import ArraySource, CalibrationData
+from skcalib._blocks import ArraySource, CalibrationData, several
 from skcalib._maps import CalibrationMap, PerColumn, Sigmoid, Softmax, evaluate
 from skcalib._sklearn_compat import fit_context
 from skcalib._validation import (
     as_repetitions,
+    check_groups,
     check_indicator,
     check_logits,
     check_weight,
@@ -22,6 +23,7 @@ from skcalib._validation import (
     preview,
     readable,
     refuse_dask,
+    takes_groups,
 )
 from skcalib._warnings import warn
 from skcalib.calibrators import TemperatureScaling
@@ -105,6 +107,11 @@ class MultiLabelCalibration(BaseCalibrator):
 
     multilabel = True
 
+    @property
+    def draws_folds(self) -> Any:
+        """Whether the calibrator of a label draws folds."""
+        return takes_groups(self._part())
+
     def __init__(
         self, calibrator: Any = None, *, shared: bool = False, classes: Any = None
     ) -> None:
@@ -120,7 +127,9 @@ class MultiLabelCalibration(BaseCalibrator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
         """Learn the calibration of each label.
 
         Parameters
@@ -133,6 +142,10 @@ class MultiLabelCalibration(BaseCalibrator):
 
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative weights; integer weights equal repeated rows.
+
+        groups : array-like of shape (n_samples,), default=None
+            Rows that belong together, such as frames of one video: where the calibrator
+            draws folds, a group stays on one side of each.
 
         Returns
         -------
@@ -152,12 +165,15 @@ class MultiLabelCalibration(BaseCalibrator):
         weight = check_weight(sample_weight, logits)
         self.classes_ = label_names(y, X, self.classes, logits.shape[1])
         is_known &= (weight > 0)[:, np.newaxis]
+        beside = [weight]
+        if groups is not None:
+            beside.append(check_groups(groups, logits.shape[0]))
         if self.shared:
-            weights = np.broadcast_to(weight[:, np.newaxis], logits.shape)
-            parts = [(logits, is_set, is_known, weights)]
+            spread = [np.broadcast_to(b[:, np.newaxis], logits.shape) for b in beside]
+            parts = [(logits, is_set, is_known, *spread)]
         else:
             columns = zip(logits.T, is_set.T, is_known.T, strict=True)
-            parts = [(*column, weight) for column in columns]
+            parts = [(*column, *beside) for column in columns]
         self.calibrators_ = [self._fit_part(*part) for part in parts]
         self._warn_of_constant()
         if self.calibrator is None:
@@ -175,7 +191,7 @@ class MultiLabelCalibration(BaseCalibrator):
             )
         return check_logits(self, X, reset=reset)
 
-    def _fit_part(self, logits, is_set, is_known, weight):
+    def _fit_part(self, logits, is_set, is_known, weight, groups=None):
         """Return the calibrator of the known entries, None if all are alike."""
         z, codes = logits[is_known], is_set[is_known].astype(np.intp)
         if z.size == 0 or codes.min() == codes.max():
@@ -186,6 +202,7 @@ class MultiLabelCalibration(BaseCalibrator):
             codes,
             as_repetitions(weight[is_known]),
             SET,
+            groups=several(groups, is_known),
         )
         return fit_checked(calibrator.set_params(classes=SET), data, 1)
 

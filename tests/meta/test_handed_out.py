@@ -11,11 +11,13 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
 from skcalib import (
+    BoostedCalibration,
     CalibratedClassifier,
     CalibratorSearch,
     DenseCalibration,
     GroupCalibration,
     IsotonicCalibration,
+    MultiLabelCalibration,
     OptionCalibration,
     OrderPreservingScaling,
     PlattScaling,
@@ -24,8 +26,10 @@ from skcalib import (
     calibrate,
     pad_options,
 )
+from skcalib._validation import takes_groups
 from skcalib.calibrators._floor import ProbabilityFloor
 from skcalib.datasets import make_logits
+from skcalib.model_selection import compare_calibrators
 from skcalib.monitoring import CalibrationMonitor
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -103,6 +107,71 @@ def test_a_floor_hands_on_the_groups_of_the_rows_that_count(shared):
         )
         scores.append(fitted.calibrator_.cv_results_["mean_test_score"])
     np.testing.assert_allclose(*scores)
+
+
+def draw_copies(n_groups=60, n_samples=600):
+    """Logits of which a row has several copies, nearly, which share its class."""
+    rng = np.random.default_rng(0)
+    base, groups = rng.normal(0, 2, (n_groups, 3)), np.arange(n_samples) % n_groups
+    y = (base + rng.gumbel(size=base.shape)).argmax(axis=1)[groups]
+    return 2 * base[groups] + 0.01 * rng.normal(size=(n_samples, 3)), y, groups
+
+
+def search_of_copies(cv=3):
+    tried = [TemperatureScaling(), IsotonicCalibration()]
+    return CalibratorSearch(tried, rule="best", cv=cv)
+
+
+@pytest.mark.parametrize(
+    "wrapper", [ProbabilityFloor, BoostedCalibration, DenseCalibration]
+)
+def test_a_comparison_hands_groups_to_a_search_inside_another_calibrator(wrapper):
+    X, y, groups = draw_copies()
+    tried = {"alone": search_of_copies(), "inside": wrapper(search_of_copies())}
+    table = compare_calibrators(tried, X, y, groups=groups, cv=3).to_frame()
+    told = table["nll", "mean"]
+    assert told["inside"] == pytest.approx(told["alone"], abs=0.01)
+
+
+@pytest.mark.parametrize("ignored", [None, 255])
+def test_dense_calibration_keeps_images_of_a_group_together(ignored):
+    X, y, groups = draw_copies()
+    X, y = np.stack([X, X], axis=-1), np.column_stack([y, (y + 1) % 3])
+    y[::3, 1] = 2 if ignored is None else ignored
+    dense = DenseCalibration(search_of_copies(), ignore_index=ignored)
+    found = dense.fit(X, y, groups=groups).calibrator_
+    rows, kept = X.transpose(0, 2, 1).reshape(-1, 3), y.ravel() != ignored
+    alone = search_of_copies().fit(
+        rows[kept], y.ravel()[kept], groups=np.repeat(groups, 2)[kept]
+    )
+    scores = [s.cv_results_["mean_test_score"] for s in (found, alone)]
+    np.testing.assert_allclose(*scores)
+    with pytest.raises(ValueError, match="groups has shape"):
+        dense.fit(X, y, groups=groups[1:])
+
+
+def test_the_trees_of_features_are_judged_by_other_groups():
+    X, y, groups = draw_copies()
+    features = np.random.default_rng(1).normal(size=(60, 2))[groups]
+    boosted = BoostedCalibration(TemperatureScaling(), max_rounds=20)
+    assert boosted.fit(X, y, features=features).n_rounds_ > 0
+    assert boosted.fit(X, y, features=features, groups=groups).n_rounds_ == 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_groups_reach_the_search_of_a_label(shared):
+    X, y, groups = draw_copies()
+    labels = np.eye(3, dtype=int)[y]
+    labels[:100, 1] = -1
+    multi = MultiLabelCalibration(search_of_copies(), shared=shared)
+    found = multi.fit(X, labels, groups=groups).calibrators_[-1 if shared else 1]
+    known = labels >= 0 if shared else np.s_[100:, 1]
+    together = np.repeat(groups, 3).reshape(-1, 3)[known]
+    alone = search_of_copies().fit(X[known], labels[known], groups=together)
+    scores = [s.cv_results_["mean_test_score"] for s in (found, alone)]
+    np.testing.assert_allclose(*scores)
+    assert takes_groups(multi)
+    assert not takes_groups(MultiLabelCalibration())
 
 
 def test_groups_and_weights_of_0_reach_a_search_behind_a_classifier():
