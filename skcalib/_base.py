@@ -80,6 +80,8 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         The class of each column, set by `fit`.
     """
 
+    _parameter_constraints: dict = {}
+
     has_logits = True
     keeps_class = False
     takes_unused = False
@@ -422,6 +424,7 @@ def fit_checked(calibrator, data, n_features_in=None, *, near=None):
     """
     # It may be handed out, and takes what was given: a single column, if it was one.
     width = n_features_in or data.n_classes
+    calibrator._validate_params()
     if type(calibrator).fit not in (BaseCalibrator.fit, FoldingCalibrator.fit):
         calibrator.set_params(classes=data.classes)
         known = {}
@@ -434,7 +437,6 @@ def fit_checked(calibrator, data, n_features_in=None, *, near=None):
             calibrator.fit(logits, data.labels, sample_weight=weight, **known)
         calibrator.n_features_in_ = width
         return calibrator
-    calibrator._validate_params()
     if not data.source.is_remote:
         check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)
     calibrator.n_features_in_ = width

@@ -174,6 +174,17 @@ def test_groups_reach_the_search_of_a_label(shared):
     assert not takes_groups(MultiLabelCalibration())
 
 
+@pytest.mark.parametrize(
+    "wrapper",
+    [ProbabilityFloor, GroupCalibration, DenseCalibration, MultiLabelCalibration],
+)
+def test_a_search_inside_another_calibrator_has_its_parameters_checked(wrapper):
+    X, y = make_logits(100, 3, random_state=0)
+    y = np.eye(3, dtype=int)[y] if wrapper is MultiLabelCalibration else y
+    with pytest.raises(ValueError, match="'rule'"):
+        wrapper(CalibratorSearch([TemperatureScaling()], rule="bset")).fit(X, y)
+
+
 def test_groups_and_weights_of_0_reach_a_search_behind_a_classifier():
     X, y = draw_binary()
     weight = (np.arange(300) % 7 > 0).astype(float)
