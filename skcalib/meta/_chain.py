@@ -64,7 +64,7 @@ class Recalibrated(WrappingCalibrator):
 
     @classmethod
     def _of_map(cls, served, correction, first):
-        chain = cls(served, clone(correction))
+        chain = cls(served, clone(correction), classes=first.classes_)
         chain.correction_ = correction
         chain.classes_ = first.classes_
         chain.n_features_in_ = first.n_features_in_

@@ -366,8 +366,12 @@ class CalibratorSearch(BaseCalibrator):
         alone = sorted({0, best, *np.flatnonzero(beside).tolist()})
         (weights, last_maps, final, share), scores = held_out.stack(alone)
         seconds = [0.0, *trial.seconds, time.perf_counter() - started]
-        came = {"untouched": share, "uniform": held_out.uniform}
-        stack = StackedCalibrator(parts, weights, last_maps, alone, final, **came)
+        rest = {
+            "untouched": share,
+            "uniform": held_out.uniform,
+            "classes": data.classes,
+        }
+        stack = StackedCalibrator(parts, weights, last_maps, alone, final, **rest)
         self._hand_out(stack.take(trial.fitted.values(), data))
         scores = np.vstack([held_out.untouched, held_out.own.T, scores])
         tried = [UNTOUCHED, *names, STACK]

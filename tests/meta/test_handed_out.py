@@ -5,6 +5,8 @@ from operator import attrgetter
 
 import numpy as np
 import pytest
+from scipy.special import softmax
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.naive_bayes import GaussianNB
@@ -265,3 +267,30 @@ def test_tensors_of_options_are_padded_in_half_precision_and_refused_as_arrays()
         np.testing.assert_array_equal(padded.float().numpy(), pad_options(np.array(X)))
     with pytest.raises(ValueError, match="Row 0 has 1 options"):
         pad_options(torch.tensor([[-np.inf, -np.inf, 1.0]]))
+
+
+def chain_of(X, y, classes):
+    proba = softmax(X, axis=1)
+    options = {"calibrator": VectorScaling(), "classes": classes, "n_bootstrap": 0}
+    return calibrate(proba=proba, y=y, **options).calibrator
+
+
+def stack_of(X, y, classes):
+    parts = [TemperatureScaling(), VectorScaling()]
+    search = CalibratorSearch(parts, cv=2, rule="stack", classes=classes)
+    return search.fit(X, y).best_calibrator_
+
+
+def that_of_a_group(X, y, classes):
+    whole = GroupCalibration(TemperatureScaling(), classes=classes)
+    return whole.fit(X, y, groups=np.arange(len(y)) % 2).calibrator_of(0)
+
+
+@pytest.mark.parametrize("handed_out", [chain_of, stack_of, that_of_a_group])
+def test_what_is_handed_out_knows_its_classes_when_it_is_fitted_again(handed_out):
+    X, codes = make_logits(300, 3, random_state=0)
+    y = np.array(["c", "a", "b"])[codes]
+    calibrator = handed_out(X, y, ["c", "a", "b"])
+    again = clone(calibrator).fit(X, y)
+    assert again.classes_.tolist() == ["c", "a", "b"]
+    assert again.score(X, y) > 0.85
