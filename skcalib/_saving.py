@@ -218,7 +218,8 @@ def _estimator(calibrator: Any) -> dict[str, Any]:
 def _as_data(key: str, value: Any, calibrator: Any) -> Any:
     """Return a range, a series or a tensor as an array, shares by label as a dict."""
     if isinstance(calibrator, PriorShift) and key in ("priors", "sampling_priors"):
-        value = by_label(value, calibrator.classes_)
+        # One that is to be fitted knows no classes yet.
+        value = by_label(value, getattr(calibrator, "classes_", np.empty(0)))
     is_listed = isinstance(value, range) or hasattr(value, "__array__")
     return np.asarray(column_on_host(value)) if is_listed else value
 

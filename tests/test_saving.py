@@ -17,7 +17,14 @@ from sklearn.model_selection import KFold
 from sklearn.naive_bayes import GaussianNB
 
 import skcalib
-from skcalib import CalibratedClassifier, GroupCalibration, PriorShift, extending
+from skcalib import (
+    CalibratedClassifier,
+    DenseCalibration,
+    GroupCalibration,
+    PriorShift,
+    ProbabilityFloor,
+    extending,
+)
 from skcalib._blocks import open_source
 from skcalib._files import digest
 from skcalib._maps import CalibrationMap, evaluate
@@ -292,6 +299,27 @@ def test_classes_that_are_no_array_come_back_as_one(kind, calibration_set, tmp_p
     assert isinstance(loaded.classes, np.ndarray)
     assert_array_equal(loaded.classes, classes)
     assert_array_equal(loaded.predict(logits), fitted.predict(logits))
+
+
+@pytest.mark.parametrize("index", ["labels", "numbers", "none"])
+@pytest.mark.parametrize(
+    "wrap", [ProbabilityFloor, DenseCalibration, lambda part: CalibratorSearch([part])]
+)
+def test_shares_of_a_calibrator_that_is_to_be_fitted_are_kept(
+    index, wrap, calibration_set, tmp_path
+):
+    pd = pytest.importorskip("pandas")
+    logits, y = calibration_set
+    labels = {"labels": list("dbca"), "numbers": [3, 1, 2, 0], "none": None}[index]
+    shares = pd.Series([0.4, 0.3, 0.2, 0.1], index=labels)
+    y = np.array(list("abcd"))[y] if index == "labels" else y
+    shift = PriorShift(TemperatureScaling(), priors=shares)
+    fitted = wrap(shift).fit(logits, y)
+    skcalib.save(fitted, tmp_path / "c.json")
+    loaded = skcalib.load(tmp_path / "c.json")
+    for calibrator in (loaded, clone(loaded).fit(logits, y)):
+        proba = calibrator.predict_proba(logits)
+        assert_array_equal(proba, fitted.predict_proba(logits))
 
 
 @pytest.mark.parametrize("name", ["priors", "sampling_priors"])
