@@ -283,6 +283,29 @@ def test_what_is_printed_says_how_it_was_judged():
     assert "http" not in html
 
 
+@pytest.mark.parametrize("given", ["classifier", "logits", "proba"])
+@pytest.mark.parametrize(
+    ("calibrator", "name"),
+    [
+        (skcalib.ProbabilityFloor(), "ProbabilityFloor()"),
+        (
+            skcalib.ProbabilityFloor(VectorScaling()),
+            "ProbabilityFloor(calibrator=VectorScaling())",
+        ),
+        (VectorScaling(), "VectorScaling()"),
+    ],
+)
+def test_what_is_printed_names_the_calibrator_that_was_passed(calibrator, name, given):
+    options = {"calibrator": calibrator, "n_bootstrap": 0}
+    if given == "classifier":
+        result = calibrate(GaussianNB(), *load_iris(return_X_y=True), **options)
+    else:
+        rows = LOGITS if given == "logits" else softmax(LOGITS, axis=1)
+        result = calibrate(**{given: rows}, y=Y, **options)
+    assert repr(result).startswith(f"{name}, judged on ")
+    assert f"<caption>{name}, judged on " in result._repr_html_()
+
+
 def test_progress_is_told_by_fold(capsys):
     calibrate(logits=LOGITS, y=Y, verbose=1, **QUICK)
     assert "[calibrate] fold 5 of 5" in capsys.readouterr().err

@@ -14,11 +14,12 @@ from sklearn.preprocessing import FunctionTransformer
 
 from skcalib._calibrate._calibrated import Calibrated
 from skcalib._calibrate._job import Job, check_calibrator, chosen
+from skcalib._judging import describe
 from skcalib._networks._given import Given
 from skcalib._networks._named import split_labels
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import safe_indexing
-from skcalib._validation import logits_from_proba
+from skcalib._validation import is_search, logits_from_proba
 from skcalib.frozen import OnnxLogits, TorchLogits
 from skcalib.frozen._base import FrozenLogits
 from skcalib.meta._chain import of_log_proba
@@ -169,12 +170,13 @@ default=None
     if model is not None and _is_classifier(model):
         fitted, held_out = job.of_classifier(model, X, y)
         own, network = chosen(fitted.calibrators_[0]), None
+        name = describe(own if is_search(calibrator) else calibrator)
     else:
         scores, front, network, y = _scores_of(given, X, y)
         labels = None if network is None else Given.of(front).labels
         own, held_out = job.of_scores(scores, y, labels)
-        own = own if proba is None else of_log_proba(own)
-        fitted = own
+        name = describe(own if is_search(calibrator) else calibrator)
+        fitted = own = own if proba is None else of_log_proba(own)
         if front is not None:
             fitted = Pipeline([("logits", front), ("calibrator", own)])
     report = {
@@ -192,7 +194,7 @@ default=None
         None if logits is not None else _NEEDS[named[0]].format(type(model).__name__)
     )
     sample = None if model is None else _some_rows(X)
-    return Calibrated(fitted, own, held_out, report, network, needs, sample)
+    return Calibrated(fitted, own, name, held_out, report, network, needs, sample)
 
 
 _NEEDS = {

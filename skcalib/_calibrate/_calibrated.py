@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from skcalib._judging import HeldOut, describe
+from skcalib._judging import HeldOut
 from skcalib._onnx._files import is_onnx_model, open_model
 from skcalib._saving import save
 from skcalib._tables import aligned, html_table
-from skcalib.calibrators import ProbabilityFloor
 from skcalib.metrics import CalibrationReport
 from skcalib.metrics._bins import bin_stats, uniform_edges
 from skcalib.metrics._registry import METRICS
@@ -47,6 +46,7 @@ class Calibrated:
         self,
         model: Any,
         calibrator: Any,
+        name: str,
         held_out: HeldOut,
         report: dict[str, CalibrationReport],
         network: Any,
@@ -55,6 +55,7 @@ class Calibrated:
     ) -> None:
         self.model = model
         self.calibrator = calibrator
+        self._name = name
         self.held_out = held_out
         self.report = report
         self.classes_ = held_out.classes
@@ -162,10 +163,7 @@ class Calibrated:
 
     @property
     def _title(self) -> str:
-        inner = self.calibrator
-        if isinstance(inner, ProbabilityFloor):  # which CalibratedClassifier adds
-            inner = inner.calibrator
-        return f"{describe(inner)}, judged on {self.held_out.how}"
+        return f"{self._name}, judged on {self.held_out.how}"
 
     def _rows(self) -> Iterable[list[str]]:
         yield ["", *self.report]
