@@ -26,6 +26,8 @@ def outcomes():
     options = ("-n", "0", "-v", "-p", "no:cacheprovider", "--import-mode=importlib")
     # Their warnings are no errors.
     options += ("-o", "addopts=", "-o", "filterwarnings=", "-W", "ignore")
+    # Others read the sources of what an expected failure passed.
+    options += ("--tb=native",)
     # Processes take long to start, and tests of our own start some.
     options += ("-k", "not parallel_execution")
     # The second seed of the same eight cases, the longest of all.
