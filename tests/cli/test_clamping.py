@@ -51,6 +51,24 @@ def test_the_perturbation_is_learned_judged_written_and_shown(
     assert accuracy > before["accuracy"]["value"]
 
 
+@pytest.mark.parametrize("solver", ["search_linearised", "minimize"])
+def test_an_interrupted_search_writes_nothing(
+    refused, demo, shifted_file, tmp_path, monkeypatch, solver
+):
+    from skcalib.clamping import _solve
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_solve, solver, interrupted)
+    told = ("--gamma", 0, "--test-fraction", 0.5)
+    message = refused(
+        130, "calibrate", demo.model, "--inputs", shifted_file, *CLAMP, *told
+    )
+    assert message == "Interrupted: nothing was written."
+    assert not (tmp_path / "c.onnx").exists()
+
+
 def test_the_report_says_when_there_is_no_perturbation(skcalib, demo, tmp_path):
     pytest.importorskip("matplotlib")
     # Labels unrelated to the images: nothing can be gained by changing these.
