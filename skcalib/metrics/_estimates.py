@@ -60,7 +60,6 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
         n_bins: int,
         n_bootstrap: int,
         confidence_level: float,
-        groups: GroupComparison | None = None,
     ) -> None:
         self._estimates = estimates
         self.n_samples = n_samples
@@ -68,7 +67,7 @@ class CalibrationReport(Mapping[str, MetricEstimate]):
         self.n_bins = n_bins
         self.n_bootstrap = n_bootstrap
         self.confidence_level = confidence_level
-        self.groups = groups
+        self.groups: GroupComparison | None = None
 
     def __getitem__(self, name: str) -> MetricEstimate:
         return self._estimates[name]
