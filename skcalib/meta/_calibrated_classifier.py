@@ -22,7 +22,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from skcalib._base import BaseCalibrator
 from skcalib._sklearn_compat import (
     HasMethods,
     StrOptions,
@@ -39,6 +38,7 @@ from skcalib._validation import (
     check_weight,
     column_on_host,
     given_back,
+    is_search,
     label_names,
     name_classes,
     one_column,
@@ -48,6 +48,7 @@ from skcalib._validation import (
 from skcalib._warnings import warn
 from skcalib.calibrators import ProbabilityFloor, TemperatureScaling
 from skcalib.meta._base_rate import warn_of_base_rates
+from skcalib.meta._floored_search import fit_behind_floor, takes_floor
 from skcalib.meta._scores import (
     ClassifierScores,
     LabelScores,
@@ -478,13 +479,14 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _fit_calibrator(self, scores, logits, y, sample_weight, groups):
         calibrator = name_classes(clone(self._resolved_calibrator()), self.classes_)
-        is_ours = isinstance(calibrator, BaseCalibrator)
-        is_map = is_ours and hasattr(calibrator, "calibration_map")
-        if is_map and any(part.are_log_proba for part in scores):
+        needs_floor = any(s.are_log_proba for s in scores) and takes_floor(calibrator)
+        if needs_floor and not is_search(calibrator):
             calibrator = ProbabilityFloor(calibrator, classes=self.classes_)
         known = {} if sample_weight is None else {"sample_weight": sample_weight}
         if groups is not None and takes_groups(calibrator):
             known["groups"] = groups
+        if needs_floor and is_search(calibrator):
+            return fit_behind_floor(calibrator, self.classes_, logits, y, **known)
         calibrator.fit(logits, y, **known)
         if self.calibrator is None:
             warn_of_base_rates(calibrator, logits, y, sample_weight)

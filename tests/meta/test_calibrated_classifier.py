@@ -502,6 +502,25 @@ def test_the_floor_of_a_forest_is_learned_and_in_the_map():
     assert_allclose(clf.predict_proba(X_test), served, atol=1e-12)
 
 
+@pytest.mark.parametrize("n_classes", [2, 10])
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_what_a_search_of_scikit_learn_chooses_has_the_floor_too(n_classes, ensemble):
+    X, y = load_digits(return_X_y=True)
+    y = y % n_classes
+    forest = RandomForestClassifier(20, random_state=0)
+    grid, prior = {"prior": [8.0]}, TemperatureScaling(prior=8.0)
+    search = GridSearchCV(TemperatureScaling(), grid, scoring="neg_log_loss", cv=2)
+    weight = np.arange(len(y)) % 3 + 1.0
+    found, expected = (
+        CalibratedClassifier(forest, calibrator, ensemble=ensemble, cv=3).fit(
+            X, y, sample_weight=weight
+        )
+        for calibrator in (search, prior)
+    )
+    assert isinstance(found.calibrators_[0].best_estimator_, ProbabilityFloor)
+    assert_allclose(found.predict_proba(X), expected.predict_proba(X), atol=1e-6)
+
+
 def test_scores_that_are_no_probabilities_have_no_floor(problem):
     X, y = problem
     clf = CalibratedClassifier(LogisticRegression()).fit(X, y)
