@@ -126,7 +126,7 @@ def test_the_given_scaling_stays_unfitted(calibration_set):
     scaling = TemperatureScaling(classes=["not", "these"])
     labels = np.array(["a", "b", "c", "d"])
     logits, y = calibration_set
-    binning = ScalingBinning(scaling).fit(logits, labels[y])
+    binning = ScalingBinning(scaling, classes=labels).fit(logits, labels[y])
     assert not hasattr(scaling, "temperature_")
     assert_array_equal(binning.scaling_.predict(logits), labels[logits.argmax(axis=1)])
 
