@@ -148,8 +148,13 @@ def given_back(result: NDArray[Any], like: Any) -> Any:
 
 def is_column(values: Any) -> bool:
     """Whether these are one number a row, such as of one of two classes alone."""
-    shape = np.shape(values)
-    return len(shape) == 1 or tuple(shape[1:]) == (1,)
+    shape = shape_of(values)
+    return len(shape) == 1 or shape[1:] == (1,)
+
+
+def shape_of(values: Any) -> tuple[int, ...]:
+    """Return the shape of what is, or becomes, an array; never by its own functions."""
+    return tuple((values if hasattr(values, "shape") else np.asarray(values)).shape)
 
 
 def is_tensor(values: Any) -> bool:

@@ -40,7 +40,7 @@ def refuse_swapped(labels: Any, scores: Any, names: tuple[str, str]) -> None:
     """
     if is_dask(labels) or is_dask(scores):
         return
-    shape, column = tuple(np.shape(labels)), tuple(np.shape(scores))
+    shape, column = shape_of(labels), shape_of(scores)
     if is_column(labels) and _are_fractions(labels):
         _refuse_swapped_columns(labels, scores, names)
     if len(shape) != 2 or shape[1] < 2 or not is_column(scores):
