@@ -23,6 +23,7 @@ from skcalib._validation import (
     is_dask,
     is_shares,
     mean_share,
+    predicts_by_groups,
     refuse_dask,
     takes_groups,
 )
@@ -428,8 +429,11 @@ def fit_checked(calibrator, data, n_features_in=None, *, near=None):
     if type(calibrator).fit not in (BaseCalibrator.fit, FoldingCalibrator.fit):
         calibrator.set_params(classes=data.classes)
         known = {}
-        if data.groups is not None and takes_groups(calibrator):
-            known["groups"] = data.groups
+        # What came as one row of shares stays together.
+        together = data.row if data.groups is None else data.groups
+        takes_them = takes_groups(calibrator) and not predicts_by_groups(calibrator)
+        if together is not None and takes_them:
+            known["groups"] = together
         # Whoever was given the whole set has told what it lacks, and looks like.
         told = quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning)
         logits, weight = data.logits, data.sample_weight

@@ -18,11 +18,13 @@ from skcalib import (
     CalibratorSearch,
     DenseCalibration,
     GroupCalibration,
+    HistogramBinning,
     IsotonicCalibration,
     MultiLabelCalibration,
     OptionCalibration,
     OrderPreservingScaling,
     PlattScaling,
+    PriorShift,
     TemperatureScaling,
     VectorScaling,
     calibrate,
@@ -174,6 +176,26 @@ def test_groups_reach_the_search_of_a_label(shared):
     np.testing.assert_allclose(*scores)
     assert takes_groups(multi)
     assert not takes_groups(MultiLabelCalibration())
+
+
+@pytest.mark.parametrize("wrapper", [ProbabilityFloor, GroupCalibration, PriorShift])
+def test_a_search_inside_another_calibrator_keeps_a_row_of_shares_together(wrapper):
+    rng = np.random.default_rng(0)
+    z = rng.uniform(-3, 3, 100)
+    share = rng.binomial(10, 0.5 + 0.25 * np.sin(3 * z)) / 10
+    shares = np.column_stack([1 - share, share])
+    alone = CalibratorSearch([TemperatureScaling(), HistogramBinning()], rule="best")
+    inside = wrapper(alone).fit(z, shares).calibrator_
+    alone = alone.fit(z, shares)
+    scores = [s.cv_results_["mean_test_score"] for s in (alone, inside)]
+    np.testing.assert_allclose(*scores)
+
+
+def test_rows_of_shares_are_no_groups_to_calibrate_by_themselves():
+    X, y = make_logits(200, 3, random_state=0)
+    tried = [GroupCalibration(CalibratorSearch([TemperatureScaling()], cv=2))]
+    table = compare_calibrators(tried, X, np.eye(3)[y] * 0.7 + 0.1, cv=2)
+    assert len(table.names) == 2
 
 
 @pytest.mark.parametrize(
