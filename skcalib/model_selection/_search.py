@@ -205,6 +205,7 @@ class CalibratorSearch(BaseCalibrator):
     """
 
     best_calibrator_: Any
+    takes_unused = True
 
     _parameter_constraints: dict = {
         "calibrators": [list, tuple, dict, None],

@@ -104,6 +104,10 @@ class StackedCalibrator(BaseCalibrator):
         self.uniform = uniform
         self.classes = classes
 
+    @property
+    def takes_unused(self):
+        return any(part.takes_unused for part in self.calibrators)
+
     def fit_calibration(self, data):
         """Fit the calibrators that have a weight."""
         # Those without a weight are not fitted.

@@ -20,6 +20,7 @@ from skcalib import (
     GroupCalibration,
     HistogramBinning,
     IsotonicCalibration,
+    MatrixScaling,
     MultiLabelCalibration,
     OptionCalibration,
     OrderPreservingScaling,
@@ -34,6 +35,7 @@ from skcalib._validation import takes_groups
 from skcalib.calibrators._floor import ProbabilityFloor
 from skcalib.datasets import make_logits
 from skcalib.model_selection import compare_calibrators
+from skcalib.model_selection._stack import StackedCalibrator
 from skcalib.monitoring import CalibrationMonitor
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -189,6 +191,31 @@ def test_a_search_inside_another_calibrator_keeps_a_row_of_shares_together(wrapp
     alone = alone.fit(z, shares)
     scores = [s.cv_results_["mean_test_score"] for s in (alone, inside)]
     np.testing.assert_allclose(*scores)
+
+
+@pytest.mark.parametrize("wrapper", [DenseCalibration, GroupCalibration, PriorShift])
+def test_splits_count_rows_of_weight_0_inside_another_calibrator_too(wrapper):
+    X, y = make_logits(200, 3, random_state=0)
+    weight = np.ones(200)
+    weight[:100:2] = weight[50:80] = 0
+    halves = np.arange(60, 200), np.arange(60)
+    tried = [TemperatureScaling(), VectorScaling()]
+    alone = CalibratorSearch(tried, cv=[halves, halves[::-1]])
+    inside = wrapper(alone).fit(X, y, sample_weight=weight).calibrator_
+    alone = alone.fit(X, y, sample_weight=weight)
+    scores = [s.cv_results_["mean_test_score"] for s in (alone, inside)]
+    np.testing.assert_allclose(*scores)
+
+
+def test_a_stack_that_is_fitted_again_counts_rows_of_weight_0():
+    X, y = make_logits(200, 3, random_state=0)
+    weight = (np.arange(200) % 3 > 0).astype(float)
+    halves = np.arange(100, 200), np.arange(100)
+    part = MatrixScaling(cv=[halves, halves[::-1]])
+    stack = StackedCalibrator([part], [1.0], [], [0], [1.0])
+    [inside] = stack.fit(X, y, sample_weight=weight).calibrators_
+    alone = part.fit(X, y, sample_weight=weight)
+    assert inside.cv_losses_ == pytest.approx(alone.cv_losses_)
 
 
 def test_rows_of_shares_are_no_groups_to_calibrate_by_themselves():
