@@ -439,9 +439,18 @@ def fit_checked(calibrator, data, n_features_in=None, *, near=None):
         logits, weight = data.logits, data.sample_weight
         with told, counted_before(weight):
             calibrator.fit(logits, data.labels, sample_weight=weight, **known)
-        calibrator.n_features_in_ = width
+        _take_columns(calibrator, width)
         return calibrator
     if not data.source.is_remote:
         check_two_classes(calibrator, data.codes, data.sample_weight, data.classes)
     calibrator.n_features_in_ = width
     return calibrator._learn(data, near)
+
+
+def _take_columns(calibrator, n_columns):
+    """Have a calibrator, and what is fitted within, take rows of so many columns."""
+    calibrator.n_features_in_ = n_columns
+    for name in ("best_calibrator_", "calibrator_", "scaling_"):
+        within = getattr(calibrator, name, None)
+        if isinstance(within, BaseCalibrator):
+            _take_columns(within, n_columns)

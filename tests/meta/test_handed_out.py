@@ -79,6 +79,16 @@ def test_calibrate_of_a_frame_of_probabilities_keeps_its_names():
         (OrderPreservingScaling(CalibratorSearch([PlattScaling()])), "scaling_"),
         (CalibratorSearch([ProbabilityFloor()]), "best_calibrator_.calibrator_"),
         (DenseCalibration(CalibratorSearch([TemperatureScaling()])), "calibrator_"),
+        (
+            DenseCalibration(CalibratorSearch([ProbabilityFloor(PlattScaling())])),
+            "calibrator_.best_calibrator_.calibrator_",
+        ),
+        (
+            GroupCalibration(
+                CalibratorSearch([OrderPreservingScaling(PlattScaling())])
+            ),
+            "calibrator_.best_calibrator_.scaling_",
+        ),
     ],
 )
 def test_what_is_fitted_within_takes_a_single_column_too(calibrator, within):
