@@ -96,6 +96,10 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
     # within ROUGH nats of its optimum.
     _near = None
 
+    @property
+    def _given_classes(self):
+        return self.classes
+
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Learn the calibration from logits and true classes.
@@ -128,7 +132,7 @@ class BaseCalibrator(ClassifierMixin, BaseEstimator):
         """
         if not self.by_sums:
             refuse_dask(type(self).__name__, X)
-        data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        data = check_calibration_set(self, X, y, sample_weight, self._given_classes)
         return self._learn(data)
 
     def _learn(self, data, near=None):
@@ -367,7 +371,7 @@ class FoldingCalibrator(BaseCalibrator):
         """
         if not self.by_sums:
             refuse_dask(type(self).__name__, X)
-        data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        data = check_calibration_set(self, X, y, sample_weight, self._given_classes)
         return self._learn(grouped(data, groups))
 
 
@@ -398,6 +402,11 @@ class WrappingCalibrator(FoldingCalibrator):
     @property
     def draws_folds(self) -> Any:
         return takes_groups(self._inner())
+
+    @property
+    def _given_classes(self):
+        of_inner = getattr(self._inner(), "_given_classes", None)
+        return of_inner if self.classes is None else self.classes
 
     def _fit_inner(self, data):
         """Fit a clone, with the rows of weight 0 if it takes them."""

@@ -89,8 +89,8 @@ class ProbabilityFloor(WrappingCalibrator):
     Parameters
     ----------
     calibrator : calibrator, default=None
-        Any calibrator; None is `TemperatureScaling`. Its parameter `classes` has no
-        effect.
+        Any calibrator; None is `TemperatureScaling`. Its `classes` hold where there are
+        none here.
 
     classes : array-like of shape (n_classes,), default=None
         Label of each column of logits. By default columns of a data frame that are

@@ -50,7 +50,7 @@ class OrderPreservingScaling(WrappingCalibrator):
     scaling : calibrator, default=None
         A calibrator that is fitted before, one with a `decision_function`, such as
         `StructuredMatrixScaling`. The map then applies to its calibrated logits, and
-        keeps their order. Its parameter `classes` has no effect.
+        keeps their order. Its `classes` hold where there are none here.
 
     n_knots : int, default=8
         Largest number of points at which each of the two functions may bend. They lie

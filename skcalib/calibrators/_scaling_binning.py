@@ -27,7 +27,7 @@ class ScalingBinning(WrappingCalibrator):
     scaling : calibrator, default=None
         The parametric calibrator, one with a `decision_function`. None is
         `PlattScaling` for two classes, as in [1]_, and `TemperatureScaling` for more.
-        Its parameter `classes` has no effect.
+        Its `classes` hold where there are none here.
 
     n_bins : int, default=15
         Number of bins.

@@ -59,7 +59,7 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
     ----------
     calibrator : estimator, default=None
         The calibrator of the logits; a ``StructuredMatrixScaling(structure="vector")``
-        by default.
+        by default. Its `classes` hold where there are none here.
 
     max_rounds : int, default=100
         Largest number of rounds, each of which adds a tree, or one for each of more
@@ -215,7 +215,8 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
             The fitted calibrator.
         """
         refuse_dask(type(self).__name__, X)
-        data = check_calibration_set(self, _on_host(X), y, sample_weight, self.classes)
+        given = _on_host(X), y, sample_weight, self._given_classes
+        data = check_calibration_set(self, *given)
         self.classes_, data = data.classes, grouped(data, groups)
         self._names, known = None, None
         if features is not None:

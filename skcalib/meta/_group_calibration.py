@@ -107,7 +107,7 @@ class GroupCalibration(WrappingCalibrator):
     ----------
     calibrator : estimator, default=None
         The calibrator of all rows; a ``StructuredMatrixScaling(structure="vector")`` by
-        default.
+        default. Its `classes` hold where there are none here.
 
     structure : {"temperature", "vector"}, default="temperature"
         One number for each group, or a factor and an offset for each class.
@@ -239,7 +239,7 @@ class GroupCalibration(WrappingCalibrator):
             The fitted calibrator.
         """
         refuse_dask(type(self).__name__, X)
-        data = check_calibration_set(self, X, y, sample_weight, self.classes)
+        data = check_calibration_set(self, X, y, sample_weight, self._given_classes)
         self.classes_ = data.classes
         self.calibrator_ = self._fit_inner(data)
         if groups is not None:

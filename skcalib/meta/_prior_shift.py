@@ -57,6 +57,7 @@ class PriorShift(WrappingCalibrator):
         The calibrator to be corrected; a
         ``StructuredMatrixScaling(structure="vector")`` by default. Calibration by class
         comes first: without it, the estimate blames the model's biases on the shares.
+        Its `classes` hold where there are none here.
 
     priors : "estimate", array-like of shape (n_classes,) or dict, default="estimate"
         The shares of the classes where the model serves: an array in the order of

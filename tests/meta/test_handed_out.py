@@ -26,6 +26,7 @@ from skcalib import (
     OrderPreservingScaling,
     PlattScaling,
     PriorShift,
+    ScalingBinning,
     TemperatureScaling,
     VectorScaling,
     calibrate,
@@ -226,6 +227,29 @@ def test_a_stack_that_is_fitted_again_counts_rows_of_weight_0():
     [inside] = stack.fit(X, y, sample_weight=weight).calibrators_
     alone = part.fit(X, y, sample_weight=weight)
     assert inside.cv_losses_ == pytest.approx(alone.cv_losses_)
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        BoostedCalibration,
+        DenseCalibration,
+        GroupCalibration,
+        OrderPreservingScaling,
+        PriorShift,
+        ProbabilityFloor,
+        ScalingBinning,
+    ],
+)
+def test_classes_of_a_calibrator_inside_another_hold_where_that_has_none(wrapper):
+    X, y = make_logits(300, 3, random_state=0)
+    labels = np.array(["c", "a", "b"])[y]
+    inner = ProbabilityFloor(VectorScaling(classes=["c", "a", "b"]))
+    fitted = wrapper(inner).fit(X, labels)
+    assert fitted.classes_.tolist() == ["c", "a", "b"]
+    assert fitted.score(X, labels) > 0.9
+    fitted = wrapper(inner, classes=["a", "c", "b"]).fit(X, labels)
+    assert fitted.classes_.tolist() == ["a", "c", "b"]
 
 
 def test_rows_of_shares_are_no_groups_to_calibrate_by_themselves():
