@@ -25,24 +25,34 @@ def fresh(calibrator, **params):
 
 
 def fresh_with_splits(calibrator, groups):
-    """Clone `calibrator`; a parameter `cv` is set to leave one group out at a time.
+    """Clone `calibrator`; its `cv` is set to leave one group out at a time.
 
-    The folds then stay the same when rows are repeated, removed or reordered. Where
-    `cv` takes only a number of folds it is left alone.
+    The folds then stay the same when rows are repeated, removed or reordered. Of a
+    calibrator in another it is set where the other has none, and so hands on all rows.
+    Where `cv` takes only a number of folds it is left alone.
     """
-    plain = fresh(calibrator)
-    if "cv" not in plain.get_params(deep=False):
-        return plain
     splits = [
         (np.flatnonzero(groups != group), np.flatnonzero(groups == group))
         for group in np.unique(groups)
     ]
-    with_splits = fresh(calibrator, cv=splits)
+    new = fresh(calibrator)
+    paths = [key.split("__") for key in new.get_params()]
+    owners = [path[:-1] for path in paths if path[-1] == "cv"]
+    depth = min(map(len, owners), default=0)
+    for owner in owners:
+        if len(owner) == depth:
+            new = _with_splits(new, "__".join(owner), splits)
+    return new
+
+
+def _with_splits(calibrator, owner, splits):
+    """Clone with these as the `cv` of what bears it, the same if it takes none."""
+    new = fresh(calibrator, **{f"{owner}__cv".removeprefix("__"): splits})
     try:
-        with_splits._validate_params()
+        new.get_params().get(owner, new)._validate_params()
     except ValueError:
-        return plain
-    return with_splits
+        return calibrator
+    return new
 
 
 def require(condition, message):

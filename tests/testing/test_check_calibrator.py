@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 
-from skcalib import TemperatureScaling
+from skcalib import (
+    DenseCalibration,
+    MatrixScaling,
+    ProbabilityFloor,
+    TemperatureScaling,
+)
 from skcalib._maps import CalibrationMap, LogSigmoid, Scale, Softmax
-from skcalib.testing import check_calibrator
+from skcalib.testing import _checks_fit, check_calibrator
 
 
 class IgnoresWeights(TemperatureScaling):
@@ -109,6 +114,13 @@ def test_a_broken_promise_is_found_and_named(calibrator, message):
     name = type(calibrator).__name__
     with pytest.raises(AssertionError, match=f"^{name} fails .*({message})"):
         check_calibrator(calibrator)
+
+
+@pytest.mark.parametrize("wrap", [ProbabilityFloor, DenseCalibration])
+def test_folds_of_a_calibrator_in_another_follow_its_rows(wrap):
+    _checks_fit.check_order_of_rows(wrap(MatrixScaling()))
+    _checks_fit.check_weights_equal_repetition(wrap(MatrixScaling()))
+    _checks_fit.check_zero_weights_equal_removal(wrap(MatrixScaling()))
 
 
 def test_the_calibrator_itself_is_not_fitted():
