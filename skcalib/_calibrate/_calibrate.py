@@ -13,13 +13,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from skcalib._calibrate._calibrated import Calibrated
-from skcalib._calibrate._job import Job, check_calibrator, chosen
+from skcalib._calibrate._job import Job, check_calibrator
 from skcalib._judging import describe
 from skcalib._networks._given import Given
 from skcalib._networks._named import split_labels
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import safe_indexing
-from skcalib._validation import is_search, logits_from_proba
+from skcalib._validation import chosen, is_search, logits_from_proba
 from skcalib.frozen import OnnxLogits, TorchLogits
 from skcalib.frozen._base import FrozenLogits
 from skcalib.meta._chain import of_log_proba

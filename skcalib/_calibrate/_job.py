@@ -26,12 +26,12 @@ from skcalib._validation import (
     check_calibration_set,
     check_groups,
     check_search,
+    chosen,
     classes_of_model,
     column_names,
     column_on_host,
     encode_labels,
     is_column,
-    is_search,
     make_splits,
     name_classes,
     number_groups,
@@ -219,11 +219,6 @@ def check_calibrator(calibrator: Any) -> None:
             "fit(X, y)."
         )
     check_search(calibrator)
-
-
-def chosen(calibrator: Any) -> Any:
-    """Return the calibrator that a search of scikit-learn has chosen."""
-    return calibrator.best_estimator_ if is_search(calibrator) else calibrator
 
 
 def _is_fitted(model: Any) -> bool:

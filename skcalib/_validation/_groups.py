@@ -149,6 +149,11 @@ def is_search(calibrator: Any) -> bool:
     return {"estimator", "scoring", "refit"} <= vars(calibrator).keys()
 
 
+def chosen(calibrator: Any) -> Any:
+    """Return the calibrator that a search of scikit-learn has chosen."""
+    return calibrator.best_estimator_ if is_search(calibrator) else calibrator
+
+
 def check_search(calibrator: Any) -> None:
     """Refuse a search of scikit-learn that would choose nothing."""
     if not is_search(calibrator):

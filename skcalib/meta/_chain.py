@@ -5,7 +5,12 @@ from copy import copy
 import numpy as np
 from sklearn.base import clone
 
-from skcalib._base import BaseCalibrator, WrappingCalibrator, fit_checked
+from skcalib._base import (
+    BaseCalibrator,
+    WrappingCalibrator,
+    check_maps_logits,
+    fit_checked,
+)
 from skcalib._maps import (
     CalibrationMap,
     Clip,
@@ -15,6 +20,7 @@ from skcalib._maps import (
     log_proba,
 )
 from skcalib._numerics import PROBA_FLOOR, some_logits
+from skcalib._validation import check_search, chosen, is_search, name_classes
 from skcalib.calibrators._floor import floor_operations
 
 
@@ -124,6 +130,20 @@ def of_log_proba(calibrator, floor=PROBA_FLOOR):
     if floor == PROBA_FLOOR and not notices_constant(calibrator):
         return calibrator
     return Recalibrated.after_floor(floor, calibrator)
+
+
+def fit_next(calibrator, served, log_proba, labels, classes):
+    """Fit a clone to what is served, and chain it to what serves that, if it is known.
+
+    Of a search of scikit-learn it is what the search chooses.
+    """
+    check_search(calibrator)
+    if served is not None:
+        inner = calibrator.estimator if is_search(calibrator) else calibrator
+        check_maps_logits("recalibrate", inner)
+    named = name_classes(clone(calibrator), classes)
+    fitted = chosen(named.fit(log_proba, labels))
+    return of_log_proba(fitted) if served is None else Recalibrated.of(served, fitted)
 
 
 def held_log_floor(calibrator):

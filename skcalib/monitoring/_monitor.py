@@ -10,12 +10,12 @@ from uuid import uuid4
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
-from skcalib._base import BaseCalibrator, check_maps_logits
+from skcalib._base import BaseCalibrator
 from skcalib._sklearn_compat import Interval
 from skcalib.calibrators import StructuredMatrixScaling
-from skcalib.meta._chain import Recalibrated, of_log_proba
+from skcalib.meta._chain import fit_next
 from skcalib.monitoring import _bets, _state
 from skcalib.monitoring._alarm import HasAlarm
 from skcalib.monitoring._evidence import over_groups, over_streams
@@ -301,9 +301,9 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         Parameters
         ----------
         calibrator : estimator, default=None
-            What to fit, from the logarithms of the served probabilities;
-            ``StructuredMatrixScaling(structure="vector")`` by default, which shrinks to
-            a temperature where rows are few.
+            What to fit, from the logarithms of the served probabilities, or a search of
+            scikit-learn among such; ``StructuredMatrixScaling(structure="vector")`` by
+            default, which shrinks to a temperature where rows are few.
 
         Returns
         -------
@@ -333,15 +333,10 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         if calibrator is None:
             calibrator = StructuredMatrixScaling(structure="vector")
         served = self._settings["calibrator"]
-        if served is not None:
-            check_maps_logits("recalibrate", calibrator)
-        elif self._is_single:
+        if served is None and self._is_single:
             log_proba = log_proba[:, 1] - log_proba[:, 0]
-        fitted = clone(calibrator).set_params(classes=self.classes_)
-        fitted.fit(log_proba, self.classes_[codes])
-        if served is None:
-            return of_log_proba(fitted)
-        return Recalibrated.of(served, fitted)
+        labels = self.classes_[codes]
+        return fit_next(calibrator, served, log_proba, labels, self.classes_)
 
     def report(self) -> MonitorReport:
         """Return what is known, as numbers and as text.

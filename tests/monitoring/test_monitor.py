@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from scipy.special import log_softmax, softmax
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
 from streams import draw_stream
 
 import skcalib
@@ -646,6 +647,24 @@ def test_what_maps_more_than_logits_is_no_next_calibrator_of_a_served_one(calibr
     # Of the served probabilities themselves, without their logits, it may be one.
     after = CalibrationMonitor().update(y, proba).recalibrate(calibrator)
     assert after.predict_proba(np.log(proba)).shape == (600, 3)
+
+
+@pytest.mark.parametrize("knows_served", [True, False])
+def test_the_next_calibrator_may_be_chosen_by_a_search_of_scikit_learn(knows_served):
+    logits, codes = make_logits(600, 3, random_state=0)
+    y, names = np.array(["c", "a", "b"])[codes], ["c", "a", "b"]
+    served = TemperatureScaling(classes=names).fit(logits, y)
+    monitor = CalibrationMonitor(served if knows_served else None, classes=names)
+    monitor.update(y, served.predict_proba(logits))
+    grid = {"prior": [8.0]}
+    search = GridSearchCV(VectorScaling(), grid, scoring="neg_log_loss", cv=2)
+    expected = monitor.recalibrate(VectorScaling(prior=8.0))
+    after = monitor.recalibrate(search)
+    assert type(after) is type(expected)
+    assert after.classes_.tolist() == names
+    assert_allclose(after.predict_proba(logits), expected.predict_proba(logits))
+    with pytest.raises(ValueError, match="without scoring compares accuracy"):
+        monitor.recalibrate(GridSearchCV(VectorScaling(), grid))
 
 
 def test_classes_without_an_order_are_refused():
