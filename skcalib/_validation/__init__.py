@@ -23,6 +23,7 @@ from skcalib._validation._containers import (
     refuse_dask,
     refuse_dates,
     refuse_outside,
+    shape_of,
 )
 from skcalib._validation._dense import (
     as_rows,
@@ -186,6 +187,7 @@ __all__ = [
     "refuse_order_unlike_model",
     "refuse_outside",
     "rows_of_shares",
+    "shape_of",
     "splits_of",
     "spread_groups",
     "spread_weight",

@@ -14,7 +14,12 @@ from skcalib._blocks import CalibrationData, on_host
 from skcalib._numerics import TINY
 from skcalib._onnx._outputs import are_proba
 from skcalib._validation._column_classes import preview
-from skcalib._validation._containers import column_on_host, is_column, is_dask
+from skcalib._validation._containers import (
+    column_on_host,
+    is_column,
+    is_dask,
+    shape_of,
+)
 from skcalib._warnings import warn
 from skcalib.exceptions import OneColumnWarning, ProbabilitiesAsLogitsWarning
 

@@ -17,6 +17,7 @@ from skcalib._validation import (
     column_on_host,
     is_dask,
     is_tensor,
+    shape_of,
     spread_groups,
     spread_weight,
 )
@@ -282,4 +283,4 @@ class DenseCalibration(WrappingCalibrator):
 
 
 def _is_dense(X):
-    return not is_dask(X) and len(np.shape(X)) > 2
+    return not is_dask(X) and len(shape_of(X)) > 2
