@@ -434,7 +434,8 @@ def fit_checked(calibrator, data, n_features_in=None, *, near=None):
     """
     # It may be handed out, and takes what was given: a single column, if it was one.
     width = n_features_in or data.n_classes
-    calibrator._validate_params()
+    if isinstance(calibrator, BaseCalibrator):
+        calibrator._validate_params()
     if type(calibrator).fit not in (BaseCalibrator.fit, FoldingCalibrator.fit):
         calibrator.set_params(classes=data.classes)
         known = {}
