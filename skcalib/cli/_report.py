@@ -23,6 +23,7 @@ from skcalib.cli._report_data import (
 )
 from skcalib.cli._words import against_rival, fitted_words, verdict
 from skcalib.metrics._bins import BinStats
+from skcalib.metrics._registry import METRICS
 from skcalib.plotting import PerturbationDisplay, ReliabilityDisplay
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -144,15 +145,15 @@ def _class_rows(
             _percent((held_out.codes == k).mean()),
             _percent(held_out.before[:, k].mean()),
             _percent(held_out.after[:, k].mean()),
-            _percent(before[k]),
-            _percent(after[k]),
+            _percent(before[k], METRICS["sce"].percent_decimals),
+            _percent(after[k], METRICS["sce"].percent_decimals),
         )
         for k in shown
     ]
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+def _percent(share: float, decimals: int | None = 1) -> str:
+    return f"{100 * share:.{decimals}f}"
 
 
 def _diagram(held_out: HeldOut, proba: NDArray[Any], name: str, n_bins: int) -> str:

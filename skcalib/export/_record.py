@@ -2,12 +2,12 @@
 
 import json
 import math
-import numbers
 from typing import Any
 
 import numpy as np
 
 import skcalib
+from skcalib._learned import learned
 
 METADATA_KEY = "skcalib.calibration"
 # Longer arrays among the parameters are named by their shape.
@@ -19,18 +19,10 @@ def record(model: Any, calibrator: Any, **more: Any) -> None:
 
     `more` is added to what stands in the note, in place of entries of the same name.
     """
-    learned = {
-        name: float(value)
-        for name, value in vars(calibrator).items()
-        if name.endswith("_")
-        and not name.startswith("_")
-        and isinstance(value, numbers.Real)
-        and name != "n_features_in_"
-    }
     content = {
         "method": type(calibrator).__name__,
         "params": calibrator.get_params(deep=False),
-        "learned": learned,
+        "learned": {f"{name}_": value for name, value in learned(calibrator).items()},
         "classes": np.asarray(calibrator.classes_).tolist(),
         "skcalib_version": skcalib.__version__,
         **more,

@@ -108,13 +108,16 @@ def smooth_errors(confidence: Floats, hit: NDArray[Any], weights: Floats) -> Flo
     fixed point if, and only if, the error exceeds it.
     """
     weights = weights / weights.sum(axis=1, keepdims=True)
+    gap = hit - confidence
+    if (gap >= 0).all() or (gap <= 0).all():  # No kernel makes any of it cancel.
+        return np.abs(weights @ gap)
     errors = np.zeros(weights.shape[0])
     left, points, highest = np.arange(errors.shape[0]), FIRST_GRID, 1.0
     while left.size:
         chunk, narrow = max(1, CHUNK_ELEMENTS // points), []
         for start in range(0, left.size, chunk):
             part = left[start : start + chunk]
-            grid = _lay(confidence, hit - confidence, weights[part], points)
+            grid = _lay(confidence, gap, weights[part], points)
             errors[part], found = _on_grid(grid, highest)
             narrow.append(part[~found])
         left = np.concatenate(narrow)

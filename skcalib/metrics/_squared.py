@@ -127,7 +127,7 @@ def squared_calibration_interval(
     ranked, weight = rank_scores(confidence, hit), np.ones(n_rows)
     value = unbiased_squared_gap(ranked, weight, n_bins)
     variance, growth = _variance(*residual_sums(ranked, weight, n_bins))
-    quantile = float(ndtri((1 + confidence_level) / 2))
+    quantile = float(-ndtri((1 - confidence_level) / 2))
     centre, reach = max(value, 0.0), quantile * np.sqrt(variance)
     # Of reach^2 = quantile^2 (variance + growth reach), the root.
     half = quantile**2 * growth / 2

@@ -174,7 +174,8 @@ def expected_normalized_calibration_error(
     """
     n_bins = check_whole("n_bins", n_bins)
     residual, std, weight = check_spread(y_true, y_pred, y_std, sample_weight)
-    stats = _mass_stats(std**2, residual**2, weight, n_bins)
+    unit = std.max(initial=0) or 1.0  # Of which squares neither over- nor underflow.
+    stats = _mass_stats((std / unit) ** 2, (residual / unit) ** 2, weight, n_bins)
     predicted, observed = np.sqrt(stats.mean_confidence), np.sqrt(stats.accuracy)
     filled = stats.weight > 0
     if (predicted[filled] == 0).any():
@@ -348,4 +349,4 @@ def _mass_stats(
 
 def _normal_factor(confidence_level: float) -> float:
     check_level(confidence_level)
-    return float(ndtri((1 + confidence_level) / 2))
+    return float(-ndtri((1 - confidence_level) / 2))

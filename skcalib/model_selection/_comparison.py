@@ -244,7 +244,8 @@ def _format(name, mean, std):
         return f"{mean:.3f}"
     metric = measured(name)
     if metric is not None and metric.percent_decimals is not None:
-        return f"{100 * mean:.2f}±{100 * std:.2f}"
+        digits = metric.percent_decimals
+        return f"{100 * mean:.{digits}f}±{100 * std:.{digits}f}"
     return f"{mean:.4f}±{std:.4f}"
 
 

@@ -86,7 +86,8 @@ class Recent:
 
 
 def _binned(log_proba: NDArray[Any], codes: NDArray[np.intp]) -> BinStats:
-    edges = uniform_edges(N_BINS)
+    # Rounded as the rows are, so that one on an edge falls where it belongs.
+    edges = np.exp(np.log(uniform_edges(N_BINS)).astype(_DTYPE).astype(np.float64))
     rows = np.arange(codes.size)
     top = log_proba.argmax(axis=1) if codes.size else codes
     confidence = np.exp(log_proba[rows, top].astype(np.float64))

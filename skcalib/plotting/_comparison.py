@@ -8,7 +8,7 @@ import numpy as np
 
 from skcalib.metrics import calibration_report
 from skcalib.metrics._registry import METRICS, listed
-from skcalib.metrics._scorers import sign_of
+from skcalib.metrics._scorers import measured, sign_of
 from skcalib.plotting._style import COLOURS, hide_box, ink, new_axes, own_axes
 
 # Values further from the best than this many times the median are left outside.
@@ -242,12 +242,11 @@ class CalibratorComparisonDisplay:
 
 def _unit(name):
     """Return the factor of what is drawn, and its title."""
-    metric = METRICS.get(name)
-    if metric is None or metric.title is None:
-        return 1, name
-    if metric.percent_decimals is None:
-        return 1, metric.title
-    return 100, f"{metric.title} (%)"
+    metric = measured(name)
+    title = (name in METRICS and METRICS[name].title) or name
+    if metric is None or metric.percent_decimals is None:
+        return 1, title
+    return 100, f"{title} (%)"
 
 
 def _inside(value, centre):

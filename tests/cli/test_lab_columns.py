@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 import skcalib.cli
+from skcalib.datasets import make_logits
+from skcalib.metrics import calibration_report
 
 TEMPLATES = Path(skcalib.cli.__file__).parent / "templates"
 
@@ -45,6 +48,64 @@ def codes_of():
         return json.loads(done.stdout)
 
     return read
+
+
+@pytest.fixture
+def run_page():
+    """Run a line of code after the scripts of the page; return what it tells."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs node")
+    names = ("reliability.js", "lab_core.js", "lab_onnx.js", "lab.js")
+    scripts = "\n".join((TEMPLATES / n).read_text(encoding="utf-8") for n in names)
+    page = """const els = {};
+      const made = () => ({ classList: { add() {}, remove() {} } });
+      globalThis.document = { getElementById: (id) => els[id] ??= made() };"""
+
+    def run(line, given):
+        code = (
+            f"{page}\n{scripts}\n"
+            'const given = JSON.parse(require("fs").readFileSync(0, "utf8"));\n'
+            f"{line}"
+        )
+        done = subprocess.run(  # noqa: S603
+            [node, "-e", code],
+            input=json.dumps(given),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return json.loads(done.stdout)
+
+    return run
+
+
+def rows_of(n, n_classes):
+    X, y = make_logits(n, n_classes, random_state=0)
+    return {
+        "labels": [str(k) for k in y],
+        "scores": {"shape": [n, n_classes], "values": X.ravel().tolist()},
+    }, (X, y)
+
+
+def test_the_interval_of_the_page_is_that_of_the_library(run_page):
+    given, (X, y) = rows_of(300, 4)
+    line = """const s = summarise(makeSet(given, false));
+      console.log(JSON.stringify(eceInterval(s, 15, 2000)));"""
+    ece = calibration_report(y, softmax(X, axis=1), metrics=["ece"])["ece"]
+    assert run_page(line, given) == pytest.approx([ece.low, ece.high], abs=4e-3)
+
+
+def test_the_page_tells_how_probabilities_are_read(run_page):
+    given, (X, _) = rows_of(200, 3)
+    given["scores"]["values"] = softmax(X, axis=1).ravel().tolist()
+    line = "open(given, %s); console.log(JSON.stringify(els.python.textContent));"
+    told = run_page(line % "true", given)
+    assert "logits = logits_from_proba(probabilities)" in told
+    assert "skcalib compare --probabilities val.npz" in told
+    told = run_page(line % "false", given)
+    assert "logits_from_proba" not in told
+    assert "skcalib compare --logits val.npz" in told
 
 
 def table(header, labels):

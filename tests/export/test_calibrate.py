@@ -18,6 +18,7 @@ from skcalib.calibrators import (
 from skcalib.exceptions import ModelFormatError
 from skcalib.export import calibrate_onnx_model
 from skcalib.frozen import OnnxLogits
+from skcalib.model_selection import CalibratorSearch
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -584,6 +585,20 @@ def test_the_calibration_is_recorded():
     assert content["params"]["gamma"] == 0.5
     assert content["learned"]["temperature_"] == pipe[-1].temperature_
     assert content["classes"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("rule", ["best", "stack"])
+def test_the_note_of_a_search_says_what_was_chosen(rule):
+    case = CASES["softmax"]
+    X = draw_inputs(case)
+    candidates = [TemperatureScaling(), VectorScaling()]
+    pipe = fit(case, X, CalibratorSearch(candidates, rule=rule, cv=2))
+    (entry,) = calibrate_onnx_model(case.model, pipe).metadata_props
+    learned = json.loads(entry.value)["learned"]
+    assert learned["best_name_"] == pipe[-1].best_name_
+    assert "best_index_" not in learned
+    if rule == "stack":
+        assert learned["weights_"] == pipe[-1].weights_
 
 
 def test_labels_of_logits_before_a_cast_follow():

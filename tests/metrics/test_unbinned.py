@@ -53,6 +53,17 @@ def test_smooth_error_of_a_shifted_classifier_is_the_shift():
     assert smooth_calibration_error(y, proba) == pytest.approx(0.2, abs=0.005)
 
 
+def test_smooth_error_of_residuals_of_one_sign_is_their_mean():
+    # However small it is, and of a network that is right and sure in one step.
+    for gap in (1e-6, 1e-12, 0.3):
+        proba = np.full(500, 1 - gap)
+        error = smooth_calibration_error(np.ones(500), proba, labels=[0, 1])
+        assert error == pytest.approx(gap, rel=1e-3)
+    y, proba = np.zeros(3), np.array([0.6, 0.7, 0.95])
+    error = smooth_calibration_error(y, proba, labels=[0, 1])
+    assert error == pytest.approx(0.75)
+
+
 def test_smooth_error_resolves_small_values():
     # Gaps of 1e-4 at one confidence: the fixed point is the gap itself.
     y = np.repeat([1, 0], [8001, 1999])

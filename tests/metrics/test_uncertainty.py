@@ -94,6 +94,23 @@ def test_weights_of_the_sharpness_equal_repeated_rows():
     assert interval_sharpness(std, sample_weight=weight) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("factor", [1e-163, 1e155])
+def test_the_normalized_error_has_no_unit_where_squares_leave_the_range(factor):
+    sets = draw(60)
+    scaled = [factor * values for values in sets]
+    found, expected = (
+        expected_normalized_calibration_error(*s) for s in (scaled, sets)
+    )
+    assert found == pytest.approx(expected)
+
+
+def test_levels_next_to_1_have_finite_factors():
+    factors = [
+        interval_sharpness([1.0], confidence_level=1 - e) for e in (1e-15, 1e-16)
+    ]
+    assert_allclose(factors, [16.0537, 16.5852], rtol=1e-4)
+
+
 @pytest.mark.parametrize("factor", [1e-6, 1e6])
 def test_units_scale_the_uce_and_leave_the_others(factor):
     sets = draw(60)

@@ -129,6 +129,12 @@ def test_number_of_jobs_changes_nothing(calibration_set):
     assert_allclose(one.mean[:, :-1], two.mean[:, :-1], rtol=0)
 
 
+def test_class_wise_errors_are_printed_as_in_a_report(calibration_set):
+    table = compare_calibrators([VectorScaling()], *calibration_set, cv=2)
+    k = table.metrics.index("sce")
+    assert f"{100 * table.mean[1, k]:.3f}±{100 * table.std[1, k]:.3f}" in str(table)
+
+
 def test_printed_columns_are_aligned(table):
     lines = str(table).splitlines()
     assert len(lines) == 4

@@ -22,6 +22,7 @@ from skcalib import (
     logits_from_proba,
 )
 from skcalib.datasets import make_logits
+from skcalib.metrics import expected_calibration_error
 from skcalib.monitoring import CalibrationMonitor, LossMonitor
 from skcalib.monitoring._recent import Recent
 from skcalib.monitoring._report import gap_half_width
@@ -700,3 +701,14 @@ def test_rows_that_were_interrupted_count_once_when_they_come_again(
         expected.update(y[rows], proba[rows])
     monitor._id = expected._id
     assert monitor.to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize("n_parts", [5, 15, 30])
+def test_the_error_since_an_alarm_is_the_metric_where_shares_lie_on_edges(n_parts):
+    rng = np.random.default_rng(1)
+    share = rng.integers(n_parts // 2 + 1, n_parts + 1, 1000) / n_parts
+    proba = np.column_stack([share, 1 - share])
+    y = (rng.random(1000) > share).astype(int)
+    monitor = CalibrationMonitor(alpha=1e-300).update(y, proba)
+    expected = expected_calibration_error(y, proba)
+    assert monitor.report().ece_since == pytest.approx(expected, abs=2e-4)

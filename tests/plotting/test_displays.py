@@ -380,6 +380,18 @@ class Table:
     std = np.full((3, 3), 0.01)
 
 
+def test_a_column_of_scores_is_drawn_in_the_unit_of_its_table():
+    class Scored(Table):
+        metrics = ("ece", "neg_ks_calibration_error", "accuracy")
+
+    display = CalibratorComparisonDisplay.from_comparison(
+        Scored(), metrics=["ece", "neg_ks_calibration_error"]
+    )
+    titles = [ax.get_title() for ax in display.axes_]
+    assert titles == ["ECE (%)", "neg_ks_calibration_error (%)"]
+    assert display.axes_[1].get_xlim()[1] > 0.5
+
+
 def test_a_comparison_is_sorted_by_its_first_metric():
     display = CalibratorComparisonDisplay.from_comparison(
         Table(), metrics=["nll", "ece"]

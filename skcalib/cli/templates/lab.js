@@ -54,12 +54,20 @@ function showAll() {
     `${lab.set.n.toLocaleString("en")} rows of ${lab.set.K} classes. The classifier says `
     + `it is ${percent(m.confidence)} % sure and is right ${percent(m.accuracy)} % of the `
     + `time: it is ${over}. The temperature that fits is ${lab.fitted.toFixed(3)}.`;
-  const read = lab.network === null ? "" : "from skcalib.frozen import OnnxLogits\n"
-    + `logits = OnnxLogits(${JSON.stringify(lab.network)}).fit_transform(X)\n`;
+  let read = "", given = "--logits";
+  if (lab.network !== null) {
+    read = "from skcalib.frozen import OnnxLogits\n"
+      + `logits = OnnxLogits(${JSON.stringify(lab.network)}).fit_transform(X)\n`;
+    given = `${lab.network} --inputs`;
+  } else if (lab.areProbabilities) {
+    read = "from skcalib import logits_from_proba\n"
+      + "logits = logits_from_proba(probabilities)\n";
+    given = "--probabilities";
+  }
   element("python").textContent = `from skcalib import TemperatureScaling\n${read}`
     + "calibrator = TemperatureScaling().fit(logits[::2], y[::2])\n"
     + `calibrator.temperature_  # ${lab.fitted.toFixed(6)}\n`
-    + `# skcalib compare ${lab.network === null ? "--logits" : `${lab.network} --inputs`} val.npz`;
+    + `# skcalib compare ${given} val.npz`;
   showTemperature();
   showMethods();
   element("result").hidden = false;

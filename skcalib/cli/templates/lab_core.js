@@ -429,7 +429,7 @@ function quantile(sorted, q) {
   return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
 }
 
-// 95 % basic bootstrap interval of the ECE, whose noise it turns round.
+// 95 % bootstrap interval of the ECE: percentiles, moved down by what draws exceed it by.
 function eceInterval(rows, nBins, draws = 100) {
   const random = randomNumbers(1);
   const value = gapOf(binSums(rows, nBins), rows.n);
@@ -440,8 +440,9 @@ function eceInterval(rows, nBins, draws = 100) {
     drawn.push(gapOf(binSums(rows, nBins, weight), rows.n));
   }
   drawn.sort((a, b) => a - b);
-  return [2 * value - quantile(drawn, 0.975), 2 * value - quantile(drawn, 0.025)]
-    .map((end) => Math.max(end, 0));
+  const excess = drawn.reduce((a, b) => a + b, 0) / draws - value;
+  return [0.025, 0.975]
+    .map((q) => Math.min(Math.max(quantile(drawn, q) - excess, 0), 1));
 }
 
 function measure(rows, nBins, draws = 0) {
