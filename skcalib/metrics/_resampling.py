@@ -103,11 +103,13 @@ class RowStatistics:
         return entropy_of_rows(self.proba)
 
     @cached_property
-    def class_residuals(self) -> csr_array:
+    def class_residuals(self) -> tuple[csr_array, NDArray[np.intp]]:
         """Hit minus probability by row and class-bin cell, first bins left short.
 
         To a cell of a first bin the row's whole probability has still to be counted:
-        it is zero almost everywhere else, and a dense product does it faster.
+        it is zero almost everywhere else, and a dense product does it faster. There are
+        the cells that hold something, and those of the first bins: their places, by
+        class, come with it.
         """
         n_rows, n_classes = self.proba.shape
         edges = exact_edges(self.n_bins, self.proba.dtype)
@@ -122,8 +124,11 @@ class RowStatistics:
         own_bin = np.searchsorted(edges, self.own)
         cells.append(self.codes * self.n_bins + own_bin)
         values.append(np.ones(n_rows))
-        data = (np.concatenate(values), (np.concatenate(cells), np.concatenate(rows)))
-        return csr_array(data, shape=(n_classes * self.n_bins, n_rows))
+        first = np.arange(n_classes) * self.n_bins
+        kept, place = np.unique(np.concatenate([first, *cells]), return_inverse=True)
+        entries = place[n_classes:], np.concatenate(rows)
+        data = np.concatenate(values), entries
+        return csr_array(data, shape=(kept.size, n_rows)), place[:n_classes]
 
     def static_errors(self, weights: Floats) -> Floats:
         """Return the static calibration error for each row of `weights`."""
@@ -132,8 +137,9 @@ class RowStatistics:
         if weights.shape[0] == 1:  # One pass takes less time and memory than residuals.
             bins = class_stats(self.proba, self.codes, weights[0], self.n_bins)
             return np.array([bins.mean_gap])
-        residuals = self.class_residuals @ weights.T
-        residuals[:: self.n_bins] -= self._class_totals(weights).T
+        by_cell, first = self.class_residuals
+        residuals = by_cell @ weights.T
+        residuals[first] -= self._class_totals(weights).T
         return np.abs(residuals).sum(axis=0) / n_classes
 
     def _class_totals(self, weights: Floats) -> NDArray[Any]:
