@@ -1,4 +1,4 @@
-"""The laboratory takes the column of each class that the command line takes."""
+"""The laboratory takes the columns that the command takes, and tells the same."""
 
 import json
 import re
@@ -15,39 +15,6 @@ from skcalib.datasets import make_logits
 from skcalib.metrics import calibration_report
 
 TEMPLATES = Path(skcalib.cli.__file__).parent / "templates"
-
-
-@pytest.fixture
-def codes_of():
-    """Read a table as the page does; return the column of each label, or a mistake."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("needs node")
-
-    def read(text):
-        code = (
-            (TEMPLATES / "lab_core.js").read_text(encoding="utf-8")
-            + """
-        const text = JSON.parse(require("fs").readFileSync(0, "utf8"));
-        let told;
-        try {
-          told = Array.from(makeSet(readCsv(text)).codes);
-        } catch (error) {
-          told = error.message;
-        }
-        console.log(JSON.stringify(told));
-        """
-        )
-        done = subprocess.run(  # noqa: S603
-            [node, "-e", code],
-            input=json.dumps(text),
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return json.loads(done.stdout)
-
-    return read
 
 
 @pytest.fixture
@@ -78,6 +45,21 @@ def run_page():
         return json.loads(done.stdout)
 
     return run
+
+
+@pytest.fixture
+def codes_of(run_page):
+    """Read a table as the page does; return the column of each label, or a mistake."""
+    line = """
+        let told;
+        try {
+          told = Array.from(makeSet(readCsv(given)).codes);
+        } catch (error) {
+          told = error.message;
+        }
+        console.log(JSON.stringify(told));
+        """
+    return lambda text: run_page(line, text)
 
 
 def rows_of(n, n_classes):
