@@ -145,8 +145,10 @@ def search_of_copies(cv=3):
 def test_a_comparison_hands_groups_to_a_search_inside_another_calibrator(wrapper):
     X, y, groups = draw_copies()
     tried = {"alone": search_of_copies(), "inside": wrapper(search_of_copies())}
-    table = compare_calibrators(tried, X, y, groups=groups, cv=3).to_frame()
-    told = table["nll", "mean"]
+    table = compare_calibrators(tried, X, y, groups=groups, cv=3)
+    told = dict(
+        zip(table.names, table.mean[:, table.metrics.index("nll")], strict=True)
+    )
     assert told["inside"] == pytest.approx(told["alone"], abs=0.01)
 
 
