@@ -81,10 +81,9 @@ class CalibrationData:
     @property
     def groups(self) -> NDArray[Any] | None:
         """The group of each row, None where there are none."""
-        if self._groups is not None:
-            return self._groups
-        found: NDArray[Any] | None = getattr(self.source, "row_groups", lambda: None)()
-        return found
+        if self._groups is None:  # Made once, however often the data are mapped.
+            self._groups = getattr(self.source, "row_groups", lambda: None)()
+        return self._groups
 
     def once(self, key: Hashable, find: Callable[[], Any]) -> Any:
         """Return ``find()``, from memory where it was asked for with this key before.
