@@ -24,7 +24,7 @@ from skcalib._networks._sharing import portable
 from skcalib._numerics import hash_rows
 from skcalib._progress import Progress
 from skcalib._sklearn_compat import HasMethods, Interval, StrOptions
-from skcalib._solvers._result import CONVERGED
+from skcalib._solvers._result import CONVERGED, INTERRUPTED
 from skcalib._solvers._temperature import PRIOR
 from skcalib._solvers._temperature_search import best_temperature
 from skcalib._validation import (
@@ -44,7 +44,7 @@ from skcalib.clamping._perturbation import channel_axis
 from skcalib.clamping._problem import Problem, Settings
 from skcalib.clamping._space import scale_of
 from skcalib.clamping._starts import check_range
-from skcalib.exceptions import NotDifferentiableError
+from skcalib.exceptions import InterruptedWarning, NotDifferentiableError
 from skcalib.metrics import CalibrationReport, calibration_report
 
 # Of the parameters that all of them have.
@@ -459,7 +459,8 @@ class ClampedClassifier(SharedByCopies, ClassifierMixin, BaseEstimator):
         return calibrator
 
     def _warn_early(self, message):
-        warn(f"{type(self).__name__} stopped early: {message}.", ConvergenceWarning)
+        early = InterruptedWarning if message == INTERRUPTED else ConvergenceWarning
+        warn(f"{type(self).__name__} stopped early: {message}.", early)
 
 
 def check_differentiable(network):

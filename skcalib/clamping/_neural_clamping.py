@@ -248,8 +248,9 @@ class NeuralClamping(ClampedClassifier):
     Warns
     -----
     ConvergenceWarning
-        If no temperature is best, or the solver was interrupted or ran out of epochs.
-        The best point found is kept.
+        If no temperature is best or the solver ran out of epochs, and as the
+        `InterruptedWarning` that is one if Ctrl-C ended it. The best point found is
+        kept.
 
     See Also
     --------

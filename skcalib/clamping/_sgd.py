@@ -39,6 +39,7 @@ from skcalib.clamping._perturbation import AllCosines, Basis, Perturbation
 from skcalib.clamping._problem import Outcome, Problem, Settings
 from skcalib.clamping._space import in_space
 from skcalib.clamping._spans import canonical, open_basis
+from skcalib.exceptions import InterruptedWarning
 
 # Epochs of training that follows no published recipe.
 MAX_ITER = 4
@@ -224,7 +225,8 @@ def train(
     Warns
     -----
     ConvergenceWarning
-        If Ctrl-C or an infinite loss ended the descent; the best point is kept.
+        If an infinite loss ended the descent, and if Ctrl-C did, as the
+        InterruptedWarning that is one; the best point is kept.
     """
     rng = check_random_state(random_state)
     rows = np.arange(objective.inputs.n_samples)
@@ -255,7 +257,7 @@ def train(
         warn(
             f"The descent ended in epoch {len(descent.loss_curve) + 1} because "
             f"{message}. The best point so far is kept.",
-            ConvergenceWarning,
+            InterruptedWarning if message == INTERRUPTED else ConvergenceWarning,
         )
     if message != FINISHED or held_out is not None:
         keeper.restore_best()

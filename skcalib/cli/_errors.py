@@ -74,11 +74,11 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    # Solvers return what they have, for Python; a command ends. The import would take
-    # its time at the top, where Ctrl-C is not told of yet.
-    from skcalib._solvers._result import INTERRUPTED as EARLY
+    # The import would take its time at the top, where Ctrl-C is not told of yet.
+    from skcalib.exceptions import InterruptedWarning
 
-    if str(message).endswith(f"{EARLY}."):
+    # A fit keeps what it has, for Python; a command ends.
+    if issubclass(category, InterruptedWarning):
         raise KeyboardInterrupt
     _tell("Warning", str(message), "yellow")
 

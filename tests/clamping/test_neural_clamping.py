@@ -12,6 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from skcalib.exceptions import InterruptedWarning
+
 torch = pytest.importorskip("torch")
 
 from skcalib import (  # noqa: E402
@@ -538,7 +540,7 @@ def test_an_interrupt_keeps_the_best_point(stop_at):
 
     X, y = draw(200)
     nc = NeuralClamping(network, perturbation="full", penalty=0.001, solver="lbfgs")
-    with pytest.warns(ConvergenceWarning, match="interrupted"):
+    with pytest.warns(InterruptedWarning, match="interrupted"):
         nc.fit(X, y)
     assert nc.predict_proba(X).shape == (200, 4)
 
@@ -553,7 +555,7 @@ def test_an_interrupted_choice_leaves_temperature_scaling():
         return 1 * x
 
     X, y = draw(200)
-    with pytest.warns(ConvergenceWarning, match="interrupted"):
+    with pytest.warns(InterruptedWarning, match="interrupted"):
         nc = NeuralClamping(network).fit(X, y)
     assert nc.perturbation_ == "none"
     assert nc.temperature_ == TemperatureScaling().fit(X, y).temperature_
@@ -577,7 +579,7 @@ def test_an_interrupt_ends_the_whole_choice(monkeypatch, solver, stop_at):
         return evaluate(*args, **kwargs)
 
     monkeypatch.setattr(kind, name, interrupted)
-    with pytest.warns(ConvergenceWarning, match="interrupted"):
+    with pytest.warns(InterruptedWarning, match="interrupted"):
         nc = NeuralClamping(identity, solver=solver, perturbation="full").fit(X, y)
     assert len(calls) == stop_at
     assert nc.perturbation_ == "none"

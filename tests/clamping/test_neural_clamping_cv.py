@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import GroupKFold, ShuffleSplit
+
+from skcalib.exceptions import InterruptedWarning
 
 torch = pytest.importorskip("torch")
 
@@ -257,7 +258,7 @@ def test_an_interrupted_search_keeps_no_score_of_an_earlier_fit(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("skcalib.clamping._solve.search_linearised", interrupt)
-    with pytest.warns(ConvergenceWarning, match="interrupted"):
+    with pytest.warns(InterruptedWarning, match="interrupted"):
         search.fit(X, y)
     assert search.cv_results_ is None
     assert not hasattr(search, "best_score_")

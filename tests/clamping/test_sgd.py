@@ -8,6 +8,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
+from skcalib.exceptions import InterruptedWarning
+
 torch = pytest.importorskip("torch")
 
 from torch.utils.data import TensorDataset  # noqa: E402
@@ -271,7 +273,7 @@ def test_an_interrupt_keeps_the_best_point_with_a_warning():
 
     objective = make(module=forward, batch_size=40)
     recipe = Recipe(penalty=0.01, batch_size=40)
-    with pytest.warns(ConvergenceWarning, match="interrupted"):
+    with pytest.warns(InterruptedWarning, match="interrupted"):
         found = train(objective, Full(SHAPE), recipe, random_state=0)
     assert len(found.loss_curve) == 20
     same = make(module=lambda x: module(x.double()), batch_size=40)
