@@ -227,8 +227,7 @@ def test_what_needs_all_rows_says_so_before_any_is_computed(never, estimator):
         clone(estimator).fit(*never)
 
 
-def test_no_rows_are_brought_here(never):
-    X, y = never
+def test_no_rows_are_brought_here():
     X = da.zeros((100, 3), chunks=(25, 3))
     y = da.arange(100, chunks=25) % 3
     data = check_calibration_set(TemperatureScaling(), X, y, None, None)

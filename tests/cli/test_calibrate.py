@@ -8,8 +8,14 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import expit, softmax
 
-from skcalib import EnsembleTemperatureScaling, logits_from_proba
+from skcalib import (
+    EnsembleTemperatureScaling,
+    TemperatureScaling,
+    logits_from_proba,
+)
 from skcalib import load as load_calibrator
+from skcalib.cli._judging import split_rows
+from skcalib.cli._scores import Scores
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -262,11 +268,15 @@ def test_every_method_name_calibrates_and_is_written(skcalib, logits_file):
 def test_held_out_samples_are_not_fitted(skcalib, logits_file):
     run = skcalib(
         "calibrate", "--logits", logits_file, "-o", "c.onnx", "--test-fraction", 0.4,
-        "--json", *QUICK,
+        "-m", "temperature", "--json", *QUICK,
     )  # fmt: skip
     assert run.code == 0, run.err
     assert run.json["n_fit"] == 180
     assert run.json["after"]["n_samples"] == 120
+    logits, y = load(logits_file)
+    train, _ = split_rows(Scores(logits, y, np.arange(3)), 0.4, 0)
+    fitted = TemperatureScaling().fit(logits[train], y[train])
+    assert run.json["learned"]["temperature"] == pytest.approx(fitted.temperature_)
 
 
 def test_cross_fitting_judges_all_samples_without_flattery(skcalib, tmp_path):

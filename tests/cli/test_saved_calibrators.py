@@ -593,8 +593,10 @@ def test_text_and_options_name_bool_classes(skcalib, draw_calibration_set, tmp_p
     run = skcalib("calibrate", "--logits", "b.npz", *fit)
     assert run.code == 0, run.err
     judge = ("evaluate", "--calibrator", "c.json", "--logits", "b.npz")
-    run = skcalib(*judge, "--labels", "y.csv", *QUICK)
+    run = skcalib(*judge, "--labels", "y.csv", "--json", *QUICK)
     assert run.code == 0, run.err
+    accuracy = (logits.argmax(axis=1) == y).mean()
+    assert run.json["metrics"]["accuracy"]["value"] == accuracy
 
 
 def test_a_saved_calibrator_is_compared_behind_its_own_floor(skcalib, tmp_path):
