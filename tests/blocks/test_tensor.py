@@ -86,7 +86,12 @@ def name_of(calibrator):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("calibrator", ON_DEVICE, ids=name_of)
+@pytest.mark.parametrize(
+    ("place", "calibrator"),
+    [("host", VectorScaling()), *(("device", c) for c in ON_DEVICE)],
+    indirect=["place"],
+    ids=name_of,
+)
 def test_a_tensor_gives_what_an_array_gives(place, calibrator, dtype):
     logits, y = make_logits(600, 4, random_state=0)
     weight = np.random.default_rng(0).uniform(0, 2, 600)

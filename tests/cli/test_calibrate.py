@@ -110,7 +110,7 @@ def test_cached_logits_go_into_the_model_they_came_from(
 def test_original_outputs_can_be_kept(skcalib, demo, images_file, tmp_path):
     run = skcalib(
         "calibrate", demo.model, "--inputs", images_file, "-o", "c.onnx",
-        "--keep-outputs", "--json", *QUICK,
+        "-m", "temperature", "--keep-outputs", "--json", *QUICK,
     )  # fmt: skip
     assert run.code == 0, run.err
     assert run.json["output_name"] == "probabilities_calibrated"
@@ -352,10 +352,9 @@ def test_text_labels_follow_the_named_order_of_the_columns(skcalib, logits_file)
     logits, y = load(logits_file)
     names = np.array(["dog", "ant", "cat"])
     np.savez("named.npz", logits=logits, y=names[y])
+    options = ("-m", "temperature", "--json", *QUICK)
     runs = [
-        skcalib(
-            "calibrate", "--logits", file, "-o", f"{k}.onnx", "--json", *more, *QUICK
-        )
+        skcalib("calibrate", "--logits", file, "-o", f"{k}.onnx", *more, *options)
         for k, (file, more) in enumerate(
             [(logits_file, ()), ("named.npz", ("--classes", "dog, ant,cat"))]
         )
@@ -410,10 +409,9 @@ def test_a_labels_key_is_looked_up_in_the_file_of_labels(skcalib, logits_file):
     logits, y = load(logits_file)
     np.save("logits.npy", logits)
     np.savez("labels.npz", truth=y, other=y[::-1])
+    options = ("-m", "temperature", "--json", "--overwrite", *QUICK)
     runs = [
-        skcalib(
-            "calibrate", *arguments, "-o", "c.onnx", "--json", "--overwrite", *QUICK
-        )
+        skcalib("calibrate", *arguments, "-o", "c.onnx", *options)
         for arguments in (
             ("--logits", logits_file),
             (

@@ -129,7 +129,7 @@ def test_a_class_name_cannot_smuggle_html_into_the_report(skcalib, logits_file):
         np.savez("named.npz", logits=arrays["logits"], y=names[arrays["y"]])
     run = skcalib(
         "calibrate", "--logits", "named.npz", "-o", "c.onnx", "--report", "r.html",
-        "--n-bootstrap", 20,
+        "-m", "vector", "--n-bootstrap", 20,
     )  # fmt: skip
     assert run.code == 0, run.err
     text = Path("r.html").read_text(encoding="utf-8")

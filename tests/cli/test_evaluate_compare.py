@@ -1,8 +1,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,14 +168,6 @@ def test_a_table_is_written_for_papers_with_the_best_method_first(skcalib, logit
 def test_a_misspelt_method_is_recognised(skcalib, logits_file):
     run = skcalib("compare", "--logits", logits_file, "--methods", "temprature")
     assert "Did you mean 'temperature'?" in " ".join(run.err.split())
-
-
-@pytest.mark.slow
-def test_the_package_runs_as_a_module():
-    told = subprocess.run(
-        [sys.executable, "-m", "skcalib", "--version"], capture_output=True, text=True
-    )
-    assert (told.returncode, told.stdout.split()[0]) == (0, "skcalib")
 
 
 def test_compare_writes_over_no_report_that_came_meanwhile(

@@ -44,12 +44,20 @@ def test_nothing_is_fitted_to_a_single_class(refused, command):
     assert "y holds one class only" in message
 
 
-@pytest.mark.parametrize("command", ["calibrate", "evaluate", "compare"])
+@pytest.fixture
+def command():
+    return "evaluate"
+
+
+every_command = pytest.mark.parametrize("command", ["calibrate", "evaluate", "compare"])
+
+
 class TestData:
     def run(self, refused, command, *arguments):
         output = ("-o", "out.onnx") if command == "calibrate" else ()
         return refused(UNUSABLE, command, *arguments, *output)
 
+    @every_command
     def test_nan_is_named_with_its_row(self, refused, command):
         logits = np.zeros((10, 3))
         logits[7, 1] = np.nan
@@ -70,6 +78,7 @@ class TestData:
         message = self.run(refused, command, "--logits", file)
         assert message.endswith("in the order of the columns: --classes a,b,c.")
 
+    @every_command
     def test_a_missing_file(self, refused, command):
         message = self.run(refused, command, "--logits", "nothing.npz")
         assert "There is no file nothing.npz" in message
@@ -119,12 +128,12 @@ class TestData:
         assert "there are labels [2]" in message
 
 
-@pytest.mark.parametrize("command", ["calibrate", "evaluate", "compare"])
 class TestModel:
     def run(self, refused, command, *arguments):
         output = ("-o", "out.onnx") if command == "calibrate" else ()
         return refused(UNUSABLE, command, *arguments, *output)
 
+    @every_command
     def test_a_missing_model(self, refused, command, images_file):
         message = self.run(refused, command, "none.onnx", "--inputs", images_file)
         assert "Cannot read the ONNX model" in message
@@ -366,7 +375,9 @@ def test_a_written_model_that_differs_from_python_is_not_passed_over(
 
     other = to_onnx(TemperatureScaling().fit(np.eye(3)[[0, 0, 1, 2]], [0, 1, 1, 2]))
     monkeypatch.setattr(_export, "to_onnx", lambda calibrator: other)
-    run = skcalib("calibrate", "--logits", logits_file, "-o", "out.onnx", *QUICK)
+    run = skcalib(
+        "calibrate", "--logits", logits_file, "-m", "vector", "-o", "out.onnx", *QUICK
+    )
     assert "Do not serve it before you know why" in run.err
 
 

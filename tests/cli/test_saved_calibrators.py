@@ -333,24 +333,30 @@ class TestMistakes:
 
         return run
 
+    by_one_command = pytest.mark.parametrize("use", ["evaluate"], indirect=True)
+
     def test_a_missing_file(self, use):
         assert "There is no file no.json" in use(UNUSABLE, "no.json")
 
+    @by_one_command
     @pytest.mark.parametrize("content", ['{"a": 1}', "[]", '"skcalib calibrator"'])
     def test_a_file_that_is_no_calibrator(self, use, content):
         Path("c.json").write_text(content)
         assert "'c.json' holds no calibrator; skcalib.save" in use(UNUSABLE, "c.json")
 
+    @by_one_command
     @pytest.mark.parametrize("content", [b"", b"\x93NUMPY\xff", b"{"])
     def test_a_file_that_is_no_json(self, use, content):
         Path("c.json").write_bytes(content)
         assert "'c.json' is not a JSON file" in use(UNUSABLE, "c.json")
 
+    @by_one_command
     def test_a_newer_version(self, use, saved):
         document = json.loads(Path("c.json").read_text())
         Path("c.json").write_text(json.dumps({**document, "version": 2}))
         assert "is of version 2 of its format" in use(UNUSABLE, "c.json")
 
+    @by_one_command
     def test_a_damaged_calibrator(self, use, saved):
         text = Path("c.json").read_text()
         Path("c.json").write_text(text.replace("VectorScaling", "BetaCalibration"))
@@ -553,20 +559,13 @@ def test_clamping_is_not_saved(refused, demo, images_file):
 
 
 @pytest.mark.slow
-def test_one_process_saves_and_another_applies(logits_file, tmp_path):
-    def run(*arguments):
-        code = "from skcalib.cli import main; main()"
-        result = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-
-    logits = ("--logits", logits_file)
-    run("calibrate", *logits, "-m", "vector", "--save", "c.json", *QUICK)
-    run("apply", *logits, "--calibrator", "c.json", "-o", "p.npy")
-    expected = package.load(tmp_path / "c.json").predict_proba(load(logits_file)[0])
-    assert_array_equal(np.load(tmp_path / "p.npy"), expected)
+def test_one_process_saves_and_another_applies(skcalib, logits_file):
+    logits, method = ("--logits", str(logits_file)), ("-m", "vector")
+    assert skcalib("calibrate", *logits, *method, "--save", "c.json", *QUICK).code == 0
+    apply = ("apply", *logits, "--calibrator", "c.json", "-o", "p.npy")
+    subprocess.run([sys.executable, "-m", "skcalib", *apply], check=True)  # noqa: S603
+    expected = package.load("c.json").predict_proba(load(logits_file)[0])
+    assert_array_equal(np.load("p.npy"), expected)
 
 
 def test_a_file_of_some_classes_is_read_as_the_calibrator_names_them(

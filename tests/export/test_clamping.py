@@ -610,9 +610,9 @@ def test_the_torch_module_saves_and_loads_its_state(clamp):
 @pytest.mark.parametrize("name", ["NeuralClamping", "NeuralClampingCV"])
 def test_what_was_fitted_is_what_is_served(name):
     demo = load_demo()
-    X = (0.7 * demo.X_calibration + 0.3).astype(np.float32)[:300]
+    X = (0.7 * demo.X_calibration + 0.3).astype(np.float32)[:150]
     estimator = getattr(clamping, name)(demo.model, cv=2)
-    estimator.fit(X, demo.y_calibration[:300])
+    estimator.fit(X, demo.y_calibration[:150])
     assert estimator.delta_.any()
     calibrated = calibrate_onnx_model(demo.model, estimator)
     assert_allclose(run(calibrated, X), estimator.predict_proba(X), atol=1e-5)
