@@ -283,7 +283,7 @@ def test_files_named_after_the_wrong_format(tmp_path):
         read_rows(tmp_path / "a.npy", Request("logits"))
     np.save(tmp_path / "b.npy", LOGITS)
     (tmp_path / "b.npy").rename(tmp_path / "b.npz")
-    with pytest.raises(DataError, match=r"let its name end in \.npy"):
+    with pytest.raises(DataError, match=r"b\.npz.*let its name end in \.npy"):
         read_rows(tmp_path / "b.npz", Request("logits"))
 
 
@@ -331,7 +331,8 @@ def test_labels_of_a_table_are_integers_where_all_are_whole(
 ):
     rows = "".join(f"1.5,2.5,{label}\n" for label in labels)
     path = write_csv(f"a,b,y\n{rows}")
-    assert read_rows(path, Request("logits")).labels.tolist() == expected
+    found = read_rows(path, Request("logits")).labels.tolist()
+    assert repr(found) == repr(expected)
 
 
 @pytest.mark.parametrize(
@@ -413,11 +414,6 @@ def test_groups_in_text_of_arrays_stay_apart(tmp_path):
     path = write_npz(tmp_path, logits=LOGITS, patient=np.array(["01", "1", "2"]))
     rows = read_rows(path, Request("logits", groups_key="patient"))
     assert rows.groups.tolist() == ["01", "1", "2"]
-
-
-def test_labels_of_savetxt_are_integers(tmp_path):
-    np.savetxt(tmp_path / "y.csv", LABELS)
-    assert read_labels(tmp_path / "y.csv", None).dtype == np.int64
 
 
 def test_labels_in_bytes_become_text(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV
 
 torch = pytest.importorskip("torch")
 
@@ -182,14 +182,6 @@ def write_onnx(onnx, module, path):
     opsets = [helper.make_opsetid("", 17)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     return str(path)
-
-
-def test_scores_of_folds():
-    module = network()
-    X, y = draw(module)
-    scores = cross_val_score(NeuralClamping(module, cv=2), X, y, scoring=ECE, cv=3)
-    assert scores.shape == (3,)
-    assert np.isfinite(scores).all()
 
 
 def test_a_fitted_search_travels():
