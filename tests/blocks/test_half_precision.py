@@ -5,6 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from stored_rows import in_hdf5, in_memmap, in_parquet, in_zarr
 
 from skcalib import IsotonicCalibration, TemperatureScaling, VectorScaling
 from skcalib.datasets import make_logits
@@ -26,29 +27,6 @@ METRICS = [
 
 def in_array(half, folder):
     return half
-
-
-def in_memmap(half, folder):
-    np.save(folder / "a.npy", half)
-    return np.load(folder / "a.npy", mmap_mode="r")
-
-
-def in_hdf5(half, folder):
-    h5py = pytest.importorskip("h5py")
-    return h5py.File(folder / "a.h5", "w").create_dataset("rows", data=half)
-
-
-def in_zarr(half, folder):
-    zarr = pytest.importorskip("zarr")
-    return zarr.create_array(folder / "a.zarr", data=half, chunks=(70, 4))
-
-
-def in_parquet(half, folder):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    columns = {f"c{k}": column for k, column in enumerate(half.T.copy())}
-    parquet.write_table(pyarrow.table(columns), folder / "a.parquet")
-    return parquet.ParquetFile(folder / "a.parquet")
 
 
 def in_data_frame(half, folder):

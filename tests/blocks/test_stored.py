@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from scipy.special import softmax
+from stored_rows import in_hdf5, in_memmap, in_parquet, in_zarr
 
 from skcalib import (
     CalibratorSearch,
@@ -29,31 +30,11 @@ from skcalib.metrics import (
 )
 
 
-def in_hdf5(array, folder, chunks=None):
-    h5py = pytest.importorskip("h5py")
-    file = h5py.File(folder / "a.h5", "w")
-    return file.create_dataset("rows", data=array, chunks=chunks)
-
-
-def in_zarr(array, folder):
-    zarr = pytest.importorskip("zarr")
-    return zarr.create_array(folder / "a.zarr", data=array, chunks=(70, 3))
-
-
 def in_zarr_shards(array, folder):
     zarr = pytest.importorskip("zarr")
     return zarr.create_array(
         folder / "a.zarr", data=array, chunks=(10, 4), shards=(200, 4)
     )
-
-
-def in_parquet(array, folder, row_group_size=90):
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
-    columns = array.reshape(array.shape[0], -1).T
-    table = pyarrow.table({f"c{k}": column for k, column in enumerate(columns)})
-    parquet.write_table(table, folder / "a.parquet", row_group_size=row_group_size)
-    return parquet.ParquetFile(folder / "a.parquet")
 
 
 def in_parquet_list(array, folder):
@@ -62,11 +43,6 @@ def in_parquet_list(array, folder):
     table = pyarrow.table({"scores": list(array)})
     parquet.write_table(table, folder / "a.parquet", row_group_size=90)
     return parquet.ParquetFile(folder / "a.parquet")
-
-
-def in_memmap(array, folder):
-    np.save(folder / "a.npy", array)
-    return np.load(folder / "a.npy", mmap_mode="r")
 
 
 def in_chunked_hdf5(array, folder):

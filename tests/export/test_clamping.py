@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -621,24 +620,11 @@ def test_what_was_fitted_is_what_is_served(name):
     assert_allclose(proba, estimator.predict_proba(X), atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def resnet(data_dir):
-    sys.path.insert(0, str(data_dir))
-    try:
-        import networks
-    finally:
-        sys.path.remove(str(data_dir))
-    with np.load(data_dir / "cifar10" / "cifar10_test.npz") as arrays:
-        rows = arrays["cal_idx"][:100]
-        X = arrays["x"][rows].transpose(0, 3, 1, 2).astype(np.float32) / 255
-    module = networks.load("cifar10/resnet8d")
-    return module, str(data_dir / "cifar10" / "resnet8d.onnx"), X
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["torch", "onnx"])
-def test_a_resnet_agrees_with_python(clamp, resnet, source):
-    module, path, X = resnet
+def test_a_resnet_agrees_with_python(clamp, cifar_images, data_dir, source):
+    module, X = cifar_images[0], cifar_images[1][:100]
+    path = str(data_dir / "cifar10" / "resnet8d.onnx")
     delta = a_delta((3, 32, 32), 0.03)
     estimator = clamp(
         module if source == "torch" else path,
