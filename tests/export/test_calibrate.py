@@ -23,7 +23,7 @@ from skcalib.model_selection import CalibratorSearch
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from graph_parts import info, node  # noqa: E402
+from graph_parts import info, make_model, node  # noqa: E402
 
 pytestmark = [
     pytest.mark.onnx,
@@ -45,22 +45,15 @@ def model(nodes, outputs, *, inputs=None, opset=17, constants=None, ir_version=8
     for made in nodes:
         for attribute in made.attribute:
             used |= {n for inner in attribute.g.node for n in inner.input}
-    graph = onnx.helper.make_graph(
+    return make_model(
         nodes,
-        "test",
         inputs or [info("x", ["n", D])],
         outputs,
-        [
-            onnx.numpy_helper.from_array(value, name)
-            for name, value in constants.items()
-            if name in used
-        ],
+        {name: value for name, value in constants.items() if name in used},
+        opset=opset,
+        ml=2,
+        ir_version=ir_version,
     )
-    opsets = [
-        onnx.helper.make_opsetid("", opset),
-        onnx.helper.make_opsetid("ai.onnx.ml", 2),
-    ]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
 
 
 LINEAR = node("MatMul", ["x", "W"], ["z"])

@@ -21,7 +21,7 @@ ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
 clamping = pytest.importorskip("skcalib.clamping")
 
-from graph_parts import info, node  # noqa: E402
+from graph_parts import info, make_model, node  # noqa: E402
 
 pytestmark = [pytest.mark.onnx, pytest.mark.torch]
 
@@ -33,16 +33,6 @@ SHAPES = {"nchw": (C, H, W), "nhwc": (H, W, C)}
 T = 1.7
 
 
-def graph_of(nodes, inputs, outputs, constants, opset=17, ir_version=8):
-    made = [onnx.numpy_helper.from_array(v, name) for name, v in constants.items()]
-    graph = onnx.helper.make_graph(nodes, "test", inputs, outputs, made)
-    return onnx.helper.make_model(
-        graph,
-        opset_imports=[onnx.helper.make_opsetid("", opset)],
-        ir_version=ir_version,
-    )
-
-
 def images(shape, *, batch="n", element=FLOAT, opset=17, ir_version=8):
     """A linear network on images: Flatten, MatMul, Softmax."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype(element)
@@ -51,13 +41,13 @@ def images(shape, *, batch="n", element=FLOAT, opset=17, ir_version=8):
         node("MatMul", ["flat", "W"], ["z"]),
         node("Softmax", ["z"], ["p"], axis=1),
     ]
-    return graph_of(
+    return make_model(
         nodes,
         [info("image", [batch, *shape], element)],
         [info("p", [batch, K], element)],
         {"W": WEIGHT.astype(dtype)},
-        opset,
-        ir_version,
+        opset=opset,
+        ir_version=ir_version,
     )
 
 
@@ -157,7 +147,7 @@ def test_all_readers_of_the_input_see_it_shifted(clamp):
     ]
     weight = np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
     constants = {"W": weight, "two": np.float32(2), "yes": np.array(True)}
-    model = graph_of(nodes, [info("x", ["n", 3])], [info("z", ["n", 2])], constants)
+    model = make_model(nodes, [info("x", ["n", 3])], [info("z", ["n", 2])], constants)
     delta, X = np.float32([0.5, -1, 2]), draw((3,))
     calibrated = calibrate_onnx_model(model, clamp(model, delta, n_classes=2))
     # The output held logits, and still does.
@@ -170,7 +160,7 @@ def test_a_network_that_is_only_a_softmax_reads_the_shifted_input(clamp):
         node("ArgMax", ["x"], ["label"], axis=1, keepdims=0),
     ]
     outputs = [info("p", ["n", 3]), info("label", ["n"], INT64)]
-    model = graph_of(nodes, [info("x", ["n", 3])], outputs, {})
+    model = make_model(nodes, [info("x", ["n", 3])], outputs)
     delta, X = np.float32([0, 3, 0]), draw((3,))
     calibrated = calibrate_onnx_model(model, clamp(model, delta, n_classes=3))
     expected = softmax((X + delta) / T, axis=1)
@@ -192,7 +182,9 @@ def test_labels_follow_the_perturbed_input(clamp):
 def test_log_odds_in_one_column(clamp):
     nodes = [node("MatMul", ["x", "W"], ["z"]), node("Sigmoid", ["z"], ["p"])]
     weight = np.float32([[1.0], [-2.0], [0.5]])
-    model = graph_of(nodes, [info("x", ["n", 3])], [info("p", ["n", 1])], {"W": weight})
+    model = make_model(
+        nodes, [info("x", ["n", 3])], [info("p", ["n", 1])], {"W": weight}
+    )
     delta, X = np.float32([0.5, -1, 2]), draw((3,))
     estimator = clamp(model, delta, n_classes=2)
     calibrated = calibrate_onnx_model(model, estimator)
@@ -249,7 +241,7 @@ def test_an_inner_tensor_is_shifted_where_the_input_holds_numbers_of_words(clamp
         node("Flatten", ["embedded"], ["flat"], axis=1),
         node("MatMul", ["flat", "W"], ["z"]),
     ]
-    model = graph_of(
+    model = make_model(
         nodes,
         [info("tokens", ["n", 2], INT64)],
         [info("z", ["n", K])],
@@ -567,8 +559,8 @@ def test_an_estimator_that_is_not_fitted_is_refused(clamp):
 
 def test_several_inputs_are_refused(clamp):
     nodes = [node("Add", ["x", "x2"], ["z"])]
-    model = graph_of(
-        nodes, [info("x", ["n", 3]), info("x2", ["n", 3])], [info("z", ["n", 3])], {}
+    model = make_model(
+        nodes, [info("x", ["n", 3]), info("x2", ["n", 3])], [info("z", ["n", 3])]
     )
     estimator = clamp(model, np.ones(3), n_classes=3)
     with pytest.raises(ValueError, match=r"has the inputs \['x', 'x2'\]"):

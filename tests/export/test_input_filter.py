@@ -12,6 +12,9 @@ from skcalib.export import calibrate_onnx_model, to_torch
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 torch = pytest.importorskip("torch")
+
+from graph_parts import info, make_model, node  # noqa: E402
+
 pytestmark = [pytest.mark.onnx, pytest.mark.torch]
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -31,20 +34,17 @@ def model_of(shape, element=FLOAT, opset=17):
     """A linear network: Flatten, MatMul, Softmax."""
     dtype = onnx.helper.tensor_dtype_to_np_dtype(element)
     weight = np.random.default_rng(1).normal(size=(int(np.prod(shape)), K))
-    helper = onnx.helper
-    graph = helper.make_graph(
+    return make_model(
         [
-            helper.make_node("Flatten", ["x"], ["flat"], axis=1),
-            helper.make_node("MatMul", ["flat", "W"], ["z"]),
-            helper.make_node("Softmax", ["z"], ["p"], axis=1),
+            node("Flatten", ["x"], ["flat"], axis=1),
+            node("MatMul", ["flat", "W"], ["z"]),
+            node("Softmax", ["z"], ["p"], axis=1),
         ],
-        "test",
-        [helper.make_tensor_value_info("x", element, ["n", *shape])],
-        [helper.make_tensor_value_info("p", element, ["n", K])],
-        [onnx.numpy_helper.from_array(weight.astype(dtype) / 3, "W")],
+        [info("x", ["n", *shape], element)],
+        [info("p", ["n", K], element)],
+        {"W": weight.astype(dtype) / 3},
+        opset=opset,
     )
-    opsets = [helper.make_opsetid("", opset)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 def a_filter(shape, size, own, seed=0):
@@ -162,23 +162,16 @@ def test_old_and_new_models_are_written(clamp, opset):
 def test_an_inner_tensor_is_filtered(clamp):
     table = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
     weight = np.random.default_rng(1).normal(size=(15, K)).astype(np.float32)
-    helper = onnx.helper
-    graph = helper.make_graph(
+    model = make_model(
         [
-            helper.make_node("Gather", ["table", "tokens"], ["embedded"]),
-            helper.make_node("Flatten", ["embedded"], ["flat"], axis=1),
-            helper.make_node("MatMul", ["flat", "W"], ["z"]),
+            node("Gather", ["table", "tokens"], ["embedded"]),
+            node("Flatten", ["embedded"], ["flat"], axis=1),
+            node("MatMul", ["flat", "W"], ["z"]),
         ],
-        "test",
-        [helper.make_tensor_value_info("tokens", onnx.TensorProto.INT64, ["n", 5])],
-        [helper.make_tensor_value_info("z", FLOAT, ["n", K])],
-        [
-            onnx.numpy_helper.from_array(table, "table"),
-            onnx.numpy_helper.from_array(weight, "W"),
-        ],
+        [info("tokens", ["n", 5], onnx.TensorProto.INT64)],
+        [info("z", ["n", K])],
+        {"table": table, "W": weight},
     )
-    opsets = [helper.make_opsetid("", 17)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     X = np.random.default_rng(2).integers(7, size=(9, 5))
     for bounds in (None, (-1, 1)):
         estimator = clamp(

@@ -23,7 +23,7 @@ from skcalib.frozen import OnnxLogits
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from graph_parts import info, node  # noqa: E402
+from graph_parts import info, make_model, node  # noqa: E402
 
 pytestmark = pytest.mark.onnx
 
@@ -32,10 +32,7 @@ D, K = 3, 4
 
 
 def model(nodes, inputs, outputs, **constants):
-    initializers = [onnx.numpy_helper.from_array(v, k) for k, v in constants.items()]
-    graph = onnx.helper.make_graph(nodes, "test", inputs, outputs, initializers)
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return make_model(nodes, inputs, outputs, constants)
 
 
 def run(served, x):

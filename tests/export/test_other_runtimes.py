@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
+from graph_parts import info, make_model  # noqa: E402
+
 from skcalib import NeuralClamping  # noqa: E402
 from skcalib.export import calibrate_onnx_model  # noqa: E402
 
@@ -91,23 +93,13 @@ def convolutional(*last):
 
 
 def model_of(nodes, shape, weights):
-    helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
     made = [
-        helper.make_node(op, inputs, [str(i) if i < len(nodes) else "p"])
+        onnx.helper.make_node(op, inputs, [str(i) if i < len(nodes) else "p"])
         for i, (op, inputs) in enumerate(nodes, start=1)
     ]
-    graph = helper.make_graph(
-        made,
-        "test",
-        [helper.make_tensor_value_info("x", FLOAT, ["n", *shape])],
-        [helper.make_tensor_value_info("p", FLOAT, ["n", K])],
-        [
-            onnx.numpy_helper.from_array(np.float32(value), name)
-            for name, value in weights.items()
-        ],
-    )
-    opsets = [helper.make_opsetid("", 17)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    constants = {name: np.float32(value) for name, value in weights.items()}
+    inputs, outputs = [info("x", ["n", *shape])], [info("p", ["n", K])]
+    return make_model(made, inputs, outputs, constants)
 
 
 def run(model, X):

@@ -13,7 +13,7 @@ from skcalib.frozen import OnnxLogits
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from graph_parts import info, node  # noqa: E402
+from graph_parts import info, make_model, node  # noqa: E402
 
 pytestmark = pytest.mark.onnx
 
@@ -65,15 +65,12 @@ GATE = [
 def model(nodes, outputs):
     nodes = [EMBEDDING, *nodes]
     used = {name for made in nodes for name in made.input}
-    graph = onnx.helper.make_graph(
+    return make_model(
         nodes,
-        "test",
         [info("x", ["n", D])],
         [OUTPUTS.get(name) or info(name, ["n", K]) for name in outputs],
-        [onnx.numpy_helper.from_array(CONSTANTS[k], k) for k in CONSTANTS if k in used],
+        {name: CONSTANTS[name] for name in CONSTANTS if name in used},
     )
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 def run(proto):

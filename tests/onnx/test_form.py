@@ -13,7 +13,7 @@ from skcalib.frozen import OnnxLogits
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from graph_parts import info, node  # noqa: E402
+from graph_parts import info, make_model, node  # noqa: E402
 
 pytestmark = pytest.mark.onnx
 
@@ -23,14 +23,7 @@ def ml(op, inputs, outputs=("p",), **attributes):
 
 
 def model(*nodes, rows=("n", 3), constants=()):
-    graph = onnx.helper.make_graph(
-        list(nodes), "crafted", [info("x", rows)], [info("p")], list(constants)
-    )
-    opsets = [
-        onnx.helper.make_opsetid("", 17),
-        onnx.helper.make_opsetid("ai.onnx.ml", 3),
-    ]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return make_model(nodes, [info("x", rows)], [info("p")], constants, ml=3)
 
 
 def branches(made):
@@ -39,7 +32,7 @@ def branches(made):
     return node("If", ["c"], then_branch=body, else_branch=body)
 
 
-CONDITION = onnx.numpy_helper.from_array(np.array(True), "c")
+CONDITION = {"c": np.array(True)}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +50,7 @@ CONDITION = onnx.numpy_helper.from_array(np.array(True), "c")
 )
 def test_a_cycle_is_refused(nodes):
     with pytest.raises(ModelFormatError, match=r"a cycle runs through the node '[pq]'"):
-        OnnxLogits(model(*nodes, constants=[CONDITION])).fit(np.zeros((2, 3)))
+        OnnxLogits(model(*nodes, constants=CONDITION)).fit(np.zeros((2, 3)))
 
 
 @pytest.mark.parametrize(
@@ -84,13 +77,13 @@ def test_a_cycle_is_refused(nodes):
 )
 def test_what_a_node_lacks_is_named(nodes, reason):
     with pytest.raises(ModelFormatError, match=reason):
-        OnnxLogits(model(*nodes, constants=[CONDITION])).fit(np.zeros((2, 3)))
+        OnnxLogits(model(*nodes, constants=CONDITION)).fit(np.zeros((2, 3)))
 
 
 def test_the_order_of_the_nodes_and_names_from_outside_do_not_matter():
     late = [node("Softmax", "e"), node("Exp", "x", "e")]
     inner = branches([node("Identity", "e", "q")])
-    for written in (model(*late), model(inner, late[1], constants=[CONDITION])):
+    for written in (model(*late), model(inner, late[1], constants=CONDITION)):
         assert parse_model(open_model(written)) == written
 
 
@@ -117,9 +110,7 @@ def test_thousands_of_branches_are_checked_in_time_that_grows_with_their_number(
             node("If", ["c"], [f"t{i}"], then_branch=body, else_branch=body)
             for i in range(n_nodes)
         ]
-        source = open_model(
-            model(*choices, node("Softmax", "x"), constants=[CONDITION])
-        )
+        source = open_model(model(*choices, node("Softmax", "x"), constants=CONDITION))
         start = time.process_time()
         parse_model(source)
         return time.process_time() - start

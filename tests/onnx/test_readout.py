@@ -16,7 +16,7 @@ from skcalib.frozen import OnnxLogits
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from graph_parts import info, node  # noqa: E402
+from graph_parts import info, make_model, node  # noqa: E402
 
 pytestmark = pytest.mark.onnx
 
@@ -24,18 +24,8 @@ WEIGHT = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32) * 2
 
 
 def model(nodes, row=(5,), scores=(3,), batch="n", **constants):
-    graph = onnx.helper.make_graph(
-        nodes,
-        "test",
-        [info("x", [batch, *row])],
-        [info("p", [batch, *scores])],
-        [onnx.numpy_helper.from_array(a, k) for k, a in constants.items()],
-    )
-    opsets = [
-        onnx.helper.make_opsetid("", 17),
-        onnx.helper.make_opsetid("ai.onnx.ml", 2),
-    ]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    inputs, outputs = [info("x", [batch, *row])], [info("p", [batch, *scores])]
+    return make_model(nodes, inputs, outputs, constants, ml=2)
 
 
 def run(proto, X):

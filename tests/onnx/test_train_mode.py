@@ -10,7 +10,7 @@ from skcalib.frozen import OnnxLogits
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from graph_parts import info, node  # noqa: E402
+from graph_parts import info, make_model, node  # noqa: E402
 
 pytestmark = pytest.mark.onnx
 
@@ -26,15 +26,7 @@ NORM = ["x", "ones", "zeros", "zeros", "ones"]
 
 
 def model(nodes, version=17):
-    graph = onnx.helper.make_graph(
-        nodes,
-        "small",
-        [info("x")],
-        [info("p")],
-        [onnx.numpy_helper.from_array(v, k) for k, v in CONSTANTS.items()],
-    )
-    opsets = [onnx.helper.make_opsetid("", version)]
-    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    return make_model(nodes, [info("x")], [info("p")], CONSTANTS, opset=version)
 
 
 def training_norm(output="p"):
