@@ -79,18 +79,19 @@ def test_the_trees_are_added_to_the_log_probabilities(n_classes):
     assert_allclose(proba, softmax(told, axis=1), rtol=1e-4, atol=1e-9)
 
 
-def test_one_error_of_a_leaf_that_is_sure_moves_it_little():
+def test_one_error_of_a_leaf_that_is_sure_moves_it_little(monkeypatch):
     # Newton's step of a leaf whose rows are all but sure would be as good as infinite.
     X = np.full((400, 2), [20.0, 0.0])
     X[200:] = [0.0, 20.0]
     y = np.repeat([0, 1], 200)
     y[:3] = 1
     features = np.arange(400.0)[:, np.newaxis]
+    monkeypatch.setattr(BoostedCalibration, "_cross_fitted", lambda *_: 10)
     boosted = quick().fit(X, y, features=features)
     before = boosted.calibrator_.predict_proba(X)
     after = boosted.predict_proba(X, features=features)
     odds = [np.log(p[:, 1] / p[:, 0]) for p in (before, after)]
-    assert np.abs(odds[1] - odds[0]).max() <= 10 * 0.1 * 3
+    assert 0 < np.abs(odds[1] - odds[0]).max() < 2
 
 
 def test_rows_are_mapped_alike_alone_and_in_a_batch():

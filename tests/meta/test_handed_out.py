@@ -8,8 +8,12 @@ import pytest
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, GroupKFold
-from sklearn.naive_bayes import GaussianNB
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    StratifiedGroupKFold,
+    cross_val_predict,
+)
 from sklearn.tree import DecisionTreeClassifier
 
 from skcalib import (
@@ -276,9 +280,19 @@ def test_groups_and_weights_of_0_reach_a_search_behind_a_classifier():
     X, y = draw_binary()
     weight = (np.arange(300) % 7 > 0).astype(float)
     search = CalibratorSearch([TemperatureScaling(), PlattScaling()])
-    classifier = CalibratedClassifier(GaussianNB(), search)
-    classifier.fit(X, y, sample_weight=weight, groups=np.arange(300) // 10)
-    assert np.isfinite(classifier.predict_proba(X)).all()
+    classifier = CalibratedClassifier(LogisticRegression(), search)
+    groups = np.arange(300) // 10
+    classifier.fit(X, y, sample_weight=weight, groups=groups)
+    folds = list(StratifiedGroupKFold(5).split(X, y, groups))
+    rows = np.concatenate([test for _, test in folds])
+    logits = cross_val_predict(
+        LogisticRegression(), X, y, cv=folds, method="decision_function",
+        params={"sample_weight": weight},
+    )  # fmt: skip
+    expected = clone(search).fit(logits[rows], y[rows], weight[rows], groups[rows])
+    assert classifier.calibrators_[0].cv_results_["mean_test_score"] == pytest.approx(
+        expected.cv_results_["mean_test_score"]
+    )
 
 
 def test_a_search_of_scikit_learn_is_told_the_groups():

@@ -205,7 +205,7 @@ def test_one_row_moves_little():
     X, _ = draw_problem(1, SHARES, seed=1)
     shift = fitted().update_priors(X)
     assert np.abs(shift.priors_ - shift.fit_priors_).max() < 0.1
-    assert np.isnan(shift.shift_p_value_) or 0 <= shift.shift_p_value_ <= 1
+    assert shift.shift_p_value_ > 0.05
 
 
 @pytest.mark.parametrize(

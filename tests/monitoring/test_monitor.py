@@ -52,9 +52,9 @@ def test_too_large_logits_are_found_out_and_named():
 
 
 def test_a_biased_class_is_found_out_and_named():
-    monitor = watched(n_rows=3000, bias=0.5, n_classes=4)
+    monitor = watched(n_rows=1500, bias=1.0, n_classes=10)
     assert monitor.alarm_
-    assert monitor.report().suspect.startswith(("class 0 is less", "the frequencies"))
+    assert monitor.report().suspect.startswith("class 0 is less")
 
 
 def test_a_late_change_is_found_and_dated():
@@ -192,10 +192,10 @@ def test_merged_shards_have_more_evidence_than_each():
 
 
 def test_an_alarm_of_a_shard_is_not_an_alarm_of_the_merged():
-    loud = watched(n_rows=150, factor=3.0)
+    loud = watched(n_rows=64, factor=3.0)
     assert loud.alarm_
-    quiet = watched(1, 20_000)
-    assert not quiet.merge(loud).alarm_ or quiet.evidence_ >= quiet.threshold_
+    quiet = watched(1, 2000)
+    assert not quiet.merge(loud).alarm_
 
 
 def test_rows_are_merged_once():

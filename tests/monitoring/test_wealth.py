@@ -43,14 +43,21 @@ def test_batches_make_no_difference():
     assert parts.evidence == pytest.approx(whole.evidence, abs=1e-9)
 
 
-def test_learned_bets_know_the_past_only():
+def test_learned_bets_know_the_past_only(monkeypatch):
     # The second block is bet on alike, whatever its labels are.
     y, proba = draw_stream(np.random.default_rng(0), 2 * BLOCK, N_CLASSES, bias=1)
     other = np.concatenate([y[:BLOCK], (y[BLOCK:] + 1) % N_CLASSES])
-    seen = [
-        feed(Wealth(N_CLASSES, 0.0), labels, proba, [BLOCK]) for labels in (y, other)
-    ]
-    assert_allclose(seen[0].residual, seen[1].residual)
+    learned_bets, tilts = _bets.learned_bets, []
+
+    def watched(p, codes, by, tolerance):
+        tilts.append(by)
+        return learned_bets(p, codes, by, tolerance)
+
+    monkeypatch.setattr(_bets, "learned_bets", watched)
+    for labels in (y, other):
+        feed(Wealth(N_CLASSES, 0.0), labels, proba, [2 * BLOCK])
+    assert np.abs(tilts[1]).max() > 0.05
+    assert_allclose(tilts[1], tilts[3])
 
 
 def test_merged_streams_multiply_bet_by_bet():
