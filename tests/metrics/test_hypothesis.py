@@ -267,7 +267,7 @@ def test_a_good_classifier_is_seldom_refused():
     refused = 0
     for seed in range(150):
         y = rng.random(600) < truth[:, 1]
-        options = {"metric": "skce", "n_resamples": 199, "random_state": seed}
+        options = {"metric": "skce", "n_resamples": 99, "random_state": seed}
         refused += calibration_test(y, truth, **options).pvalue <= 0.01
     assert refused <= 4
 

@@ -38,9 +38,9 @@ def watched(seed=0, n_rows=1000, n_classes=3, monitor=None, **change):
 @pytest.mark.slow
 @pytest.mark.parametrize("n_classes", [2, 10])
 def test_a_calibrated_stream_seldom_alarms(n_classes):
-    # The chance of more than 11 of 100 at 5 % is below 1 %; there are hardly any.
-    alarms = [watched(seed, 1500, n_classes).alarm_ for seed in range(100)]
-    assert sum(alarms) <= 11
+    # At 5 % there may be 1.5 of 30 on average; there are hardly any.
+    alarms = [watched(seed, 1500, n_classes).alarm_ for seed in range(30)]
+    assert sum(alarms) <= 1
 
 
 def test_too_large_logits_are_found_out_and_named():
@@ -327,7 +327,7 @@ def test_the_next_calibrator_takes_any_logits_of_the_served_probabilities(calibr
 def test_the_next_calibrator_has_logits_where_a_search_chose_one_that_has():
     logits, y = make_logits(600, 3, random_state=0)
     monitor = CalibrationMonitor().update(y, softmax(logits, axis=1))
-    search = CalibratorSearch([VectorScaling(), MatrixScaling()], rule="best")
+    search = CalibratorSearch([VectorScaling(), TemperatureScaling()], rule="best")
     after = monitor.recalibrate(search)
     assert isinstance(after.correction_, CalibratorSearch)
     assert after.has_logits

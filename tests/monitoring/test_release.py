@@ -55,11 +55,11 @@ def test_the_bounds_hold_the_mean_and_narrow():
 @pytest.mark.slow
 def test_a_loss_as_at_release_seldom_alarms():
     alarms = 0
-    for seed in range(200):
+    for seed in range(60):
         rng = np.random.default_rng(seed)
         monitor = released(seed, 500, loss="error")
         alarms += monitor.update(*draw_stream(rng, 2000, 3)).alarm_
-    assert alarms <= 10
+    assert alarms <= 1
 
 
 @pytest.mark.parametrize("loss", ["brier", "error"])
