@@ -260,8 +260,8 @@ def test_a_sure_classifier_without_errors_is_no_surprise():
 
 @pytest.mark.slow
 def test_a_good_classifier_is_seldom_refused():
-    # 12 errors are expected. Of 150 sets 1.5 have such a p-value, and 6 if signs are
-    # drawn in place of labels.
+    # 12 errors are expected. Of 150 sets 1.5 have such a p-value on average: of these
+    # none has, and 3 if signs are drawn in place of labels.
     truth = np.tile([[0.97, 0.03], [0.99, 0.01]], (300, 1))
     rng = np.random.default_rng(0)
     refused = 0
@@ -269,7 +269,7 @@ def test_a_good_classifier_is_seldom_refused():
         y = rng.random(600) < truth[:, 1]
         options = {"metric": "skce", "n_resamples": 99, "random_state": seed}
         refused += calibration_test(y, truth, **options).pvalue <= 0.01
-    assert refused <= 4
+    assert refused <= 2
 
 
 def test_every_metric_can_be_tested_by():
