@@ -41,14 +41,6 @@ def test_every_metric_of_probabilities_is_listed_or_has_a_reason():
     assert all(getattr(m, function.__name__) is function for function in listed)
 
 
-def test_a_scorer_has_the_name_of_its_function_and_a_sign():
-    for metric in METRICS.values():
-        if metric.function is not None:
-            scorer = m.get_scorer(f"neg_{metric.function.__name__}")
-            assert scorer.metric is metric.function
-            assert scorer.sign == -1
-
-
 @pytest.mark.parametrize("name", dict.fromkeys([*COMPARED_METRICS, *TEST_METRICS]))
 def test_the_guide_lists_every_name_with_what_knows_it(name):
     text = GUIDE.read_text(encoding="utf-8")

@@ -75,6 +75,7 @@ def test_rows_of_hardly_any_weight_hardly_count(light):
         assert area == pytest.approx(expected, abs=1e-14)
         coverage, risk, _ = risk_coverage_curve(y, p, sample_weight=weight)
         assert np.isfinite(coverage).all()
+        assert (np.diff(coverage) >= 0).all()
         assert np.isfinite(risk).all()
 
 

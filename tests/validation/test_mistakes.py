@@ -158,13 +158,6 @@ def test_a_column_that_says_nothing_is_not_warned_of():
         TemperatureScaling().fit(rng.normal(size=300), rng.integers(2, size=300))
 
 
-def test_one_hot_labels_are_fitted_to_as_labels_are():
-    logits, y = make_logits(300, 4, random_state=0)
-    one_hot = TemperatureScaling().fit(logits, np.eye(4)[y])
-    labels = TemperatureScaling().fit(logits, y)
-    assert one_hot.temperature_ == pytest.approx(labels.temperature_, rel=1e-9)
-
-
 def test_one_hot_labels_are_refused_with_a_way_out_elsewhere():
     logits, y = make_logits(300, 4, random_state=0)
     one_hot = np.eye(4)[y]

@@ -22,10 +22,8 @@ from skcalib.calibrators import (
 from skcalib.datasets import make_logits
 from skcalib.meta import GroupCalibration
 from skcalib.metrics import (
-    area_under_risk_coverage_curve,
     calibration_test,
     expected_calibration_error,
-    risk_coverage_curve,
     squared_kernel_calibration_error,
 )
 from skcalib.model_selection import CalibratorSearch
@@ -179,16 +177,6 @@ def test_bayesian_binning_counts_up_to_a_hundred_repetitions(three_classes):
     assert_allclose(
         weighted.predict_proba(logits), repeated.predict_proba(logits), atol=1e-9
     )
-
-
-def test_rows_that_weigh_nothing_leave_the_risk_as_it_is():
-    y, proba = [0, 1, 1], [0.2, 0.7, 0.9]
-    area = area_under_risk_coverage_curve(y, proba, sample_weight=[1, 1e-17, 1])
-    alone = area_under_risk_coverage_curve([0, 1], [0.2, 0.9], labels=[0, 1])
-    assert area == pytest.approx(alone, abs=1e-15)
-    coverage, risk, _ = risk_coverage_curve(y, proba, sample_weight=[1, 1e-17, 1])
-    assert (np.diff(coverage) >= 0).all()
-    assert np.isfinite(risk).all()
 
 
 @pytest.mark.parametrize(
