@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from every_calibrator import MAPS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from sklearn.base import clone
@@ -30,9 +31,6 @@ from skcalib.metrics import (
     expected_calibration_error,
 )
 from skcalib.testing import check_calibrator
-from tests.shared.every_calibrator import CALIBRATORS, VARIANTS, identify
-
-MAPS = [c for c in CALIBRATORS + VARIANTS if hasattr(c, "calibration_map")]
 
 
 def make_images(n=24, n_classes=4, size=(6, 5), seed=0):

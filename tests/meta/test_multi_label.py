@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from every_calibrator import MAPS, identify
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import expit
 from sklearn.base import clone
@@ -37,7 +38,6 @@ from skcalib.metrics import (
     get_scorer,
     per_label,
 )
-from tests.shared.every_calibrator import CALIBRATORS, VARIANTS, identify
 
 TEMPERATURES = [0.5, 1.0, 2.0, 4.0]
 
@@ -48,9 +48,6 @@ def make_labels(n=2000, seed=0):
     logits = rng.normal(-0.5, 2, (n, 4))
     y = (rng.random((n, 4)) < expit(logits)).astype(int)
     return logits * TEMPERATURES, y
-
-
-MAPS = [c for c in CALIBRATORS + VARIANTS if hasattr(c, "calibration_map")]
 
 
 @pytest.mark.parametrize("calibrator", MAPS, ids=identify)

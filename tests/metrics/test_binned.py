@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from drawn_predictions import draw_predictions as draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy.special import softmax
 
 from skcalib.metrics import (
     adaptive_expected_calibration_error,
@@ -32,19 +32,6 @@ ALL_METRICS = [
     smooth_calibration_error,
     static_calibration_error,
 ]
-
-
-def draw(seed=0, n=200, n_classes=4, decimals=None):
-    """Over-confident probabilities and labels; few decimals give many ties."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(scale=2, size=(n, n_classes))
-    proba = softmax(logits, axis=1)
-    if decimals is not None:
-        proba = np.round(proba, decimals)
-        proba[:, 0] += 1 - proba.sum(axis=1)
-        proba = np.abs(proba) / np.abs(proba).sum(axis=1, keepdims=True)
-    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    return y, proba
 
 
 def slow_gaps(score, hit, n_bins):

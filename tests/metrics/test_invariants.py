@@ -1,7 +1,10 @@
 """What holds for every metric that has a file of its own."""
 
+from functools import partial
+
 import numpy as np
 import pytest
+from drawn_predictions import draw_predictions
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -39,18 +42,7 @@ METRICS = [
 BLOCK = _with(m.squared_kernel_calibration_error, estimator="block", block_size=3)
 
 
-def draw(seed=0, n=60, n_classes=4, decimals=None):
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(scale=2, size=(n, n_classes))
-    proba = softmax(logits, axis=1)
-    if decimals is not None:
-        proba = np.round(proba, decimals)
-        proba[:, 0] += 1 - proba.sum(axis=1)
-        proba = np.abs(proba) / np.abs(proba).sum(axis=1, keepdims=True)
-    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    return y, proba
-
-
+draw = partial(draw_predictions, n=60)
 seeds = st.integers(0, 2**32 - 1)
 kinds = st.sampled_from([None, 1, 2])
 

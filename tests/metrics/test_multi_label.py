@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from uncomputed import uncomputed
 
 from skcalib import metrics
 from skcalib.metrics import calibration_report, expected_calibration_error, per_label
@@ -183,11 +184,7 @@ def test_rows_outside_memory_are_not_brought_here(tmp_path, outside, way):
     y, p = np.eye(3)[[0, 1, 2, 0]], np.full((4, 3), 0.5)
     if outside == "dask":
         array = pytest.importorskip("dask.array")
-
-        def raising(block):
-            raise RuntimeError("computed")
-
-        rows = array.from_array(p).map_blocks(raising, meta=np.empty((0, 0)))
+        rows = uncomputed(array.from_array(p))
         with pytest.raises(TypeError, match=r"Dask collection.* Pass \w+\.compute\(\)"):
             way(y, rows)
     else:

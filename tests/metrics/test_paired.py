@@ -1,19 +1,16 @@
 """The paired comparison of two classifiers."""
 
+from functools import partial
+
 import numpy as np
 import pytest
-from scipy.special import expit, softmax
+from drawn_predictions import draw_with_truth
+from scipy.special import expit
 
 from skcalib.metrics import calibration_report, compare_calibration
 from skcalib.metrics._paired import COMPARED_METRICS
 
-
-def draw(seed=0, n=400, n_classes=4):
-    """Labels, over-confident probabilities and true ones."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(scale=3, size=(n, n_classes))
-    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    return y, softmax(logits, axis=1), softmax(logits / 2, axis=1)
+draw = partial(draw_with_truth, n=400, n_classes=4)
 
 
 def p_values(problem, n_repetitions, **options):

@@ -4,8 +4,8 @@ from functools import partial
 
 import numpy as np
 import pytest
+from drawn_predictions import draw_with_truth as draw
 from numpy.testing import assert_allclose
-from scipy.special import softmax
 from sklearn.exceptions import DataConversionWarning
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -23,14 +23,6 @@ from skcalib.plotting import (
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 pytestmark = pytest.mark.usefixtures("pyplot")
-
-
-def draw(n=1500, n_classes=3, seed=0):
-    """Labels, over-confident probabilities and true ones."""
-    rng = np.random.default_rng(seed)
-    logits = rng.normal(scale=3, size=(n, n_classes))
-    y = (logits / 2 + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    return y, softmax(logits, axis=1), softmax(logits / 2, axis=1)
 
 
 PLAIN = [ClasswiseReliabilityDisplay, SimplexDisplay, SmoothReliabilityDisplay]

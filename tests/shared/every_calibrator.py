@@ -80,6 +80,8 @@ VARIANTS = [
     for name, variants in _VARIANTS.items()
     for parameters in variants
 ]
+# Those that hand out their map.
+MAPS = [c for c in CALIBRATORS + VARIANTS if hasattr(c, "calibration_map")]
 # Where the same map is fitted by another way through the code.
 OTHER_FITS = [
     clone(calibrator).set_params(prior=None)
