@@ -434,7 +434,10 @@ def test_early_stopping_keeps_the_best_weights():
     ).fit(X, y)
     losses = classifier.history_[:, "valid_loss"]
     assert classifier.n_iter_ == len(losses) < 200
-    assert int(np.argmin(losses)) == len(losses) - 4
+    best = int(np.argmin(losses))
+    assert best == len(losses) - 4
+    stopped = clone(classifier).set_params(max_epochs=best + 1).fit(X, y)
+    assert_array_equal(stopped.predict_proba(X), classifier.predict_proba(X))
 
 
 @pytest.mark.parametrize(
