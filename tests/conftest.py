@@ -56,7 +56,7 @@ def cifar_images(data_dir):
     networks = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(networks)
     with np.load(data_dir / "cifar10" / "cifar10_test.npz") as arrays:
-        rows = arrays["cal_idx"][:512]
+        rows = np.random.default_rng(0).permutation(arrays["cal_idx"])[:512]
         X = np.float32(arrays["x"][rows] / 255).transpose(0, 3, 1, 2)
         y = arrays["y"][rows].astype(int)
     return networks.load("cifar10/resnet8d"), np.ascontiguousarray(X), y
