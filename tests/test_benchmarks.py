@@ -47,12 +47,13 @@ def suite(monkeypatch, tmp_path):
     return __main__
 
 
-def test_the_tables_of_the_documentation_are_those_of_the_results():
+def test_the_tables_of_the_documentation_are_those_of_the_results(capsys):
     for package in ("torch", "PIL"):
         pytest.importorskip(package)
     from benchmarks import _tables
 
     assert _tables.write_pages(check=True) == 0
+    assert "left as they are" not in capsys.readouterr().out
 
 
 def headlines():
@@ -116,6 +117,7 @@ def test_a_marked_table_belongs_to_a_benchmark(page):
     from benchmarks import _tables
 
     for match in _tables.MARKED.finditer(page.read_text(encoding="utf-8")):
+        assert match["name"] in NAMES
         module = pytest.importorskip(f"benchmarks.{match['name']}")
         assert match["table"] in module.TABLES
 
