@@ -17,6 +17,7 @@ pytestmark = pytest.mark.torch
 
 FIT = """
 import sys
+from datetime import timedelta
 import numpy as np
 import torch
 from skcalib import NeuralClamping, NeuralClampingCV
@@ -24,7 +25,11 @@ from skcalib import NeuralClamping, NeuralClampingCV
 folder, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 if size > 1:
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=120),
     )
 torch.manual_seed(0)
 convolution = torch.nn.Conv2d(3, 6, 3)
@@ -49,7 +54,7 @@ for name, estimator in {
     "paper": NeuralClamping(network, preset="paper", max_iter=2),
     "site": NeuralClamping(network, site="2", solver="lbfgs", penalty=0.01, max_iter=5),
     "gradient-free": NeuralClamping(network, solver="gradient_free", max_iter=20),
-    "cv": NeuralClampingCV(network, gammas=[0.0, 1.0]),
+    "cv": NeuralClampingCV(network, gammas=[0.0, 1.0], perturbation="channel"),
 }.items():
     estimator.set_params(distributed=size > 1, batch_size=32).fit(X, y)
     learned[name] = np.append(estimator.delta_.ravel(), estimator.temperature_)
@@ -81,24 +86,25 @@ def test_two_processes_end_where_one_does(tmp_path, monkeypatch):
         "OMP_NUM_THREADS": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    started = [
-        subprocess.Popen(  # noqa: S603
-            [sys.executable, script, tmp_path, str(rank), "2"],
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "0", "1"])
-    with torch.random.fork_rng():
-        runpy.run_path(str(script))
-    for process in started:
-        _, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error
+    other = subprocess.Popen(  # noqa: S603
+        [sys.executable, script, tmp_path, "1", "2"],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        for size in ("2", "1"):
+            monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "0", size])
+            with torch.random.fork_rng():
+                runpy.run_path(str(script))
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    _, error = other.communicate(timeout=300)
+    assert other.returncode == 0, error
     alone, *both = (np.load(tmp_path / f"{n}.npz") for n in ("1-0", "2-0", "2-1"))
-    assert np.abs(alone["lbfgs"][:-1]).max() > 0.01
-    assert np.abs(alone["auto"][:-1]).max() > 0.01
+    for name in ("lbfgs", "auto", "cv"):
+        assert np.abs(alone[name][:-1]).max() > 0.01
     for name in alone.files:
         assert_array_equal(both[0][name], both[1][name], err_msg=name)
         assert_allclose(both[0][name], alone[name], rtol=2e-3, atol=2e-4, err_msg=name)
