@@ -397,7 +397,7 @@ def test_perturbed_inputs_stay_in_the_feasible_range():
 @pytest.mark.slow
 def test_the_choice_is_one_of_a_grid_search():
     network, X, y = blurred(300)
-    grid = {"perturbation": [4, "filter", ("filter", 5, "depthwise")], "gamma": [0, 1]}
+    grid = {"perturbation": [4, "filter"]}
     search = GridSearchCV(NeuralClamping(network, cv=2), grid, cv=2).fit(X, y)
     assert search.best_params_["perturbation"] != 4
     assert search.best_estimator_.filter_ is not None

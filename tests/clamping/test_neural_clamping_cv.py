@@ -63,9 +63,9 @@ def test_without_anything_to_find_it_is_temperature_scaling():
 def test_more_exponents_cost_hardly_more_passes():
     X, y = draw()
     rows = []
-    for gammas in ([0], np.linspace(0, 1, 21)):
+    for gammas in ([0], np.linspace(0, 1, 11)):
         network = Counting()
-        NeuralClampingCV(network, gammas=gammas).fit(X, y)
+        NeuralClampingCV(network, gammas=gammas, cv=2).fit(X, y)
         rows.append(network.rows)
     few, many = rows
     assert few >= 2 * len(X)

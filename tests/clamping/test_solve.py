@@ -54,17 +54,16 @@ def passes(network, X, y, **options):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("gamma", [0, 1])
 @pytest.mark.parametrize(
-    ("preset", "ways"),
+    ("preset", "gamma", "ways"),
     [
         # The paper's recipe ends at the optimum: one epoch comes near, more below it.
-        ("paper", [("sgd", 1, 50, 5e-4), ("sgd", 8, 11, 0), ("lbfgs", 6, 15, 0)]),
-        ("reference", [("sgd", 1, 50, 0), ("lbfgs", 3, 27, 0)]),
+        ("paper", 1, [("sgd", 1, 50, 5e-4), ("sgd", 8, 11, 0), ("lbfgs", 6, 15, 0)]),
+        ("reference", 0, [("sgd", 1, 50, 0), ("lbfgs", 3, 27, 0)]),
     ],
     ids=str,
 )
-def test_a_preset_is_reached_for_a_fraction_of_its_passes(preset, ways, gamma):
+def test_a_preset_is_reached_for_a_fraction_of_its_passes(preset, gamma, ways):
     network, X, y = over_confident()
     slow, slow_passes = passes(network, X, y, preset=preset, gamma=gamma)
     assert slow.n_iter_ == 100
