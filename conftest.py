@@ -36,6 +36,8 @@ NEEDS = {
     "tests/shared/added_delta.py": ("torch",),
     "tests/shared/exploding.py": ("torch",),
     "tests/shared/graph_parts.py": ("onnx",),
+    "tests/shared/linearised.py": ("torch",),
+    "tests/shared/module_parts.py": ("torch",),
     "tests/shared/named_model.py": ("onnx",),
     "tests/shared/small_network.py": ("torch",),
     "tests/shared/token_model.py": ("torch",),

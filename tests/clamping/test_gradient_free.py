@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from lacking_offset import draw
 from numpy.testing import assert_allclose
 
 torch = pytest.importorskip("torch")
@@ -14,22 +15,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Without gradients:UserWarning"),
 ]
 
-OFFSET = np.array([2.0, 0.0, -1.0, -1.0])
-
 
 def detached(x):
     return 1 * x.detach()
 
 
-def draw(n=1000, offset=OFFSET):
-    rng = np.random.default_rng(0)
-    X = 3 * rng.normal(size=(n, 4))
-    y = ((X + offset) / 2 + rng.gumbel(size=X.shape)).argmax(axis=1)
-    return X.astype(np.float32), y
-
-
 def test_a_lacking_offset_is_found():
-    X, y = draw()
+    X, y = draw(1000)
     nc = NeuralClamping(detached, solver="gradient_free").fit(X, y)
     by_gradient = NeuralClamping(lambda x: 1 * x).fit(X, y)
     assert nc.perturbation_ == "full"
@@ -40,7 +32,7 @@ def test_a_lacking_offset_is_found():
 
 
 def test_without_anything_to_find_nothing_is_moved():
-    X, y = draw(offset=0)
+    X, y = draw(1000, offset=0)
     nc = NeuralClamping(detached, solver="gradient_free").fit(X, y)
     assert nc.perturbation_ == "none"
 

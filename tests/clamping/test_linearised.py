@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
-from scipy.special import softmax
 
 pytest.importorskip("torch")
 
+from linearised import linearised
+
 from skcalib._solvers._temperature_search import best_temperature
-from skcalib.clamping._linearised import Linearised
-from skcalib.clamping._pools import Jacobian, Pools
 
 pytestmark = pytest.mark.torch
 
@@ -25,15 +24,6 @@ def draw(n=200, n_classes=3, dim=6):
     codes = (logits / 2 + noise + 0.3 * jacobian[:, :, 0]).argmax(axis=1)
     weight = rng.uniform(0, 1, n)
     return logits, jacobian, codes, weight / weight.sum()
-
-
-def linearised(logits, jacobian, codes, loss, gamma, lost=0.0):
-    """The linear model of the derivatives of every class; each has its slot."""
-    proba = softmax(logits.astype(np.float64), axis=1)
-    pools = Pools(proba, codes, np.ones(len(codes)), lost)
-    columns = [pools.mean_change(column) for column in np.moveaxis(jacobian, 2, 0)]
-    slots = np.stack(columns, axis=1).astype(jacobian.dtype)
-    return Linearised(logits, Jacobian(slots, pools), codes, loss, gamma)
 
 
 @pytest.mark.parametrize(("loss", "gamma"), LOSSES)

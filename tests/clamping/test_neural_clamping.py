@@ -3,9 +3,11 @@
 import io
 import pickle
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from lacking_offset import OFFSET, draw
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
@@ -33,20 +35,9 @@ from skcalib.frozen import TorchLogits  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
-OFFSET = np.array([2.0, 0.0, -1.0, -1.0])
-
 
 def identity(x):
     return x
-
-
-def draw(n=600, offset=OFFSET, temperature=2.0, seed=0):
-    """Draw inputs whose logits lack an offset: the perturbation should add it."""
-    rng = np.random.default_rng(seed)
-    X = 3 * rng.normal(size=(n, 4))
-    noise = rng.gumbel(size=X.shape)
-    y = ((X + offset) / temperature + noise).argmax(axis=1)
-    return X.astype(np.float32), y
 
 
 def images(n=200, seed=0):
@@ -100,7 +91,7 @@ def test_a_lacking_offset_is_found(gamma):
 @pytest.mark.parametrize("gamma", [0.0, None])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_without_anything_to_find_it_is_temperature_scaling(gamma, seed):
-    X, y = draw(offset=0, seed=seed)
+    X, y = draw(600, offset=0, seed=seed)
     nc = NeuralClamping(identity, gamma=gamma).fit(X, y)
     ts = TemperatureScaling().fit(X, y)
     assert nc.perturbation_ == "none"
@@ -200,7 +191,7 @@ def test_the_linearised_solver_ends_as_low_as_lbfgs():
 
 
 def test_the_joint_temperature_minimises_the_loss_of_the_perturbation():
-    X, y = draw(offset=0)
+    X, y = draw(600, offset=0)
     nc = NeuralClamping(identity, gamma=1).fit(X, y)
     focal = TemperatureScaling(objective="focal", gamma=1).fit(X, y)
     assert nc.perturbation_ == "none"
@@ -210,7 +201,7 @@ def test_the_joint_temperature_minimises_the_loss_of_the_perturbation():
 
 
 def test_an_output_calibrator_takes_the_place_of_the_temperature():
-    X, y = draw()
+    X, y = draw(600)
     nc = NeuralClamping(identity, output_calibrator=VectorScaling()).fit(X, y)
     expected = VectorScaling().fit(X + nc.delta_, y)
     assert_allclose(nc.output_calibrator_.coef_, expected.coef_, rtol=1e-6)
@@ -222,7 +213,7 @@ def test_an_output_calibrator_takes_the_place_of_the_temperature():
 
 
 def test_a_fixed_perturbation_stays():
-    X, y = draw()
+    X, y = draw(600)
     start = np.array([0.5, 0, 0, -1])
     nc = NeuralClamping(identity, solver="fixed_delta", start=start).fit(X, y)
     assert_allclose(nc.delta_, start)
@@ -237,7 +228,7 @@ def test_inputs_and_perturbed_inputs_stay_in_the_feasible_range():
         seen.append((float(x.detach().min()), float(x.detach().max())))
         return 10 * x
 
-    X, y = draw()
+    X, y = draw(600)
     X = (X - X.min()) / (X.max() - X.min())
     nc = NeuralClamping(network, feasible_range=(0, 1)).fit(X, y)
     nc.predict_proba(X)
@@ -247,7 +238,7 @@ def test_inputs_and_perturbed_inputs_stay_in_the_feasible_range():
 
 
 def test_outputs_belong_together():
-    X, y = draw()
+    X, y = draw(600)
     nc = NeuralClamping(identity).fit(X, np.array(list("abcd"))[y])
     proba = nc.predict_proba(X)
     assert proba.dtype == np.float32
@@ -260,7 +251,7 @@ def test_outputs_belong_together():
 
 
 def test_a_column_of_log_odds_means_two_classes():
-    X, y = draw()
+    X, y = draw(600)
     y = (y > 1).astype(int)
     nc = NeuralClamping(lambda x: x[:, 2:3] - x[:, :1]).fit(X, y)
     assert nc.predict_proba(X).shape == (600, 2)
@@ -336,7 +327,7 @@ def test_an_output_calibrator_keeps_groups_together(clamping):
 
 
 def test_the_scale_of_the_inputs_does_not_count():
-    X, y = draw()
+    X, y = draw(600)
     unit = NeuralClamping(identity).fit(X, y)
     scaled = NeuralClamping(lambda x: x / 255).fit(255 * X, y)
     assert scaled.perturbation_ == unit.perturbation_
@@ -345,7 +336,7 @@ def test_the_scale_of_the_inputs_does_not_count():
 
 
 def test_labels_come_from_a_dataset_of_pairs():
-    X, y = draw()
+    X, y = draw(600)
     pairs = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(y))
     loader = torch.utils.data.DataLoader(pairs, batch_size=100)
     expected = NeuralClamping(identity).fit(X, y)
@@ -367,7 +358,7 @@ def test_the_network_is_untouched():
         nc = NeuralClamping(module, cv=2, **options)
         if "solver" in options:
             nc.set_params(penalty=0.01)
-        with pytest.warns(ConvergenceWarning) if "solver" in options else no_warning():
+        with pytest.warns(ConvergenceWarning) if "solver" in options else nullcontext():
             nc.fit(X, y)
         nc.predict_proba(X)
     assert all(part.training for part in module.modules())
@@ -376,17 +367,9 @@ def test_the_network_is_untouched():
     assert all(p.grad is None for p in module.parameters())
 
 
-class no_warning:  # noqa: N801
-    def __enter__(self):
-        return None
-
-    def __exit__(self, *error):
-        return None
-
-
 @pytest.mark.parametrize(("preset", "power"), [("paper", 2), ("reference", 1)])
 def test_the_loss_of_a_preset_has_the_norm_that_it_descends_on(preset, power):
-    X, y = draw()
+    X, y = draw(600)
     nc = NeuralClamping(identity, preset=preset, space="raw", max_iter=20).fit(X, y)
     proba = nc.predict_proba(X)[np.arange(600), y].astype(float)
     focal = np.mean(-(1 - proba) * np.log(proba))
@@ -430,7 +413,7 @@ def test_what_says_the_same_as_the_preset_is_taken():
 
 @pytest.mark.parametrize("scale", [1e-42, 1e-38, 1e-30, 1e-20])
 def test_subnormal_logits_have_a_temperature(scale):
-    X, y = draw()
+    X, y = draw(600)
     unit = NeuralClamping(identity, solver="fixed_delta").fit(X, y)
     X = np.float32(scale * X.astype(float))
     tiny = NeuralClamping(identity, solver="fixed_delta").fit(X, y)
@@ -440,7 +423,7 @@ def test_subnormal_logits_have_a_temperature(scale):
 
 
 def test_a_gradient_beyond_single_precision_is_named():
-    X, y = draw()
+    X, y = draw(600)
     nc = NeuralClamping(identity, solver="lbfgs")
     with pytest.raises(ValueError, match="too steep for single precision"):
         nc.fit(np.float32(1e-42 * X.astype(float)), y)
@@ -467,7 +450,7 @@ def test_a_fit_does_not_mind_gradients_that_are_switched_off(context, options):
 
 
 def test_images_have_no_number_of_features_that_an_earlier_fit_saw():
-    nc = NeuralClamping(identity, solver="fixed_delta", start="zeros").fit(*draw())
+    nc = NeuralClamping(identity, solver="fixed_delta", start="zeros").fit(*draw(600))
     assert nc.n_features_in_ == 4
     module, X, y = images()
     nc.set_params(model=module).fit(X, y)
@@ -492,7 +475,7 @@ def test_the_representation_holds_no_weights():
 
 
 def test_it_is_the_last_step_of_a_pipeline():
-    X, y = draw()
+    X, y = draw(600)
     pipe = make_pipeline(FunctionTransformer(np.negative), NeuralClamping(identity))
     pipe.fit(-X, y)
     assert_allclose(pipe[-1].delta_, NeuralClamping(identity).fit(X, y).delta_)
@@ -507,7 +490,7 @@ def test_the_wrapped_networks_of_frozen_are_taken():
 
 
 def test_a_warm_start_goes_on_where_the_last_fit_ended():
-    X, y = draw()
+    X, y = draw(600)
     nc = NeuralClamping(
         identity, perturbation="full", penalty=0.001, max_iter=2, warm_start=True
     )
@@ -521,7 +504,7 @@ def test_a_warm_start_goes_on_where_the_last_fit_ended():
 
 
 def test_a_warm_start_of_a_preset_keeps_the_penalty():
-    X, y = draw()
+    X, y = draw(600)
     nc = NeuralClamping(identity, preset="paper", max_iter=2, warm_start=True)
     first = nc.fit(X, y).penalty_
     assert nc.fit(X, y).penalty_ == first

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from lacking_offset import OFFSET, draw
 from numpy.testing import assert_allclose
 from sklearn.metrics import get_scorer, log_loss, make_scorer
 from sklearn.model_selection import GroupKFold, ShuffleSplit
@@ -13,15 +14,6 @@ torch = pytest.importorskip("torch")
 from skcalib import NeuralClamping, NeuralClampingCV, TemperatureScaling  # noqa: E402
 
 pytestmark = pytest.mark.torch
-
-OFFSET = np.array([2.0, 0.0, -1.0, -1.0])
-
-
-def draw(n=400, offset=OFFSET, seed=0):
-    rng = np.random.default_rng(seed)
-    X = 3 * rng.normal(size=(n, 4))
-    y = ((X + offset) / 2 + rng.gumbel(size=X.shape)).argmax(axis=1)
-    return X.astype(np.float32), y
 
 
 def mean_log_proba(proba, y):
@@ -40,7 +32,7 @@ class Counting:
 
 
 def test_one_exponent_chooses_as_neural_clamping_does():
-    X, y = draw()
+    X, y = draw(400)
     search = NeuralClampingCV(Counting(), gammas=[0.5]).fit(X, y)
     plain = NeuralClamping(Counting(), gamma=0.5, temperature_objective="log_loss").fit(
         X, y
@@ -52,7 +44,7 @@ def test_one_exponent_chooses_as_neural_clamping_does():
 
 
 def test_without_anything_to_find_it_is_temperature_scaling():
-    X, y = draw(offset=0, seed=1)
+    X, y = draw(400, offset=0, seed=1)
     search = NeuralClampingCV(Counting()).fit(X, y)
     assert search.perturbation_ == "none"
     assert search.temperature_ == TemperatureScaling().fit(X, y).temperature_
@@ -61,7 +53,7 @@ def test_without_anything_to_find_it_is_temperature_scaling():
 
 @pytest.mark.slow
 def test_more_exponents_cost_hardly_more_passes():
-    X, y = draw()
+    X, y = draw(400)
     rows = []
     for gammas in ([0], np.linspace(0, 1, 11)):
         network = Counting()
@@ -75,7 +67,7 @@ def test_more_exponents_cost_hardly_more_passes():
 
 
 def test_the_scores_are_of_held_out_rows():
-    X, y = draw()
+    X, y = draw(400)
     splits = [(np.arange(0, 300), np.arange(300, 400))]
     search = NeuralClampingCV(
         Counting(), gammas=[0], penalties=[0.01], cv=splits, rule="best"
@@ -110,7 +102,7 @@ def test_the_scores_are_of_held_out_rows():
     ids=str,
 )
 def test_any_scorer_of_probabilities(scoring):
-    X, y = draw()
+    X, y = draw(400)
     labels = np.array(list("abcd"))[y]
     search = NeuralClampingCV(Counting(), scoring=scoring, cv=3).fit(X, labels)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
@@ -120,7 +112,7 @@ def test_any_scorer_of_probabilities(scoring):
 
 
 def test_the_log_loss_as_a_scorer_serves_the_temperature_of_the_log_loss():
-    X, y = draw(offset=0)
+    X, y = draw(400, offset=0)
     search = NeuralClampingCV(
         Counting(), gammas=[1.0], scoring=get_scorer("neg_log_loss")
     ).fit(X, y)
@@ -129,7 +121,7 @@ def test_the_log_loss_as_a_scorer_serves_the_temperature_of_the_log_loss():
 
 @pytest.mark.parametrize("rule", ["one_standard_error", "best"])
 def test_the_score_of_one_split_chooses_by_the_rule_of_the_best_alone(rule):
-    X, y = draw(offset=0)
+    X, y = draw(400, offset=0)
     search = NeuralClampingCV(
         Counting(),
         gammas=[0],
@@ -146,7 +138,7 @@ def test_the_score_of_one_split_chooses_by_the_rule_of_the_best_alone(rule):
 
 def test_descents_judge_all_splits_where_each_has_one_score(monkeypatch):
     monkeypatch.setattr("skcalib.clamping._solve.PASSES_PER_ROW", 1)
-    X, y = draw()
+    X, y = draw(400)
     options = {"gammas": [0], "penalties": [0.01]}
     search = NeuralClampingCV(Counting(), scoring="neg_brier_score", **options)
     search.fit(X, y)
@@ -155,7 +147,7 @@ def test_descents_judge_all_splits_where_each_has_one_score(monkeypatch):
 
 
 def test_scores_know_the_weights():
-    X, y = draw()
+    X, y = draw(400)
     weight = np.where(np.arange(400) < 200, 1.0, 0.0)
     weight[:100] = 3
     options = {"scoring": "neg_brier_score", "gammas": [0], "rule": "best"}
@@ -174,7 +166,7 @@ def test_scores_know_the_weights():
 
 
 def test_the_simplest_within_one_standard_error_wins():
-    X, y = draw()
+    X, y = draw(400)
     simple = NeuralClampingCV(Counting()).fit(X, y)
     best = NeuralClampingCV(Counting(), rule="best").fit(X, y)
     table = best.cv_results_
@@ -189,13 +181,13 @@ def test_the_simplest_within_one_standard_error_wins():
 
 
 def test_brier_has_no_exponent():
-    X, y = draw()
+    X, y = draw(400)
     search = NeuralClampingCV(Counting(), objective="brier").fit(X, y)
     assert set(search.cv_results_["gamma"]) == {0.0}
 
 
 def test_exponents_count_without_a_perturbation_where_the_temperature_is_joint():
-    X, y = draw(offset=0)
+    X, y = draw(400, offset=0)
     search = NeuralClampingCV(Counting(), temperature_objective="joint").fit(X, y)
     kinds = search.cv_results_["perturbation"]
     assert kinds[:3] == ["none"] * 3
@@ -250,7 +242,7 @@ def test_folds_are_those_of_groups():
 
 
 def test_an_interrupted_search_keeps_no_score_of_an_earlier_fit(monkeypatch):
-    X, y = draw()
+    X, y = draw(400)
     search = NeuralClampingCV(Counting(), gammas=[0]).fit(X, y)
     assert search.best_score_ < 0
 

@@ -7,8 +7,9 @@ from scipy.special import softmax
 
 pytest.importorskip("torch")
 
+from linearised import linearised
+
 from skcalib.clamping._pools import LOST, Pools
-from tests.clamping.test_linearised import linearised
 
 pytestmark = pytest.mark.torch
 

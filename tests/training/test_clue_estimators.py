@@ -19,6 +19,7 @@ torch = pytest.importorskip("torch")
 skorch = pytest.importorskip("skorch")
 
 from exploding import Exploding  # noqa: E402
+from module_parts import InPlace, Output  # noqa: E402
 
 from skcalib.training import (  # noqa: E402
     BilevelCalibratedClassifier,
@@ -323,11 +324,6 @@ def test_the_kind_of_numbers_is_that_of_fit(kind):
         kind(network(), max_epochs=1).fit(X.astype(np.uint8), y)
 
 
-class InPlace(nn.Module):
-    def forward(self, x):
-        return x.sub_(10)
-
-
 @pytest.mark.parametrize("kind", [CLUEClassifier, BilevelCalibratedClassifier])
 def test_a_first_layer_may_work_in_place(kind):
     X, y = draw_classes()
@@ -337,11 +333,6 @@ def test_a_first_layer_may_work_in_place(kind):
     expected = kind(network(), **settings).fit(X, y).predict_proba(X)
     found = kind(shifted, **settings).fit(X + 10, y).predict_proba(X + 10)
     assert_allclose(found, expected, rtol=1e-6)
-
-
-class Output:
-    def __init__(self, logits):
-        self.logits = logits
 
 
 class Tokens(nn.Module):

@@ -7,6 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from module_parts import InPlace, Output  # noqa: E402
+
 from skcalib.training import mc_dropout  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -275,11 +277,6 @@ def test_several_inputs_are_repeated_together(kind):
     assert torch.equal(passes, right.expand(3, 4, 2))
 
 
-class Output:
-    def __init__(self, logits):
-        self.logits = logits
-
-
 class TokenModel(nn.Module):
     """As Hugging Face has them: inputs by name, an output with logits."""
 
@@ -453,11 +450,6 @@ def test_as_many_steps_as_rows_draw_each_for_itself():
     module, x = SequenceFirst().eval(), torch.randn(1, 20)
     passes = mc_dropout(module, x, 20, share_masks=True)
     assert passes.unique(dim=0).shape[0] == 20
-
-
-class InPlace(nn.Module):
-    def forward(self, x):
-        return x.sub_(10)
 
 
 @pytest.mark.parametrize("rest", [Residual, lambda: network(nn.Linear(16, 2))])
