@@ -18,12 +18,12 @@ from skcalib.calibrators._floor import DEEP_FLOORS, FLOORS
 TINY = FLOORS[0]
 
 
-def draw_forest(n_samples, seed, n_trees=100, n_classes=5):
+def draw_forest(n_samples, seed, n_trees=100):
     """Draw shares of trees that vote, and labels that the vote is too sure of."""
     rng = np.random.default_rng(seed)
-    proba = softmax(rng.normal(scale=4, size=(n_samples, n_classes)), axis=1)
+    proba = softmax(rng.normal(scale=4, size=(n_samples, 5)), axis=1)
     votes = np.stack([rng.multinomial(n_trees, p) for p in proba]) / n_trees
-    mixed = 0.97 * proba + 0.03 / n_classes
+    mixed = 0.97 * proba + 0.03 / 5
     y = np.stack([rng.multinomial(1, p) for p in mixed]).argmax(axis=1)
     return votes, y
 
@@ -83,14 +83,6 @@ def test_what_needs_no_floor_is_left_as_it_is():
     assert learned.floor_ is None
     plain = TemperatureScaling().fit(logits, [0, 1, 1, 1] * 10)
     assert_array_equal(learned.predict_proba(logits), plain.predict_proba(logits))
-
-
-def test_a_search_behind_the_floor_is_given_the_groups():
-    votes, y = draw_forest(120, 0, n_classes=3)
-    search = CalibratorSearch([TemperatureScaling()], cv=3, rule="best")
-    groups = np.arange(120) // 4
-    learned = ProbabilityFloor(search).fit(logits_from_proba(votes), y, groups=groups)
-    assert learned.calibrator_.best_name_ == "TemperatureScaling"
 
 
 def test_a_search_behind_the_floor_predicts_what_it_has_chosen(calibration_set):
