@@ -38,8 +38,9 @@ SCALE_FREE = [
     OrderPreservingScaling(prior=None),
 ]
 
+ORDERS = st.permutations(range(4)).filter(lambda order: order != [0, 1, 2, 3])
 few_examples = settings(
-    max_examples=8, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=3, deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
@@ -58,20 +59,7 @@ def map_of(calibrator, logits, y, at, **params):
 @pytest.mark.slow
 @pytest.mark.parametrize("calibrator", EVERY, ids=identify)
 @few_examples
-@given(seed=st.integers(0, 1000))
-def test_order_of_rows_does_not_matter(calibrator, seed):
-    logits, y = draw(seed)
-    order = np.random.default_rng(seed).permutation(len(y))
-    expected = map_of(calibrator, logits, y, logits)
-    assert_allclose(
-        map_of(calibrator, logits[order], y[order], logits), expected, atol=1e-5
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("calibrator", EVERY, ids=identify)
-@few_examples
-@given(seed=st.integers(0, 1000), order=st.permutations(range(4)))
+@given(seed=st.integers(0, 1000), order=ORDERS)
 def test_order_of_classes_does_not_matter(calibrator, seed, order):
     logits, y = draw(seed, n_classes=4)
     expected = map_of(calibrator, logits, y, logits)
@@ -88,18 +76,18 @@ def test_order_of_classes_does_not_matter(calibrator, seed, order):
     ids=identify,
 )
 @few_examples
-@given(seed=st.integers(0, 1000), shift=st.floats(-100, 100))
-def test_a_constant_added_to_a_row_does_not_matter(calibrator, seed, shift):
+@given(seed=st.integers(0, 1000))
+def test_a_constant_added_to_a_row_does_not_matter(calibrator, seed):
     logits, y = draw(seed)
-    shifts = shift * np.random.default_rng(seed).uniform(size=(len(y), 1))
+    shifts = np.random.default_rng(seed).uniform(-100, 100, (len(y), 1))
     expected = map_of(calibrator, logits, y, logits)
     shifted = logits + shifts
     assert_allclose(map_of(calibrator, shifted, y, shifted), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("calibrator", SCALE_FREE, ids=identify)
-@few_examples
-@given(seed=st.integers(0, 1000), exponent=st.integers(-6, 6))
+@settings(few_examples, max_examples=8)
+@given(seed=st.integers(0, 1000), exponent=st.integers(-6, 6).filter(bool))
 def test_units_of_the_logits_do_not_matter(calibrator, seed, exponent):
     logits, y = draw(seed)
     scaled = 10.0**exponent * logits
