@@ -584,10 +584,14 @@ def test_a_calibrator_that_draws_folds_is_told_of_the_groups():
     assert isinstance(result.calibrator, TemperatureScaling)
 
 
-@pytest.mark.parametrize("routing", [False, True])
-@pytest.mark.parametrize("is_fitted", [False, True])
 @pytest.mark.parametrize(
-    "calibrator", [TemperatureScaling(), CalibratorSearch([TemperatureScaling()])]
+    ("calibrator", "is_fitted", "routing"),
+    [
+        (TemperatureScaling(), False, True),
+        (TemperatureScaling(), True, False),
+        (CalibratorSearch([TemperatureScaling()]), False, False),
+        (CalibratorSearch([TemperatureScaling()]), True, True),
+    ],
 )
 def test_copies_of_the_inputs_of_a_classifier_judge_none(
     calibrator, is_fitted, routing

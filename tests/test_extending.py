@@ -167,9 +167,9 @@ from guide_calibrators import GapScaling, UniformMixture
 
 X, y = make_logits(200, 3, random_state=0)
 candidates = [TemperatureScaling(), GapScaling(), UniformMixture()]
-table = compare_calibrators(candidates, X, y, n_jobs=2)
+table = compare_calibrators(candidates, X, y)
 assert table.names[-2:] == ["GapScaling", "UniformMixture"]
-search = CalibratorSearch(candidates, n_jobs=2).fit(X, y)
+search = CalibratorSearch(candidates).fit(X, y)
 for fitted in (search, *(c.fit(X, y) for c in candidates[1:])):
     expected = fitted.predict_proba(X)
     model = to_onnx(fitted, dtype=np.float64).SerializeToString()

@@ -43,7 +43,7 @@ def slow_minimum(logits, y, **options):
     def loss(log_t):
         return loss_at(np.exp(log_t), logits, y, **options)
 
-    grid = np.linspace(np.log(1e-3), np.log(1e3), 500)
+    grid = np.linspace(np.log(1e-3), np.log(1e3), 150)
     best = int(np.argmin([loss(u) for u in grid]))
     bounds = grid[best - 1], grid[best + 1]
     found = minimize_scalar(

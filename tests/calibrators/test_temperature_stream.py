@@ -60,7 +60,7 @@ def networks(data_dir):
 def test_logits_of_networks_give_the_temperature_to_eight_digits(data_dir):
     errors = []
     for X, y in networks(data_dir):
-        y = y.astype(int)
+        X, y = X[::5], y[::5].astype(int)
         whole = TemperatureScaling(classes=range(X.shape[1])).fit(X.astype(float), y)
         parts = clone(whole)
         for rows in np.array_split(np.arange(len(y)), 7):
