@@ -50,6 +50,8 @@ SAVED = [
     CalibratorSearch(),
     CalibratorSearch([TemperatureScaling(), VectorScaling()], rule="best"),
 ]
+# One alone, one in another, and one that a search has chosen.
+NESTED = [TemperatureScaling(), ScalingBinning(VectorScaling()), SAVED[-1]]
 LABELS = {
     "numbers": np.arange(4),
     "text": np.array(["cat", "dog", "emu", "yak"]),
@@ -57,8 +59,14 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize("labels", LABELS)
-@pytest.mark.parametrize("calibrator", SAVED, ids=identify)
+@pytest.mark.parametrize(
+    ("calibrator", "labels"),
+    [
+        *((c, "text") for c in SAVED),
+        *((c, kind) for c in NESTED for kind in ("numbers", "objects")),
+    ],
+    ids=identify,
+)
 def test_what_is_loaded_predicts_the_same_bit_for_bit(
     calibrator, labels, calibration_set, tmp_path
 ):
