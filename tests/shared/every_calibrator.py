@@ -38,7 +38,7 @@ _VARIANTS = {
     ],
     "MatrixScaling": [
         {"penalty": "l2", **FIXED_PENALTIES},
-        {"cv": 2, "average_folds": True, "intercept_penalty": 1.0},
+        {"cv": 2, "average_folds": True, **FIXED_PENALTIES},
     ],
     "OrderPreservingScaling": [
         {"scaling": StructuredMatrixScaling()},
