@@ -122,7 +122,7 @@ def may_stop_early(calibrator):
     return params.get("objective", "log_loss") != "log_loss"
 
 
-@pytest.mark.parametrize("factor", [1e-12, 1.0, 1e4, 1e30, 1e300])
+@pytest.mark.parametrize("factor", [1e-12, 1e4, 1e30, 1e300])
 @pytest.mark.parametrize(
     "calibrator", [*CALIBRATORS, *VARIANTS, *OTHER_FITS], ids=identify
 )
@@ -166,13 +166,6 @@ def test_what_is_no_probability_is_refused(proba, message):
         logits_from_proba(proba)
 
 
-@pytest.mark.parametrize("params", [{"tol": 0}, {"max_iter": 0}, {"objective": "ece2"}])
-def test_parameters_out_of_range_are_refused_at_fit(calibration_set, params):
-    name = next(iter(params))
-    with pytest.raises(ValueError, match=f"'{name}' parameter"):
-        fit(*calibration_set, **params)
-
-
 def test_a_failed_fit_of_a_candidate_is_not_hidden(calibration_set):
     broken = TemperatureScaling(tol=-1)
     with pytest.raises(ValueError, match="'tol' parameter"):
@@ -201,7 +194,6 @@ def mean_loss(calibrator, logits, y):
 
 MORE = [
     PlattScaling(prior=None),
-    PlattScaling(fit_on="logits"),
     BetaCalibration(prior=None),
     BetaCalibration(variant="am", prior=None),
     BetaCalibration(variant="ab", prior=None),
@@ -230,6 +222,7 @@ def test_masks_of_any_size_give_the_same_fit(calibrator, share):
         PlattScaling(),
         BetaCalibration(),
         SmoothingSplineCalibration(),
+        PlattScaling(fit_on="logits"),
         *MORE,
     ],
     ids=identify,

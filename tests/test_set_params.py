@@ -7,8 +7,6 @@ from sklearn.base import clone
 
 from skcalib import (
     OptionCalibration,
-    OrderPreservingScaling,
-    PlattScaling,
     PriorShift,
     StructuredMatrixScaling,
     TemperatureScaling,
@@ -18,8 +16,6 @@ from skcalib.datasets import make_logits
 
 MORE = [
     OptionCalibration(position_offset=True),
-    OrderPreservingScaling(StructuredMatrixScaling()),
-    PlattScaling(fit_on="logits"),
     PriorShift(TemperatureScaling(), priors=[0.2, 0.3, 0.5]),
 ]
 

@@ -146,14 +146,6 @@ def test_separable_classes_warn_and_stay_finite(variant):
     assert (beta.predict_proba(z).max(axis=1) > 0.999).all()
 
 
-@pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")
-def test_two_samples_give_finite_probabilities():
-    beta = BetaCalibration(prior=None)
-    with pytest.warns(ConvergenceWarning):
-        beta.fit([[1.0, 0.0, 0.0], [0.0, 2.0, 1.0]], [0, 1])
-    assert np.isfinite(beta.predict_proba([[0.0, 0.0, 9.0]])).all()
-
-
 @pytest.mark.parametrize("variant", ["abm", "am"])
 def test_equal_logits_give_the_class_shares(variant):
     beta = BetaCalibration(prior=None, variant=variant)

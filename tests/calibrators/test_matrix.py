@@ -10,7 +10,7 @@ from sklearn.model_selection import PredefinedSplit, StratifiedKFold
 
 from skcalib._validation import make_splits
 from skcalib.calibrators import MatrixScaling, TemperatureScaling
-from skcalib.datasets import load_demo, make_logits
+from skcalib.datasets import load_demo
 from skcalib.frozen import OnnxLogits
 
 COEF = np.array([[0.6, 0.2, 0.0], [-0.2, 0.5, 0.1], [0.1, 0.0, 0.8]])
@@ -372,11 +372,3 @@ def test_where_the_network_was_sure_and_wrong_the_prior_does_not_hold_the_diagon
         mean_log_loss(demo.y_test, each.predict_proba(test)) for each in fitted
     )
     assert with_prior < without + 0.01
-
-
-def test_a_penalty_that_is_searched_is_one_of_the_grid():
-    X, y = make_logits(600, 3, random_state=0)
-    fitted = MatrixScaling(off_diagonal_penalty=0.0).fit(
-        X + np.array([6.0, 0, -6.0]), y
-    )
-    assert 0.01 <= fitted.intercept_penalty_ <= 10_000

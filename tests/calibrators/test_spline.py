@@ -139,16 +139,6 @@ def test_scores_equal_up_to_rounding_share_their_hits(rounded_set):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_integer_weights_equal_repetition(calibration_set, method):
-    logits, y = calibration_set
-    weight = np.random.default_rng(0).integers(0, 4, y.size)
-    spline = SplineCalibration(method=method)
-    weighted = spline.fit(logits, y, sample_weight=weight).predict_proba(logits)
-    spline.fit(np.repeat(logits, weight, axis=0), np.repeat(y, weight))
-    assert_allclose(spline.predict_proba(logits), weighted, atol=1e-9)
-
-
-@pytest.mark.parametrize("method", METHODS)
 def test_equal_logits_give_the_class_shares(method):
     spline = SplineCalibration(method=method)
     spline.fit(np.zeros((6, 2)), [0, 0, 1, 1, 1, 1])

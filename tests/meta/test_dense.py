@@ -267,7 +267,6 @@ def test_weights_are_those_of_images_or_pixels(of):
 @pytest.mark.parametrize(
     "dense",
     [
-        DenseCalibration(),
         DenseCalibration(StructuredMatrixScaling(), class_axis=-1),
         DenseCalibration(IsotonicCalibration()),
     ],
