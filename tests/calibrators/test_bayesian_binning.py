@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from rows import normalise
+from rows import normalise, require_top
 from scipy.special import expit, gamma, gammaln, logit, softmax
 from sklearn.metrics import log_loss
 
@@ -66,14 +66,10 @@ def test_one_vs_rest_averages_for_every_class(calibration_set):
 def test_top_label_averages_for_the_confidence(calibration_set):
     logits, y = calibration_set
     proba = softmax(logits, axis=1)
-    top, rows = proba.argmax(axis=1), np.arange(y.size)
-    _, confidence = reference(logit(proba.max(axis=1)), top == y, range(1, 21))
+    hit = proba.argmax(axis=1) == y
+    _, confidence = reference(logit(proba.max(axis=1)), hit, range(1, 21))
     binning = BayesianBinning(method="top_label", max_bins=20).fit(logits, y)
-    result = binning.predict_proba(logits)
-    assert_allclose(result[rows, top], confidence, atol=1e-10)
-    rest = np.where(np.arange(4) == top[:, None], 0, proba)
-    result[rows, top] = 0
-    assert_allclose(result, (1 - confidence)[:, None] * normalise(rest), atol=1e-10)
+    require_top(binning.predict_proba(logits), proba, confidence, atol=1e-10)
 
 
 def test_the_evidence_of_one_bin_is_a_beta_binomial():

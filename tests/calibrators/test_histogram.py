@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from rows import normalise
+from rows import normalise, require_top
 from scipy.special import expit, logit, softmax
 from sklearn.metrics import log_loss
 
@@ -51,15 +51,10 @@ def test_quantile_bins_are_averages_of_equally_many_samples(binary_calibration_s
 def test_top_label_replaces_the_confidence(calibration_set):
     logits, y = calibration_set
     proba = softmax(logits, axis=1)
-    top, rows = proba.argmax(axis=1), np.arange(y.size)
-    edges = np.arange(1, 10) / 10
-    confidence = reference_bins(proba.max(axis=1), top == y, edges, 10)
+    hit, edges = proba.argmax(axis=1) == y, np.arange(1, 10) / 10
+    confidence = reference_bins(proba.max(axis=1), hit, edges, 10)
     binning = HistogramBinning(n_bins=10, method="top_label").fit(logits, y)
-    result = binning.predict_proba(logits)
-    assert_allclose(result[rows, top], confidence, atol=1e-12)
-    rest = np.where(np.arange(4) == top[:, None], 0, proba)
-    result[rows, top] = 0
-    assert_allclose(result, (1 - confidence)[:, None] * normalise(rest), atol=1e-12)
+    require_top(binning.predict_proba(logits), proba, confidence)
 
 
 def test_bins_are_closed_on_the_right():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from rows import mean_log_loss
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.datasets import make_classification
@@ -21,11 +22,6 @@ PENALTIES = {
     "odir strong": {"off_diagonal_penalty": 1e4, "intercept_penalty": 1e-2},
     "l2": {"penalty": "l2", "off_diagonal_penalty": 0.3, "intercept_penalty": 0.2},
 }
-
-
-def mean_log_loss(y, proba):
-    """Without the check of scikit-learn that float32 rows sum to 1 within 1e-8."""
-    return -np.log(proba[np.arange(len(y)), y].astype(float)).mean()
 
 
 def factors(options, n_classes):

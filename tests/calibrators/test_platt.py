@@ -3,8 +3,9 @@ from functools import partial
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from rows import rest_log_odds
 from scipy.optimize import minimize
-from scipy.special import expit, logsumexp, softmax
+from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -14,13 +15,6 @@ from skcalib.calibrators import PlattScaling
 
 # Platt's own fit, of which the formulas below hold.
 paper = partial(PlattScaling, smooth_targets=True, prior=None)
-
-
-def one_vs_rest_log_odds(logits):
-    """Compute from the formula, with a sum of its own for every class."""
-    columns = range(logits.shape[1])
-    rest = [logsumexp(np.delete(logits, k, axis=1), axis=1) for k in columns]
-    return logits - np.stack(rest, axis=1)
 
 
 def reference_fit(score, target):
@@ -37,7 +31,7 @@ def reference_fit(score, target):
 def test_each_class_is_an_unpenalised_logistic_regression(calibration_set, fit_on):
     logits, y = calibration_set
     platt = paper(fit_on=fit_on, smooth_targets=False).fit(logits, y)
-    scores = logits if fit_on == "logits" else one_vs_rest_log_odds(logits)
+    scores = logits if fit_on == "logits" else rest_log_odds(logits)
     for k in range(4):
         reference = LogisticRegression(C=1e12, tol=1e-10, solver="newton-cholesky")
         reference.fit(scores[:, [k]], y == k)
@@ -48,7 +42,7 @@ def test_each_class_is_an_unpenalised_logistic_regression(calibration_set, fit_o
 def test_smoothed_targets_are_those_of_the_paper(calibration_set):
     logits, y = calibration_set
     platt = paper().fit(logits, y)
-    scores = one_vs_rest_log_odds(logits)
+    scores = rest_log_odds(logits)
     for k in range(4):
         n_own = np.sum(y == k)
         high, low = (n_own + 1) / (n_own + 2), 1 / (y.size - n_own + 2)
@@ -68,7 +62,7 @@ def test_binary_fit_recovers_the_logistic_that_drew_the_labels():
 def test_curves_have_the_right_mean_on_the_calibration_set(calibration_set):
     logits, y = calibration_set
     platt = paper(smooth_targets=False).fit(logits, y)
-    scores = one_vs_rest_log_odds(logits)
+    scores = rest_log_odds(logits)
     residual = expit(platt.coef_ * scores + platt.intercept_) - np.eye(4)[y]
     assert_allclose(residual.mean(axis=0), 0, atol=1e-9)
     assert_allclose((residual * scores).mean(axis=0), 0, atol=1e-8)
@@ -77,7 +71,7 @@ def test_curves_have_the_right_mean_on_the_calibration_set(calibration_set):
 def test_probabilities_are_the_normalised_sigmoids(calibration_set):
     logits, y = calibration_set
     platt = paper().fit(logits, y)
-    q = expit(platt.coef_ * one_vs_rest_log_odds(logits) + platt.intercept_)
+    q = expit(platt.coef_ * rest_log_odds(logits) + platt.intercept_)
     expected = q / q.sum(axis=1, keepdims=True)
     assert_allclose(platt.predict_proba(logits), expected, atol=1e-12)
 
@@ -238,4 +232,4 @@ def test_log_odds_calibrate_a_real_network_and_raw_logits_do_not(cifar100):
 
 def test_library_log_odds_agree_with_the_formula(calibration_set):
     logits, _ = calibration_set
-    assert_allclose(log_odds(logits.copy()), one_vs_rest_log_odds(logits), atol=1e-12)
+    assert_allclose(log_odds(logits.copy()), rest_log_odds(logits), atol=1e-12)

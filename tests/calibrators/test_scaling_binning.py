@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from rows import normalise
+from rows import normalise, require_top
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -61,14 +61,9 @@ def test_every_class_gets_the_mean_of_its_scaled_bin(calibration_set, scaling):
 def test_top_label_bins_the_scaled_confidence(calibration_set):
     logits, y = calibration_set
     scaled = StructuredMatrixScaling().fit(logits, y).predict_proba(logits)
-    top, rows = scaled.argmax(axis=1), np.arange(y.size)
     confidence = bin_means(scaled.max(axis=1), 10)
     binning = ScalingBinning(StructuredMatrixScaling(), n_bins=10).fit(logits, y)
-    result = binning.predict_proba(logits)
-    assert_allclose(result[rows, top], confidence, atol=1e-12)
-    rest = np.where(np.arange(4) == top[:, None], 0, scaled)
-    result[rows, top] = 0
-    assert_allclose(result, (1 - confidence)[:, None] * normalise(rest), atol=1e-12)
+    require_top(binning.predict_proba(logits), scaled, confidence)
 
 
 def test_uniform_bins_have_equal_width_in_the_scaled_probability():

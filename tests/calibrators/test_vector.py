@@ -1,17 +1,13 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from rows import mean_log_loss
 from sklearn.exceptions import ConvergenceWarning
 
 from skcalib.calibrators import TemperatureScaling, VectorScaling
 
 COEF = np.array([0.4, 0.8, 0.6, 1.0])
 INTERCEPT = np.array([0.5, -0.5, 0.0, 0.3])
-
-
-def mean_log_loss(y, proba):
-    """Without the check of scikit-learn that float32 rows sum to 1 within 1e-8."""
-    return -np.log(proba[np.arange(len(y)), y].astype(float)).mean()
 
 
 def test_fit_recovers_the_map_that_drew_the_labels(draw_affine_set):

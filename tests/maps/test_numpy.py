@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
+from rows import rest_log_odds
 from scipy.special import expit, log_softmax, logsumexp, softmax
 
 from skcalib._blocks import open_source
@@ -32,11 +33,6 @@ MATRIX = np.array([[1.0, 0.5, 0.0], [0.0, 2.0, -1.0], [0.3, 0.0, 0.7]])
 VECTOR = np.array([1.0, -2.0, 0.5])
 LINEAR = Table(np.array([-1.0, 0.0, 2.0]), np.array([0.1, 0.4, 0.9]), "linear")
 STEPS = Table(np.array([-1.0, 0.5]), np.array([0.2, 0.5, 0.8]), "constant")
-
-
-def rest_log_odds(x):
-    rest = [logsumexp(np.delete(x, k, axis=1), axis=1) for k in range(x.shape[1])]
-    return x - np.stack(rest, axis=1)
 
 
 def step_values(x):
