@@ -40,7 +40,7 @@ class OnnxLogits(FrozenLogits):
     ----------
     readout_ : Readout
         The tensor that is read and what it holds. Set by `fit`; `transform` finds it
-        again where `fit` was not called.
+        again where `fit` was not called, or the file was replaced by another network.
 
     n_features_in_ : int
         Number of columns, where `fit` got a table.
@@ -122,6 +122,6 @@ class OnnxLogits(FrozenLogits):
     def _compute(self, X):
         network = self._open()
         readout = getattr(self, "readout_", None)
-        if readout is None:
+        if readout is None or readout.path != network.readout.path:
             readout = network.confirm(X, self.batch_size)
         return np.concatenate(list(network.logits(X, self.batch_size, readout)))

@@ -243,6 +243,16 @@ def test_a_file_that_was_replaced_is_read_again(tmp_path):
         assert_allclose(OnnxLogits(path).transform(X), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("ops", [("Neg", "Softmax"), ("Softmax", "Neg")])
+def test_a_file_that_was_replaced_since_fit_is_read_as_it_is_now(tmp_path, ops):
+    X = np.array([[3.0, 1.0, 0.5]], dtype=np.float32)
+    path = tmp_path / "model.onnx"
+    onnx.save(one_input(ops[0], ["n", 3]), path)
+    frozen = OnnxLogits(path).fit(X)
+    onnx.save(one_input(ops[1], ["n", 3]), path)
+    assert_array_equal(frozen.transform(X), OnnxLogits(path).fit_transform(X))
+
+
 def test_other_types_are_refused():
     with pytest.raises(ValueError, match="'model' parameter of OnnxLogits"):
         OnnxLogits(3).fit(np.zeros((2, 2)))
