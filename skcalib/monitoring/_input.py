@@ -100,8 +100,11 @@ def _listed(classes: Any) -> NDArray[Any]:
 
 
 def check_map(calibrator: Any) -> None:
-    """Refuse a calibrator that maps logits together with features or groups."""
-    if calibrator is not None and not hasattr(calibrator, "calibration_map"):
+    """Refuse a calibrator that is not fitted, or maps more than logits alone."""
+    if calibrator is None:
+        return
+    check_is_fitted(calibrator)
+    if not hasattr(calibrator, "calibration_map"):
         raise TypeError(
             f"{type(calibrator).__name__} has no map from logits alone, by which a "
             "monitor knows its calibrator and recalibrates it. Leave it out: "

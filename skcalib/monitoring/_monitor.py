@@ -318,7 +318,8 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         Raises
         ------
         ValueError
-            If too few rows are remembered, or of one class only.
+            If too few rows are remembered, or of one class only, or if the served
+            calibrator was fitted anew since the first rows came.
         TypeError
             If it is to follow a served calibrator, and does not map logits alone.
         """
@@ -332,6 +333,7 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             )
         if calibrator is None:
             calibrator = StructuredMatrixScaling(structure="vector")
+        _state.check_same_calibrator(self)
         served = self._settings["calibrator"]
         if served is None and self._is_single:
             log_proba = log_proba[:, 1] - log_proba[:, 0]
@@ -428,6 +430,8 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         check_map(self.calibrator)
         self._used = self._settings
         self.classes_ = np.asarray(classes)
+        # The calibrator may be fitted anew while others hold it.
+        self._calibrator_marks = _state.marks(self)
         n_classes = self.classes_.shape[0]
         n_subjects = 1 + (0 if self.groups is None else len(group_names(self)))
         self._streams = [

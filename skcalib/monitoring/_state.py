@@ -6,7 +6,6 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 from skcalib._files import opened, sealed
 from skcalib._maps import evaluate_block
@@ -52,7 +51,7 @@ def to_dict(monitor: Any) -> dict[str, Any]:
     content: dict[str, Any] = {
         "parameters": _parameters(monitor),
         "classes": plain_names(monitor.classes_),
-        "calibrator": _known_marks(monitor),
+        "calibrator": monitor._calibrator_marks,
         "id": monitor._id,
         "merged": list(monitor._merged),
         "n_rows": monitor.n_rows_,
@@ -76,12 +75,12 @@ def _parameters(monitor: Any) -> dict[str, Any]:
     return {**found, "groups": names}
 
 
-def _marks(monitor: Any) -> Any:
+def marks(monitor: Any) -> Any:
     """Return what the served calibrator says of three rows, to know it again."""
     calibrator = monitor._settings["calibrator"]
     if calibrator is None:
         return None
-    n_classes = monitor.classes_.shape[0]
+    n_classes = len(calibrator.classes_)
     probe = np.random.default_rng(0).normal(0, 3, (3, n_classes))
     return evaluate_block(calibrator.calibration_map(), probe).tolist()
 
@@ -99,14 +98,13 @@ def from_dict(cls: Any, state: Mapping[str, Any], calibrator: Any) -> Any:
     monitor = cls(calibrator, **content["parameters"])
     monitor._begin(np.array(content["classes"]))
     _restore(monitor, content)
-    if calibrator is not None:
-        check_is_fitted(calibrator)
-    if calibrator is not None and _is_other(_marks(monitor), content["calibrator"]):
+    known = content["calibrator"]
+    if calibrator is not None and _is_other(monitor._calibrator_marks, known):
         raise ValueError(
             "The state is that of another calibrator, or of probabilities without "
             "one. Begin a new monitor for what is served now."
         )
-    monitor._calibrator_marks = content["calibrator"]
+    monitor._calibrator_marks = known
     return monitor
 
 
@@ -140,17 +138,22 @@ def check_alike(monitor: Any, other: Any) -> None:
                 f"The monitors differ in {name}: {value!r} and {others[name]!r}. Only "
                 "monitors that watch the same in the same way can be merged."
             )
-    if _is_other(_known_marks(monitor), _known_marks(other)):
+    if _is_other(monitor._calibrator_marks, other._calibrator_marks):
         raise ValueError(
             "The monitors watch different calibrators. After a recalibration begin a "
             "new monitor, and merge only what was served by the same."
         )
 
 
-def _known_marks(monitor: Any) -> Any:
-    """Return the marks of the served calibrator, also where only they are known."""
-    known = _marks(monitor)
-    return getattr(monitor, "_calibrator_marks", None) if known is None else known
+def check_same_calibrator(monitor: Any) -> None:
+    """Refuse to go on from a calibrator that no longer maps as it did."""
+    now = marks(monitor)
+    if now is not None and _is_other(now, monitor._calibrator_marks):
+        raise ValueError(
+            "The served calibrator was fitted anew since the first rows came, which "
+            "the former one served. Begin a new monitor for what is served now, or "
+            "read this one with the former: from_dict(monitor.to_dict(), former)."
+        )
 
 
 def check_unseen(monitor: Any, other: Any) -> None:

@@ -365,6 +365,28 @@ def test_a_state_knows_its_calibrator():
         unknown.merge(newer)
 
 
+def test_a_served_calibrator_that_is_fitted_anew_is_not_recalibrated():
+    logits, y = make_logits(600, 3, random_state=0)
+    served, former = (TemperatureScaling().fit(logits, y) for _ in range(2))
+    monitor = CalibrationMonitor(served).update(y, served.predict_proba(logits))
+    before = monitor.to_dict(), monitor.recalibrate()
+    served.fit(3 * logits, y)
+    with pytest.raises(ValueError, match=r"fitted anew.*new monitor"):
+        monitor.recalibrate()
+    assert monitor.to_dict() == before[0]
+    after = CalibrationMonitor.from_dict(monitor.to_dict(), former).recalibrate()
+    assert_allclose(after.predict_proba(logits), before[1].predict_proba(logits))
+    newer = CalibrationMonitor(served).update(y, served.predict_proba(logits))
+    with pytest.raises(ValueError, match="different calibrators"):
+        monitor.merge(newer)
+
+
+def test_a_served_calibrator_has_to_be_fitted_before_rows_are_seen():
+    monitor = CalibrationMonitor(TemperatureScaling(), classes=["a", "b"])
+    with pytest.raises(NotFittedError, match="TemperatureScaling"):
+        monitor.update(["a", "b"], [0.4, 0.6])
+
+
 def test_nothing_is_recalibrated_from_nothing():
     with pytest.raises(ValueError, match="memory=0"):
         watched(monitor=CalibrationMonitor(memory=0)).recalibrate()
