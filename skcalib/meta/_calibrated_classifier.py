@@ -61,8 +61,11 @@ from skcalib.meta._scores import (
 
 def _calibrator_has_logits(self):
     # What is fitted may have one that its parameters do not tell of.
-    known = getattr(self, "calibrators_", None) or [self._resolved_calibrator()]
-    return not self._is_ensemble() and hasattr(known[0], "decision_function")
+    known = getattr(self, "calibrators_", None)
+    if known is None:
+        is_frozen = isinstance(self.estimator, FrozenEstimator)
+        known = [] if self.ensemble and not is_frozen else [self._resolved_calibrator()]
+    return len(known) == 1 and hasattr(known[0], "decision_function")
 
 
 class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -266,7 +269,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if len(self.calibrators_) == 1:
             return self.calibrators_[0].predict(self._scores[0](X))
         proba = self.predict_proba(X)
-        if self._is_multilabel():
+        if self._is_multilabel(self.calibrators_[0]):
             return (proba > 0.5).astype(np.int64)
         top = column_on_host(proba).argmax(axis=1)
         return given_back(self.classes_[top], proba)
@@ -291,7 +294,7 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             The share of rows that are right, of several labels in each of them.
         """
         check_is_fitted(self)
-        if self._is_multilabel():
+        if self._is_multilabel(self.calibrators_[0]):
             label_names(y, None, self.classes_, len(self.classes_), "classes_")
         return super().score(X, y, sample_weight)
 
@@ -349,11 +352,9 @@ class CalibratedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _resolved_calibrator(self):
         return TemperatureScaling() if self.calibrator is None else self.calibrator
 
-    def _is_multilabel(self):
-        return getattr(self._resolved_calibrator(), "multilabel", False)
-
-    def _is_ensemble(self):
-        return self.ensemble and not isinstance(self.estimator, FrozenEstimator)
+    def _is_multilabel(self, fitted=None):
+        calibrator = self._resolved_calibrator() if fitted is None else fitted
+        return getattr(calibrator, "multilabel", False)
 
     def _check_input(self, X, y, sample_weight):
         if y is None:

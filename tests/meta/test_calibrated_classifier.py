@@ -33,6 +33,7 @@ from skcalib import (
     DensityRatioCalibration,
     GroupCalibration,
     IsotonicCalibration,
+    MultiLabelCalibration,
     ProbabilityFloor,
     TemperatureScaling,
     VectorScaling,
@@ -107,6 +108,17 @@ def test_an_ensemble_averages_the_pairs_of_all_folds(problem):
     assert_allclose(clf.predict_proba(X), np.mean(each, axis=0))
     assert_array_equal(clf.predict(X), clf.predict_proba(X).argmax(axis=1))
     assert not hasattr(clf, "decision_function")
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_parameters_set_after_fit_change_no_prediction(problem, ensemble):
+    X, y = problem
+    clf = CalibratedClassifier(ensemble=ensemble, cv=2).fit(X, y)
+    predicted, score = clf.predict(X), clf.score(X, y)
+    clf.set_params(ensemble=not ensemble, calibrator=MultiLabelCalibration())
+    assert hasattr(clf, "decision_function") is not ensemble
+    assert_array_equal(clf.predict(X), predicted)
+    assert clf.score(X, y) == score
 
 
 @pytest.mark.filterwarnings("ignore::skcalib.exceptions.AbsentClassWarning")

@@ -258,6 +258,16 @@ def test_classifiers_of_several_labels_are_calibrated(classifier, ensemble):
         assert np.isfinite(cross_val_score(model, X, y, scoring=scorer, cv=2)).all()
 
 
+def test_an_ensemble_of_several_labels_stays_one_when_its_calibrator_is_set():
+    X, y = make_multilabel_classification(200, 8, n_classes=3, random_state=0)
+    classifier = OneVsRestClassifier(LogisticRegression())
+    model = CalibratedClassifier(classifier, MultiLabelCalibration(), ensemble=True)
+    predicted, score = model.fit(X, y).predict(X), model.score(X, y)
+    model.set_params(calibrator=None)
+    assert_array_equal(model.predict(X), predicted)
+    assert model.score(X, y) == score
+
+
 @pytest.mark.parametrize("is_classifier", [False, True])
 def test_labels_in_another_order_than_those_of_the_fit_are_not_scored(is_classifier):
     pandas = pytest.importorskip("pandas")
