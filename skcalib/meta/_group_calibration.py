@@ -1,5 +1,6 @@
 """A calibration for every group, near that of the whole where rows are few."""
 
+from copy import deepcopy
 from numbers import Real
 from typing import Any, Literal, Self
 
@@ -372,14 +373,14 @@ class GroupCalibration(WrappingCalibrator):
         Returns
         -------
         calibrator : estimator
-            Fitted, to be saved and exported.
+            Fitted, to be saved and exported; a new one each time.
         """
         check_is_fitted(self)
         [group] = check_groups([group], 1).tolist()
         number = place_of_group(group, self.groups_)
         if number < 0:
             warn_of_namesakes([group], self.groups_, any_seen=False)
-            return self.calibrator_
+            return deepcopy(self.calibrator_)
         scaling = ShrunkScaling(strength=self.strength_, structure=self.structure)
         scaling.classes_ = self.classes_
         scaling.n_features_in_ = self.classes_.shape[0]

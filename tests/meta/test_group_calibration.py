@@ -32,6 +32,11 @@ def draw_groups(n_rows=6000, factors=(1.0, 2.0, 0.5), seed=0):
     return X, y, np.array(["a", "b", "c"])[number]
 
 
+def has_the_whole(grouped, name):
+    """Whether a group has the calibrator of the whole, and not one of its own."""
+    return type(grouped.calibrator_of(name)) is type(grouped.calibrator_)
+
+
 def test_without_groups_it_keeps_the_contract():
     check_calibrator(GroupCalibration(IsotonicCalibration(), structure="vector"))
 
@@ -209,7 +214,7 @@ def test_a_row_is_not_held_against_every_group():
 def test_without_groups_every_group_has_the_whole():
     X, y, _ = draw_groups(100)
     grouped = GroupCalibration().fit(X, y)
-    assert grouped.calibrator_of("a") is grouped.calibrator_
+    assert has_the_whole(grouped, "a")
 
 
 def test_a_group_that_was_not_seen_gets_the_whole():
@@ -219,7 +224,18 @@ def test_a_group_that_was_not_seen_gets_the_whole():
     assert_allclose(
         grouped.predict_proba(X, groups=new), grouped.calibrator_.predict_proba(X)
     )
-    assert grouped.calibrator_of("z") is grouped.calibrator_
+    assert has_the_whole(grouped, "z")
+
+
+@pytest.mark.parametrize("name", ["b", "z"])
+def test_the_calibrator_of_a_group_is_the_users_to_fit_again(name):
+    X, y, groups = draw_groups(600)
+    grouped = GroupCalibration(TemperatureScaling()).fit(X, y, groups=groups)
+    before = grouped.predict_proba(X, groups=[name] * 600)
+    alone = grouped.calibrator_of(name)
+    assert_allclose(alone.predict_proba(X), before)
+    alone.fit(3 * X, y)
+    assert_array_equal(grouped.predict_proba(X, groups=[name] * 600), before)
 
 
 def test_the_calibrator_of_a_group_predicts_the_same(tmp_path):
@@ -396,7 +412,7 @@ def test_groups_named_by_another_type_than_in_fit_are_told(other, names):
     with pytest.warns(UserWarning, match=message):
         grouped.predict_proba(X, groups=given)
     with pytest.warns(UserWarning, match=message):
-        assert grouped.calibrator_of(min(given.tolist())) is grouped.calibrator_
+        assert has_the_whole(grouped, min(given.tolist()))
 
 
 def test_a_single_name_of_another_type_is_told():
@@ -433,10 +449,10 @@ def test_dates_are_one_group_in_any_unit(kind, of_fit):
     for unit in ("s", "us", "ns"):
         times = as_dates(groups, f"{kind}[{unit}]")
         assert_array_equal(grouped.predict_proba(X, groups=times), expected)
-        assert grouped.calibrator_of(times[0]) is not grouped.calibrator_
+        assert not has_the_whole(grouped, times[0])
     objects = as_dates(groups, f"{kind}[D]").tolist()
     assert_array_equal(grouped.predict_proba(X, groups=objects), expected)
-    assert grouped.calibrator_of(grouped.groups_[0]) is not grouped.calibrator_
+    assert not has_the_whole(grouped, grouped.groups_[0])
 
 
 def test_dates_of_pandas_are_one_group_in_any_unit_and_time_zone():
@@ -451,7 +467,7 @@ def test_dates_of_pandas_are_one_group_in_any_unit_and_time_zone():
         proba = grouped.predict_proba(X, groups=alike)
         expected = proba if expected is None else expected
         assert_array_equal(proba, expected)
-        assert grouped.calibrator_of(days[0]) is not grouped.calibrator_
+        assert not has_the_whole(grouped, days[0])
     for of_fit, other in ((local, utc), (utc, local)):
         grouped = GroupCalibration(strength=1.0).fit(X, y, groups=of_fit)
         with pytest.warns(UserWarning, match=r"group .* was not seen in fit"):
