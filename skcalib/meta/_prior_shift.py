@@ -223,7 +223,7 @@ class PriorShift(WrappingCalibrator):
             else _as_shares(given, self.classes_, "sampling_priors")
         )
         self.priors_ = (
-            self.fit_priors_
+            self.fit_priors_.copy()
             if isinstance(self.priors, str)
             else _as_shares(self.priors, self.classes_, "priors")
         )

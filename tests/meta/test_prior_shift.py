@@ -34,6 +34,13 @@ def test_it_keeps_the_contract():
     check_calibrator(PriorShift(IsotonicCalibration()))
 
 
+def test_shares_may_be_written_in_place():
+    X, _ = draw_problem(500, SHARES, seed=1)
+    shift = fitted(calibrator=TemperatureScaling())
+    shift.priors_[:] = SHARES
+    assert_allclose(shift.predict_proba(X), posterior(X, SHARES), atol=0.03)
+
+
 def test_given_shares_give_the_posterior_of_those_shares():
     X, _ = draw_problem(500, SHARES, seed=1)
     shift = fitted(calibrator=TemperatureScaling(), priors=SHARES)
