@@ -36,11 +36,12 @@ def all_or_nothing(
     def whole(monitor: Any, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         held = vars(monitor)
         copies = deepcopy({name: held[name] for name in _IN_PLACE if name in held})
-        before = held | copies
+        # A shallow copy of the monitor keeps what it holds, too.
+        monitor.__dict__ = held | copies
         try:
             return change(monitor, *args, **kwargs)
         except BaseException:
-            monitor.__dict__ = before
+            monitor.__dict__ = held
             raise
 
     return whole

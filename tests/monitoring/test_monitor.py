@@ -1,3 +1,4 @@
+import copy
 import json
 
 import numpy as np
@@ -385,6 +386,14 @@ def test_a_served_calibrator_has_to_be_fitted_before_rows_are_seen():
     monitor = CalibrationMonitor(TemperatureScaling(), classes=["a", "b"])
     with pytest.raises(NotFittedError, match="TemperatureScaling"):
         monitor.update(["a", "b"], [0.4, 0.6])
+
+
+def test_rows_added_to_a_monitor_are_not_those_of_its_shallow_copy():
+    monitor = watched(n_rows=500, factor=1.4)
+    shallow, before = copy.copy(monitor), monitor.to_dict()
+    watched(seed=1, n_rows=500, monitor=monitor)
+    assert shallow.to_dict() == before
+    assert monitor.n_rows_ == 1000
 
 
 def test_nothing_is_recalibrated_from_nothing():
