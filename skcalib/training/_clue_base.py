@@ -172,6 +172,7 @@ class BaseCLUE(NetworkEstimator):
         x = self._as_tensor(self._check_inputs(X, reset=False), self.module_)
         device = module_device(self.module_)
         with torch.no_grad(), seeded(self._predict_seed, device):
+            self.module_.eval()  # A user may have trained on by `net_`.
             return [function(part.to(device)) for part in x.split(self.batch_size)]
 
     def _passes(self, x, n_passes, stage=0):

@@ -462,6 +462,16 @@ def test_scores_of_predictions_by_epoch_are_refused():
         classifier.fit(X, y)
 
 
+def test_a_network_that_is_trained_on_predicts_in_eval_mode():
+    X, y = draw_classes(64)
+    classifier = CLUEClassifier(network(), max_epochs=1, random_state=0).fit(X, y)
+    classifier.net_.module_.train()
+    alone = classifier.predict_proba(X[:2])
+    assert_allclose(classifier.predict_proba(X)[:2], alone, atol=1e-6)
+    classifier.net_.module_.eval()
+    assert_array_equal(classifier.predict_proba(X[:2]), alone)
+
+
 def test_callbacks_checkpoints_and_net_parameters_reach_skorch(tmp_path, capsys):
     X, y = draw_classes()
     checkpoint = skorch.callbacks.Checkpoint(
