@@ -339,7 +339,9 @@ class CalibrationAccumulator(BaseEstimator):
         distributed = import_optional("torch.distributed", "all_reduce")
         parts: list[Any] = [None] * distributed.get_world_size(group)
         distributed.all_gather_object(parts, self, group=group)
-        merged = CalibrationAccumulator(**self.get_params())
+        n_bins, metrics = self._settings()
+        given = {"n_bins": n_bins, "metrics": metrics}
+        merged = CalibrationAccumulator(**self.get_params() | given)
         for part in parts:
             merged.merge(part)
         return merged

@@ -622,3 +622,16 @@ def test_rows_added_to_a_shallow_copy_are_its_own():
     assert (first.n_samples_, second.n_samples_) == (6, 10)
     alone = CalibrationAccumulator().update(y[:10], proba[:10])
     assert second.compute() == alone.compute()
+
+
+@pytest.mark.torch
+def test_a_setting_counts_in_all_processes_from_the_next_reset_on(monkeypatch):
+    distributed = pytest.importorskip("torch.distributed")
+    monkeypatch.setattr(distributed, "get_world_size", lambda _group: 1)
+    gather = "all_gather_object"
+    monkeypatch.setattr(
+        distributed, gather, lambda parts, own, group: parts.__setitem__(0, own)
+    )
+    y, proba, _ = draw()
+    own = CalibrationAccumulator(n_bins=10).update(y, proba).set_params(n_bins=15)
+    assert own.all_reduce().to_dict() == own.to_dict()
