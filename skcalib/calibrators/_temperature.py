@@ -296,6 +296,7 @@ class TemperatureScaling(BaseCalibrator):
         return self._add(np.zeros_like(sums) if is_idle else sums)
 
     @available_if(_by_log_loss)
+    @fit_context(prefer_skip_nested_validation=True)
     def merge(self, other: Self) -> Self:
         """Add the rows that another calibrator has seen by `partial_fit`.
 

@@ -337,3 +337,12 @@ def test_rows_that_were_interrupted_count_once_when_they_come_again(
         with pytest.raises(KeyboardInterrupt):
             getattr(stream, way)(*rows)
     assert getattr(stream, way)(*rows).temperature_ == expected.temperature_
+
+
+def test_a_merge_that_does_not_come_through_changes_nothing():
+    X, y = make_logits(400, 3, random_state=0)
+    one, other = (TemperatureScaling().partial_fit(f * X, y) for f in (1, 8))
+    before = dict(vars(one.set_params(max_iter=1, tol=1e-300)))
+    with pytest.raises(ConvergenceWarning):
+        one.merge(other)
+    assert vars(one) == before
