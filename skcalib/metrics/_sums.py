@@ -25,7 +25,7 @@ from skcalib.metrics._bins import (
     sum_by_index,
     uniform_edges,
 )
-from skcalib.metrics._classwise import class_stats
+from skcalib.metrics._classwise import block_size, class_stats
 from skcalib.metrics._registry import METRICS, PER_ROW, RANKED
 from skcalib.metrics._resampling import Replicate, RowStatistics
 
@@ -113,7 +113,10 @@ def row_sums(batch: Batch, n_bins: int, names: list[str]) -> RowSums:
         return block_sums(batch.part(rows), n_bins, names)
 
     n_rows, n_classes = batch.proba.shape
-    slices = row_slices(n_rows, n_classes, BLOCK_ELEMENTS)
+    size = BLOCK_ELEMENTS
+    if _by_class(names):
+        size = block_size(size, n_classes, n_bins)
+    slices = row_slices(n_rows, n_classes, size)
     total: RowSums = sum_blocks(of_block, slices)
     return total
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from skcalib.metrics import (
+    CalibrationAccumulator,
     adaptive_expected_calibration_error,
     expected_calibration_error,
     ks_calibration_error,
@@ -19,7 +20,7 @@ from skcalib.metrics import (
     static_calibration_error,
 )
 from skcalib.metrics._bins import bin_stats, uniform_edges
-from skcalib.metrics._classwise import class_stats, exact_edges
+from skcalib.metrics._classwise import _block_stats, class_stats, exact_edges
 
 ALL_METRICS = [
     adaptive_expected_calibration_error,
@@ -383,3 +384,32 @@ def test_many_blocks_give_what_one_gives(monkeypatch):
     one = static_calibration_error(y, proba)
     monkeypatch.setattr("skcalib.metrics._classwise.BLOCK_ELEMENTS", 70)
     assert static_calibration_error(y, proba) == pytest.approx(one, abs=1e-14)
+
+
+@pytest.mark.parametrize("n_rows", [40, 150])
+def test_static_error_of_many_classes_equals_its_formula(monkeypatch, n_rows):
+    y, proba = draw(n=n_rows, n_classes=500)
+    monkeypatch.setattr("skcalib.metrics._classwise.BLOCK_ELEMENTS", 500)
+    expected = np.mean(
+        [mean_gap(slow_gaps(proba[:, k], y == k, 15)) for k in range(500)]
+    )
+    error = static_calibration_error(y, proba, labels=range(500))
+    assert error == pytest.approx(expected, rel=1e-12)
+    summed = CalibrationAccumulator(labels=range(500)).update(y, proba).compute()
+    assert summed["sce"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_blocks_of_many_classes_have_more_rows_than_bins(monkeypatch):
+    y, proba = draw(n=60, n_classes=500)
+    monkeypatch.setattr("skcalib.metrics._classwise.BLOCK_ELEMENTS", 500)
+    monkeypatch.setattr("skcalib.metrics._sums.BLOCK_ELEMENTS", 500)
+    heights = []
+
+    def stats_of(block, *beside):
+        heights.append(block.shape[0])
+        return _block_stats(block, *beside)
+
+    monkeypatch.setattr("skcalib.metrics._classwise._block_stats", stats_of)
+    static_calibration_error(y, proba, labels=range(500))
+    CalibrationAccumulator(labels=range(500)).update(y, proba).compute()
+    assert min(heights) > 15
