@@ -91,6 +91,7 @@ class DaskSource(Source):
         dtype: np.dtype,
         n_columns: int | None = None,
         out: NDArray[Any] | None = None,
+        min_rows: int = 1,
     ) -> da.Array:
         """Return a lazy array of the same chunks: one result for each row."""
         if out is not None:
@@ -99,8 +100,9 @@ class DaskSource(Source):
                 "collection is lazy. Store it with dask.array.store or to_zarr."
             )
         width = () if n_columns is None else (n_columns,)
+        result = width, np.dtype(dtype)
         of_chunk = partial(
-            _map_chunk, function, self.dtype, self._check, width, np.dtype(dtype)
+            _map_chunk, function, self.dtype, self._check, *result, min_rows
         )
         rows = self.array if self.array.ndim == 2 else self.array[:, np.newaxis]
         parts = [part[:, np.newaxis] for part in beside]
@@ -234,12 +236,13 @@ def _map_chunk(
     check: Check | None,
     width: tuple[int, ...],
     result: np.dtype,
+    min_rows: int,
     chunk: Any,
     *beside: Any,
     block_id: tuple[int, ...],
 ) -> NDArray[Any]:
     out = np.empty((chunk.shape[0], *width), dtype=result)
-    for rows in row_slices(*chunk.shape):
+    for rows in row_slices(chunk.shape[0], chunk.shape[1], min_rows=min_rows):
         block = as_logits(dtype, chunk[rows])
         if check is not None:
             check(block, rows.start, block_id[0])

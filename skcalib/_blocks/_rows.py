@@ -18,10 +18,13 @@ THREADING_ELEMENTS = 1 << 22
 
 
 def row_slices(
-    n_rows: int, n_columns: int, block_elements: int = BLOCK_ELEMENTS
+    n_rows: int,
+    n_columns: int,
+    block_elements: int = BLOCK_ELEMENTS,
+    min_rows: int = 1,
 ) -> list[slice]:
     """Cut `n_rows` rows into slices of about `block_elements` numbers."""
-    step = max(1, block_elements // max(1, n_columns))
+    step = max(min_rows, block_elements // max(1, n_columns))
     return [slice(i, min(i + step, n_rows)) for i in range(0, n_rows, step)]
 
 

@@ -103,6 +103,7 @@ class Source(ABC):
         dtype: np.dtype,
         n_columns: int | None = None,
         out: NDArray[Any] | None = None,
+        min_rows: int = 1,
     ) -> Any:
         """Compute ``function(block, *parts)``, one result for each row.
 
@@ -124,6 +125,9 @@ class Source(ABC):
             Where to put the result, new memory by default. The pages of a mapped file
             are given back to the system once they are filled.
 
+        min_rows : int, default=1
+            Rows of a block at least, for a function that a block costs much by itself.
+
         Returns
         -------
         result : ndarray of shape (n_samples,) or (n_samples, n_columns)
@@ -140,7 +144,9 @@ class Source(ABC):
             if pages is not None:
                 pages.release(result[rows])
 
-        for _ in map_blocks(fill, row_slices(*self.shape)):
+        slices = row_slices(self.shape[0], self.shape[1], min_rows=min_rows)
+        heavy = min_rows * self.shape[1] > BLOCK_ELEMENTS
+        for _ in map_blocks(fill, slices, heavy=heavy):
             pass
         return result
 

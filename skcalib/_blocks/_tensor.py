@@ -156,6 +156,7 @@ class TensorSource(Source):
         dtype: np.dtype,
         n_columns: int | None = None,
         out: NDArray[Any] | None = None,
+        min_rows: int = 1,
     ) -> Any:
         """Compute one result for each row, on the device if they are numbers."""
         if out is not None:
@@ -168,7 +169,7 @@ class TensorSource(Source):
         if result.dtype.kind in NUMBERS:
             place = self.tensor.device
             result = torch.empty(shape, dtype=torch_type(dtype), device=place)
-        for rows in self.slices():
+        for rows in self.slices(max(BLOCK_ELEMENTS, min_rows * self.shape[1])):
             parts = (part[rows] for part in beside)
             found = function(self.block(rows), *parts)
             result[rows] = getattr(found, "tensor", found)

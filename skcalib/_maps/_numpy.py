@@ -1,5 +1,6 @@
 """The NumPy evaluator of calibration maps."""
 
+from collections.abc import Sequence
 from functools import partial, singledispatch
 from typing import Any
 
@@ -18,6 +19,10 @@ from skcalib._numerics import (
     split_top,
 )
 
+# Rows of a block at least where columns are mapped one by one: each of the calls takes
+# as long as a few hundred numbers.
+ROWS_BY_COLUMN = 256
+
 Block = NDArray[np.float64]
 
 
@@ -32,7 +37,20 @@ def evaluate(
         dtype=source.dtype,
         n_columns=source.shape[1],
         out=out,
+        min_rows=_min_rows(calibration_map.operations),
     )
+
+
+def _min_rows(operations: Sequence[ops.Operation]) -> int:
+    return ROWS_BY_COLUMN if any(map(_is_by_column, operations)) else 1
+
+
+def _is_by_column(operation: ops.Operation) -> bool:
+    if isinstance(operation, ops.WeightedSum):
+        return any(_min_rows(part.operations) > 1 for part in operation.parts)
+    if isinstance(operation, ops.Lookup):
+        return len(operation.tables) > 1
+    return isinstance(operation, ops.PerColumn) and len(operation.parts) > 1
 
 
 def top_labels(
@@ -43,7 +61,8 @@ def top_labels(
     None leaves the rows as they are. Only a few blocks are in memory at a time.
     """
     function = partial(_top_labels, calibration_map, source.dtype, labels)
-    return source.map(function, dtype=labels.dtype)
+    operations = () if calibration_map is None else calibration_map.operations
+    return source.map(function, dtype=labels.dtype, min_rows=_min_rows(operations))
 
 
 def _top_labels(

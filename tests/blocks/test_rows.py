@@ -33,6 +33,11 @@ def test_a_row_longer_than_a_block_is_one_slice():
     assert row_slices(3, 1000, 10) == [slice(0, 1), slice(1, 2), slice(2, 3)]
 
 
+def test_a_slice_has_as_many_rows_as_are_asked_for():
+    assert row_slices(5, 1000, 10, min_rows=3) == [slice(0, 3), slice(3, 5)]
+    assert row_slices(5, 2, 8, min_rows=3) == [slice(0, 4), slice(4, 5)]
+
+
 def test_results_come_in_the_order_of_the_slices(threads):
     slices = row_slices(100, 1, 1)
     late = threading.Event()

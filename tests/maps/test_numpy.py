@@ -18,6 +18,7 @@ from skcalib._maps import (
     LogSigmoid,
     LogSoftmax,
     Lookup,
+    PerColumn,
     Renormalise,
     ReplaceTop,
     Scale,
@@ -175,6 +176,36 @@ def test_blocks_and_threads_do_not_change_the_result(name, monkeypatch):
     monkeypatch.setattr("skcalib._blocks._rows.n_threads", lambda: 4)
     expected = evaluate_block(MAPS[name], x.copy())
     assert_allclose(evaluate_array(MAPS[name], x), expected, rtol=1e-12)
+
+
+def curve_of_each(n_columns):
+    curves = Lookup((LINEAR,) * n_columns)
+    odds = CalibrationMap(LogSoftmax(), Softmax())
+    return [
+        CalibrationMap(curves),
+        CalibrationMap(WeightedSum((1.0,), (CalibrationMap(curves),))),
+        CalibrationMap(PerColumn((odds,) * n_columns)),
+    ]
+
+
+@pytest.mark.parametrize("each", range(3))
+def test_many_curves_go_over_many_rows_at_a_time(each, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(600, 2000))
+    many = curve_of_each(2000)[each]
+    heights = []
+
+    def mapped(calibration_map, block):
+        heights.append(block.shape[0])
+        return evaluate_block(calibration_map, np.array(block))
+
+    monkeypatch.setattr("skcalib._maps._numpy._mapped", mapped)
+    found = evaluate(many, open_source(x))
+    assert_allclose(found[::60], np.vstack([mapped(many, r[None]) for r in x[::60]]))
+    assert_array_equal(
+        top_labels(many, open_source(x), np.arange(2000)), found.argmax(axis=1)
+    )
+    assert heights[:3] == [256, 256, 88]
+    assert heights[-3:] == heights[:3]
 
 
 @pytest.mark.parametrize("name", MAPS)
