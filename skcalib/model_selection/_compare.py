@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from skcalib._validation import (
     splits_of,
 )
 from skcalib.metrics._registry import COLUMNS, OF_ROWS, PER_ROW, RANKED, evaluate
-from skcalib.metrics._resampling import RowStatistics
+from skcalib.metrics._resampling import RowStatistics, bootstrap_weights
 from skcalib.metrics._scorers import SCORED
 from skcalib.model_selection._candidates import (
     common_calibrators,
@@ -243,7 +244,7 @@ def _scored(scoring):
 
 
 def _fold_tasks(data, cv, random_state):
-    """Return (train, test, weights of the test rows) of each fold."""
+    """Return (train, test, no bootstrap samples, any seed) of each fold."""
     splits = splits_of(cv, data, random_state)
     if len(splits) < 2:
         raise ValueError("cv gives a single split; a standard deviation needs two.")
@@ -254,33 +255,17 @@ def _fold_tasks(data, cv, random_state):
             f"{data.classes.tolist()[lone[1]]!r}. Pass more rows of the others, splits "
             "that leave two classes to fit on, or X_test and y_test."
         )
-    return [
-        (
-            data.subset(train),
-            data.subset(test),
-            data.sample_weight[np.newaxis, test],
-        )
-        for train, test in splits
-    ]
+    return [(data.subset(train), data.subset(test), 0, 0) for train, test in splits]
 
 
 def _test_task(data, test, n_bootstrap, random_state):
-    """Return (train, test, weights).
-
-    The weights are as they are, then those of one bootstrap sample a row.
-    """
+    """Return (train, test, number of bootstrap samples, seed of these)."""
     n_bootstrap = check_whole("n_bootstrap", n_bootstrap, 2)
-    rng = check_random_state(random_state)
-    # What came as one row is drawn as one.
-    n_samples = test.n_samples if test.row is None else test.row[-1] + 1
-    even = np.full(n_samples, 1 / n_samples)
-    drawn = rng.multinomial(n_samples, even, size=n_bootstrap)
-    weights = [test.spread(counts) * test.sample_weight for counts in drawn]
-    return data, test, np.vstack([test.sample_weight, *weights])
+    return data, test, n_bootstrap, check_random_state(random_state).randint(2**31)
 
 
-def _fit_and_measure(calibrator, train, test, weights, n_bins, measured):
-    """Return the metrics for each row of `weights`, and the seconds of the fit.
+def _fit_and_measure(calibrator, train, test, n_bootstrap, seed, n_bins, measured):
+    """Return the metrics, those of each bootstrap sample, and the seconds of the fit.
 
     `measured` are names of metrics and their signs.
     """
@@ -288,6 +273,14 @@ def _fit_and_measure(calibrator, train, test, weights, n_bins, measured):
     fit_checked(calibrator, train)
     seconds = time.perf_counter() - started
     rows = RowStatistics(calibrator.predict_proba(test.logits), test.codes, n_bins)
-    values = evaluate(rows, weights, [name for name, _ in measured])
-    columns = [sign * values[name] for name, sign in measured]
-    return np.column_stack([*columns, np.full(len(weights), seconds)])
+    weight, random = test.sample_weight, np.random.RandomState(seed)
+    # What came as one row is drawn as one.
+    drawn = bootstrap_weights(weight, n_bootstrap, random, test.row)
+    parts = [
+        evaluate(rows, weights, [name for name, _ in measured])
+        for weights in chain([weight[np.newaxis]], drawn)
+    ]
+    columns = [
+        sign * np.concatenate([part[name] for part in parts]) for name, sign in measured
+    ]
+    return np.column_stack([*columns, np.full(1 + n_bootstrap, seconds)])

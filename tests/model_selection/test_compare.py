@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from html.parser import HTMLParser
 
 import numpy as np
@@ -120,6 +121,31 @@ def test_scores_are_columns_by_the_names_of_the_scorers(calibration_set):
         compare_calibrators([TemperatureScaling()], X, y, scoring=["neg_log_loss"])
     with pytest.raises(TypeError, match="pass a list of names"):
         compare_calibrators([TemperatureScaling()], X, y, scoring="neg_log_loss")
+
+
+def test_draws_of_the_test_rows_are_a_few_at_a_time(monkeypatch):
+    logits, y = make_logits(2000, 5, random_state=0)
+
+    def compare():
+        return compare_calibrators(
+            [TemperatureScaling()],
+            *(logits[:500], y[:500]),
+            X_test=logits[500:],
+            y_test=y[500:],
+            n_bootstrap=200,
+            random_state=0,
+        )
+
+    expected = compare()
+    monkeypatch.setattr("skcalib.metrics._resampling.CHUNK_ELEMENTS", 10_000)
+    tracemalloc.start()
+    found = compare()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200 * 1500 * 8
+    assert_allclose(found.draws[:, :, :-1], expected.draws[:, :, :-1], rtol=1e-10)
+    ece = expected.metrics.index("ece")
+    assert_allclose(found.mean[:, ece], expected.mean[:, ece])
 
 
 def test_number_of_jobs_changes_nothing(calibration_set):
