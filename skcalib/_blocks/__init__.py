@@ -5,6 +5,7 @@ from skcalib._blocks._dense import DenseRows
 from skcalib._blocks._memory import free_memory, lies_on_host
 from skcalib._blocks._open import open_source
 from skcalib._blocks._rows import (
+    BLOCK_ELEMENTS,
     map_blocks,
     on_host,
     row_slices,
@@ -24,6 +25,7 @@ from skcalib._blocks._sources import (
 from skcalib._blocks._stored import ParquetRows, RowsView, is_stored
 
 __all__ = [
+    "BLOCK_ELEMENTS",
     "NUMBERS",
     "ArraySource",
     "CalibrationData",

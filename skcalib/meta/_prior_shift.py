@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from skcalib._base import BaseCalibrator, WrappingCalibrator
+from skcalib._blocks import BLOCK_ELEMENTS
 from skcalib._maps import (
     Affine,
     CalibrationMap,
@@ -242,7 +243,9 @@ class PriorShift(WrappingCalibrator):
             np.add.at(by_class, codes, weight[:, np.newaxis] * proba)
             return by_class, (weight[:, np.newaxis] * proba).T @ proba
 
-        by_class, square = data.sum(moments)
+        # As many numbers as its tables have.
+        size = max(BLOCK_ELEMENTS, n_classes**2)
+        by_class, square = data.sum(moments, block_elements=size)
         self._mean = by_class.sum(axis=0)
         self._covariance = square - np.outer(self._mean, self._mean)
         shares = np.bincount(data.codes, data.weight, n_classes)

@@ -41,6 +41,18 @@ def test_shares_may_be_written_in_place():
     assert_allclose(shift.predict_proba(X), posterior(X, SHARES), atol=0.03)
 
 
+def test_the_moments_of_many_classes_are_those_of_all_rows():
+    n_classes, n_rows = 300, 1000
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(n_rows, n_classes))
+    y = np.append(np.arange(n_classes), rng.integers(0, n_classes, 700))
+    shift = PriorShift(TemperatureScaling()).fit(logits, y)
+    proba = shift.calibrator_.predict_proba(logits)
+    means = np.array([proba[y == k].mean(axis=0) for k in range(n_classes)])
+    assert_allclose(shift._class_means, means.T, rtol=1e-10)
+    assert_allclose(shift._covariance, np.cov(proba.T, bias=True), atol=1e-12)
+
+
 def test_given_shares_give_the_posterior_of_those_shares():
     X, _ = draw_problem(500, SHARES, seed=1)
     shift = fitted(calibrator=TemperatureScaling(), priors=SHARES)
