@@ -88,8 +88,8 @@ def in_another_order(names: Sequence[Any], classes: NDArray[Any]) -> bool:
     numbers = [str(k) for k in range(len(texts))]
     if texts == numbers and set(texts) != set(known):
         return False
-    pairs = zip(texts, known[-len(texts) :], strict=False)
-    return any(name != label and name in known for name, label in pairs)
+    pairs, labels = zip(texts, known[-len(texts) :], strict=False), set(known)
+    return any(name != label and name in labels for name, label in pairs)
 
 
 def refuse_another_order(

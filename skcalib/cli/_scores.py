@@ -296,7 +296,8 @@ def _check_width(logits: NDArray[Any], calibrator: BaseCalibrator, path: Path) -
 
 def _check_labels(path: Path, labels: NDArray[Any], calibrator: BaseCalibrator) -> None:
     known = calibrator.classes_.tolist()
-    unknown = [label for label in np.unique(labels).tolist() if label not in known]
+    present, names = np.unique(labels).tolist(), set(known)
+    unknown = [label for label in present if label not in names]
     if unknown:
         raise DataError(
             f"{path} holds labels that the calibrator does not know: "
