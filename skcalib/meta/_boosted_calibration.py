@@ -307,6 +307,7 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
         for _ in range(n_rounds):
             drawn = random.choice(data.n_samples, n_drawn, replace=False)
             proba, codes = softmax_(told[drawn]), data.codes[drawn]
+            weight, features = data.sample_weight[drawn], columns[drawn]
             trees = {}
             for column in boosted.tolist():
                 p = proba[:, column]
@@ -316,8 +317,8 @@ class BoostedCalibration(FeaturesCalibrator, WrappingCalibrator):
                     max_features="sqrt",
                     random_state=random.randint(2**31),
                 )
-                sums = data.sample_weight[drawn], (codes == column) - p, p * (1 - p)
-                step = _grow(tree, columns[drawn], *sums)
+                sums = weight, (codes == column) - p, p * (1 - p)
+                step = _grow(tree, features, *sums)
                 tree.tree_.value[:, 0, 0] = factor * self.learning_rate * step
                 trees[column] = tree
             for column, tree in trees.items():
