@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skcalib._blocks._sources import (
     ArraySource,
@@ -20,11 +21,9 @@ def open_source(array: Any, like: Any = None) -> Source:
     `like` is the array of another library that NumPy reads as `array`, if it is one.
     """
     if isinstance(array, Source):
-        return array
+        return LogOddsSource(array) if array.shape[1] == 1 else array
     if array.ndim == 1 or array.shape[1] == 1:
-        log_odds = np.asarray(array).reshape(-1)
-        array = np.zeros((log_odds.shape[0], 2), dtype=log_odds.dtype)
-        array[:, 1] = log_odds
+        array = _both_columns(np.asarray(array).reshape(-1, 1))
     if like is not None:
         return StandardSource(array, like)
     if is_mapped_file(array):
@@ -32,3 +31,32 @@ def open_source(array: Any, like: Any = None) -> Source:
     if is_stored(array):
         return StoredSource(array)
     return ArraySource(np.asarray(array))
+
+
+class LogOddsSource(Source):
+    """Rows (0, z) of another source, which has the one column z."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.shape = (source.shape[0], 2)
+        self.dtype = source.dtype
+
+    def read(self, rows: slice) -> NDArray[Any]:
+        """Return the block, copied."""
+        return _both_columns(self._source.read(rows))
+
+    def take(self, rows: NDArray[np.intp]) -> NDArray[Any]:
+        """Return the rows of these indices, copied."""
+        return _both_columns(self._source.take(rows))
+
+    def row_groups(self) -> NDArray[np.intp] | None:
+        """Return the group of each row, None if the source knows none."""
+        groups: NDArray[np.intp] | None
+        groups = getattr(self._source, "row_groups", lambda: None)()
+        return groups
+
+
+def _both_columns(log_odds: NDArray[Any]) -> NDArray[Any]:
+    both = np.zeros((log_odds.shape[0], 2), dtype=log_odds.dtype)
+    both[:, 1:] = log_odds
+    return both

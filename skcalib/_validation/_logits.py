@@ -98,7 +98,8 @@ def check_logits(estimator: Any, X: Any, *, reset: bool = True) -> Source:
                 "needs numbers of shape (n_samples, n_classes), n_samples > 0."
             )
         is_column = X.ndim == 1 or X.shape[1] == 1
-        converted = X[:] if is_stored(X) and is_column else X
+        of_library = is_stored(X) and not isinstance(X, Source)
+        converted = X[:] if of_library and is_column else X
     if name is not estimator:
         columns = X if converted.ndim == 2 else converted.reshape(-1, 1)
         # Sets or checks n_features_in_ and feature_names_in_.

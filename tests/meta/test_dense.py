@@ -1,5 +1,7 @@
 """Pixels and tokens: classes along any axis."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from every_calibrator import MAPS, identify
@@ -23,7 +25,7 @@ from skcalib import (
     load,
     save,
 )
-from skcalib._validation import make_splits
+from skcalib._validation import check_calibration_set, check_logits, make_splits
 from skcalib.metrics import (
     CalibrationAccumulator,
     calibration_report,
@@ -230,6 +232,37 @@ def test_folds_behind_a_floor_keep_an_image_together():
     alone = clone(floored).fit(np.array(rows[:]), labels, groups=rows.row_groups())
     found = dense.calibrator_.calibrator_
     assert found.cv_losses_ == pytest.approx(alone.calibrator_.cv_losses_)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_single_channel_is_read_as_two_are(tmp_path, dtype):
+    logits, _ = make_images(n_classes=1)
+    y = (logits[:, 0] > 1).astype(int)
+    np.save(tmp_path / "logits.npy", logits.astype(dtype))
+    file = np.load(tmp_path / "logits.npy", mmap_mode="r")
+    both = np.concatenate([np.zeros_like(file), file], axis=1)
+    data, whole = (
+        check_calibration_set(TemperatureScaling(), as_rows(X), y.ravel(), None, None)
+        for X in (file, both)
+    )
+    assert_array_equal(data.groups, whole.groups)
+    assert data.source.dtype == dtype
+    assert data.source.shape == whole.source.shape
+    some = np.array([700, 3, 3])
+    assert_array_equal(data.source.take(some), whole.source.take(some))
+    some = slice(31, 64)
+    assert_array_equal(data.source.read(some), whole.source.read(some))
+
+
+def test_a_single_channel_stays_in_its_file(tmp_path):
+    file = np.memmap(tmp_path / "z", np.float32, "w+", shape=(100, 1, 200, 200))
+    tracemalloc.start()
+    try:
+        check_logits(TemperatureScaling(), as_rows(file))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < file.nbytes / 2
 
 
 def test_cross_validation_goes_by_image():
