@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skcalib._blocks import is_stored
 from skcalib._validation._column_classes import (
     preview,
     refuse_another_order,
@@ -31,6 +32,7 @@ def check_indicator(
     """
     if isinstance(y, np.ma.MaskedArray):
         y = np.ma.filled(y.astype(np.float64), np.nan)
+    y = y[:] if is_stored(y) else y
     values = y.toarray() if hasattr(y, "toarray") else np.asarray(column_on_host(y))
     if values.shape != shape:
         raise ValueError(
