@@ -145,7 +145,8 @@ class MultiLabelCalibration(BaseCalibrator):
 
         groups : array-like of shape (n_samples,), default=None
             Rows that belong together, such as frames of one video: where the calibrator
-            draws folds, a group stays on one side of each.
+            draws folds, a group stays on one side of each. By default the rows of one
+            image, where `X` is of `as_rows`, and with `shared` the labels of each row.
 
         Returns
         -------
@@ -160,12 +161,15 @@ class MultiLabelCalibration(BaseCalibrator):
             )
         if is_tensor(X) or is_standard(X):
             X = column_on_host(X)  # Each label takes its own rows.
-        logits = self._read(X, reset=True).read(slice(None))
+        source = self._read(X, reset=True)
+        logits = source.read(slice(None))
         is_set, is_known = check_indicator(y, logits.shape)
         weight = check_weight(sample_weight, logits)
         self.classes_ = label_names(y, X, self.classes, logits.shape[1])
         is_known &= (weight > 0)[:, np.newaxis]
         beside = [weight]
+        if groups is None:
+            groups = self._groups_of(source)
         if groups is not None:
             beside.append(check_groups(groups, logits.shape[0]))
         if self.shared:
@@ -190,6 +194,13 @@ class MultiLabelCalibration(BaseCalibrator):
                 "column by itself."
             )
         return check_logits(self, X, reset=reset)
+
+    def _groups_of(self, source):
+        """Return what belongs together of itself: images, or the labels of a row."""
+        groups = getattr(source, "row_groups", lambda: None)()
+        if groups is None and self.shared and self.draws_folds:
+            return np.arange(source.shape[0])
+        return groups
 
     def _fit_part(self, logits, is_set, is_known, weight, groups=None):
         """Return the calibrator of the known entries, None if all are alike."""

@@ -23,9 +23,11 @@ from skcalib import (
     CalibratedClassifier,
     DensityRatioCalibration,
     IsotonicCalibration,
+    MatrixScaling,
     MultiLabelCalibration,
     PlattScaling,
     TemperatureScaling,
+    as_rows,
     load,
     logits_from_proba,
     save,
@@ -360,6 +362,25 @@ def test_normalised_weights_of_labels_are_no_fewer_samples(shared):
     scaled.fit(logits, y, sample_weight=np.full(200, 1 / 200))
     found, expected = (m.predict_proba(logits) for m in (scaled, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_folds_of_a_shared_map_keep_the_labels_of_a_row_together():
+    logits, y = make_labels(300)
+    multi = MultiLabelCalibration(MatrixScaling(cv=3, random_state=0), shared=True)
+    by_row = clone(multi).fit(logits, y, groups=np.arange(300)).calibrators_[0]
+    assert multi.fit(logits, y).calibrators_[0].cv_losses_ == by_row.cv_losses_
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_folds_keep_an_image_together(shared):
+    logits, y = (part.reshape(100, 20, 4) for part in make_labels(2000))
+    layout = {"class_axis": 2}
+    multi = MultiLabelCalibration(MatrixScaling(cv=3, random_state=0), shared=shared)
+    image = np.repeat(np.arange(100), 20)
+    by_hand = clone(multi).fit(logits.reshape(-1, 4), y.reshape(-1, 4), groups=image)
+    multi.fit(as_rows(logits, **layout), as_rows(y, **layout))
+    for part, expected in zip(multi.calibrators_, by_hand.calibrators_, strict=True):
+        assert part.cv_losses_ == pytest.approx(expected.cv_losses_)
 
 
 def test_a_label_named_twice_is_refused():
