@@ -98,6 +98,8 @@ from skcalib._validation._splits import (
 from skcalib._validation._top_logprobs import (
     logits_from_top_logprobs,
     logits_of_options,
+    tokens_instead,
+    warn_of_untold,
 )
 from skcalib._validation._weight import (
     as_repetitions,
@@ -193,5 +195,7 @@ __all__ = [
     "spread_weight",
     "stand_for_others",
     "takes_groups",
+    "tokens_instead",
     "warn_of_namesakes",
+    "warn_of_untold",
 ]

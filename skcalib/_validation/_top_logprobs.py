@@ -11,7 +11,10 @@ from skcalib._numerics import PROBA_FLOOR
 from skcalib._validation._containers import SUM_TOLERANCE
 from skcalib._validation._options import ABSENT
 from skcalib._validation._whole import check_whole
+from skcalib._warnings import warn
 
+# So many tokens are named.
+SHOWN = 5
 # An option is a token, or the tokens that all say it.
 Option = str | tuple[str, ...]
 
@@ -66,6 +69,11 @@ def logits_from_top_logprobs(
         than 1, an option occurs twice, or there are more tokens than
         `vocabulary_size`; the question is named.
 
+    Warns
+    -----
+    UserWarning
+        If no option of any question is among its tokens.
+
     See Also
     --------
     OptionCalibration : Takes the result.
@@ -89,13 +97,15 @@ def logits_from_top_logprobs(
             f"There are {len(options)} lists of options and {len(top_logprobs)} "
             "questions. One list for all, or one for each, is needed."
         )
-    rows = []
+    rows, missed = [], []
     for number, told in enumerate(top_logprobs):
         own = options[number] if of_each else options
         try:
             rows.append(logits_of_options(told, own, rest, vocabulary_size))
         except ValueError as error:
             raise ValueError(f"Question {number}: {error}") from error
+        missed.append(tokens_instead(told, own))
+    warn_of_untold(missed)
     return rows if of_each else np.array(rows)
 
 
@@ -107,9 +117,7 @@ def logits_of_options(
 ) -> NDArray[np.float64]:
     """Return the logits of the options of one question."""
     proba = _proba_told(told)
-    groups = [
-        option if isinstance(option, tuple | list) else (option,) for option in options
-    ]
+    groups = [*map(_tokens, options)]
     named = [token for group in groups for token in group]
     if len(groups) < 2 or len(set(named)) < len(named):
         raise ValueError(
@@ -130,6 +138,26 @@ def logits_of_options(
         _check_vocabulary(vocabulary_size, {*proba, *named})
         own[~is_told] = left / max(vocabulary_size - len(proba), 1)
     return np.log(np.maximum(own, PROBA_FLOOR))
+
+
+def _tokens(option: Any) -> Sequence[str]:
+    return option if isinstance(option, tuple | list) else (option,)
+
+
+def tokens_instead(told: Mapping[str, float], options: Sequence[Any]) -> list[str]:
+    """Return a few of the tokens told of a question, none if an option is told."""
+    is_told = any(token in told for option in options for token in _tokens(option))
+    return [] if is_told else list(told)[:SHOWN]
+
+
+def warn_of_untold(missed: Sequence[list[str]]) -> None:
+    """Warn if no question tells an option, given `tokens_instead` of each."""
+    if missed and all(missed):
+        warn(
+            "No question tells any of its options; the first tells "
+            f"{', '.join(map(repr, missed[0]))}. Name options by tokens as the model "
+            'writes them, often with a space before, or by several: ("A", " A").'
+        )
 
 
 def _check_vocabulary(size: int, tokens: set[str]) -> None:

@@ -12,7 +12,12 @@ import numpy as np
 from scipy.special import softmax
 
 from skcalib._tables import aligned
-from skcalib._validation import logits_of_options, names_twice
+from skcalib._validation import (
+    logits_of_options,
+    names_twice,
+    tokens_instead,
+    warn_of_untold,
+)
 from skcalib.cli._errors import DataError
 from skcalib.cli._options import Judging
 from skcalib.cli._outcome import as_text
@@ -32,6 +37,8 @@ class Answer(NamedTuple):
     kind: str
     confidence: float
     is_right: bool
+    # A few of the tokens told where none is of an option; None if none are asked for.
+    missed: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ def read_answers(lines: Iterable[str], name: str) -> list[Answer]:
             raise DataError(f"{name}, line {number}: {error}") from error
     if not answers:
         raise DataError(f"{name} holds no answers, which are a JSON object a line.")
+    warn_of_untold([a.missed for a in answers if a.missed is not None])
     return answers
 
 
@@ -163,25 +171,36 @@ def _of_pair(confidence: Any, correct: Any) -> tuple[float, bool]:
     return float(confidence), bool(correct)
 
 
-def _of_options(given: dict[str, Any]) -> tuple[float, bool]:
-    """Return the largest probability of an option, and whether it is the answer's."""
+def _of_options(given: dict[str, Any]) -> tuple[float, bool, list[str] | None]:
+    """Return the largest probability of an option, if it is the answer's, and `missed`.
+
+    An option that is a list is called by each of its tokens.
+    """
     logprobs, answer = given["logprobs"], given["answer"]
     options = given.get("options")
     if options is None and isinstance(logprobs, Mapping):
         options = list(logprobs)
     if options is not None and not isinstance(options, list):
         raise ValueError(f"options is {options!r:.60}; a list is needed.")
-    texts = [*map(str, options or [])]
-    if names_twice(texts):
+    names = [
+        tuple(map(str, option)) if isinstance(option, list) else (str(option),)
+        for option in options or []
+    ]
+    if names_twice(name for tokens in names for name in tokens):
         raise ValueError(f"options is {options!r:.60}, which names one twice.")
+    missed = None
     if isinstance(logprobs, Mapping):
-        logits = logits_of_options(logprobs, texts)
+        logits, missed = (
+            logits_of_options(logprobs, names),
+            tokens_instead(logprobs, names),
+        )
     else:
         logits = _listed(logprobs, options)
+    called = [k for k, tokens in enumerate(names) if str(answer) in tokens]
     if options is not None and answer in options:
         right = options.index(answer)
-    elif str(answer) in texts:
-        right = texts.index(str(answer))
+    elif called:
+        right = called[0]
     elif type(answer) is int and 0 <= answer < len(logits):
         right = answer
     else:
@@ -192,7 +211,7 @@ def _of_options(given: dict[str, Any]) -> tuple[float, bool]:
         )
     proba = softmax(logits)
     top = int(proba.argmax())
-    return float(proba[top]), top == right
+    return float(proba[top]), top == right, missed
 
 
 def _listed(logprobs: Any, options: Any) -> Any:

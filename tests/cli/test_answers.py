@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from skcalib.cli._answers import read_answers
 from skcalib.metrics import calibration_report
 
 QUICK = ("--n-bootstrap", 50)
@@ -213,6 +214,28 @@ def test_an_answer_that_is_the_name_of_an_option_is_no_position(
     (tmp_path / "a.jsonl").write_text((json.dumps(line) + "\n") * 20)
     run = skcalib("evaluate", "--jsonl", "a.jsonl", "--json")
     assert run.json["types"]["all"]["accuracy"] == 1
+
+
+@pytest.mark.parametrize("answer", [1, "B", " B", ["B", " B"]])
+def test_tokens_that_share_an_option_are_added(skcalib, tmp_path, answer):
+    line = {
+        "options": [["A", " A"], ["B", " B"]],
+        "logprobs": {" B": -0.1, "B": -4.0, " A": -3.0},
+        "answer": answer,
+    }
+    (tmp_path / "a.jsonl").write_text((json.dumps(line) + "\n") * 20)
+    told = skcalib("evaluate", "--jsonl", "a.jsonl", "--json").json["types"]["all"]
+    b, a = np.exp(-0.1) + np.exp(-4), np.exp(-3)
+    assert told["accuracy"] == 1
+    assert told["mean_confidence"] == pytest.approx(b / (a + b))
+
+
+def test_options_none_of_which_is_told_are_warned_of():
+    missed = '{"options": ["A", "B"], "logprobs": {" A": -0.1, " B": -3}, "answer": 0}'
+    told = missed.replace('" A"', '"A"')
+    with pytest.warns(UserWarning, match="the first tells ' A', ' B'"):
+        read_answers([missed, missed], "a.jsonl")
+    assert len(read_answers([missed, told], "a.jsonl")) == 2
 
 
 def test_a_confidence_beyond_all_numbers_is_refused(skcalib, tmp_path):

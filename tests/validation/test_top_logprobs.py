@@ -115,3 +115,11 @@ def test_bad_arguments_are_refused():
             logits_from_top_logprobs([told(A=0.5)], ["A", "B"], vocabulary_size=size)
     with pytest.raises(ValueError, match="Question 0: vocabulary_size=4, but 5 tokens"):
         logits_from_top_logprobs([told(A=0.5, x=0.1)], LETTERS, vocabulary_size=4)
+
+
+@pytest.mark.parametrize("rest", ["spread", "lump"])
+def test_options_none_of_which_is_told_are_warned_of(rest):
+    missed, told = {" B": -0.05, " A": -3.2}, {"A": -0.05, " A": -3.2}
+    with pytest.warns(UserWarning, match="the first tells ' B', ' A'"):
+        logits_from_top_logprobs([missed], ["A", "B"], rest=rest)
+    assert len(logits_from_top_logprobs([missed, told], ["A", "B"], rest=rest)) == 2
