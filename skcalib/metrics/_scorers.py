@@ -9,7 +9,7 @@ from sklearn.metrics import get_scorer as get_sklearn_scorer
 from sklearn.metrics import get_scorer_names as get_sklearn_scorer_names
 
 from skcalib._sklearn_compat import Scorer, what_is_scored
-from skcalib._validation import as_rows, label_names, pad_options
+from skcalib._validation import as_rows, label_names, pad_options, spread_weight
 from skcalib.metrics._multi_label import per_label
 from skcalib.metrics._registry import METRICS, Metric
 
@@ -43,12 +43,7 @@ class CalibrationScorer(Scorer):
                 label_names(y_true, None, names, len(names), "classes_")
             values = per_label(self.metric, y_true, y_proba, **kwargs)
             return float(self.sign * values.mean())
-        if hasattr(estimator, "class_axis") and np.ndim(y_true) > 1:
-            layout = {n: getattr(estimator, n) for n in ("class_axis", "ignore_index")}
-            y_proba, y_true = as_rows(y_proba, y_true, **layout)
-        if isinstance(y_proba, list) and all(np.ndim(row) == 1 for row in y_proba):
-            n_options = len(estimator.classes_)
-            y_proba = pad_options(y_proba, absent=0, n_options=n_options)
+        y_true, y_proba, kwargs = in_rows(estimator, y_true, y_proba, kwargs)
         if y_proba.ndim == 1:
             y_proba = np.column_stack([1 - y_proba, y_proba])
         kwargs = {"labels": estimator.classes_, **kwargs}
@@ -59,6 +54,32 @@ class CalibrationScorer(Scorer):
         sign = "" if self.sign < 0 else ", sign=1"
         multilabel = ", multilabel=True" if self._multilabel else ""
         return f"CalibrationScorer({name}{sign}{multilabel})"
+
+
+def in_rows(
+    estimator: Any, y_true: Any, y_proba: Any, options: dict[str, Any]
+) -> tuple[Any, Any, dict[str, Any]]:
+    """Return what an estimator predicts as rows, with the labels and weights of each.
+
+    Pixels and tokens are told apart from rows by the last step, or what a search chose.
+    """
+    inner = estimator
+    while hasattr(inner, "best_estimator_") or hasattr(inner, "steps"):
+        of_search = getattr(inner, "best_estimator_", None)
+        inner = inner.steps[-1][1] if of_search is None else of_search
+    if hasattr(inner, "class_axis") and np.ndim(y_true) > 1:
+        weight = options.get("sample_weight")
+        if weight is not None:
+            weight = spread_weight(weight, y_true, inner.ignore_index)
+            options = {**options, "sample_weight": weight}
+        layout = {n: getattr(inner, n) for n in ("class_axis", "ignore_index")}
+        y_proba, y_true = as_rows(y_proba, y_true, **layout)
+    if isinstance(y_proba, list) and all(np.ndim(row) == 1 for row in y_proba):
+        n_options = len(estimator.classes_)
+        y_proba = pad_options(y_proba, absent=0, n_options=n_options)
+    elif isinstance(y_proba, np.ma.MaskedArray):
+        y_proba = pad_options(y_proba, absent=0)
+    return y_true, y_proba, options
 
 
 # The metric of each name, and the sign: "neg_" turns one that is better when lower.

@@ -13,8 +13,9 @@ from sklearn.metrics import get_scorer_names as sklearn_names
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from skcalib import DenseCalibration, OptionCalibration
 from skcalib import metrics as m
 from skcalib.exceptions import OneColumnWarning
 from skcalib.metrics._registry import METRICS
@@ -245,3 +246,41 @@ def test_an_estimator_without_probabilities_is_refused():
 
     with pytest.raises(AttributeError, match="predict_proba"):
         m.ece_scorer(LinearSVC().fit(X, y), X, y)
+
+
+def test_masked_options_score_as_lists_do():
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=n) for n in rng.integers(2, 4, 60)]
+    y = [row.argmax() for row in rows]
+    masked = np.ma.masked_equal([np.append(row, [9.0] * 2)[:3] for row in rows], 9.0)
+    of_lists, of_mask = (
+        m.ece_scorer(OptionCalibration().fit(X, y), X, y) for X in (rows, masked)
+    )
+    assert of_mask == pytest.approx(of_lists)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda dense: make_pipeline(FunctionTransformer(), dense),
+        lambda dense: GridSearchCV(dense, {"calibrator": [None]}, cv=2),
+    ],
+)
+def test_pixels_are_scored_in_a_pipeline_and_a_search(around):
+    X = np.random.default_rng(0).normal(size=(40, 3, 4, 4))
+    y = X.argmax(axis=1)
+    plain, inside = (
+        cross_val_score(estimator, X, y, scoring=m.ece_scorer, cv=3)
+        for estimator in (DenseCalibration(), around(DenseCalibration()))
+    )
+    assert inside == pytest.approx(plain)
+    assert np.isfinite(plain).all()
+
+
+def test_weights_of_images_count_for_their_pixels():
+    X = np.random.default_rng(0).normal(size=(40, 3, 4, 4))
+    y = X[:, :, ::-1].argmax(axis=1)
+    dense = DenseCalibration(ignore_index=0).fit(X, y)
+    twice = np.repeat(np.arange(40), np.arange(40) % 3)
+    weighted = m.ece_scorer(dense, X, y, sample_weight=np.arange(40) % 3)
+    assert weighted == pytest.approx(m.ece_scorer(dense, X[twice], y[twice]))
