@@ -5,7 +5,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from skcalib._blocks import is_stored
 from skcalib._optional import import_optional
+from skcalib.metrics._scorers import in_rows
 
 # Told apart with every common form of colour blindness, and in grey.
 COLOURS = {
@@ -126,7 +128,7 @@ class FromEstimator:
             Input of the estimator: held-out samples, or logits for a calibrator.
 
         y : array-like of shape (n_samples,)
-            True classes.
+            True classes; of each place for a `DenseCalibration`.
 
         name : str, default=None
             Title; the name of the estimator's class by default.
@@ -144,6 +146,8 @@ class FromEstimator:
             The drawn display.
         """
         proba = estimator.predict_proba(X)
+        y, proba, options = in_rows(estimator, y, proba, options)
+        proba = proba[:] if is_stored(proba) else proba
         pos_label = options.get("pos_label")
         if pos_label is not None and np.ndim(proba) == 2 and proba.shape[1] > 1:
             raise ValueError(

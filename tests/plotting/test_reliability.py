@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import binomtest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from skcalib import DenseCalibration, OptionCalibration, as_rows, pad_options
 from skcalib.metrics import (
     adaptive_expected_calibration_error,
     expected_calibration_error,
@@ -362,3 +363,32 @@ def test_an_interval_by_formula_needs_whole_weights(pyplot):
         ReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], **given)
     with pytest.raises(ValueError, match="'clopper_pearson' or 'wilson'"):
         ReliabilityDisplay.from_predictions([0, 1], [0.2, 0.7], interval="normal")
+
+
+@pytest.mark.parametrize("class_", [None, 1])
+def test_pixels_are_drawn_as_their_rows_are(pyplot, class_):
+    X = np.random.default_rng(0).normal(size=(40, 3, 4, 4))
+    y = X.argmax(axis=1)
+    y[:, 0] = 255
+    dense = DenseCalibration(ignore_index=255).fit(X, y)
+    weight = np.arange(40.0)
+    options = {"n_bootstrap": 0, "class_": class_}
+    drawn = ReliabilityDisplay.from_estimator(
+        dense, X, y, sample_weight=weight, **options
+    )
+    rows, labels = as_rows(dense.predict_proba(X), y, ignore_index=255)
+    expected = ReliabilityDisplay.from_predictions(
+        labels, rows[:], sample_weight=np.repeat(weight, 12), **options
+    )
+    assert drawn.error == pytest.approx(expected.error)
+    assert drawn.name == "DenseCalibration"
+
+
+def test_options_of_each_question_are_drawn(pyplot):
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=n) for n in rng.integers(2, 4, 60)]
+    y = [row.argmax() for row in rows]
+    options = OptionCalibration().fit(rows, y)
+    drawn = ReliabilityDisplay.from_estimator(options, rows, y)
+    proba = pad_options(options.predict_proba(rows), absent=0)
+    assert drawn.error == pytest.approx(expected_calibration_error(y, proba))
