@@ -143,9 +143,12 @@ def cross_fit(
 
     Those that are equal in `rows` and of one class stay together, or with `groups`
     those of a group, of which the estimator is `told` or not. What all samples lack, or
-    look like, is told where an estimator is fitted to them all.
+    look like, is told where an estimator is fitted to them all. Folds are not balanced:
+    a gain is to be none where classes are as frequent as they are by chance.
     """
-    splits = make_splits(n_folds, rows, codes, np.ones(codes.shape[0]), seed, groups)
+    splits = make_splits(
+        n_folds, rows, codes, np.ones(codes.shape[0]), seed, groups, balanced=False
+    )
     _check_folds(splits, codes, classes, groups, told)
     unit = units(groups)
     # Whole numbers are probabilities, too.

@@ -62,6 +62,17 @@ def test_the_figures_are_those_of_samples_that_were_not_fitted_on():
     assert again["ece"] == result.report["after"]["ece"]
 
 
+def test_shares_of_classes_that_are_learned_by_chance_are_no_gain():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (300, 50))
+    true = softmax(logits, axis=1)
+    y = (true.cumsum(axis=1) > rng.random((300, 1))).argmax(axis=1)
+    # Of six rows a class it learns how many there happen to be.
+    offsets = VectorScaling()
+    report = calibrate(logits=logits, y=y, calibrator=offsets, n_bootstrap=0).report
+    assert report["after"]["nll"].value > report["before"]["nll"].value + 0.01
+
+
 def test_probabilities_are_told_by_their_name():
     proba = softmax(LOGITS, axis=1)
     result = calibrate(proba=proba, y=Y, **QUICK)

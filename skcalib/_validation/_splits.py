@@ -33,6 +33,8 @@ def make_splits(
     weight: NDArray[np.float64],
     random_state: Any,
     groups: Any = None,
+    *,
+    balanced: bool = True,
 ) -> list[Split]:
     """Return a list of (train, test) row numbers; rows of weight 0 are left out.
 
@@ -43,6 +45,10 @@ def make_splits(
     with `groups`, which a source of rows may have itself, rows of a group are. Anything
     else is what scikit-learn takes; it counts all rows of `X`, and repetitions are its
     own concern.
+
+    Without groups folds need not be `balanced`: then how many rows of a class a fold
+    has is left to chance. In balanced ones it is what the other folds have, so that
+    shares of classes that were learned by chance seem to hold for the held-out rows.
 
     `X` is an array of any rows, or a source of blocks.
     """
@@ -62,7 +68,7 @@ def make_splits(
             score = _row_hashes(X, codes.shape[0])[rows]
             unit = _number(_with_class(score, codes[rows]))
             unit = _part_ties(unit, score, n_folds)
-            fold = _deal_alike(unit, codes[rows], n_folds, random_state)
+            fold = _deal_alike(unit, codes[rows], n_folds, random_state, balanced)
         else:
             unit = number_groups(groups[rows], several=True)
             fold = _deal_groups(unit, codes[rows], weight[rows], n_folds, random_state)
@@ -209,15 +215,28 @@ def number_groups(groups: NDArray[Any], *, several: bool = False) -> Codes:
     return unit
 
 
-def _deal_alike(unit: Codes, codes: Codes, n_folds: int, random_state: Any) -> Codes:
-    """Deal the units of each class out to the folds in turn, in random order."""
+def _deal_alike(
+    unit: Codes, codes: Codes, n_folds: int, random_state: Any, balanced: bool
+) -> Codes:
+    """Deal units out to the folds in random order, `balanced` those of each class.
+
+    Where they are not, no class of several units is left to one fold alone.
+    """
     n_units = unit.max() + 1
+    n_folds = min(n_folds, n_units)
     code = np.empty(n_units, dtype=np.intp)
     code[unit] = codes
     order = check_random_state(random_state).permutation(n_units)
-    order = order[np.argsort(code[order], kind="stable")]
+    by_class = order[np.argsort(code[order], kind="stable")]
     fold = np.empty(n_units, dtype=np.intp)
-    fold[order] = np.arange(n_units) % min(n_folds, n_units)
+    fold[by_class if balanced else order] = np.arange(n_units) % n_folds
+    starts = np.flatnonzero(np.diff(code[by_class], prepend=-1))
+    lowest, highest = (
+        f.reduceat(fold[by_class], starts) for f in (np.minimum, np.maximum)
+    )
+    several = np.diff(starts, append=n_units) > 1
+    first = by_class[starts[(lowest == highest) & several]]
+    fold[first] = (fold[first] + 1) % n_folds
     return fold[unit]
 
 

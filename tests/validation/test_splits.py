@@ -20,6 +20,17 @@ def test_an_integer_deals_every_class_out_over_the_folds():
         assert np.bincount(CODES[test])[1] in (2, 3)
 
 
+def test_folds_that_are_not_balanced_leave_no_class_of_two_rows_to_one_of_them():
+    codes = np.repeat(np.arange(40), 2)
+    rows = np.random.default_rng(0).normal(size=(80, 3))
+    counts = []
+    for seed in range(5):
+        splits = make_splits(4, rows, codes, np.ones(80), seed, balanced=False)
+        assert all(np.unique(codes[train]).size == 40 for train, _ in splits)
+        counts += [np.bincount(codes[test] < 20, minlength=2)[1] for _, test in splits]
+    assert np.ptp(counts) > 4  # Ten of twenty rows each where they are balanced.
+
+
 def test_none_is_five_folds():
     five, default = (make_splits(cv, X, CODES, ONES, 0) for cv in (5, None))
     for a, b in zip(five, default, strict=True):
