@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -226,20 +227,38 @@ def linear_onnx(classifier, post_transform):
     return onnx.helper.make_model(graph, ir_version=8, opset_imports=ids)
 
 
+def proba_of(model, X):
+    content = (
+        model.read_bytes() if isinstance(model, Path) else model.SerializeToString()
+    )
+    session = pytest.importorskip("onnxruntime").InferenceSession(content)
+    return session.run(["proba"], {"X": X.astype(np.float32)})[0]
+
+
 def test_a_classifier_whose_file_serves_other_probabilities_is_refused(tmp_path):
+    export = pytest.importorskip("skcalib.export")
     X, y = load_iris(return_X_y=True)
     linear = SGDClassifier(loss="log_loss", random_state=0).fit(X[::2], y[::2])
     result = calibrate(linear, X[1::2], y[1::2], **QUICK)
     path = tmp_path / "linear.onnx"
-    with pytest.raises(ValueError, match='method="predict_proba"'):
-        result.save(path, model=linear_onnx(linear, "LOGISTIC"))
+    model = linear_onnx(linear, "LOGISTIC")
+    advice = re.escape(
+        "CalibratedClassifier(FrozenEstimator(classifier), calibrator, "
+        'method="predict_proba").fit(X, y)'
+    )
+    with pytest.raises(ValueError, match=advice):
+        result.save(path, model=model)
     assert not path.exists()
+    advised = CalibratedClassifier(
+        FrozenEstimator(linear), TemperatureScaling(), method="predict_proba"
+    ).fit(X[1::2], y[1::2])
+    served = export.calibrate_onnx_model(model, advised.calibrators_[0])
+    # In single precision saturated scores are off by more than others.
+    assert_allclose(proba_of(served, X), advised.predict_proba(X), atol=1e-2)
     logistic = LogisticRegression().fit(X[::2], y[::2])
     result = calibrate(logistic, X[1::2], y[1::2], **QUICK)
     result.save(path, model=linear_onnx(logistic, "SOFTMAX"))
-    served = pytest.importorskip("onnxruntime").InferenceSession(path)
-    _, proba = served.run(None, {"X": X.astype(np.float32)})
-    assert_allclose(proba, result.predict_proba(X), atol=1e-6)
+    assert_allclose(proba_of(path, X), result.predict_proba(X), atol=1e-6)
 
 
 def test_a_file_that_takes_other_inputs_is_written_but_not_compared(tmp_path):

@@ -225,9 +225,10 @@ def _picture(held_out: HeldOut) -> str:
 _OTHER_SCORES = (
     "Either it is another model, or a classifier whose decision_function is not the "
     "logit of its predict_proba, which is what a file serves: SGDClassifier, SVC, "
-    "OneVsRestClassifier and AdaBoostClassifier are such. Fit clf = "
-    'CalibratedClassifier(classifier, calibrator, method="predict_proba") and write '
-    "calibrate_onnx_model(model, clf.calibrators_[0])."
+    "OneVsRestClassifier and AdaBoostClassifier are such. For the classifier that the "
+    "file holds, and rows that it was not trained on, fit clf = CalibratedClassifier("
+    'FrozenEstimator(classifier), calibrator, method="predict_proba").fit(X, y), and '
+    "write calibrate_onnx_model(model, clf.calibrators_[0])."
 )
 
 

@@ -25,7 +25,9 @@ def check_calibrator(calibrator: Any) -> None:
     ):
         advice = (
             " Convert its classifier by itself, and write the calibrator into that: "
-            "calibrate_onnx_model(model, classifier.calibrators_[0])."
+            "calibrate_onnx_model(model, classifier.calibrators_[0]). It has to be "
+            'fitted with method="predict_proba" where the decision_function of its '
+            "classifier is not the logit of its predict_proba."
         )
         raise TypeError(
             f"{type(calibrator).__name__} cannot be exported: it is no calibrator of "
