@@ -17,6 +17,7 @@ from skcalib._validation import (
     column_on_host,
     is_dask,
     is_tensor,
+    preview,
     shape_of,
     spread_groups,
     spread_weight,
@@ -149,6 +150,7 @@ class DenseCalibration(WrappingCalibrator):
             sample_weight = spread_weight(sample_weight, y, self.ignore_index)
             groups = spread_groups(groups, y, self.ignore_index)
             X, y = as_rows(X, y, **self._layout)
+            _refuse_void(y, X.shape[1], self._given_classes)
         return super().fit(X, y, sample_weight, groups)
 
     @property
@@ -284,3 +286,24 @@ class DenseCalibration(WrappingCalibrator):
 
 def _is_dense(X):
     return not is_dask(X) and len(shape_of(X)) > 2
+
+
+def _refuse_void(labels, n_columns, classes):
+    """Refuse integers that seem to mark places without a class, and are not ignored."""
+    known = np.arange(max(n_columns, 2)) if classes is None else np.asarray(classes)
+    numbers = labels.dtype.kind in "iu" and known.dtype.kind in "iu" and known.size
+    if not numbers or known.min() <= labels.min() <= labels.max() <= known.max():
+        return
+    present = np.unique(labels)
+    void = np.setdiff1d(present, known)
+    # Classes have other numbers than columns where several do, those counted from 1 and
+    # the second of two.
+    is_class = void.size > 1 or void[0] == known.size or known.size == 2
+    if classes is None and present.size == known.size and is_class:
+        return
+    raise ValueError(
+        f"y has {present.size} classes ({preview(present)}) for {known.size} columns "
+        f"of X, and {preview(void)} are not those of columns. Leave out places that "
+        f"have no class: ignore_index={void[-1]} (as_rows takes it, too). Or name the "
+        "classes of all columns, in order: classes=[...]."
+    )

@@ -374,6 +374,35 @@ def test_a_label_that_cannot_occur_is_not_ignored_in_silence(y, ignore_index):
         as_rows(logits, y.reshape(3, 2, 2), ignore_index=ignore_index)
 
 
+@pytest.mark.parametrize("void", [255, -100])
+@pytest.mark.parametrize(
+    ("lacking", "classes"),
+    [([], None), ([], [0, 1, 2]), ([2], None), ([1, 2], None)],
+    ids=["beside all", "beside those named", "in the place of one", "beside a few"],
+)
+def test_a_label_of_no_column_is_told_to_be_ignored(void, lacking, classes):
+    rng = np.random.default_rng(0)
+    logits, y = rng.normal(size=(6, 3, 4, 4)), rng.integers(0, 3, (6, 4, 4))
+    y[np.isin(y, lacking)] = 0
+    y[:, 0] = void
+    dense = DenseCalibration(classes=classes)
+    with pytest.raises(ValueError, match=rf"ignore_index={void} \(as_rows takes it"):
+        dense.fit(logits, y)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [([1, 2, 3], None), ([10, 20, 30], None), ([0, 255], None), ([0, 1, 9], [0, 1, 9])],
+    ids=["counted from 1", "numbers of others", "a mask", "named"],
+)
+def test_whole_numbers_that_are_not_those_of_columns_may_be_classes(labels, classes):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, len(labels), 4, 4))
+    y = np.array(labels)[rng.integers(0, len(labels), (6, 4, 4))]
+    dense = DenseCalibration(classes=classes).fit(logits, y)
+    assert dense.classes_.tolist() == labels
+
+
 def test_numbers_of_numpy_are_options_and_truth_values_are_not():
     logits = np.random.default_rng(0).normal(size=(12, 3, 4))
     y = np.arange(48).reshape(12, 4) % 3
