@@ -337,7 +337,7 @@ class Network:
                 "The network gives no gradient with respect to its inputs: its result "
                 "is cut off from them (no_grad, detach, numpy or argmax inside?). "
                 "Return logits computed by torch alone, or use "
-                "solver='gradient_free'."
+                "NeuralClamping(solver='gradient_free') without a preset."
             )
 
 
@@ -349,7 +349,7 @@ def refuse_nan_gradient(gradient: NDArray[Any]) -> None:
             "inputs is not, as behind the square root or the norm of zeros, or where "
             "logits below 1e-37 make a loss too steep for single precision. Keep such "
             "an operation away from zero, scale the logits, or use "
-            "solver='gradient_free'."
+            "NeuralClamping(solver='gradient_free') without a preset."
         )
 
 

@@ -467,6 +467,5 @@ def check_differentiable(network):
     """Refuse a network without gradients before anything is computed."""
     if not network.differentiable:
         raise NotDifferentiableError(
-            f"The network has no gradient by its inputs: {network.reason} Use "
-            "solver='gradient_free', which takes forward passes only."
+            f"The network has no gradient by its inputs: {network.reason}"
         )

@@ -124,8 +124,14 @@ def test_a_network_without_gradients_is_told_what_to_do():
     def detached(x):
         return x.detach() * 2
 
-    with pytest.raises(ValueError, match="solver='gradient_free'"):
-        NeuralClamping(detached).fit(X, y)
+    for estimator in (
+        NeuralClamping(detached),
+        NeuralClamping(detached, preset="paper"),
+        NeuralClampingCV(detached),
+    ):
+        advice = r"NeuralClamping\(solver='gradient_free'\) without a preset"
+        with pytest.raises(ValueError, match=advice):
+            estimator.fit(X, y)
     with pytest.warns(UserWarning, match="usually as good"):
         NeuralClamping(detached, solver="gradient_free").fit(X, y)
     NeuralClamping(detached, solver="fixed_delta").fit(X, y)

@@ -17,7 +17,7 @@ from skcalib._onnx._graph import (
     inner_graphs,
     outer_tensors,
 )
-from skcalib._onnx._in_torch._registry import Node
+from skcalib._onnx._in_torch._registry import WHAT_ELSE, Node
 from skcalib._optional import import_optional
 from skcalib.exceptions import NotDifferentiableError
 
@@ -59,7 +59,7 @@ def torch_type(element: int) -> torch.dtype | None:
     if name in _NOT_NUMBERS:
         raise NotDifferentiableError(
             f"The model computes with values of type {name.lower()}, which have no "
-            "gradient."
+            f"gradient. {WHAT_ELSE}"
         )
     return _TORCH_TYPES.get(name)
 
@@ -134,7 +134,8 @@ class Graph:
         """Return an initializer, if `name` is one."""
         if name in self._sparse:
             raise NotDifferentiableError(
-                f"The model keeps {name!r} as a sparse tensor, which is not supported."
+                f"The model keeps {name!r} as a sparse tensor, which is not supported. "
+                f"{WHAT_ELSE}"
             )
         proto = self._initializers.get(name)
         return None if proto is None else tensor_of(proto)

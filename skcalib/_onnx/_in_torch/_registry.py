@@ -17,8 +17,8 @@ from skcalib.exceptions import NotDifferentiableError
 Function = Callable[..., Any]
 
 WHAT_ELSE = (
-    "Fit with solver='gradient_free', which needs forward passes only, or calibrate "
-    "its logits alone, such as by temperature scaling on OnnxLogits."
+    "Use NeuralClamping(solver='gradient_free') without a preset, which takes forward "
+    "passes only, or calibrate the logits alone, such as by TemperatureScaling."
 )
 
 # Graphs of these compute in integers or with thresholds: they have no gradient.
