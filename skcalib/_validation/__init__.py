@@ -84,6 +84,7 @@ from skcalib._validation._proba import (
     check_proba,
     check_proba_rows,
     check_top_label,
+    normalised_rows,
 )
 from skcalib._validation._share_rows import mean_share, rows_of_shares
 from skcalib._validation._shares import is_shares
@@ -172,6 +173,7 @@ __all__ = [
     "mean_share",
     "name_classes",
     "names_twice",
+    "normalised_rows",
     "number_equal_rows",
     "number_groups",
     "one_column",

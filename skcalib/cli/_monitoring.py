@@ -19,12 +19,13 @@ from skcalib._validation import (
     encode_labels,
     in_another_order,
     like_known,
+    normalised_rows,
     refuse_index,
 )
 from skcalib.cli._commands import Targets
 from skcalib.cli._errors import DataError, UsageError
 from skcalib.cli._export import Served, served_by
-from skcalib.cli._options import Key, _data
+from skcalib.cli._options import Key, Normalise, _data
 from skcalib.cli._readers import read_labels, read_rows
 from skcalib.cli._report import as_address, new_figure, template
 from skcalib.cli._rows import Request, split_names
@@ -42,6 +43,7 @@ class Batch:
         _data("Served probabilities: .npy, .npz, .csv or .parquet, with the labels."),
     ] = None
     probabilities_key: Key = None
+    normalise: Normalise = False
     labels: Annotated[
         Path | None, _data("Labels, where they are not in the same file.")
     ] = None
@@ -91,7 +93,8 @@ class Read:
             raise DataError(
                 f"{path} has {len(values)} rows but there are {len(labels)} labels."
             )
-        self.proba = check_proba_rows(values) if len(values) else values
+        check = normalised_rows if batch.normalise else check_proba_rows
+        self.proba = check(values) if len(values) else values
         self.labels: NDArray[Any] = labels
         if self.names is not None and batch.probabilities_key is None:
             advice = (

@@ -30,6 +30,14 @@ Key = Annotated[
         "commas. Usual names are found."
     ),
 ]
+Normalise = Annotated[
+    bool,
+    typer.Option(
+        "--normalise",
+        help="Divide each row of --probabilities by its sum, as rounded ones need.",
+        rich_help_panel="Data",
+    ),
+]
 Folds = Annotated[int, _judging(min=2, text="Folds of the cross-fitting.")]
 Bins = Annotated[int, _judging("--n-bins", min=1, text="Bins of ECE and the like.")]
 Bootstrap = Annotated[
@@ -108,14 +116,7 @@ class Source:
         float,
         _data("Smaller --probabilities are raised to this.", show_default=True),
     ] = PROBA_FLOOR
-    normalise: Annotated[
-        bool,
-        typer.Option(
-            "--normalise",
-            help="Divide each row of --probabilities by its sum, as rounded ones need.",
-            rich_help_panel="Data",
-        ),
-    ] = False
+    normalise: Normalise = False
     labels_key: Annotated[
         str | None, _data("Name of the array or column of labels.")
     ] = None

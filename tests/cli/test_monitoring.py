@@ -40,6 +40,21 @@ def test_a_state_is_made_updated_and_alarms(skcalib, batches):
     assert again.json["n_rows"] == 1200
 
 
+def test_rounded_probabilities_are_normalised_where_it_is_asked_for(skcalib, batches):
+    with np.load(batches / "calm.npz") as calm:
+        y, rounded = calm["y"], calm["proba"].round(1)
+    np.savez("rounded.npz", proba=rounded, y=y)
+    np.savez("divided.npz", proba=rounded / rounded.sum(axis=1, keepdims=True), y=y)
+    run = ("monitor", "rounded.json", "--json", "--probabilities", "rounded.npz")
+    refused = skcalib(*run)
+    assert refused.code == UNUSABLE
+    assert "--normalise" in refused.err
+    divided = skcalib(
+        "monitor", "other.json", "--json", "--probabilities", "divided.npz"
+    )
+    assert skcalib(*run, "--normalise").json == divided.json
+
+
 def test_whole_numbers_in_text_are_labels_in_their_order(skcalib, tmp_path):
     y, proba = draw_stream(np.random.default_rng(0), 300, 12)
     np.savez("integers.npz", proba=proba, y=y)
