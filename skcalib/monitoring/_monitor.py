@@ -324,6 +324,11 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
             If it is to follow a served calibrator, and does not map logits alone.
         """
         check_begun(self)
+        if self._recent.memory < 2:
+            raise ValueError(
+                f"With memory={self._recent.memory} a monitor remembers too few rows "
+                "to learn from. recalibrate needs one begun with memory=1000 or so."
+            )
         log_proba, codes = self._recent.since(self.change_point_ or 0)
         if np.unique(codes).size < 2:
             raise ValueError(
