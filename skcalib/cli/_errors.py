@@ -1,5 +1,6 @@
 """User mistakes, told in one line with an exit code instead of a traceback."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ _OPTIONS = {
     "output='": "--model-output '",
     "overwrite=True": "--overwrite",
 }
+_CLASSES = re.compile(r"classes=(?:range\((\d+), (\d+)\)|\[([^]]*)\])")
+_WITHOUT_GRADIENT = re.compile(r"NeuralClamping\(solver='gradient_free'\)[^.]*")
 
 
 class DataError(ValueError):
@@ -59,11 +62,26 @@ def mistakes_told() -> Iterator[None]:
 
 
 def _told(error: Exception, code: int) -> SystemExit:
-    message = str(error)
+    _tell("Error", _by_options(str(error)), "red")
+    return SystemExit(code)
+
+
+def _by_options(message: str) -> str:
+    """Name the options of the command in place of parameters."""
     for parameter, option in _OPTIONS.items():
         message = message.replace(parameter, option)
-    _tell("Error", message, "red")
-    return SystemExit(code)
+    message = _WITHOUT_GRADIENT.sub("--method temperature", message)
+    return _CLASSES.sub(_named_classes, message)
+
+
+def _named_classes(found: re.Match[str]) -> str:
+    first, end, listed = found.groups()
+    if listed is None:
+        numbers = [str(number) for number in range(int(first), int(end))]
+        names = numbers if len(numbers) <= 10 else [*numbers[:3], "...", numbers[-1]]
+    else:
+        names = [name.strip("'\"") for name in listed.split(", ")]
+    return f"--classes {','.join(names)}"
 
 
 def _show_warning(
@@ -80,7 +98,7 @@ def _show_warning(
     # A fit keeps what it has, for Python; a command ends.
     if issubclass(category, InterruptedWarning):
         raise KeyboardInterrupt
-    _tell("Warning", str(message), "yellow")
+    _tell("Warning", _by_options(str(message)), "yellow")
 
 
 def _tell(kind: str, message: str, style: str) -> None:

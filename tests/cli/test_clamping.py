@@ -123,3 +123,16 @@ def test_missing_torch_is_told_with_its_extra(refused, demo, images_file, hide_p
     hide_package("torch")
     message = refused(4, "calibrate", demo.model, "--inputs", images_file, *CLAMP)
     assert 'pip install "skcalib[torch]"' in message
+
+
+def test_a_network_without_a_gradient_leads_to_another_method(refused, tmp_path):
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]>
+        u (float[n, 3] x) => (float[n, 3] logits) {
+            a, s, z = DynamicQuantizeLinear(x)  logits = DequantizeLinear(a, s, z) }""")
+    onnx.save(model, tmp_path / "integers.onnx")
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)).astype(np.float32), np.arange(60) % 3
+    np.savez(tmp_path / "rows.npz", X=X, y=y)
+    message = refused(1, "calibrate", "integers.onnx", "--inputs", "rows.npz", *CLAMP)
+    assert message.count("--method temperature") == 1
+    assert "solver=" not in message

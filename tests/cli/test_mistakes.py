@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
+
+from skcalib.datasets import make_logits
+
 pytestmark = pytest.mark.onnx
 
 QUICK = ("--n-bootstrap", 0)
@@ -364,6 +367,27 @@ def test_a_warning_is_one_line(skcalib, tmp_path):
     assert run.code == 0, run.err
     assert run.err.startswith("Warning: TemperatureScaling")
     assert ".py" not in run.err
+
+
+def test_a_warning_names_classes_counted_from_1_by_the_option(skcalib, tmp_path):
+    logits, y = make_logits(400, 4, random_state=0)
+    # None is of the last column, whose number would be 4 + 1.
+    save(tmp_path / "from_1.npz", logits=logits[y < 3], y=y[y < 3] + 1)
+    run = skcalib("evaluate", "--logits", "from_1.npz", *QUICK)
+    assert run.code == 0, run.err
+    assert run.err.strip().endswith("name them: --classes 1,2,3,4.")
+
+
+@pytest.mark.parametrize("names", [[0, 1], ["no", "yes"]])
+def test_a_warning_of_a_turned_column_names_the_option(skcalib, tmp_path, names):
+    logits, y = make_logits(400, 2, random_state=0)
+    column = logits[:, :1] - logits[:, 1:]
+    save(tmp_path / "turned.npz", logits=column, y=np.array(names)[y])
+    files = ("--logits", "turned.npz", "-o", "out.onnx")
+    run = skcalib("calibrate", *files, "--method", "temperature", *QUICK)
+    assert run.code == 0, run.err
+    assert f"--classes {names[1]},{names[0]}." in run.err
+    assert "classes=" not in run.err
 
 
 def test_a_written_model_that_differs_from_python_is_not_passed_over(
