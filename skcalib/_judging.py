@@ -22,7 +22,11 @@ from skcalib._validation import (
     takes_groups,
 )
 from skcalib._warnings import quiet
-from skcalib.exceptions import AbsentClassWarning, ProbabilitiesAsLogitsWarning
+from skcalib.exceptions import (
+    AbsentClassWarning,
+    OneColumnWarning,
+    ProbabilitiesAsLogitsWarning,
+)
 
 # Passes on the splits, and may tell of them.
 Watch = Callable[[list[Any]], Iterable[Any]]
@@ -154,7 +158,7 @@ def cross_fit(
     # Whole numbers are probabilities, too.
     after = np.empty(before.shape, np.result_type(before, np.float32))
     labels = classes[codes]
-    with quiet(AbsentClassWarning, ProbabilitiesAsLogitsWarning):
+    with quiet(AbsentClassWarning, OneColumnWarning, ProbabilitiesAsLogitsWarning):
         for train, test in watch(splits):
             known = {"groups": groups[train]} if told else {}
             fitted = clone(estimator)
