@@ -190,6 +190,7 @@ def _advanced(
             read.follow(monitor)
             read.check_columns(monitor.classes_)
             _check_classes(monitor, batch.classes)
+            _check_groups(monitor, batch.groups_key)
         monitor.update(
             read.labels, read.proba, groups=read.groups, position=batch.position
         )
@@ -262,6 +263,17 @@ def _check_classes(monitor: CalibrationMonitor, named: str | None) -> None:
         raise UsageError(
             f"--classes {named} are not those of the state, {','.join(known)}. A "
             "monitor keeps what it began with; begin another state for others."
+        )
+
+
+def _check_groups(monitor: CalibrationMonitor, key: str | None) -> None:
+    if (key is None) != (monitor.groups is None):
+        told = f"--groups-key {key} names groups, and the state was begun without."
+        if key is None:
+            told = "The state watches groups: name their column with --groups-key."
+        raise UsageError(
+            f"{told} A monitor keeps what it began with; begin another state for "
+            "others."
         )
 
 

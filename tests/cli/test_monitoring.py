@@ -55,6 +55,17 @@ def test_rounded_probabilities_are_normalised_where_it_is_asked_for(skcalib, bat
     assert skcalib(*run, "--normalise").json == divided.json
 
 
+@pytest.mark.parametrize("begun", [(), ("--groups-key", "groups")], ids=len)
+def test_groups_are_those_that_a_state_began_with(refused, skcalib, batches, begun):
+    first = ("monitor", "state.json", "--probabilities", "calm.npz", *begun)
+    assert skcalib(*first).code == 0
+    others = () if begun else ("--groups-key", "groups")
+    batch = ("monitor", "state.json", "--probabilities", "calm.npz", *others)
+    message = refused(USAGE, *batch)
+    assert "--groups-key" in message
+    assert "begin another state" in message
+
+
 def test_whole_numbers_in_text_are_labels_in_their_order(skcalib, tmp_path):
     y, proba = draw_stream(np.random.default_rng(0), 300, 12)
     np.savez("integers.npz", proba=proba, y=y)
