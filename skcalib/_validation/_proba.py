@@ -327,8 +327,8 @@ def _as_floats(proba: Any, *, blocks: bool = False) -> Rows:
         raise TypeError(
             "y_proba is a Dask collection, which would have to be brought into memory "
             "for this. CalibrationAccumulator().update(y_true, y_proba) sums it where "
-            "it lies, as reports and reliability diagrams with n_bootstrap=0 do; "
-            "y_proba.compute() brings it here."
+            "it lies, as reports and, of the predicted class, reliability diagrams "
+            "with n_bootstrap=0 do; y_proba.compute() brings it here."
         )
     if is_tensor(proba):
         proba = _of_tensor(proba, blocks=blocks)

@@ -296,7 +296,9 @@ def test_the_diagram_of_chunks_is_that_of_all_rows(pyplot, predictions):
         assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-12)
     assert found.error_name == "ECE"
     for needs_rows in ({"n_bootstrap": 9}, {"n_bootstrap": 0, "class_": 1}):
-        with pytest.raises(TypeError, match="diagrams with n_bootstrap=0 do"):
+        with pytest.raises(
+            TypeError, match="predicted class, reliability diagrams with n_"
+        ):
             ReliabilityDisplay.from_predictions(Y, P, **needs_rows)
 
 
