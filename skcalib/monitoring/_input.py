@@ -73,7 +73,12 @@ def check_rows(
         name, names = type(monitor).__name__, column_names(proba)
         seen = both_of_bool(np.asarray(column_on_host(y))) if is_column(proba) else y
         labels, _ = encode_labels(name, seen, rows.shape[1], None, names)
-    codes, rows, _ = check_proba(y, rows if is_column(proba) else proba, labels)
+    try:
+        codes, rows, _ = check_proba(y, rows if is_column(proba) else proba, labels)
+    except ValueError:
+        # Of labels that are unknown it is told by the name of the parameter.
+        encode_labels(type(monitor).__name__, y, rows.shape[1], labels)
+        raise
     return codes, rows, np.asarray(labels)
 
 

@@ -396,6 +396,12 @@ def test_rows_added_to_a_monitor_are_not_those_of_its_shallow_copy():
     assert monitor.n_rows_ == 1000
 
 
+def test_an_unknown_label_is_told_of_by_the_name_of_the_parameter():
+    monitor = CalibrationMonitor(classes=["a", "b"])
+    with pytest.raises(ValueError, match=r"labels that classes does not name: \['c'\]"):
+        monitor.update(["a", "c"], [[0.5, 0.5], [0.5, 0.5]])
+
+
 def test_nothing_is_recalibrated_from_nothing():
     with pytest.raises(ValueError, match=r"memory=0 a .* begun with memory=1000"):
         watched(monitor=CalibrationMonitor(memory=0)).recalibrate()
