@@ -364,8 +364,8 @@ def test_what_is_missing_or_too_much_is_named():
         calibrate(GaussianNB(), LOGITS)
     with pytest.raises(ValueError, match="are they swapped"):
         calibrate(logits=Y, y=LOGITS)
-    with pytest.raises(ValueError, match="shares"):
-        calibrate(logits=LOGITS, y=np.full((600, 4), 0.25))
+    with pytest.raises(ValueError, match=r"shares .* or logits_from_proba\(proba\)"):
+        calibrate(proba=softmax(LOGITS, axis=1), y=np.full((600, 4), 0.25))
     lone = np.zeros(600, dtype=int)
     lone[0] = 1
     with pytest.raises(ValueError, match="one class only to fit on, 0"):

@@ -94,7 +94,8 @@ class Job:
         if given.row is not None:
             raise ValueError(
                 "y holds shares of the classes, and calibrate judges by the true class "
-                "of each row. Fit a calibrator to them: CalibratorSearch().fit(X, y)."
+                "of each row. Fit a calibrator to them: CalibratorSearch().fit(X, y), "
+                "where X are logits, or logits_from_proba(proba)."
             )
         data = given.in_memory()
         if self.groups is None and data.groups is not None:  # Of pixels, their image.
