@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from skcalib.cli._rows import NUMBER, Request, check_names, integers, refuse_mis
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 # What programs write where a number is missing.
 _MISSING = ("", "nan", "na", "n/a", "<na>", "null")
+# How NumPy tells of a cell, with the number of its column counted from 1.
+_NO_NUMBER = re.compile(r"string (.*) to float64 at row (\d+), column (\d+)")
 
 
 class CsvTable:
@@ -41,7 +43,7 @@ class CsvTable:
             raise DataError(f"{path} is empty, or begins with an empty line.")
         _check_separator(path, first)
         _check_quotes(path, first)
-        self._path = path
+        self._path, self._key_option = path, request.key_option
         numbered = [str(k) for k in range(len(first))]
         told = first == numbered or sorted(first) == sorted(request.columns)
         is_named = len(first) > 1 and (told or _above(first, second))
@@ -74,9 +76,23 @@ class CsvTable:
         try:
             return self._load(names, float)
         except ValueError as error:
-            if not re.search(r"string '-?\d+,\d+'", str(error)):
+            found = _NO_NUMBER.search(str(error))
+            if found is None:
                 raise
-            raise DataError(f"{error}. Points are needed in numbers.") from error
+            self._refuse_text(found[1], int(found[2]), self.names[int(found[3]) - 1])
+
+    def _refuse_text(self, cell: str, row: int, name: str) -> NoReturn:
+        """Tell of a cell that is no number, quoted as by `repr`."""
+        if cell.strip("'\"").strip().lower() in _MISSING:
+            column = np.char.lower(np.char.strip(self._load([name], str)[:, 0]))
+            refuse_missing(self._path, repr(name), np.isin(column, _MISSING))
+        advice = f"Name the columns of numbers: {self._key_option}."
+        if re.fullmatch(r"'-?\d+,\d+'", cell):
+            advice = "Points are needed in numbers."
+        raise DataError(
+            f"could not convert string {cell} to a number in column {name!r}, row "
+            f"{row}, counted from 0. {advice}"
+        )
 
     def _load(self, names: list[str], dtype: type) -> NDArray[Any]:
         position = {name: k for k, name in enumerate(self.names)}

@@ -175,7 +175,7 @@ CLAIM = header(described((10**6, 10**6)))
         (".csv", b"a" * 200_000 + b",b\n1,2\n", "field larger than field limit"),
         (".csv", b"\x93\xff,b\n1,2\n", "utf-8"),
         (".csv", "a,b\n1,2\n".encode("utf-16"), "has to be saved"),
-        (".csv", b"a,b\n1,\n", "could not convert"),
+        (".csv", b"a,b\n1,\n", "misses 1 values of 'b', the first in row 0, counted"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told(tmp_path, ending, content, reason):

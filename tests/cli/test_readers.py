@@ -244,7 +244,13 @@ def test_python_objects_are_refused_without_running_code(tmp_path, capsys, name)
     ("text", "message"),
     [
         ("", "is empty"),
-        ("a,b\n1,x\n", "could not convert string 'x'"),
+        (
+            "a,b\n1,x\n",
+            "could not convert string 'x' to a number in column 'b', row 0, counted "
+            r"from 0\. Name the columns of numbers: --logits-key",
+        ),
+        ('a,b\n1,2\n3,"it\'s"\n', "string \"it's\" .*column 'b', row 1"),
+        ("a,b\n1,NA\n2,\n3,4\n", "misses 2 values of 'b', the first in row 0"),
         ("a,b\n1,2\n3\n", "cannot be read"),
         (",a,b\n0,1,2\n", "Column 1 .* has no name.*index=False"),
         ("\n1,2\n", "begins with an empty line"),
