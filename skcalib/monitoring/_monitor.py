@@ -435,7 +435,6 @@ class CalibrationMonitor(HasAlarm, BaseEstimator):
         check_map(self.calibrator)
         self._used = self._settings
         self.classes_ = np.asarray(classes)
-        # The calibrator may be fitted anew while others hold it.
         self._calibrator_marks = _state.marks(self)
         n_classes = self.classes_.shape[0]
         n_subjects = 1 + (0 if self.groups is None else len(group_names(self)))
