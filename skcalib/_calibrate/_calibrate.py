@@ -152,7 +152,7 @@ default=None
     >>> for groups in (None, sample):
     ...     result = skcalib.calibrate(logits=logits, y=y, groups=groups, **options)
     ...     print(round(result.report["after"]["nll"].value, 2))
-    0.15
+    0.14
     0.88
     """
     given = {"model": model, "logits": logits, "proba": proba}
