@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+pytest.importorskip("typer")
+
 from skcalib.cli._answers import read_answers
 from skcalib.metrics import calibration_report
 
@@ -135,7 +137,6 @@ def test_answers_without_a_type_are_called_so_beside_others(skcalib, tmp_path):
 
 @pytest.mark.slow
 def test_answers_come_from_standard_input_too(answers_file):
-    pytest.importorskip("typer")
     run = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "skcalib", "evaluate", "--jsonl", "-", *map(str, QUICK)],
         input=answers_file.read_text(),

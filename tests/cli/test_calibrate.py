@@ -8,6 +8,8 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.special import expit, softmax
 
+pytest.importorskip("typer")
+
 from skcalib import (
     EnsembleTemperatureScaling,
     TemperatureScaling,
