@@ -82,7 +82,7 @@ class CalibrationData:
     def groups(self) -> NDArray[Any] | None:
         """The group of each row, None where there are none."""
         if self._groups is None:  # Made once, however often the data are mapped.
-            self._groups = getattr(self.source, "row_groups", lambda: None)()
+            self._groups = self.source.row_groups()
         return self._groups
 
     def once(self, key: Hashable, find: Callable[[], Any]) -> Any:

@@ -51,9 +51,7 @@ class LogOddsSource(Source):
 
     def row_groups(self) -> NDArray[np.intp] | None:
         """Return the group of each row, None if the source knows none."""
-        groups: NDArray[np.intp] | None
-        groups = getattr(self._source, "row_groups", lambda: None)()
-        return groups
+        return self._source.row_groups()
 
 
 def _both_columns(log_odds: NDArray[Any]) -> NDArray[Any]:

@@ -74,6 +74,10 @@ class Source(ABC):
         """Return the rows of these indices, copied into memory."""
         return ArraySource(self.take(rows))
 
+    def row_groups(self) -> NDArray[np.intp] | None:
+        """Return what belongs together of itself: the group of each row, or None."""
+        return None
+
     def __getitem__(self, rows: slice) -> NDArray[Any]:
         return self.read(rows)
 

@@ -230,6 +230,8 @@ def _deal_alike(
     by_class = order[np.argsort(code[order], kind="stable")]
     fold = np.empty(n_units, dtype=np.intp)
     fold[by_class if balanced else order] = np.arange(n_units) % n_folds
+    if balanced:
+        return fold[unit]
     starts = np.flatnonzero(np.diff(code[by_class], prepend=-1))
     lowest, highest = (
         f.reduceat(fold[by_class], starts) for f in (np.minimum, np.maximum)

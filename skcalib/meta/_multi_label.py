@@ -197,7 +197,7 @@ class MultiLabelCalibration(BaseCalibrator):
 
     def _groups_of(self, source):
         """Return what belongs together of itself: images, or the labels of a row."""
-        groups = getattr(source, "row_groups", lambda: None)()
+        groups = source.row_groups()
         if groups is None and self.shared and self.draws_folds:
             return np.arange(source.shape[0])
         return groups
